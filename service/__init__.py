@@ -1,0 +1,15 @@
+"""mailbus: mailboxes become events on NATS JetStream, requests on the bus become mail.
+
+The map of rooms, lowest floor first; a file imports from floors below and from its own room:
+
+0  errors.py clock.py observe/   verdicts; time and chance; log set-up, metric objects, stop points
+1  contract/                     what crosses the bus: subjects, events, requests, statuses, commands
+2  imap/ smtp/                   protocols: pure wire and state, one file of I/O
+   bus/                          streams, fenced batches, blobs, buckets, micro service
+   mime/                         bytes ⇄ Email, pure
+3  ingest/ outbound/ commands/   mailbox → events; request → mail; a file a verb
+4  settings.py admin/ fleet/     one YAML file → types; metrics, health, status page; presence, supervision
+5  app.py check.py               builds the rooms and hands them to each other; tries what settings name
+6  demo/                         servers of its own and a guided run
+7  cli.py __main__.py            words → calls; prints; decides nothing
+"""

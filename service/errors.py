@@ -1,0 +1,55 @@
+"""Everything that can go wrong, as four verdicts.
+
+    MailbusError
+    ├── Transient      try again later
+    │   └── PeerError  the other side broke the protocol: discard the connection first
+    ├── Permanent      fails the same way until someone changes something
+    │   └── AuthRefused  the credentials are refused: slow pace, providers lock accounts
+    ├── Uncertain      it may have happened: follow the policy, never assume
+    └── Superseded     another replica writes here now: stop quietly
+
+Supervision matches on these and on nothing else; any other exception is a bug.
+A library's exception is translated once, in the file that imports the library.
+"""
+
+
+class MailbusError(Exception):
+    """What went wrong, where, and the remedy: shown as `what [where]: remedy`. Holds no secret."""
+
+    def __init__(self, what: str, *, where: str = "", remedy: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.where = where
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        shown = f"{self.what} [{self.where}]" if self.where else self.what
+        return f"{shown}: {self.remedy}" if self.remedy else shown
+
+
+class Transient(MailbusError):
+    """Try again later; not before `retry_after_s` where the other side said so."""
+
+    def __init__(self, what: str, *, where: str = "", remedy: str = "", retry_after_s: float | None = None) -> None:
+        super().__init__(what, where=where, remedy=remedy)
+        self.retry_after_s = retry_after_s
+
+
+class PeerError(Transient):
+    """The other side broke its protocol. The connection is out of step: discard it, reconnect."""
+
+
+class Permanent(MailbusError):
+    """Fails the same way until someone changes something."""
+
+
+class AuthRefused(Permanent):
+    """The server refused the credentials."""
+
+
+class Uncertain(MailbusError):
+    """It may have happened. Follow the policy; never assume."""
+
+
+class Superseded(MailbusError):
+    """Another replica writes here now. Stop quietly."""

@@ -1,0 +1,42 @@
+"""The metric objects. Label values come from closed sets, never from a mailbox, an address or an error's text."""
+
+from typing import Final
+
+from prometheus_client import Counter, Gauge, Histogram
+
+LATENCY_BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60, 300)
+BATCH_BUCKETS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+
+# type: EventType
+EVENTS: Final = Counter("mailbus_events_total", "Events committed to the log.", ["type"])
+# result: committed, refused, unknown
+COMMITS: Final = Counter("mailbus_commits_total", "Commits to the log, by how they ended.", ["result"])
+BATCH_EVENTS: Final = Histogram("mailbus_batch_events", "Events in one commit.", buckets=BATCH_BUCKETS)
+INGEST_SECONDS: Final = Histogram(
+    "mailbus_ingest_seconds", "From the server's notice to the confirmed event.", buckets=LATENCY_BUCKETS_S
+)
+BYTES_FETCHED: Final = Counter("mailbus_fetched_bytes_total", "Bytes of messages read from mail servers.")
+# state: AccountState
+ACCOUNTS: Final = Gauge("mailbus_accounts", "Accounts of this process, by state.", ["state"])
+# outcome: State of a request
+RECIPIENTS: Final = Counter("mailbus_recipients_total", "Recipients settled or put off, by outcome.", ["outcome"])
+SEND_SECONDS: Final = Histogram(
+    "mailbus_send_seconds", "From taking a request to its relay's last reply.", buckets=LATENCY_BUCKETS_S
+)
+# where: fetch, commit, send, retry, held
+WAITING: Final = Gauge("mailbus_waiting", "What waits in this process, by where.", ["where"])
+FENCE_REFUSED: Final = Counter("mailbus_fence_refused_total", "Commits that the fence refused.")
+# reason: DeadReason
+DEAD: Final = Counter("mailbus_dead_total", "What went to the dead letters, by reason.", ["reason"])
+BUGS: Final = Counter("mailbus_bugs_total", "Exceptions that no verdict covers. Zero, or report it.")
+IDLE_STALE: Final = Counter("mailbus_idle_stale_total", "IDLE connections found dead by their watchdog.")
+# kind: exists_shrank, uidnext_back, uid_reused, late_uid, other
+PROTOCOL_VIOLATION: Final = Counter("mailbus_protocol_violation_total", "Lies of mail servers, by kind.", ["kind"])
+LOG_ROLLBACK: Final = Counter("mailbus_log_rollback_total", "Times the log was found rolled back.")
+CONSUMER_OVERRUN: Final = Counter("mailbus_consumer_overrun_total", "Consumers that fell behind the log's retention.")
+NATS_CONNECTED: Final = Gauge("mailbus_nats_connected", "1 while NATS is connected.")
+# protocol: imap, smtp, nats; reason: Verdict
+RECONNECTS: Final = Counter("mailbus_reconnects_total", "Connections made anew.", ["protocol", "reason"])
+LOOP_LAG_SECONDS: Final = Histogram(
+    "mailbus_loop_lag_seconds", "How late the event loop wakes.", buckets=(0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 30)
+)

@@ -1,0 +1,28 @@
+"""Numbered stop points: where the crash test ends a process, and nothing otherwise.
+
+A step stands before and after each durable effect. Armed by two environment variables:
+MAILBUS_STEPS_LOG=FILE appends each step's name; MAILBUS_STOP_AT=N ends the process at the
+Nth step, at once and without clean-up, as kill -9 would.
+"""
+
+import os
+from itertools import count
+from typing import Final
+
+STOP_EXIT_CODE: Final = 86
+
+_stop_at: Final = int(os.environ.get("MAILBUS_STOP_AT", "0"))
+_log: Final = os.environ.get("MAILBUS_STEPS_LOG")
+_numbers: Final = count(1)
+
+
+def step(name: str) -> None:
+    """Pass the stop point `name`. Does nothing unless a test armed it."""
+    if not _stop_at and not _log:
+        return
+    number = next(_numbers)
+    if _log:
+        with open(_log, "a", encoding="ascii") as file:
+            file.write(f"{name}\n")
+    if number == _stop_at:
+        os._exit(STOP_EXIT_CODE)
