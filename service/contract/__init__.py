@@ -1,0 +1,98 @@
+"""What crosses the bus, as plain typed data: the public face of mailbus.
+
+JMAP's names (RFC 8621) outside, ours inside. Knows no NATS, no IMAP, no settings.
+subjects.py names things; email.py, events.py, requests.py, status.py, commands.py are the bodies;
+schema.py prints them as JSON Schema and AsyncAPI.
+"""
+
+from service.contract.codec import encode
+from service.contract.commands import SendAnswer, Verb
+from service.contract.email import (
+    Email,
+    EmailAddress,
+    EmailBodyPart,
+    EmailBodyValue,
+    EmailHeader,
+    Extension,
+    Kind,
+    MailProblem,
+    ProblemType,
+)
+from service.contract.events import (
+    CURSOR_HEADER,
+    KIND_HEADER,
+    AccountEvent,
+    AccountState,
+    Changed,
+    DeadReason,
+    EventType,
+    Removed,
+    Reset,
+    ResetReason,
+    cloud_event_headers,
+    event_id,
+    rfc3339,
+)
+from service.contract.net import Security
+from service.contract.requests import (
+    Address,
+    Attachment,
+    Envelope,
+    EnvelopeAddress,
+    Problem,
+    RequestProblems,
+    SendRequest,
+    check_request,
+    decode_request,
+)
+from service.contract.schema import asyncapi, event_schema
+from service.contract.status import DeliveryStatus, EmailSubmission, State, request_key
+from service.contract.subjects import ACCOUNT_ID, PREFIX, Subjects, mailbox_token
+
+__all__ = [
+    "ACCOUNT_ID",
+    "CURSOR_HEADER",
+    "KIND_HEADER",
+    "PREFIX",
+    "AccountEvent",
+    "AccountState",
+    "Address",
+    "Attachment",
+    "Changed",
+    "DeadReason",
+    "DeliveryStatus",
+    "Email",
+    "EmailAddress",
+    "EmailBodyPart",
+    "EmailBodyValue",
+    "EmailHeader",
+    "EmailSubmission",
+    "Envelope",
+    "EnvelopeAddress",
+    "EventType",
+    "Extension",
+    "Kind",
+    "MailProblem",
+    "Problem",
+    "ProblemType",
+    "Removed",
+    "RequestProblems",
+    "Reset",
+    "ResetReason",
+    "Security",
+    "SendAnswer",
+    "SendRequest",
+    "State",
+    "Subjects",
+    "Verb",
+    "asyncapi",
+    "check_request",
+    "cloud_event_headers",
+    "decode_request",
+    "encode",
+    "event_id",
+    "event_schema",
+    "mailbox_token",
+    "request_key",
+    "rfc3339",
+]

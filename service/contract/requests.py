@@ -1,0 +1,248 @@
+"""A request to send: bytes → SendRequest, or every problem with its field. Pure.
+
+Field names are JMAP's where JMAP has them (RFC 8621 sections 4 and 7).
+"""
+
+import re
+from collections.abc import Callable
+from typing import Final, Literal
+
+import msgspec
+
+from service.contract.email import UtcDate
+from service.errors import Permanent
+
+ID_LIMIT_CHARS: Final = 255
+RECIPIENTS_LIMIT: Final = 1000
+HEADERS_LIMIT: Final = 100
+ATTACHMENTS_LIMIT: Final = 100
+# RFC 5322 2.1.1: 998 characters a line; a long field is folded, but an extra header longer than this is a mistake.
+HEADER_VALUE_LIMIT_CHARS: Final = 8000
+
+Wrong = Callable[[str, str], None]
+
+BLOB_ID: Final = re.compile(r"[0-9]{4,8}-[0-9a-f]{64}")
+_HEADER_NAME: Final = re.compile(r"[!-9;-~]{1,76}")  # RFC 5322 2.2: printable ASCII without the colon
+_BREAKS: Final = re.compile(r"[\r\n\0]")
+# RFC 5321 4.1.2 without quoted local parts and address literals, UTF-8 allowed (RFC 6531 3.3).
+_ADDRESS: Final = re.compile(r"[^\s\x00-\x20\x7f<>()\[\]\\,;:@\"]{1,64}@[^\s\x00-\x20\x7f<>()\[\]\\,;:@\"]{1,255}")
+# What mailbus sets itself, from the request's own fields.
+_OURS: Final = frozenset(  # noqa: SIM905 a list of quoted words would fill twenty lines
+    "from sender to cc bcc reply-to subject date message-id in-reply-to references mime-version content-type"
+    " content-transfer-encoding content-disposition content-id return-path received dkim-signature".split()
+)
+
+
+class Problem(msgspec.Struct, frozen=True, rename="camel"):
+    """What is wrong with one field, and what would do."""
+
+    field: str
+    message: str
+
+
+class RequestProblems(Permanent):
+    """A request that cannot be understood: `problems` lists all that is wrong."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        self.problems = problems
+        first = problems[0]
+        super().__init__(f"{first.field}: {first.message}", where="request", remedy="correct the named field")
+
+
+class Address(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """An address of a request; `name` may be absent."""
+
+    email: str
+    name: str | None = None
+
+
+class EnvelopeAddress(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """RFC 8621 section 7: an address of the SMTP envelope."""
+
+    email: str
+
+
+class Envelope(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """RFC 8621 section 7: what MAIL FROM and RCPT TO say, where the header does not decide."""
+
+    mail_from: EnvelopeAddress
+    rcpt_to: list[EnvelopeAddress]
+
+
+class Attachment(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """A file: by `blob_id`, or base64 in `content`."""
+
+    type: str = "application/octet-stream"
+    name: str | None = None
+    disposition: Literal["attachment", "inline"] = "attachment"
+    cid: str | None = None
+    blob_id: str | None = None
+    content: bytes | None = None
+
+
+class SendRequest(
+    msgspec.Struct,
+    frozen=True,
+    forbid_unknown_fields=True,
+    rename={
+        "from_": "from",
+        "reply_to": "replyTo",
+        "in_reply_to": "inReplyTo",
+        "raw_blob_id": "rawBlobId",
+        "send_at": "sendAt",
+        "expires_at": "expiresAt",
+    },
+):
+    """The body of `mail.out.<account>`. An unknown field is refused like a wrong one."""
+
+    id: str | None = None
+    from_: Address | None = None
+    to: list[Address] = []
+    cc: list[Address] = []
+    bcc: list[Address] = []
+    reply_to: list[Address] = []
+    subject: str = ""
+    text: str | None = None
+    html: str | None = None
+    attachments: list[Attachment] = []
+    headers: dict[str, str] = {}
+    in_reply_to: str | None = None
+    references: list[str] = []
+    envelope: Envelope | None = None
+    raw_blob_id: str | None = None
+    send_at: UtcDate | None = None
+    expires_at: UtcDate | None = None
+
+    def recipients(self) -> list[str]:
+        """Who gets it: the envelope's, otherwise to, cc and bcc; each once, in order."""
+        if self.envelope is not None:
+            found = [address.email for address in self.envelope.rcpt_to]
+        else:
+            found = [address.email for address in (*self.to, *self.cc, *self.bcc)]
+        return list(dict.fromkeys(found))
+
+
+_DECODER: Final = msgspec.json.Decoder(SendRequest)
+
+
+def decode_request(payload: bytes) -> SendRequest:
+    """Bytes from the bus → a request that can be built. Raises RequestProblems with all that is wrong."""
+    try:
+        request = _DECODER.decode(payload)
+    except msgspec.ValidationError as exc:
+        message, _, path = str(exc).partition(" - at ")
+        raise RequestProblems([Problem(_field(message, path), message)]) from exc
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        raise RequestProblems([Problem("", f"not a JSON object: {exc}")]) from exc
+    if problems := check_request(request):
+        raise RequestProblems(problems)
+    return request
+
+
+def _field(message: str, path: str) -> str:
+    unknown = re.search(r"unknown field `([^`]*)`", message)
+    inside = path.strip("`").removeprefix("$").removeprefix(".")
+    if unknown:
+        return f"{inside}.{unknown[1]}" if inside else unknown[1]
+    return inside
+
+
+def check_request(request: SendRequest) -> list[Problem]:
+    """All that is wrong with a request whose types are right."""
+    problems: list[Problem] = []
+
+    def wrong(field: str, message: str) -> None:
+        problems.append(Problem(field, message))
+
+    if request.id is not None and (not 1 <= len(request.id) <= ID_LIMIT_CHARS or not request.id.isprintable()):
+        wrong("id", f"1 to {ID_LIMIT_CHARS} printable characters are wanted")
+    _check_addresses(request, wrong)
+    if request.raw_blob_id is not None:
+        _check_raw(request, wrong)
+    elif request.text is None and request.html is None and not request.attachments:
+        wrong("text", "there is nothing to send: give text, html, attachments or rawBlobId")
+    _check_headers(request, wrong)
+    _check_attachments(request, wrong)
+    if request.send_at and request.expires_at and request.expires_at <= request.send_at:
+        wrong("expiresAt", "must be later than sendAt")
+    return problems
+
+
+def _check_addresses(request: SendRequest, wrong: Wrong) -> None:
+    lists = {"to": request.to, "cc": request.cc, "bcc": request.bcc, "replyTo": request.reply_to}
+    if request.from_ is not None:
+        lists["from"] = [request.from_]
+    for field, addresses in lists.items():
+        for i, address in enumerate(addresses):
+            where = field if field == "from" else f"{field}[{i}]"
+            _check_address(f"{where}.email", address.email, wrong)
+            if address.name is not None and _BREAKS.search(address.name):
+                wrong(f"{where}.name", "CR, LF and NUL are not allowed")
+    if request.envelope is not None:
+        # RFC 5321 4.5.5: the null reverse-path is what notifications are sent with.
+        if request.envelope.mail_from.email:
+            _check_address("envelope.mailFrom.email", request.envelope.mail_from.email, wrong)
+        for i, rcpt in enumerate(request.envelope.rcpt_to):
+            _check_address(f"envelope.rcptTo[{i}].email", rcpt.email, wrong)
+    count = len(request.recipients())
+    if count == 0:
+        wrong("to", "no recipient: give to, cc, bcc or envelope.rcptTo")
+    if count > RECIPIENTS_LIMIT:
+        wrong("to", f"{count} recipients; at most {RECIPIENTS_LIMIT} in one request")
+
+
+def _check_address(field: str, address: str, wrong: Wrong) -> None:
+    if not _ADDRESS.fullmatch(address):
+        wrong(field, "not an address: local@domain is wanted")
+
+
+def _check_raw(request: SendRequest, wrong: Wrong) -> None:
+    if not BLOB_ID.fullmatch(request.raw_blob_id or ""):
+        wrong("rawBlobId", "not a blobId")
+    if request.text is not None or request.html is not None or request.attachments or request.headers:
+        wrong("rawBlobId", "goes alone: text, html, attachments and headers are inside the raw bytes")
+
+
+def _check_headers(request: SendRequest, wrong: Wrong) -> None:
+    if _BREAKS.search(request.subject):
+        wrong("subject", "CR, LF and NUL are not allowed")
+    if len(request.subject) > HEADER_VALUE_LIMIT_CHARS:
+        wrong("subject", f"longer than {HEADER_VALUE_LIMIT_CHARS} characters")
+    if len(request.headers) > HEADERS_LIMIT:
+        wrong("headers", f"{len(request.headers)} of them; at most {HEADERS_LIMIT}")
+    for name, value in request.headers.items():
+        # The name comes from outside: shown only where it is one.
+        field = f"headers.{name}" if _HEADER_NAME.fullmatch(name) else "headers"
+        if not _HEADER_NAME.fullmatch(name):
+            wrong(field, "a header's name is 1 to 76 printable ASCII characters without a colon")
+        elif name.lower() in _OURS:
+            wrong(field, "mailbus sets this header from the request's own fields")
+        if _BREAKS.search(value):
+            wrong(field, "CR, LF and NUL are not allowed")
+        elif len(value) > HEADER_VALUE_LIMIT_CHARS:
+            wrong(field, f"longer than {HEADER_VALUE_LIMIT_CHARS} characters")
+    ids = [("inReplyTo", request.in_reply_to)] if request.in_reply_to is not None else []
+    for field, value in [*ids, *((f"references[{i}]", ref) for i, ref in enumerate(request.references))]:
+        if not re.fullmatch(r"[!-;=?-~]{1,900}", value or ""):
+            wrong(field, "a bare message id is wanted, without < and >")
+
+
+def _check_attachments(request: SendRequest, wrong: Wrong) -> None:
+    if len(request.attachments) > ATTACHMENTS_LIMIT:
+        wrong("attachments", f"{len(request.attachments)} of them; at most {ATTACHMENTS_LIMIT}")
+    for i, attachment in enumerate(request.attachments):
+        field = f"attachments[{i}]"
+        if (attachment.blob_id is None) == (attachment.content is None):
+            wrong(field, "exactly one of blobId and content is wanted")
+        if attachment.blob_id is not None and not BLOB_ID.fullmatch(attachment.blob_id):
+            wrong(f"{field}.blobId", "not a blobId")
+        # RFC 2045 5.1: type/subtype are tokens; message and multipart need an encoding that would change them.
+        if not re.fullmatch(
+            r"(?!multipart/|message/)[a-z0-9!#$&^_.+-]{1,60}/[a-z0-9!#$&^_.+-]{1,100}", attachment.type.lower()
+        ):
+            wrong(f"{field}.type", "a media type such as application/pdf is wanted, neither multipart nor message")
+        for name, value in (("name", attachment.name), ("cid", attachment.cid)):
+            if value is not None and (_BREAKS.search(value) or not 1 <= len(value) <= 255):
+                wrong(f"{field}.{name}", "1 to 255 characters without CR, LF and NUL are wanted")
+        if attachment.cid is not None and not re.fullmatch(r"[!-;=?-~]+", attachment.cid):
+            wrong(f"{field}.cid", "printable ASCII without white space, < and > is wanted")
