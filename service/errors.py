@@ -53,3 +53,17 @@ class Uncertain(MailbusError):
 
 class Superseded(MailbusError):
     """Another replica writes here now. Stop quietly."""
+
+
+def verdict_of(failed: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The exception of a task group that decides: a bug before a verdict, a verdict before a cancellation."""
+    leaves: list[BaseException] = []
+    groups = [failed]
+    while groups:
+        for error in groups.pop().exceptions:
+            if isinstance(error, BaseExceptionGroup):
+                groups.append(error)
+            else:
+                leaves.append(error)
+    bugs = [error for error in leaves if not isinstance(error, MailbusError)]
+    return (bugs or leaves)[0]

@@ -33,6 +33,7 @@ from service.contract.events import (
     event_id,
     rfc3339,
 )
+from service.contract.ids import ImapPlace, email_id, mailbox_id, place_of
 from service.contract.net import Security
 from service.contract.requests import (
     Address,
@@ -71,6 +72,7 @@ __all__ = [
     "EnvelopeAddress",
     "EventType",
     "Extension",
+    "ImapPlace",
     "Kind",
     "MailProblem",
     "Problem",
@@ -89,10 +91,13 @@ __all__ = [
     "check_request",
     "cloud_event_headers",
     "decode_request",
+    "email_id",
     "encode",
     "event_id",
     "event_schema",
+    "mailbox_id",
     "mailbox_token",
+    "place_of",
     "request_key",
     "rfc3339",
 ]

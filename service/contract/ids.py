@@ -1,0 +1,53 @@
+"""Where a message lies ⇄ its Email id. Pure.
+
+An id is opaque to consumers (RFC 8620 1.2: `[A-Za-z0-9_-]{1,255}`) and enough by itself to find the
+message again on its account: no lookup table. First character: the way it was found.
+"""
+
+import base64
+import binascii
+import hashlib
+import struct
+import unicodedata
+from dataclasses import dataclass
+from typing import Final
+
+_IMAP: Final = "i"
+_PLACE: Final = struct.Struct(">8sII")
+
+
+@dataclass(frozen=True, slots=True)
+class ImapPlace:
+    """A message in one epoch of a mailbox (RFC 9051 2.3.1.1)."""
+
+    mailbox_hash: bytes
+    uidvalidity: int
+    uid: int
+
+
+def mailbox_hash(mailbox: str) -> bytes:
+    """8 bytes that name a mailbox: names may be longer than an id."""
+    name = "INBOX" if mailbox.upper() == "INBOX" else unicodedata.normalize("NFC", mailbox)
+    return hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()[:8]
+
+
+def mailbox_id(mailbox: str) -> str:
+    """The JMAP id of a mailbox: stable while its name is."""
+    return "m" + base64.urlsafe_b64encode(mailbox_hash(mailbox)).decode("ascii").rstrip("=")
+
+
+def email_id(mailbox: str, uidvalidity: int, uid: int) -> str:
+    """The id of a message that IMAP announced."""
+    packed = _PLACE.pack(mailbox_hash(mailbox), uidvalidity, uid)
+    return _IMAP + base64.urlsafe_b64encode(packed).decode("ascii").rstrip("=")
+
+
+def place_of(id: str) -> ImapPlace | None:
+    """Where the message of this id lies; None for what is no id of ours."""
+    try:
+        packed = base64.b64decode(id[1:] + "==", altchars=b"-_", validate=True)
+        if id[:1] != _IMAP or len(packed) != _PLACE.size:
+            return None
+        return ImapPlace(*_PLACE.unpack(packed))
+    except (binascii.Error, ValueError):
+        return None

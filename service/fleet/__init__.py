@@ -1,0 +1,11 @@
+"""Who is there, and what keeps each account's work going.
+
+presence.py holds this process's key in KV; supervise.py runs a piece of work for ever and turns verdicts into
+waiting and states; report.py says an account's state on the bus, once a change.
+"""
+
+from service.fleet.presence import Presence
+from service.fleet.report import AccountReports, AccountView
+from service.fleet.supervise import Pace, supervise
+
+__all__ = ["AccountReports", "AccountView", "Pace", "Presence", "supervise"]

@@ -1,0 +1,127 @@
+"""An account's parts and their states → one state, said on the bus once a change.
+
+Parts are its mailboxes and its sender. Publishing never holds up the work: one task does it for the process.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+from msgspec import UNSET
+
+from service.bus import OutMessage
+from service.clock import Clock
+from service.contract import (
+    AccountEvent,
+    AccountState,
+    EventType,
+    Subjects,
+    cloud_event_headers,
+    encode,
+    event_id,
+)
+from service.errors import MailbusError, Transient
+from service.observe import log, metrics
+
+# Oldest first out when NATS is away for long: the newest state of an account is what counts.
+WAITING_LIMIT: Final = 10_000
+RETRY_S: Final = 2.0
+# Worst first: what an account is said to be is its worst part.
+ORDER: Final = (
+    AccountState.AUTH_FAILED,
+    AccountState.DEGRADED,
+    AccountState.DISCONNECTED,
+    AccountState.CONNECTED,
+)
+
+
+@dataclass(slots=True)
+class AccountView:
+    """What is known of an account; shown by the status page."""
+
+    id: str
+    state: AccountState | None = None
+    since: datetime | None = None
+    last_error: str = ""
+    parts: dict[str, AccountState] = field(default_factory=dict)
+
+
+class AccountReports:
+    """All accounts of this process."""
+
+    def __init__(
+        self, subjects: Subjects, publish: Callable[[OutMessage], Awaitable[None]], *, writer: str, clock: Clock
+    ) -> None:
+        self._subjects = subjects
+        self._publish = publish
+        self._writer = writer
+        self._clock = clock
+        self._count = 0
+        self._waiting: deque[OutMessage] = deque(maxlen=WAITING_LIMIT)
+        self._bell = asyncio.Event()
+        self.accounts: dict[str, AccountView] = {}
+
+    def add(self, account: str, parts: list[str]) -> None:
+        """An account is there; its parts are not connected yet."""
+        self.accounts[account] = AccountView(account, parts=dict.fromkeys(parts, AccountState.DISCONNECTED))
+        self._count_states()
+
+    def part(self, account: str, part: str, state: AccountState, error: MailbusError | None = None) -> None:
+        """A part's state. Says the account's where that changed, or where it is not connected for a new reason."""
+        view = self.accounts[account]
+        detail = str(error) if error else ""
+        view.parts[part] = state
+        worst = min(view.parts.values(), key=ORDER.index)
+        if error is not None:
+            view.last_error = detail
+        if worst == view.state:
+            return
+        # Before a first connection is up there is nothing to say, unless it failed.
+        if view.state is None and worst is AccountState.DISCONNECTED and error is None:
+            return
+        view.state, view.since = worst, self._clock.now()
+        self._count_states()
+        shown = log.info if worst is AccountState.CONNECTED else log.warning
+        shown("account_state", account=account, part=part, state=worst, error=detail)
+        self._waiting.append(self._event(view, part, worst, error))
+        self._bell.set()
+
+    async def run(self) -> None:
+        """Publish what waits, for ever."""
+        while True:
+            await self._bell.wait()
+            self._bell.clear()
+            while self._waiting:
+                try:
+                    await self._publish(self._waiting[0])
+                except Transient:
+                    await self._clock.sleep(RETRY_S)
+                else:
+                    self._waiting.popleft()
+
+    def _event(self, view: AccountView, part: str, state: AccountState, error: MailbusError | None) -> OutMessage:
+        self._count += 1
+        now = self._clock.now()
+        source = self._subjects.account_source(view.id)
+        body = AccountEvent(
+            account=view.id,
+            state=state,
+            at=now,
+            instance=self._writer.rpartition("/")[0],
+            mailbox=UNSET if state is AccountState.CONNECTED else part,
+            detail=error.what if error else UNSET,
+            remedy=error.remedy if error and error.remedy else UNSET,
+        )
+        id = event_id(source, self._writer, self._count, EventType.ACCOUNT)
+        headers = cloud_event_headers(EventType.ACCOUNT, source=source, id=id, time=now, subject=view.id)
+        return OutMessage(self._subjects.account(view.id, state), encode(body), headers | {"Nats-Msg-Id": id})
+
+    def _count_states(self) -> None:
+        counts = dict.fromkeys(AccountState, 0)
+        for view in self.accounts.values():
+            counts[view.state or AccountState.DISCONNECTED] += 1
+        for state, count in counts.items():
+            metrics.ACCOUNTS.labels(state=state).set(count)

@@ -1,0 +1,80 @@
+"""Cursor copies: what a mailbox goes on from when the log's retention has passed its last event.
+
+Written within seconds of a commit by one task for the whole process, by compare-and-set, never backwards.
+"""
+
+from typing import Final
+
+from service.bus import Conflict, KeyValue
+from service.clock import Clock
+from service.errors import Transient
+from service.ingest.cursor import Copy, dump_copy, load_copy
+from service.observe import log, step
+
+FLUSH_EVERY_S: Final = 2.0
+CONFLICTS_LIMIT: Final = 5
+
+
+class Copies:
+    """The bucket `mail-cursors`."""
+
+    def __init__(self, bucket: KeyValue, clock: Clock) -> None:
+        self._bucket = bucket
+        self._clock = clock
+        self._pending: dict[str, Copy] = {}  # one a mailbox: the newest
+
+    async def load(self, key: str) -> Copy | None:
+        """The copy of a mailbox; None where there is none."""
+        entry = await self._bucket.get(key)
+        return load_copy(entry.value) if entry else None
+
+    def note(self, key: str, copy: Copy) -> None:
+        """Have this copy written soon."""
+        self._pending[key] = copy
+
+    async def run(self) -> None:
+        """Write what was noted, for ever."""
+        while True:
+            await self._clock.sleep(FLUSH_EVERY_S)
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Write all that was noted; what NATS would not take now stays noted."""
+        for key in list(self._pending):
+            copy = self._pending[key]
+            try:
+                await self.write(key, copy)
+            except Transient as exc:
+                log.debug("cursor_copy_waits", error=str(exc))
+                return
+            if self._pending.get(key) is copy:
+                del self._pending[key]
+
+    async def write(self, key: str, copy: Copy) -> None:
+        """Write one copy, unless a newer one of the same stream is there. Raises Transient."""
+        step("copy.before")
+        for _ in range(CONFLICTS_LIMIT):
+            entry = await self._bucket.get(key)
+            try:
+                if entry is None:
+                    await self._bucket.create(key, dump_copy(copy))
+                    break
+                there = load_copy(entry.value)
+                if there and there.stream_created == copy.stream_created and there.seq >= copy.seq:
+                    break
+                await self._bucket.update(key, dump_copy(copy), entry.revision)
+                break
+            except Conflict:
+                continue
+        step("copy.done")
+
+    async def replace(self, key: str, copy: Copy) -> None:
+        """Write one copy even where it goes backwards: the log was rolled back, and the log is right."""
+        entry = await self._bucket.get(key)
+        try:
+            if entry is None:
+                await self._bucket.create(key, dump_copy(copy))
+            else:
+                await self._bucket.update(key, dump_copy(copy), entry.revision)
+        except Conflict as exc:
+            raise Transient("another replica wrote the cursor's copy", where="mail-cursors") from exc

@@ -1,0 +1,98 @@
+"""How far a mailbox is announced ⇄ the text of its `Mail-Cursor` header. Pure.
+
+The log is the cursor: the last message of a mailbox's events carries where to go on, committed
+together with what it announces. Written by publish.py, read by plan.py. Knows no NATS.
+"""
+
+import hashlib
+from datetime import datetime
+from typing import Annotated, Final
+
+import msgspec
+
+from service.errors import Permanent
+
+VERSION: Final = 1
+
+
+class Cursor(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Where a mailbox's log stands.
+
+    `last`: every UID up to it is announced, or is none of ours to announce. `line`: the starting line, the
+    highest UID of the mail that was there at first sight; above it everything is announced, up to it only what
+    `since` lets through. `fingerprint`: of the message `last`, empty where there is none.
+    """
+
+    source: str
+    uidvalidity: int
+    last: int
+    line: int
+    writer: str
+    first: int = 0
+    fingerprint: str = ""
+    modseq: int = 0
+    since: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
+    v: int = VERSION
+
+
+class Copy(msgspec.Struct, frozen=True):
+    """The copy of a cursor in KV: which stream and sequence it stands for, and where the mailbox started."""
+
+    stream_created: Annotated[datetime, msgspec.Meta(tz=True)]
+    seq: int
+    cursor: Cursor
+    start: Cursor
+
+
+_CURSOR: Final = msgspec.json.Decoder(Cursor)
+_COPY: Final = msgspec.json.Decoder(Copy)
+
+
+def dump_cursor(cursor: Cursor) -> str:
+    """The header's value: JSON in ASCII, one line."""
+    return msgspec.json.encode(cursor).decode("ascii")
+
+
+def load_cursor(text: str) -> Cursor:
+    """The header's value → a cursor. Raises Permanent when it is none, or a newer version's."""
+    try:
+        cursor = _CURSOR.decode(text)
+    except (msgspec.MsgspecError, UnicodeError) as exc:
+        raise Permanent(
+            "the log's last event carries no readable Mail-Cursor",
+            where="Mail-Cursor",
+            remedy="only mailbus may publish on the mailbox's subjects: look who else did",
+        ) from exc
+    if cursor.v > VERSION:
+        raise Permanent(f"the cursor is of version {cursor.v}", where="Mail-Cursor", remedy="run the newer mailbus")
+    return cursor
+
+
+def dump_copy(copy: Copy) -> bytes:
+    """The value of a copy's key."""
+    return msgspec.json.encode(copy)
+
+
+def load_copy(value: bytes) -> Copy | None:
+    """The value of a copy's key; None where it cannot be read (then there is no copy)."""
+    try:
+        return _COPY.decode(value)
+    except (msgspec.MsgspecError, UnicodeError):
+        return None
+
+
+def source_id(host: str, username: str, mailbox: str) -> str:
+    """Names the place that a cursor is about: another host, user or mailbox is another source."""
+    text = "\0".join((host.lower(), username, mailbox))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def fingerprint(size: int, internal_date: datetime | None) -> str:
+    """Recognises a message that keeps its UID: RFC 9051 2.3.1.1 says neither of the two ever changes."""
+    stamp = internal_date.isoformat() if internal_date else ""
+    return hashlib.sha256(f"{size}\0{stamp}".encode()).hexdigest()[:12]
+
+
+def copy_key(account: str, mailbox: str) -> str:
+    """The copy's key: a mailbox's name may hold what a key may not."""
+    return f"{account}.{hashlib.sha256(mailbox.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}"

@@ -1,0 +1,166 @@
+"""What is known → what to do next with a mailbox. Pure: every decision of ingest that time or luck could confuse.
+
+Used by publish.py (resume, settle) and mailbox.py (pages, epochs). Rules: docs/decisions/0001-log-is-the-cursor.md.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum, auto
+from typing import Final
+
+from service.contract import ResetReason
+from service.ingest.cursor import Copy, Cursor, fingerprint
+from service.ingest.source import Epoch, Surveyed
+
+# One survey's reply holds at most this many messages: about 200 bytes each.
+SURVEY_LIMIT_UIDS: Final = 5_000
+# A page is read, parsed and committed as one: it is what a mailbox holds in memory, twice (one read, one committed).
+PAGE_LIMIT_MESSAGES: Final = 400
+PAGE_LIMIT_BYTES: Final = 4 * 1024 * 1024
+# The server compares, we must not use what it may have forgotten: a fence read longer ago is read again.
+FENCE_LIMIT_S: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class TailView:
+    """The last event of a mailbox in the log."""
+
+    seq: int
+    cursor: Cursor
+
+
+@dataclass(frozen=True, slots=True)
+class StreamView:
+    """The log as a whole."""
+
+    created: datetime
+    first_seq: int
+    last_seq: int
+
+
+class CopySeq(Enum):
+    """What stands in the log at the copy's sequence."""
+
+    OURS = auto()
+    DELETED = auto()
+    FOREIGN = auto()
+    UNKNOWN = auto()
+
+
+class Why(Enum):
+    """How a mailbox's position was found."""
+
+    NEW = auto()
+    TAIL = auto()
+    COPY = auto()
+    ROLLED_BACK = auto()
+    OTHER_STREAM = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where to go on. `cursor` is None where the `initial` rule decides; `again` where the start is announced anew."""
+
+    why: Why
+    fence: int
+    cursor: Cursor | None
+    again: bool = False
+
+
+def needs_lookup(tail: TailView | None, copy: Copy | None, stream: StreamView) -> bool:
+    """Whether `resume` must know what stands at the copy's sequence."""
+    if copy is None or copy.stream_created != stream.created:
+        return False
+    if tail is not None and tail.seq >= copy.seq:
+        return False
+    return stream.first_seq <= copy.seq <= stream.last_seq
+
+
+def resume(tail: TailView | None, copy: Copy | None, stream: StreamView, at_copy: CopySeq) -> Position:
+    """Where a mailbox goes on, from the log's tail and the copy in KV. The fence is always the tail really there."""
+    fence = tail.seq if tail else 0
+    known = copy if copy is not None and copy.stream_created == stream.created else None
+    if known is None or (tail is not None and tail.seq >= known.seq):
+        if tail is not None:
+            return Position(Why.TAIL, fence, tail.cursor)
+        return Position(Why.NEW if copy is None else Why.OTHER_STREAM, fence, None)
+    # Below the stream's first: retention. Deleted: a purge or an erasure. In both the copy knows best.
+    if known.seq < stream.first_seq or at_copy is CopySeq.DELETED:
+        return Position(Why.COPY, fence, known.cursor)
+    if known.seq <= stream.last_seq and at_copy is CopySeq.OURS:
+        return Position(Why.COPY, fence, known.cursor)
+    # Beyond the stream's last, or another's message stands there: the log lost what the copy remembers.
+    if tail is not None:
+        return Position(Why.ROLLED_BACK, fence, tail.cursor)
+    return Position(Why.ROLLED_BACK, fence, known.start, again=True)
+
+
+class Settled(Enum):
+    """What became of a commit whose answer was a refusal, or never came."""
+
+    LANDED = auto()
+    NOT_THERE = auto()
+    MOVED = auto()
+
+
+def settle(tail: TailView | None, fence: int, mine: Cursor) -> Settled:
+    """Compare the log's tail with what was to be committed on top of `fence`."""
+    if (tail.seq if tail else 0) == fence:
+        return Settled.NOT_THERE
+    if tail is not None and tail.seq > fence and tail.cursor == mine:
+        return Settled.LANDED
+    return Settled.MOVED
+
+
+def is_other(writer: str, mine: str) -> bool:
+    """Whether `instance/boot` names another instance; an older boot of the same one is gone for certain."""
+    return writer.rpartition("/")[0] != mine.rpartition("/")[0]
+
+
+def epoch_break(cursor: Cursor, source: str, epoch: Epoch, at_last: Sequence[Surveyed]) -> ResetReason | None:
+    """Why the cursor's epoch is over, if it is. `at_last`: what stands at the cursor's last UID now."""
+    if cursor.source != source:
+        return ResetReason.SOURCE
+    if cursor.uidvalidity != epoch.uidvalidity:
+        return ResetReason.UIDVALIDITY
+    for message in at_last:
+        # Another message under a UID that we know: another mailbox behind the same name and number.
+        if message.uid == cursor.last and cursor.fingerprint not in ("", fingerprint_of(message)):
+            return ResetReason.SOURCE
+    return None
+
+
+def fingerprint_of(message: Surveyed) -> str:
+    """The fingerprint of a surveyed message."""
+    return fingerprint(message.size, message.internal_date)
+
+
+def announced(message: Surveyed, cursor: Cursor) -> bool:
+    """Whether the starting line lets a message through."""
+    if message.uid > cursor.line:
+        return True
+    return cursor.since is not None and message.internal_date is not None and message.internal_date >= cursor.since
+
+
+def pages(messages: Sequence[Surveyed], limit_bytes: int, alone: frozenset[int]) -> Iterator[list[Surveyed]]:
+    """Cut surveyed messages into pages of bounded count and size, in UID order.
+
+    A message over `limit_bytes` counts as its header, which is all that will be read of it. A UID in `alone`
+    gets a page of its own: it was in hand when the connection broke.
+    """
+    page: list[Surveyed] = []
+    size = 0
+    for message in messages:
+        costs = message.size if message.size <= limit_bytes else 0
+        single = message.uid in alone
+        if page and (single or len(page) == PAGE_LIMIT_MESSAGES or size + costs > PAGE_LIMIT_BYTES):
+            yield page
+            page, size = [], 0
+        page.append(message)
+        size += costs
+        if single:
+            yield page
+            page, size = [], 0
+    if page:
+        yield page
