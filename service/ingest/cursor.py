@@ -83,7 +83,7 @@ def load_copy(value: bytes) -> Copy | None:
 
 def source_id(host: str, username: str, mailbox: str) -> str:
     """Names the place that a cursor is about: another host, user or mailbox is another source."""
-    text = "\0".join((host.lower(), username, mailbox))
+    text = f"{host.lower()}\0{username}\0{mailbox}"
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 

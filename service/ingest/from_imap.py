@@ -9,7 +9,7 @@ from service.imap import SelectedMailbox, Session
 from service.ingest.cursor import source_id
 from service.ingest.source import Epoch, Fetched, Surveyed
 
-MONTHS: Final = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
+MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
 class ImapSource:

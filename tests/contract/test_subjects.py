@@ -1,0 +1,68 @@
+"""A mailbox's name as one subject token, injectively."""
+
+import re
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.contract import Subjects, email_id, mailbox_token, place_of
+
+LEGAL = re.compile(r"[^.*>\s\x00-\x20]+")
+
+
+@given(st.text(max_size=300))
+@pytest.mark.fault("G07")
+def test_any_name_is_one_legal_token_within_its_limit(name: str) -> None:
+    token = mailbox_token(name)
+    assert LEGAL.fullmatch(token)
+    assert len(token.encode()) <= 200
+
+
+@given(st.text(max_size=40), st.text(max_size=40))
+@pytest.mark.fault("A18")
+def test_two_names_never_share_a_token(one: str, other: str) -> None:
+    def same(name: str) -> str:
+        normal = unicodedata.normalize("NFC", name)
+        return "INBOX" if normal.upper() == "INBOX" else normal
+
+    assert (mailbox_token(one) == mailbox_token(other)) == (same(one) == same(other))
+
+
+@pytest.mark.parametrize(
+    ("name", "token"),
+    [
+        ("inbox", "INBOX"),
+        ("a.b", "a%2Eb"),
+        ("a%2Eb", "a%252Eb"),
+        ("Sent Mail", "Sent%20Mail"),
+        ("e\u0301", "é"),
+        ("a/*/>", "a/%2A/%3E"),
+    ],
+)
+def test_tokens_of_names(name: str, token: str) -> None:
+    assert mailbox_token(name) == token
+
+
+def test_a_long_name_goes_by_its_hash() -> None:
+    assert mailbox_token("x" * 5000).startswith("%sha256-")
+
+
+def test_the_fence_is_the_same_text_for_ever() -> None:
+    assert Subjects("mail").mailbox_filter("support", "INBOX") == "mail.in.support.INBOX.*"
+
+
+@given(st.text(max_size=20), st.integers(1, 2**32 - 1), st.integers(1, 2**32 - 1))
+def test_an_email_id_finds_its_place(mailbox: str, uidvalidity: int, uid: int) -> None:
+    id = email_id(mailbox, uidvalidity, uid)
+    assert re.fullmatch(r"[A-Za-z0-9_-]{1,255}", id)
+    place = place_of(id)
+    assert place is not None
+    assert (place.uidvalidity, place.uid) == (uidvalidity, uid)
+
+
+@given(st.text(max_size=40))
+def test_any_other_text_is_no_place(text: str) -> None:
+    place = place_of(text)
+    assert place is None or len(text) == 23

@@ -1,0 +1,207 @@
+"""Where a mailbox goes on, what became of a commit, which messages make a page."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.contract import ResetReason
+from service.ingest.cursor import Copy, Cursor, dump_copy, dump_cursor, fingerprint, load_copy, load_cursor
+from service.ingest.plan import (
+    PAGE_LIMIT_BYTES,
+    PAGE_LIMIT_MESSAGES,
+    CopySeq,
+    Settled,
+    StreamView,
+    TailView,
+    Why,
+    announced,
+    epoch_break,
+    is_other,
+    needs_lookup,
+    pages,
+    resume,
+    settle,
+)
+from service.ingest.source import Epoch, Surveyed
+
+CREATED = datetime(2026, 1, 1, tzinfo=UTC)
+STREAM = StreamView(CREATED, first_seq=100, last_seq=200)
+START = Cursor("src", 7, last=10, line=10, writer="a/1")
+
+
+def at(last: int, writer: str = "a/1") -> Cursor:
+    return Cursor("src", 7, last=last, line=10, writer=writer)
+
+
+def copy_at(seq: int, last: int = 50, created: datetime = CREATED) -> Copy:
+    return Copy(created, seq, at(last), START)
+
+
+def message(uid: int, size: int = 1000, date: datetime | None = CREATED) -> Surveyed:
+    return Surveyed(uid, size, frozenset(), date)
+
+
+# -- resume -----------------------------------------------------------------------------------------------------
+
+
+def test_a_mailbox_without_tail_and_copy_is_new() -> None:
+    position = resume(None, None, STREAM, CopySeq.UNKNOWN)
+    assert (position.why, position.fence, position.cursor) == (Why.NEW, 0, None)
+
+
+def test_the_tail_is_right_where_the_copy_is_not_newer() -> None:
+    position = resume(TailView(150, at(60)), copy_at(140), STREAM, CopySeq.UNKNOWN)
+    assert (position.why, position.fence, position.cursor) == (Why.TAIL, 150, at(60))
+
+
+@pytest.mark.fault("D06")
+def test_the_copy_serves_once_retention_has_passed_its_sequence() -> None:
+    position = resume(None, copy_at(99), STREAM, CopySeq.UNKNOWN)
+    assert (position.why, position.fence, position.cursor) == (Why.COPY, 0, at(50))
+
+
+@pytest.mark.fault("D06")
+@pytest.mark.fault("D08")
+def test_the_copy_serves_where_its_message_was_purged() -> None:
+    position = resume(None, copy_at(150), STREAM, CopySeq.DELETED)
+    assert (position.why, position.cursor) == (Why.COPY, at(50))
+
+
+@pytest.mark.fault("D07")
+def test_a_copy_beyond_the_stream_means_that_the_log_was_rolled_back_and_the_log_wins() -> None:
+    position = resume(TailView(150, at(40)), copy_at(250), STREAM, CopySeq.UNKNOWN)
+    assert (position.why, position.fence, position.cursor, position.again) == (Why.ROLLED_BACK, 150, at(40), False)
+
+
+@pytest.mark.fault("D07")
+def test_another_subjects_message_at_the_copys_sequence_means_rolled_back() -> None:
+    position = resume(TailView(150, at(40)), copy_at(180), STREAM, CopySeq.FOREIGN)
+    assert (position.why, position.cursor) == (Why.ROLLED_BACK, at(40))
+
+
+@pytest.mark.fault("D07")
+def test_rolled_back_without_a_tail_begins_again_at_the_starting_point() -> None:
+    position = resume(None, copy_at(250), STREAM, CopySeq.UNKNOWN)
+    assert (position.why, position.cursor, position.again) == (Why.ROLLED_BACK, START, True)
+
+
+@pytest.mark.fault("D08")
+def test_a_copy_of_another_stream_leaves_it_to_the_initial_rule() -> None:
+    position = resume(None, copy_at(150, created=CREATED - timedelta(days=1)), STREAM, CopySeq.UNKNOWN)
+    assert (position.why, position.cursor) == (Why.OTHER_STREAM, None)
+
+
+def test_the_copys_sequence_is_looked_up_only_where_it_decides() -> None:
+    assert needs_lookup(None, copy_at(150), STREAM)
+    assert not needs_lookup(TailView(150, at(60)), copy_at(150), STREAM)
+    assert not needs_lookup(None, copy_at(99), STREAM)
+    assert not needs_lookup(None, copy_at(250), STREAM)
+    assert not needs_lookup(None, None, STREAM)
+
+
+# -- settle -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.fault("D03")
+def test_a_commit_whose_cursor_is_the_tail_has_landed() -> None:
+    assert settle(TailView(151, at(60)), 150, at(60)) is Settled.LANDED
+
+
+@pytest.mark.fault("D03")
+def test_a_commit_is_not_there_while_the_tail_is_its_fence() -> None:
+    assert settle(TailView(150, at(50)), 150, at(60)) is Settled.NOT_THERE
+    assert settle(None, 0, at(60)) is Settled.NOT_THERE
+
+
+@pytest.mark.fault("D02")
+def test_another_writers_commit_is_not_taken_for_ours() -> None:
+    assert settle(TailView(151, at(60, "b/9")), 150, at(60)) is Settled.MOVED
+
+
+def test_an_older_boot_of_the_same_instance_is_no_other_writer() -> None:
+    assert not is_other("a/1", "a/2")
+    assert is_other("b/1", "a/2")
+
+
+# -- epochs -----------------------------------------------------------------------------------------------------
+
+
+def test_uidvalidity_change_starts_a_new_epoch() -> None:
+    assert epoch_break(at(60), "src", Epoch(8, 61, 60), []) is ResetReason.UIDVALIDITY
+
+
+@pytest.mark.fault("A06")
+def test_another_source_starts_a_new_epoch_although_uidvalidity_is_the_same() -> None:
+    assert epoch_break(at(60), "other", Epoch(7, 61, 60), []) is ResetReason.SOURCE
+
+
+@pytest.mark.fault("A06")
+def test_another_message_under_the_last_uid_starts_a_new_epoch() -> None:
+    cursor = Cursor("src", 7, last=60, line=10, writer="a/1", fingerprint=fingerprint(1000, CREATED))
+    assert epoch_break(cursor, "src", Epoch(7, 61, 60), [message(60)]) is None
+    assert epoch_break(cursor, "src", Epoch(7, 61, 60), [message(60, size=999)]) is ResetReason.SOURCE
+
+
+def test_a_last_message_that_was_expunged_breaks_nothing() -> None:
+    cursor = Cursor("src", 7, last=60, line=10, writer="a/1", fingerprint=fingerprint(1000, CREATED))
+    assert epoch_break(cursor, "src", Epoch(7, 61, 60), []) is None
+
+
+def test_since_lets_through_old_mail_that_arrived_late_enough_and_all_new_mail() -> None:
+    cursor = Cursor("src", 7, last=0, line=10, writer="a/1", since=CREATED)
+    assert announced(message(5), cursor)
+    assert not announced(message(5, date=CREATED - timedelta(seconds=1)), cursor)
+    assert not announced(message(5, date=None), cursor)
+    assert announced(message(11, date=CREATED - timedelta(days=9)), cursor)
+
+
+# -- pages ------------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.integers(0, 2 * PAGE_LIMIT_BYTES), max_size=50), st.integers(1, PAGE_LIMIT_BYTES))
+def test_pages_keep_order_and_bounds_whatever_the_sizes(sizes: list[int], limit: int) -> None:
+    messages = [message(uid, size) for uid, size in enumerate(sizes, start=1)]
+    cut = list(pages(messages, limit, frozenset()))
+    assert [m for page in cut for m in page] == messages
+    for page in cut:
+        assert len(page) <= PAGE_LIMIT_MESSAGES
+        assert sum(m.size for m in page if m.size <= limit) <= max(PAGE_LIMIT_BYTES, limit)
+
+
+def test_a_suspect_gets_a_page_of_its_own() -> None:
+    cut = list(pages([message(uid) for uid in (1, 2, 3)], 5000, frozenset({2})))
+    assert [[m.uid for m in page] for page in cut] == [[1], [2], [3]]
+
+
+# -- text forms -------------------------------------------------------------------------------------------------
+
+cursors = st.builds(
+    Cursor,
+    source=st.text(max_size=20),
+    uidvalidity=st.integers(0, 2**32),
+    last=st.integers(0, 2**32),
+    line=st.integers(0, 2**32),
+    writer=st.text(max_size=20),
+    since=st.none() | st.datetimes(timezones=st.just(UTC)),
+)
+
+
+@given(cursors)
+def test_a_cursor_survives_its_header(cursor: Cursor) -> None:
+    text = dump_cursor(cursor)
+    assert load_cursor(text) == cursor
+    assert "\n" not in text
+    assert "\r" not in text
+
+
+@given(cursors, st.integers(0, 2**60))
+def test_a_copy_survives_its_key(cursor: Cursor, seq: int) -> None:
+    copy = Copy(CREATED, seq, cursor, cursor)
+    assert load_copy(dump_copy(copy)) == copy
+
+
+@given(st.binary(max_size=100))
+def test_any_bytes_under_a_copys_key_are_a_copy_or_none(value: bytes) -> None:
+    load_copy(value)
