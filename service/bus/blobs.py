@@ -1,0 +1,172 @@
+"""Bytes → an object named by period and content, stored once. Layout: NATS Object Store (ADR-20).
+
+Used by ingest and outbound. Put only if absent, never overwritten: two writers of one name left orphaned chunks
+and stalled readers. Chunks without a meta age with the bucket's TTL.
+"""
+
+import asyncio
+import base64
+import hashlib
+import json
+from collections import OrderedDict
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, Final
+
+from nats.aio.client import Client
+from nats.nuid import NUID
+
+from service.bus.errors import (
+    NOT_FOUND,
+    REQUEST_TIMEOUT_S,
+    WRONG_LAST_SEQUENCE,
+    ApiError,
+    js_api,
+    raise_api_error,
+    translated,
+)
+from service.bus.log import FENCE
+from service.errors import Permanent, Transient
+from service.observe import step
+
+CHUNK_LIMIT_BYTES: Final = 128 * 1024
+CHUNKS_AT_ONCE: Final = 8
+# Hashing runs at about 1 GB/s: more than this would hold the loop for over a millisecond.
+THREAD_FROM_BYTES: Final = 1024 * 1024
+KNOWN_LIMIT: Final = 10_000
+
+
+class BlobStore:
+    """One bucket of blobs."""
+
+    def __init__(self, nc: Client, bucket: str, max_payload: Callable[[], int]) -> None:
+        self._nc = nc
+        self._bucket = bucket
+        self._stream = f"OBJ_{bucket}"
+        self._max_payload = max_payload
+        self._ids = NUID()
+        self._known: OrderedDict[str, None] = OrderedDict()
+
+    async def put(self, data: bytes, *, now: datetime) -> str:
+        """Store bytes once within a period; gives the blobId `<YYYYMM>-<SHA-256 hex>`. Raises Transient."""
+        name, digest = await self._name(data, now)
+        if name in self._known:
+            return name
+        with translated(self._bucket):
+            if await self._meta(name) is None:
+                await self._store(name, digest, data, now)
+        self._remember(name)
+        return name
+
+    async def get(self, blob_id: str) -> bytes:
+        """The bytes of a blob, checked against its name. Raises Permanent where there is none, Transient."""
+        with translated(self._bucket):
+            meta = await self._meta(blob_id)
+            if meta is None:
+                raise Permanent(f"no blob {blob_id[:80]}", where=self._bucket, remedy="it expired, or never was")
+            data = await self._chunks(meta)
+        digest = await asyncio.to_thread(lambda: hashlib.sha256(data).hexdigest())
+        if digest != blob_id.rpartition("-")[2]:
+            raise Transient("a blob's content does not match its name", where=blob_id[:80], remedy="read again")
+        return data
+
+    async def exists(self, blob_id: str) -> bool:
+        """Whether a blob is there. Raises Transient."""
+        with translated(self._bucket):
+            return await self._meta(blob_id) is not None
+
+    async def delete(self, blob_id: str) -> None:
+        """Remove a blob's chunks and meta. Raises Transient."""
+        with translated(self._bucket):
+            meta = await self._meta(blob_id)
+            if meta is None:
+                return
+            self._known.pop(blob_id, None)
+            for subject in (self._meta_subject(blob_id), self._chunk_subject(meta["nuid"])):
+                await js_api(self._nc, f"STREAM.PURGE.{self._stream}", {"filter": subject})
+
+    async def _name(self, data: bytes, now: datetime) -> tuple[str, bytes]:
+        if len(data) < THREAD_FROM_BYTES:
+            digest = hashlib.sha256(data).digest()
+        else:
+            digest = await asyncio.to_thread(lambda: hashlib.sha256(data).digest())
+        return f"{now:%Y%m}-{digest.hex()}", digest
+
+    async def _store(self, name: str, digest: bytes, data: bytes, now: datetime) -> None:
+        nuid = self._ids.next().decode()
+        size = min(CHUNK_LIMIT_BYTES, self._max_payload() - 1024)
+        offsets = range(0, len(data), size)
+        view = memoryview(data)
+        step("chunks.before")
+        places = asyncio.Semaphore(CHUNKS_AT_ONCE)
+
+        async def chunk(offset: int) -> None:
+            async with places:
+                await self._publish(self._chunk_subject(nuid), bytes(view[offset : offset + size]), {})
+
+        # Chunks must stand in order: one connection, published one after the other, acknowledged in a window.
+        if len(offsets) == 1:
+            await chunk(0)
+        else:
+            for first in range(0, len(offsets), CHUNKS_AT_ONCE):
+                async with asyncio.TaskGroup() as group:
+                    for offset in offsets[first : first + CHUNKS_AT_ONCE]:
+                        group.create_task(chunk(offset), name="chunk")
+        step("chunks.done")
+        meta = {
+            "name": name,
+            "bucket": self._bucket,
+            "nuid": nuid,
+            "size": len(data),
+            "mtime": now.isoformat(),
+            "chunks": len(offsets),
+            "digest": "SHA-256=" + base64.urlsafe_b64encode(digest).decode(),
+            "options": {"max_chunk_size": size},
+        }
+        try:
+            await self._publish(self._meta_subject(name), json.dumps(meta).encode(), {FENCE: "0"})
+        except ApiError as exc:
+            # Another writer was first with the same content: its object serves, our chunks go.
+            if exc.err_code not in WRONG_LAST_SEQUENCE:
+                raise
+            await js_api(self._nc, f"STREAM.PURGE.{self._stream}", {"filter": self._chunk_subject(nuid)})
+
+    async def _chunks(self, meta: dict[str, Any]) -> bytes:
+        subject = self._chunk_subject(meta["nuid"])
+        data = bytearray()
+        seq = 1
+        for _ in range(int(meta["chunks"])):
+            request = {"seq": seq, "next_by_subj": subject}
+            answer = await js_api(self._nc, f"STREAM.MSG.GET.{self._stream}", request)
+            message = answer["message"]
+            data += base64.b64decode(message.get("data", ""))
+            seq = int(message["seq"]) + 1
+        if len(data) != int(meta["size"]):
+            raise Transient("a blob is incomplete", where=str(meta["name"])[:80], remedy="read again")
+        return bytes(data)
+
+    async def _meta(self, name: str) -> dict[str, Any] | None:
+        try:
+            request = {"last_by_subj": self._meta_subject(name)}
+            answer = await js_api(self._nc, f"STREAM.MSG.GET.{self._stream}", request)
+        except ApiError as exc:
+            if exc.code == NOT_FOUND:
+                return None
+            raise
+        meta: dict[str, Any] = json.loads(base64.b64decode(answer["message"]["data"]))
+        return None if meta.get("deleted") else meta
+
+    async def _publish(self, subject: str, payload: bytes, headers: dict[str, str]) -> None:
+        reply = await self._nc.request(subject, payload, headers=headers or None, timeout=REQUEST_TIMEOUT_S)
+        raise_api_error(json.loads(reply.data))
+
+    def _remember(self, name: str) -> None:
+        self._known[name] = None
+        if len(self._known) > KNOWN_LIMIT:
+            self._known.popitem(last=False)
+
+    def _meta_subject(self, name: str) -> str:
+        return f"$O.{self._bucket}.M.{base64.urlsafe_b64encode(name.encode()).decode()}"
+
+    def _chunk_subject(self, nuid: str) -> str:
+        return f"$O.{self._bucket}.C.{nuid}"

@@ -1,0 +1,219 @@
+"""Options → an open Bus: connected, old servers refused, streams checked.
+
+Used by app.py, check.py and the CLI. Reconnects for ever; `connected` tells.
+"""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from datetime import datetime
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import nats.aio.client
+import nats.errors
+from nats.aio.client import Client
+
+from service.bus.blobs import BlobStore
+from service.bus.errors import js_api, translated
+from service.bus.kv import KeyValue
+from service.bus.log import EventLog
+from service.bus.options import NatsOptions, StreamOptions
+from service.bus.queue import WorkQueue, publish_acknowledged
+from service.bus.streams import ensure_streams
+from service.contract import Subjects
+from service.errors import MailbusError, Permanent, Transient
+from service.observe import log, metrics
+
+OLDEST_NATS: Final = (2, 12, 0)
+CONNECT_TIMEOUT_S: Final = 5
+RECONNECT_WAIT_S: Final = 0.5
+DRAIN_TIMEOUT_S: Final = 5
+# What may wait inside the client while NATS is away: everything that counts is acknowledged, so little helps.
+PENDING_LIMIT_BYTES: Final = 8 * 1024 * 1024
+
+# Where fast-mail-parser is installed, nats-py parses headers with it and every value becomes a list: deleted
+# keys come back as live, and an expiry never reaches a watcher.
+nats.aio.client.parse_email = None  # type: ignore[assignment,attr-defined]  # switched off, not replaced
+
+
+class Bus:
+    """One connection to NATS and what stands on it."""
+
+    def __init__(self, nc: Client, options: NatsOptions) -> None:
+        self.nc = nc
+        self.options = options
+        self.subjects = Subjects(options.prefix)
+        self._back = asyncio.Event()
+        self._back.set()
+        self.log = EventLog(nc, self.subjects.stream_in, lambda: self.max_payload)
+        self._stores: dict[str, BlobStore] = {}
+
+    @property
+    def max_payload(self) -> int:
+        """What the server takes in one message, headers included, in bytes; may change at run time."""
+        return int(self.nc.max_payload)
+
+    @property
+    def connected(self) -> bool:
+        """Whether the connection stands now."""
+        return bool(self.nc.is_connected)
+
+    async def wait_connected(self) -> None:
+        """Until the connection stands."""
+        await self._back.wait()
+
+    def key_value(self, bucket: str) -> KeyValue:
+        """A bucket of keys."""
+        return KeyValue(self.nc, bucket)
+
+    def blobs(self, bucket: str | None = None) -> BlobStore:
+        """A store of blobs, `mail-blobs` by default; the same one each time, with what it remembers."""
+        name = bucket or self.subjects.blobs
+        if name not in self._stores:
+            self._stores[name] = BlobStore(self.nc, name, lambda: self.max_payload)
+        return self._stores[name]
+
+    def queue(self, stream: str) -> WorkQueue:
+        """A work queue: `MAIL_OUT` or `MAIL_LATER`."""
+        return WorkQueue(self.nc, stream)
+
+    async def publish(self, subject: str, payload: bytes, headers: dict[str, str] | None = None) -> int:
+        """Publish and have it acknowledged by its stream; gives the sequence. Raises Transient."""
+        return await publish_acknowledged(self.nc, subject, payload, headers or {})
+
+    async def stream_created(self, stream: str) -> datetime:
+        """When a stream was made. Raises Transient."""
+        with translated(stream):
+            info = await js_api(self.nc, f"STREAM.INFO.{stream}")
+        return datetime.fromisoformat(info["created"])
+
+    async def pending(self, stream: str, subject: str) -> int:
+        """How many messages of a subject a stream holds. Raises Transient."""
+        with translated(stream):
+            info = await js_api(self.nc, f"STREAM.INFO.{stream}", {"subjects_filter": subject})
+        counts: dict[str, int] = info["state"].get("subjects") or {}
+        return sum(counts.values())
+
+    # -- callbacks of the client ------------------------------------------------------------------------------
+
+    async def on_disconnected(self) -> None:
+        """The connection is gone; the client looks for it for ever."""
+        self._back.clear()
+        metrics.NATS_CONNECTED.set(0)
+        log.warning("nats_disconnected")
+
+    async def on_reconnected(self) -> None:
+        """The connection is back."""
+        self._back.set()
+        metrics.NATS_CONNECTED.set(1)
+        metrics.RECONNECTS.labels(protocol="nats", reason="transient").inc()
+        log.info("nats_reconnected")
+
+
+def _connect_arguments(options: NatsOptions, bus: Bus) -> dict[str, Any]:
+    async def on_error(error: Exception) -> None:
+        log.debug("nats_error", error=type(error).__name__)
+
+    arguments: dict[str, Any] = {
+        "servers": list(options.servers),
+        "name": options.name,
+        "connect_timeout": CONNECT_TIMEOUT_S,
+        "reconnect_time_wait": RECONNECT_WAIT_S,
+        "max_reconnect_attempts": -1,
+        "allow_reconnect": True,
+        "pending_size": PENDING_LIMIT_BYTES,
+        "drain_timeout": DRAIN_TIMEOUT_S,
+        "disconnected_cb": bus.on_disconnected,
+        "reconnected_cb": bus.on_reconnected,
+        "error_cb": on_error,
+    }
+    named = {"user": options.user, "password": options.password, "token": options.token}
+    arguments |= {name: value for name, value in named.items() if value is not None}
+    if options.creds is not None:
+        arguments["user_credentials"] = options.creds
+    if options.nkey_seed is not None:
+        arguments["nkeys_seed_str"] = options.nkey_seed
+    if options.ca or options.cert or any(server.startswith("tls://") for server in options.servers):
+        context = ssl.create_default_context(cafile=options.ca)
+        if options.cert:
+            context.load_cert_chain(options.cert, options.key)
+        arguments["tls"] = context
+    return arguments
+
+
+def _where(options: NatsOptions) -> str:
+    """The servers without credentials: a URL may hold some."""
+    parts = [urlsplit(server if "://" in server else f"nats://{server}") for server in options.servers]
+    return ", ".join(f"{part.hostname}:{part.port or 4222}" for part in parts)
+
+
+async def _connect(options: NatsOptions) -> Bus:
+    where = _where(options)
+    nc = Client()
+    bus = Bus(nc, options)
+    try:
+        arguments = _connect_arguments(options, bus)
+    except (OSError, ssl.SSLError) as exc:
+        raise Permanent(f"nats.tls: {exc.strerror or exc}", where=where, remedy="check ca, cert and key") from exc
+    # The client's own loop would try one server for ever; the caller decides how long to wait.
+    first = arguments | {"max_reconnect_attempts": 1}
+    try:
+        async with asyncio.timeout(CONNECT_TIMEOUT_S * max(1, len(options.servers)) + 5):
+            await nc.connect(**first)
+    except nats.errors.Error as exc:
+        await _close(nc)
+        said = str(exc).lower()
+        if "authorization" in said or "authentication" in said:
+            raise Permanent(
+                "NATS refuses the credentials", where=where, remedy="check nats.user, token, creds or nkey_seed"
+            ) from exc
+        raise Transient(f"no NATS: {exc}", where=where, remedy="is the server up? nats.servers") from exc
+    except (OSError, TimeoutError, ValueError) as exc:
+        await _close(nc)
+        if isinstance(exc, ssl.SSLCertVerificationError):
+            raise Permanent(f"NATS: {exc.verify_message}", where=where, remedy="nats.tls.ca") from exc
+        raise Transient(f"no NATS: {type(exc).__name__}", where=where, remedy="is the server up? nats.servers") from exc
+    nc.options["max_reconnect_attempts"] = -1
+    return bus
+
+
+async def _close(nc: Client) -> None:
+    with suppress(nats.errors.Error, OSError, TimeoutError):
+        async with asyncio.timeout(DRAIN_TIMEOUT_S):
+            await nc.close()
+
+
+def _check_server(nc: Client, where: str) -> None:
+    version = nc.connected_server_version
+    found = (version.major, version.minor, version.patch)
+    if found < OLDEST_NATS:
+        raise Permanent(
+            f"NATS {'.'.join(map(str, found))} is too old: mailbus needs 2.12 or newer (atomic batches, schedules)",
+            where=where,
+            remedy="upgrade nats-server",
+        )
+    info: dict[str, Any] = nc._server_info  # nats-py has no public name for it
+    if not info.get("jetstream"):
+        raise Permanent("NATS runs without JetStream", where=where, remedy="enable jetstream in the server's settings")
+
+
+@asynccontextmanager
+async def open_bus(options: NatsOptions, streams: StreamOptions | None) -> AsyncIterator[Bus]:
+    """Connect, refuse an old server, check the streams (None: leave them alone), close in the end.
+
+    Raises Permanent where waiting does not help (version, credentials, drifted streams), Transient otherwise.
+    """
+    bus = await _connect(options)
+    try:
+        _check_server(bus.nc, _where(options))
+        if streams is not None:
+            await ensure_streams(bus.nc, bus.subjects, streams, options)
+        metrics.NATS_CONNECTED.set(1)
+        yield bus
+    except MailbusError:
+        raise
+    finally:
+        metrics.NATS_CONNECTED.set(0)
+        await _close(bus.nc)

@@ -1,0 +1,76 @@
+"""NATS's errors → verdicts. The only file that knows nats-py's exceptions and the server's error codes."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import nats.errors
+import nats.js.errors
+from nats.aio.client import Client
+
+from service.errors import MailbusError, Permanent, Transient, Uncertain
+
+REQUEST_TIMEOUT_S: Final = 5.0
+
+WRONG_LAST_SEQUENCE: Final = frozenset({10071, 10164})
+BATCH_PLACES_TAKEN: Final = 10210
+# Batch unknown, incomplete, or of another shape than the server allows: it did not land.
+BATCH_REFUSED: Final = frozenset({10163, 10176, 10201, 10199, 10200, 10202, 10203, 10204, 10205, 10206, 10207})
+NOT_FOUND: Final = 404
+
+
+class FenceRefused(Transient):
+    """The server refused the commit: the log has moved on, or the batch was not taken. Read the tail again."""
+
+
+class CommitUnknown(Uncertain):
+    """The commit's answer never came. Read the tail: the log says whether it landed."""
+
+
+class MessageTooLarge(Permanent):
+    """An event is larger than the server takes; nothing was sent."""
+
+
+class Conflict(MailbusError):
+    """Compare-and-set found another revision."""
+
+
+class ApiError(Exception):
+    """JetStream answered a request with an error. Stays inside this room."""
+
+    def __init__(self, code: int, err_code: int, description: str) -> None:
+        super().__init__(f"{description} ({err_code})")
+        self.code = code
+        self.err_code = err_code
+        self.description = description
+
+
+@contextmanager
+def translated(where: str) -> Iterator[None]:
+    """Everything that NATS may raise, as Transient: it is away, slow, full or refuses for now."""
+    try:
+        yield
+    except MailbusError:
+        raise
+    except (nats.errors.Error, nats.js.errors.Error, ApiError, TimeoutError, OSError, asyncio.InvalidStateError) as exc:
+        said = str(exc) or type(exc).__name__
+        raise Transient(
+            f"NATS: {said}", where=where, remedy="tried again; look at the NATS server if it stays"
+        ) from exc
+
+
+async def js_api(nc: Client, subject: str, request: dict[str, Any] | None = None) -> dict[str, Any]:
+    """One request to JetStream's API. Raises ApiError with the server's codes, or nats-py's errors."""
+    payload = json.dumps(request).encode() if request is not None else b""
+    reply = await nc.request(f"$JS.API.{subject}", payload, timeout=REQUEST_TIMEOUT_S)
+    answer: dict[str, Any] = json.loads(reply.data)
+    raise_api_error(answer)
+    return answer
+
+
+def raise_api_error(answer: dict[str, Any]) -> None:
+    """Raise ApiError where the answer is one."""
+    if error := answer.get("error"):
+        raise ApiError(error.get("code", 0), error.get("err_code", 0), error.get("description", ""))

@@ -1,0 +1,98 @@
+"""A bucket of keys with compare-and-set. Used by ingest (cursors), outbound (sends) and fleet (presence)."""
+
+import base64
+import json
+from dataclasses import dataclass
+from typing import Any, Final
+
+from nats.aio.client import Client
+
+from service.bus.errors import (
+    NOT_FOUND,
+    REQUEST_TIMEOUT_S,
+    WRONG_LAST_SEQUENCE,
+    ApiError,
+    Conflict,
+    js_api,
+    raise_api_error,
+    translated,
+)
+from service.bus.log import FENCE, parse_headers
+
+OPERATION: Final = "KV-Operation"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A key's value and the revision to update it from."""
+
+    value: bytes
+    revision: int
+
+
+class KeyValue:
+    """One bucket. Reads come from the stream's leader: compare-and-set on a stale read only costs a conflict more."""
+
+    def __init__(self, nc: Client, bucket: str) -> None:
+        self._nc = nc
+        self._bucket = bucket
+        self._stream = f"KV_{bucket}"
+
+    async def get(self, key: str) -> Entry | None:
+        """The value of a key; None where there is none. Raises Transient."""
+        entry, _ = await self._get(key)
+        return entry
+
+    async def _get(self, key: str) -> tuple[Entry | None, int]:
+        with translated(self._bucket):
+            try:
+                request = {"last_by_subj": self._subject(key)}
+                answer = await js_api(self._nc, f"STREAM.MSG.GET.{self._stream}", request)
+            except ApiError as exc:
+                if exc.code == NOT_FOUND:
+                    return None, 0
+                raise
+        message: dict[str, Any] = answer["message"]
+        headers = parse_headers(base64.b64decode(message.get("hdrs", "")))
+        revision = int(message["seq"])
+        # A marker of the server's (expiry) or of a client's (DEL, PURGE): the key is gone, its revision is not.
+        if OPERATION in headers or "Nats-Marker-Reason" in headers:
+            return None, revision
+        return Entry(base64.b64decode(message.get("data", "")), revision), revision
+
+    async def create(self, key: str, value: bytes) -> int:
+        """Write a key that is not there; gives its revision. Raises Conflict, Transient."""
+        try:
+            return await self._put(key, value, 0)
+        except Conflict:
+            entry, revision = await self._get(key)
+            if entry is not None or revision == 0:
+                raise
+            return await self._put(key, value, revision)
+
+    async def update(self, key: str, value: bytes, revision: int) -> int:
+        """Write a key that is at `revision`; gives the new one. Raises Conflict, Transient."""
+        return await self._put(key, value, revision)
+
+    async def delete(self, key: str) -> None:
+        """Remove a key. Raises Transient."""
+        with translated(self._bucket):
+            await self._publish(key, b"", {OPERATION: "DEL"})
+
+    async def _put(self, key: str, value: bytes, revision: int) -> int:
+        with translated(self._bucket):
+            try:
+                return await self._publish(key, value, {FENCE: str(revision)})
+            except ApiError as exc:
+                if exc.err_code in WRONG_LAST_SEQUENCE:
+                    raise Conflict(f"key {key} has another revision than {revision}", where=self._bucket) from exc
+                raise
+
+    async def _publish(self, key: str, value: bytes, headers: dict[str, str]) -> int:
+        reply = await self._nc.request(self._subject(key), value, headers=headers, timeout=REQUEST_TIMEOUT_S)
+        answer: dict[str, Any] = json.loads(reply.data)
+        raise_api_error(answer)
+        return int(answer["seq"])
+
+    def _subject(self, key: str) -> str:
+        return f"$KV.{self._bucket}.{key}"

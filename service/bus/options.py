@@ -1,0 +1,33 @@
+"""What the bus must know: plain values, made by the composition root from settings."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class NatsOptions:
+    """How to reach NATS. `ca`, `cert`, `key`, `creds` are paths; secrets are not shown by repr."""
+
+    servers: tuple[str, ...] = field(repr=False)
+    name: str = "mailbus"
+    prefix: str = "mail"
+    replicas: int = 1
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+    token: str | None = field(default=None, repr=False)
+    creds: str | None = None
+    nkey_seed: str | None = field(default=None, repr=False)
+    ca: str | None = None
+    cert: str | None = None
+    key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StreamOptions:
+    """How long things live, in seconds; None is for ever."""
+
+    in_max_age_s: float | None = 30 * 86400
+    status_max_age_s: float | None = 30 * 86400
+    dead_max_age_s: float | None = 90 * 86400
+    sends_window_s: float | None = 30 * 86400
+    presence_ttl_s: float = 15
+    max_consumers: int = 20_000

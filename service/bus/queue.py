@@ -1,0 +1,132 @@
+"""Work queues: pull, acknowledge, schedule. Used by outbound; one consumer an account, only while something waits."""
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.js import JetStreamContext
+
+from service.bus.errors import REQUEST_TIMEOUT_S, js_api, raise_api_error, translated
+from service.contract import rfc3339
+from service.observe import step
+
+NS: Final = 1_000_000_000
+ACK_WAIT_S: Final = 30.0
+MAX_ACK_PENDING: Final = 64
+INACTIVE_S: Final = 300
+FETCH_WAIT_S: Final = 1.0
+
+
+async def publish_acknowledged(nc: Client, subject: str, payload: bytes, headers: dict[str, str]) -> int:
+    """Publish and wait for the stream's acknowledgement; gives the sequence. Raises Transient."""
+    with translated(subject):
+        reply = await nc.request(subject, payload, headers=headers or None, timeout=REQUEST_TIMEOUT_S)
+        answer: dict[str, Any] = json.loads(reply.data)
+        raise_api_error(answer)
+        return int(answer["seq"])
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One message in hand. It comes back after ACK_WAIT_S unless it is acknowledged or kept alive."""
+
+    message: Msg
+    subject: str
+    payload: bytes
+    headers: dict[str, str]
+    seq: int
+    stored_at: datetime
+    delivered: int
+
+    async def ack(self) -> None:
+        """Done, confirmed by the server. Raises Transient."""
+        step("ack.before")
+        with translated(self.subject):
+            await self.message.ack_sync(timeout=REQUEST_TIMEOUT_S)
+        step("ack.done")
+
+    async def in_progress(self) -> None:
+        """Still at it. Raises Transient."""
+        with translated(self.subject):
+            await self.message.in_progress()
+
+    async def give_back(self, delay_s: float = 0) -> None:
+        """Have it delivered again, after `delay_s`. Raises Transient."""
+        with translated(self.subject):
+            await self.message.nak(delay=delay_s or None)
+
+
+class Puller:
+    """A pull consumer on one subject."""
+
+    def __init__(self, subscription: JetStreamContext.PullSubscription) -> None:
+        self._subscription = subscription
+
+    async def fetch(self, limit: int) -> list[Job]:
+        """Up to `limit` jobs; empty when none came within a second. Raises Transient."""
+        with translated("work queue"):
+            try:
+                messages = await self._subscription.fetch(limit, timeout=FETCH_WAIT_S)
+            except (nats.errors.TimeoutError, TimeoutError):
+                return []
+        return [_job(message) for message in messages]
+
+    async def close(self) -> None:
+        """Stop pulling; the consumer ends by itself after INACTIVE_S. Raises Transient."""
+        with translated("work queue"):
+            await self._subscription.unsubscribe()
+
+
+class WorkQueue:
+    """One stream of work."""
+
+    def __init__(self, nc: Client, stream: str) -> None:
+        self._nc = nc
+        self._stream = stream
+
+    async def puller(self, name: str, subject: str) -> Puller:
+        """The consumer of a subject, made if it is not there. Raises Transient."""
+        config = {
+            "stream_name": self._stream,
+            "config": {
+                "durable_name": name,
+                "filter_subject": subject,
+                "ack_policy": "explicit",
+                "ack_wait": int(ACK_WAIT_S * NS),
+                "max_ack_pending": MAX_ACK_PENDING,
+                "inactive_threshold": INACTIVE_S * NS,
+                "max_deliver": -1,
+            },
+        }
+        with translated(self._stream):
+            await js_api(self._nc, f"CONSUMER.CREATE.{self._stream}.{name}.{subject}", config)
+            context = self._nc.jetstream()
+            return Puller(await context.pull_subscribe_bind(name, self._stream))
+
+    async def schedule(self, subject: str, target: str, at: datetime, payload: bytes, headers: dict[str, str]) -> None:
+        """Have the message appear on `target` at a time; one that is on `subject` already is replaced. ADR-51."""
+        timed = {"Nats-Schedule": f"@at {rfc3339(at)}", "Nats-Schedule-Target": target}
+        await publish_acknowledged(self._nc, subject, payload, headers | timed)
+
+    async def cancel(self, subject: str) -> int:
+        """Remove a schedule that has not fired; gives how many there were. Raises Transient."""
+        with translated(self._stream):
+            answer = await js_api(self._nc, f"STREAM.PURGE.{self._stream}", {"filter": subject})
+        return int(answer["purged"])
+
+
+def _job(message: Msg) -> Job:
+    metadata = message.metadata
+    return Job(
+        message=message,
+        subject=message.subject,
+        payload=message.data,
+        headers=dict(message.headers or {}),
+        seq=metadata.sequence.stream,
+        stored_at=metadata.timestamp,
+        delivered=metadata.num_delivered,
+    )

@@ -1,0 +1,238 @@
+"""The streams and buckets mailbus needs: made if missing, checked if present, never silently changed.
+
+Used by connection.py at start. Why two streams for sending: docs/decisions/0005-queue-and-schedules.md.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from nats.aio.client import Client
+
+from service.bus.errors import NOT_FOUND, ApiError, js_api, translated
+from service.bus.options import NatsOptions, StreamOptions
+from service.contract import Subjects
+from service.errors import Permanent
+from service.observe import log, step
+
+Config = dict[str, Any]
+NS: Final = 1_000_000_000
+# A blob's name holds its month: within it, equal content is one object.
+PERIOD_S: Final = 31 * 86400
+DUPLICATE_WINDOW_S: Final = 120
+# A difference in these changes what mailbus can promise; anything else is the operator's own affair.
+MATTERS: Final = (
+    "retention",
+    "subjects",
+    "discard",
+    "storage",
+    "allow_atomic",
+    "allow_msg_schedules",
+    "allow_rollup_hdrs",
+    "allow_msg_ttl",
+    "max_age",
+    "max_msgs_per_subject",
+    "num_replicas",
+    "republish",
+    "persist_mode",
+)
+ABSENT: Final[Config] = {
+    "discard": "old",
+    "allow_atomic": False,
+    "allow_msg_schedules": False,
+    "allow_rollup_hdrs": False,
+    "allow_msg_ttl": False,
+    "max_age": 0,
+    "max_msgs_per_subject": -1,
+    "num_replicas": 1,
+    "republish": None,
+    "persist_mode": "",
+    "storage": "file",
+}
+FLAGS: Final = {
+    "max_age": "--max-age",
+    "discard": "--discard",
+    "num_replicas": "--replicas",
+    "subjects": "--subjects",
+    "allow_atomic": "--allow-batch",
+    "allow_msg_schedules": "--allow-schedules",
+    "allow_msg_ttl": "--allow-msg-ttl",
+}
+
+
+def _age(seconds: float | None) -> int:
+    return int(seconds * NS) if seconds else 0
+
+
+def wanted_streams(subjects: Subjects, options: StreamOptions, replicas: int) -> list[Config]:
+    """Every stream as JetStream's API takes it, the ones behind buckets too."""
+    p = subjects.prefix
+    # The bell rings with the headers of what was queued, so that no consumer must wait for it.
+    bell = {"dest": f"{p}.bell.{{{{wildcard(1)}}}}", "headers_only": True}
+    common: Config = {"storage": "file", "num_replicas": replicas, "discard": "old"}
+    streams: list[Config] = [
+        {
+            "name": subjects.stream_in,
+            "subjects": [f"{p}.in.>"],
+            "retention": "limits",
+            "allow_atomic": True,
+            "max_age": _age(options.in_max_age_s),
+            "max_consumers": options.max_consumers,
+        },
+        {
+            "name": subjects.stream_out,
+            "subjects": [f"{p}.out.*"],
+            "retention": "workqueue",
+            "discard": "new",
+            "max_consumers": options.max_consumers,
+            "republish": {"src": f"{p}.out.*", **bell},
+        },
+        {
+            "name": subjects.stream_later,
+            "subjects": [f"{p}.later.*.*", f"{p}.due.*"],
+            "retention": "workqueue",
+            "allow_msg_schedules": True,
+            # The server needs both for schedules; mailbus alone may publish here.
+            "allow_rollup_hdrs": True,
+            "allow_msg_ttl": True,
+            "max_consumers": options.max_consumers,
+            "republish": {"src": f"{p}.due.*", **bell},
+        },
+        {
+            "name": subjects.stream_status,
+            "subjects": [f"{p}.status.>", f"{p}.account.>"],
+            "retention": "limits",
+            "max_age": _age(options.status_max_age_s),
+        },
+        {
+            "name": subjects.stream_dead,
+            "subjects": [f"{p}.dead.>"],
+            "retention": "limits",
+            "max_age": _age(options.dead_max_age_s),
+        },
+        _object_store(subjects.blobs, options.in_max_age_s + PERIOD_S if options.in_max_age_s else None),
+        _object_store(subjects.outbox, None),
+        _key_value(subjects.cursors),
+        _key_value(subjects.sends, ttl_s=options.sends_window_s),
+        _key_value(subjects.fleet, ttl_s=options.presence_ttl_s, markers=True),
+    ]
+    return [common | stream for stream in streams]
+
+
+def _object_store(bucket: str, ttl_s: float | None) -> Config:
+    return {
+        "name": f"OBJ_{bucket}",
+        "subjects": [f"$O.{bucket}.C.>", f"$O.{bucket}.M.>"],
+        "retention": "limits",
+        "discard": "new",
+        "allow_rollup_hdrs": True,
+        "allow_direct": True,
+        "max_age": _age(ttl_s),
+    }
+
+
+def _key_value(bucket: str, *, ttl_s: float | None = None, markers: bool = False) -> Config:
+    config: Config = {
+        "name": f"KV_{bucket}",
+        "subjects": [f"$KV.{bucket}.>"],
+        "retention": "limits",
+        "discard": "new",
+        "max_msgs_per_subject": 1,
+        "allow_rollup_hdrs": True,
+        "deny_delete": True,
+        "allow_direct": True,
+        "max_age": _age(ttl_s),
+        "duplicate_window": min(_age(ttl_s) or DUPLICATE_WINDOW_S * NS, DUPLICATE_WINDOW_S * NS),
+    }
+    if markers:
+        # Without markers a key that expires vanishes with no event for a watcher.
+        config |= {"allow_msg_ttl": True, "subject_delete_marker_ttl": max(NS, _age(ttl_s))}
+    return config
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """One field of a stream that is not as mailbus needs it."""
+
+    stream: str
+    field: str
+    found: object
+    wanted: object
+
+    def __str__(self) -> str:
+        flag = FLAGS.get(self.field)
+        mend = f"nats stream edit {self.stream} {flag}={_shown(self.field, self.wanted)}" if flag else "make it anew"
+        return f"{self.stream}.{self.field} is {self.found!r}, wanted {self.wanted!r} ({mend})"
+
+
+def _shown(field: str, value: object) -> str:
+    if field == "max_age" and isinstance(value, int):
+        return f"{value // NS}s"
+    if isinstance(value, list):
+        return ",".join(str(item) for item in value)
+    return str(value).lower()
+
+
+def drifts(found: Config, wanted: Config) -> list[Drift]:
+    """What differs and matters. Pure."""
+    differing: list[Drift] = []
+    for field in MATTERS:
+        absent = ABSENT.get(field)
+        there, want = found.get(field) or absent, wanted.get(field) or absent
+        if field == "republish":
+            there, want = _republish(there), _republish(want)
+        if field == "subjects" and isinstance(there, list) and isinstance(want, list):
+            there, want = sorted(there), sorted(want)
+        # More replicas than asked for is only safer; an async persist mode is what makes the log forget.
+        if field == "num_replicas" and isinstance(there, int) and isinstance(want, int) and there >= want:
+            continue
+        if field == "persist_mode" and there != "async":
+            continue
+        if there != want:
+            differing.append(Drift(str(wanted["name"]), field, there, want))
+    return differing
+
+
+def _republish(value: object) -> object:
+    if not isinstance(value, dict):
+        return None
+    return (value.get("src"), value.get("dest"), bool(value.get("headers_only")))
+
+
+async def ensure_streams(nc: Client, subjects: Subjects, options: StreamOptions, nats: NatsOptions) -> None:
+    """Make what is missing, check what is there. Raises Permanent that lists every difference, or Transient."""
+    found_drifts: list[Drift] = []
+    for config in wanted_streams(subjects, options, nats.replicas):
+        name = config["name"]
+        with translated(f"stream {name}"):
+            try:
+                info = await js_api(nc, f"STREAM.INFO.{name}")
+            except ApiError as exc:
+                if exc.code != NOT_FOUND:
+                    raise
+                step("stream.before")
+                await _create(nc, config)
+                step("stream.done")
+                continue
+            found_drifts += drifts(info["config"], config)
+    if found_drifts:
+        raise Permanent(
+            "existing streams are not as mailbus needs them: " + "; ".join(str(drift) for drift in found_drifts),
+            where="NATS",
+            remedy="mend them as shown, or change the settings; mailbus never changes a stream that is there",
+        )
+
+
+async def _create(nc: Client, config: Config) -> None:
+    name = config["name"]
+    try:
+        info = await js_api(nc, f"STREAM.CREATE.{name}", config)
+    except ApiError as exc:
+        # Names in use with another configuration, subjects that overlap, replicas without a cluster: no retry mends it.
+        if exc.code in (400, 500) and exc.err_code not in (10008, 10009):
+            raise Permanent(
+                f"NATS would not make stream {name}: {exc.description} ({exc.err_code})",
+                where="NATS",
+                remedy="make it by hand, or change nats.prefix, nats.replicas or the server's limits",
+            ) from exc
+        raise
+    log.info("stream_made", stream=name, replicas=info["config"].get("num_replicas"))
