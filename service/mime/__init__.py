@@ -1,0 +1,19 @@
+"""Mail as bytes ⇄ mail as JMAP has it. Pure: no I/O, no clock, no chance; whatever the bytes, `parse` returns.
+
+bytes → Email: header.py cuts fields, structure.py finds the parts, transfer.py and charset.py decode them,
+words.py, params.py, addresses.py, dates.py read fields, bodies.py chooses what is text, HTML and attachment,
+preview.py takes the first words, fit.py holds the event under its limit, parse.py puts it together.
+request → bytes: build.py, with encode.py for words, parameters and bodies. limits.py says what anything may cost.
+"""
+
+from service.mime.limits import Cut, MimeLimits
+from service.mime.parse import Parsed, parse, parse_header_only, problem_email
+
+__all__ = [
+    "Cut",
+    "MimeLimits",
+    "Parsed",
+    "parse",
+    "parse_header_only",
+    "problem_email",
+]

@@ -1,0 +1,87 @@
+"""A Date field as people write it → a datetime with its offset, or None. Pure, linear, never raises.
+
+RFC 5322 3.3 and 4.3; asctime and ISO 8601 as they turn up.
+"""
+
+import re
+from datetime import UTC, datetime, timedelta, timezone
+from functools import lru_cache
+from typing import Final
+
+from service.mime.params import without_comments
+from service.mime.words import unfold
+
+# A date has 40 characters; with comments perhaps 100.
+_VALUE_CHARS: Final = 256
+_MONTHS: Final = {
+    name: number
+    for number, name in enumerate("jan feb mar apr may jun jul aug sep oct nov dec".split(), 1)  # noqa: SIM905
+}
+_USUAL: Final = re.compile(
+    r"(?:[^\W\d_]++\.?[,\s]\s*+)?([0-9]{1,2})[\s-]++([A-Za-z]{3})[A-Za-z]*+\.?,?[\s-]++([0-9]{2,4}),?\s++"
+    r"([0-9]{1,2})[:.]([0-9]{1,2})(?:[:.]([0-9]{1,2})(?:[.,][0-9]+)?)?\s*+(?:([ap])\.?m\.?\s*)?(?:GMT|UTC)?([+-][0-9:]{4,5}|[A-Za-z]{1,5})?",
+    re.IGNORECASE,
+)
+_ASCTIME: Final = re.compile(
+    r"[A-Za-z]{3,9},?\s++([A-Za-z]{3})[A-Za-z]*+\s++([0-9]{1,2}),?\s++([0-9]{1,2}):([0-9]{2})(?::([0-9]{2}))?\s++"
+    r"(?:([+-][0-9]{4}|[A-Za-z]{1,5})\s++)?([0-9]{4})(?:\s++([+-][0-9]{4}))?"
+)
+_ISO: Final = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})[T\s]++([0-9]{2}:[0-9]{2}(?::[0-9]{2})?)(?:\.[0-9]+)?\s*+(\S*+)")
+# RFC 5322 4.3, hours; the military letters were defined wrongly and mean nothing.
+_ZONES: Final = {"est": -5, "edt": -4, "cst": -6, "cdt": -5, "mst": -7, "mdt": -6, "pst": -8, "pdt": -7} | {
+    "cet": 1, "cest": 2, "met": 1, "mest": 2, "bst": 1, "eet": 2, "eest": 3, "msk": 3, "jst": 9, "ist": 5.5,
+    "hst": -10, "akst": -9, "akdt": -8, "aest": 10, "aedt": 11, "wet": 0, "west": 1,
+}  # fmt: skip
+
+
+def parse_date(raw: str) -> datetime | None:
+    """Aware datetime; -0000, no zone and an unknown one are UTC. None where it is no date."""
+    text = unfold(raw[:_VALUE_CHARS])
+    if "(" in text:
+        text = without_comments(text).strip()
+    try:
+        if found := _USUAL.match(text):
+            return _made(found[3], found[2], found[1], (found[4], found[5], found[6]), found[8], found[7])
+        if found := _ASCTIME.match(text):
+            zone = found[8] or found[6]
+            return _made(found[7], found[1], found[2], (found[3], found[4], found[5]), zone, None)
+        if found := _ISO.match(text):
+            parsed = datetime.fromisoformat(f"{found[1]}T{found[2]}")
+            return _sane(parsed.replace(tzinfo=_zone(found[3])))
+    except (ValueError, OverflowError, KeyError):
+        return None
+    return None
+
+
+def _made(
+    year: str, month: str, day: str, time: tuple[str, str, str | None], zone: str | None, half: str | None
+) -> datetime | None:
+    number = int(year)
+    if len(year) == 2:
+        number += 2000 if number < 50 else 1900  # RFC 5322 4.3
+    elif len(year) == 3:
+        number += 1900
+    hour = int(time[0])
+    if half:
+        hour = hour % 12 + (12 if half.lower() == "p" else 0)
+    second = min(int(time[2] or 0), 59)  # RFC 5322 3.3 allows 60; datetime does not
+    return _sane(
+        datetime(number, _MONTHS[month[:3].lower()], int(day), hour, int(time[1]), second, tzinfo=_zone(zone or ""))
+    )
+
+
+def _sane(value: datetime) -> datetime:
+    value.astimezone(UTC)  # OverflowError at the edges of the calendar: such a date could be read by nobody
+    return value
+
+
+@lru_cache(maxsize=256)
+def _zone(text: str) -> timezone:
+    if text[:1] in ("+", "-"):
+        digits = text[1:].replace(":", "")
+        minutes = int(digits[:2] or 0) * 60 + int(digits[2:4] or 0)
+        if minutes >= 24 * 60:
+            return UTC
+        return timezone(timedelta(minutes=-minutes if text[0] == "-" else minutes)) if minutes else UTC
+    hours = _ZONES.get(text.lower(), 0)
+    return timezone(timedelta(hours=hours)) if hours else UTC

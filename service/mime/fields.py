@@ -1,0 +1,125 @@
+"""A message's header fields → the convenience properties of an Email. Pure. RFC 8621 sections 4.1.2 and 4.1.3."""
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from service.contract import EmailAddress
+from service.mime.addresses import parse_addresses
+from service.mime.dates import parse_date
+from service.mime.limits import Cut, MimeLimits
+from service.mime.params import without_comments
+from service.mime.words import decode_text, unfold
+
+# RFC 5322 2.1.1: no line, hence no id, is longer. What is, identifies nothing.
+_ID_CHARS: Final = 998
+_ID: Final = re.compile(r"<([^<>]*+)>")
+_WHITE: Final = re.compile(r"\s+")
+
+
+@dataclass(slots=True)
+class Fields:
+    """The convenience properties, each null where its field is missing or makes no sense."""
+
+    message_id: list[str] | None
+    in_reply_to: list[str] | None
+    references: list[str] | None
+    sender: list[EmailAddress] | None
+    from_: list[EmailAddress] | None
+    to: list[EmailAddress] | None
+    cc: list[EmailAddress] | None
+    bcc: list[EmailAddress] | None
+    reply_to: list[EmailAddress] | None
+    subject: str | None
+    sent_at: datetime | None
+
+
+def read_fields(values: dict[str, str], limits: MimeLimits, cuts: dict[Cut, None]) -> Fields:
+    """`values`: name in lower case → raw value of the last such field."""
+    get = values.get
+    raw_date = get("date")
+
+    def ids(name: str) -> list[str] | None:
+        value = get(name)
+        return None if value is None else _ids(value, limits, cuts)
+
+    def addresses(name: str) -> list[EmailAddress] | None:
+        value = get(name)
+        return None if value is None else _addresses(value, limits, cuts)
+
+    return Fields(
+        message_id=ids("message-id"),
+        in_reply_to=ids("in-reply-to"),
+        references=ids("references"),
+        sender=addresses("sender"),
+        from_=addresses("from"),
+        to=addresses("to"),
+        cc=addresses("cc"),
+        bcc=addresses("bcc"),
+        reply_to=addresses("reply-to"),
+        subject=_subject(get("subject"), limits, cuts),
+        sent_at=parse_date(raw_date) if raw_date is not None else None,
+    )
+
+
+def _ids(value: str, limits: MimeLimits, cuts: dict[Cut, None]) -> list[str] | None:
+    """RFC 8621 4.1.2.5, the MessageIds form: bare ids; null where there is none."""
+    if len(value) > limits.value_chars:
+        value = value[: limits.value_chars]
+        cuts[Cut.REFERENCES] = None
+    found = [_WHITE.sub("", one) for one in _ID.findall(value)]
+    if not found:
+        # Without brackets it is still what replies will name.
+        found = [one.strip("<>") for one in unfold(value).split() if "@" in one]
+    found = [one for one in found if 0 < len(one) <= _ID_CHARS]
+    if len(found) > limits.references:
+        # RFC 5322 3.6.4: the first is the thread's root, the last the parent.
+        found = found[:1] + found[1 - limits.references :]
+        cuts[Cut.REFERENCES] = None
+    return found or None
+
+
+def _addresses(value: str, limits: MimeLimits, cuts: dict[Cut, None]) -> list[EmailAddress] | None:
+    if len(value) > limits.value_chars:
+        value = value[: limits.value_chars]
+        value = value[: value.rfind(",")] if "," in value else value
+        cuts[Cut.RECIPIENTS] = None
+    found = parse_addresses(value, most=limits.recipients, words=limits.encoded_words)
+    if found.cut:
+        cuts[Cut.RECIPIENTS] = None
+    return found.list
+
+
+def _subject(value: str | None, limits: MimeLimits, cuts: dict[Cut, None]) -> str | None:
+    if value is None:
+        return None
+    text = decode_text(value[: limits.value_chars], words=limits.encoded_words)
+    if len(text) > limits.subject_chars or len(value) > limits.value_chars:
+        cuts[Cut.SUBJECT] = None
+        return text[: limits.subject_chars]
+    return text
+
+
+def content_id(value: str | None) -> str | None:
+    """RFC 8621 4.1.4 `cid`: without brackets, comments and white space."""
+    if value is None:
+        return None
+    found = _ID.search(value)
+    cid = _WHITE.sub("", found[1] if found else without_comments(unfold(value)))
+    return cid if 0 < len(cid) <= _ID_CHARS else None
+
+
+def languages(value: str | None) -> list[str] | None:
+    """RFC 3282 Content-Language: tags."""
+    if value is None:
+        return None
+    tags = [tag.strip() for tag in without_comments(unfold(value[:_ID_CHARS])).split(",")]
+    return [tag for tag in tags if tag] or None
+
+
+def location(value: str | None) -> str | None:
+    """RFC 2557 Content-Location: a URI, perhaps folded."""
+    if value is None:
+        return None
+    return _WHITE.sub("", value[: _ID_CHARS * 2]) or None

@@ -1,0 +1,154 @@
+"""An Email → the same within the inline limit, whatever was in the mail. Pure.
+
+An upper bound proves for nearly every mail that nothing has to be measured [0.3 µs against 20 µs]. Otherwise bodies
+leave the event first (they are kept as blobs), then header fields, then addresses and ids, at last the parts.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+from msgspec import UNSET
+
+from service.contract import Email, EmailBodyPart, EmailHeader, Extension, MailProblem, ProblemType, encode
+from service.mime.limits import Cut, MimeLimits
+from service.mime.parts import Body, prefix_of
+
+# JSON writes a control character as six bytes; every other character takes four at most.
+_WORST: Final = 6
+# id, mailboxIds, keywords, threadId, blobId, and what later work says in `mailbus`: filled in after parsing.
+_RESERVED: Final = 4096
+# "blobId":"2026-<64 hex>" where a null stood, in bodyStructure and in a list.
+_BLOB_ID: Final = 80
+_PART: Final = 300
+
+
+@dataclass(slots=True)
+class _Room:
+    """The Email as it stands, and what has been cut from it."""
+
+    email: Email
+    cuts: list[str]
+
+    def cut(self, what: Cut, **changes: object) -> None:
+        if what.value not in self.cuts:
+            self.cuts.append(what.value)
+        self.email = msgspec.structs.replace(self.email, **changes)
+
+
+def fit(email: Email, body: Body | None, limits: MimeLimits, limit_bytes: int) -> Email:
+    """The Email, smaller where it must be; bodies that leave it are put among `body.blobs`."""
+    room = limit_bytes - _RESERVED
+    if _upper_bound(email, body) <= room:
+        return email
+    blob_ids = 0 if body is None else 2 * _BLOB_ID * len(body.parts)
+    room -= blob_ids
+    if len(encode(email)) <= room:
+        return email
+    truncated = email.mailbus.truncated
+    state = _Room(email, [] if truncated is UNSET else list(truncated))
+    if body is not None:
+        _fit_bodies(state, body, limits, room)
+    for step in (_fewer_headers, _fewer_addresses, _no_parts):
+        if len(encode(state.email)) <= room:
+            break
+        step(state, room)
+    return _told(state)
+
+
+def _upper_bound(email: Email, body: Body | None) -> int:
+    chars = sum(len(field.name) + len(field.value) + 24 for field in email.headers)
+    if body is not None:
+        chars += sum(len(value.value) for value in body.values.values())
+        # Names, ids and locations of parts come from headers that are not counted above.
+        chars += 2 * sum(_text_chars(part) for part in body.parts) if len(body.parts) > 3 else 3 * 2 * 4096
+        chars += len(body.parts) * _PART // 2
+    # Addresses, ids, subject and sentAt come from the headers: once more, twice where a name is short.
+    chars += sum(len(field.name) + len(field.value) for field in email.headers) * 2
+    return chars * _WORST + 1024
+
+
+def _text_chars(part: EmailBodyPart) -> int:
+    texts = (part.name, part.type, part.charset, part.disposition, part.cid, part.location)
+    return sum(len(text) for text in texts if text) + sum(len(tag) + 3 for tag in part.language or ())
+
+
+def _fit_bodies(state: _Room, body: Body, limits: MimeLimits, room: int) -> None:
+    """Bodies stay, the smallest first, while there is room; of the others a prefix stays."""
+    email = state.email
+    bare = len(encode(msgspec.structs.replace(email, body_values={})))
+    sizes = {part_id: len(encode(value)) + 16 for part_id, value in email.body_values.items()}
+    left = room - bare
+    values = {}
+    for part_id in sorted(sizes, key=lambda one: (sizes[one], one)):
+        value = email.body_values[part_id]
+        if sizes[part_id] > left:
+            if part_id in body.contents:
+                body.blobs[part_id] = body.contents[part_id]
+            value = prefix_of(value.value, limits)
+            if len(encode(value)) + 16 > left:
+                continue  # the blob has it all
+        left -= len(encode(value)) + 16
+        values[part_id] = value
+    body.values = {part_id: values[part_id] for part_id in email.body_values if part_id in values}
+    state.email = msgspec.structs.replace(email, body_values=body.values)
+
+
+def _fewer_headers(state: _Room, room: int) -> None:
+    """Whole fields from the top as long as they take at most a quarter of the room."""
+    left = room // 4
+    kept: list[EmailHeader] = []
+    for field in state.email.headers:
+        left -= len(encode(field)) + 1
+        if left < 0:
+            break
+        kept.append(field)
+    state.cut(Cut.HEADERS, headers=kept)
+
+
+def _fewer_addresses(state: _Room, room: int) -> None:
+    email = state.email
+    share = room // 16
+    changes: dict[str, object] = {}
+    for name in ("sender", "from_", "to", "cc", "bcc", "reply_to"):
+        addresses = getattr(email, name)
+        if addresses and len(encode(addresses)) > share:
+            left, kept = share, []
+            for address in addresses:
+                left -= len(encode(address)) + 1
+                if left < 0:
+                    break
+                kept.append(address)
+            changes[name] = kept
+    if changes:
+        state.cut(Cut.RECIPIENTS, **changes)
+    for name in ("message_id", "in_reply_to", "references"):
+        ids = getattr(email, name)
+        if ids and len(encode(ids)) > share:
+            state.cut(Cut.REFERENCES, **{name: ids[:1] if len(encode(ids[:1])) <= share else None})
+    if email.subject and len(encode(email.subject)) > share:
+        state.cut(Cut.SUBJECT, subject=email.subject[: share // _WORST])
+    if len(encode(state.email.preview)) > share:
+        state.email = msgspec.structs.replace(state.email, preview=state.email.preview[: share // _WORST])
+
+
+def _no_parts(state: _Room, _room: int) -> None:
+    """What is left when the parts' own names are too much: the raw message tells of them."""
+    problem = MailProblem(ProblemType.UNPARSEABLE, "the parts do not fit into the event")
+    extension = msgspec.structs.replace(state.email.mailbus, problem=problem)
+    state.cut(
+        Cut.PARTS,
+        body_structure=None,
+        body_values={},
+        text_body=[],
+        html_body=[],
+        attachments=[],
+        mailbus=extension,
+    )
+
+
+def _told(state: _Room) -> Email:
+    if not state.cuts:
+        return state.email
+    extension: Extension = msgspec.structs.replace(state.email.mailbus, truncated=state.cuts)
+    return msgspec.structs.replace(state.email, mailbus=extension)

@@ -1,0 +1,116 @@
+"""The bytes of a header → its fields. Pure, linear, never raises. RFC 5322 section 2.2, read leniently.
+
+Raw values are RFC 8621 4.1.2.1's: everything after the colon, folds included, NUL dropped, what is not
+UTF-8 replaced. `values` is for our own reading: there 8-bit bytes are decoded by the charset they look like.
+"""
+
+import re
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Final
+
+from service.contract import EmailHeader
+from service.mime.charset import guess_codec
+from service.mime.limits import MimeLimits
+
+_FIELD_BREAK: Final = re.compile(r"\r?\n(?![ \t])")
+_FIELD_BREAK_BYTES: Final = re.compile(rb"\r?\n(?![ \t])")
+_BLANK_LINE: Final = re.compile(rb"\n\r?\n")
+# RFC 5322 3.6.8: printable ASCII without the colon.
+_NAME: Final = re.compile(r"[!-9;-~]{1,255}\Z")
+# Nearly every header ends within this; searching it first keeps the search linear whatever the line ends.
+_WINDOW: Final = 16 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderEnd:
+    """Where the header's last line ends and where the body begins."""
+
+    header: int
+    body: int
+
+
+@dataclass(slots=True)
+class Header:
+    """Fields in order, and the last value of each name (RFC 8621 4.1.2: of several the last counts)."""
+
+    fields: list[EmailHeader] = field(default_factory=list)
+    values: dict[str, str] = field(default_factory=dict)
+    junk: bool = False  # lines that are no fields were left out
+    cut: bool = False  # fields beyond the limits were left out
+
+
+def find_end(raw: bytes, start: int, end: int) -> HeaderEnd:
+    """The header that begins at `start`: it ends at the first empty line, or at `end` without one."""
+    if raw.startswith(b"\n", start, end):
+        return HeaderEnd(start, start + 1)
+    if raw.startswith(b"\r\n", start, end):
+        return HeaderEnd(start, start + 2)
+    window = min(end, start + _WINDOW)
+    crlf = raw.find(b"\n\r\n", start, window)
+    bare = raw.find(b"\n\n", start, crlf if crlf >= 0 else window)
+    if bare >= 0:
+        return HeaderEnd(bare + 1, bare + 2)
+    if crlf >= 0:
+        return HeaderEnd(crlf + 1, crlf + 3)
+    if window < end and (found := _BLANK_LINE.search(raw, start, end)):
+        return HeaderEnd(found.start() + 1, found.end())
+    return HeaderEnd(end, end)
+
+
+@lru_cache(maxsize=2048)
+def _key(name: str) -> str:
+    """The name in lower case, "" for what cannot be a field's name."""
+    name = name.rstrip()  # RFC 5322 4.5 allowed white space before the colon
+    return name.lower() if _NAME.match(name) else ""
+
+
+def parse_header(block: bytes, limits: MimeLimits) -> Header:
+    """All fields of the bytes before the empty line."""
+    header = Header()
+    if len(block) > limits.header_bytes:
+        # Cut at a field, not within one.
+        last = max(block.rfind(b"\n", 0, limits.header_bytes), 0)
+        block = block[:last]
+        header.cut = True
+    try:
+        lines = _FIELD_BREAK.split(block.decode("utf-8"))
+    except UnicodeDecodeError:
+        return _parse_8bit(block, header, limits)
+    values, fields, count = header.values, header.fields, limits.header_count
+    for line in lines:
+        name, colon, value = line.partition(":")
+        key = _key(name)
+        if not key or not colon:
+            header.junk = header.junk or not (line.isspace() or not line or line.startswith(("From ", ">From ")))
+            continue
+        if len(fields) >= count:
+            header.cut = True
+            break
+        if "\0" in value:
+            value = value.replace("\0", "")
+        fields.append(EmailHeader(name.rstrip(), value))
+        values[key] = value
+    return header
+
+
+def _parse_8bit(block: bytes, header: Header, limits: MimeLimits) -> Header:
+    codec = guess_codec(block)
+    for line in _FIELD_BREAK_BYTES.split(block):
+        name, colon, value = line.partition(b":")
+        shown = name.decode("latin-1")
+        key = _key(shown)
+        if not key or not colon:
+            header.junk = header.junk or not (line.isspace() or not line or line.startswith((b"From ", b">From ")))
+            continue
+        if len(header.fields) >= limits.header_count:
+            header.cut = True
+            break
+        raw = value.decode("utf-8", "replace").replace("\0", "")
+        try:
+            text = value.decode("utf-8")
+        except UnicodeDecodeError:
+            text = value.decode(codec, "replace")
+        header.fields.append(EmailHeader(shown.rstrip(), raw))
+        header.values[key] = text.replace("\0", "")
+    return header

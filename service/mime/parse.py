@@ -1,0 +1,215 @@
+"""Raw bytes → an Email (RFC 8621 section 4) and its blobs. Pure, linear, and for any bytes at all it returns.
+
+Used by ingest for every mail. Knows no mailbox and no id: `id`, `mailboxIds`, `keywords` are filled in there.
+What a mail may cost stands in limits.py; whatever is cut is named in `mailbus.truncated`, and the event stays
+under the inline limit whatever the mail holds.
+"""
+
+import re
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Final
+
+import msgspec
+from msgspec import UNSET
+
+from service.contract import Email, EmailHeader, Extension, MailProblem, ProblemType
+from service.mime.fields import Fields, read_fields
+from service.mime.fit import fit
+from service.mime.header import Header, find_end, parse_header
+from service.mime.limits import Cut, MimeLimits
+from service.mime.parts import Body, assemble, read_parts
+from service.mime.preview import preview_of_html, preview_of_text
+from service.mime.structure import Tree, split
+
+# One part costs this much of the event's room at the least: more of them cannot fit anyway.
+_PART_ROOM: Final = 1024
+# Header, structure and preview of an ordinary mail: an event smaller than this tells nobody anything.
+EVENT_FLOOR_BYTES: Final = 64 * 1024
+_ENCRYPTED: Final = frozenset(("enveloped-data", "authenveloped-data"))
+_WHITE: Final = re.compile(rb"\s++")
+_NOTHING_TO_SAY: Final = Extension()
+_NO_FIELDS: Final = Fields(None, None, None, None, None, None, None, None, None, None, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """A mail as an Email without id, mailbox and keywords.
+
+    `blobs`: decoded bytes to store, by partId: attachments, bodies over the inline limit, bodies whose charset
+    or encoding was wrong. `whole` is false where anything was cut, guessed or left out: then the raw bytes say more.
+    """
+
+    email: Email
+    blobs: dict[str, bytes]
+    whole: bool
+    body: Body | None = None
+
+    @property
+    def problem(self) -> MailProblem | None:
+        """Why the mail could not be given whole; None where it could."""
+        problem = self.email.mailbus.problem
+        return None if problem is UNSET else problem
+
+    @property
+    def truncated(self) -> list[str]:
+        """What was cut by a limit."""
+        truncated = self.email.mailbus.truncated
+        return [] if truncated is UNSET else truncated
+
+    def with_blobs(self, ids: dict[str, str]) -> Email:
+        """The Email with the blobIds under which the blobs were stored, by partId."""
+        if self.body is None or not ids:
+            return self.email
+        parts = assemble(self.body, ids)
+        return msgspec.structs.replace(
+            self.email,
+            body_structure=parts.structure,
+            text_body=parts.text,
+            html_body=parts.html,
+            attachments=parts.attachments,
+        )
+
+
+def parse(raw: bytes, *, received_at: datetime | None, limits: MimeLimits, inline_limit: int) -> Parsed:
+    """A whole message. Never raises: what defeats the parser comes back with a problem `unparseable`.
+
+    inline_limit: bytes that a body may have to ride in the event, and that the whole event may have as JSON,
+    though it is never held below EVENT_FLOOR_BYTES. 0 makes every body a blob.
+    """
+    try:
+        room = max(inline_limit, EVENT_FLOOR_BYTES)
+        parts = min(limits.parts, room // _PART_ROOM)
+        return _parse(raw, received_at, replace(limits, parts=parts), inline_limit, room)
+    except Exception as exc:  # the one place: a defect of ours must not stop a mailbox
+        problem = MailProblem(ProblemType.UNPARSEABLE, f"the parser failed: {type(exc).__name__}")
+        return Parsed(problem_email(len(raw), received_at=received_at, problem=problem), {}, whole=False)
+
+
+def parse_header_only(header: bytes, size: int, *, received_at: datetime | None, limits: MimeLimits) -> Parsed:
+    """A message over the size limit: its header is known, `size` is what the server says. Never raises."""
+    detail = f"{size} bytes: over the limit for messages"
+    try:
+        start = _start(header)
+        end = find_end(header, start, len(header))
+        parsed = parse_header(header[start : end.header], limits)
+        cuts: dict[Cut, None] = {Cut.HEADERS: None} if parsed.cut else {}
+        fields = read_fields(parsed.values, limits, cuts)
+        problem = MailProblem(ProblemType.TOO_LARGE, detail)
+        email = _email(parsed.fields, fields, None, "", size, received_at, _extension(problem, cuts))
+        return Parsed(fit(email, None, limits, EVENT_FLOOR_BYTES), {}, whole=False)
+    except Exception as exc:  # as in parse
+        problem = MailProblem(ProblemType.TOO_LARGE, f"{detail}; the parser failed: {type(exc).__name__}")
+        return Parsed(problem_email(size, received_at=received_at, problem=problem), {}, whole=False)
+
+
+def problem_email(size: int, *, received_at: datetime | None, problem: MailProblem) -> Email:
+    """An Email of which nothing is known but that it is there, and why."""
+    return _email([], _NO_FIELDS, None, "", size, received_at, _extension(problem, {}))
+
+
+def _parse(raw: bytes, received_at: datetime | None, limits: MimeLimits, inline_limit: int, room: int) -> Parsed:
+    size = len(raw)
+    data = raw
+    if data.find(b"\n", 0, 4096) < 0 and b"\r" in data and b"\n" not in data:
+        data = data.replace(b"\r", b"\n")  # a mail from a system whose lines end with CR alone
+    start = _start(data)
+    end = find_end(data, start, size)
+    header = parse_header(data[start : end.header], limits)
+    at = end.body
+    if not header.fields and end.header > start:
+        header, at = Header(junk=True), start  # no header at all: everything is text
+    tree = split(data, header, at, limits)
+    cuts = tree.cuts
+    fields = read_fields(header.values, limits, cuts)
+    body = read_parts(data, tree, limits, inline_limit)
+    problem = _problem(tree, body)
+    whole = problem is None and not tree.junk and not body.encoding_problem and not cuts
+    preview = _preview(body, limits)
+    email = _email(header.fields, fields, body, preview, size, received_at, _extension(problem, cuts))
+    email = fit(email, body, limits, room)
+    return Parsed(email, body.blobs, whole and email.mailbus.truncated is UNSET, body)
+
+
+def _start(data: bytes) -> int:
+    """Where the header begins: empty lines, white space and a byte order mark before it are nobody's."""
+    start = 3 if data.startswith(b"\xef\xbb\xbf") else 0
+    if data[start : start + 1].isspace():
+        found = _WHITE.match(data, start)
+        start = found.end() if found else start
+    return start
+
+
+def _problem(tree: Tree, body: Body) -> MailProblem | None:
+    root = tree.nodes[0]
+    params = root.content_type.params
+    if root.type == "multipart/encrypted" or params.get("smime-type", "").lower() in _ENCRYPTED:
+        return MailProblem(ProblemType.ENCRYPTED, f"{root.type}: {params.get('protocol', 'S/MIME')[:100]}")
+    if tree.defect is not None:
+        return MailProblem(ProblemType.UNPARSEABLE, tree.defect)
+    if body.damaged is not None:
+        return MailProblem(ProblemType.UNPARSEABLE, f"part {body.damaged}: its transfer encoding is damaged")
+    return None
+
+
+def _preview(body: Body, limits: MimeLimits) -> str:
+    """Of the first text that has words, else of the first HTML."""
+    for index in (*body.choice.text, *body.choice.html):
+        part = body.parts[index]
+        value = body.values.get(part.part_id or "")
+        if value is None or not value.value:
+            continue
+        if part.type == "text/html":
+            shown = preview_of_html(value.value, most=limits.preview_chars, look_at=limits.preview_html_chars)
+        else:
+            shown = preview_of_text(value.value, most=limits.preview_chars)
+        if shown:
+            return shown
+    return ""
+
+
+def _extension(problem: MailProblem | None, cuts: dict[Cut, None]) -> Extension:
+    if problem is None and not cuts:
+        return _NOTHING_TO_SAY
+    return Extension(problem=problem or UNSET, truncated=[cut.value for cut in cuts] if cuts else UNSET)
+
+
+def _email(
+    headers: list[EmailHeader],
+    fields: Fields,
+    body: Body | None,
+    preview: str,
+    size: int,
+    received_at: datetime | None,
+    extension: Extension,
+) -> Email:
+    parts = None if body is None else assemble(body, {})
+    attachments = [] if parts is None else parts.attachments
+    return Email(
+        id="",
+        mailbox_ids={},
+        keywords={},
+        size=size,
+        received_at=received_at,
+        message_id=fields.message_id,
+        in_reply_to=fields.in_reply_to,
+        references=fields.references,
+        sender=fields.sender,
+        from_=fields.from_,
+        to=fields.to,
+        cc=fields.cc,
+        bcc=fields.bcc,
+        reply_to=fields.reply_to,
+        subject=fields.subject,
+        sent_at=fields.sent_at,
+        headers=headers,
+        body_structure=None if parts is None else parts.structure,
+        body_values={} if body is None else body.values,
+        text_body=[] if parts is None else parts.text,
+        html_body=[] if parts is None else parts.html,
+        attachments=attachments,
+        # RFC 8621 4.1.4: something to download, not an image within the text.
+        has_attachment=any(part.disposition != "inline" for part in attachments),
+        preview=preview,
+        mailbus=extension,
+    )

@@ -1,0 +1,215 @@
+"""Raw bytes → the tree of parts, as offsets. Pure, one pass, no recursion, never raises. RFC 2046 section 5.1.
+
+The pass looks for the text that all open boundaries have in common, so a mail costs one `bytes.find` over its
+length whatever its depth; each line found is then looked up among the open boundaries. An outer boundary ends
+everything inside it, closed or not.
+"""
+
+import os.path
+from dataclasses import dataclass, field
+from typing import Final
+
+from service.mime.header import Header, find_end, parse_header
+from service.mime.limits import Cut, MimeLimits
+from service.mime.params import Parameters, parse_content_type, parse_disposition
+
+_NO_PARAMETERS: Final = Parameters("")
+OCTET_STREAM: Final = "application/octet-stream"
+
+
+@dataclass(slots=True)
+class Node:
+    """One part: its header, what that says, where its body lies, and its children by index."""
+
+    header: Header
+    type: str
+    content_type: Parameters
+    disposition: Parameters
+    start: int
+    end: int
+    children: list[int] = field(default_factory=list)
+    is_multipart: bool = False
+    opaque: bool = False  # the rest of a mail beyond a limit: its bytes are given as they are
+
+
+@dataclass(slots=True)
+class Tree:
+    """All parts in document order, the root first."""
+
+    nodes: list[Node]
+    cuts: dict[Cut, None]
+    # What was not as RFC 2046 has it and may be read otherwise elsewhere; None where all was well.
+    defect: str | None = None
+    junk: bool = False
+
+
+@dataclass(slots=True)
+class _Open:
+    node: int
+    boundary: bytes
+
+
+def split(raw: bytes, root: Header, body: int, limits: MimeLimits) -> Tree:
+    """The parts of a message whose header is `root` and whose body begins at `body`."""
+    splitter = _Splitter(raw, limits)
+    splitter.add(root, body, "text/plain")
+    splitter.run(body)
+    return splitter.tree
+
+
+class _Splitter:
+    def __init__(self, raw: bytes, limits: MimeLimits) -> None:
+        self.raw = raw
+        self.limits = limits
+        self.tree = Tree([], {})
+        self.open: list[_Open] = []
+        self.by_boundary: dict[bytes, int] = {}
+        self.needle = b""
+        self.leaf: Node | None = None
+
+    def add(self, header: Header, body: int, default: str) -> Node:
+        """A node for a header; a multipart is opened, anything else is the leaf that is being read."""
+        values = header.values
+        raw_type, raw_disposition = values.get("content-type"), values.get("content-disposition")
+        content_type = parse_content_type(raw_type) if raw_type is not None else _NO_PARAMETERS
+        disposition = parse_disposition(raw_disposition) if raw_disposition is not None else _NO_PARAMETERS
+        # RFC 2045 5.2: without a type, or with a broken one, it is plain text.
+        node = Node(header, content_type.value or default, content_type, disposition, body, len(self.raw))
+        tree = self.tree
+        tree.nodes.append(node)
+        if header.junk:
+            tree.junk = True
+        if header.cut:
+            tree.cuts[Cut.HEADERS] = None
+        self.leaf = node
+        if node.type.startswith("multipart/"):
+            self._open_multipart(node, len(tree.nodes) - 1)
+        return node
+
+    def _open_multipart(self, node: Node, index: int) -> None:
+        # RFC 2046 5.1.1: no boundary ends with white space.
+        boundary = node.content_type.params.get("boundary", "").rstrip().encode("utf-8", "replace")
+        if not boundary or boundary in self.by_boundary:
+            self._plain(node, "multipart without a boundary of its own")
+            return
+        if len(self.open) >= self.limits.depth:
+            self._cut(node, Cut.DEPTH)
+            return
+        node.is_multipart = True
+        self.by_boundary[boundary] = len(self.open)
+        self.open.append(_Open(index, boundary))
+        self.leaf = None
+        self._aim()
+
+    def _plain(self, node: Node, why: str) -> None:
+        """A multipart that cannot be taken apart is shown as the text that it is."""
+        self.tree.defect = self.tree.defect or why
+        node.type = "text/plain"
+        node.is_multipart = False
+
+    def _cut(self, node: Node, what: Cut) -> None:
+        self.tree.cuts[what] = None
+        node.type, node.is_multipart, node.opaque = OCTET_STREAM, False, True
+
+    def _aim(self) -> None:
+        self.needle = b"\n--" + os.path.commonprefix([entry.boundary for entry in self.open])
+
+    def run(self, body: int) -> None:
+        raw, limits = self.raw, self.limits
+        # The line end before a boundary belongs to it; the header's own last one will do for the first.
+        at = max(body - 1, 0)
+        misses = 0
+        while self.open:
+            hit = raw.find(self.needle, at)
+            if hit < 0:
+                break
+            stop = raw.find(b"\n", hit + 1)
+            stop = len(raw) if stop < 0 else stop
+            # A line longer than any open boundary with its dashes is none, and is not copied.
+            line = raw[hit + 3 : min(stop, hit + 40_000)].rstrip()
+            index, last = self.by_boundary.get(line), False
+            if index is None and line.endswith(b"--"):
+                index, last = self.by_boundary.get(line[:-2].rstrip()), True
+            if index is None:
+                misses += 1
+                if misses > limits.boundary_misses:
+                    self.tree.cuts[Cut.PARTS] = None
+                    break
+                at = stop if stop > hit else len(raw)
+                continue
+            self._close_to(index, hit, last=last)
+            if last:
+                at = stop
+            else:
+                at = self._begin(index, stop + 1)
+                if at < 0:
+                    break
+        self._end(len(raw))
+
+    def _close_to(self, index: int, hit: int, *, last: bool) -> None:
+        """The parts inside open[index] end before the line break at `hit`."""
+        end = hit - 1 if hit and self.raw[hit - 1] == 13 else hit
+        self._end_leaf(end)
+        keep = index if last else index + 1
+        if len(self.open) > keep:
+            for entry in self.open[keep:]:
+                self._end_multipart(self.tree.nodes[entry.node], end)
+                del self.by_boundary[entry.boundary]
+            del self.open[keep:]
+            if self.open:
+                self._aim()
+
+    def _end_leaf(self, end: int) -> None:
+        if self.leaf is not None:
+            # An empty body: its boundary line begins where the body would.
+            self.leaf.end = max(end, self.leaf.start)
+            self.leaf = None
+
+    def _end_multipart(self, node: Node, end: int) -> None:
+        node.end = max(end, node.start)
+        if not node.children and self.raw[node.start : node.start + 65536].strip():
+            self._plain(node, "multipart whose boundary never comes")
+
+    def _begin(self, index: int, start: int) -> int:
+        """A new part of open[index] whose header begins at `start`: where to search on, -1 when no more is wanted."""
+        raw, tree = self.raw, self.tree
+        start = min(start, len(raw))
+        parent = tree.nodes[self.open[index].node]
+        if len(tree.nodes) >= self.limits.parts:
+            # The rest of the mail, this part's header included, is one blob.
+            node = Node(Header(), OCTET_STREAM, _NO_PARAMETERS, _NO_PARAMETERS, start, len(raw), opaque=True)
+            parent.children.append(len(tree.nodes))
+            tree.nodes.append(node)
+            tree.cuts[Cut.PARTS] = None
+            return -1
+        found = find_end(raw, start, len(raw))
+        header_end, body = found.header, found.body
+        # A boundary within what looks like a header ends the part before its body begins.
+        inside = self._boundary_within(max(start - 1, 0), header_end)
+        if inside >= 0:
+            header_end = body = inside + 1
+        header = parse_header(raw[start:header_end], self.limits)
+        if header_end > start and not header.fields:
+            # No field at all: the empty line is missing, and this is the body.
+            header, body = Header(), start
+        parent.children.append(len(tree.nodes))
+        # RFC 2046 5.1.5: in a digest the default is a message.
+        self.add(header, body, "message/rfc822" if parent.type == "multipart/digest" else "text/plain")
+        return max(body - 1, 0)
+
+    def _boundary_within(self, start: int, end: int) -> int:
+        raw, at = self.raw, start
+        while (hit := raw.find(self.needle, at, end)) >= 0:
+            stop = raw.find(b"\n", hit + 1, end)
+            stop = end if stop < 0 else stop
+            line = raw[hit + 3 : min(stop, hit + 40_000)].rstrip()
+            if line in self.by_boundary or (line.endswith(b"--") and line[:-2].rstrip() in self.by_boundary):
+                return hit
+            at = stop if stop > hit else end
+        return -1
+
+    def _end(self, end: int) -> None:
+        self._end_leaf(end)
+        for entry in self.open:
+            self._end_multipart(self.tree.nodes[entry.node], end)
+        self.open.clear()

@@ -1,0 +1,74 @@
+"""A header field's raw value → text: unfolding and encoded words. Pure, linear, never raises.
+
+RFC 2047, read as leniently as mail programs do: words inside other text, inside quotes, with spaces or a fold in them.
+"""
+
+import re
+import unicodedata
+from binascii import a2b_qp
+from typing import Final
+
+from service.mime.charset import REPLACEMENT, decode
+from service.mime.transfer import base64_lenient
+
+# Every piece ends at the next "?": no way back is longer than a piece, so the search is linear.
+_WORD: Final = re.compile(r"=\?([^?\s]{1,75})\?([bBqQ])\?([^?]*+)\?=")
+_FOLD: Final = re.compile(r"\r?\n(?=[ \t])")
+_BREAK: Final = re.compile(r"[\r\n]+")
+
+
+def unfold(raw: str) -> str:
+    """RFC 5322 2.2.3: a line break before white space is nothing; any other is a space."""
+    if "\n" not in raw and "\r" not in raw:
+        return raw.strip()
+    return _BREAK.sub(" ", _FOLD.sub("", raw)).strip()
+
+
+def decode_text(raw: str, *, words: int) -> str:
+    """RFC 8621 4.1.2.2, the Text form. At most `words` encoded words are decoded; the rest stay as they are."""
+    text = unfold(raw)
+    if "=?" in text:
+        text = decode_words(text, words=words)
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", text)
+    return text
+
+
+def decode_words(text: str, *, words: int) -> str:
+    """Every encoded word in `text` decoded; white space between two of them is dropped (RFC 2047 6.2)."""
+    out: list[str] = []
+    end = 0
+    # Neighbours in one charset are joined as bytes: many senders cut within a character.
+    charset = ""
+    pending: list[bytes] = []
+    for found in _WORD.finditer(text):
+        if words <= 0:
+            break
+        words -= 1
+        between = text[end : found.start()]
+        # RFC 2231 5: charset*language.
+        name = found[1].partition("*")[0]
+        if pending and (between.strip() or name.lower() != charset):
+            out.append(decode(b"".join(pending), charset).text)
+            pending = []
+            if between.strip():
+                out.append(between)
+        elif not pending:
+            out.append(between)
+        charset = name.lower()
+        pending.append(_bytes(found[2], found[3]))
+        end = found.end()
+    if pending:
+        out.append(decode(b"".join(pending), charset).text)
+    out.append(text[end:])
+    return "".join(out).replace("\0", REPLACEMENT)
+
+
+def _bytes(encoding: str, text: str) -> bytes:
+    try:
+        data = text.encode("ascii")
+    except UnicodeEncodeError:
+        data = text.encode("utf-8", "replace")
+    if encoding in "bB":
+        return base64_lenient(data).data
+    return a2b_qp(data.replace(b" ", b"_"), header=True)
