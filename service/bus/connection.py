@@ -23,7 +23,7 @@ from service.bus.options import NatsOptions, StreamOptions
 from service.bus.queue import WorkQueue, publish_acknowledged
 from service.bus.streams import ensure_streams
 from service.contract import Subjects
-from service.errors import MailbusError, Permanent, Transient
+from service.errors import Permanent, Transient
 from service.observe import log, metrics
 
 OLDEST_NATS: Final = (2, 12, 0)
@@ -212,8 +212,6 @@ async def open_bus(options: NatsOptions, streams: StreamOptions | None) -> Async
             await ensure_streams(bus.nc, bus.subjects, streams, options)
         metrics.NATS_CONNECTED.set(1)
         yield bus
-    except MailbusError:
-        raise
     finally:
         metrics.NATS_CONNECTED.set(0)
         await _close(bus.nc)

@@ -27,7 +27,7 @@ _BREAKS: Final = re.compile(r"[\r\n\0]")
 # RFC 5321 4.1.2 without quoted local parts and address literals, UTF-8 allowed (RFC 6531 3.3).
 _ADDRESS: Final = re.compile(r"[^\s\x00-\x20\x7f<>()\[\]\\,;:@\"]{1,64}@[^\s\x00-\x20\x7f<>()\[\]\\,;:@\"]{1,255}")
 # What mailbus sets itself, from the request's own fields.
-_OURS: Final = frozenset(  # noqa: SIM905 a list of quoted words would fill twenty lines
+_OURS: Final = frozenset(
     "from sender to cc bcc reply-to subject date message-id in-reply-to references mime-version content-type"
     " content-transfer-encoding content-disposition content-id return-path received dkim-signature".split()
 )

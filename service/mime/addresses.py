@@ -39,6 +39,9 @@ class Addresses:
 def parse_addresses(raw: str, *, most: int, words: int) -> Addresses:
     """At most `most` mailboxes of an address field's raw value."""
     text = unfold(raw)
+    if "@" not in text and "=?" in text:
+        # RFC 2047 5 forbids to encode the whole field; programs that know no better do it.
+        text = _BREAKS.sub(" ", decode_words(text, words=words))
     if not _UNUSUAL.search(text):
         found = _usual(text, most, words)
         if found is not None:

@@ -20,7 +20,8 @@ _WORST: Final = 6
 _RESERVED: Final = 4096
 # "blobId":"2026-<64 hex>" where a null stood, in bodyStructure and in a list.
 _BLOB_ID: Final = 80
-_PART: Final = 300
+# The names of a part's properties, in both places, as a share of what is multiplied by _WORST.
+_PART: Final = 80
 
 
 @dataclass(slots=True)
@@ -36,10 +37,13 @@ class _Room:
         self.email = msgspec.structs.replace(self.email, **changes)
 
 
-def fit(email: Email, body: Body | None, limits: MimeLimits, limit_bytes: int) -> Email:
-    """The Email, smaller where it must be; bodies that leave it are put among `body.blobs`."""
+def fit(email: Email, body: Body | None, limits: MimeLimits, limit_bytes: int, *, header_chars: int) -> Email:
+    """The Email, smaller where it must be; bodies that leave it are put among `body.blobs`.
+
+    header_chars: length of the header that all of its fields and properties come from.
+    """
     room = limit_bytes - _RESERVED
-    if _upper_bound(email, body) <= room:
+    if _upper_bound(email, body, header_chars) <= room:
         return email
     blob_ids = 0 if body is None else 2 * _BLOB_ID * len(body.parts)
     room -= blob_ids
@@ -56,21 +60,22 @@ def fit(email: Email, body: Body | None, limits: MimeLimits, limit_bytes: int) -
     return _told(state)
 
 
-def _upper_bound(email: Email, body: Body | None) -> int:
-    chars = sum(len(field.name) + len(field.value) + 24 for field in email.headers)
+def _upper_bound(email: Email, body: Body | None, header_chars: int) -> int:
+    # Every field stands in `headers`, and once more, with names around short values, in a property of its own.
+    chars = header_chars * 3 + 24 * len(email.headers)
     if body is not None:
-        chars += sum(len(value.value) for value in body.values.values())
-        # Names, ids and locations of parts come from headers that are not counted above.
-        chars += 2 * sum(_text_chars(part) for part in body.parts) if len(body.parts) > 3 else 3 * 2 * 4096
-        chars += len(body.parts) * _PART // 2
-    # Addresses, ids, subject and sentAt come from the headers: once more, twice where a name is short.
-    chars += sum(len(field.name) + len(field.value) for field in email.headers) * 2
+        for value in body.values.values():
+            chars += len(value.value)
+        # Names, ids and locations come from the parts' headers and stand there twice.
+        for part in body.parts:
+            chars += _PART + 2 * _text_chars(part)
     return chars * _WORST + 1024
 
 
 def _text_chars(part: EmailBodyPart) -> int:
-    texts = (part.name, part.type, part.charset, part.disposition, part.cid, part.location)
-    return sum(len(text) for text in texts if text) + sum(len(tag) + 3 for tag in part.language or ())
+    chars = len(part.type) + len(part.name or "") + len(part.charset or "") + len(part.disposition or "")
+    chars += len(part.cid or "") + len(part.location or "")
+    return chars + sum(len(tag) + 3 for tag in part.language) if part.language else chars
 
 
 def _fit_bodies(state: _Room, body: Body, limits: MimeLimits, room: int) -> None:

@@ -6,7 +6,7 @@ under the inline limit whatever the mail holds.
 """
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
@@ -79,8 +79,7 @@ def parse(raw: bytes, *, received_at: datetime | None, limits: MimeLimits, inlin
     """
     try:
         room = max(inline_limit, EVENT_FLOOR_BYTES)
-        parts = min(limits.parts, room // _PART_ROOM)
-        return _parse(raw, received_at, replace(limits, parts=parts), inline_limit, room)
+        return _parse(raw, received_at, limits, inline_limit, room)
     except Exception as exc:  # the one place: a defect of ours must not stop a mailbox
         problem = MailProblem(ProblemType.UNPARSEABLE, f"the parser failed: {type(exc).__name__}")
         return Parsed(problem_email(len(raw), received_at=received_at, problem=problem), {}, whole=False)
@@ -97,7 +96,7 @@ def parse_header_only(header: bytes, size: int, *, received_at: datetime | None,
         fields = read_fields(parsed.values, limits, cuts)
         problem = MailProblem(ProblemType.TOO_LARGE, detail)
         email = _email(parsed.fields, fields, None, "", size, received_at, _extension(problem, cuts))
-        return Parsed(fit(email, None, limits, EVENT_FLOOR_BYTES), {}, whole=False)
+        return Parsed(fit(email, None, limits, EVENT_FLOOR_BYTES, header_chars=end.header - start), {}, whole=False)
     except Exception as exc:  # as in parse
         problem = MailProblem(ProblemType.TOO_LARGE, f"{detail}; the parser failed: {type(exc).__name__}")
         return Parsed(problem_email(size, received_at=received_at, problem=problem), {}, whole=False)
@@ -119,7 +118,7 @@ def _parse(raw: bytes, received_at: datetime | None, limits: MimeLimits, inline_
     at = end.body
     if not header.fields and end.header > start:
         header, at = Header(junk=True), start  # no header at all: everything is text
-    tree = split(data, header, at, limits)
+    tree = split(data, header, at, limits, most=min(limits.parts, room // _PART_ROOM))
     cuts = tree.cuts
     fields = read_fields(header.values, limits, cuts)
     body = read_parts(data, tree, limits, inline_limit)
@@ -127,7 +126,7 @@ def _parse(raw: bytes, received_at: datetime | None, limits: MimeLimits, inline_
     whole = problem is None and not tree.junk and not body.encoding_problem and not cuts
     preview = _preview(body, limits)
     email = _email(header.fields, fields, body, preview, size, received_at, _extension(problem, cuts))
-    email = fit(email, body, limits, room)
+    email = fit(email, body, limits, room, header_chars=end.header - start)
     return Parsed(email, body.blobs, whole and email.mailbus.truncated is UNSET, body)
 
 

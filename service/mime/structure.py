@@ -49,17 +49,18 @@ class _Open:
     boundary: bytes
 
 
-def split(raw: bytes, root: Header, body: int, limits: MimeLimits) -> Tree:
-    """The parts of a message whose header is `root` and whose body begins at `body`."""
-    splitter = _Splitter(raw, limits)
+def split(raw: bytes, root: Header, body: int, limits: MimeLimits, *, most: int) -> Tree:
+    """At most `most` parts of a message whose header is `root` and whose body begins at `body`."""
+    splitter = _Splitter(raw, limits, most)
     splitter.add(root, body, "text/plain")
     splitter.run(body)
     return splitter.tree
 
 
 class _Splitter:
-    def __init__(self, raw: bytes, limits: MimeLimits) -> None:
+    def __init__(self, raw: bytes, limits: MimeLimits, most: int) -> None:
         self.raw = raw
+        self.most = most
         self.limits = limits
         self.tree = Tree([], {})
         self.open: list[_Open] = []
@@ -112,7 +113,9 @@ class _Splitter:
         node.type, node.is_multipart, node.opaque = OCTET_STREAM, False, True
 
     def _aim(self) -> None:
-        self.needle = b"\n--" + os.path.commonprefix([entry.boundary for entry in self.open])
+        opened = self.open
+        common = opened[0].boundary if len(opened) == 1 else os.path.commonprefix([entry.boundary for entry in opened])
+        self.needle = b"\n--" + common
 
     def run(self, body: int) -> None:
         raw, limits = self.raw, self.limits
@@ -175,7 +178,7 @@ class _Splitter:
         raw, tree = self.raw, self.tree
         start = min(start, len(raw))
         parent = tree.nodes[self.open[index].node]
-        if len(tree.nodes) >= self.limits.parts:
+        if len(tree.nodes) >= self.most:
             # The rest of the mail, this part's header included, is one blob.
             node = Node(Header(), OCTET_STREAM, _NO_PARAMETERS, _NO_PARAMETERS, start, len(raw), opaque=True)
             parent.children.append(len(tree.nodes))
