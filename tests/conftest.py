@@ -1,0 +1,33 @@
+"""Fixtures by family: each file of tests/servers/ is a plugin. The header prints the versions of the real parts."""
+
+import platform
+import shutil
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+pytest_plugins = sorted(
+    f"tests.servers.{file.stem}" for file in HERE.glob("servers/*.py") if not file.stem.startswith(("_", "test_"))
+)
+
+
+def _says(*command: str) -> str:
+    """The first line that a program says of its version."""
+    found = shutil.which(command[0], path=f"{Path(sys.executable).parent}:/usr/sbin:/usr/bin:/bin:/usr/local/bin")
+    if not found:
+        return "missing"
+    done = subprocess.run([found, *command[1:]], capture_output=True, text=True, check=False, timeout=20)
+    return (done.stdout or done.stderr).strip().partition("\n")[0] or "?"
+
+
+def pytest_report_header() -> list[str]:
+    """What took part in this run."""
+    libraries = ("nats-py", "aioimaplib", "aiosmtplib", "fast-mail-parser", "msgspec", "uvloop")
+    parts = f"python {platform.python_version()}, {_says('nats-server', '--version')}"
+    return [
+        f"real parts: {parts}, dovecot {_says('dovecot', '--version')}",
+        "libraries: " + ", ".join(f"{name} {version(name)}" for name in libraries),
+    ]
