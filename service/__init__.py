@@ -13,3 +13,7 @@ The map of rooms, lowest floor first; a file imports from floors below and from 
 6  demo/                         servers of its own and a guided run
 7  cli.py __main__.py            words → calls; prints; decides nothing
 """
+
+from typing import Final
+
+__version__: Final = "0.1.0"

@@ -1,11 +1,11 @@
 """An IMAP session as a Source. Used by supervision; the only file of ingest that knows IMAP."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
 from service.clock import Clock
-from service.imap import SelectedMailbox, Session
+from service.imap import Session
 from service.ingest.cursor import source_id
 from service.ingest.source import Epoch, Fetched, Surveyed
 
@@ -23,14 +23,12 @@ class ImapSource:
         self._idle_s = idle_s
         self._poll_s = poll_s
         self._clock = clock
-        self._selected: SelectedMailbox | None = None
         self._looked_at = -1
         self.id = source_id(host, username, mailbox)
 
     async def open(self) -> Epoch:
         """EXAMINE: RFC 9051 6.3.3, so that not even \\Recent changes."""
         selected = await self._session.examine(self._mailbox)
-        self._selected = selected
         # RFC 3501 7.3.1: an old server may leave UIDNEXT out.
         uidnext = selected.uidnext or await self.highest() + 1
         return Epoch(selected.uidvalidity, uidnext, selected.exists)
@@ -45,17 +43,16 @@ class ImapSource:
     async def since(self, moment: datetime) -> int | None:
         """RFC 9051 6.4.4: SINCE disregards time and zone, so the day before is asked for."""
         day = moment - timedelta(days=1)
-        found = await self._session.uid_search(f"SINCE {day.day}-{MONTHS[day.month - 1]}-{day.year}")
-        return min(found, default=None)
+        return await self._session.search_lowest(f"SINCE {day.day}-{MONTHS[day.month - 1]}-{day.year}")
 
-    async def fetch(self, wanted: Sequence[Surveyed], *, whole: bool) -> AsyncIterator[Fetched]:
-        """The messages as they come; flags and date as of now, which is not older than the survey."""
+    async def fetch(self, wanted: Sequence[Surveyed], give: Callable[[Fetched], None], *, whole: bool) -> None:
+        """The messages as they come, with flags and date of the survey."""
         known = {message.uid: message for message in wanted}
-        async for message in self._session.fetch_bodies([m.uid for m in wanted], header_only=not whole):
-            surveyed = known.pop(message.uid, None)
-            if surveyed is None or message.body is None:
-                continue
-            yield Fetched(surveyed, message.body, whole)
+
+        def take(uid: int, body: bytes) -> None:
+            give(Fetched(known[uid], body, whole))
+
+        await self._session.fetch_bodies(list(known), take, header_only=not whole)
 
     async def highest(self) -> int:
         """The UID of the last message: `*` is the highest number in use (RFC 9051 9, seq-number)."""
@@ -68,8 +65,7 @@ class ImapSource:
         if self._session.exists != self._looked_at:
             return self._clock.monotonic()
         if "IDLE" in self._session.capabilities:
-            notice = await self._session.idle(self._idle_s)
-            return notice.noticed_at if notice.exists is not None or notice.changed else None
+            return await self._session.idle(self._idle_s)
         await self._clock.sleep(self._poll_s)
         await self._session.noop()
         return None

@@ -6,7 +6,6 @@ Three stages overlap, each with one page at most: read | parse and store blobs |
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
@@ -22,6 +21,7 @@ from service.ingest.budget import Budget
 from service.ingest.cursor import Cursor
 from service.ingest.finish import finish
 from service.ingest.plan import (
+    SURVEY_LIMIT_ROWS,
     SURVEY_LIMIT_UIDS,
     Position,
     Why,
@@ -37,7 +37,7 @@ from service.observe import log, metrics, step
 SINGLE_TRIES: Final = 3
 SUSPECTS_LIMIT: Final = 1_000
 # An empty window of UIDs is widened up to this: gaps are crossed fast, and a full one still fits in memory.
-WINDOW_LIMIT_UIDS: Final = 40_000
+WINDOW_LIMIT_UIDS: Final = SURVEY_LIMIT_ROWS
 PROGRESS_EVERY_S: Final = 10.0
 
 
@@ -174,7 +174,7 @@ class MailboxIngest:
                 cursor = self._passed(cursor, found[-1])
             elif last is not None:
                 cursor = msgspec.structs.replace(cursor, last=last, fingerprint="")
-            if last is None:
+            if last is None and len(found) < SURVEY_LIMIT_ROWS:
                 break
         return cursor
 
@@ -250,12 +250,14 @@ class MailboxIngest:
             del self._status.suspects[wanted[0].uid]
             return
         left = {message.uid: message for message in wanted}
+
+        def take(message: Fetched) -> None:
+            if left.pop(message.surveyed.uid, None) is not None:
+                page.fetched.append(message)
+                metrics.BYTES_FETCHED.inc(len(message.body))
+
         try:
-            async with aclosing(self._source.fetch(wanted, whole=whole)) as messages:
-                async for message in messages:
-                    if left.pop(message.surveyed.uid, None) is not None:
-                        page.fetched.append(message)
-                        metrics.BYTES_FETCHED.inc(len(message.body))
+            await self._source.fetch(wanted, take, whole=whole)
         except Transient:
             # The connection broke; the first message still missing may be why. Next time it is read alone.
             suspect = next(iter(left), None)

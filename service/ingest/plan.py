@@ -15,6 +15,8 @@ from service.ingest.source import Epoch, Surveyed
 
 # One survey's reply holds at most this many messages: about 200 bytes each.
 SURVEY_LIMIT_UIDS: Final = 5_000
+# What a source gives at the most where nobody could know how many there are.
+SURVEY_LIMIT_ROWS: Final = 40_000
 # A page is read, parsed and committed as one: it is what a mailbox holds in memory, twice (one read, one committed).
 PAGE_LIMIT_MESSAGES: Final = 400
 PAGE_LIMIT_BYTES: Final = 4 * 1024 * 1024

@@ -1,6 +1,6 @@
 """What ingest wants of a mailbox, whichever protocol it is read by. IMAP and POP3 meet here."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -47,15 +47,15 @@ class Source(Protocol):
         ...
 
     async def survey(self, first: int, last: int | None) -> list[Surveyed]:
-        """The messages of UIDs first to last (None: to the end), ascending."""
+        """The messages of UIDs first to last (None: to the end), ascending; SURVEY_LIMIT_ROWS at most, the lowest."""
         ...
 
     async def since(self, moment: datetime) -> int | None:
         """The lowest UID that may have arrived at or after the moment; None where there is none."""
         ...
 
-    def fetch(self, wanted: Sequence[Surveyed], *, whole: bool) -> AsyncIterator[Fetched]:
-        """Read messages without marking them read; what the server would not give is left out. Any order."""
+    async def fetch(self, wanted: Sequence[Surveyed], give: Callable[[Fetched], None], *, whole: bool) -> None:
+        """Read messages without marking them read, each given as it comes; what is not to be had is left out."""
         ...
 
     async def highest(self) -> int:
@@ -63,7 +63,7 @@ class Source(Protocol):
         ...
 
     async def wait(self) -> float | None:
-        """Until there may be something new: when that was noticed (monotonic), or None where it is just time to look."""
+        """Until there may be something new: the moment of its notice (monotonic), None where it is time to look."""
         ...
 
     async def close(self) -> None:

@@ -1,0 +1,290 @@
+"""One whole response → what it says. Pure, without recursion.
+
+Used by protocol.py on what wire.py cut. Grammar: RFC 9051 section 9; RFC 4731 for ESEARCH; and what servers
+get wrong: NIL where there should be a value, dates that are none, unknown responses (given as Other).
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta, timezone
+from enum import StrEnum
+from typing import Final, TypeAlias
+
+from service.errors import PeerError
+
+# BODYSTRUCTURE of real mail nests about ten deep.
+DEPTH_LIMIT: Final = 200
+MONTHS: Final = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_MONTH: Final = {name.encode(): number for number, name in enumerate(MONTHS, 1)}
+
+Value: TypeAlias = "bytes | list[Value] | None"
+
+
+class Status(StrEnum):
+    """RFC 9051 7.1: how a command or a connection fares."""
+
+    OK = "OK"
+    NO = "NO"
+    BAD = "BAD"
+    BYE = "BYE"
+    PREAUTH = "PREAUTH"
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A status response; `tag` is empty where it is untagged. `code` in capitals, RFC 5530 lists them."""
+
+    tag: str
+    status: Status
+    code: str
+    argument: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Continuation:
+    """`+`: the server wants more (RFC 9051 7.6)."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exists:
+    """How many messages the mailbox has."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Expunged:
+    """The message of this sequence number is gone; all higher numbers go down by one."""
+
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class FetchData:
+    """Message data by name in capitals; `BODY[...]` by what stands in the brackets too."""
+
+    seq: int
+    items: dict[str, Value]
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """CAPABILITY, in capitals."""
+
+    names: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Enabled:
+    """RFC 5161: what is switched on now."""
+
+    names: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One mailbox of a LIST; attributes in lower case, the name as it is on the wire."""
+
+    attributes: frozenset[str]
+    delimiter: str | None
+    name: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """Numbers found; of an ESEARCH the MIN alone."""
+
+    numbers: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Other:
+    """A response that this program does not ask for."""
+
+    name: str
+
+
+Response: TypeAlias = (
+    Condition | Continuation | Exists | Expunged | FetchData | Capabilities | Enabled | Listed | Search | Other
+)
+
+_CONDITION: Final = re.compile(
+    rb"(\*|[A-Za-z0-9]+) (OK|NO|BAD|BYE|PREAUTH)(?: +(?:\[([^\s\]]{1,100})(?: ([^\]]*))?\])? *(.*))?\Z",
+    re.IGNORECASE | re.DOTALL,
+)
+_NUMBERED: Final = re.compile(rb"\* (\d{1,10}) ([A-Za-z]+) ?")
+# The shape in which most servers answer a survey: one match instead of twenty tokens [0.9 µs against 8 µs].
+_SURVEY: Final = re.compile(
+    rb'\* (\d{1,10}) FETCH \(UID (\d{1,10}) FLAGS \(([^()"]*)\) INTERNALDATE ("[^"]{20,30}")'
+    rb" RFC822\.SIZE (\d{1,20})\)\Z"
+)
+_TOKEN: Final = re.compile(
+    rb" *(?:(\()|(\))|\"((?:[^\"\\]|\\.)*)\"|"
+    rb"((?:BODY|BINARY)(?:\.SIZE)?\[[^\]]*\](?:<\d+>)?|[^ ()\"]+))",
+    re.IGNORECASE | re.DOTALL,
+)
+_ESCAPE: Final = re.compile(rb"\\(.)", re.DOTALL)
+_DATE: Final = re.compile(rb'"? ?(\d{1,2})-([A-Za-z]{3})-(\d{4}) (\d\d):(\d\d):(\d\d) ([+-])(\d\d)(\d\d)"?\Z')
+
+
+def parse_response(pieces: Sequence[bytes]) -> Response:
+    """What a response says. Raises PeerError where it cannot be made out and the connection is out of step."""
+    line = pieces[0]
+    if line[:2] == b"* ":
+        survey = _SURVEY.match(line) if len(pieces) == 1 else None
+        if survey is not None:
+            seq, uid, flags, date, size = survey.groups()
+            items: dict[str, Value] = {
+                "UID": uid,
+                "FLAGS": list[Value](flags.split()),
+                "INTERNALDATE": date,
+                "RFC822.SIZE": size,
+            }
+            return FetchData(int(seq), items)
+        numbered = _NUMBERED.match(line)
+        if numbered is not None:
+            return _numbered(int(numbered[1]), numbered[2].upper(), pieces, numbered.end())
+    if line[:1] == b"+":
+        return Continuation(_text(line[1:].strip()))
+    condition = _CONDITION.match(line)
+    if condition is not None:
+        tag, status, code, argument, text = condition.groups()
+        return Condition(
+            "" if tag == b"*" else _text(tag),
+            Status(_text(status).upper()),
+            _text(code or b"").upper(),
+            _text(argument or b""),
+            _text(text or b""),
+        )
+    if line[:2] != b"* ":
+        raise PeerError("a line that is no response of IMAP", remedy="is this an IMAP server's port?")
+    name, _, _rest = line[2:].partition(b" ")
+    return _named(_text(name).upper(), pieces, 2 + len(name))
+
+
+def _numbered(number: int, name: bytes, pieces: Sequence[bytes], at: int) -> Response:
+    match name:
+        case b"EXISTS":
+            return Exists(number)
+        case b"EXPUNGE":
+            return Expunged(number)
+        case b"FETCH":
+            values = parse_values(pieces, at)
+            items = values[0] if values and isinstance(values[0], list) else []
+            return FetchData(number, _paired(items))
+        case _:
+            return Other(_text(name))
+
+
+def _paired(items: list[Value]) -> dict[str, Value]:
+    found: dict[str, Value] = {}
+    for i in range(0, len(items) - 1, 2):
+        name = items[i]
+        if isinstance(name, bytes):
+            found[_text(name).upper()] = items[i + 1]
+    return found
+
+
+def _named(name: str, pieces: Sequence[bytes], at: int) -> Response:
+    match name:
+        case "CAPABILITY":
+            return Capabilities(_names(pieces[0][at:]))
+        case "ENABLED":
+            return Enabled(_names(pieces[0][at:]))
+        case "SEARCH":
+            return Search([int(word) for word in pieces[0][at:].split() if word.isdigit()])
+        case "ESEARCH":
+            values = parse_values(pieces, at)
+            for i, value in enumerate(values[:-1]):
+                lowest = values[i + 1]
+                if isinstance(value, bytes) and value.upper() == b"MIN" and isinstance(lowest, bytes):
+                    return Search([int(lowest)] if lowest.isdigit() else [])
+            return Search([])
+        case "LIST":
+            return _listed(parse_values(pieces, at))
+        case _:
+            return Other(name)
+
+
+def _listed(values: list[Value]) -> Response:
+    match values:
+        case [list(attributes), delimiter, bytes(name), *_] if not isinstance(delimiter, list):
+            names = frozenset(_text(value).lower() for value in attributes if isinstance(value, bytes))
+            return Listed(names, _text(delimiter) if delimiter else None, name)
+        case _:
+            return Other("LIST")
+
+
+def parse_values(pieces: Sequence[bytes], at: int) -> list[Value]:
+    """Atoms, strings and literals as bytes, NIL as None, lists as lists; `at`: where in the first piece to begin.
+
+    Raises PeerError on brackets that do not match and on lists nested deeper than DEPTH_LIMIT.
+    """
+    top: list[Value] = []
+    open_lists = [top]
+    for i, piece in enumerate(pieces):
+        if i % 2:
+            open_lists[-1].append(piece)
+            continue
+        start = at if i == 0 else 0
+        for token in _TOKEN.finditer(piece, start):
+            opened, closed, string, atom = token.groups()
+            if atom is not None:
+                open_lists[-1].append(None if atom.upper() == b"NIL" else atom)
+            elif string is not None:
+                open_lists[-1].append(_ESCAPE.sub(rb"\1", string) if b"\\" in string else string)
+            elif opened is not None:
+                inner: list[Value] = []
+                open_lists[-1].append(inner)
+                open_lists.append(inner)
+                if len(open_lists) > DEPTH_LIMIT:
+                    raise PeerError(f"a response nested deeper than {DEPTH_LIMIT}")
+            elif closed is not None:
+                if len(open_lists) == 1:
+                    raise PeerError("a response with a bracket too many")
+                open_lists.pop()
+    if len(open_lists) > 1:
+        raise PeerError("a response with a bracket too few")
+    return top
+
+
+def parse_date(value: Value) -> datetime | None:
+    """RFC 9051 section 9, date-time → UTC; None for what is no date."""
+    found = _DATE.match(value) if isinstance(value, bytes) else None
+    if found is None:
+        return None
+    day, month, year, hour, minute, second, sign, zone_hours, zone_minutes = found.groups()
+    offset = timedelta(hours=int(zone_hours), minutes=int(zone_minutes))
+    try:
+        zone = timezone(-offset if sign == b"-" else offset)
+        # A leap second is a second that datetime does not know.
+        local = datetime(
+            int(year), _MONTH[month.lower()], int(day), int(hour), int(minute), min(int(second), 59), tzinfo=zone
+        )
+        return local.astimezone(UTC)
+    except (KeyError, ValueError, OverflowError):
+        return None
+
+
+def parse_number(value: Value) -> int | None:
+    """A number; None for what is none."""
+    return int(value) if isinstance(value, bytes) and value.isdigit() and len(value) <= 20 else None
+
+
+def parse_flags(value: Value) -> frozenset[str]:
+    """The flags of a FETCH; empty for what is no list."""
+    if not isinstance(value, list):
+        return frozenset()
+    return frozenset(_text(flag) for flag in value if isinstance(flag, bytes))
+
+
+def _names(text: bytes) -> frozenset[str]:
+    return frozenset(_text(text).upper().split())
+
+
+def _text(value: bytes) -> str:
+    return value.decode("utf-8", "replace")

@@ -1,0 +1,334 @@
+"""aioimaplib under our own reader: commands and their state stay its own, responses are cut and read by us.
+
+The only file that knows aioimaplib; its private names are pinned by tests/imap/test_aioimaplib_pins.py. Of its
+reader nothing is used: it recurses over the input, leaves IDLE hanging when a connection is lost, and matches
+answers by the name of a command. Here one command is under way at a time, whatever comes goes to its handler.
+"""
+
+import asyncio
+import socket
+import ssl
+from base64 import b64encode
+from collections.abc import Callable
+from typing import Any, Final
+
+from aioimaplib import aioimaplib
+from aioimaplib.aioimaplib import Command, IMAP4ClientProtocol
+
+from service.contract import Security
+from service.errors import MailbusError, PeerError, Permanent, Transient
+from service.imap.grammar import Condition, Continuation, Response, Status, parse_response
+from service.imap.state import Idle, Seen, next_idle
+from service.imap.wire import ResponseSplitter, WireLimits
+from service.observe import log
+
+Handler = Callable[[Response], None]
+
+# At most so many responses are read before others get their turn: 8 µs each at worst.
+RESPONSES_AT_ONCE: Final = 250
+# What a server may say during one command that nobody can have asked for: a window has 40,000 messages at most.
+RESPONSES_LIMIT: Final = 250_000
+KEEPALIVE_IDLE_S: Final = 60
+KEEPALIVE_INTERVAL_S: Final = 15
+KEEPALIVE_PROBES: Final = 4
+
+
+def _ignore(_response: Response) -> None:
+    pass
+
+
+class ImapProtocol(IMAP4ClientProtocol):  # type: ignore[misc]  # aioimaplib has no types
+    """One connection. Every way that it can end wakes whoever waits, with the reason."""
+
+    def __init__(self, limits: WireLimits, *, where: str) -> None:
+        super().__init__(asyncio.get_running_loop())
+        self.transport: Any
+        self._where = where
+        self._splitter = ResponseSplitter(limits)
+        self._handler: Handler = _ignore
+        self._answers: list[str] = []
+        self._seen = 0
+        self._reading = False
+        self._farewell = ""
+        self._tagged: Condition | None = None
+        self._news = asyncio.Event()
+        self.idle = Idle.OFF
+        self.greeting: asyncio.Future[Condition] = self.loop.create_future()
+        self.failure: MailbusError | None = None
+
+    # -- the connection's life --------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The network is there; after STARTTLS a second time."""
+        if self.transport is None:
+            super().connection_made(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wake everybody: RFC 9051 7.1.5, the text of BYE says why."""
+        reason = self._farewell or (type(exc).__name__ if exc else "the server closed the connection")
+        self.fail(Transient(f"connection lost: {reason}", where=self._where))
+
+    def fail(self, failure: MailbusError) -> None:
+        """End the connection for this reason; the first one counts."""
+        if self.failure is not None:
+            return
+        self.failure = failure
+        if self.transport is not None:
+            self.transport.abort()
+        if not self.greeting.done():
+            self.greeting.set_exception(failure)
+            self.greeting.exception()  # seen: whoever opens may have gone already
+        for command in self._under_way():
+            command._exception = failure
+            command._timer.cancel()
+            command._event.set()
+        self._news.set()
+
+    def _under_way(self) -> list[Command]:
+        under_way = list(self.pending_async_commands.values())
+        if self.pending_sync_command is not None:
+            under_way.append(self.pending_sync_command)
+        return under_way
+
+    # -- reading ----------------------------------------------------------------------------------------------
+
+    def data_received(self, d: bytes) -> None:
+        """Bytes from the network."""
+        if self.failure is not None:
+            return
+        self._splitter.feed(d)
+        for command in self._under_way():
+            command._reset_timer()
+        if not self._reading:
+            self._read()
+
+    def _read(self) -> None:
+        """Handle what is whole; the rest of a long piece after others had their turn."""
+        self._reading = False
+        try:
+            for _ in range(RESPONSES_AT_ONCE):
+                pieces = self._splitter.next_response()
+                if pieces is None:
+                    self.transport.resume_reading()
+                    return
+                if len(pieces) > 1 or pieces[0]:
+                    self._handle(parse_response(pieces))
+                if self.failure is not None:
+                    return
+        except MailbusError as exc:
+            exc.where = exc.where or self._where
+            self.fail(exc)
+            return
+        self._reading = True
+        self.transport.pause_reading()
+        self.loop.call_soon(self._read)
+
+    def _handle(self, response: Response) -> None:
+        if self.state == aioimaplib.CONNECTED:
+            self._greet(response)
+            return
+        match response:
+            case Condition(tag="", status=Status.BYE):
+                self._farewell = f"BYE {response.text}"[:200]
+            case Condition(tag="", code="ALERT"):
+                # RFC 9051 7.1: must be shown to the user.
+                log.warning("imap_alert", where=self._where, text=response.text[:500])
+            case Condition(tag=tag) if tag:
+                self._done(response)
+                return
+            case Continuation():
+                self._continue()
+                return
+            case _:
+                pass
+        self._seen += 1
+        if self._seen > RESPONSES_LIMIT:
+            raise PeerError(f"over {RESPONSES_LIMIT} responses to one command")
+        self._handler(response)
+        self._news.set()
+
+    def _greet(self, response: Response) -> None:
+        if not isinstance(response, Condition) or response.tag or response.status in {Status.NO, Status.BAD}:
+            raise PeerError("no IMAP greeting", remedy="is this an IMAP server's port? with TLS?")
+        if response.status is Status.BYE:
+            raise Transient(f"the server is not available: {response.text[:200]}")
+        self.state = aioimaplib.AUTH if response.status is Status.PREAUTH else aioimaplib.NONAUTH
+        self.greeting.set_result(response)
+
+    def _done(self, answer: Condition) -> None:
+        command = self.pending_sync_command or next(iter(self.pending_async_commands.values()), None)
+        if command is None or command.tag != answer.tag:
+            raise PeerError("an answer to no command")
+        self._tagged = answer
+        if command.name == "IDLE":
+            self.idle = next_idle(self.idle, Seen.TAGGED)
+        self._response_done(f"{answer.tag} {answer.status} {answer.text}".encode())
+        self._news.set()
+
+    def _continue(self) -> None:
+        if self._answers:
+            self.transport.write(self._answers.pop(0).encode("ascii") + b"\r\n")
+        elif self.pending_sync_command is not None and self.pending_sync_command.name == "IDLE":
+            self.idle = next_idle(self.idle, Seen.PLUS)
+            self._news.set()
+        elif self.pending_sync_command is not None and self.pending_sync_command.name == "AUTHENTICATE":
+            # An error report of SASL (RFC 7628 3.2.3): an empty answer makes the server say NO.
+            self.transport.write(b"\r\n")
+        else:
+            raise PeerError("the server wants more of a command that is whole")
+
+    # -- commands ---------------------------------------------------------------------------------------------
+
+    async def run(
+        self,
+        name: str,
+        *arguments: str,
+        reply_s: float,
+        prefix: str | None = None,
+        handler: Handler = _ignore,
+        answers: list[str] | None = None,
+    ) -> Condition:
+        """One command to its tagged answer, whatever that says; silence for `reply_s` is a dead connection.
+
+        answers: what to say to continuations. Raises Transient or PeerError when the connection is lost: it always
+        is after a cancelled command, which leaves it out of step.
+        """
+        self._begin(handler, answers or [])
+        command = Command(name, self.new_tag(), *arguments, prefix=prefix, loop=self.loop, timeout=reply_s)
+        try:
+            await self.execute(command)
+        except aioimaplib.CommandTimeout:
+            # from None: the library's exception shows the command, and with LOGIN the password.
+            failure = PeerError(f"no answer to {name} in {reply_s:g} s", where=self._where)
+            self.fail(failure)
+            raise failure from None
+        except aioimaplib.AioImapException as exc:
+            raise RuntimeError(f"{name} in state {self.state}") from exc
+        except asyncio.CancelledError:
+            self.fail(Transient(f"{name} was given up half-way", where=self._where))
+            raise
+        return self._answer()
+
+    # -- idle -------------------------------------------------------------------------------------------------
+
+    def begin_idle(self, handler: Handler) -> None:
+        """Send IDLE (RFC 2177). What comes goes to the handler; `idle` tells where it stands."""
+        self._begin(handler, [])
+        self.idle = next_idle(self.idle, Seen.START)
+        command = Command("IDLE", self.new_tag(), loop=self.loop)
+        self.pending_sync_command = command
+        self.send(str(command))
+
+    def send_done(self) -> None:
+        """Ask for the end of IDLE."""
+        self.idle = next_idle(self.idle, Seen.DONE)
+        self.idle_done()
+
+    async def wait_idle(self, ready: Callable[[], bool], timeout_s: float) -> bool:
+        """Until `ready` or the end of IDLE; False when the time has passed. Raises Transient with the connection."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self.failure is None and self.idle is not Idle.OFF and not ready():
+                    self._news.clear()
+                    await self._news.wait()
+        except TimeoutError:
+            return False
+        except asyncio.CancelledError:
+            self.fail(Transient("IDLE was given up", where=self._where))
+            raise
+        self._check()
+        return True
+
+    def idle_answer(self) -> Condition:
+        """What the tagged answer to IDLE was, once it is OFF."""
+        return self._answer()
+
+    def _check(self) -> None:
+        if self.failure is not None:
+            # The reason anew for each who hears it: an exception that is raised twice grows its traceback.
+            raise type(self.failure)(self.failure.what, where=self._where, remedy=self.failure.remedy)
+
+    def _begin(self, handler: Handler, answers: list[str]) -> None:
+        self._check()
+        if self._under_way():
+            raise RuntimeError("two commands at once on one connection")
+        self._handler, self._answers, self._seen, self._tagged = handler, answers, 0, None
+
+    def _answer(self) -> Condition:
+        if self._tagged is None:
+            raise RuntimeError("a command without an answer")
+        return self._tagged
+
+    @property
+    def authenticated(self) -> bool:
+        """Whether the server knows who we are (RFC 9051 section 3)."""
+        return self.state in {aioimaplib.AUTH, aioimaplib.SELECTED}
+
+    def enter(self, *, selected: bool) -> None:
+        """Authenticated, with a mailbox or without: the session knows it from the answers."""
+        self.state = aioimaplib.SELECTED if selected else aioimaplib.AUTH
+
+    async def start_tls(self, context: ssl.SSLContext, host: str) -> None:
+        """Secure the connection. RFC 9051 6.2.1; what came in the clear after the OK was slipped in (CVE-2011-0411)."""
+        if not self._splitter.empty:
+            raise PeerError("data after the answer to STARTTLS", where=self._where, remedy="somebody is in the middle")
+        transport = await self.loop.start_tls(self.transport, self, context, server_hostname=host)
+        if transport is None:
+            raise Transient("connection lost during STARTTLS", where=self._where)
+        self.transport = transport
+
+    def close(self) -> None:
+        """Drop the connection."""
+        self.fail(Transient("closed", where=self._where))
+
+
+async def connect(
+    host: str, port: int, security: Security, context: ssl.SSLContext | None, limits: WireLimits, *, where: str
+) -> ImapProtocol:
+    """Connect and wait for the greeting. The caller sets the time. Raises Transient, Permanent (certificates)."""
+    protocol = ImapProtocol(limits, where=where)
+    loop = asyncio.get_running_loop()
+    secure = context if security is Security.TLS else None
+    try:
+        transport, _ = await loop.create_connection(
+            lambda: protocol, host, port, ssl=secure, server_hostname=host if secure else None
+        )
+    except OSError as exc:
+        raise network_error(exc, where) from exc
+    try:
+        _keep_alive(transport)
+        await protocol.greeting
+    except BaseException:
+        protocol.close()
+        raise
+    return protocol
+
+
+def network_error(exc: OSError, where: str) -> MailbusError:
+    """What the network or TLS says → a verdict."""
+    if isinstance(exc, ssl.SSLCertVerificationError):
+        return Permanent(
+            f"the server's certificate is refused: {exc.verify_message}",
+            where=where,
+            remedy="use the name that the certificate has, or name its authority in `ca`",
+        )
+    if isinstance(exc, ssl.SSLError):
+        reason = (exc.reason or type(exc).__name__).replace("_", " ").lower()
+        return Transient(f"TLS failed: {reason}", where=where, remedy="check port and `security`")
+    reason = exc.strerror or type(exc).__name__
+    return Transient(f"cannot connect: {reason}", where=where, remedy="check host and port")
+
+
+def _keep_alive(transport: asyncio.BaseTransport) -> None:
+    """A peer that vanished is found within two minutes even when nothing is sent."""
+    sock = transport.get_extra_info("socket")
+    if sock is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_S)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
+
+
+def sasl_plain(username: str, password: str) -> str:
+    """RFC 4616 in base64."""
+    return b64encode(f"\0{username}\0{password}".encode()).decode("ascii")

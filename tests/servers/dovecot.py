@@ -1,0 +1,220 @@
+"""Real Dovecot on loopback: IMAP, IMAPS, POP3, LMTP on free ports, any user with the password `secret`."""
+
+import asyncio
+import contextlib
+import imaplib
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import trustme
+
+DOVECOT = shutil.which("dovecot") or "/usr/sbin/dovecot"
+PASSWORD = "secret"
+MISSING = "Dovecot is missing: apt-get install dovecot-imapd dovecot-pop3d dovecot-lmtpd"
+
+CONFIG = """
+base_dir = {root}/run
+state_dir = {root}/state
+log_path = {root}/dovecot.log
+protocols = imap pop3 lmtp
+listen = 127.0.0.1
+ssl = yes
+ssl_cert = <{root}/cert.pem
+ssl_key = <{root}/key.pem
+disable_plaintext_auth = no
+auth_mechanisms = plain login
+mail_location = {location}
+mail_uid = {user}
+mail_gid = {group}
+first_valid_uid = 1
+default_internal_user = {user}
+default_login_user = {user}
+default_internal_group = {group}
+mail_max_userip_connections = 500
+mail_fsync = never
+auth_failure_delay = 0
+imap_idle_notify_interval = 2 mins
+lmtp_save_to_detail_mailbox = no
+passdb {{
+  driver = static
+  args = password={password}
+}}
+userdb {{
+  driver = static
+  args = uid={user} gid={group} home={root}/home/%u allow_all_users=yes
+}}
+namespace inbox {{
+  inbox = yes
+  separator = /
+}}
+service anvil {{
+  chroot =
+}}
+service imap-login {{
+  chroot =
+  service_count = 0
+  process_min_avail = 1
+  client_limit = 2000
+  inet_listener imap {{
+    port = {imap}
+  }}
+  inet_listener imaps {{
+    port = {imaps}
+    ssl = yes
+  }}
+}}
+service imap {{
+  process_limit = 600
+  service_count = 1000
+}}
+service pop3-login {{
+  chroot =
+  inet_listener pop3 {{
+    port = {pop3}
+  }}
+  inet_listener pop3s {{
+    port = 0
+  }}
+}}
+service lmtp {{
+  inet_listener lmtp {{
+    port = {lmtp}
+  }}
+}}
+service stats {{
+  chroot =
+}}
+{extra}
+"""
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that were free a moment ago: Dovecot cannot choose its own."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()
+
+
+@dataclass
+class Dovecot:
+    """One server; its mailboxes lie under `root`."""
+
+    root: Path
+    location: str = "maildir:~/Maildir"
+    extra: str = ""
+    host: str = "127.0.0.1"
+    imap: int = 0
+    imaps: int = 0
+    pop3: int = 0
+    lmtp: int = 0
+    ca: Path = field(default_factory=Path)
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start and wait until IMAP answers."""
+        if not os.path.exists(DOVECOT):
+            pytest.fail(MISSING)
+        for attempt in range(3):
+            self._configure()
+            self.process = subprocess.Popen([DOVECOT, "-F", "-c", str(self.root / "dovecot.conf")])
+            if self._answers():
+                return
+            self.stop()
+            if attempt == 2:
+                pytest.fail(f"Dovecot did not start: {(self.root / 'dovecot.log').read_text()[-2000:]}")
+
+    def _configure(self) -> None:
+        self.imap, self.imaps, self.pop3, self.lmtp = free_ports(4)
+        user = pwd.getpwnam("dovecot") if os.getuid() == 0 else pwd.getpwuid(os.getuid())
+        (self.root / "home").mkdir(parents=True, exist_ok=True)
+        authority = trustme.CA()
+        certificate = authority.issue_cert("localhost", "127.0.0.1")
+        self.ca = self.root / "ca.pem"
+        authority.cert_pem.write_to_path(self.ca)
+        certificate.private_key_pem.write_to_path(self.root / "key.pem")
+        (self.root / "cert.pem").write_bytes(b"".join(blob.bytes() for blob in certificate.cert_chain_pems))
+        group = os.popen(f"id -gn {user.pw_name}").read().strip()
+        text = CONFIG.format(
+            root=self.root,
+            location=self.location,
+            user=user.pw_name,
+            group=group,
+            password=PASSWORD,
+            imap=self.imap,
+            imaps=self.imaps,
+            pop3=self.pop3,
+            lmtp=self.lmtp,
+            extra=self.extra,
+        )
+        (self.root / "dovecot.conf").write_text(text)
+        if os.getuid() == 0:
+            shutil.chown(self.root / "home", user.pw_name)
+            for folder in [self.root, *self.root.parents]:
+                if folder.stat().st_uid == 0 and folder != Path("/") and not folder.stat().st_mode & 0o001:
+                    folder.chmod(folder.stat().st_mode | 0o011)
+
+    def _answers(self) -> bool:
+        deadline = time.monotonic() + 15
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError, imaplib.IMAP4.error):
+                imaplib.IMAP4(self.host, self.imap, timeout=5).logout()
+                return True
+            if self.process is not None and self.process.poll() is not None:
+                return False
+            time.sleep(0.05)
+        return False
+
+    def stop(self) -> None:
+        """Stop at once."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(10)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait(10)
+
+    @contextlib.contextmanager
+    def client(self, user: str) -> Iterator[imaplib.IMAP4]:
+        """A logged-in client of another kind than ours."""
+        client = imaplib.IMAP4(self.host, self.imap, timeout=30)
+        client.login(user, PASSWORD)
+        try:
+            yield client
+        finally:
+            with contextlib.suppress(OSError, imaplib.IMAP4.error):
+                client.logout()
+
+    def append_now(self, user: str, messages: Sequence[bytes], mailbox: str = "INBOX") -> None:
+        """Put messages into a mailbox; blocks."""
+        with self.client(user) as client:
+            for message in messages:
+                status, answer = client.append(mailbox, "", "", message)
+                assert status == "OK", answer
+
+    async def append(self, user: str, messages: Sequence[bytes], mailbox: str = "INBOX") -> None:
+        """Put messages into a mailbox, in a thread."""
+        await asyncio.to_thread(self.append_now, user, messages, mailbox)
+
+
+@pytest.fixture(scope="session")
+async def dovecot(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Dovecot]:
+    """One Dovecot for the whole run: each test logs in as a user of its own, so nothing needs cleaning."""
+    server = Dovecot(tmp_path_factory.mktemp("dovecot"))
+    await asyncio.to_thread(server.start)
+    yield server
+    await asyncio.to_thread(server.stop)
