@@ -12,7 +12,9 @@ from typing import Final
 from service.contract import EmailAddress
 from service.mime.words import decode_words, unfold
 
-_USUAL: Final = re.compile(r'\s*+(?:"([^"\\<>@]*+)"|([^"\\<>@]*?))\s*+<\s*+([^\s<>"]++)\s*+>\s*+\Z|\s*+([^\s<>"]++@[^\s<>"]++)\s*+\Z')
+_USUAL: Final = re.compile(
+    r'\s*+(?:"([^"\\<>@]*+)"\s*+|([^"\\<>@]*+))<\s*+([^\s<>"]++)\s*+>\s*+\Z|\s*+([^\s<>"]++@[^\s<>"]++)\s*+\Z'
+)
 # Anything here asks for the scanner: quotes with commas, comments, groups, routes, domain literals.
 _UNUSUAL: Final = re.compile(r'[():;\\\[\]]|"[^",]*+[,@<>][^"]*+"')
 _TOKEN: Final = re.compile(

@@ -97,9 +97,7 @@ def decode(data: bytes, declared: str | None) -> Decoded:
     if codec == "utf-8":
         if "\0" in text:
             return Decoded(text.replace("\0", REPLACEMENT), problem=True)
-        if text.startswith("\ufeff"):
-            text = text[1:]
-        return Decoded(text, problem=False)
+        return Decoded(text.removeprefix("\ufeff"), problem=False)
     clean = _clean(text)
     return Decoded(clean, problem=clean is not text)
 
@@ -140,7 +138,7 @@ def guess_codec(data: bytes) -> str:
     """The codec that 8-bit bytes look like; windows-1252 where nothing is sure."""
     try:
         found = cchardet.detect(data[:DETECT_BYTES])
-    except Exception:  # a C++ library over hostile bytes: no answer is an answer
+    except Exception:  # noqa: BLE001 a C++ library over hostile bytes: no answer is an answer
         return "cp1252"
     name, confidence = found.get("encoding"), found.get("confidence")
     if not name or not confidence or confidence < 0.5:

@@ -14,8 +14,7 @@ from service.mime.words import unfold
 # A date has 40 characters; with comments perhaps 100.
 _VALUE_CHARS: Final = 256
 _MONTHS: Final = {
-    name: number
-    for number, name in enumerate("jan feb mar apr may jun jul aug sep oct nov dec".split(), 1)  # noqa: SIM905
+    name: number for number, name in enumerate("jan feb mar apr may jun jul aug sep oct nov dec".split(), 1)
 }
 _USUAL: Final = re.compile(
     r"(?:[^\W\d_]++\.?[,\s]\s*+)?([0-9]{1,2})[\s-]++([A-Za-z]{3})[A-Za-z]*+\.?,?[\s-]++([0-9]{2,4}),?\s++"

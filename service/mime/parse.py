@@ -80,7 +80,7 @@ def parse(raw: bytes, *, received_at: datetime | None, limits: MimeLimits, inlin
     try:
         room = max(inline_limit, EVENT_FLOOR_BYTES)
         return _parse(raw, received_at, limits, inline_limit, room)
-    except Exception as exc:  # the one place: a defect of ours must not stop a mailbox
+    except Exception as exc:  # noqa: BLE001 the one place: a defect of ours must not stop a mailbox
         problem = MailProblem(ProblemType.UNPARSEABLE, f"the parser failed: {type(exc).__name__}")
         return Parsed(problem_email(len(raw), received_at=received_at, problem=problem), {}, whole=False)
 
@@ -97,7 +97,7 @@ def parse_header_only(header: bytes, size: int, *, received_at: datetime | None,
         problem = MailProblem(ProblemType.TOO_LARGE, detail)
         email = _email(parsed.fields, fields, None, "", size, received_at, _extension(problem, cuts))
         return Parsed(fit(email, None, limits, EVENT_FLOOR_BYTES, header_chars=end.header - start), {}, whole=False)
-    except Exception as exc:  # as in parse
+    except Exception as exc:  # noqa: BLE001 as in parse
         problem = MailProblem(ProblemType.TOO_LARGE, f"{detail}; the parser failed: {type(exc).__name__}")
         return Parsed(problem_email(size, received_at=received_at, problem=problem), {}, whole=False)
 

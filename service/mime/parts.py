@@ -89,9 +89,7 @@ def _content(raw: bytes, node: Node) -> Content:
     return decode_transfer(data, encoding.strip("\"';."))
 
 
-def _read_text(
-    body: Body, part_id: str, node: Node, content: Content, limits: MimeLimits, inline_limit: int
-) -> None:
+def _read_text(body: Body, part_id: str, node: Node, content: Content, limits: MimeLimits, inline_limit: int) -> None:
     declared = node.content_type.params.get("charset")
     data = content.data
     if len(data) > inline_limit:

@@ -5,7 +5,6 @@ length whatever its depth; each line found is then looked up among the open boun
 everything inside it, closed or not.
 """
 
-import os.path
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -113,8 +112,9 @@ class _Splitter:
         node.type, node.is_multipart, node.opaque = OCTET_STREAM, False, True
 
     def _aim(self) -> None:
-        opened = self.open
-        common = opened[0].boundary if len(opened) == 1 else os.path.commonprefix([entry.boundary for entry in opened])
+        common = self.open[0].boundary
+        for entry in self.open[1:]:
+            common = _common_start(common, entry.boundary)
         self.needle = b"\n--" + common
 
     def run(self, body: int) -> None:
@@ -216,3 +216,11 @@ class _Splitter:
         for entry in self.open:
             self._end_multipart(self.tree.nodes[entry.node], end)
         self.open.clear()
+
+
+def _common_start(one: bytes, other: bytes) -> bytes:
+    """The bytes with which both begin."""
+    for at, (left, right) in enumerate(zip(one, other, strict=False)):
+        if left != right:
+            return one[:at]
+    return one if len(one) < len(other) else other
