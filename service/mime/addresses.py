@@ -5,12 +5,11 @@ The usual form is read by one expression a mailbox [1 µs]; anything else by a s
 """
 
 import re
-import unicodedata
 from dataclasses import dataclass
 from typing import Final
 
 from service.contract import EmailAddress
-from service.mime.words import decode_words, unfold
+from service.mime.words import composed, decode_words, unfold
 
 _USUAL: Final = re.compile(
     r'\s*+(?:"([^"\\<>@]*+)"\s*+|([^"\\<>@]*+))<\s*+([^\s<>"]++)\s*+>\s*+\Z|\s*+([^\s<>"]++@[^\s<>"]++)\s*+\Z'
@@ -74,7 +73,7 @@ def _name(text: str, words: int) -> str | None:
     if "=?" in text:
         text = decode_words(text, words=words)
     text = _BREAKS.sub(" ", text).strip()
-    return (unicodedata.normalize("NFC", text) if not text.isascii() else text) or None
+    return composed(text) or None
 
 
 class _Scanner:
@@ -91,6 +90,7 @@ class _Scanner:
         self.angle: list[str] | None = None
         self.closed = False
         self.quoted = False
+        self.has_at = False
         self.comments: list[str] = []
 
     def run(self, text: str) -> Addresses:
@@ -132,7 +132,7 @@ class _Scanner:
 
     def _colon(self) -> None:
         # A group's name goes; its members stay. But "mailto:" or a time in a name is no group.
-        if self.phrase and "@" not in "".join(self.phrase):
+        if self.phrase and not self.has_at:
             self.reset()
         else:
             self.phrase.append(":")
@@ -160,8 +160,10 @@ class _Scanner:
             return
         if found[1] is not None:
             self.quoted = True
+            self.has_at = self.has_at or "@" in found[1]
             self.phrase.append('"' + found[1] + '"')
         else:
+            self.has_at = self.has_at or "@" in token
             self.phrase.append(" " if found[5] else token)
 
     def _after_angle(self, found: re.Match[str], token: str) -> None:

@@ -91,7 +91,8 @@ def _place(index: int, kind: str, level: _Level, choice: Choice) -> None:
         choice.text.append(index)
     if level.html:
         choice.html.append(index)
-    if not (level.text and level.html) and kind.startswith(_MEDIA):
+    # The RFC's own code forgets a text that comes when neither list is open any more; nothing may get lost.
+    if not (level.text or level.html) or (not (level.text and level.html) and kind.startswith(_MEDIA)):
         choice.attachments.append(index)
 
 

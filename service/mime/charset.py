@@ -46,7 +46,7 @@ def _table() -> dict[str, str]:
     table |= {f"latin{n}": f"iso8859-{n}" for n in (2, 3, 4)} | {"latin9": "iso8859-15", "latin10": "iso8859-16"}
     # WHATWG Encoding 4.2: what senders name is the smaller set, what they use is the vendor's larger one.
     for names, codec in (
-        ("ascii usascii ansix341968 ansix341986 iso646us us 646 cp367 ibm367", "utf-8"),
+        ("ascii usascii ansix341968 ansix341986 iso646us us 646 cp367 ibm367", "ascii"),
         ("utf8 unicode11utf8 xutf8 utf8mb4", "utf-8"),
         ("utf7 unicode11utf7 xunicode20utf7", "utf-7"),
         ("utf16 unicode ucs2 iso10646ucs2", "utf-16"),
@@ -78,23 +78,29 @@ def _plain(name: str) -> str:
 _CODECS: Final = _table()
 
 
-@lru_cache(maxsize=512)
 def codec_or_none(name: str) -> str | None:
     """The codec for a charset's name as people write it, None for one that is unknown."""
-    return _CODECS.get(_plain(name[:64]))
+    return _codec_or_none(name[:64])
+
+
+@lru_cache(maxsize=512)
+def _codec_or_none(name: str) -> str | None:
+    return _CODECS.get(_plain(name))
 
 
 def decode(data: bytes, declared: str | None) -> Decoded:
-    """All of `data` as text; `declared` is the charset parameter, None where there was none."""
-    codec = "utf-8" if declared is None else codec_or_none(declared)
+    """All of `data` as text; `declared` is the charset parameter, None where there was none.
+
+    RFC 8621 4.1.4: a problem is a charset that is unknown, or bytes that are not of it. Without one it is us-ascii.
+    """
+    codec = "ascii" if declared is None else codec_or_none(declared)
     if codec is None:
-        text = guess(data)
-        return Decoded(_clean(text), not data.isascii())
+        return Decoded(_clean(guess(data)), problem=True)
     try:
         text = data.decode(codec)
     except (UnicodeDecodeError, ValueError):
-        return Decoded(_clean(_second_try(data, codec, declared)), problem=True)
-    if codec == "utf-8":
+        return Decoded(_clean(_second_try(data, codec)), problem=True)
+    if codec in ("ascii", "utf-8"):
         if "\0" in text:
             return Decoded(text.replace("\0", REPLACEMENT), problem=True)
         return Decoded(text.removeprefix("\ufeff"), problem=False)
@@ -102,23 +108,20 @@ def decode(data: bytes, declared: str | None) -> Decoded:
     return Decoded(clean, problem=clean is not text)
 
 
-def _second_try(data: bytes, codec: str, declared: str | None) -> str:
+def _second_try(data: bytes, codec: str) -> str:
+    if codec == "ascii":
+        return guess(data)
     if codec == "cp1252":
         return data.decode("latin-1")  # the five bytes that windows-1252 leaves out
-    if codec == "utf-8" and (declared is None or codec_or_none(declared) is not None):
+    if codec == "utf-8":
         # Broken UTF-8 with good UTF-8 around it is UTF-8; otherwise another charset hides behind the label.
         text = data.decode("utf-8", "replace")
-        if declared is not None and _plain(declared) == "utf8" and text.count(REPLACEMENT) * 4 <= _high_bytes(text):
-            return text
-        return guess(data)
+        head = text[:DETECT_BYTES]
+        return text if head.count(REPLACEMENT) * 4 <= sum(char > "\x7f" for char in head) else guess(data)
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError:
         return data.decode(codec, "replace")
-
-
-def _high_bytes(text: str) -> int:
-    return sum(1 for char in text[:DETECT_BYTES] if char > "\x7f")
 
 
 def guess(data: bytes) -> str:
@@ -145,7 +148,7 @@ def guess_codec(data: bytes) -> str:
         return "cp1252"
     codec = codec_or_none(name)
     # Header and body of a mail are 8-bit supersets of ASCII here: 16-bit charsets are never undeclared.
-    return "cp1252" if codec is None or codec.startswith(("utf-16", "utf-32", "utf-7")) else codec
+    return "cp1252" if codec is None or codec.startswith(("utf-16", "utf-32", "utf-7", "ascii")) else codec
 
 
 def _clean(text: str) -> str:

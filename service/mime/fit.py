@@ -85,12 +85,13 @@ def _fit_bodies(state: _Room, body: Body, limits: MimeLimits, room: int) -> None
     sizes = {part_id: len(encode(value)) + 16 for part_id, value in email.body_values.items()}
     left = room - bare
     values = {}
+    kinds = {part.part_id: part.type for part in body.parts}
     for part_id in sorted(sizes, key=lambda one: (sizes[one], one)):
         value = email.body_values[part_id]
         if sizes[part_id] > left:
             if part_id in body.contents:
                 body.blobs[part_id] = body.contents[part_id]
-            value = prefix_of(value.value, limits)
+            value = prefix_of(value, kinds.get(part_id, ""), limits)
             if len(encode(value)) + 16 > left:
                 continue  # the blob has it all
         left -= len(encode(value)) + 16

@@ -16,9 +16,12 @@ from service.mime.limits import MimeLimits
 # The CR before it is taken off each piece: an expression that begins with a plain character is five times as fast.
 _FIELD_BREAK: Final = re.compile(r"\n(?![ \t])")
 _FIELD_BREAK_BYTES: Final = re.compile(rb"\n(?![ \t])")
-_BLANK_LINE: Final = re.compile(rb"\n\r?\n")
+_BLANK_LINE: Final = re.compile(rb"\n\r{0,2}\n")
 # RFC 5322 3.6.8: printable ASCII without the colon.
-_NAME: Final = re.compile(r"[!-9;-~]{1,255}\Z")
+_NAME: Final = re.compile(r"[!-9;-~]+\Z")
+# RFC 5322 2.1.1 lets a line have 998 characters; no field is named like that. Longer ones would fill the cache.
+_NAME_CHARS: Final = 255
+_FIRST_COUNTS: Final = frozenset(("content-type", "content-transfer-encoding", "content-disposition"))
 _MBOX: Final = ("From ", ">From ")  # the line that mbox files put first
 # Nearly every header ends within this; searching it first keeps the search linear whatever the line ends.
 _WINDOW: Final = 16 * 1024
@@ -34,12 +37,16 @@ class HeaderEnd:
 
 @dataclass(slots=True)
 class Header:
-    """Fields in order, and the last value of each name (RFC 8621 4.1.2: of several the last counts)."""
+    """Fields in order, and one value of each name.
+
+    RFC 8621 4.1.3: of several the last counts. Of several Content fields the first does, as mail programs have it.
+    """
 
     fields: list[EmailHeader] = field(default_factory=list)
     values: dict[str, str] = field(default_factory=dict)
     junk: bool = False  # lines that are no fields were left out
     cut: bool = False  # fields beyond the limits were left out
+    twice: bool = False  # a field that says how to read the body contradicts itself
 
 
 def find_end(raw: bytes, start: int, end: int) -> HeaderEnd:
@@ -55,14 +62,14 @@ def find_end(raw: bytes, start: int, end: int) -> HeaderEnd:
         return HeaderEnd(bare + 1, bare + 2)
     if crlf >= 0:
         return HeaderEnd(crlf + 1, crlf + 3)
-    if window < end and (found := _BLANK_LINE.search(raw, start, end)):
+    if found := _BLANK_LINE.search(raw, start, end):
         return HeaderEnd(found.start() + 1, found.end())
     return HeaderEnd(end, end)
 
 
 @lru_cache(maxsize=2048)
 def _key(name: str) -> str:
-    """The name in lower case, "" for what cannot be a field's name."""
+    """The name in lower case, "" for what cannot be a field's name. `name` has at most _NAME_CHARS."""
     name = name.rstrip()  # RFC 5322 4.5 allowed white space before the colon
     return name.lower() if _NAME.match(name) else ""
 
@@ -71,9 +78,9 @@ def parse_header(block: bytes, limits: MimeLimits) -> Header:
     """All fields of the bytes before the empty line."""
     header = Header()
     if len(block) > limits.header_bytes:
-        # Cut at a field, not within one.
-        last = max(block.rfind(b"\n", 0, limits.header_bytes), 0)
-        block = block[:last]
+        # Cut at a line, unless there is only one.
+        last = block.rfind(b"\n", 0, limits.header_bytes)
+        block = block[: last if last > 0 else limits.header_bytes]
         header.cut = True
     try:
         text = block.decode("utf-8")
@@ -88,14 +95,17 @@ def parse_header(block: bytes, limits: MimeLimits) -> Header:
     values, fields = header.values, header.fields
     for line in lines:
         name, colon, value = line.partition(":")
-        key = _key(name)
-        if not key or not colon:
+        key = _key(name) if colon and len(name) <= _NAME_CHARS else ""
+        if not key:
             header.junk = header.junk or not (line.isspace() or not line or line.startswith(_MBOX))
             continue
         if value[-1:] == "\r":
-            value = value[:-1]
+            value = value.rstrip("\r")
         fields.append(EmailHeader(name.rstrip(), value))
-        values[key] = value
+        if key in _FIRST_COUNTS:
+            header.twice = header.twice or values.setdefault(key, value).strip() != value.strip()
+        else:
+            values[key] = value
     return header
 
 
@@ -104,19 +114,23 @@ def _parse_8bit(block: bytes, header: Header, limits: MimeLimits) -> Header:
     for line in _FIELD_BREAK_BYTES.split(block):
         name, colon, value = line.partition(b":")
         shown = name.decode("latin-1")
-        key = _key(shown)
-        if not key or not colon:
+        key = _key(shown) if colon and len(shown) <= _NAME_CHARS else ""
+        if not key:
             header.junk = header.junk or not (line.isspace() or not line or line.startswith((b"From ", b">From ")))
             continue
         if len(header.fields) >= limits.header_count:
             header.cut = True
             break
-        value = value.removesuffix(b"\r")
+        value = value.rstrip(b"\r")
         raw = value.decode("utf-8", "replace").replace("\0", "")
         try:
             text = value.decode("utf-8")
         except UnicodeDecodeError:
             text = value.decode(codec, "replace")
         header.fields.append(EmailHeader(shown.rstrip(), raw))
-        header.values[key] = text.replace("\0", "")
+        text = text.replace("\0", "")
+        if key in _FIRST_COUNTS:
+            header.twice = header.twice or header.values.setdefault(key, text).strip() != text.strip()
+        else:
+            header.values[key] = text
     return header

@@ -22,6 +22,8 @@ _TOKEN: Final = re.compile(r'[^\s;"(),=/]++')
 _PIECE: Final = re.compile(r"([^*]+)\*(?:([0-9]{1,4})(\*?))?\Z")
 _TOKENS_OR_QUOTES: Final = re.compile(r'"(?:[^"\\]++|\\.)*+"?|\\.|[()]|[^"\\()]++|\\', re.DOTALL)
 _WORDS: Final = 100
+# The same few fields come again and again; long ones are not the same and would fill the memory.
+_CACHED_CHARS: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +34,17 @@ class Parameters:
     params: dict[str, str] = field(default_factory=dict)
 
 
-@lru_cache(maxsize=1024)
 def parse_content_type(raw: str) -> Parameters:
     """`value` is type/subtype, or "" for one that RFC 2045 5.2 wants replaced by the default."""
+    return _cached_type(raw) if len(raw) <= _CACHED_CHARS else _content_type(raw)
+
+
+def parse_disposition(raw: str) -> Parameters:
+    """`value` is inline, attachment, or another token; "" where the field begins with its parameters."""
+    return _cached_disposition(raw) if len(raw) <= _CACHED_CHARS else _disposition(raw)
+
+
+def _content_type(raw: str) -> Parameters:
     text = _prepared(raw)
     found = _TYPE.match(text)
     if found:
@@ -49,15 +59,17 @@ def parse_content_type(raw: str) -> Parameters:
     return Parameters("application/octet-stream", params)
 
 
-@lru_cache(maxsize=1024)
-def parse_disposition(raw: str) -> Parameters:
-    """`value` is inline, attachment, or another token; "" where the field begins with its parameters."""
+def _disposition(raw: str) -> Parameters:
     text = _prepared(raw)
     word = _TOKEN.match(text.strip())
     value = word[0].lower() if word else ""
     if not word or text.strip()[len(value) :].lstrip().startswith("="):
         return Parameters("", _params(f";{text}"))
     return Parameters(value, _params(text))
+
+
+_cached_type: Final = lru_cache(maxsize=1024)(_content_type)
+_cached_disposition: Final = lru_cache(maxsize=1024)(_disposition)
 
 
 def _prepared(raw: str) -> str:

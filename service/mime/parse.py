@@ -26,7 +26,9 @@ from service.mime.structure import Tree, split
 _PART_ROOM: Final = 1024
 # Header, structure and preview of an ordinary mail: an event smaller than this tells nobody anything.
 EVENT_FLOOR_BYTES: Final = 64 * 1024
+# RFC 8551 3.2.2; a signed message has another smime-type.
 _ENCRYPTED: Final = frozenset(("enveloped-data", "authenveloped-data"))
+_SMIME: Final = frozenset(("application/pkcs7-mime", "application/x-pkcs7-mime"))
 _WHITE: Final = re.compile(rb"\s++")
 _NOTHING_TO_SAY: Final = Extension()
 _NO_FIELDS: Final = Fields(None, None, None, None, None, None, None, None, None, None, None)
@@ -89,9 +91,10 @@ def parse_header_only(header: bytes, size: int, *, received_at: datetime | None,
     """A message over the size limit: its header is known, `size` is what the server says. Never raises."""
     detail = f"{size} bytes: over the limit for messages"
     try:
-        start = _start(header)
-        end = find_end(header, start, len(header))
-        parsed = parse_header(header[start : end.header], limits)
+        data = _with_line_feeds(header)
+        start = _start(data)
+        end = find_end(data, start, len(data))
+        parsed = parse_header(data[start : end.header], limits)
         cuts: dict[Cut, None] = {Cut.HEADERS: None} if parsed.cut else {}
         fields = read_fields(parsed.values, limits, cuts)
         problem = MailProblem(ProblemType.TOO_LARGE, detail)
@@ -109,9 +112,7 @@ def problem_email(size: int, *, received_at: datetime | None, problem: MailProbl
 
 def _parse(raw: bytes, received_at: datetime | None, limits: MimeLimits, inline_limit: int, room: int) -> Parsed:
     size = len(raw)
-    data = raw
-    if data.find(b"\n", 0, 4096) < 0 and b"\r" in data and b"\n" not in data:
-        data = data.replace(b"\r", b"\n")  # a mail from a system whose lines end with CR alone
+    data = _with_line_feeds(raw)
     start = _start(data)
     end = find_end(data, start, size)
     header = parse_header(data[start : end.header], limits)
@@ -127,7 +128,16 @@ def _parse(raw: bytes, received_at: datetime | None, limits: MimeLimits, inline_
     preview = _preview(body, limits)
     email = _email(header.fields, fields, body, preview, size, received_at, _extension(problem, cuts))
     email = fit(email, body, limits, room, header_chars=end.header - start)
+    if email.body_structure is None:
+        return Parsed(email, {}, whole=False)  # no part is left that a blob could belong to
     return Parsed(email, body.blobs, whole and email.mailbus.truncated is UNSET, body)
+
+
+def _with_line_feeds(raw: bytes) -> bytes:
+    """The same bytes, but for a mail from a system whose lines end with CR alone. No offset changes."""
+    if raw.find(b"\n", 0, 4096) < 0 and b"\r" in raw and b"\n" not in raw:
+        return raw.replace(b"\r", b"\n")
+    return raw
 
 
 def _start(data: bytes) -> int:
@@ -142,8 +152,10 @@ def _start(data: bytes) -> int:
 def _problem(tree: Tree, body: Body) -> MailProblem | None:
     root = tree.nodes[0]
     params = root.content_type.params
-    if root.type == "multipart/encrypted" or params.get("smime-type", "").lower() in _ENCRYPTED:
-        return MailProblem(ProblemType.ENCRYPTED, f"{root.type}: {params.get('protocol', 'S/MIME')[:100]}")
+    if root.type == "multipart/encrypted":
+        return MailProblem(ProblemType.ENCRYPTED, f"{root.type}: {params.get('protocol', 'no protocol')[:100]}")
+    if root.type in _SMIME and params.get("smime-type", "").lower() in _ENCRYPTED:
+        return MailProblem(ProblemType.ENCRYPTED, f"{root.type}: S/MIME")
     if tree.defect is not None:
         return MailProblem(ProblemType.UNPARSEABLE, tree.defect)
     if body.damaged is not None:

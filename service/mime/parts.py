@@ -93,7 +93,10 @@ def _read_text(body: Body, part_id: str, node: Node, content: Content, limits: M
     declared = node.content_type.params.get("charset")
     data = content.data
     if len(data) > inline_limit:
-        body.values[part_id] = prefix_of(decode(data[: limits.prefix_chars * 4], declared).text, limits)
+        decoded = decode(_head(data, limits.prefix_chars * 4), declared)
+        value = EmailBodyValue(decoded.text, decoded.problem or content.damaged)
+        body.values[part_id] = prefix_of(value, node.type, limits)
+        body.encoding_problem = body.encoding_problem or value.is_encoding_problem
         body.blobs[part_id] = data
         return
     decoded = decode(data, declared)
@@ -110,10 +113,22 @@ def _read_text(body: Body, part_id: str, node: Node, content: Content, limits: M
         body.blobs[part_id] = data
 
 
-def prefix_of(text: str, limits: MimeLimits) -> EmailBodyValue:
+def _head(data: bytes, most: int) -> bytes:
+    """At most `most` bytes, cut between two characters if they are UTF-8: a torn one would look like a lie."""
+    if len(data) <= most:
+        return data
+    for back in range(4):
+        if data[most - back] & 0xC0 != 0x80:
+            return data[: most - back]
+    return data[:most]
+
+
+def prefix_of(value: EmailBodyValue, kind: str, limits: MimeLimits) -> EmailBodyValue:
     """The beginning of a body that is kept whole as a blob."""
-    shown = text[: limits.prefix_chars].replace("\r\n", "\n").rstrip(REPLACEMENT + "\r")
-    return EmailBodyValue(shown, is_truncated=True)
+    shown = value.value[: limits.prefix_chars].replace("\r\n", "\n").rstrip(REPLACEMENT + "\r")
+    if kind == "text/html" and (tag := shown.rfind("<")) > shown.rfind(">"):
+        shown = shown[:tag]  # RFC 8621 4.2: not within a tag
+    return EmailBodyValue(shown, value.is_encoding_problem, is_truncated=True)
 
 
 def _part(node: Node, part_id: str | None, size: int, limits: MimeLimits, cuts: dict[Cut, None]) -> EmailBodyPart:

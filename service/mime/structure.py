@@ -8,7 +8,7 @@ everything inside it, closed or not.
 from dataclasses import dataclass, field
 from typing import Final
 
-from service.mime.header import Header, find_end, parse_header
+from service.mime.header import Header, HeaderEnd, find_end, parse_header
 from service.mime.limits import Cut, MimeLimits
 from service.mime.params import Parameters, parse_content_type, parse_disposition
 
@@ -48,6 +48,16 @@ class _Open:
     boundary: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A boundary: the line break before it, the one after it, and whose it is."""
+
+    start: int
+    end: int
+    index: int
+    last: bool
+
+
 def split(raw: bytes, root: Header, body: int, limits: MimeLimits, *, most: int) -> Tree:
     """At most `most` parts of a message whose header is `root` and whose body begins at `body`."""
     splitter = _Splitter(raw, limits, most)
@@ -65,6 +75,9 @@ class _Splitter:
         self.open: list[_Open] = []
         self.by_boundary: dict[bytes, int] = {}
         self.needle = b""
+        self.misses = 0
+        # The next empty line: parts that have none would each search the rest of the mail for it.
+        self.blank = HeaderEnd(0, 0)
         self.leaf: Node | None = None
 
     def add(self, header: Header, body: int, default: str) -> Node:
@@ -79,6 +92,8 @@ class _Splitter:
         tree.nodes.append(node)
         if header.junk:
             tree.junk = True
+        if header.twice:
+            tree.defect = tree.defect or "a part with two different Content fields of one name"
         if header.cut:
             tree.cuts[Cut.HEADERS] = None
         self.leaf = node
@@ -118,36 +133,35 @@ class _Splitter:
         self.needle = b"\n--" + common
 
     def run(self, body: int) -> None:
-        raw, limits = self.raw, self.limits
         # The line end before a boundary belongs to it; the header's own last one will do for the first.
         at = max(body - 1, 0)
-        misses = 0
-        while self.open:
-            hit = raw.find(self.needle, at)
-            if hit < 0:
+        while self.open and at >= 0:
+            line = self._next_boundary(at, len(self.raw))
+            if line is None:
                 break
-            stop = raw.find(b"\n", hit + 1)
-            stop = len(raw) if stop < 0 else stop
+            self._close_to(line.index, line.start, last=line.last)
+            at = line.end if line.last else self._begin(line.index, line.end + 1)
+        self._end(len(self.raw))
+
+    def _next_boundary(self, at: int, end: int) -> _Line | None:
+        """The first line from `at` on that is a boundary of an open multipart."""
+        raw, known = self.raw, self.by_boundary
+        while self.misses <= self.limits.boundary_misses:
+            start = raw.find(self.needle, at, end)
+            if start < 0:
+                return None
+            stop = raw.find(b"\n", start + 1, end)
+            stop = end if stop < 0 else stop
             # A line longer than any open boundary with its dashes is none, and is not copied.
-            line = raw[hit + 3 : min(stop, hit + 40_000)].rstrip()
-            index, last = self.by_boundary.get(line), False
-            if index is None and line.endswith(b"--"):
-                index, last = self.by_boundary.get(line[:-2].rstrip()), True
-            if index is None:
-                misses += 1
-                if misses > limits.boundary_misses:
-                    self.tree.cuts[Cut.PARTS] = None
-                    break
-                at = stop if stop > hit else len(raw)
-                continue
-            self._close_to(index, hit, last=last)
-            if last:
-                at = stop
-            else:
-                at = self._begin(index, stop + 1)
-                if at < 0:
-                    break
-        self._end(len(raw))
+            text = raw[start + 3 : min(stop, start + 40_000)].rstrip()
+            if (index := known.get(text)) is not None:
+                return _Line(start, stop, index, last=False)
+            if text.endswith(b"--") and (index := known.get(text[:-2].rstrip())) is not None:
+                return _Line(start, stop, index, last=True)
+            self.misses += 1
+            at = stop
+        self.tree.cuts[Cut.PARTS] = None
+        return None
 
     def _close_to(self, index: int, hit: int, *, last: bool) -> None:
         """The parts inside open[index] end before the line break at `hit`."""
@@ -185,12 +199,13 @@ class _Splitter:
             tree.nodes.append(node)
             tree.cuts[Cut.PARTS] = None
             return -1
-        found = find_end(raw, start, len(raw))
-        header_end, body = found.header, found.body
+        if start >= self.blank.header:
+            self.blank = find_end(raw, start, len(raw))
+        header_end, body = self.blank.header, self.blank.body
         # A boundary within what looks like a header ends the part before its body begins.
-        inside = self._boundary_within(max(start - 1, 0), header_end)
-        if inside >= 0:
-            header_end = body = inside + 1
+        inside = self._next_boundary(max(start - 1, 0), header_end)
+        if inside is not None:
+            header_end = body = inside.start + 1
         header = parse_header(raw[start:header_end], self.limits)
         if header_end > start and not header.fields:
             # No field at all: the empty line is missing, and this is the body.
@@ -199,17 +214,6 @@ class _Splitter:
         # RFC 2046 5.1.5: in a digest the default is a message.
         self.add(header, body, "message/rfc822" if parent.type == "multipart/digest" else "text/plain")
         return max(body - 1, 0)
-
-    def _boundary_within(self, start: int, end: int) -> int:
-        raw, at = self.raw, start
-        while (hit := raw.find(self.needle, at, end)) >= 0:
-            stop = raw.find(b"\n", hit + 1, end)
-            stop = end if stop < 0 else stop
-            line = raw[hit + 3 : min(stop, hit + 40_000)].rstrip()
-            if line in self.by_boundary or (line.endswith(b"--") and line[:-2].rstrip() in self.by_boundary):
-                return hit
-            at = stop if stop > hit else end
-        return -1
 
     def _end(self, end: int) -> None:
         self._end_leaf(end)

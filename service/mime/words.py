@@ -15,6 +15,8 @@ from service.mime.transfer import base64_lenient
 _WORD: Final = re.compile(r"=\?([^?\s]{1,75})\?([bBqQ])\?([^?]*+)\?=")
 _FOLD: Final = re.compile(r"\r?\n(?=[ \t])")
 _BREAK: Final = re.compile(r"[\r\n]+")
+# Normalization sorts combining marks in quadratic time: 1 ms for 1,000 of them, 2 s for 64,000.
+_COMPOSED_CHARS: Final = 1024
 
 
 def unfold(raw: str) -> str:
@@ -29,9 +31,14 @@ def decode_text(raw: str, *, words: int) -> str:
     text = unfold(raw)
     if "=?" in text:
         text = decode_words(text, words=words)
-    if not text.isascii():
-        text = unicodedata.normalize("NFC", text)
-    return text
+    return composed(text)
+
+
+def composed(text: str) -> str:
+    """Normal form C (RFC 8621 4.1.2.2), but for what is too long to be meant for reading."""
+    if text.isascii() or len(text) > _COMPOSED_CHARS:
+        return text
+    return unicodedata.normalize("NFC", text)
 
 
 def decode_words(text: str, *, words: int) -> str:
