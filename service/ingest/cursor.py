@@ -5,6 +5,7 @@ together with what it announces. Written by publish.py, read by plan.py. Knows n
 """
 
 import hashlib
+import json
 from datetime import datetime
 from typing import Annotated, Final
 
@@ -50,7 +51,7 @@ _COPY: Final = msgspec.json.Decoder(Copy)
 
 def dump_cursor(cursor: Cursor) -> str:
     """The header's value: JSON in ASCII, one line."""
-    return msgspec.json.encode(cursor).decode("ascii")
+    return json.dumps(msgspec.to_builtins(cursor), separators=(",", ":"))
 
 
 def load_cursor(text: str) -> Cursor:

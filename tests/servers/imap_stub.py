@@ -1,0 +1,165 @@
+"""A scripted IMAP server for what real ones will not do on command: it behaves until a hook makes it misbehave."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+
+import pytest
+
+CAPABILITIES = "IMAP4rev1 IDLE LITERAL+ ESEARCH"
+
+
+@dataclass
+class Connection:
+    """One client, as the hooks see it."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    idling: str = ""
+
+    async def send(self, data: str | bytes) -> None:
+        """Bytes as they are."""
+        self.writer.write(data.encode() if isinstance(data, str) else data)
+        await self.writer.drain()
+
+    async def line(self) -> str:
+        """The client's next line."""
+        return (await self.reader.readuntil(b"\r\n")).decode().removesuffix("\r\n")
+
+    def cut(self) -> None:
+        """Drop the connection."""
+        self.writer.transport.abort()
+
+
+# A hook answers a command itself and gives True, or gives False and lets the server behave.
+Hook = Callable[[Connection, str, str], Awaitable[bool]]
+
+
+@dataclass
+class ImapStub:
+    """One mailbox by UID. `hooks` by the command's name, `UID FETCH` and the like with both words."""
+
+    messages: dict[int, bytes] = field(default_factory=dict)
+    uidvalidity: int = 7
+    capabilities: str = CAPABILITIES
+    greeting: str = "* OK ready\r\n"
+    hooks: dict[str, Hook] = field(default_factory=dict)
+    commands: list[str] = field(default_factory=list)
+    connections: list[Connection] = field(default_factory=list)
+    port: int = 0
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    async def deliver(self, uid: int, message: bytes) -> None:
+        """A new message, said to whoever idles."""
+        self.messages[uid] = message
+        for connection in self.connections:
+            if connection.idling:
+                await connection.send(f"* {len(self.messages)} EXISTS\r\n")
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection."""
+        connection = Connection(reader, writer)
+        self.connections.append(connection)
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            await connection.send(self.greeting)
+            while await self._command(connection):
+                pass
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass
+        finally:
+            self.connections.remove(connection)
+            self._tasks.discard(task)
+            writer.transport.abort()
+
+    async def stop(self) -> None:
+        """End all connections."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _command(self, connection: Connection) -> bool:
+        line = await connection.line()
+        self.commands.append(line)
+        tag, _, rest = line.partition(" ")
+        name, _, arguments = rest.partition(" ")
+        if name == "UID":
+            name, arguments = f"UID {arguments.partition(' ')[0]}", arguments.partition(" ")[2]
+        hook = self.hooks.get(name)
+        if hook is not None and await hook(connection, tag, arguments):
+            return True
+        await self._behave(connection, tag, name, arguments)
+        return name != "LOGOUT"
+
+    async def _behave(self, connection: Connection, tag: str, name: str, arguments: str) -> None:
+        uids = sorted(self.messages)
+        if name == "CAPABILITY":
+            await connection.send(f"* CAPABILITY {self.capabilities}\r\n")
+        elif name in {"EXAMINE", "SELECT"}:
+            uidnext = (uids[-1] if uids else 0) + 1
+            await connection.send(
+                f"* {len(uids)} EXISTS\r\n* OK [UIDVALIDITY {self.uidvalidity}] v\r\n* OK [UIDNEXT {uidnext}] n\r\n"
+            )
+        elif name == "LIST":
+            await connection.send('* LIST (\\HasNoChildren) "/" INBOX\r\n')
+        elif name == "UID FETCH":
+            wanted, _, items = arguments.partition(" ")
+            for uid in self.uids_of(wanted):
+                await connection.send(self.fetch(uid, body="BODY" in items))
+        elif name == "NOOP":
+            await connection.send(f"* {len(uids)} EXISTS\r\n")
+        elif name == "IDLE":
+            connection.idling = tag
+            await connection.send("+ idling\r\n")
+            while (await connection.line()).upper() != "DONE":
+                pass
+            connection.idling = ""
+        await connection.send(f"{tag} OK done\r\n")
+
+    def uids_of(self, wanted: str) -> list[int]:
+        """The UIDs of a set that are there; `*` as RFC 9051 has it."""
+        uids = sorted(self.messages)
+        found: set[int] = set()
+        for part in wanted.split(",") if uids else []:
+            ends = [uids[-1] if end == "*" else int(end) for end in re.split(":", part)]
+            found |= {uid for uid in uids if min(ends) <= uid <= max(ends)}
+        return sorted(found)
+
+    def fetch(self, uid: int, *, body: bool) -> bytes:
+        """One FETCH response."""
+        message = self.messages[uid]
+        seq = sorted(self.messages).index(uid) + 1
+        if body:
+            return b"* %d FETCH (UID %d BODY[] {%d}\r\n%b)\r\n" % (seq, uid, len(message), message)
+        date = b'"01-Nov-2026 10:00:00 +0000"'
+        return b"* %d FETCH (UID %d FLAGS (\\Seen) INTERNALDATE %b RFC822.SIZE %d)\r\n" % (
+            seq,
+            uid,
+            date,
+            len(message),
+        )
+
+
+@asynccontextmanager
+async def serving(stub: ImapStub) -> AsyncIterator[ImapStub]:
+    """The stub on a port of its own."""
+    server = await asyncio.start_server(stub.serve, "127.0.0.1", stub.port)
+    stub.port = server.sockets[0].getsockname()[1]
+    try:
+        yield stub
+    finally:
+        server.close()
+        await stub.stop()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(server.wait_closed(), 5)
+
+
+@pytest.fixture
+async def imap_stub() -> AsyncIterator[ImapStub]:
+    """A scripted server with an empty mailbox."""
+    async with serving(ImapStub()) as stub:
+        yield stub
