@@ -9,7 +9,16 @@ from aioimaplib import aioimaplib
 
 @pytest.mark.parametrize(
     "name",
-    ["_response_done", "execute", "new_tag", "send", "idle_done", "connection_made", "data_received", "connection_lost"],
+    [
+        "_response_done",
+        "execute",
+        "new_tag",
+        "send",
+        "idle_done",
+        "connection_made",
+        "data_received",
+        "connection_lost",
+    ],
 )
 def test_the_protocol_has(name: str) -> None:
     assert callable(getattr(aioimaplib.IMAP4ClientProtocol, name))

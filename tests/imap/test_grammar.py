@@ -125,8 +125,10 @@ def test_any_pieces_give_a_response_or_a_refusal(pieces: list[bytes]) -> None:
         pass
 
 
-atoms = st.text("abcXYZ0123456789.$\\-", min_size=1, max_size=8).filter(lambda s: s.upper() != "NIL" and not s.isdigit())
-strings = st.text("ab \\\"()[]{}é", max_size=12)
+atoms = st.text("abcXYZ0123456789.$\\-", min_size=1, max_size=8).filter(
+    lambda s: s.upper() != "NIL" and not s.isdigit()
+)
+strings = st.text('ab \\"()[]{}é', max_size=12)
 
 
 @given(st.lists(st.tuples(atoms, strings), max_size=5), st.integers(1, 10**9))

@@ -1,0 +1,212 @@
+"""Options → a connection, or the verdict why not. Real servers; a scripted greeting for an old one."""
+
+import asyncio
+import json
+import ssl
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import nats.aio.client
+import nkeys
+import pytest
+import trustme
+
+from service.bus import Bus, NatsOptions, StreamOptions, open_bus
+from service.errors import Permanent, Transient
+from tests.bus.conftest import opened
+from tests.servers.nats import NatsServer
+
+SECRET = "hunter2-do-not-show"
+
+
+async def _refused(options: NatsOptions, verdict: type[Exception]) -> str:
+    with pytest.raises(verdict) as refused:
+        async with open_bus(options, StreamOptions()):
+            pass
+    chain: list[str] = []
+    error: BaseException | None = refused.value
+    while error is not None:
+        chain += [str(error), repr(error)]
+        error = error.__cause__
+    assert SECRET not in " ".join(chain)
+    assert SECRET not in repr(options)
+    return str(refused.value)
+
+
+@pytest.fixture
+async def scripted_greeting() -> AsyncIterator[Any]:
+    """A maker of servers that greet with an INFO of our choice and then play a NATS without subjects."""
+    servers: list[asyncio.Server] = []
+
+    async def make(**info: Any) -> str:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            greeting = {"server_id": "x", "max_payload": 1048576, "headers": True, "proto": 1} | info
+            writer.write(b"INFO " + json.dumps(greeting).encode() + b"\r\n")
+            while line := await reader.readline():
+                if line.startswith(b"PING"):
+                    writer.write(b"PONG\r\n")
+            writer.close()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        servers.append(server)
+        return f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+    yield make
+    for server in servers:
+        server.close()
+
+
+@pytest.mark.fault("D18")
+async def test_a_nats_older_than_2_12_is_refused(scripted_greeting: Any) -> None:
+    url = await scripted_greeting(version="2.11.9", jetstream=True)
+    said = await _refused(NatsOptions(servers=(url,)), Permanent)
+    assert "NATS 2.11.9 is too old: mailbus needs 2.12 or newer" in said
+    assert "upgrade" in said
+
+
+async def test_a_nats_without_jetstream_is_refused(scripted_greeting: Any) -> None:
+    url = await scripted_greeting(version="2.12.0")
+    assert "without JetStream" in await _refused(NatsOptions(servers=(url,)), Permanent)
+
+
+async def test_no_server_is_transient(fault_proxy: Any) -> None:
+    proxy = await fault_proxy("127.0.0.1", 1)
+    await proxy.refuse()
+    url = f"nats://{SECRET}:{SECRET}@127.0.0.1:{proxy.port}"
+    said = await _refused(NatsOptions(servers=(url,)), Transient)
+    assert f"127.0.0.1:{proxy.port}" in said
+
+
+async def test_a_silent_server_is_transient(nats_server: NatsServer, fault_proxy: Any) -> None:
+    proxy = await fault_proxy("127.0.0.1", nats_server.port)
+    proxy.swallow()
+    await _refused(NatsOptions(servers=(f"nats://127.0.0.1:{proxy.port}",)), Transient)
+
+
+def _nkey() -> tuple[str, str]:
+    """(seed, public key)"""
+    pair = nkeys.from_seed(nkeys.encode_seed(b"0123456789abcdef0123456789abcdef", nkeys.PREFIX_BYTE_USER))
+    return pair.seed.decode(), pair.public_key.decode()
+
+
+SEED, PUBLIC = _nkey()
+
+
+@pytest.mark.parametrize(
+    ("authorization", "right", "wrong"),
+    [
+        (
+            {"user": "u", "password": SECRET},
+            {"user": "u", "password": SECRET},
+            {"user": "u", "password": SECRET + "x"},
+        ),
+        ({"token": SECRET}, {"token": SECRET}, {"token": SECRET + "x"}),
+        (
+            {"users": [{"nkey": PUBLIC}]},
+            {"nkey_seed": SEED},
+            {"user": "u", "password": SECRET},
+        ),
+    ],
+    ids=["password", "token", "nkey"],
+)
+async def test_credentials(
+    tmp_path: Path, authorization: dict[str, Any], right: dict[str, Any], wrong: dict[str, Any]
+) -> None:
+    server = NatsServer(tmp_path / "nats", {"authorization": authorization})
+    await server.start()
+    try:
+        async with opened(server.url, "mail", **right) as bus:
+            assert bus.connected
+            assert SECRET not in repr(bus.options)
+            assert SEED not in repr(bus.options)
+        said = await _refused(NatsOptions(servers=(server.url,), **wrong), Permanent)
+        assert "refuses the credentials" in said
+        assert "credentials" in await _refused(NatsOptions(servers=(server.url,)), Permanent)
+    finally:
+        await server.kill()
+
+
+async def test_a_broken_seed_or_creds_file_is_permanent_and_not_shown(nats_server: NatsServer, tmp_path: Path) -> None:
+    said = await _refused(NatsOptions(servers=(nats_server.url,), nkey_seed=SECRET), Permanent)
+    assert "nkey_seed" in said
+    missing = str(tmp_path / "no.creds")
+    assert "creds" in await _refused(NatsOptions(servers=(nats_server.url,), creds=missing), Permanent)
+    broken = tmp_path / "broken.creds"
+    broken.write_text(f"-----BEGIN NATS USER JWT-----\n{SECRET}\n")
+    assert "creds" in await _refused(NatsOptions(servers=(nats_server.url,), creds=str(broken)), Permanent)
+
+
+@pytest.fixture
+async def tls_nats(tmp_path: Path) -> AsyncIterator[tuple[NatsServer, Path]]:
+    """A server that wants a client's certificate; the folder holds ca.pem, client.pem, client.key, other.pem."""
+    ca = trustme.CA()
+    folder = tmp_path / "pki"
+    folder.mkdir()
+    ca.cert_pem.write_to_path(str(folder / "ca.pem"))
+    trustme.CA().cert_pem.write_to_path(str(folder / "other.pem"))
+    for name, certificate in (("server", ca.issue_cert("127.0.0.1")), ("client", ca.issue_cert("client@x.example"))):
+        certificate.private_key_pem.write_to_path(str(folder / f"{name}.key"))
+        certificate.cert_chain_pems[0].write_to_path(str(folder / f"{name}.pem"))
+    tls = {
+        "cert_file": str(folder / "server.pem"),
+        "key_file": str(folder / "server.key"),
+        "ca_file": str(folder / "ca.pem"),
+        "verify": True,
+    }
+    server = NatsServer(tmp_path / "nats", {"tls": tls})
+    await server.start()
+    yield server, folder
+    await server.kill()
+
+
+async def test_tls_with_our_own_authority_and_a_client_certificate(tls_nats: tuple[NatsServer, Path]) -> None:
+    server, folder = tls_nats
+    with_ca = {"ca": str(folder / "ca.pem"), "cert": str(folder / "client.pem"), "key": str(folder / "client.key")}
+    async with opened(server.url, "mail", **with_ca) as bus:
+        assert isinstance(bus.nc._transport.get_extra_info("ssl_object"), ssl.SSLObject)
+
+
+@pytest.mark.fault("G03")
+async def test_an_unknown_authority_is_permanent(tls_nats: tuple[NatsServer, Path]) -> None:
+    server, folder = tls_nats
+    said = await _refused(NatsOptions(servers=(server.url,), ca=str(folder / "other.pem")), Permanent)
+    assert "certificate" in said
+    assert "nats.tls.ca" in said
+
+
+async def test_a_missing_certificate_file_is_permanent_and_named(nats_server: NatsServer, tmp_path: Path) -> None:
+    said = await _refused(NatsOptions(servers=(nats_server.url,), ca=str(tmp_path / "no.pem")), Permanent)
+    assert "nats.tls" in said
+
+
+async def test_nats_py_does_not_parse_headers_with_fast_mail_parser(bus: Bus) -> None:
+    import fast_mail_parser  # noqa: F401, PLC0415 its presence is what makes nats-py change
+
+    assert nats.aio.client.parse_email is None  # type: ignore[attr-defined]
+    inbox = bus.nc.new_inbox()
+    subscription = await bus.nc.subscribe(inbox)
+    await bus.nc.publish(inbox, b"", headers={"KV-Operation": "DEL", "X": "a: b"})
+    message = await subscription.next_msg(timeout=5)
+    assert message.headers == {"KV-Operation": "DEL", "X": "a: b"}
+
+
+@pytest.mark.fault("D13")
+async def test_the_connection_comes_back_and_says_so(own_nats: NatsServer, own_bus: Bus) -> None:
+    seq = await own_bus.publish(own_bus.subjects.out("a"), b"1")
+    await own_nats.kill()
+    async with asyncio.timeout(10):
+        while own_bus.connected:
+            await asyncio.sleep(0.01)
+    with pytest.raises(Transient):
+        await own_bus.publish(own_bus.subjects.out("a"), b"lost")
+    await own_nats.start()
+    async with asyncio.timeout(20):
+        await own_bus.wait_connected()
+        while True:
+            try:
+                last = await own_bus.publish(own_bus.subjects.out("a"), b"2")
+                break
+            except Transient:
+                continue
+    assert last > seq

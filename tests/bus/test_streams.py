@@ -1,0 +1,135 @@
+"""Streams and buckets: made if missing, checked if present, never changed. Real server."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from service.bus import Bus, StreamOptions
+from service.bus.errors import js_api
+from service.bus.streams import PERIOD_S, drifts, wanted_streams
+from service.contract import Subjects
+from service.errors import Permanent
+from tests.bus.conftest import opened, stream_config
+from tests.servers.nats import NatsServer
+
+NS = 1_000_000_000
+IN = wanted_streams(Subjects("mail"), StreamOptions(), 1)[0]
+
+
+async def test_everything_is_made_if_missing_and_found_right_by_the_next_start(
+    bus: Bus, nats_server: NatsServer
+) -> None:
+    names = {config["name"] for config in wanted_streams(bus.subjects, StreamOptions(), 1)}
+    listed = await js_api(bus.nc, "STREAM.NAMES", {"subject": f"{bus.subjects.prefix}.>"})
+    assert set(listed["streams"]) == {name for name in names if not name.startswith(("KV_", "OBJ_"))}
+    for name in names:
+        assert (await stream_config(bus, name))["name"] == name
+    async with opened(nats_server.url, bus.subjects.prefix):
+        pass
+
+
+@pytest.mark.fault("D18")
+@pytest.mark.parametrize(
+    ("change", "field", "mend"),
+    [
+        ({"allow_atomic": False}, "allow_atomic", "--allow-batch=true"),
+        ({"max_age": 3600 * NS}, "max_age", "--max-age=2592000s"),
+        ({"subjects": ["PREFIX.in.*.*.received"]}, "subjects", "--subjects=PREFIX.in.>"),
+        ({"allow_atomic": False, "persist_mode": "async"}, "persist_mode", "make it anew"),
+        ({"storage": "memory"}, "storage", "make it anew"),
+        ({"retention": "interest"}, "retention", "make it anew"),
+    ],
+)
+async def test_a_difference_that_matters_is_refused_with_its_field_and_the_command_that_mends_it(
+    bus: Bus, nats_server: NatsServer, change: dict[str, Any], field: str, mend: str
+) -> None:
+    prefix = bus.subjects.prefix
+    name = bus.subjects.stream_in
+    config = await stream_config(bus, name)
+    if "subjects" in change:
+        change = {"subjects": [subject.replace("PREFIX", prefix) for subject in change["subjects"]]}
+    await js_api(bus.nc, f"STREAM.DELETE.{name}")
+    await js_api(bus.nc, f"STREAM.CREATE.{name}", config | change)
+    with pytest.raises(Permanent) as refused:
+        async with opened(nats_server.url, prefix):
+            pass
+    assert f"{name}.{field} is" in str(refused.value)
+    assert mend.replace("PREFIX", prefix) in str(refused.value)
+    assert (await stream_config(bus, name))[field] == change[field], "an existing stream was changed"
+
+
+async def test_all_differences_are_listed_at_once(bus: Bus, nats_server: NatsServer) -> None:
+    for name in (bus.subjects.stream_status, bus.subjects.stream_dead):
+        config = await stream_config(bus, name)
+        await js_api(bus.nc, f"STREAM.UPDATE.{name}", config | {"max_age": 60 * NS})
+    with pytest.raises(Permanent) as refused:
+        async with opened(nats_server.url, bus.subjects.prefix):
+            pass
+    assert f"{bus.subjects.stream_status}.max_age" in str(refused.value)
+    assert f"{bus.subjects.stream_dead}.max_age" in str(refused.value)
+
+
+@pytest.mark.fault("D18")
+async def test_a_stream_name_taken_by_another_is_permanent(nats_server: NatsServer, bus: Bus, prefix: str) -> None:
+    other = f"{prefix}x"
+    await js_api(bus.nc, "STREAM.CREATE.FOREIGN", {"name": "FOREIGN", "subjects": [f"{other}.in.>"]})
+    try:
+        with pytest.raises(Permanent, match="would not make stream"):
+            async with opened(nats_server.url, other):
+                pass
+    finally:
+        await js_api(bus.nc, "STREAM.DELETE.FOREIGN")
+
+
+@pytest.mark.parametrize(
+    ("found", "fields"),
+    [
+        ({}, []),
+        ({"description": "ours", "max_bytes": 10**9}, []),
+        ({"num_replicas": 3}, []),
+        ({"num_replicas": 0, "discard": "new"}, ["discard"]),
+        ({"persist_mode": "default"}, []),
+        ({"persist_mode": "async"}, ["persist_mode"]),
+        ({"allow_msg_schedules": True, "allow_rollup_hdrs": True}, ["allow_msg_schedules", "allow_rollup_hdrs"]),
+        ({"republish": {"src": ">", "dest": "x.>"}}, ["republish"]),
+        ({"no_ack": True}, ["no_ack"]),
+        ({"sealed": True}, ["sealed"]),
+    ],
+)
+@pytest.mark.fault("D18")
+def test_what_matters(found: dict[str, Any], fields: list[str]) -> None:
+    assert [drift.field for drift in drifts(IN | found, IN)] == fields
+
+
+def test_the_queue_takes_no_schedules_and_no_rollup() -> None:
+    out = wanted_streams(Subjects("mail"), StreamOptions(), 1)[1]
+    for name in ("allow_rollup_hdrs", "allow_msg_schedules", "allow_msg_ttl", "allow_atomic"):
+        assert not out.get(name)
+
+
+@pytest.mark.fault("G08")
+@pytest.mark.parametrize("header", ["Nats-Schedule", "Nats-Rollup", "Nats-TTL"])
+async def test_a_requester_cannot_wipe_the_queue_with_a_header(bus: Bus, header: str) -> None:
+    await bus.publish(bus.subjects.out("a"), b"kept")
+    value = {"Nats-Schedule": "@every 1s", "Nats-Rollup": "all", "Nats-TTL": "1s"}[header]
+    reply = await bus.nc.request(bus.subjects.out("b"), b"bad", headers={header: value}, timeout=5)
+    assert b'"error"' in reply.data
+    assert await bus.pending(bus.subjects.stream_out, bus.subjects.out("*")) == 1
+
+
+@pytest.mark.fault("D10")
+@pytest.mark.parametrize("retention_s", [86400.0, 30 * 86400.0])
+def test_a_blob_outlives_every_event_that_names_it(retention_s: float) -> None:
+    options = StreamOptions(in_max_age_s=retention_s)
+    by_name = {config["name"]: config for config in wanted_streams(Subjects("mail"), options, 1)}
+    assert by_name["MAIL_IN"]["max_age"] == retention_s * NS
+    assert by_name["OBJ_mail-blobs"]["max_age"] >= (retention_s + PERIOD_S) * NS
+    assert timedelta(days=31).total_seconds() <= PERIOD_S
+
+
+@pytest.mark.fault("D10")
+def test_unlimited_retention_means_no_time_to_live() -> None:
+    options = StreamOptions(in_max_age_s=None)
+    by_name = {config["name"]: config for config in wanted_streams(Subjects("mail"), options, 1)}
+    assert by_name["MAIL_IN"]["max_age"] == by_name["OBJ_mail-blobs"]["max_age"] == 0
