@@ -100,6 +100,8 @@ class Bus:
 
     async def on_disconnected(self) -> None:
         """The connection is gone; the client looks for it for ever."""
+        if self.nc.is_closed:
+            return  # our own farewell
         self._back.clear()
         metrics.NATS_CONNECTED.set(0)
         log.warning("nats_disconnected")

@@ -42,13 +42,9 @@ async def test_a_command_wakes_by_its_event_with_its_exception() -> None:
     assert callable(command._reset_timer)
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["AUTHENTICATE", "CAPABILITY", "ENABLE", "EXAMINE", "FETCH", "ID", "IDLE", "LIST", "LOGIN", "LOGOUT", "NOOP"]
-    + ["SEARCH", "STARTTLS"],
-)
-def test_the_table_of_commands_has(name: str) -> None:
-    assert aioimaplib.Commands[name].valid_states
+def test_the_table_of_commands_has_what_we_send() -> None:
+    ours = "AUTHENTICATE CAPABILITY ENABLE EXAMINE FETCH ID IDLE LIST LOGIN LOGOUT NOOP SEARCH STARTTLS"
+    assert set(ours.split()) <= set(aioimaplib.Commands)
 
 
 def test_a_command_refuses_line_breaks() -> None:

@@ -1,5 +1,6 @@
 """Responses → what they say, with what real servers get wrong."""
 
+from contextlib import suppress
 from datetime import UTC, datetime
 
 import pytest
@@ -119,10 +120,8 @@ def test_what_is_no_imap_is_a_peer_error(line: bytes) -> None:
 
 @given(st.lists(st.binary(max_size=80), min_size=1, max_size=5).filter(lambda pieces: len(pieces) % 2))
 def test_any_pieces_give_a_response_or_a_refusal(pieces: list[bytes]) -> None:
-    try:
+    with suppress(PeerError):
         parse_response([b"* " + pieces[0], *pieces[1:]])
-    except PeerError:
-        pass
 
 
 atoms = st.text("abcXYZ0123456789.$\\-", min_size=1, max_size=8).filter(

@@ -332,7 +332,8 @@ async def test_a_message_in_two_responses_and_flags_between_are_put_together(ima
     async def fetch(connection: Connection, tag: str, arguments: str) -> bool:
         await connection.send(
             "* 2 FETCH (UID 9 FLAGS ())\r\n* 1 FETCH (FLAGS (\\Seen))\r\n* 2 FETCH (BODY[] {2}\r\nab)\r\n"
-            "* 1 FETCH (BODY[] {2}\r\ncd UID 4)\r\n* 2 FETCH (UID 9 BODY[] {2}\r\nzz)\r\n* 3 FETCH (UID 77 BODY[] NIL)\r\n"
+            "* 1 FETCH (BODY[] {2}\r\ncd UID 4)\r\n* 2 FETCH (UID 9 BODY[] {2}\r\nzz)\r\n"
+            "* 3 FETCH (UID 77 BODY[] NIL)\r\n"
             f"{tag} OK done\r\n"
         )
         return True
@@ -360,7 +361,7 @@ async def test_untagged_lines_without_end_are_given_up(imap_stub: ImapStub, monk
 
 async def test_a_port_that_speaks_no_imap_is_said(imap_stub: ImapStub) -> None:
     async with serving(ImapStub(greeting="220 smtp ready\r\n")) as stub:
-        with pytest.raises(PeerError, match="no response of IMAP|no IMAP greeting"):
+        with pytest.raises(PeerError, match=r"no response of IMAP|no IMAP greeting"):
             await Session.open(options(stub.port), clock=SystemClock())
 
 

@@ -1,0 +1,44 @@
+"""A subject and headers → their size, or a refusal: the one gate for all that this room sends. Pure.
+
+Names and values may come from a mail or a mail server. nats-py blanks line ends in header values and lets wildcards
+pass; the server closes the whole connection over a subject that does not fit its control line.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from service.errors import Permanent
+
+# nats-server: MAX_CONTROL_LINE_SIZE is 4096 for subject, reply subject and two sizes.
+SUBJECT_LIMIT_BYTES: Final = 2_048
+# Room for `NATS/1.0`, the fence and the batch's own headers, which are added after the check.
+HEADER_OVERHEAD_BYTES: Final = 400
+
+_TOKEN: Final = r"[^\s.*>\x00-\x20\x7f]+"
+_SUBJECT: Final = re.compile(rf"{_TOKEN}(?:\.{_TOKEN})*")
+_NAME: Final = re.compile(r"[!-9;-~]+")
+_LINE_BREAKING: Final = re.compile(r"[\x00\r\n]")
+
+
+def check_subject(subject: str) -> None:
+    """Refuse what is no single subject. Raises Permanent."""
+    if not _SUBJECT.fullmatch(subject) or len(_bytes(subject)) > SUBJECT_LIMIT_BYTES:
+        raise Permanent(f"{subject[:80]!r} is no subject to publish on", where="NATS", remedy="report it")
+
+
+def header_size(headers: Mapping[str, str]) -> int:
+    """The bytes that headers take, ours included; refuses what would begin another line. Raises Permanent."""
+    size = HEADER_OVERHEAD_BYTES
+    for name, value in headers.items():
+        if not _NAME.fullmatch(name) or _LINE_BREAKING.search(value):
+            raise Permanent(f"header {name[:80]!r} has a value that is no single line", where="NATS", remedy="report it")
+        size += len(_bytes(name)) + len(_bytes(value)) + 4
+    return size
+
+
+def _bytes(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as exc:
+        raise Permanent("a name or value that is no Unicode text", where="NATS", remedy="report it") from exc
