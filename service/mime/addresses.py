@@ -22,10 +22,11 @@ _TOKEN: Final = re.compile(
     r"|(\[(?:[^\[\]\\]++|\\.)*+\]?)"  # 4 domain literal
     r"|(\s++)"  # 5
     r"|([(),:;<>])"  # 6 specials with a meaning
-    r'|([^\s"()\[\],:;<>=\\]++|.)',  # 7 anything else
+    r'|([^\s"()\[\],:;<>=\\]++|\\.|.)',  # 7 anything else, escapes whole
     re.DOTALL,
 )
 _ESCAPE: Final = re.compile(r"\\(.)", re.DOTALL)
+_QUOTE_OR_ESCAPE: Final = re.compile(r'\\(.)|"', re.DOTALL)
 _BREAKS: Final = re.compile(r"\s+")
 
 
@@ -97,7 +98,7 @@ class _Scanner:
         depth = 0
         comment: list[str] = []
         # A quote that nothing closes is a character like any other, else it would swallow the rest.
-        if text.replace('\\"', "").count('"') % 2:
+        if _ESCAPE.sub("", text).count('"') % 2:
             text = _without_last_quote(text)
         for found in _TOKEN.finditer(text):
             if len(self.out) > self.most:
@@ -125,7 +126,7 @@ class _Scanner:
 
     def _comma(self) -> None:
         # RFC 5322 4.4: a route <@a,@b:c@d> holds commas; a name without an address may hold one too, unquoted.
-        if self.angle is not None and not self.closed and self.angle[:1] == ["@"]:
+        if self.angle is not None and not self.closed and self.angle and self.angle[0].startswith("@"):
             self.angle.append(",")
         else:
             self._finish()
@@ -150,7 +151,7 @@ class _Scanner:
             self.closed = self.angle is not None
             return
         if self.angle is not None and not self.closed:
-            if token == ":":
+            if token == ":" and self.angle[:1] and self.angle[0].startswith("@"):
                 self.angle.clear()  # the route ends, the address begins
             elif found[5] is None:
                 self.angle.append(token)
@@ -191,6 +192,10 @@ class _Scanner:
             return
         # "Name addr@host": the last word with an @ is the address, what stands before it the name.
         pieces = spaceless.split()
+        if not self.quoted and all("@" in piece for piece in pieces):
+            # Several addresses and no comma between them.
+            self.out.extend(EmailAddress(None, piece) for piece in pieces)
+            return
         at = next((i for i in range(len(pieces) - 1, -1, -1) if "@" in pieces[i]), None)
         if at is None:
             self.out.append(EmailAddress(name, _name(_plain_phrase(phrase), self.words) or ""))
@@ -203,7 +208,7 @@ def _plain_phrase(phrase: str) -> str:
     """Quotes taken off, escapes resolved."""
     if '"' not in phrase and "\\" not in phrase:
         return phrase
-    return _ESCAPE.sub(r"\1", re.sub(r'(?<!\\)"', "", phrase))
+    return _QUOTE_OR_ESCAPE.sub(lambda found: found[1] or "", phrase)
 
 
 def _without_last_quote(text: str) -> str:

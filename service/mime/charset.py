@@ -13,6 +13,8 @@ import cchardet
 
 # The detector's answer does not get better with more than this, and it costs 1-20 ns a byte.
 DETECT_BYTES: Final = 16 * 1024
+# Header and body of a mail are supersets of ASCII; what DOS and old Macs wrote is seldomer than a wrong guess at it.
+_NEVER_UNDECLARED: Final = ("utf-16", "utf-32", "utf-7", "ascii", "mac-", "cp4", "cp7", "cp8")
 REPLACEMENT: Final = "\ufffd"
 
 
@@ -147,8 +149,7 @@ def guess_codec(data: bytes) -> str:
     if not name or not confidence or confidence < 0.5:
         return "cp1252"
     codec = codec_or_none(name)
-    # Header and body of a mail are 8-bit supersets of ASCII here: 16-bit charsets are never undeclared.
-    return "cp1252" if codec is None or codec.startswith(("utf-16", "utf-32", "utf-7", "ascii")) else codec
+    return "cp1252" if codec is None or codec.startswith(_NEVER_UNDECLARED) else codec
 
 
 def _clean(text: str) -> str:

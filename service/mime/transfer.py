@@ -81,9 +81,13 @@ def base64_lenient(data: bytes) -> Content:
             break  # text after the end, such as a mailing list's footer, is no base64
         if count >= _PIECES:
             return Content(_quads(plain.translate(None, _NOT_ALPHABET + b"="))[0], damaged=True)
+        uneven = len(run[1]) % 4 + len(run[2]) not in (0, 4)
+        if count and uneven:
+            damaged = True
+            break  # words after the end, not another encoding
         piece, lost = _quads(run[1])
         out.append(piece)
-        damaged = damaged or lost or len(run[1]) % 4 + len(run[2]) not in (0, 4)
+        damaged = damaged or lost or uneven
     return Content(b"".join(out), damaged or bool(plain and not out))
 
 
