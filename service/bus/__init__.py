@@ -6,8 +6,9 @@ turns NATS's errors into verdicts.
 """
 
 from service.bus.blobs import BlobStore
-from service.bus.connection import Bus, open_bus
+from service.bus.connection import Answer, Bus, open_bus
 from service.bus.errors import CommitUnknown, Conflict, FenceRefused, MessageTooLarge
+from service.bus.follow import Followed
 from service.bus.kv import Entry, KeyValue
 from service.bus.log import EventLog, OutMessage, StreamBounds, Tail
 from service.bus.options import NatsOptions, StreamOptions
@@ -15,6 +16,7 @@ from service.bus.queue import ACK_WAIT_S, Job, Puller, WorkQueue
 
 __all__ = [
     "ACK_WAIT_S",
+    "Answer",
     "BlobStore",
     "Bus",
     "CommitUnknown",
@@ -22,6 +24,7 @@ __all__ = [
     "Entry",
     "EventLog",
     "FenceRefused",
+    "Followed",
     "Job",
     "KeyValue",
     "MessageTooLarge",

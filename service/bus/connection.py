@@ -4,19 +4,24 @@ Used by app.py, check.py and the CLI. Reconnects for ever; `connected` tells.
 """
 
 import asyncio
+import re
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import nats.aio.client
 import nats.errors
+import nkeys
 from nats.aio.client import Client
 
 from service.bus.blobs import BlobStore
 from service.bus.errors import js_api, translated
+from service.bus.follow import Followed, follow
 from service.bus.kv import KeyValue
 from service.bus.log import EventLog
 from service.bus.options import NatsOptions, StreamOptions
@@ -29,13 +34,30 @@ from service.observe import log, metrics
 OLDEST_NATS: Final = (2, 12, 0)
 CONNECT_TIMEOUT_S: Final = 5
 RECONNECT_WAIT_S: Final = 0.5
+# A server that is there and silent is found dead after two of them (nats-py's default is four minutes).
+PING_INTERVAL_S: Final = 10
+PINGS_LIMIT: Final = 2
 DRAIN_TIMEOUT_S: Final = 5
+ERRORS_KEPT: Final = 20
 # What may wait inside the client while NATS is away: everything that counts is acknowledged, so little helps.
 PENDING_LIMIT_BYTES: Final = 8 * 1024 * 1024
 
 # Where fast-mail-parser is installed, nats-py parses headers with it and every value becomes a list: deleted
 # keys come back as live, and an expiry never reaches a watcher.
 nats.aio.client.parse_email = None  # type: ignore[assignment,attr-defined]  # switched off, not replaced
+
+
+_CREDS: Final = re.compile(
+    rb"-BEGIN NATS USER JWT-+\s+\S+\s+-+END NATS USER JWT-+.*-BEGIN USER NKEY SEED-+\s+(\S+)\s", re.DOTALL
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a service said; an error stands in its headers (Nats-Service-Error-Code)."""
+
+    payload: bytes
+    headers: dict[str, str]
 
 
 class Bus:
@@ -83,6 +105,16 @@ class Bus:
         """Publish and have it acknowledged by its stream; gives the sequence. Raises Transient."""
         return await publish_acknowledged(self.nc, subject, payload, headers or {})
 
+    def follow(self, stream: str, subject: str, *, whole: bool = False) -> AsyncIterator[Followed]:
+        """A stream's messages as they come; `whole`: from its first one. Raises Transient."""
+        return follow(self.nc, stream, subject, whole=whole)
+
+    async def request(self, subject: str, payload: bytes, *, timeout_s: float) -> Answer:
+        """Ask a service. Raises Transient where nobody answers."""
+        with translated(subject):
+            reply = await self.nc.request(subject, payload, timeout=timeout_s)
+        return Answer(reply.data, dict(reply.headers or {}))
+
     async def stream_created(self, stream: str) -> datetime:
         """When a stream was made. Raises Transient."""
         with translated(stream):
@@ -114,14 +146,31 @@ class Bus:
         log.info("nats_reconnected")
 
 
-def _connect_arguments(options: NatsOptions, bus: Bus) -> dict[str, Any]:
+class _Client(Client):
+    """nats-py's client, which never gives up. Its private names are pinned by tests/bus/test_connection.py."""
+
+    async def _process_err(self, err_msg: str) -> None:
+        # nats-py closes for good on nearly every -ERR: an account that was reloaded, a limit on connections. The
+        # server has closed this connection; whether the next one fares better is not ours to say.
+        if "permissions violation" in err_msg.lower():
+            await super()._process_err(err_msg)
+            return
+        log.warning("nats_refused", error=err_msg.strip("' \r\n"))
+        await self._process_op_err(nats.errors.Error(f"nats: {err_msg}"))
+
+
+def _connect_arguments(options: NatsOptions, bus: Bus, seen: list[Exception]) -> dict[str, Any]:
     async def on_error(error: Exception) -> None:
         log.debug("nats_error", error=type(error).__name__)
+        if len(seen) < ERRORS_KEPT:
+            seen.append(error)
 
     arguments: dict[str, Any] = {
         "servers": list(options.servers),
         "name": options.name,
         "connect_timeout": CONNECT_TIMEOUT_S,
+        "ping_interval": PING_INTERVAL_S,
+        "max_outstanding_pings": PINGS_LIMIT,
         "reconnect_time_wait": RECONNECT_WAIT_S,
         "max_reconnect_attempts": -1,
         "allow_reconnect": True,
@@ -134,8 +183,10 @@ def _connect_arguments(options: NatsOptions, bus: Bus) -> dict[str, Any]:
     named = {"user": options.user, "password": options.password, "token": options.token}
     arguments |= {name: value for name, value in named.items() if value is not None}
     if options.creds is not None:
+        _check_creds(options.creds, _where(options))
         arguments["user_credentials"] = options.creds
     if options.nkey_seed is not None:
+        _check_seed(options.nkey_seed.strip().encode(), "nats.nkey_seed", _where(options))
         arguments["nkeys_seed_str"] = options.nkey_seed
     if options.ca or options.cert or any(server.startswith("tls://") for server in options.servers):
         context = ssl.create_default_context(cafile=options.ca)
@@ -143,6 +194,28 @@ def _connect_arguments(options: NatsOptions, bus: Bus) -> dict[str, Any]:
             context.load_cert_chain(options.cert, options.key)
         arguments["tls"] = context
     return arguments
+
+
+def _check_creds(path: str, where: str) -> None:
+    """A creds file that can be read and used. On another nats-py fails with anything, at its next connect."""
+    try:
+        content = Path(path).read_bytes()
+    except OSError as exc:
+        raise Permanent(f"nats.creds: {exc.strerror}", where=where, remedy=f"is {path} there?") from exc
+    found = _CREDS.search(content)
+    if found is None:
+        raise Permanent("nats.creds is no creds file", where=where, remedy="it holds a user's JWT and NKEY seed")
+    _check_seed(found[1], "nats.creds", where)
+
+
+def _check_seed(seed: bytes, field: str, where: str) -> None:
+    broken = False
+    try:
+        nkeys.from_seed(bytearray(seed)).wipe()
+    except Exception:  # noqa: BLE001 nkeys and PyNaCl have no common error; none is kept, for it may show the seed
+        broken = True
+    if broken:
+        raise Permanent(f"{field} is no NKEY seed", where=where, remedy="a user's seed begins with SU")
 
 
 def _where(options: NatsOptions) -> str:
@@ -153,10 +226,11 @@ def _where(options: NatsOptions) -> str:
 
 async def _connect(options: NatsOptions) -> Bus:
     where = _where(options)
-    nc = Client()
+    nc = _Client()
     bus = Bus(nc, options)
+    seen: list[Exception] = []
     try:
-        arguments = _connect_arguments(options, bus)
+        arguments = _connect_arguments(options, bus, seen)
     except (OSError, ssl.SSLError) as exc:
         raise Permanent(f"nats.tls: {exc.strerror or exc}", where=where, remedy="check ca, cert and key") from exc
     # The client's own loop would try one server for ever; the caller decides how long to wait.
@@ -164,21 +238,26 @@ async def _connect(options: NatsOptions) -> Bus:
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT_S * max(1, len(options.servers)) + 5):
             await nc.connect(**first)
-    except nats.errors.Error as exc:
+    except (nats.errors.Error, OSError, TimeoutError, ValueError) as exc:
         await _close(nc)
-        said = str(exc).lower()
-        if "authorization" in said or "authentication" in said:
-            raise Permanent(
-                "NATS refuses the credentials", where=where, remedy="check nats.user, token, creds or nkey_seed"
-            ) from exc
-        raise Transient(f"no NATS: {exc}", where=where, remedy="is the server up? nats.servers") from exc
-    except (OSError, TimeoutError, ValueError) as exc:
-        await _close(nc)
-        if isinstance(exc, ssl.SSLCertVerificationError):
-            raise Permanent(f"NATS: {exc.verify_message}", where=where, remedy="nats.tls.ca") from exc
-        raise Transient(f"no NATS: {type(exc).__name__}", where=where, remedy="is the server up? nats.servers") from exc
+        # What counts is what each server said: in the end nats-py only says that none is left.
+        raise _connect_verdict([*seen, exc], where) from exc
     nc.options["max_reconnect_attempts"] = -1
     return bus
+
+
+def _connect_verdict(errors: list[Exception], where: str) -> Permanent | Transient:
+    for error in errors:
+        said = str(error).lower()
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return Permanent(f"NATS: {error.verify_message}", where=where, remedy="nats.tls.ca")
+        if isinstance(error, nats.errors.Error) and ("authorization" in said or "authentication" in said):
+            return Permanent(
+                "NATS refuses the credentials", where=where, remedy="check nats.user, token, creds or nkey_seed"
+            )
+    first = errors[0]
+    detail = str(first) if isinstance(first, nats.errors.Error) else type(first).__name__
+    return Transient(f"no NATS: {detail}", where=where, remedy="is the server up? nats.servers")
 
 
 async def _close(nc: Client) -> None:
