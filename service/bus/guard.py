@@ -32,7 +32,9 @@ def header_size(headers: Mapping[str, str]) -> int:
     size = HEADER_OVERHEAD_BYTES
     for name, value in headers.items():
         if not _NAME.fullmatch(name) or _LINE_BREAKING.search(value):
-            raise Permanent(f"header {name[:80]!r} has a value that is no single line", where="NATS", remedy="report it")
+            raise Permanent(
+                f"header {name[:80]!r} has a value that is no single line", where="NATS", remedy="report it"
+            )
         size += len(_bytes(name)) + len(_bytes(value)) + 4
     return size
 

@@ -17,6 +17,7 @@ from service.bus.errors import (
     raise_api_error,
     translated,
 )
+from service.bus.guard import check_subject
 from service.bus.log import FENCE, parse_headers
 
 OPERATION: Final = "KV-Operation"
@@ -95,4 +96,6 @@ class KeyValue:
         return int(answer["seq"])
 
     def _subject(self, key: str) -> str:
-        return f"$KV.{self._bucket}.{key}"
+        subject = f"$KV.{self._bucket}.{key}"
+        check_subject(subject)
+        return subject

@@ -29,6 +29,7 @@ from service.bus.errors import (
     raise_api_error,
     translated,
 )
+from service.bus.guard import check_subject, header_size
 from service.errors import Transient
 from service.observe import metrics, step
 
@@ -114,9 +115,9 @@ class EventLog:
     async def commit(self, messages: Sequence[OutMessage], *, filter_subject: str, fence: int) -> int:
         """Put all messages into the log, or none; gives the sequence of the last one.
 
-        `fence`: the sequence of the last message on `filter_subject`, 0 without one. Raises MessageTooLarge before
-        anything is sent; FenceRefused where the server said no; CommitUnknown where it said nothing: for both,
-        read the tail.
+        `fence`: the sequence of the last message on `filter_subject`, 0 without one. Before anything is sent:
+        MessageTooLarge, and Permanent for a subject or header that is none. FenceRefused where the server said no,
+        CommitUnknown where it said nothing: for both, read the tail. Transient where no batch could be opened.
         """
         self._check_sizes(messages)
         metrics.BATCH_EVENTS.observe(len(messages))
@@ -147,7 +148,8 @@ class EventLog:
             raise RuntimeError(f"{len(messages)} messages in a commit")
         limit = self._max_payload()
         for message in messages:
-            header = sum(len(key) + len(value) + 4 for key, value in message.headers.items()) + 400
+            check_subject(message.subject)
+            header = header_size(message.headers)
             if header > HEADER_LIMIT_BYTES or header + len(message.payload) > limit:
                 raise MessageTooLarge(
                     f"an event of {len(message.payload)} bytes and {header} bytes of headers; NATS takes {limit}",

@@ -10,7 +10,8 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
-from service.bus.errors import REQUEST_TIMEOUT_S, js_api, raise_api_error, translated
+from service.bus.errors import REQUEST_TIMEOUT_S, MessageTooLarge, js_api, raise_api_error, translated
+from service.bus.guard import check_subject, header_size
 from service.contract import rfc3339
 from service.observe import step
 
@@ -22,7 +23,11 @@ FETCH_WAIT_S: Final = 1.0
 
 
 async def publish_acknowledged(nc: Client, subject: str, payload: bytes, headers: dict[str, str]) -> int:
-    """Publish and wait for the stream's acknowledgement; gives the sequence. Raises Transient."""
+    """Publish and wait for the stream's acknowledgement; gives the sequence. Raises Transient, Permanent."""
+    check_subject(subject)
+    size = header_size(headers) + len(payload)
+    if size > nc.max_payload:
+        raise MessageTooLarge(f"{size} bytes; NATS takes {nc.max_payload}", where=subject)
     with translated(subject):
         reply = await nc.request(subject, payload, headers=headers or None, timeout=REQUEST_TIMEOUT_S)
         answer: dict[str, Any] = json.loads(reply.data)

@@ -34,6 +34,8 @@ MATTERS: Final = (
     "num_replicas",
     "republish",
     "persist_mode",
+    "no_ack",
+    "sealed",
 )
 ABSENT: Final[Config] = {
     "discard": "old",
@@ -46,6 +48,8 @@ ABSENT: Final[Config] = {
     "num_replicas": 1,
     "republish": None,
     "persist_mode": "",
+    "no_ack": False,
+    "sealed": False,
     "storage": "file",
 }
 FLAGS: Final = {
