@@ -1,5 +1,6 @@
 """A bus on a real server, under a prefix of its own."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
@@ -42,6 +43,13 @@ async def stream_config(bus: Bus, stream: str) -> dict[str, Any]:
     """A stream's configuration as the server has it."""
     config: dict[str, Any] = (await js_api(bus.nc, f"STREAM.INFO.{stream}"))["config"]
     return config
+
+
+async def until(condition: Callable[[], bool], limit_s: float = 15) -> None:
+    """Wait for a condition, with a limit."""
+    async with asyncio.timeout(limit_s):
+        while not condition():  # noqa: ASYNC110 conditions of real servers ring no bell
+            await asyncio.sleep(0.005)
 
 
 @asynccontextmanager
