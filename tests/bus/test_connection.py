@@ -167,7 +167,8 @@ async def test_tls_with_our_own_authority_and_a_client_certificate(tls_nats: tup
     server, folder = tls_nats
     with_ca = {"ca": str(folder / "ca.pem"), "cert": str(folder / "client.pem"), "key": str(folder / "client.key")}
     async with opened(server.url, "mail", **with_ca) as bus:
-        assert bus.nc._transport._io_writer.get_extra_info("ssl_object").version() == "TLSv1.3"
+        transport: Any = bus.nc._transport
+        assert transport._io_writer.get_extra_info("ssl_object").version() == "TLSv1.3"
 
 
 @pytest.mark.fault("G03")

@@ -1,0 +1,173 @@
+"""Fenced commits to the log: one or many, landed or refused. Real server."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from service.bus import Bus, FenceRefused, OutMessage
+from service.bus.errors import ApiError
+from service.bus.log import BATCH_LIMIT_MESSAGES, FENCE, FENCE_SUBJECT
+from service.errors import Transient
+from service.observe import metrics
+from tests.bus.conftest import mailbox_filter, messages, opened, payloads
+from tests.servers.nats import NatsServer
+
+
+async def test_the_first_commit_of_a_mailbox_has_fence_zero_and_the_tail_is_the_next_fence(bus: Bus) -> None:
+    subject = mailbox_filter(bus)
+    assert await bus.log.tail(subject) is None
+    first = await bus.log.commit(messages(bus, 1), filter_subject=subject, fence=0)
+    last = await bus.log.commit(messages(bus, 5, first=1), filter_subject=subject, fence=first)
+    tail = await bus.log.tail(subject)
+    assert tail is not None
+    assert (tail.seq, tail.payload, tail.headers["ce-id"]) == (last, b"5", "INBOX-5")
+    assert await payloads(bus, subject) == [b"0", b"1", b"2", b"3", b"4", b"5"]
+    got = await bus.log.get(first)
+    assert got is not None
+    assert got.payload == b"0"
+    assert await bus.log.get(last + 1) is None
+    bounds = await bus.log.bounds()
+    assert (bounds.first_seq, bounds.last_seq) == (first, last)
+
+
+@pytest.mark.fault("D02")
+@pytest.mark.parametrize("count", [1, 2, 500])
+async def test_a_wrong_fence_is_refused_and_nothing_lands(bus: Bus, count: int) -> None:
+    subject = mailbox_filter(bus)
+    await bus.log.commit(messages(bus, 3), filter_subject=subject, fence=0)
+    refused = metrics.FENCE_REFUSED._value.get()
+    for fence in (0, 1, 2, 4):
+        with pytest.raises(FenceRefused):
+            await bus.log.commit(messages(bus, count, first=100), filter_subject=subject, fence=fence)
+    assert metrics.FENCE_REFUSED._value.get() == refused + 4
+    assert await payloads(bus, subject) == [b"0", b"1", b"2"]
+
+
+async def test_mailboxes_do_not_fence_each_other(bus: Bus) -> None:
+    seqs = [
+        await bus.log.commit(messages(bus, 2, mailbox=name), filter_subject=mailbox_filter(bus, name), fence=0)
+        for name in ("INBOX", "INBOX.sub", "Sent")
+    ]
+    assert len(set(seqs)) == 3
+
+
+@pytest.mark.fault("D20")
+async def test_the_fence_is_this_exact_text(bus: Bus, nats_server: NatsServer) -> None:
+    # The server compares fences in flight as strings: another version that writes it otherwise would not be refused.
+    assert (FENCE, FENCE_SUBJECT) == (
+        "Nats-Expected-Last-Subject-Sequence",
+        "Nats-Expected-Last-Subject-Sequence-Subject",
+    )
+    await bus.log.commit(messages(bus, 2), filter_subject=mailbox_filter(bus), fence=0)
+    tail = await bus.log.get(1)
+    assert tail is not None
+    assert tail.headers[FENCE_SUBJECT] == f"{bus.subjects.prefix}.in.a.INBOX.*"
+
+
+@pytest.mark.fault("D02")
+async def test_of_two_racing_writers_one_lands_each_time(bus: Bus, nats_server: NatsServer) -> None:
+    subject = mailbox_filter(bus)
+    landed: list[bytes] = []
+
+    async def write(writer: Bus, name: str) -> None:
+        done = 0
+        while done < 15:
+            tail = await writer.log.tail(subject)
+            mine = [OutMessage(m.subject, f"{name}{done}".encode(), {}) for m in messages(writer, 1 + done % 3)]
+            try:
+                await writer.log.commit(mine, filter_subject=subject, fence=tail.seq if tail else 0)
+            except FenceRefused:
+                continue
+            landed.extend(m.payload for m in mine)
+            done += 1
+
+    async with opened(nats_server.url, bus.subjects.prefix) as other, asyncio.TaskGroup() as group:
+        group.create_task(write(bus, "x"))
+        group.create_task(write(other, "y"))
+    found = await payloads(bus, subject)
+    assert sorted(found) == sorted(landed)
+    for name in ("x", "y"):
+        own = [payload for payload in found if payload.startswith(name.encode())]
+        assert own == sorted(own, key=lambda payload: int(payload[1:]))
+
+
+@pytest.mark.fault("D05")
+async def test_a_hundred_and_fifty_mailboxes_of_two_processes_commit_at_once(bus: Bus, nats_server: NatsServer) -> None:
+    async with opened(nats_server.url, bus.subjects.prefix) as other, asyncio.TaskGroup() as group:
+        for number in range(150):
+            name = f"box{number}"
+            writer = (bus, other)[number % 2]
+            group.create_task(
+                writer.log.commit(messages(bus, 20, mailbox=name), filter_subject=mailbox_filter(bus, name), fence=0)
+            )
+    bounds = await bus.log.bounds()
+    assert bounds.last_seq == 150 * 20
+    for number in (0, 77, 149):
+        found = await payloads(bus, mailbox_filter(bus, f"box{number}"))
+        assert found == [str(n).encode() for n in range(20)]
+
+
+@pytest.mark.fault("D05")
+async def test_where_all_fifty_places_are_taken_a_batch_waits_for_one(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = [bus.subjects.event("a", f"held{number}", "received") for number in range(50)]
+    for number, subject in enumerate(held):
+        headers = {"Nats-Batch-Id": f"held{number}", "Nats-Batch-Sequence": "1"}
+        reply = await bus.nc.request(subject, b"x", headers=headers, timeout=5)
+        assert not reply.data
+    refused = asyncio.Event()
+    real = bus.log._batch_once
+
+    async def once(*arguments: Any) -> int:
+        try:
+            return await real(*arguments)
+        except ApiError as exc:
+            if exc.err_code == 10210:
+                refused.set()
+            raise
+
+    monkeypatch.setattr(bus.log, "_batch_once", once)
+
+    async def let_go() -> None:
+        await refused.wait()
+        for number, subject in enumerate(held):
+            headers = {"Nats-Batch-Id": f"held{number}", "Nats-Batch-Sequence": "2", "Nats-Batch-Commit": "1"}
+            await bus.nc.request(subject, b"x", headers=headers, timeout=5)
+
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        group.create_task(let_go())
+        group.create_task(bus.log.commit(messages(bus, 2), filter_subject=mailbox_filter(bus), fence=0))
+    assert await payloads(bus, mailbox_filter(bus)) == [b"0", b"1"]
+
+
+@pytest.mark.fault("D05")
+async def test_where_no_place_comes_free_the_commit_is_transient_and_nothing_lands(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.bus.log.PLACES_TRIES", 2)
+
+    async def full(*_: Any) -> int:
+        raise ApiError(400, 10210, "batch publish is full")
+
+    monkeypatch.setattr(bus.log, "_batch_once", full)
+    with pytest.raises(Transient, match="places"):
+        await bus.log.commit(messages(bus, 2), filter_subject=mailbox_filter(bus), fence=0)
+
+
+@pytest.mark.parametrize("count", [999, BATCH_LIMIT_MESSAGES])
+async def test_a_batch_may_have_a_thousand_messages(bus: Bus, count: int) -> None:
+    assert await bus.log.commit(messages(bus, count), filter_subject=mailbox_filter(bus), fence=0) == count
+
+
+@pytest.mark.fault("D21")
+async def test_the_log_keeps_no_duplicate_window(bus: Bus) -> None:
+    subject, fence = mailbox_filter(bus), 0
+    for id in ("a", "b", "a"):
+        changed = OutMessage(bus.subjects.event("a", "INBOX", "changed"), id.encode(), {"ce-id": id})
+        fence = await bus.log.commit([changed], filter_subject=subject, fence=fence)
+        stored = await bus.log.get(fence)
+        assert stored is not None
+        assert "Nats-Msg-Id" not in stored.headers
+    assert await payloads(bus, subject) == [b"a", b"b", b"a"]
