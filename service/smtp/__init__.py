@@ -1,0 +1,12 @@
+"""A message and its recipients → the relay's reply to each, with the certainty of whether the final dot was sent.
+
+wire.py speaks the grammar (RFC 5321) and state.py the stages, both pure; session.py is one connection and the only
+file that knows aiosmtplib, which connects, upgrades and logs in; the transaction is ours. pool.py keeps connections.
+"""
+
+from service.smtp.errors import DotUnanswered, RelayUnreachable
+from service.smtp.options import SmtpOptions, Timeouts
+from service.smtp.pool import Relay
+from service.smtp.wire import Reply
+
+__all__ = ["DotUnanswered", "Relay", "RelayUnreachable", "Reply", "SmtpOptions", "Timeouts"]

@@ -1,0 +1,157 @@
+"""Bytes from a relay → replies; envelopes and messages → bytes. Pure.
+
+Fed by session.py, tested by tests/smtp/test_wire.py. Knows no account and no connection.
+Grammar: RFC 5321 sections 4.1 and 4.2; enhanced codes: RFC 3463; parameters: RFC 1870, 6152, 6531.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from service.errors import PeerError, Permanent
+
+# RFC 5321 4.5.3.1.5: a reply line holds 512 octets at most; real EHLO answers and diagnostics are longer.
+LINE_LIMIT_BYTES: Final = 8 * 1024
+REPLY_LIMIT_BYTES: Final = 64 * 1024
+# What of a reply's text is kept: it goes into every status event.
+TEXT_LIMIT_CHARS: Final = 512
+
+_LINE: Final = re.compile(rb"([2-5][0-9]{2})([ -]?)(.*)", re.DOTALL)
+_ENHANCED: Final = re.compile(r"([245]\.[0-9]{1,3}\.[0-9]{1,3})(?: |$)")  # RFC 3463 section 2
+# RFC 5321 4.1.2: neither controls nor white space stand in an address here; < and > would end the path.
+_PATH_FORBIDDEN: Final = re.compile(r"[\x00-\x20\x7f-\x9f<>\s]|[\ud800-\udfff]")
+# A CR not before LF, or an LF not after CR. RFC 5321 2.3.8: neither may be sent but as CRLF.
+_BARE: Final = re.compile(rb"\r(?!\n)|(?<!\r)\n")
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a relay said: `code` of RFC 5321 4.2, `enhanced` of RFC 3463 or None, `text` in one line."""
+
+    code: int
+    enhanced: str | None
+    text: str
+
+    @property
+    def accepted(self) -> bool:
+        """2yz: done."""
+        return 200 <= self.code < 300
+
+    @property
+    def transient(self) -> bool:
+        """4yz: try again."""
+        return 400 <= self.code < 500
+
+    @property
+    def refused(self) -> bool:
+        """5yz: do not try again."""
+        return self.code >= 500
+
+    def __str__(self) -> str:
+        return " ".join(part for part in (str(self.code), self.enhanced, self.text) if part)
+
+
+class ReplyParser:
+    """Cuts replies out of what comes; remembers how far it has looked, so a slow sender costs O(n)."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._searched = 0
+        self._lines: list[bytes] = []
+        self._size = 0
+        self._code = b""
+
+    @property
+    def pending(self) -> bool:
+        """Whether a reply has begun and not ended."""
+        return bool(self._buffer or self._lines)
+
+    def feed(self, data: bytes) -> Iterator[Reply]:
+        """Every reply that is whole now. Raises PeerError on what is no reply, or one too long."""
+        self._buffer += data
+        while True:
+            end = self._buffer.find(b"\n", self._searched)
+            if end < 0:
+                self._searched = len(self._buffer)
+                if self._searched > LINE_LIMIT_BYTES:
+                    raise PeerError(f"a reply line longer than {LINE_LIMIT_BYTES} bytes")
+                return
+            line = bytes(self._buffer[:end]).removesuffix(b"\r")
+            del self._buffer[: end + 1]
+            self._searched = 0
+            if (reply := self._line(line)) is not None:
+                yield reply
+
+    def _line(self, line: bytes) -> Reply | None:
+        found = _LINE.fullmatch(line)
+        if found is None or len(line) > LINE_LIMIT_BYTES:
+            raise PeerError(f"not an SMTP reply: {line[:60]!r}")
+        code, mark, text = found.groups()
+        # RFC 5321 4.2.1: the code is the same on each line of a reply.
+        if self._lines and code != self._code:
+            raise PeerError(f"a reply changed its code from {self._code.decode()} to {code.decode()}")
+        self._code = code
+        self._size += len(line)
+        if self._size > REPLY_LIMIT_BYTES:
+            raise PeerError(f"a reply longer than {REPLY_LIMIT_BYTES} bytes")
+        self._lines.append(text)
+        if mark == b"-":
+            return None
+        lines, self._lines, self._size = self._lines, [], 0
+        return make_reply(int(code), [text.decode("utf-8", "replace") for text in lines])
+
+
+def make_reply(code: int, lines: list[str]) -> Reply:
+    """A reply of its lines' texts; the enhanced code of the first line is cut from all of them."""
+    found = _ENHANCED.match(lines[0]) if lines else None
+    enhanced = found[1] if found else None
+    if enhanced:
+        lines = [line.removeprefix(enhanced) for line in lines]
+    text = " ".join(" ".join(lines).split())
+    shown = "".join(char if char.isprintable() else "?" for char in text)
+    return Reply(code, enhanced, shown[:TEXT_LIMIT_CHARS])
+
+
+def mail_command(address: str, parameters: Mapping[str, str | None]) -> bytes:
+    """MAIL FROM with its parameters; the empty address is the null reverse-path. Raises Permanent."""
+    given = "".join(f" {name}={value}" if value is not None else f" {name}" for name, value in parameters.items())
+    return f"MAIL FROM:<{checked_path(address)}>{given}\r\n".encode()
+
+
+def rcpt_command(address: str) -> bytes:
+    """RCPT TO. Raises Permanent."""
+    if not address:
+        raise Permanent("an empty recipient address")
+    return f"RCPT TO:<{checked_path(address)}>\r\n".encode()
+
+
+def checked_path(address: str) -> str:
+    """The address, if nothing in it can end the path or the command. Raises Permanent."""
+    if _PATH_FORBIDDEN.search(address):
+        raise Permanent("an address holds CR, LF, NUL, a control, white space, < or >", remedy="correct the address")
+    return address
+
+
+def bare_line_end(data: bytes) -> int | None:
+    """Where a CR or LF stands that is no CRLF; None if nowhere."""
+    # Counting is ten times faster than searching, and nearly every message is clean.
+    pairs = data.count(b"\r\n")
+    if data.count(b"\r") == pairs and data.count(b"\n") == pairs:
+        return None
+    found = _BARE.search(data)
+    return found.start() if found else None
+
+
+def stuffed(data: bytes) -> bytes:
+    """A message as it goes over the wire, without the final dot line; ends with CRLF. Raises Permanent.
+
+    RFC 5321 4.5.2: a line that begins with a dot gets another. Linear; no copy where there is no such line.
+    """
+    # A bare CR or LF is where one server sees the end of a message and the next does not.
+    if (place := bare_line_end(data)) is not None:
+        raise Permanent(f"a bare CR or LF at byte {place} of the message", remedy="lines end with CRLF")
+    body = data.replace(b"\r\n.", b"\r\n..")
+    if body.startswith(b"."):
+        body = b"." + body
+    return body if body.endswith(b"\r\n") else body + b"\r\n"
