@@ -65,9 +65,7 @@ class BusReader:
         while not found or found[-1].seq < info.state.last_seq:
             message = await subscription.next_msg(timeout=10)
             body = json.loads(message.data) if message.data[:1] == b"{" else {}
-            found.append(
-                Event(message.metadata.sequence.stream, message.subject, dict(message.headers or {}), body)
-            )
+            found.append(Event(message.metadata.sequence.stream, message.subject, dict(message.headers or {}), body))
         await subscription.unsubscribe()
         return found
 

@@ -1,0 +1,156 @@
+"""One mailbox of one server, supervised as in production, on a real NATS; small enough to be told what to do."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from service.bus import Bus, NatsOptions, StreamOptions, open_bus
+from service.clock import SystemClock
+from service.contract import AccountState, Security
+from service.errors import MailbusError, Superseded
+from service.fleet import Pace, supervise
+from service.imap import Session, SessionOptions
+from service.ingest import (
+    AnnounceOptions,
+    Announcer,
+    Budget,
+    Copies,
+    ImapSource,
+    IngestOptions,
+    MailboxIngest,
+    MailboxLog,
+    MailboxStatus,
+    Raw,
+    WriterIdentity,
+)
+from service.mime import MimeLimits
+from tests.servers.dovecot import PASSWORD
+
+QUICK = Pace(first_s=0.01, factor=1.5, max_s=0.2, auth_s=0.2, permanent_s=0.2, superseded_s=0.3, bug_s=0.2)
+
+
+@dataclass
+class Box:
+    """Where a mailbox is and how it is read."""
+
+    port: int
+    user: str = "user"
+    host: str = "127.0.0.1"
+    mailbox: str = "INBOX"
+    account: str = "box"
+    writer: str = "one/1"
+    initial: datetime | str = "all"
+    message_limit: int = 50 * 1024 * 1024
+    inline_limit: int = 256 * 1024
+    reply_s: float = 5.0
+    idle_s: float = 30.0
+    poll_s: float = 0.1
+    raw: Raw = Raw.PROBLEM
+    alive: frozenset[str] = frozenset()
+    status: MailboxStatus = field(default_factory=lambda: MailboxStatus("INBOX"))
+    states: list[tuple[AccountState, MailbusError | None]] = field(default_factory=list)
+    copies: Copies | None = None
+
+
+def session_options(box: Box) -> SessionOptions:
+    return SessionOptions(
+        account=box.account,
+        host=box.host,
+        port=box.port,
+        security=Security.NONE,
+        tls=None,
+        username=box.user,
+        password=PASSWORD,
+        message_limit=box.message_limit,
+        reply_s=box.reply_s,
+    )
+
+
+async def follow_mailbox(bus: Bus, box: Box) -> None:
+    """Announce the mailbox until cancelled."""
+    clock = SystemClock()
+    box.copies = Copies(bus.key_value(bus.subjects.cursors), clock)
+    subjects = bus.subjects
+
+    async def is_alive(writer: str) -> bool:
+        return writer in box.alive
+
+    async def dead_letter(message: Any) -> None:
+        await bus.publish(message.subject, message.payload, message.headers)
+
+    events = MailboxLog(
+        bus.log,
+        box.copies,
+        account=box.account,
+        mailbox=box.mailbox,
+        filter_subject=subjects.mailbox_filter(box.account, box.mailbox),
+        writer=WriterIdentity(box.writer, is_alive),
+        clock=clock,
+    )
+    options = AnnounceOptions(box.inline_limit, bus.max_payload, box.raw, MimeLimits())
+    announcer = Announcer(bus.blobs(), subjects, account=box.account, mailbox=box.mailbox, options=options, clock=clock)
+    budget = Budget(64 * 1024 * 1024)
+    contest = True
+
+    async def life(proved: Any) -> None:
+        nonlocal contest
+        try:
+            position = await events.resume(contest=contest)
+            contest = True
+            session = await Session.open(session_options(box), clock=clock)
+            source = ImapSource(
+                session,
+                host=box.host,
+                username=box.user,
+                mailbox=box.mailbox,
+                idle_s=box.idle_s,
+                poll_s=box.poll_s,
+                clock=clock,
+            )
+            try:
+                await MailboxIngest(
+                    source,
+                    events,
+                    announcer,
+                    options=IngestOptions(box.initial, box.message_limit),
+                    status=box.status,
+                    budget=budget,
+                    dead_letter=dead_letter,
+                    proved=proved,
+                    clock=clock,
+                    account=box.account,
+                ).run(position)
+            finally:
+                source.abort()
+        except Superseded:
+            contest = False
+            raise
+
+    def report(state: AccountState, error: MailbusError | None) -> None:
+        box.states.append((state, error))
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(box.copies.run())
+        await supervise(life, report=report, pace=QUICK, clock=clock, where=f"{box.account}, {box.mailbox}")
+
+
+@asynccontextmanager
+async def bus_at(url: str, prefix: str) -> AsyncIterator[Bus]:
+    async with open_bus(NatsOptions(servers=(url,), prefix=prefix), StreamOptions()) as bus:
+        yield bus
+
+
+@asynccontextmanager
+async def following(bus: Bus, box: Box) -> AsyncIterator[Box]:
+    """The mailbox is announced for the length of the block; its end is a clean stop."""
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(follow_mailbox(bus, box))
+        try:
+            yield box
+        finally:
+            task.cancel()
+    if box.copies is not None and bus.connected:
+        await box.copies.flush()
