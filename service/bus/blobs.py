@@ -26,7 +26,7 @@ from service.bus.errors import (
     translated,
 )
 from service.bus.log import FENCE
-from service.errors import Permanent, Transient
+from service.errors import Permanent, Transient, verdict_of
 from service.observe import step
 
 CHUNK_LIMIT_BYTES: Final = 128 * 1024
@@ -53,15 +53,16 @@ class BlobStore:
         if name in self._known:
             return name
         with translated(self._bucket):
-            if await self._meta(name) is None:
-                await self._store(name, digest, data, now)
+            meta, revision = await self._meta(name)
+            if meta is None:
+                await self._store(name, digest, data, now, revision)
         self._remember(name)
         return name
 
     async def get(self, blob_id: str) -> bytes:
         """The bytes of a blob, checked against its name. Raises Permanent where there is none, Transient."""
         with translated(self._bucket):
-            meta = await self._meta(blob_id)
+            meta, _ = await self._meta(blob_id)
             if meta is None:
                 raise Permanent(f"no blob {blob_id[:80]}", where=self._bucket, remedy="it expired, or never was")
             data = await self._chunks(meta)
@@ -73,17 +74,22 @@ class BlobStore:
     async def exists(self, blob_id: str) -> bool:
         """Whether a blob is there. Raises Transient."""
         with translated(self._bucket):
-            return await self._meta(blob_id) is not None
+            meta, _ = await self._meta(blob_id)
+            return meta is not None
 
     async def delete(self, blob_id: str) -> None:
         """Remove a blob's chunks and meta. Raises Transient."""
         with translated(self._bucket):
-            meta = await self._meta(blob_id)
+            meta, _ = await self._meta(blob_id)
             if meta is None:
                 return
             self._known.pop(blob_id, None)
             for subject in (self._meta_subject(blob_id), self._chunk_subject(meta["nuid"])):
                 await js_api(self._nc, f"STREAM.PURGE.{self._stream}", {"filter": subject})
+
+    def forget(self) -> None:
+        """Believe nothing to be there any more: the server was away, and may have come back from an older state."""
+        self._known.clear()
 
     async def _name(self, data: bytes, now: datetime) -> tuple[str, bytes]:
         if len(data) < THREAD_FROM_BYTES:
@@ -92,26 +98,21 @@ class BlobStore:
             digest = await asyncio.to_thread(lambda: hashlib.sha256(data).digest())
         return f"{now:%Y%m}-{digest.hex()}", digest
 
-    async def _store(self, name: str, digest: bytes, data: bytes, now: datetime) -> None:
+    async def _store(self, name: str, digest: bytes, data: bytes, now: datetime, revision: int) -> None:
         nuid = self._ids.next().decode()
         size = min(CHUNK_LIMIT_BYTES, self._max_payload() - 1024)
         offsets = range(0, len(data), size)
         view = memoryview(data)
         step("chunks.before")
-        places = asyncio.Semaphore(CHUNKS_AT_ONCE)
-
-        async def chunk(offset: int) -> None:
-            async with places:
-                await self._publish(self._chunk_subject(nuid), bytes(view[offset : offset + size]), {})
-
         # Chunks must stand in order: one connection, published one after the other, acknowledged in a window.
-        if len(offsets) == 1:
-            await chunk(0)
-        else:
-            for first in range(0, len(offsets), CHUNKS_AT_ONCE):
+        for first in range(0, len(offsets), CHUNKS_AT_ONCE):
+            try:
                 async with asyncio.TaskGroup() as group:
                     for offset in offsets[first : first + CHUNKS_AT_ONCE]:
-                        group.create_task(chunk(offset), name="chunk")
+                        chunk = bytes(view[offset : offset + size])
+                        group.create_task(self._publish(self._chunk_subject(nuid), chunk, {}), name="chunk")
+            except ExceptionGroup as failed:
+                raise verdict_of(failed) from failed
         step("chunks.done")
         meta = {
             "name": name,
@@ -124,7 +125,7 @@ class BlobStore:
             "options": {"max_chunk_size": size},
         }
         try:
-            await self._publish(self._meta_subject(name), json.dumps(meta).encode(), {FENCE: "0"})
+            await self._publish(self._meta_subject(name), json.dumps(meta).encode(), {FENCE: str(revision)})
         except ApiError as exc:
             # Another writer was first with the same content: its object serves, our chunks go.
             if exc.err_code not in WRONG_LAST_SEQUENCE:
@@ -145,16 +146,19 @@ class BlobStore:
             raise Transient("a blob is incomplete", where=str(meta["name"])[:80], remedy="read again")
         return bytes(data)
 
-    async def _meta(self, name: str) -> dict[str, Any] | None:
+    async def _meta(self, name: str) -> tuple[dict[str, Any] | None, int]:
+        """What describes an object, None where there is none; and the sequence that a new one must come after."""
         try:
             request = {"last_by_subj": self._meta_subject(name)}
             answer = await js_api(self._nc, f"STREAM.MSG.GET.{self._stream}", request)
         except ApiError as exc:
             if exc.code == NOT_FOUND:
-                return None
+                return None, 0
             raise
-        meta: dict[str, Any] = json.loads(base64.b64decode(answer["message"]["data"]))
-        return None if meta.get("deleted") else meta
+        message = answer["message"]
+        meta: dict[str, Any] = json.loads(base64.b64decode(message["data"]))
+        # What another client deleted leaves its meta behind, with this mark.
+        return None if meta.get("deleted") else meta, int(message["seq"])
 
     async def _publish(self, subject: str, payload: bytes, headers: dict[str, str]) -> None:
         reply = await self._nc.request(subject, payload, headers=headers or None, timeout=REQUEST_TIMEOUT_S)

@@ -135,6 +135,8 @@ class Bus:
         if self.nc.is_closed:
             return  # our own farewell
         self._back.clear()
+        for store in self._stores.values():
+            store.forget()
         metrics.NATS_CONNECTED.set(0)
         log.warning("nats_disconnected")
 
