@@ -1,0 +1,62 @@
+"""Keys with compare-and-set. Real server; nats-py's own client as the other side."""
+
+import pytest
+
+from service.bus import Bus, Conflict
+from service.errors import Permanent
+from tests.bus.conftest import opened
+from tests.servers.nats import NatsServer
+
+
+async def test_create_update_delete_and_their_conflicts(bus: Bus) -> None:
+    keys = bus.key_value(bus.subjects.cursors)
+    assert await keys.get("k") is None
+    first = await keys.create("k", b"1")
+    with pytest.raises(Conflict):
+        await keys.create("k", b"x")
+    second = await keys.update("k", b"2", first)
+    assert second > first
+    with pytest.raises(Conflict):
+        await keys.update("k", b"x", first)
+    entry = await keys.get("k")
+    assert entry is not None
+    assert (entry.value, entry.revision) == (b"2", second)
+    await keys.delete("k")
+    assert await keys.get("k") is None
+    with pytest.raises(Conflict):
+        await keys.update("k", b"x", second)
+    assert await keys.create("k", b"3") > second
+
+
+@pytest.mark.fault("D06")
+async def test_of_two_writers_of_one_revision_one_wins(bus: Bus, nats_server: NatsServer) -> None:
+    keys = bus.key_value(bus.subjects.sends)
+    revision = await keys.create("k", b"0")
+    async with opened(nats_server.url, bus.subjects.prefix, streams=None) as other:
+        theirs = other.key_value(other.subjects.sends)
+        revision = await theirs.update("k", b"theirs", revision)
+        with pytest.raises(Conflict):
+            await keys.update("k", b"ours", revision - 1)
+    entry = await keys.get("k")
+    assert entry is not None
+    assert entry.value == b"theirs"
+
+
+async def test_an_ordinary_client_reads_ours_and_deletes_so_that_we_see_it(bus: Bus) -> None:
+    keys = bus.key_value(bus.subjects.cursors)
+    await keys.create("k", b"1")
+    theirs = await bus.nc.jetstream().key_value(bus.subjects.cursors)
+    assert (await theirs.get("k")).value == b"1"
+    for remove in (theirs.delete, theirs.purge):
+        await remove("k")
+        assert await keys.get("k") is None
+        await keys.create("k", b"2")
+
+
+@pytest.mark.fault("G07", "G11")
+@pytest.mark.parametrize("key", ["", "a b", "*", ">", "a.>", "a\r\n", ".a", "x" * 5000])
+async def test_a_key_that_is_none_is_refused(bus: Bus, key: str) -> None:
+    keys = bus.key_value(bus.subjects.cursors)
+    for call in (keys.get(key), keys.create(key, b""), keys.update(key, b"", 1), keys.delete(key)):
+        with pytest.raises(Permanent):
+            await call
