@@ -6,6 +6,8 @@ preview.py takes the first words, fit.py holds the event under its limit, parse.
 request → bytes: build.py, with encode.py for words, parameters and bodies. limits.py says what anything may cost.
 """
 
+from service.mime.build import build
+from service.mime.encode import ascii_domain
 from service.mime.limits import Cut, MimeLimits
 from service.mime.parse import Parsed, parse, parse_header_only, problem_email
 
@@ -13,6 +15,8 @@ __all__ = [
     "Cut",
     "MimeLimits",
     "Parsed",
+    "ascii_domain",
+    "build",
     "parse",
     "parse_header_only",
     "problem_email",

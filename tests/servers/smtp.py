@@ -71,6 +71,7 @@ class ScriptedRelay:
         self._smtputf8, self._size = smtputf8, size
         self._server: asyncio.Server | None = None
         self._open: set[Any] = set()
+        self._arrived = asyncio.Event()
 
     async def start(self) -> None:
         """Listen; also again after `stop`, on the same port."""
@@ -97,7 +98,8 @@ class ScriptedRelay:
         """Wait until so many messages came."""
         async with asyncio.timeout(limit_s):
             while len(self.messages) < count:
-                await asyncio.sleep(0.005)
+                await self._arrived.wait()
+                self._arrived.clear()
         return self.messages
 
     def cut_now(self, stage: str) -> bool:
@@ -112,7 +114,7 @@ class ScriptedRelay:
         relay = self
         self.connections += 1
 
-        class Connection(SMTP):  # type: ignore[misc]  # aiosmtpd is untyped
+        class Connection(SMTP):
             def connection_made(self, transport: Any) -> None:
                 super().connection_made(transport)
                 relay._open.add(self)
@@ -126,12 +128,12 @@ class ScriptedRelay:
             async def smtp_DATA(self, arg: str) -> None:
                 relay.data_commands += 1
                 if relay.cut_now("data"):
-                    self.transport.abort()
+                    _abort(self)
                     return
                 if relay.cut_now("body"):
                     await self.push("354 go ahead")
                     await self._reader.readline()
-                    self.transport.abort()
+                    _abort(self)
                     return
                 await super().smtp_DATA(arg)
 
@@ -182,7 +184,7 @@ class _Handler:
         self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
     ) -> str:
         if self.relay.cut_now("mail"):
-            server.transport.abort()
+            _abort(server)
             return "451 gone"
         if self.relay.script.mail is not None:
             return self.relay.script.mail
@@ -194,7 +196,7 @@ class _Handler:
         self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
     ) -> str:
         if self.relay.cut_now("rcpt"):
-            server.transport.abort()
+            _abort(server)
             return "451 gone"
         replies = self.relay.script.rcpt.get(address)
         if replies:
@@ -208,23 +210,29 @@ class _Handler:
         relay = self.relay
         content = envelope.content if isinstance(envelope.content, bytes) else b""
         if relay.cut_now("refused_reply"):
-            server.transport.abort()
+            _abort(server)
             return "451 gone"
         said = relay.script.data.pop(0) if relay.script.data else "250 2.0.0 queued"
         if said.startswith("2"):
             relay.messages.append(
                 Received(envelope.mail_from or "", list(envelope.rcpt_tos), content, list(envelope.mail_options))
             )
+            relay._arrived.set()
         if relay.script.hold is not None:
             await relay.script.hold.wait()
         if relay.cut_now("before_reply"):
-            server.transport.abort()
+            _abort(server)
         return said
 
     async def handle_exception(self, error: Exception) -> str:
         if not isinstance(error, ConnectionError | asyncio.CancelledError):
             raise error
         return "421 gone"
+
+
+def _abort(server: SMTP) -> None:
+    assert isinstance(server.transport, asyncio.WriteTransport)
+    server.transport.abort()
 
 
 RelayMaker = Callable[..., Awaitable[ScriptedRelay]]

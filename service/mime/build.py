@@ -1,0 +1,143 @@
+"""A request to send → the bytes of its mail. Pure and deterministic: the same request gives the same bytes.
+
+Used by outbound, which hands in what must not change between attempts: Message-ID, Date, the boundaries' seed. Out come
+CRLF lines and ASCII, but for addresses whose local part is not (RFC 6532). Bcc never stands in them.
+RFC 5322 (header), RFC 2045-2049 (structure), RFC 2183 (disposition), RFC 2387 (related), RFC 2392 (cid).
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import format_datetime
+
+from service.contract import Address, Attachment, Problem, RequestProblems, SendRequest
+from service.mime.encode import (
+    address_tokens,
+    ascii_domain,
+    base64_lines,
+    field,
+    parameter_tokens,
+    text_body,
+    text_field,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A MIME entity: its fields and its body, which ends with CRLF."""
+
+    fields: str
+    body: bytes
+
+
+def build(
+    request: SendRequest,
+    *,
+    message_id: str,
+    boundary_seed: str,
+    date: datetime,
+    from_default: str,
+    blobs: Mapping[str, bytes],
+) -> bytes:
+    """The mail of a request that `check_request` found right, without `rawBlobId`; its bytes end with CRLF.
+
+    `message_id` is bare; `blobs` has every blobId that the attachments name. Raises RequestProblems for a domain that
+    is no name.
+    """
+    header = _header(request, message_id, date, from_default)
+    body = _content(request, boundary_seed, blobs)
+    return f"{header}MIME-Version: 1.0\r\n{body.fields}\r\n".encode() + body.body
+
+
+def _header(request: SendRequest, message_id: str, date: datetime, from_default: str) -> str:
+    sender = request.from_ or Address(email=from_default)
+    fields = [
+        field("Date", [format_datetime(date.astimezone(UTC).replace(microsecond=0))]),
+        _addresses("From", "from", [sender]),
+    ]
+    for name, key, addresses in (
+        ("To", "to", request.to),
+        ("Cc", "cc", request.cc),
+        ("Reply-To", "replyTo", request.reply_to),
+    ):
+        if addresses:
+            fields.append(_addresses(name, key, addresses))
+    if not request.to and not request.cc:
+        # RFC 5322 3.4: an empty group; a mail without any destination field looks like spam to many filters.
+        fields.append("To: undisclosed-recipients:;\r\n")
+    fields.append(text_field("Subject", request.subject))
+    fields.append(field("Message-ID", [f"<{message_id}>"]))
+    if request.in_reply_to is not None:
+        fields.append(field("In-Reply-To", [f"<{request.in_reply_to}>"]))
+    if request.references:
+        fields.append(field("References", [f"<{reference}>" for reference in request.references]))
+    fields += [text_field(name, value) for name, value in request.headers.items()]
+    return "".join(fields)
+
+
+def _addresses(name: str, key: str, addresses: Sequence[Address]) -> str:
+    pairs: list[tuple[str | None, str]] = []
+    for i, address in enumerate(addresses):
+        try:
+            pairs.append((address.name, ascii_domain(address.email)))
+        except ValueError as exc:
+            where = key if key == "from" else f"{key}[{i}]"
+            raise RequestProblems([Problem(f"{where}.email", str(exc))]) from exc
+    return field(name, address_tokens(pairs))
+
+
+# -- structure ----------------------------------------------------------------------------------------------------
+
+
+def _content(request: SendRequest, seed: str, blobs: Mapping[str, bytes]) -> _Part:
+    related = [one for one in request.attachments if _belongs_to_html(request, one)]
+    others = [one for one in request.attachments if not _belongs_to_html(request, one)]
+    bodies: list[_Part] = []
+    if request.text is not None:
+        bodies.append(_text("plain", request.text))
+    if request.html is not None:
+        html = _text("html", request.html)
+        if related:
+            html = _multipart("related", [html, *(_file(one, blobs) for one in related)], seed, 'type="text/html"')
+        bodies.append(html)
+    # RFC 2046 5.1.4: the last alternative is the best.
+    whole = [_multipart("alternative", bodies, seed)] if len(bodies) > 1 else bodies
+    if others:
+        return _multipart("mixed", [*whole, *(_file(one, blobs) for one in others)], seed)
+    return whole[0]
+
+
+def _belongs_to_html(request: SendRequest, attachment: Attachment) -> bool:
+    return request.html is not None and attachment.disposition == "inline" and attachment.cid is not None
+
+
+def _text(subtype: str, text: str) -> _Part:
+    encoding, body = text_body(text)
+    return _Part(f"Content-Type: text/{subtype}; charset=utf-8\r\nContent-Transfer-Encoding: {encoding}\r\n", body)
+
+
+def _file(attachment: Attachment, blobs: Mapping[str, bytes]) -> _Part:
+    data = attachment.content if attachment.content is not None else blobs[attachment.blob_id or ""]
+    disposition: list[str] = [attachment.disposition]
+    if attachment.name is not None:
+        disposition = [f"{attachment.disposition};", *parameter_tokens("filename", attachment.name)]
+    fields = [
+        field("Content-Type", [attachment.type]),
+        "Content-Transfer-Encoding: base64\r\n",
+        field("Content-Disposition", disposition),
+    ]
+    if attachment.cid is not None:
+        fields.append(field("Content-ID", [f"<{attachment.cid}>"]))
+    return _Part("".join(fields), base64_lines(data))
+
+
+def _multipart(subtype: str, parts: Sequence[_Part], seed: str, parameter: str = "") -> _Part:
+    # `=_` stands neither in quoted-printable nor in base64, the rest in no text that was not made for it.
+    boundary = "=_" + hashlib.sha256(f"{seed}\0{subtype}".encode()).hexdigest()[:40]
+    tokens = [f"multipart/{subtype};", *([f"{parameter};"] if parameter else []), f'boundary="{boundary}"']
+    pieces: list[bytes] = []
+    for part in parts:
+        pieces += (f"--{boundary}\r\n{part.fields}\r\n".encode(), part.body, b"\r\n")
+    pieces.append(f"--{boundary}--\r\n".encode())
+    return _Part(field("Content-Type", tokens), b"".join(pieces))
