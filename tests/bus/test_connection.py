@@ -191,7 +191,7 @@ async def test_a_missing_certificate_file_is_permanent_and_named(nats_server: Na
 async def test_nats_py_does_not_parse_headers_with_fast_mail_parser(bus: Bus) -> None:
     import fast_mail_parser  # noqa: F401 its presence is what makes nats-py change
 
-    assert nats.aio.client.parse_email is None  # type: ignore[attr-defined]
+    assert vars(nats.aio.client)["parse_email"] is None
     inbox = bus.nc.new_inbox()
     subscription = await bus.nc.subscribe(inbox)
     await bus.nc.publish(inbox, b"", headers={"KV-Operation": "DEL", "X": "a: b"})

@@ -1,0 +1,129 @@
+"""An account's parts → its state on the bus, once a change."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+
+import pytest
+
+from service.bus import OutMessage
+from service.contract import AccountState, Subjects
+from service.errors import AuthRefused, Permanent, Transient
+from service.fleet import AccountReports
+from service.fleet.report import RETRY_S, WAITING_LIMIT
+from service.observe import metrics
+from tests.servers.clock import FakeClock
+
+C, D, A, G = AccountState.CONNECTED, AccountState.DISCONNECTED, AccountState.AUTH_FAILED, AccountState.DEGRADED
+
+
+class Published:
+    """What was published; fails as long as `away`."""
+
+    def __init__(self) -> None:
+        self.messages: list[OutMessage] = []
+        self.away = False
+
+    async def __call__(self, message: OutMessage) -> None:
+        if self.away:
+            raise Transient("NATS is away")
+        self.messages.append(message)
+
+    @property
+    def states(self) -> list[str]:
+        return [message.subject.rpartition(".")[2] for message in self.messages]
+
+
+Running = tuple[AccountReports, Published, FakeClock]
+
+
+@pytest.fixture
+async def running() -> AsyncIterator[Running]:
+    published, clock = Published(), FakeClock()
+    reports = AccountReports(Subjects("mail"), published, writer="pod-1/boot7", clock=clock)
+    reports.add("acct", ["INBOX", "sender"])
+    task = asyncio.ensure_future(reports.run())
+    yield reports, published, clock
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_an_account_is_connected_when_all_its_parts_are_and_says_so_once(running: Running) -> None:
+    reports, published, clock = running
+    reports.part("acct", "INBOX", C)
+    await clock.settle()
+    assert published.states == []
+    reports.part("acct", "sender", C)
+    reports.part("acct", "sender", C)
+    await clock.settle()
+    assert published.states == ["connected"]
+    assert reports.accounts["acct"].state is C
+    assert reports.accounts["acct"].since == clock.now()
+
+
+async def test_the_worst_part_speaks_and_recovery_is_said(running: Running) -> None:
+    reports, published, clock = running
+    for part, state in [("INBOX", C), ("sender", C), ("sender", A), ("INBOX", D), ("sender", C), ("INBOX", C)]:
+        error = AuthRefused("no") if state is A else Transient("gone") if state is D else None
+        reports.part("acct", part, state, error)
+    await clock.settle()
+    assert published.states == ["connected", "auth_failed", "disconnected", "connected"]
+
+
+async def test_before_a_first_connection_only_a_failure_is_said(running: Running) -> None:
+    reports, published, clock = running
+    reports.part("acct", "INBOX", D)
+    await clock.settle()
+    assert published.states == []
+    reports.part("acct", "INBOX", D, Transient("refused", where="imap:993", remedy="tried again"))
+    await clock.settle()
+    assert published.states == ["disconnected"]
+
+
+async def test_the_event_names_account_part_instance_and_remedy(running: Running) -> None:
+    reports, published, clock = running
+    reports.part("acct", "INBOX", G, Permanent("no such mailbox", where="INBOX", remedy="name another"))
+    reports.part("acct", "INBOX", C)
+    reports.part("acct", "sender", C)
+    await clock.settle()
+    degraded, *_, connected = published.messages
+    assert degraded.subject == "mail.account.acct.degraded"
+    body = json.loads(degraded.payload)
+    assert body["account"] == "acct"
+    assert (body["state"], body["mailbox"], body["instance"]) == ("degraded", "INBOX", "pod-1")
+    assert (body["detail"], body["remedy"]) == ("no such mailbox", "name another")
+    assert degraded.headers["ce-type"] == "mailbus.account"
+    assert degraded.headers["ce-source"] == "/mail/acct"
+    assert "mailbox" not in json.loads(connected.payload)
+    ids = [message.headers["ce-id"] for message in published.messages]
+    assert len(set(ids)) == len(ids)
+    assert [message.headers["Nats-Msg-Id"] for message in published.messages] == ids
+
+
+@pytest.mark.fault("F08")
+async def test_nats_away_holds_the_reports_in_order_and_bounded(running: Running) -> None:
+    reports, published, clock = running
+    published.away = True
+    reports.part("acct", "INBOX", D, Transient("x"))
+    reports.part("acct", "INBOX", G, Permanent("y"))
+    await clock.settle()
+    assert published.messages == []
+    published.away = False
+    await clock.advance(RETRY_S)
+    assert published.states == ["disconnected", "degraded"]
+    published.away = True
+    for _ in range(WAITING_LIMIT):
+        reports.part("acct", "INBOX", D, Transient("x"))
+        reports.part("acct", "INBOX", G, Permanent("y"))
+    assert len(reports._waiting) == WAITING_LIMIT
+
+
+async def test_states_are_counted(running: Running) -> None:
+    reports, _, _ = running
+    reports.add("other", ["INBOX"])
+    reports.part("other", "INBOX", C)
+    counts = {state: metrics.ACCOUNTS.labels(state=state)._value.get() for state in AccountState}
+    assert (counts[C], counts[D]) == (1, 1)
+    reports.part("other", "INBOX", A, AuthRefused("no"))
+    assert metrics.ACCOUNTS.labels(state=A)._value.get() == 1
