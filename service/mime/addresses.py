@@ -20,14 +20,15 @@ _TOKEN: Final = re.compile(
     r'"((?:[^"\\]++|\\.)*+)("?)'  # 1 quoted string, 2 its end
     r"|(=\?[^?\s]{1,75}\?[bBqQ]\?[^?]*+\?=)"  # 3 encoded word, whatever is in it
     r"|(\[(?:[^\[\]\\]++|\\.)*+\]?)"  # 4 domain literal
-    r"|(\s++)"  # 5
+    r"|([ \t\r\n]++)"  # 5
     r"|([(),:;<>])"  # 6 specials with a meaning
-    r'|([^\s"()\[\],:;<>=\\]++|\\.|.)',  # 7 anything else, escapes whole
+    r'|([^ \t\r\n"()\[\],:;<>=\\]++|\\.|.)',  # 7 anything else, escapes whole
     re.DOTALL,
 )
 _ESCAPE: Final = re.compile(r"\\(.)", re.DOTALL)
 _QUOTE_OR_ESCAPE: Final = re.compile(r'\\(.)|"', re.DOTALL)
-_BREAKS: Final = re.compile(r"\s+")
+# Only what folding leaves: a no-break space belongs to the name.
+_BREAKS: Final = re.compile(r"[ \t\r\n]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ def _name(text: str, words: int) -> str | None:
     """RFC 8621 4.1.2.3: the display name decoded, null where there is none."""
     if "=?" in text:
         text = decode_words(text, words=words)
-    text = _BREAKS.sub(" ", text).strip()
+    text = _BREAKS.sub(" ", text).strip(" ")
     return composed(text) or None
 
 
@@ -174,7 +175,7 @@ class _Scanner:
     def _finish(self) -> None:
         phrase = "".join(self.phrase).strip()
         if self.angle is not None:
-            email = "".join(self.angle)
+            email = "".join("".join(self.angle).split())
             name = _name(_plain_phrase(phrase), self.words)
             if name is None and self.comments:
                 name = _name(" ".join(self.comments), self.words)
