@@ -1,0 +1,44 @@
+"""One YAML file and the environment → `Settings`, typed, or `SettingsInvalid` with everything that is wrong.
+
+model.py is the settings as types; values.py durations, sizes, addresses and secrets as they are written;
+presets.py providers as data; file.py YAML and environment → plain values; load.py plain values → Settings;
+reference.py Settings → its JSON Schema and the table in docs/settings.md.
+Only the composition root and the command line use this room: no protocol knows that pydantic exists.
+"""
+
+from service.settings.load import SettingsInvalid, load_settings
+from service.settings.model import (
+    AccountSettings,
+    ImapSettings,
+    IncomingSettings,
+    LimitSettings,
+    NatsSettings,
+    OutgoingSettings,
+    RetrySettings,
+    Settings,
+    SmtpSettings,
+    StreamSettings,
+)
+from service.settings.presets import PRESETS
+from service.settings.reference import settings_reference, settings_schema
+from service.settings.values import Listen, Secret
+
+__all__ = [
+    "PRESETS",
+    "AccountSettings",
+    "ImapSettings",
+    "IncomingSettings",
+    "LimitSettings",
+    "Listen",
+    "NatsSettings",
+    "OutgoingSettings",
+    "RetrySettings",
+    "Secret",
+    "Settings",
+    "SettingsInvalid",
+    "SmtpSettings",
+    "StreamSettings",
+    "load_settings",
+    "settings_reference",
+    "settings_schema",
+]

@@ -1,0 +1,145 @@
+"""A YAML file, and the environment over it → plain dicts and lists, bounded before they are built.
+
+The environment is read by pydantic-settings: MAILBUS_NATS__SERVERS is nats.servers, MAILBUS_ACCOUNTS is JSON.
+"""
+
+import os
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
+
+from service.settings.model import Settings, filled
+from service.settings.values import show_size
+
+FILE_LIMIT_BYTES: Final = 10 * 1024 * 1024
+# The settings nest 5 deep; a parser that recurses over the input must not be led deeper than its stack.
+DEPTH_LIMIT: Final = 32
+ENV_PREFIX: Final = "MAILBUS_"
+ENV_DELIMITER: Final = "__"
+# The C parser reads 10,000 accounts in a second; the Python one takes half a minute.
+_Base: Final[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class Unreadable(Exception):
+    """The file is no YAML that could be settings; the message says where and what would do."""
+
+
+class _Loader(_Base):  # type: ignore[misc] # chosen at run time
+    """Plain data only; a key given twice is an error instead of the last one winning."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
+                raise Unreadable(f"line {key.start_mark.line + 1}: a key must be a name")
+            if key.value in seen:
+                raise Unreadable(f"line {key.start_mark.line + 1}: the key {key.value!r} stands here twice")
+            seen.add(key.value)
+        return {key.value: self.construct_object(value, deep=True) for key, value in node.value}
+
+    def construct_undefined(self, node: yaml.Node) -> Any:
+        raise Unreadable(f"line {node.start_mark.line + 1}: put text that begins with ! in quotes")
+
+
+_Loader.add_constructor("tag:yaml.org,2002:map", lambda loader, node: loader.construct_mapping(node, deep=True))
+_Loader.add_constructor(None, _Loader.construct_undefined)
+
+
+def _check_events(text: str) -> None:
+    """Refuse what could grow or recurse: aliases (a billion laughs), depth. Reads events only, builds nothing."""
+    depth = 0
+    for event in yaml.parse(text, Loader=_Base):
+        line = f"line {event.start_mark.line + 1}" if event.start_mark else ""
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+            raise Unreadable(
+                f"{line}: anchors (&) and aliases (*) are not read: "
+                "write it out, and put text that begins with & or * in quotes"
+            )
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > DEPTH_LIMIT:
+                raise Unreadable(f"{line}: nested deeper than {DEPTH_LIMIT} levels")
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """The content of a settings file. Raises Unreadable."""
+    try:
+        with open(path, "rb") as file:
+            content = file.read(FILE_LIMIT_BYTES + 1)
+    except OSError as exc:
+        raise Unreadable(f"{path}: cannot be read: {exc.strerror or exc}") from None
+    if len(content) > FILE_LIMIT_BYTES:
+        raise Unreadable(f"{path}: larger than {show_size(FILE_LIMIT_BYTES)}, the most that is read")
+    try:
+        data = _parse(content.decode("utf-8-sig"))
+    except UnicodeDecodeError as exc:
+        raise Unreadable(f"{path}: not UTF-8 at byte {exc.start}") from None
+    except Unreadable as exc:
+        raise Unreadable(f"{path}: {exc}") from None
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise Unreadable(f"{path}: must hold keys and values, such as `nats:` and `accounts:`")
+    return data
+
+
+def _parse(text: str) -> Any:
+    try:
+        _check_events(text)
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 a safe loader, made stricter
+    except yaml.MarkedYAMLError as exc:
+        # Never the snippet that PyYAML shows: it may hold a password.
+        mark = exc.problem_mark or exc.context_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise Unreadable(f"{where}no valid YAML: {exc.problem or exc.context}") from None
+    except yaml.YAMLError:
+        raise Unreadable("no valid YAML: it holds a character that YAML does not allow") from None
+    except ValueError:
+        raise Unreadable("a date or number in it does not exist: put it in quotes") from None
+
+
+class _Environment(BaseSettings, Settings):
+    """The same keys, for pydantic-settings to look for."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, env_nested_delimiter=ENV_DELIMITER, extra="forbid", frozen=True
+    )
+
+
+class _Source(EnvSettingsSource):
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
+        """JSON where it is JSON; the text otherwise, for the key's own check to accept or refuse by name."""
+        try:
+            return super().decode_complex_value(field_name, field, value)
+        except ValueError:
+            return value
+
+
+def read_environment() -> dict[str, Any]:
+    """The settings that stand in environment variables."""
+    return _Source(_Environment)()
+
+
+def unknown_variables() -> list[str]:
+    """Names that look like ours and mean nothing.
+
+    Only those with `__` in them: a Kubernetes service called mailbus sets MAILBUS_PORT and more in every pod.
+    """
+    known = set(Settings.model_fields)
+    found = []
+    for name in os.environ:
+        upper = name.upper()
+        first, delimiter, _ = upper.removeprefix(ENV_PREFIX).partition(ENV_DELIMITER)
+        if upper.startswith(ENV_PREFIX) and delimiter and first.lower() not in known:
+            found.append(name)
+    return sorted(found)
+
+
+def read_all(path: Path | None) -> dict[str, Any]:
+    """The file, with the environment over it key by key. Raises Unreadable."""
+    return filled(read_environment(), read_file(path) if path else {})

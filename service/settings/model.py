@@ -1,0 +1,393 @@
+"""The settings as types, with their defaults and what each means. The docs' table and the schema are made from here.
+
+Only keys that do something exist. What concerns several keys at once (an account's credentials, sizes that must
+fit each other) is in load.py, so that all errors can be listed together.
+"""
+
+import re
+import socket
+import unicodedata
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic.functional_validators import AfterValidator, PlainValidator
+from pydantic.json_schema import WithJsonSchema
+
+from service.contract import Security
+from service.contract.subjects import ACCOUNT_ID, PREFIX, mailbox_token
+from service.ingest import Raw
+from service.settings.presets import PRESETS
+from service.settings.values import (
+    Address,
+    Duration,
+    FilePath,
+    Host,
+    Initial,
+    Listen,
+    ListenAddress,
+    Secret,
+    Size,
+    Text,
+    between,
+    duration,
+    size,
+    some_text,
+    text,
+    wrong,
+)
+
+IMAP_PORTS: Final = {Security.TLS: 993, Security.STARTTLS: 143, Security.NONE: 143}
+SMTP_PORTS: Final = {Security.TLS: 465, Security.STARTTLS: 587, Security.NONE: 25}
+INSTANCE: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+# RFC 9051 5.1 knows no limit; what is longer than a line of the protocol is no mailbox.
+MAILBOX_LIMIT_BYTES: Final = 1_000
+SERVER: Final = re.compile(r"(nats|tls)://(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?/?")
+
+Port = Annotated[int, Field(ge=1, le=65535, strict=False)]
+
+
+def _account_id(value: Any) -> str:
+    if ACCOUNT_ID.fullmatch(text(value)) is None:
+        raise wrong("write 1 to 64 letters, digits, - or _")
+    return str(value)
+
+
+def _prefix(value: Any) -> str:
+    if PREFIX.fullmatch(text(value)) is None:
+        raise wrong("write 1 to 32 letters, digits, - or _")
+    return str(value)
+
+
+def _instance(value: Any) -> str:
+    """A name of the process. A host name's dots become -."""
+    name = text(value).replace(".", "-")
+    if INSTANCE.fullmatch(name) is None:
+        raise wrong("write 1 to 64 letters, digits, . - or _")
+    return name
+
+
+def _host_name() -> str:
+    return re.sub(r"[^A-Za-z0-9_-]", "-", socket.gethostname())[:64] or "mailbus"
+
+
+def _servers(value: Any) -> list[str]:
+    """A list, or (as the environment writes it) names with commas between."""
+    servers = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+    if not isinstance(servers, list) or not servers:
+        raise wrong("write a list of URLs, such as [nats://127.0.0.1:4222]")
+    for server in servers:
+        if "@" in text(server):
+            raise wrong("credentials in a URL show up in logs: write nats.user and nats.password, or nats.token")
+        if SERVER.fullmatch(server) is None:
+            raise wrong("each must be a URL such as nats://127.0.0.1:4222 or tls://nats.example.com:4222")
+    return servers
+
+
+def _mailbox(value: Any) -> str:
+    """A plain name, or {name: …} taken literally."""
+    literal = isinstance(value, dict) and value.keys() == {"name"}
+    name = some_text(value["name"] if literal else value)
+    if not literal and re.search(r"[*%]", name):
+        raise wrong(f'patterns are not available in this version: write each name, or {{name: "{name}"}} for this one')
+    if not literal and name.startswith("\\"):
+        raise wrong("roles are not available in this version: write the mailbox's name")
+    if len(name.encode()) > MAILBOX_LIMIT_BYTES:
+        raise wrong(f"must be at most {MAILBOX_LIMIT_BYTES} bytes long")
+    name = unicodedata.normalize("NFC", name)
+    return "INBOX" if name.upper() == "INBOX" else name
+
+
+def _mailboxes(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not value:
+        raise wrong("write a list of names, such as [INBOX]")
+    names = [_mailbox(one) for one in value]
+    if len({mailbox_token(name) for name in names}) < len(names):
+        raise wrong("names the same mailbox twice")
+    return tuple(names)
+
+
+def _preset(value: Any) -> str:
+    if text(value) not in PRESETS:
+        raise wrong(f"there is {', '.join(sorted(PRESETS))}")
+    return str(value)
+
+
+def filled(given: dict[str, Any], preset: dict[str, Any]) -> dict[str, Any]:
+    """What is given over what a preset says, key by key. A key given as null stays null."""
+    result = dict(preset)
+    for key, value in given.items():
+        below = preset.get(key)
+        result[key] = filled(value, below) if isinstance(value, dict) and isinstance(below, dict) else value
+    return result
+
+
+def filled_account(account: dict[str, Any]) -> dict[str, Any]:
+    """An account with its preset's hosts. Something wrong in `preset` is left for its own field to say."""
+    preset = account.get("preset")
+    known = PRESETS.get(preset, {}) if isinstance(preset, str) else {}
+    return filled(account, known)
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TlsSettings(_Part):
+    """TLS to NATS."""
+
+    ca: FilePath | None = Field(default=None, description="File with the authorities to trust; default: the system's")
+    cert: FilePath | None = Field(default=None, description="File with the client's certificate")
+    key: FilePath | None = Field(default=None, description="File with the client certificate's key")
+
+
+class NatsSettings(_Part):
+    """How to reach NATS, and what is created there."""
+
+    servers: Annotated[
+        list[str],
+        PlainValidator(_servers),
+        WithJsonSchema({"type": "array", "items": {"type": "string", "pattern": f"^{SERVER.pattern}$"}, "minItems": 1}),
+    ] = Field(default=["nats://127.0.0.1:4222"], description="URLs of the servers, `nats://` or `tls://`")
+    user: Text | None = Field(default=None, description="User, with `password`")
+    password: Secret | None = Field(default=None, description="The user's password")
+    token: Secret | None = Field(default=None, description="Token, instead of a user")
+    creds: FilePath | None = Field(default=None, description="Credentials file (JWT and seed), instead of a user")
+    nkey_seed: Secret | None = Field(default=None, description="Seed of an nkey, instead of a user")
+    tls: TlsSettings = Field(default_factory=TlsSettings, description="TLS to NATS")
+    prefix: Annotated[str, BeforeValidator(_prefix)] = Field(
+        default="mail", description="First token of every subject, and beginning of every stream's and bucket's name"
+    )
+    replicas: Annotated[int, Field(ge=1, le=5)] = Field(
+        default=1, description="Replicas of the streams that mailbus creates; existing ones are checked, never changed"
+    )
+
+
+class HttpSettings(_Part):
+    """The HTTP server."""
+
+    listen: ListenAddress = Field(
+        default=Listen("127.0.0.1", 8080), description="Where /metrics, /healthz, /readyz and the status page are"
+    )
+
+
+class LogSettings(_Part):
+    """What is logged to standard error, and how."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="The least important lines shown"
+    )
+    format: Literal["auto", "console", "json"] = Field(
+        default="auto", description="`auto`: `console` on a terminal, `json` otherwise"
+    )
+
+
+def _age(default: str, description: str) -> Any:
+    return Field(default=duration(default), description=description + "; `null`: for ever")
+
+
+class InSettings(_Part):
+    """The stream of events."""
+
+    max_age: Duration | None = _age("30d", "How long events are kept")
+
+
+class StatusSettings(_Part):
+    """The stream of statuses."""
+
+    max_age: Duration | None = _age("30d", "How long statuses are kept")
+
+
+class DeadSettings(_Part):
+    """The stream of dead letters."""
+
+    max_age: Duration | None = _age("90d", "How long dead letters are kept")
+
+
+class StreamSettings(_Part):
+    """The streams that mailbus creates. Existing ones are checked, never changed."""
+
+    in_: InSettings = Field(default_factory=InSettings, alias="in", description="MAIL_IN")
+    status: StatusSettings = Field(default_factory=StatusSettings, description="MAIL_STATUS")
+    dead: DeadSettings = Field(default_factory=DeadSettings, description="MAIL_DEAD")
+    max_consumers: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        default=20_000,
+        description="Consumers that a stream takes; the sender needs two for each account with mail queued",
+    )
+
+
+class LimitSettings(_Part):
+    """Sizes that bound memory."""
+
+    inline: Size = Field(
+        default=size("256KiB"), description="Text bodies up to this size ride in the event, others as blobs"
+    )
+    message: Size = Field(default=size("50MiB"), description="Of a larger message only the header is read")
+    memory: Size = Field(default=size("512MiB"), description="Bytes of mail in hand at once, over all accounts")
+
+
+def _security() -> Any:
+    return Field(default=Security.TLS, description="`tls`, `starttls`, or `none` (must be written out)")
+
+
+def _login_fields(data: Any, ports: dict[Security, int]) -> Any:
+    """The port that goes with the protection, where none is given."""
+    if not isinstance(data, dict) or "port" in data:
+        return data
+    security = data.get("security", Security.TLS)
+    known = security in list(Security) if isinstance(security, str) else False
+    return data | ({"port": ports[Security(security)]} if known else {})
+
+
+class ImapSettings(_Part):
+    """The IMAP server."""
+
+    host: Host = Field(description="Host name of the IMAP server")
+    port: Port = Field(default=993, description="Default: 993 with `security: tls`, 143 otherwise")
+    security: Security = _security()
+    ca: FilePath | None = Field(default=None, description="File with the authorities to trust; default: the system's")
+    # RFC 2177: renew IDLE at least every 29 minutes.
+    idle: Annotated[Duration, AfterValidator(between("1s", "29m"))] = Field(
+        default=duration("4m"), description="IDLE is renewed this often"
+    )
+    reply: Annotated[Duration, AfterValidator(between("1s", "10m"))] = Field(
+        default=duration("30s"), description="A command not answered within this time is a dead connection"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _port(cls, data: Any) -> Any:
+        return _login_fields(data, IMAP_PORTS)
+
+
+class SmtpSettings(_Part):
+    """The SMTP server that takes mail (a relay, or the provider's submission server)."""
+
+    host: Host = Field(description="Host name of the SMTP server")
+    port: Port = Field(
+        default=465, description="Default: 465 with `security: tls`, 587 with `starttls`, 25 with `none`"
+    )
+    security: Security = _security()
+    ca: FilePath | None = Field(default=None, description="File with the authorities to trust; default: the system's")
+    login: bool = Field(default=True, description="`false` for a relay that wants no login")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _port(cls, data: Any) -> Any:
+        return _login_fields(data, SMTP_PORTS)
+
+
+class IncomingSettings(_Part):
+    """Mail that becomes events."""
+
+    imap: ImapSettings = Field(description="The IMAP server")
+    username: Text = Field(default="", description="Default: the account's")
+    password: Secret = Field(default=Secret(), description="Default: the account's")
+    mailboxes: Annotated[
+        tuple[str, ...],
+        PlainValidator(_mailboxes),
+        PlainSerializer(list, return_type=list),
+        WithJsonSchema(
+            {
+                "type": "array",
+                "minItems": 1,
+                "items": {
+                    "anyOf": [
+                        {"type": "string"},
+                        {
+                            "type": "object",
+                            "properties": {"name": {"type": "string"}},
+                            "required": ["name"],
+                            "additionalProperties": False,
+                        },
+                    ]
+                },
+            }
+        ),
+    ] = Field(default=("INBOX",), description='Names of mailboxes; `{name: "a * b"}` where a name holds * or %')
+    initial: Initial = Field(
+        default="new", description="What of the mail already there is announced: `new`, `all`, or `{since: 2026-01-01}`"
+    )
+    poll: Annotated[Duration, AfterValidator(between("1s", "1d"))] = Field(
+        default=duration("60s"), description="How often to look where the server has no IDLE"
+    )
+    raw: Raw = Field(
+        default=Raw.PROBLEM,
+        description="Which raw messages are kept as blobs: `problem` (those not parsed whole), `always`, `never`",
+    )
+    after: Literal["nothing"] = Field(
+        default="nothing", description="What is done to a mail once its event is confirmed"
+    )
+
+
+class RetrySettings(_Part):
+    """When a recipient that was put off is tried again."""
+
+    first: Annotated[Duration, AfterValidator(between("1s", "1d"))] = Field(
+        default=duration("1m"), description="Until the second attempt"
+    )
+    factor: Annotated[float, Field(ge=1, le=10)] = Field(default=2.0, description="How much longer each pause is")
+    max: Annotated[Duration, AfterValidator(between("1s", "7d"))] = Field(
+        default=duration("4h"), description="The longest pause"
+    )
+
+
+class OutgoingSettings(_Part):
+    """Requests that become mail."""
+
+    smtp: SmtpSettings = Field(description="The SMTP server")
+    username: Text = Field(default="", description="Default: the account's")
+    password: Secret = Field(default=Secret(), description="Default: the account's")
+    uncertain: Literal["retry", "hold"] = Field(
+        default="retry", description="When nobody knows whether a mail went out: send it again, or hold it for a human"
+    )
+    retry: RetrySettings = Field(default_factory=RetrySettings, description="When to try again")
+    expires: Duration = Field(
+        default=duration("5d"), description="When a request that was put off again and again fails"
+    )
+    window: Duration = Field(default=duration("30d"), description="How long a request's id is remembered")
+    redirect: Address | None = Field(default=None, description="An address that gets everything instead (staging)")
+
+
+class AccountSettings(_Part):
+    """One mail account: what comes in, what goes out, or both."""
+
+    id: Annotated[str, BeforeValidator(_account_id)] = Field(description="Its name on the bus, unique")
+    address: Address = Field(description="Its mail address")
+    preset: Annotated[str, BeforeValidator(_preset), WithJsonSchema({"enum": sorted(PRESETS)})] | None = Field(
+        default=None, description="A provider whose hosts and ports are filled in; any key overrides it"
+    )
+    username: Text = Field(default="", description="Default: the address")
+    password: Secret = Field(default=Secret(), description="For both directions, unless they have their own")
+    incoming: IncomingSettings | None = Field(default=None, description="Mail that becomes events; `null`: none")
+    outgoing: OutgoingSettings | None = Field(default=None, description="Requests that become mail; `null`: none")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_preset(cls, data: Any) -> Any:
+        return filled_account(data) if isinstance(data, dict) else data
+
+    @model_validator(mode="after")
+    def _credentials(self) -> Self:
+        """Each direction with its own credentials, so that nobody has to look in two places."""
+        username = self.username or self.address
+        object.__setattr__(self, "username", username)
+        for name in ("incoming", "outgoing"):
+            part = getattr(self, name)
+            if part is not None:
+                own = {"username": part.username or username, "password": part.password or self.password}
+                object.__setattr__(self, name, part.model_copy(update=own))
+        return self
+
+
+class Settings(_Part):
+    """Everything an operator decides. Without a file: NATS on this machine, no accounts."""
+
+    nats: NatsSettings = Field(default_factory=NatsSettings, description="NATS")
+    http: HttpSettings = Field(default_factory=HttpSettings, description="The HTTP server")
+    instance: Annotated[str, BeforeValidator(_instance)] = Field(
+        default_factory=_host_name, description="This process's name in the fleet; default: the host name"
+    )
+    log: LogSettings = Field(default_factory=LogSettings, description="Logs")
+    streams: StreamSettings = Field(default_factory=StreamSettings, description="Streams")
+    limits: LimitSettings = Field(default_factory=LimitSettings, description="Sizes")
+    accounts: tuple[AccountSettings, ...] = Field(default=(), description="The mail accounts")

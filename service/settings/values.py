@@ -1,0 +1,313 @@
+"""What an operator writes → values with a unit: durations, sizes, hosts, addresses, secrets.
+
+Each value has one spelling. Errors say what would do; they never repeat a secret.
+"""
+
+import os
+import re
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, NamedTuple
+
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, PlainSerializer, ValidationInfo
+from pydantic.functional_validators import BeforeValidator, PlainValidator
+from pydantic.json_schema import JsonSchemaValue, WithJsonSchema
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+UNITS_MS: Final = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+SIZES: Final = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+DURATION: Final = re.compile(r"([0-9]{1,12})(ms|s|m|h|d)")
+SIZE: Final = re.compile(r"([0-9]{1,12})(B|KiB|MiB|GiB)")
+LISTEN: Final = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([A-Za-z0-9._-]+)):([0-9]{1,5})")
+HOST: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,252})|[0-9a-fA-F:.]{2,45}")
+# RFC 5321 4.5.3.1.3: a path holds at most 256 octets, its brackets included.
+ADDRESS_LIMIT: Final = 254
+# What is longer is no password but a wrong path.
+SECRET_LIMIT_BYTES: Final = 64 * 1024
+CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+# These would end a command or a header: no encoding makes them safe everywhere.
+LINE_END: Final = re.compile(r"[\r\n\x00]")
+SECRET_FORMS: Final = "{env: NAME}, {file: PATH}, or the text itself"
+
+
+def wrong(message: str) -> PydanticCustomError:
+    """An error whose message says what would do. The message goes out as it is."""
+    return PydanticCustomError("mailbus", "{message}", {"message": message})
+
+
+def text(value: Any) -> str:
+    """A string as it was written. YAML reads 0123 as the number 83, so a number is refused, not guessed."""
+    if not isinstance(value, str):
+        raise wrong("write text; put what looks like a number, a date or yes and no in quotes")
+    if LINE_END.search(value):
+        raise wrong("must not hold a line end or a NUL")
+    return value
+
+
+def some_text(value: Any) -> str:
+    """Text that is not empty."""
+    if not text(value).strip():
+        raise wrong("must not be empty")
+    return str(value)
+
+
+def duration(value: Any) -> timedelta:
+    found = DURATION.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
+        raise wrong("write a whole number and its unit, ms s m h or d, such as 90s or 30d")
+    milliseconds = int(found[1]) * UNITS_MS[found[2]]
+    if not 0 < milliseconds <= 36_500 * UNITS_MS["d"]:
+        raise wrong("must be more than 0 and at most 36500d")
+    return timedelta(milliseconds=milliseconds)
+
+
+def show_duration(value: timedelta) -> str:
+    """The one spelling of a duration: the largest unit that divides it."""
+    total_ms = round(value.total_seconds() * 1000)
+    unit = next(unit for unit in ("d", "h", "m", "s", "ms") if total_ms % UNITS_MS[unit] == 0)
+    return f"{total_ms // UNITS_MS[unit]}{unit}"
+
+
+def size(value: Any) -> int:
+    found = SIZE.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
+        raise wrong("write a whole number and its unit, B KiB MiB or GiB, such as 256KiB")
+    size = int(found[1]) * SIZES[found[2]]
+    if not 0 < size <= 1 << 50:
+        raise wrong("must be more than 0B")
+    return size
+
+
+def show_size(value: int) -> str:
+    """The one spelling of a size: the largest unit that divides it."""
+    unit = next(unit for unit in ("GiB", "MiB", "KiB", "B") if value % SIZES[unit] == 0)
+    return f"{value // SIZES[unit]}{unit}"
+
+
+def between(least: str, most: str) -> Callable[[timedelta], timedelta]:
+    """A check that a duration lies in a range, both ends included."""
+    first, last = duration(least), duration(most)
+
+    def check(value: timedelta) -> timedelta:
+        if not first <= value <= last:
+            raise wrong(f"must be between {least} and {most}")
+        return value
+
+    return check
+
+
+Duration = Annotated[
+    timedelta,
+    PlainValidator(duration),
+    PlainSerializer(show_duration, return_type=str),
+    WithJsonSchema({"type": "string", "format": "mailbus-duration", "pattern": f"^{DURATION.pattern}$"}),
+]
+Size = Annotated[
+    int,
+    PlainValidator(size),
+    PlainSerializer(show_size, return_type=str),
+    WithJsonSchema({"type": "string", "format": "mailbus-size", "pattern": f"^{SIZE.pattern}$"}),
+]
+Text = Annotated[str, BeforeValidator(some_text)]
+
+
+class Listen(NamedTuple):
+    """Where the HTTP server listens. Port 0: any free one."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def _listen(value: Any) -> Listen:
+    found = LISTEN.fullmatch(value) if isinstance(value, str) else None
+    if found is None or int(found[3]) > 65535:
+        raise wrong("write HOST:PORT, such as 127.0.0.1:8080, 0.0.0.0:8080 or [::1]:8080; port 0 takes any free one")
+    return Listen(found[1] or found[2], int(found[3]))
+
+
+ListenAddress = Annotated[
+    Listen,
+    PlainValidator(_listen),
+    PlainSerializer(str, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": f"^({LISTEN.pattern})$"}),
+]
+
+
+def _host(value: Any) -> str:
+    host = some_text(value)
+    if HOST.fullmatch(host) is None or (host.count(":") == 1):
+        raise wrong("write a host name or an IP address alone: no protocol before it, no port behind it")
+    return host
+
+
+Host = Annotated[str, BeforeValidator(_host)]
+
+
+def _address(value: Any) -> str:
+    address = some_text(value)
+    local, at, domain = address.rpartition("@")
+    if not at or not local or not domain or re.search(r"[\s<>,;\x00-\x1f\x7f]", address) or "@" in local.strip('"'):
+        raise wrong("write one mail address alone, such as support@example.com")
+    if len(address.encode()) > ADDRESS_LIMIT:
+        raise wrong(f"must be at most {ADDRESS_LIMIT} bytes long")
+    return address
+
+
+Address = Annotated[str, BeforeValidator(_address), WithJsonSchema({"type": "string", "format": "idn-email"})]
+
+
+def folder_of(info: ValidationInfo) -> Path:
+    """Where relative paths start: beside the settings file."""
+    context = info.context if isinstance(info.context, dict) else {}
+    folder = context.get("folder")
+    return folder if isinstance(folder, Path) else Path()
+
+
+def _file(value: Any, info: ValidationInfo) -> str:
+    path = folder_of(info) / some_text(value)
+    try:
+        with open(path, "rb"):
+            return str(path)
+    except OSError as exc:
+        raise wrong(f"cannot be read: {exc.strerror or exc}") from None
+
+
+FilePath = Annotated[str, BeforeValidator(_file), WithJsonSchema({"type": "string", "format": "mailbus-path"})]
+
+
+def _since(value: Any) -> Literal["new", "all"] | datetime:
+    if value == "new" or value == "all":
+        return "new" if value == "new" else "all"
+    since = value.get("since") if isinstance(value, dict) and value.keys() == {"since"} else None
+    if isinstance(since, str):
+        try:
+            since = datetime.fromisoformat(since)
+        except ValueError:
+            since = None
+    if isinstance(since, date) and not isinstance(since, datetime):
+        since = datetime(since.year, since.month, since.day)
+    if not isinstance(since, datetime):
+        raise wrong("write new, all, or {since: 2026-01-01}")
+    return since.astimezone(UTC) if since.tzinfo else since.replace(tzinfo=UTC)
+
+
+def _show_since(value: str | datetime) -> Any:
+    return {"since": value.isoformat()} if isinstance(value, datetime) else value
+
+
+Initial = Annotated[
+    Literal["new", "all"] | datetime,
+    PlainValidator(_since),
+    PlainSerializer(_show_since),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"enum": ["new", "all"]},
+                {
+                    "type": "object",
+                    "properties": {"since": {"type": "string", "anyOf": [{"format": "date"}, {"format": "date-time"}]}},
+                    "required": ["since"],
+                    "additionalProperties": False,
+                },
+            ]
+        }
+    ),
+]
+
+
+class Secret:
+    """A password or token. Only `reveal` shows it: repr, str, comparison errors and dumps do not. False when empty."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str = "") -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        """The secret itself; hand it on at once, to what speaks to the server."""
+        return self._text
+
+    def __bool__(self) -> bool:
+        return bool(self._text)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._text == self._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+    def __repr__(self) -> str:
+        return "Secret(***)" if self._text else "Secret()"
+
+    def __str__(self) -> str:
+        return "***" if self._text else ""
+
+    def __reduce__(self) -> str:
+        raise TypeError("a secret is not pickled")
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _source: Any, _handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.with_info_plain_validator_function(
+            _secret, serialization=core_schema.plain_serializer_function_ser_schema(str)
+        )
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, _schema: CoreSchema, _handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        one = {"type": "object", "additionalProperties": False}
+        return {
+            "anyOf": [
+                {"type": "string"},
+                one | {"properties": {"env": {"type": "string"}}, "required": ["env"]},
+                one | {"properties": {"file": {"type": "string"}}, "required": ["file"]},
+            ],
+            "writeOnly": True,
+        }
+
+
+def _secret(value: Any, info: ValidationInfo) -> Secret:
+    """Resolve a secret at load, so that a missing one is found with all other errors."""
+    if isinstance(value, Secret):
+        return value
+    if isinstance(value, dict) and value.keys() == {"env"} and isinstance(value["env"], str):
+        found = os.environ.get(value["env"])
+        if found is None:
+            raise wrong(f"the environment variable {value['env']} is not set")
+        return _checked(found, f"the environment variable {value['env']}")
+    if isinstance(value, dict) and value.keys() == {"file"} and isinstance(value["file"], str):
+        return _from_file(folder_of(info) / value["file"], value["file"])
+    if not isinstance(value, str):
+        raise wrong(f"write {SECRET_FORMS} (in quotes where it looks like a number)")
+    return _checked(value, "it")
+
+
+def _from_file(path: Path, shown: str) -> Secret:
+    try:
+        with open(path, "rb") as file:
+            content = file.read(SECRET_LIMIT_BYTES + 1)
+    except (OSError, ValueError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else "no such path"
+        raise wrong(f"the file {shown} cannot be read: {reason}") from None
+    if len(content) > SECRET_LIMIT_BYTES:
+        raise wrong(f"the file {shown} is larger than a secret can be ({show_size(SECRET_LIMIT_BYTES)})")
+    try:
+        decoded = content.decode()
+    except UnicodeDecodeError:
+        raise wrong(f"the file {shown} is not UTF-8") from None
+    # Editors end the last line; nothing else is taken away.
+    for end in ("\r\n", "\n"):
+        if decoded.endswith(end):
+            decoded = decoded[: -len(end)]
+            break
+    return _checked(decoded, f"the file {shown}")
+
+
+def _checked(found: str, where: str) -> Secret:
+    if not found:
+        raise wrong(f"{where} is empty: write {SECRET_FORMS}")
+    if LINE_END.search(found):
+        raise wrong(f"{where} holds a line end or a NUL, which no server takes")
+    return Secret(found)
