@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -102,7 +103,7 @@ async def test_a_key_that_is_not_renewed_expires_and_is_taken_again(keys: KeyVal
 async def test_an_expiry_reaches_a_watcher(bus: Bus, keys: KeyValue) -> None:
     store = await bus.nc.jetstream().key_value(bus.subjects.fleet)
     await presence(keys, "b1").take()
-    watcher = await store.watch("mailbus-0")
+    watcher: Any = await store.watch("mailbus-0")
     operations: list[str | None] = []
     async with asyncio.timeout(15):
         while "PURGE" not in operations:

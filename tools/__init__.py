@@ -1,0 +1,1 @@
+"""What `make` runs besides the tests: generated files, and the table of faults."""

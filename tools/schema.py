@@ -1,0 +1,32 @@
+"""The contract's classes → docs/schema/*.json. `make schema` writes; tests/contract/test_schema.py compares."""
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+from service.contract.schema import asyncapi, event_schema
+
+FOLDER: Final = Path(__file__).parent.parent / "docs" / "schema"
+
+
+def documents() -> dict[str, dict[str, Any]]:
+    """Every generated document by its file name."""
+    return {"events.json": event_schema(), "asyncapi.json": asyncapi()}
+
+
+def text_of(document: dict[str, Any]) -> str:
+    """A document as it stands in its file."""
+    return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+
+
+def main() -> None:
+    """Write them all."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for name, document in documents().items():
+        file = FOLDER / name
+        file.write_text(text_of(document), encoding="utf-8")
+        print(f"{file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file}")
+
+
+if __name__ == "__main__":
+    main()
