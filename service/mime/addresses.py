@@ -12,7 +12,7 @@ from service.contract import EmailAddress
 from service.mime.words import composed, decode_words, unfold
 
 _USUAL: Final = re.compile(
-    r'\s*+(?:"([^"\\<>@]*+)"\s*+|([^"\\<>@]*+))<\s*+([^\s<>"]++)\s*+>\s*+\Z|\s*+([^\s<>"]++@[^\s<>"]++)\s*+\Z'
+    r'\s*+(?:"([^"\\<>@]*+)"\s*+|([^"\\<>@]*+))<\s*+([^\s<>"]++)\s*+>\s*+\Z|\s*+([^\s<>"@]++@[^\s<>"@]++)\s*+\Z'
 )
 # Anything here asks for the scanner: quotes with commas, comments, groups, routes, domain literals.
 _UNUSUAL: Final = re.compile(r'[():;\\\[\]]|"[^",]*+[,@<>][^"]*+"')
