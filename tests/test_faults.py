@@ -1,0 +1,34 @@
+"""docs/faults.md claims no more than the tests show."""
+
+from tools.faults import TABLE, rows, shown_by, written
+
+TEXT = TABLE.read_text(encoding="utf-8")
+ROWS = rows(TEXT)
+TESTS = shown_by()
+
+
+def test_every_line_of_the_tables_is_a_row() -> None:
+    lines = [line for line in TEXT.splitlines() if line.startswith("| ") and not line.startswith(("| row |", "| ---"))]
+    assert len(lines) == len(ROWS) == 100
+
+
+def test_every_marker_names_a_row_that_exists() -> None:
+    unknown = {row: TESTS[row] for row in TESTS.keys() - ROWS.keys()}
+    assert not unknown, unknown
+
+
+def test_no_row_claims_more_tests_than_there_are() -> None:
+    wrong = [
+        f"{row.id}: {row.shown}, there are {len(TESTS.get(row.id, []))}"
+        for row in ROWS.values()
+        if row.shown > len(TESTS.get(row.id, []))
+    ]
+    assert not wrong, f"run: make faults ARGS=--write ({wrong})"
+
+
+def test_writing_changes_nothing_but_the_counts() -> None:
+    again = rows(written(TEXT, TESTS))
+    assert [(row.id, row.every_release, row.what) for row in again.values()] == [
+        (row.id, row.every_release, row.what) for row in ROWS.values()
+    ]
+    assert all(again[id].shown == len(TESTS.get(id, [])) for id in again)
