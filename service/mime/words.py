@@ -9,7 +9,7 @@ from binascii import a2b_qp
 from typing import Final
 
 from service.mime.charset import REPLACEMENT, decode
-from service.mime.transfer import base64_lenient
+from service.mime.transfer import decode_base64
 
 # Every piece ends at the next "?": no way back is longer than a piece, so the search is linear.
 _WORD: Final = re.compile(r"=\?([^?\s]{1,75})\?([bBqQ])\?([^?]*+)\?=")
@@ -72,10 +72,7 @@ def decode_words(text: str, *, words: int) -> str:
 
 
 def _bytes(encoding: str, text: str) -> bytes:
-    try:
-        data = text.encode("ascii")
-    except UnicodeEncodeError:
-        data = text.encode("utf-8", "replace")
+    data = text.encode("utf-8", "replace")
     if encoding in "bB":
-        return base64_lenient(data).data
+        return decode_base64(data).data
     return a2b_qp(data.replace(b" ", b"_"), header=True)
