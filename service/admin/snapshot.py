@@ -1,0 +1,101 @@
+"""What the status page shows, as plain data: no secrets, no mail content, nothing counted here.
+
+Totals only grow; the page makes rates of successive ones. Made by the composition root.
+"""
+
+from datetime import datetime
+from typing import Final
+
+import msgspec
+
+# More than a person reads and a browser draws every second; the worst come first, the rest is counted.
+ACCOUNTS_LIMIT: Final = 500
+# An error's text may hold what a server said: enough to act on, never a page of it.
+ERROR_LIMIT: Final = 500
+# Worst first; a state that is not here counts as worse than a working one.
+WORST_FIRST: Final = ("auth_failed", "degraded", "disconnected", "starting", "paused")
+FINE: Final = "connected"
+
+
+class MailboxSnapshot(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """One mailbox. `behind`: messages (by UID) that are there and not announced yet."""
+
+    name: str
+    state: str
+    last_uid: int = 0
+    behind: int = 0
+    announced: int = 0
+    last_event_at: datetime | None = None
+
+
+class AccountSnapshot(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """One account. `state` as its events on the bus say it; `sender` is absent where it sends nothing."""
+
+    id: str
+    state: str
+    since: datetime | None = None
+    last_error: str = ""
+    mailboxes: tuple[MailboxSnapshot, ...] = ()
+    sender: str | None = None
+
+
+class Waiting(msgspec.Struct, frozen=True, rename="camel"):
+    """What waits in this process."""
+
+    where: str
+    count: int
+
+
+class Totals(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """Since the process started. `recipients` by outcome."""
+
+    events: int = 0
+    recipients: dict[str, int] = {}
+    bugs: int = 0
+
+
+class Snapshot(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """A process at one moment."""
+
+    instance: str
+    version: str
+    uptime_s: float
+    nats_connected: bool
+    ready: bool
+    accounts: tuple[AccountSnapshot, ...] = ()
+    waiting: tuple[Waiting, ...] = ()
+    totals: Totals = Totals()
+
+
+class Shown(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """What goes to the page: the snapshot with its accounts sorted and bounded."""
+
+    snapshot: Snapshot
+    states: dict[str, int]
+    hidden: int
+
+
+def severity(account: AccountSnapshot) -> int:
+    """0 is worst."""
+    if account.state == FINE:
+        return len(WORST_FIRST) + 1
+    return WORST_FIRST.index(account.state) if account.state in WORST_FIRST else len(WORST_FIRST)
+
+
+def shown(snapshot: Snapshot) -> Shown:
+    """A snapshot as the page gets it: trouble first, then by name."""
+    states: dict[str, int] = {}
+    for account in snapshot.accounts:
+        states[account.state] = states.get(account.state, 0) + 1
+    first = sorted(snapshot.accounts, key=lambda account: (severity(account), account.id))[:ACCOUNTS_LIMIT]
+    clipped = tuple(
+        msgspec.structs.replace(account, last_error=account.last_error[: ERROR_LIMIT - 1] + "…")
+        if len(account.last_error) > ERROR_LIMIT
+        else account
+        for account in first
+    )
+    return Shown(
+        snapshot=msgspec.structs.replace(snapshot, accounts=clipped),
+        states=states,
+        hidden=len(snapshot.accounts) - len(clipped),
+    )
