@@ -1,8 +1,8 @@
 """NATS JetStream as mailbus uses it: streams, fenced commits, blobs, keys, work queues. Mail-free.
 
 connection.py opens a Bus; streams.py makes and checks what stands on the server; log.py commits with a fence;
-blobs.py stores content once; kv.py compares and sets; queue.py pulls, acknowledges, schedules; errors.py
-turns NATS's errors into verdicts.
+blobs.py stores content once; kv.py compares and sets; queue.py pulls, acknowledges, schedules; micro.py
+answers requests; errors.py turns NATS's errors into verdicts.
 """
 
 from service.bus.blobs import BlobStore
@@ -11,6 +11,7 @@ from service.bus.errors import CommitUnknown, Conflict, FenceRefused, MessageToo
 from service.bus.follow import Followed
 from service.bus.kv import Entry, KeyValue
 from service.bus.log import EventLog, OutMessage, StreamBounds, Tail
+from service.bus.micro import Handler, ServiceError, serve
 from service.bus.options import NatsOptions, StreamOptions
 from service.bus.queue import ACK_WAIT_S, Job, Puller, WorkQueue
 
@@ -25,15 +26,18 @@ __all__ = [
     "EventLog",
     "FenceRefused",
     "Followed",
+    "Handler",
     "Job",
     "KeyValue",
     "MessageTooLarge",
     "NatsOptions",
     "OutMessage",
     "Puller",
+    "ServiceError",
     "StreamBounds",
     "StreamOptions",
     "Tail",
     "WorkQueue",
     "open_bus",
+    "serve",
 ]

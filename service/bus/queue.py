@@ -1,6 +1,7 @@
 """Work queues: pull, acknowledge, schedule. Used by outbound; one consumer an account, only while something waits."""
 
 import json
+import time
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -8,11 +9,12 @@ from typing import Any, Final
 import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.js import JetStreamContext
+from nats.aio.subscription import Subscription
 
 from service.bus.errors import REQUEST_TIMEOUT_S, MessageTooLarge, js_api, raise_api_error, translated
 from service.bus.guard import check_subject, header_size
 from service.contract import rfc3339
+from service.errors import Transient
 from service.observe import step
 
 NS: Final = 1_000_000_000
@@ -20,6 +22,8 @@ ACK_WAIT_S: Final = 30.0
 MAX_ACK_PENDING: Final = 64
 INACTIVE_S: Final = 300
 FETCH_WAIT_S: Final = 1.0
+# How much later than it was to be the end of a pull may come.
+PATIENCE_S: Final = 1.0
 
 
 async def publish_acknowledged(nc: Client, subject: str, payload: bytes, headers: dict[str, str]) -> int:
@@ -66,24 +70,52 @@ class Job:
 
 
 class Puller:
-    """A pull consumer on one subject."""
+    """A pull consumer on one subject.
 
-    def __init__(self, subscription: JetStreamContext.PullSubscription) -> None:
-        self._subscription = subscription
+    Its own pull and not nats-py's: with more than one asked for, that one hands a job over only when all have come
+    or a second is over.
+    """
+
+    def __init__(self, nc: Client, inbox: str, news: Subscription, stream: str, name: str) -> None:
+        self._nc = nc
+        self._inbox = inbox
+        self._news = news
+        self._next = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}"
+        self._asked = 0
+        self._asked_until = 0.0
 
     async def fetch(self, limit: int) -> list[Job]:
-        """Up to `limit` jobs; empty when none came within a second. Raises Transient."""
+        """Up to `limit` jobs, as soon as there is one; empty when none came within a second. Raises Transient."""
         with translated("work queue"):
+            now = time.monotonic()
+            if self._asked <= 0 or now > self._asked_until:
+                request = {"batch": limit, "expires": int(FETCH_WAIT_S * NS)}
+                self._asked, self._asked_until = limit, now + FETCH_WAIT_S
+                await self._nc.publish(self._next, json.dumps(request).encode(), reply=self._inbox)
+            jobs: list[Job] = []
             try:
-                messages = await self._subscription.fetch(limit, timeout=FETCH_WAIT_S)
+                self._take(await self._news.next_msg(timeout=self._asked_until - now + PATIENCE_S), jobs)
             except (nats.errors.TimeoutError, TimeoutError):
-                return []
-        return [_job(message) for message in messages]
+                self._asked = 0
+            while self._news.pending_msgs:
+                self._take(await self._news.next_msg(timeout=PATIENCE_S), jobs)
+            return jobs
+
+    def _take(self, message: Msg, jobs: list[Job]) -> None:
+        headers = message.headers or {}
+        if not message.reply and (status := headers.get("Status")):
+            self._asked = 0
+            # 404 and 408: nothing (more) to be had. 409, 503: the consumer is gone.
+            if status not in ("404", "408"):
+                raise Transient(f"NATS: pull ended: {status} {headers.get('Description', '')}", where="work queue")
+            return
+        self._asked -= 1
+        jobs.append(_job(message))
 
     async def close(self) -> None:
         """Stop pulling; the consumer ends by itself after INACTIVE_S. Raises Transient."""
         with translated("work queue"):
-            await self._subscription.unsubscribe()
+            await self._news.unsubscribe()
 
 
 class WorkQueue:
@@ -109,8 +141,8 @@ class WorkQueue:
         }
         with translated(self._stream):
             await js_api(self._nc, f"CONSUMER.CREATE.{self._stream}.{name}.{subject}", config)
-            context = self._nc.jetstream()
-            return Puller(await context.pull_subscribe_bind(name, self._stream))
+            inbox = self._nc.new_inbox()
+            return Puller(self._nc, inbox, await self._nc.subscribe(inbox), self._stream, name)
 
     async def schedule(self, subject: str, target: str, at: datetime, payload: bytes, headers: dict[str, str]) -> None:
         """Have the message appear on `target` at a time; one that is on `subject` already is replaced. ADR-51."""

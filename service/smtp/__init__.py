@@ -7,6 +7,6 @@ file that knows aiosmtplib, which connects, upgrades and logs in; the transactio
 from service.smtp.errors import DotUnanswered, RelayUnreachable
 from service.smtp.options import SmtpOptions, Timeouts
 from service.smtp.pool import Relay
-from service.smtp.wire import Reply
+from service.smtp.wire import Reply, bare_line_end
 
-__all__ = ["DotUnanswered", "Relay", "RelayUnreachable", "Reply", "SmtpOptions", "Timeouts"]
+__all__ = ["DotUnanswered", "Relay", "RelayUnreachable", "Reply", "SmtpOptions", "Timeouts", "bare_line_end"]

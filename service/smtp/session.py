@@ -23,6 +23,7 @@ from service.smtp.errors import DotUnanswered, RelayUnreachable
 from service.smtp.options import SmtpOptions
 from service.smtp.state import Seen, Stage, after
 from service.smtp.wire import Reply, ReplyParser, mail_command, make_reply, rcpt_command, stuffed
+from service.tasks import TaskGroup
 
 BLOCK_BYTES: Final = 64 * 1024
 # RFC 4954 section 6: 504 is the one answer after which another mechanism may do.
@@ -257,8 +258,11 @@ class Session:
         parameters, refusal = self._parameters((mail_from, *rcpt_to), data)
         if refusal is not None:
             return dict.fromkeys(rcpt_to, refusal)
-        commands = [mail_command(mail_from, parameters), *(rcpt_command(address) for address in rcpt_to)]
-        body = stuffed(data) if len(data) < BLOCK_BYTES * 16 else await asyncio.to_thread(stuffed, data)
+        try:
+            commands = [mail_command(mail_from, parameters), *(rcpt_command(address) for address in rcpt_to)]
+            body = stuffed(data) if len(data) < BLOCK_BYTES * 16 else await asyncio.to_thread(stuffed, data)
+        except Permanent as exc:
+            return dict.fromkeys(rcpt_to, make_reply(554, [f"5.6.0 {exc.what}"]))
         self.transactions += 1
         refused: dict[str, Reply] = {}
         try:
@@ -364,7 +368,7 @@ class Session:
     async def _body(self, body: bytes, refused: Mapping[str, Reply], before_final_dot: BeforeDot) -> Reply | None:
         """Everything but the dot, while `before_final_dot` runs; gives a refusal that came before its time."""
         try:
-            async with asyncio.TaskGroup() as group:
+            async with TaskGroup() as group:
                 group.create_task(_awaited(before_final_dot(refused)), name="before_final_dot")
                 group.create_task(self._stream(body), name="body")
         except BaseExceptionGroup as failed:

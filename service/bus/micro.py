@@ -1,0 +1,79 @@
+"""A NATS micro service (ADR-32): endpoints → handlers that give bytes, many requests at once. Used by commands."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from typing import Final
+
+import nats.errors
+import nats.micro
+from nats.aio.client import Client
+from nats.micro.request import Request
+from nats.micro.service import EndpointConfig, ServiceConfig
+
+from service.errors import Permanent
+from service.observe import log, metrics
+from service.tasks import TaskGroup
+
+# One endpoint of nats-py serves one request at a time; more than this at once wait their turn.
+REQUESTS_AT_ONCE: Final = 64
+
+Handler = Callable[[str, bytes, Mapping[str, str]], Awaitable[bytes]]
+
+
+class ServiceError(Permanent):
+    """The answer is an error: its code as in HTTP, and a body that says more."""
+
+    def __init__(self, code: int, what: str, *, body: bytes = b"") -> None:
+        super().__init__(what)
+        self.code = code
+        self.body = body
+
+
+@asynccontextmanager
+async def serve(
+    nc: Client, *, name: str, version: str, endpoints: Mapping[str, tuple[str, Handler]]
+) -> AsyncIterator[None]:
+    """Answer requests while the block runs. `endpoints`: name → subject and handler.
+
+    A handler is given subject, payload and headers; ServiceError becomes the error headers, a bug becomes 500.
+    """
+    places = asyncio.Semaphore(REQUESTS_AT_ONCE)
+    async with TaskGroup() as group:
+
+        def hand_over(handler: Handler) -> Callable[[Request], Awaitable[None]]:
+            async def take(request: Request) -> None:
+                await places.acquire()
+                task = group.create_task(_answer(request, handler), name="command")
+                task.add_done_callback(lambda _: places.release())
+
+            return take
+
+        config = ServiceConfig(name=name, version=version, description="mailbus commands")
+        service = await nats.micro.add_service(nc, config)
+        try:
+            for endpoint, (subject, handler) in endpoints.items():
+                await service.add_endpoint(EndpointConfig(name=endpoint, subject=subject, handler=hand_over(handler)))
+            await nc.flush()
+            yield
+        finally:
+            with suppress(nats.errors.Error):
+                await service.stop()
+
+
+async def _answer(request: Request, handler: Handler) -> None:
+    code, what, body = 0, "", b""
+    try:
+        body = await handler(request.subject, request.data, request.headers or {})
+    except ServiceError as exc:
+        code, what, body = exc.code, exc.what, exc.body
+    except Exception as exc:  # noqa: BLE001 a handler's bug is counted and must not end the service
+        metrics.BUGS.inc()
+        log.error("bug", where="commands", exc_info=exc)
+        code, what = 500, "a bug in mailbus: see its log"
+    with suppress(nats.errors.Error, ValueError):
+        if code:
+            # A header holds one line.
+            await request.respond_error(str(code), " ".join(what.split())[:500], data=body)
+        else:
+            await request.respond(body)

@@ -1,0 +1,409 @@
+"""One job → one attempt at the relay, its outcome stored, then said, then the job acknowledged.
+
+Used by sender.py. The order is the promise: bytes to the outbox, outcome to `mail-sends`, status events, schedule,
+acknowledgement. A crash between any two is found by the next delivery of the job, which goes on from what is stored.
+"""
+
+import asyncio
+import uuid
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Final
+
+import msgspec
+
+from service.bus import Bus, Conflict, Job
+from service.clock import Clock
+from service.contract import DeadReason, Problem, RequestProblems, SendRequest, State, decode_request
+from service.errors import AuthRefused, MailbusError, Permanent, Transient, Uncertain
+from service.observe import log, metrics, step
+from service.outbound.mail import Mail, blob_ids, make_mail, message_id
+from service.outbound.options import OutboundOptions
+from service.outbound.outbox import Bundle, Outbox
+from service.outbound.request import Taken, beyond, made_id, take, times
+from service.outbound.retry import Decision, Phase, Said, Verdict, decide, expire
+from service.outbound.sends import SendRecord, Sends
+from service.outbound.status import publish, quoted, refusal, statuses_of
+from service.smtp import DotUnanswered, Relay, RelayUnreachable, Reply
+
+KEY_HEADER: Final = "Mail-Request-Key"
+ID_HEADER: Final = "Mail-Request-Id"
+ATTEMPT_HEADER: Final = "Mail-Attempt"
+# Another process has this request in hand: how long until it is looked at again.
+AGAIN_S: Final = 5.0
+# A request that mailbus fails at by a bug goes to the dead letters then, and stops nobody else's mail.
+BUG_DELIVERIES: Final = 3
+# Building runs at about 200 MB/s: more than this would hold the loop for over a millisecond.
+THREAD_FROM_BYTES: Final = 256 * 1024
+DEAD_ROOM_BYTES: Final = 1024
+
+
+class _BusAwayError(Uncertain):
+    """The intent could not be written: not the relay's fault."""
+
+
+class Deliverer:
+    """Carries jobs of one account through. `handle` may run several times at once."""
+
+    def __init__(self, bus: Bus, relay: Relay, options: OutboundOptions, clock: Clock) -> None:
+        self._bus = bus
+        self._relay = relay
+        self._options = options
+        self._clock = clock
+        self._sends = Sends(bus.key_value(bus.subjects.sends), clock)
+        self._outbox = Outbox(bus.blobs(bus.subjects.outbox))
+        self._later = bus.queue(bus.subjects.stream_later)
+        self._created: datetime | None = None
+        self._in_hand: set[str] = set()
+        self._counted: dict[str, str] = {}
+
+    async def handle(self, job: Job) -> None:
+        """Carry a job as far as it goes now, and acknowledge it or give it back.
+
+        Raises Transient where NATS is away; RelayUnreachable, AuthRefused or Permanent where the relay cannot be
+        reached: the request is put off by then, and the next one would fare the same.
+        """
+        if KEY_HEADER in job.headers:
+            key, taken = job.headers[KEY_HEADER], None
+        else:
+            taken = take(self._options.account, job.payload, job.headers, made_id=await self._made_id(job))
+            key = taken.key
+        if key in self._in_hand:
+            # Delivered again while the first delivery waits for the relay.
+            await job.give_back(AGAIN_S)
+            return
+        self._in_hand.add(key)
+        try:
+            await self._carry(key, job, taken)
+        except Conflict:
+            log.info("send_taken_elsewhere", account=self._options.account, key=key)
+            await job.give_back(AGAIN_S)
+        except MailbusError:
+            raise
+        except Exception as exc:
+            if job.delivered < BUG_DELIVERIES:
+                raise
+            metrics.BUGS.inc()
+            log.error("bug", where=f"{self._options.account}, request {key}", exc_info=exc)
+            await self._bury(key, job, f"mailbus fails at it: {type(exc).__name__}")
+        finally:
+            self._in_hand.discard(key)
+
+    async def _made_id(self, job: Job) -> str:
+        if self._created is None:
+            self._created = await self._bus.stream_created(self._bus.subjects.stream_out)
+        return made_id(self._created, job.seq)
+
+    # -- which way --------------------------------------------------------------------------------------------
+
+    async def _carry(self, key: str, job: Job, taken: Taken | None) -> None:
+        record, revision = await self._sends.get(key)
+        if taken is not None and record is None:
+            await self._first(key, job, taken)
+        elif record is None:
+            log.error("send_state_missing", account=self._options.account, key=key)
+            metrics.DEAD.labels(reason=DeadReason.REQUEST).inc()
+            await self._dead_letter(key, b"", "its state is gone")
+            await job.ack()
+        elif taken is not None:
+            await self._known(key, job, record, revision)
+        else:
+            await self._due(key, job, record, revision)
+
+    async def _first(self, key: str, job: Job, taken: Taken) -> None:
+        options = self._options
+        request, problems = taken.request, taken.problems
+        if request is not None:
+            problems = beyond(request, job.stored_at, expires_s=options.expires_s, window_s=options.window_s)
+        if request is None or problems:
+            await self._refuse(key, job, self._blank(taken, job, job.stored_at), 0, problems, job.payload)
+            return
+        first_at, expires_at = times(request, job.stored_at, expires_s=options.expires_s)
+        record = self._blank(taken, job, expires_at)
+        named = message_id(request, key, address=options.address, secret=await self._sends.secret())
+        record = _with(record, message_id=named, pending=dict.fromkeys(request.recipients(), ""))
+        if first_at > self._clock.now() + timedelta(seconds=1):
+            later = Decision(Phase.WAITING, {}, record.pending, [], first_at)
+            await self._settle(key, job, record, 0, later, await self._gather(key, request, job.payload), attempt=0)
+            return
+        await self._attempt(key, job, record, 0, await self._gather(key, request, job.payload))
+
+    def _blank(self, taken: Taken, job: Job, expires_at: datetime) -> SendRecord:
+        return SendRecord(
+            id=taken.id,
+            source=f"{job.subject} {job.seq}",
+            owner="",
+            phase=Phase.INTENT,
+            attempt=0,
+            message_id="",
+            date=job.stored_at,
+            expires_at=expires_at,
+        )
+
+    async def _known(self, key: str, job: Job, record: SendRecord, revision: int) -> None:
+        """A request whose id is known: the same job again, or the same id a second time."""
+        same = record.source == f"{job.subject} {job.seq}"
+        if record.phase is Phase.INTENT and same and record.attempt == 1:
+            await self._lost(key, job, record, revision)
+        elif record.phase is Phase.INTENT:
+            # Its attempt is under way elsewhere, or that job will come back and say what became of it.
+            await job.give_back(AGAIN_S)
+        else:
+            await self._resume(key, job, record, its_own=same and record.attempt <= 1)
+
+    async def _due(self, key: str, job: Job, record: SendRecord, revision: int) -> None:
+        attempt = int(job.headers.get(ATTEMPT_HEADER, "0"))
+        if record.phase in (Phase.WAITING, Phase.HELD) and attempt == record.attempt + 1:
+            self._count(key, None)
+            if record.phase is Phase.HELD or self._clock.now() >= record.expires_at:
+                decision = expire(record.pending, record.held)
+                await self._settle(key, job, record, revision, decision, None, attempt=attempt)
+                return
+            try:
+                bundle = await self._outbox.get(record.outbox or "")
+            except Permanent as exc:
+                problems = [Problem("", f"its bytes are gone: {exc.what}")]
+                await self._refuse(key, job, _with(record, attempt=attempt), revision, problems, b"")
+                return
+            await self._attempt(key, job, record, revision, bundle)
+        elif record.phase is Phase.INTENT and attempt == record.attempt:
+            await self._lost(key, job, record, revision)
+        else:
+            await self._resume(key, job, record, its_own=attempt == record.attempt)
+
+    async def _resume(self, key: str, job: Job, record: SendRecord, *, its_own: bool) -> None:
+        """An outcome is stored: say it again, do what follows from it again, let the job go."""
+        if record.dead and its_own:
+            await self._dead_letter(key, await self._payload(job, record), "wrong request")
+        for status in record.statuses:
+            await publish(self._bus, self._options.account, record.id, status)
+        if its_own:
+            await self._go_on(key, record)
+        await job.ack()
+
+    async def _payload(self, job: Job, record: SendRecord) -> bytes:
+        """The request as it was published, if it is still to be had."""
+        if record.outbox is None:
+            return job.payload
+        try:
+            return (await self._outbox.get(record.outbox)).request
+        except Permanent:
+            return job.payload
+
+    # -- an attempt -------------------------------------------------------------------------------------------
+
+    async def _gather(self, key: str, request: SendRequest, payload: bytes) -> Bundle:
+        """A request with its blobs; those that are not there are left out."""
+        blobs: dict[str, bytes] = {}
+        for blob in blob_ids(request):
+            try:
+                blobs[blob] = await self._bus.blobs().get(blob)
+            except Permanent:
+                log.warning("blob_missing", account=self._options.account, blob=blob)
+        return Bundle(key, payload, blobs)
+
+    async def _attempt(self, key: str, job: Job, record: SendRecord, revision: int, bundle: Bundle) -> None:
+        attempt = record.attempt + 1
+        began = self._clock.monotonic()
+        try:
+            mail = await self._make(key, record, bundle)
+        except RequestProblems as exc:
+            await self._refuse(key, job, _with(record, attempt=attempt), revision, exc.problems, bundle.request)
+            return
+        intent = _with(record, owner=uuid.uuid4().hex, phase=Phase.INTENT, attempt=attempt, statuses=[], next_at=None)
+
+        async def write_intent(refused: Mapping[str, Reply]) -> None:
+            nonlocal intent, revision
+            intent = _with(intent, refused=_each(mail, refused))
+            step("intent.before")
+            try:
+                revision = await self._sends.put(key, intent, revision)
+            except Transient as exc:
+                raise _BusAwayError(exc.what, where=exc.where) from exc
+            step("intent.done")
+
+        unreachable: MailbusError | None = None
+        try:
+            replies = await self._relay.deliver(
+                mail.mail_from, list(mail.wire), mail.data, before_final_dot=write_intent
+            )
+            said = _each(mail, replies)
+        except (RelayUnreachable, AuthRefused, Permanent) as exc:
+            unreachable = exc
+            said = _all(record, Verdict.PUT_OFF, f"451 4.4.1 not sent by mailbus: {exc.what}")
+        except DotUnanswered as exc:
+            said = _all(record, Verdict.UNKNOWN, "") | _each(mail, exc.refused)
+        except _BusAwayError as exc:
+            raise Transient(exc.what, where=exc.where) from exc
+        except Transient as exc:
+            said = _all(record, Verdict.PUT_OFF, f"451 4.4.2 not sent by mailbus: {exc.what}")
+        step("replies")
+        metrics.SEND_SECONDS.observe(self._clock.monotonic() - began)
+        decision = self._decide(record, said, attempt)
+        await self._settle(key, job, intent, revision, decision, bundle, attempt=attempt)
+        if unreachable is not None:
+            raise unreachable
+
+    async def _make(self, key: str, record: SendRecord, bundle: Bundle) -> Mail:
+        def make() -> Mail:
+            return make_mail(
+                decode_request(bundle.request),
+                list(record.pending),
+                bundle.blobs,
+                key=key,
+                message_id=record.message_id,
+                date=record.date,
+                address=self._options.address,
+                redirect=self._options.redirect,
+            )
+
+        if len(bundle.request) + sum(map(len, bundle.blobs.values())) < THREAD_FROM_BYTES:
+            return make()
+        return await asyncio.to_thread(make)
+
+    async def _lost(self, key: str, job: Job, record: SendRecord, revision: int) -> None:
+        """An intent without an outcome: the dot may have been sent, its reply is lost (DESIGN section 4)."""
+        log.warning("send_uncertain", account=self._options.account, key=key, attempt=record.attempt)
+        bundle = None
+        if record.outbox is None:
+            bundle = await self._gather(key, decode_request(job.payload), job.payload)
+        said = _all(record, Verdict.UNKNOWN, "") | record.refused
+        decision = self._decide(record, said, record.attempt)
+        await self._settle(key, job, record, revision, decision, bundle, attempt=record.attempt)
+
+    def _decide(self, record: SendRecord, said: dict[str, Said], attempt: int) -> Decision:
+        return decide(
+            said,
+            held=record.held,
+            attempt=attempt,
+            now=self._clock.now(),
+            expires_at=record.expires_at,
+            options=self._options,
+            chance=self._clock.chance(),
+        )
+
+    # -- an outcome -------------------------------------------------------------------------------------------
+
+    async def _settle(
+        self,
+        key: str,
+        job: Job,
+        record: SendRecord,
+        revision: int,
+        decision: Decision,
+        bundle: Bundle | None,
+        *,
+        attempt: int,
+    ) -> None:
+        outbox = record.outbox
+        if decision.phase is not Phase.FINAL and outbox is None and bundle is not None:
+            outbox = await self._outbox.put(bundle, stored_at=record.date)
+        statuses = statuses_of(
+            decision, key=key, id=record.id, message_id=record.message_id, attempt=attempt, now=self._clock.now()
+        )
+        outcome = _with(
+            record,
+            owner=uuid.uuid4().hex,
+            phase=decision.phase,
+            attempt=attempt,
+            pending=decision.pending,
+            held=decision.held,
+            refused={},
+            next_at=decision.next_at,
+            statuses=statuses,
+            outbox=outbox,
+        )
+        await self._store(key, outcome, revision)
+        for state, replies in decision.states.items():
+            metrics.RECIPIENTS.labels(outcome=state).inc(len(replies))
+        for status in statuses:
+            await publish(self._bus, self._options.account, record.id, status)
+        await self._go_on(key, outcome)
+        await job.ack()
+
+    async def _store(self, key: str, outcome: SendRecord, revision: int) -> None:
+        step("outcome.before")
+        await self._sends.put(key, outcome, revision)
+        step("outcome.done")
+
+    async def _go_on(self, key: str, record: SendRecord) -> None:
+        """What follows from an outcome: a schedule while it waits, nothing left behind when it is final."""
+        if record.phase is Phase.FINAL:
+            self._count(key, None)
+            if record.outbox is not None:
+                await self._outbox.free(record.outbox)
+        elif record.next_at is not None:
+            subjects, account = self._bus.subjects, self._options.account
+            headers = {KEY_HEADER: key, ID_HEADER: quoted(record.id), ATTEMPT_HEADER: str(record.attempt + 1)}
+            step("schedule.before")
+            later, due = subjects.later(account, key), subjects.due(account)
+            await self._later.schedule(later, due, record.next_at, b"", headers)
+            step("schedule.done")
+            self._count(key, "held" if record.phase is Phase.HELD else "retry")
+
+    def _count(self, key: str, where: str | None) -> None:
+        """Keep `mailbus_waiting` right: a request is in one place."""
+        before = self._counted.pop(key, None)
+        if before is not None:
+            metrics.WAITING.labels(where=before).dec()
+        if where is not None:
+            self._counted[key] = where
+            metrics.WAITING.labels(where=where).inc()
+
+    # -- what cannot be sent ----------------------------------------------------------------------------------
+
+    async def _refuse(
+        self, key: str, job: Job, record: SendRecord, revision: int, problems: list[Problem], payload: bytes
+    ) -> None:
+        """A wrong request: `failed` with all that is wrong, and whole in the dead letters."""
+        recipients = list(record.pending)
+        status = refusal(
+            problems, key=key, id=record.id, recipients=recipients, attempt=record.attempt, now=self._clock.now()
+        )
+        outcome = _with(
+            record, owner=uuid.uuid4().hex, phase=Phase.FINAL, pending={}, held=[], statuses=[status], dead=True
+        )
+        await self._store(key, outcome, revision)
+        metrics.DEAD.labels(reason=DeadReason.REQUEST).inc()
+        metrics.RECIPIENTS.labels(outcome=State.FAILED).inc(len(recipients))
+        log.info("request_refused", account=self._options.account, key=key, fields=[one.field for one in problems])
+        await self._dead_letter(key, payload, "wrong request")
+        await publish(self._bus, self._options.account, record.id, status)
+        await self._go_on(key, outcome)
+        await job.ack()
+
+    async def _bury(self, key: str, job: Job, why: str) -> None:
+        taken = take(self._options.account, job.payload, job.headers, made_id=await self._made_id(job))
+        record, revision = await self._sends.get(key)
+        record = record or self._blank(taken, job, job.stored_at)
+        await self._refuse(key, job, record, revision, [Problem("", why)], job.payload)
+
+    async def _dead_letter(self, key: str, payload: bytes, reason: str) -> None:
+        headers = {KEY_HEADER: key, "Mail-Account": self._options.account, "Mail-Reason": reason}
+        headers["Nats-Msg-Id"] = f"dead-{key}"
+        if len(payload) > self._bus.max_payload - DEAD_ROOM_BYTES:
+            headers["Mail-Blob-Id"] = await self._bus.blobs().put(payload, now=self._clock.now())
+            payload = b""
+        step("dead.before")
+        await self._bus.publish(self._bus.subjects.dead(DeadReason.REQUEST), payload, headers)
+        step("dead.done")
+
+
+def _with(record: SendRecord, **changes: object) -> SendRecord:
+    return msgspec.structs.replace(record, **changes)
+
+
+def _all(record: SendRecord, verdict: Verdict, reply: str) -> dict[str, Said]:
+    return {recipient: Said(verdict, reply) for recipient in record.pending}
+
+
+def _each(mail: Mail, replies: Mapping[str, Reply]) -> dict[str, Said]:
+    """The relay's replies by address → what they say of each recipient."""
+    said: dict[str, Said] = {}
+    for address, reply in replies.items():
+        if reply.accepted:
+            verdict = Verdict.ACCEPTED
+        else:
+            verdict = Verdict.REFUSED if reply.refused else Verdict.PUT_OFF
+        said.update(dict.fromkeys(mail.wire[address], Said(verdict, str(reply))))
+    return said

@@ -1,0 +1,74 @@
+"""A request → its envelope and bytes. Deterministic: every attempt makes the same."""
+
+import hmac
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from service.contract import Problem, RequestProblems, SendRequest
+from service.mime import ascii_domain, build
+from service.smtp import bare_line_end
+
+
+@dataclass(frozen=True, slots=True)
+class Mail:
+    """What goes to the relay. `wire` gives for each address of the envelope the recipients it stands for."""
+
+    mail_from: str
+    wire: dict[str, list[str]]
+    data: bytes
+
+
+def blob_ids(request: SendRequest) -> list[str]:
+    """Every blob that a request names."""
+    named = [one.blob_id for one in request.attachments if one.blob_id is not None]
+    return list(dict.fromkeys([*named, *([request.raw_blob_id] if request.raw_blob_id is not None else [])]))
+
+
+def message_id(request: SendRequest, key: str, *, address: str, secret: bytes) -> str:
+    """The bare Message-ID: an HMAC of the request's key, so that strangers cannot guess it."""
+    sender = request.from_.email if request.from_ is not None else address
+    try:
+        domain = ascii_domain(sender).rpartition("@")[2]
+    except ValueError:
+        domain = "invalid"
+    # RFC 5322 3.6.4 wants a domain of ours on the right; what is not ASCII would need SMTPUTF8 in every reply.
+    return f"{hmac.digest(secret, key.encode(), 'sha256').hex()[:32]}@{domain if domain.isascii() else 'invalid'}"
+
+
+def make_mail(
+    request: SendRequest,
+    recipients: Sequence[str],
+    blobs: Mapping[str, bytes],
+    *,
+    key: str,
+    message_id: str,
+    date: datetime,
+    address: str,
+    redirect: str | None,
+) -> Mail:
+    """The mail for some of a request's recipients. Raises RequestProblems: missing blob, bad domain, bare line end."""
+    problems = [Problem("attachments", f"no such blob: {blob}") for blob in blob_ids(request) if blob not in blobs]
+    if problems:
+        raise RequestProblems(problems)
+    if request.envelope is not None:
+        mail_from = request.envelope.mail_from.email
+    else:
+        mail_from = request.from_.email if request.from_ is not None else address
+    wire: dict[str, list[str]] = {}
+    for recipient in recipients:
+        wire.setdefault(redirect or _wire(recipient), []).append(recipient)
+    if request.raw_blob_id is not None:
+        data = blobs[request.raw_blob_id]
+        if (place := bare_line_end(data)) is not None:
+            raise RequestProblems([Problem("rawBlobId", f"a bare CR or LF at byte {place}: lines end with CRLF")])
+    else:
+        data = build(request, message_id=message_id, boundary_seed=key, date=date, from_default=address, blobs=blobs)
+    return Mail(_wire(mail_from) if mail_from else "", wire, data)
+
+
+def _wire(address: str) -> str:
+    try:
+        return ascii_domain(address)
+    except ValueError as exc:
+        raise RequestProblems([Problem("to", f"{exc}")]) from exc

@@ -1,0 +1,24 @@
+"""What sending must know of an account: plain values, made by the composition root from settings."""
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+# One account's deliveries at once: enough to fill one relay's round trips, few enough that memory stays at some mails.
+PARALLEL: Final = 4
+DAY_S: Final = 86400.0
+
+
+@dataclass(frozen=True, slots=True)
+class OutboundOptions:
+    """`address`: the default From. `redirect`: gets everything instead (staging). Durations in seconds."""
+
+    account: str
+    address: str
+    uncertain: Literal["retry", "hold"] = "retry"
+    retry_first_s: float = 60.0
+    retry_factor: float = 2.0
+    retry_max_s: float = 4 * 3600.0
+    expires_s: float = 5 * DAY_S
+    window_s: float = 30 * DAY_S
+    redirect: str | None = None
+    parallel: int = PARALLEL

@@ -1,0 +1,73 @@
+"""A job's payload and headers → its id, and the request or all that is wrong with it. Pure."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import msgspec
+
+from service.contract import Problem, RequestProblems, SendRequest, decode_request, event_id, request_key, rfc3339
+
+ID_LIMIT_CHARS: Final = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A request as it came. Where `problems` is not empty, `request` is None."""
+
+    id: str
+    key: str
+    request: SendRequest | None
+    problems: list[Problem]
+
+
+class _OnlyId(msgspec.Struct):
+    id: Any = None
+
+
+_ONLY_ID: Final = msgspec.json.Decoder(_OnlyId)
+
+
+def take(account: str, payload: bytes, headers: Mapping[str, str], *, made_id: str) -> Taken:
+    """The id of a request, from its body, from `Nats-Msg-Id`, or made; and the request itself. Never raises."""
+    id = settle_id(payload, headers, made_id)
+    request: SendRequest | None = None
+    problems: list[Problem] = []
+    try:
+        request = decode_request(payload)
+    except RequestProblems as exc:
+        problems = exc.problems
+    return Taken(id, request_key(account, id), request, problems)
+
+
+def settle_id(payload: bytes, headers: Mapping[str, str], made_id: str) -> str:
+    """The first of the three that can be an id. Also of a request that is wrong otherwise."""
+    said: object = None
+    with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        said = _ONLY_ID.decode(payload).id
+    for id in (said, headers.get("Nats-Msg-Id")):
+        if isinstance(id, str) and 1 <= len(id) <= ID_LIMIT_CHARS and id.isprintable():
+            return id
+    return made_id
+
+
+def made_id(stream_created: datetime, seq: int) -> str:
+    """An id for a request that brought none: the same on every delivery, another in a stream made anew."""
+    return event_id(rfc3339(stream_created), seq)
+
+
+def times(request: SendRequest, stored_at: datetime, *, expires_s: float) -> tuple[datetime, datetime]:
+    """When a request may be sent first, and when it is too old."""
+    first = max(request.send_at, stored_at) if request.send_at else stored_at
+    return first, request.expires_at or first + timedelta(seconds=expires_s)
+
+
+def beyond(request: SendRequest, stored_at: datetime, *, expires_s: float, window_s: float) -> list[Problem]:
+    """A request that outlives what is remembered of it would be forgotten, or sent twice."""
+    _, expires_at = times(request, stored_at, expires_s=expires_s)
+    if expires_at > stored_at + timedelta(seconds=window_s):
+        field = "expiresAt" if request.expires_at else "sendAt"
+        return [Problem(field, f"later than requests are remembered ({window_s / 86400:.0f} days)")]
+    return []

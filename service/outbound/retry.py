@@ -1,0 +1,109 @@
+"""What the relay said → what becomes of each recipient and of the request. Pure: time and chance are handed in.
+
+Used by deliver.py. RFC 5321 4.5.4.1: retry what was put off, with growing pauses, until it is too old; 5yz is final.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import assert_never
+
+import msgspec
+
+from service.clock import backoff_s
+from service.contract import State
+from service.outbound.options import OutboundOptions
+
+
+class Verdict(StrEnum):
+    """What a reply, or the lack of one, means for a recipient."""
+
+    ACCEPTED = "accepted"
+    PUT_OFF = "put_off"
+    REFUSED = "refused"
+    UNKNOWN = "unknown"  # the dot was sent, its reply never came
+
+
+class Said(msgspec.Struct, frozen=True):
+    """One recipient's verdict and the words it came with."""
+
+    verdict: Verdict
+    reply: str
+
+
+class Phase(StrEnum):
+    """Where a request stands between attempts."""
+
+    INTENT = "intent"  # the dot may be out
+    WAITING = "waiting"  # a schedule has it
+    HELD = "held"  # a person decides, or its expiry
+    FINAL = "final"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """`states`: per state, the recipients it is about with their reply. `pending` are tried again, `held` are not."""
+
+    phase: Phase
+    states: dict[State, dict[str, str]]
+    pending: dict[str, str]
+    held: list[str]
+    next_at: datetime | None
+    expired: bool = False
+
+
+def decide(
+    said: Mapping[str, Said],
+    *,
+    held: Sequence[str],
+    attempt: int,
+    now: datetime,
+    expires_at: datetime,
+    options: OutboundOptions,
+    chance: float,
+) -> Decision:
+    """After an attempt. `held` are recipients that earlier attempts left on hold."""
+    states: dict[State, dict[str, str]] = {}
+    pending: dict[str, str] = {}
+    now_held = list(held)
+    for recipient, one in said.items():
+        match one.verdict:
+            case Verdict.ACCEPTED:
+                state = State.SENT
+            case Verdict.REFUSED:
+                state = State.FAILED
+            case Verdict.PUT_OFF:
+                state = State.DEFERRED
+                pending[recipient] = one.reply
+            case Verdict.UNKNOWN:
+                state = State.UNCERTAIN
+                if options.uncertain == "retry":
+                    pending[recipient] = one.reply
+                else:
+                    now_held.append(recipient)
+            case _:
+                assert_never(one.verdict)
+        states.setdefault(state, {})[recipient] = one.reply
+    pause = backoff_s(
+        attempt, first_s=options.retry_first_s, factor=options.retry_factor, max_s=options.retry_max_s, chance=chance
+    )
+    # The last try is at the very end: a relay that comes back just before it gets its chance.
+    next_at = min(now + timedelta(seconds=pause), max(expires_at, now))
+    return _decision(states, pending, now_held, next_at if pending else expires_at)
+
+
+def expire(pending: Mapping[str, str], held: Sequence[str]) -> Decision:
+    """At `expiresAt`: whoever waits or is held has failed, with the last reply that was heard."""
+    failed = dict(pending) | {recipient: "" for recipient in held if recipient not in pending}
+    return Decision(Phase.FINAL, {State.FAILED: failed}, {}, [], None, expired=True)
+
+
+def _decision(
+    states: dict[State, dict[str, str]], pending: dict[str, str], held: list[str], next_at: datetime
+) -> Decision:
+    if pending:
+        return Decision(Phase.WAITING, states, pending, held, next_at)
+    if held:
+        return Decision(Phase.HELD, states, {}, held, next_at)
+    return Decision(Phase.FINAL, states, {}, [], None)

@@ -1,0 +1,178 @@
+"""An account's queues → jobs in hand, a few at a time, each kept alive and carried to its end.
+
+Supervised by fleet/supervise.py, which is given the verdicts. Consumers are there only while something is queued;
+news comes by the bell, and by looking every 30 s in case a ring was lost.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import Any, Final
+
+import nats.errors
+from nats.aio.msg import Msg
+
+from service.bus import ACK_WAIT_S, Bus, Job, Puller, WorkQueue
+from service.clock import Clock
+from service.errors import MailbusError, Permanent, Transient, verdict_of
+from service.observe import log, metrics
+from service.outbound.deliver import Deliverer
+from service.outbound.options import OutboundOptions
+from service.smtp import Relay, RelayUnreachable
+from service.tasks import TaskGroup
+
+LOOK_EVERY_S: Final = 30.0
+# Empty fetches of a second each before a consumer is let go.
+LINGER_FETCHES: Final = 3
+FINISH_TIMEOUT_S: Final = 10.0
+GIVE_BACK_TIMEOUT_S: Final = 2.0
+
+
+class Sender:
+    """All that one account sends. `deliveries` bounds the process, and is shared by its senders in turn."""
+
+    def __init__(
+        self, bus: Bus, relay: Relay, options: OutboundOptions, *, deliveries: asyncio.Semaphore, clock: Clock
+    ) -> None:
+        self._bus = bus
+        self._relay = relay
+        self._options = options
+        self._deliveries = deliveries
+        self._deliverer = Deliverer(bus, relay, options, clock)
+        self._places = asyncio.Semaphore(options.parallel)
+        self._free = asyncio.Event()
+        self._in_hand = 0
+        self._failed = False
+
+    async def run(self, proved: Callable[[], None]) -> None:
+        """Send until cancelled; what is in hand then has 10 s to end. `proved` is called once it works.
+
+        Raises Transient, AuthRefused or Permanent: the relay or NATS cannot be reached, and trying on is no use now.
+        """
+        subjects, account = self._bus.subjects, self._options.account
+        if self._failed:
+            # Somebody's request paid for the last failure; this one is paid by nobody.
+            await self._relay.probe()
+            self._failed = False
+        self._in_hand = 0
+        bells = (asyncio.Event(), asyncio.Event())
+
+        async def ring(_: Msg) -> None:
+            for bell in bells:
+                bell.set()
+
+        try:
+            subscription = await self._bus.nc.subscribe(subjects.bell(account), cb=ring)
+        except (nats.errors.Error, OSError) as exc:
+            raise Transient(f"NATS: {exc}", where=account) from exc
+        ways = (
+            (f"out-{account}", subjects.stream_out, subjects.out(account)),
+            (f"due-{account}", subjects.stream_later, subjects.due(account)),
+        )
+        try:
+            async with TaskGroup() as group:
+                for bell, (name, stream, subject) in zip(bells, ways, strict=True):
+                    group.create_task(self._serve(group, name, stream, subject, bell, proved), name=name)
+        except BaseExceptionGroup as failed:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                # What failed while finishing must not hide that we are to stop.
+                raise asyncio.CancelledError from failed
+            error = verdict_of(failed)
+            self._failed = isinstance(error, RelayUnreachable | Permanent)
+            raise error from failed
+        finally:
+            with suppress(nats.errors.Error, OSError):
+                await subscription.unsubscribe()
+
+    async def close(self) -> None:
+        """Let the relay's idle connections go."""
+        await self._relay.close()
+
+    async def _serve(
+        self,
+        group: TaskGroup,
+        name: str,
+        stream: str,
+        subject: str,
+        bell: asyncio.Event,
+        proved: Callable[[], None],
+    ) -> None:
+        queue = self._bus.queue(stream)
+        while True:
+            bell.clear()
+            waiting = await self._bus.pending(stream, subject)
+            proved()
+            if not waiting:
+                try:
+                    async with asyncio.timeout(LOOK_EVERY_S):
+                        await bell.wait()
+                except TimeoutError:
+                    continue
+            await self._drain(group, queue, name, stream, subject)
+
+    async def _drain(self, group: TaskGroup, queue: WorkQueue, name: str, stream: str, subject: str) -> None:
+        puller = await queue.puller(name, subject)
+        try:
+            empty = 0
+            while empty < LINGER_FETCHES:
+                jobs = await self._fetch(puller)
+                for job in jobs:
+                    self._in_hand += 1
+                    group.create_task(self._job(job), name=f"{name} {job.seq}")
+                empty = 0 if jobs or await self._bus.pending(stream, subject) else empty + 1
+        finally:
+            with suppress(MailbusError):
+                await puller.close()
+
+    async def _fetch(self, puller: Puller) -> list[Job]:
+        while self._in_hand >= self._options.parallel:
+            self._free.clear()
+            await self._free.wait()
+        return await puller.fetch(self._options.parallel - self._in_hand)
+
+    async def _job(self, job: Job) -> None:
+        metrics.WAITING.labels(where="send").inc()
+        begun = False
+        try:
+            async with TaskGroup() as group:
+                alive = group.create_task(self._keep_alive(job), name="keep_alive")
+                try:
+                    async with self._places, self._deliveries:
+                        begun = True
+                        await _finish(self._deliverer.handle(job))
+                finally:
+                    alive.cancel()
+        except asyncio.CancelledError:
+            if not begun:
+                with suppress(MailbusError, TimeoutError):
+                    async with asyncio.timeout(GIVE_BACK_TIMEOUT_S):
+                        await job.give_back()
+            raise
+        finally:
+            metrics.WAITING.labels(where="send").dec()
+            self._in_hand -= 1
+            self._free.set()
+
+    async def _keep_alive(self, job: Job) -> None:
+        """RFC 5321 grants the relay 10 minutes; the job would come back after ACK_WAIT_S."""
+        while True:
+            await asyncio.sleep(ACK_WAIT_S / 3)
+            try:
+                await job.in_progress()
+            except Transient as exc:
+                log.warning("job_not_kept_alive", account=self._options.account, error=exc.what)
+
+
+async def _finish(work: Coroutine[Any, Any, None]) -> None:
+    """Await `work`; when cancelled meanwhile, give it up to 10 s to end, then pass the cancellation on."""
+    try:
+        async with TaskGroup() as group:
+            task = group.create_task(work, name="deliver")
+            try:
+                await asyncio.shield(task)
+            except asyncio.CancelledError:
+                await asyncio.wait([task], timeout=FINISH_TIMEOUT_S)
+                raise
+    except BaseExceptionGroup as failed:
+        raise verdict_of(failed) from None

@@ -1,0 +1,106 @@
+"""The state of each request in `mail-sends`, written by compare-and-set: who tries, who is settled, what was said.
+
+Used by deliver.py. Whoever's write is refused has lost the request to another process, and stops before the dot.
+"""
+
+import secrets
+from contextlib import suppress
+from datetime import datetime
+from typing import Final
+
+import msgspec
+
+from service.bus import Conflict, KeyValue
+from service.clock import Clock, backoff_s
+from service.contract import State, encode
+from service.errors import Transient
+from service.observe import log
+from service.outbound.retry import Phase, Said
+
+SECRET_KEY: Final = "_hmac"  # a name, not a secret: the value lies in the bucket
+# An outcome that is not written is a mail sent twice: NATS gets a minute to come back.
+INSIST_TRIES: Final = 12
+INSIST_FIRST_S: Final = 0.2
+INSIST_MAX_S: Final = 10.0
+
+
+class StoredStatus(msgspec.Struct, frozen=True):
+    """A status event as it is published, again and again until it is known to stand."""
+
+    state: State
+    id: str
+    time: datetime
+    body: msgspec.Raw
+
+
+class SendRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One request. `source` names the message it came in; `owner` the one who wrote this, unlike any other."""
+
+    id: str
+    source: str
+    owner: str
+    phase: Phase
+    attempt: int
+    message_id: str
+    date: datetime
+    expires_at: datetime
+    pending: dict[str, str] = {}
+    held: list[str] = []
+    refused: dict[str, Said] = {}  # phase intent: refused before the dot
+    next_at: datetime | None = None
+    statuses: list[StoredStatus] = []
+    outbox: str | None = None
+    dead: bool = False
+
+
+_DECODER: Final = msgspec.json.Decoder(SendRecord)
+
+
+class Sends:
+    """The bucket."""
+
+    def __init__(self, bucket: KeyValue, clock: Clock) -> None:
+        self._bucket = bucket
+        self._clock = clock
+        self._secret: bytes | None = None
+
+    async def get(self, key: str) -> tuple[SendRecord | None, int]:
+        """A request's record and the revision to write it from. Raises Transient."""
+        entry = await self._bucket.get(key)
+        return (_DECODER.decode(entry.value), entry.revision) if entry is not None else (None, 0)
+
+    async def put(self, key: str, record: SendRecord, revision: int) -> int:
+        """Write a record over `revision`, or where there is none. Raises Conflict, Transient."""
+        value = encode(record)
+        tries = 0
+        while True:
+            try:
+                if revision == 0:
+                    return await self._bucket.create(key, value)
+                return await self._bucket.update(key, value, revision)
+            except Conflict:
+                # An answer that was lost looks like this too: `owner` tells our own write from another's.
+                entry = await self._bucket.get(key)
+                if entry is not None and entry.value == value:
+                    return entry.revision
+                raise
+            except Transient as exc:
+                tries += 1
+                if tries >= INSIST_TRIES:
+                    raise
+                log.warning("send_state_not_written", key=key, error=exc.what, tries=tries)
+                pause = backoff_s(tries, first_s=INSIST_FIRST_S, factor=2, max_s=INSIST_MAX_S, chance=1)
+                await self._clock.sleep(pause)
+
+    async def secret(self) -> bytes:
+        """The key of this deployment's Message-IDs: random, made once, shared by every replica. Raises Transient."""
+        if self._secret is None:
+            entry = await self._bucket.get(SECRET_KEY)
+            if entry is None:
+                with suppress(Conflict):  # another process was first: its secret serves
+                    await self._bucket.create(SECRET_KEY, secrets.token_bytes(32))
+                entry = await self._bucket.get(SECRET_KEY)
+                if entry is None:
+                    raise Transient("the secret of Message-IDs is gone", where="mail-sends")
+            self._secret = entry.value
+        return self._secret

@@ -1,0 +1,105 @@
+"""A decision → status events (RFC 8621 section 7), and their way to `mail.status.<account>.<state>`."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Final, Literal
+from urllib.parse import quote
+
+import msgspec
+from msgspec import UNSET
+
+from service.bus import Bus
+from service.contract import (
+    DeliveryStatus,
+    EmailSubmission,
+    EventType,
+    Problem,
+    State,
+    cloud_event_headers,
+    encode,
+    event_id,
+)
+from service.observe import step
+from service.outbound.retry import Decision, Phase
+from service.outbound.sends import StoredStatus
+
+EXPIRED: Final = Problem("expiresAt", "expired before the relay took it")
+# A record with 1,000 recipients holds each reply twice and must fit into one NATS message of 1 MiB.
+REPLIES_LIMIT_CHARS: Final = 200_000
+
+Delivered = Literal["queued", "yes", "no", "unknown"]
+
+
+def statuses_of(
+    decision: Decision, *, key: str, id: str, message_id: str, attempt: int, now: datetime
+) -> list[StoredStatus]:
+    """One event for each state, about its recipients only."""
+    return [
+        _stored(
+            EmailSubmission(
+                id=id,
+                undo_status="final" if decision.phase is Phase.FINAL else "pending",
+                delivery_status=_deliveries(replies, _delivered(state, decision, replies)),
+                state=state,
+                attempt=attempt,
+                message_id=message_id,
+                next_attempt_at=decision.next_at if decision.pending.keys() & replies and decision.next_at else UNSET,
+                problems=[EXPIRED] if decision.expired else UNSET,
+            ),
+            key,
+            now,
+        )
+        for state, replies in decision.states.items()
+    ]
+
+
+def refusal(
+    problems: list[Problem], *, key: str, id: str, recipients: Sequence[str], attempt: int, now: datetime
+) -> StoredStatus:
+    """The event of a request that cannot be sent as it is."""
+    submission = EmailSubmission(
+        id=id,
+        undo_status="final",
+        delivery_status=_deliveries(dict.fromkeys(recipients, ""), "no"),
+        state=State.FAILED,
+        attempt=attempt,
+        problems=problems,
+    )
+    return _stored(submission, key, now)
+
+
+def _delivered(state: State, decision: Decision, replies: Mapping[str, str]) -> Delivered:
+    if decision.pending.keys() & replies:
+        return "queued"
+    return "no" if state is State.FAILED else "unknown"
+
+
+def _deliveries(replies: Mapping[str, str], delivered: Delivered) -> dict[str, DeliveryStatus]:
+    limit = max(100, min(512, REPLIES_LIMIT_CHARS // max(1, len(replies))))
+    return {recipient: DeliveryStatus(reply[:limit], delivered) for recipient, reply in replies.items()}
+
+
+def _stored(submission: EmailSubmission, key: str, now: datetime) -> StoredStatus:
+    recipients = ",".join(sorted(submission.delivery_status))
+    id = event_id(key, submission.state, recipients, submission.attempt)
+    return StoredStatus(submission.state, id, now, msgspec.Raw(encode(submission)))
+
+
+async def publish(bus: Bus, account: str, id: str, status: StoredStatus) -> None:
+    """Publish, acknowledged; a repeat within the stream's duplicate window changes nothing. Raises Transient."""
+    headers = cloud_event_headers(
+        EventType.STATUS,
+        source=bus.subjects.account_source(account),
+        id=status.id,
+        time=status.time,
+        subject=quoted(id),
+    )
+    step("status.before")
+    subject = bus.subjects.status(account, status.state)
+    await bus.publish(subject, bytes(status.body), headers | {"Nats-Msg-Id": status.id})
+    step("status.done")
+
+
+def quoted(id: str) -> str:
+    """A request's id as a header holds it: percent-encoded where it is not plain ASCII (CloudEvents HTTP 3.1.3.2)."""
+    return quote(id, safe="!#$&'()*+,/:;=?@[]^_`{|}~-.<>")
