@@ -28,6 +28,7 @@ from service.bus.errors import (
 from service.bus.log import FENCE
 from service.errors import Permanent, Transient, verdict_of
 from service.observe import step
+from service.tasks import TaskGroup
 
 CHUNK_LIMIT_BYTES: Final = 128 * 1024
 CHUNKS_AT_ONCE: Final = 8
@@ -107,7 +108,7 @@ class BlobStore:
         # Chunks must stand in order: one connection, published one after the other, acknowledged in a window.
         for first in range(0, len(offsets), CHUNKS_AT_ONCE):
             try:
-                async with asyncio.TaskGroup() as group:
+                async with TaskGroup() as group:
                     for offset in offsets[first : first + CHUNKS_AT_ONCE]:
                         chunk = bytes(view[offset : offset + size])
                         group.create_task(self._publish(self._chunk_subject(nuid), chunk, {}), name="chunk")

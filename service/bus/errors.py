@@ -11,6 +11,7 @@ import nats.js.errors
 from nats.aio.client import Client
 
 from service.errors import MailbusError, Permanent, Transient, Uncertain
+from service.tasks import cancellable
 
 REQUEST_TIMEOUT_S: Final = 5.0
 
@@ -51,7 +52,8 @@ class ApiError(Exception):
 def translated(where: str) -> Iterator[None]:
     """Everything that NATS may raise, as Transient: it is away, slow, full or refuses for now."""
     try:
-        yield
+        with cancellable():
+            yield
     except MailbusError:
         raise
     except (nats.errors.Error, nats.js.errors.Error, ApiError, TimeoutError, OSError, asyncio.InvalidStateError) as exc:

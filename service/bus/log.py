@@ -32,6 +32,7 @@ from service.bus.errors import (
 from service.bus.guard import check_subject, header_size
 from service.errors import Transient
 from service.observe import metrics, step
+from service.tasks import cancellable
 
 FENCE: Final = "Nats-Expected-Last-Subject-Sequence"
 FENCE_SUBJECT: Final = "Nats-Expected-Last-Subject-Sequence-Subject"
@@ -123,11 +124,12 @@ class EventLog:
         metrics.BATCH_EVENTS.observe(len(messages))
         fenced = {FENCE: str(fence), FENCE_SUBJECT: filter_subject}
         try:
-            if len(messages) == 1:
-                only = messages[0]
-                seq = await self._finish(only, only.headers | fenced)
-            else:
-                seq = await self._batch(messages, fenced)
+            with cancellable():
+                if len(messages) == 1:
+                    only = messages[0]
+                    seq = await self._finish(only, only.headers | fenced)
+                else:
+                    seq = await self._batch(messages, fenced)
         except ApiError as exc:
             if exc.err_code in WRONG_LAST_SEQUENCE:
                 metrics.FENCE_REFUSED.inc()

@@ -12,6 +12,7 @@ from service.clock import Clock, backoff_s
 from service.contract import AccountState
 from service.errors import AuthRefused, MailbusError, Permanent, Superseded, Transient, Uncertain, verdict_of
 from service.observe import log, metrics
+from service.tasks import cancellable
 
 # A connection has proved itself when it caught up and then lived on for this long.
 PROOF_S: Final = 30.0
@@ -59,7 +60,8 @@ async def supervise(
     while True:
         proof = _Proof(clock)
         try:
-            await life(proof)
+            with cancellable():
+                await life(proof)
             error: BaseException = Transient("ended", where=where)
         except BaseExceptionGroup as failed:
             error = verdict_of(failed)

@@ -32,6 +32,7 @@ from service.ingest.cursor import Cursor
 from service.ingest.source import Fetched, Surveyed
 from service.mime import MimeLimits, Parsed, parse, parse_header_only, problem_email
 from service.observe import log, metrics, step
+from service.tasks import TaskGroup
 
 # Parsing costs about 100 µs for 40 KB: what may take longer than a few milliseconds goes to a thread.
 THREAD_FROM_BYTES: Final = 512 * 1024
@@ -124,7 +125,7 @@ class Announcer:
         made: dict[int, OutMessage] = {}
         dead: list[OutMessage] = []
         since_yield = 0
-        async with asyncio.TaskGroup() as group:
+        async with TaskGroup() as group:
             for message in page:
                 result = await self._parse(message)
                 if result.blobs or self._keeps_raw(result):

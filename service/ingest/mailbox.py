@@ -33,6 +33,7 @@ from service.ingest.plan import (
 from service.ingest.publish import MailboxLog
 from service.ingest.source import Epoch, Fetched, Source, Surveyed
 from service.observe import log, metrics, step
+from service.tasks import TaskGroup
 
 SINGLE_TRIES: Final = 3
 SUSPECTS_LIMIT: Final = 1_000
@@ -220,7 +221,7 @@ class MailboxIngest:
             return reached
 
         try:
-            async with asyncio.TaskGroup() as group:
+            async with TaskGroup() as group:
                 group.create_task(reading(), name="read")
                 group.create_task(making(), name="make")
                 committed = group.create_task(committing(), name="commit")

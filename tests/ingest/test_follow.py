@@ -61,7 +61,7 @@ async def test_an_event_is_a_cloud_event_with_a_jmap_email(
     assert event.body["keywords"] == {}
     assert event.body["from"] == [{"name": "A", "email": "a@example.org"}]
     assert event.body["size"] == len(mail(1, "hello there"))
-    assert list(event.body["bodyValues"].values())[0]["value"] == "hello there\n"
+    assert next(iter(event.body["bodyValues"].values()))["value"] == "hello there\n"
 
 
 async def test_initial_new_announces_what_comes_from_now_on(

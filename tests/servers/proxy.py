@@ -58,6 +58,7 @@ class FaultProxy:
         self.delay_s: dict[Way, float] = dict.fromkeys(BOTH, 0.0)
         self._swallowed: set[Way] = set()
         self._flow = {way: asyncio.Event() for way in BOTH}
+        self._cut_each: int | None = None
         self._cut_after: dict[Way, int | None] = dict.fromkeys(BOTH, None)
         self._open: set[_Connection] = set()
         self._server: asyncio.Server | None = None
@@ -99,11 +100,16 @@ class FaultProxy:
             self._flow[way].set()
             self.delay_s[way] = 0.0
             self._cut_after[way] = None
+        self._cut_each = None
         self.watch = None
 
     def cut_after(self, n_bytes: int, way: Way = Way.TO_CLIENT) -> None:
         """End the connection that carries the n-th byte from now on, exactly after it (0: before the next); once."""
         self._cut_after[way] = n_bytes
+
+    def cut_each_after(self, n_bytes: int) -> None:
+        """End every connection from now on exactly after its n-th byte to the client, until healed."""
+        self._cut_each = n_bytes
 
     def cut(self) -> None:
         """Reset (RST) every open connection now."""
@@ -151,6 +157,7 @@ class FaultProxy:
     async def _pump(
         self, way: Way, source: asyncio.StreamReader, sink: asyncio.StreamWriter, other: asyncio.StreamWriter
     ) -> None:
+        left = self._cut_each if way is Way.TO_CLIENT else None
         while True:
             await self._flow[way].wait()
             chunk = await source.read(CHUNK_BYTES)
@@ -168,14 +175,16 @@ class FaultProxy:
                 chunk = self.watch(way, chunk)
                 if way in self._swallowed:  # the watcher may have asked for it
                     continue
-            limit = self._cut_after[way]
+            limit = left if left is not None else self._cut_after[way]
             if limit is not None and len(chunk) >= limit:
                 self._cut_after[way] = None
                 await self._pass_on(way, chunk[:limit], sink)
                 # A reset at once would take back bytes that the other side has not read yet: FIN here, RST there.
                 _reset(other)
                 raise _CutError
-            if limit is not None:
+            if left is not None:
+                left -= len(chunk)
+            elif limit is not None:
                 self._cut_after[way] = limit - len(chunk)
             await self._pass_on(way, chunk, sink)
         with suppress(OSError, RuntimeError):

@@ -1,0 +1,228 @@
+"""What mail servers and networks do wrong, and that no mail is lost, doubled or half announced by it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+
+from service.bus import Bus
+from service.contract import AccountState
+from tests.ingest.harness import Box, bus_at, following
+from tests.servers.dovecot import Dovecot
+from tests.servers.imap_stub import Connection, ImapStub
+from tests.servers.mailbus import BusReader, Event, reading, until
+from tests.servers.nats import NatsServer
+from tests.servers.proxy import FaultProxy
+
+
+def mail(number: int) -> bytes:
+    return f"Subject: mail {number}\r\n\r\nbody {number}\r\n".encode()
+
+
+def subjects_of(events: list[Event]) -> list[str]:
+    return [event.body["subject"] for event in events]
+
+
+@pytest.fixture
+async def bus(nats_server: NatsServer, prefix: str) -> AsyncIterator[Bus]:
+    async with bus_at(nats_server.url, prefix) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def reader(nats_server: NatsServer, prefix: str) -> AsyncIterator[BusReader]:
+    async with reading(nats_server.url, prefix) as opened:
+        yield opened
+
+
+@pytest.mark.fault("A08")
+@pytest.mark.parametrize("answer", ["OK done", "NO [SERVERBUG] cannot", None])
+async def test_one_message_that_cannot_be_had_is_announced_as_such_and_the_next_flows(
+    imap_stub: ImapStub, bus: Bus, reader: BusReader, prefix: str, answer: str | None
+) -> None:
+    async def fetch(connection: Connection, tag: str, arguments: str) -> bool:
+        wanted, _, items = arguments.partition(" ")
+        if "BODY" not in items or 2 not in imap_stub.uids_of(wanted):
+            return False
+        for uid in imap_stub.uids_of(wanted):
+            if uid != 2:
+                await connection.send(imap_stub.fetch(uid, body=True))
+        if answer is None:
+            connection.cut()
+        else:
+            await connection.send(f"{tag} {answer}\r\n")
+        return True
+
+    imap_stub.messages = {number: mail(number) for number in (1, 2, 3)}
+    imap_stub.hooks["UID FETCH"] = fetch
+    async with following(bus, Box(imap_stub.port)):
+        events = await reader.wait_received(3)
+        await until_dead(reader)
+    assert [event.body.get("subject") for event in events] == ["mail 1", None, "mail 3"]
+    assert events[1].body["mailbus"]["problem"]["type"] == "unavailable"
+    (letter,) = await reader.events("DEAD")
+    assert letter.subject == f"{prefix}.dead.message"
+    assert letter.headers["ce-id"] == events[1].headers["ce-id"]
+
+
+async def until_dead(reader: BusReader) -> None:
+    for _ in range(200):
+        if await reader.events("DEAD"):
+            return
+        await asyncio.sleep(0.02)
+    pytest.fail("no dead letter")
+
+
+@pytest.mark.fault("A09")
+async def test_cut_at_every_byte_of_a_fetch_every_message_is_whole_and_there_once(
+    dovecot: Dovecot,
+    bus: Bus,
+    reader: BusReader,
+    prefix: str,
+    fault_proxy: Callable[[str, int], Awaitable[FaultProxy]],
+) -> None:
+    bodies = {f"mail {n}": f"body {n} ".encode() * 5 for n in range(1, 21)}
+    await dovecot.append(prefix, [b"Subject: %b\r\n\r\n%b\r\n" % (k.encode(), v) for k, v in bodies.items()])
+    proxy = await fault_proxy(dovecot.host, dovecot.imap)
+    tries = 0
+    # Greeting, login and survey take about 2.3 KB, the answer to the FETCH 2.5 KB: each life is cut further on.
+    for cut_at in range(50, 10_000, 23):
+        proxy.cut_each_after(cut_at)
+        box = Box(proxy.port, prefix)
+        async with following(bus, box):
+            await until(lambda: bool(box.states) or box.status.state == "watching")  # noqa: B023
+        tries += 1
+        if not box.states:
+            break
+    assert tries > 100
+    events = await reader.wait_received(20)
+    assert subjects_of(events) == list(bodies)
+    for event in events:
+        value = next(iter(event.body["bodyValues"].values()))["value"]
+        assert value.strip() == bodies[event.body["subject"]].decode().strip()
+
+
+@pytest.mark.fault("A10")
+async def test_shuffled_doubled_and_unasked_responses_put_no_mail_in_a_wrong_place(
+    imap_stub: ImapStub, bus: Bus, reader: BusReader
+) -> None:
+    async def fetch(connection: Connection, tag: str, arguments: str) -> bool:
+        wanted, _, items = arguments.partition(" ")
+        body = "BODY" in items
+        for uid in [*reversed(imap_stub.uids_of(wanted)), *imap_stub.uids_of(wanted)]:
+            await connection.send("* 1 FETCH (FLAGS (\\Deleted))\r\n")
+            await connection.send(imap_stub.fetch(uid, body=body))
+        await connection.send('* 9 FETCH (UID 99 FLAGS NIL INTERNALDATE "never" RFC822.SIZE NIL)\r\n')
+        await connection.send(f"{tag} OK done\r\n")
+        return True
+
+    imap_stub.messages = {number: mail(number) for number in range(1, 6)}
+    imap_stub.hooks["UID FETCH"] = fetch
+    async with following(bus, Box(imap_stub.port)):
+        events = await reader.wait_received(5)
+    assert subjects_of(events) == [f"mail {n}" for n in range(1, 6)]
+    assert [event.body["keywords"] for event in events] == [{"$seen": True}] * 5
+
+
+@pytest.mark.fault("A12")
+@pytest.mark.parametrize("lie", ["{4294967296}", "{-1}", "{99999}"])
+async def test_a_lying_literal_costs_no_memory_and_only_its_own_message(
+    imap_stub: ImapStub, bus: Bus, reader: BusReader, lie: str
+) -> None:
+    async def fetch(connection: Connection, tag: str, arguments: str) -> bool:
+        wanted, _, items = arguments.partition(" ")
+        if "BODY" not in items or 2 not in imap_stub.uids_of(wanted):
+            return False
+        await connection.send(f"* 2 FETCH (UID 2 BODY[] {lie}\r\nabc")
+        if lie == "{99999}":
+            connection.cut()
+        return True
+
+    imap_stub.messages = {number: mail(number) for number in (1, 2, 3)}
+    imap_stub.hooks["UID FETCH"] = fetch
+    async with following(bus, Box(imap_stub.port, message_limit=2_000_000)):
+        events = await reader.wait_received(3)
+    assert [event.body.get("subject") for event in events] == ["mail 1", None, "mail 3"]
+
+
+async def test_a_size_that_is_a_lie_is_no_trouble(imap_stub: ImapStub, bus: Bus, reader: BusReader) -> None:
+    async def fetch(connection: Connection, tag: str, arguments: str) -> bool:
+        if "BODY" in arguments:
+            return False
+        await connection.send("* 1 FETCH (UID 1 FLAGS () INTERNALDATE NIL RFC822.SIZE 3)\r\n")
+        await connection.send(f"{tag} OK done\r\n")
+        return True
+
+    imap_stub.messages = {1: mail(1)}
+    imap_stub.hooks["UID FETCH"] = fetch
+    async with following(bus, Box(imap_stub.port)):
+        (event,) = await reader.wait_received(1)
+    assert event.body["subject"] == "mail 1"
+    assert event.body["receivedAt"] is None
+
+
+@pytest.mark.fault("A02")
+async def test_a_server_that_says_bye_is_tried_again_and_its_reason_is_said(
+    imap_stub: ImapStub, bus: Bus, reader: BusReader
+) -> None:
+    imap_stub.greeting = "* BYE under repair\r\n"
+    imap_stub.messages = {1: mail(1)}
+    box = Box(imap_stub.port)
+    async with following(bus, box):
+        await until(lambda: len(box.states) > 2)
+        imap_stub.greeting = "* OK ready\r\n"
+        await reader.wait_received(1)
+    state, error = box.states[0]
+    assert state is AccountState.DISCONNECTED
+    assert "under repair" in str(error)
+
+
+@pytest.mark.fault("A01")
+async def test_mail_that_came_while_idle_was_dead_is_announced(
+    dovecot: Dovecot,
+    bus: Bus,
+    reader: BusReader,
+    prefix: str,
+    fault_proxy: Callable[[str, int], Awaitable[FaultProxy]],
+) -> None:
+    proxy = await fault_proxy(dovecot.host, dovecot.imap)
+    box = Box(proxy.port, prefix, idle_s=0.3, reply_s=0.5)
+    async with following(bus, box):
+        await until(lambda: box.status.state == "watching")
+        proxy.swallow()
+        await dovecot.append(prefix, [mail(1)])
+        await until(lambda: bool(box.states))
+        proxy.heal()
+        (event,) = await reader.wait_received(1)
+    assert event.body["subject"] == "mail 1"
+    assert "IDLE is dead" in str(box.states[0][1])
+
+
+async def test_a_server_without_idle_is_polled(imap_stub: ImapStub, bus: Bus, reader: BusReader) -> None:
+    imap_stub.capabilities = "IMAP4rev1"
+    box = Box(imap_stub.port, poll_s=0.05)
+    async with following(bus, box):
+        await until(lambda: box.status.state == "watching")
+        await imap_stub.deliver(1, mail(1))
+        (event,) = await reader.wait_received(1)
+    assert event.body["subject"] == "mail 1"
+    assert not any("IDLE" in line for line in imap_stub.commands)
+
+
+async def test_a_new_uidvalidity_begins_a_new_epoch(imap_stub: ImapStub, bus: Bus, reader: BusReader) -> None:
+    imap_stub.messages = {1: mail(1)}
+    async with following(bus, Box(imap_stub.port, initial="new")):
+        await until(lambda: "EXAMINE" in " ".join(imap_stub.commands))
+        await imap_stub.deliver(2, mail(2))
+        await reader.wait_received(1)
+    imap_stub.uidvalidity = 8
+    imap_stub.messages = {1: mail(1), 2: mail(2)}
+    box = Box(imap_stub.port, initial="new")
+    async with following(bus, box):
+        await until(lambda: box.status.state == "watching")
+        await imap_stub.deliver(3, mail(3))
+        events = await reader.wait_received(2)
+    resets = [event.body for event in await reader.events() if event.kind == "reset"]
+    assert [reset["reason"] for reset in resets] == ["start", "uidvalidity"]
+    assert (resets[1]["uidvalidity"], resets[1]["oldUidvalidity"]) == (8, 7)
+    assert subjects_of(events) == ["mail 2", "mail 3"]
