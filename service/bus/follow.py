@@ -12,6 +12,8 @@ from nats.js.api import DeliverPolicy
 from service.bus.errors import translated
 
 PATIENCE_S: Final = 1.0
+# A server that was restarted has forgotten the consumer: it is made again after two of them.
+HEARTBEAT_S: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,9 @@ async def follow(nc: Client, stream: str, subject: str, *, whole: bool) -> Async
     policy = DeliverPolicy.ALL if whole else DeliverPolicy.NEW
     with translated(stream):
         context = nc.jetstream()
-        subscription = await context.subscribe(subject, stream=stream, ordered_consumer=True, deliver_policy=policy)
+        subscription = await context.subscribe(
+            subject, stream=stream, ordered_consumer=True, deliver_policy=policy, idle_heartbeat=HEARTBEAT_S
+        )
     try:
         while True:
             with translated(stream):
