@@ -109,6 +109,17 @@ def parse_header(block: bytes, limits: MimeLimits) -> Header:
     return header
 
 
+def first_junk(block: bytes) -> int:
+    """Where the first line begins that is neither a field nor empty: the body, if no empty line came before it."""
+    at = 0
+    for line in _FIELD_BREAK_BYTES.split(block):
+        name, colon, _ = line[: _NAME_CHARS + 1].decode("latin-1").partition(":")
+        if line.strip() and not (colon and _key(name)) and not name.startswith(_MBOX):
+            return at
+        at += len(line) + 1
+    return len(block)
+
+
 def _parse_8bit(block: bytes, header: Header, limits: MimeLimits) -> Header:
     codec = guess_codec(block)
     for line in _FIELD_BREAK_BYTES.split(block):

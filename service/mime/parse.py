@@ -16,7 +16,7 @@ from msgspec import UNSET
 from service.contract import Email, EmailHeader, Extension, MailProblem, ProblemType
 from service.mime.fields import Fields, read_fields
 from service.mime.fit import fit
-from service.mime.header import Header, find_end, parse_header
+from service.mime.header import find_end, first_junk, parse_header
 from service.mime.limits import Cut, MimeLimits
 from service.mime.parts import Body, assemble, read_parts
 from service.mime.preview import preview_of_html, preview_of_text
@@ -29,6 +29,7 @@ EVENT_FLOOR_BYTES: Final = 64 * 1024
 # RFC 8551 3.2.2; a signed message has another smime-type.
 _ENCRYPTED: Final = frozenset(("enveloped-data", "authenveloped-data"))
 _SMIME: Final = frozenset(("application/pkcs7-mime", "application/x-pkcs7-mime"))
+_LOOK_AT: Final = 4096
 _WHITE: Final = re.compile(rb"\s++")
 _NOTHING_TO_SAY: Final = Extension()
 _NO_FIELDS: Final = Fields(None, None, None, None, None, None, None, None, None, None, None)
@@ -117,8 +118,11 @@ def _parse(raw: bytes, received_at: datetime | None, limits: MimeLimits, inline_
     end = find_end(data, start, size)
     header = parse_header(data[start : end.header], limits)
     at = end.body
-    if not header.fields and end.header > start:
-        header, at = Header(junk=True), start  # no header at all: everything is text
+    if header.junk and (not header.fields or not data[at : at + _LOOK_AT].strip()):
+        # The empty line is missing, or the whole header is: the body begins where the fields end.
+        at = start + first_junk(data[start : end.header])
+        header = parse_header(data[start:at], limits)
+        header.junk = True
     tree = split(data, header, at, limits, most=min(limits.parts, room // _PART_ROOM))
     cuts = tree.cuts
     fields = read_fields(header.values, limits, cuts)

@@ -8,7 +8,7 @@ everything inside it, closed or not.
 from dataclasses import dataclass, field
 from typing import Final
 
-from service.mime.header import Header, HeaderEnd, find_end, parse_header
+from service.mime.header import Header, HeaderEnd, find_end, first_junk, parse_header
 from service.mime.limits import Cut, MimeLimits
 from service.mime.params import Parameters, parse_content_type, parse_disposition
 
@@ -163,6 +163,12 @@ class _Splitter:
         self.tree.cuts[Cut.PARTS] = None
         return None
 
+    def _is_boundary(self, start: int) -> bool:
+        if not self.raw.startswith(self.needle[1:], start):
+            return False
+        line = self._next_boundary(start - 1, len(self.raw))
+        return line is not None and line.start == start - 1
+
     def _close_to(self, index: int, hit: int, *, last: bool) -> None:
         """The parts inside open[index] end before the line break at `hit`."""
         end = hit - 1 if hit and self.raw[hit - 1] == 13 else hit
@@ -190,7 +196,9 @@ class _Splitter:
     def _begin(self, index: int, start: int) -> int:
         """A new part of open[index] whose header begins at `start`: where to search on, -1 when no more is wanted."""
         raw, tree = self.raw, self.tree
-        start = min(start, len(raw))
+        if start >= len(raw) or self._is_boundary(start):
+            self.misses += 1  # as many as one likes of these cost nothing else
+            return start - 1  # a boundary with nothing at all after it begins no part
         parent = tree.nodes[self.open[index].node]
         if len(tree.nodes) >= self.most:
             # The rest of the mail, this part's header included, is one blob.
@@ -207,9 +215,11 @@ class _Splitter:
         if inside is not None:
             header_end = body = inside.start + 1
         header = parse_header(raw[start:header_end], self.limits)
-        if header_end > start and not header.fields:
-            # No field at all: the empty line is missing, and this is the body.
-            header, body = Header(), start
+        if header.junk and body == header_end:
+            # The empty line is missing: the body begins where the fields end.
+            body = start + first_junk(raw[start:header_end])
+            header = parse_header(raw[start:body], self.limits)
+            header.junk = True
         parent.children.append(len(tree.nodes))
         # RFC 2046 5.1.5: in a digest the default is a message.
         self.add(header, body, "message/rfc822" if parent.type == "multipart/digest" else "text/plain")

@@ -52,6 +52,15 @@ def test_a_mail_without_a_header_is_text() -> None:
     assert not parsed.whole
 
 
+@pytest.mark.parametrize("gap", ["", " \n"])
+def test_a_header_that_nothing_ends_is_followed_by_the_body(gap: str) -> None:
+    parsed = read(f"Subject: x\nTo: a@example.org\n{gap}Dear Ann,\nnote: this is text\n")
+    assert parsed.email.subject == "x"
+    assert [header.name for header in parsed.email.headers] == ["Subject", "To"]
+    assert texts(parsed) == ["Dear Ann,\nnote: this is text\n"]
+    assert not parsed.whole
+
+
 @pytest.mark.parametrize("newline", ["\r\n", "\n", "\r"])
 def test_line_ends_of_all_systems(newline: str) -> None:
     parsed = read("Subject: x\nTo: a@example.org\n\none\ntwo\n".replace("\n", newline).encode())

@@ -119,6 +119,20 @@ def test_a_boundary_without_a_header_before_its_body() -> None:
     assert texts(read(multipart("b", "no header here"))) == ["no header here"]
 
 
+def test_a_boundary_with_nothing_after_it_begins_no_part() -> None:
+    parsed = read('Content-Type: multipart/mixed; boundary="b"\n\n--b\n--b\n--b\n\none\n--b\n--b--\n')
+    assert texts(parsed) == ["one"]
+    assert texts(read('Content-Type: multipart/mixed; boundary="b"\n\n--b\n\none\n--b\n')) == ["one"]
+    assert "parts" in read(multipart("b", "\none").replace("--b\n", "--b\n" * (LIMITS.boundary_misses + 9))).truncated
+
+
+def test_a_part_without_an_empty_line_has_its_body_where_the_fields_end() -> None:
+    parsed = read(multipart("b", "Content-Type: text/html\n<p>one", "\ntwo"))
+    assert texts(parsed) == ["<p>one", "two"]
+    assert tree(parsed.email.body_structure) == ("multipart/mixed", ["text/html", "text/plain"])
+    assert not parsed.whole
+
+
 def test_a_boundary_within_a_header_ends_the_part() -> None:
     text = 'Content-Type: multipart/mixed; boundary="b"\n\n--b\nContent-Type: image/png\n--b\n\ntwo\n--b--\n'
     parsed = read(text)
