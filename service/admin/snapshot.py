@@ -68,10 +68,11 @@ class Snapshot(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
 
 
 class Shown(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
-    """What goes to the page: the snapshot with its accounts sorted and bounded."""
+    """What goes to the page: the snapshot with its accounts sorted and bounded, and figures over all of them."""
 
     snapshot: Snapshot
     states: dict[str, int]
+    behind: int
     hidden: int
 
 
@@ -97,5 +98,6 @@ def shown(snapshot: Snapshot) -> Shown:
     return Shown(
         snapshot=msgspec.structs.replace(snapshot, accounts=clipped),
         states=states,
+        behind=sum(mailbox.behind for account in snapshot.accounts for mailbox in account.mailboxes),
         hidden=len(snapshot.accounts) - len(clipped),
     )
