@@ -215,8 +215,8 @@ class _Splitter:
         if inside is not None:
             header_end = body = inside.start + 1
         header = parse_header(raw[start:header_end], self.limits)
-        if header.junk and body == header_end:
-            # The empty line is missing: the body begins where the fields end.
+        if header.junk and (not header.fields or body == header_end):
+            # The empty line is missing, or the whole header is: the body begins where the fields end.
             body = start + first_junk(raw[start:header_end])
             header = parse_header(raw[start:body], self.limits)
             header.junk = True

@@ -117,6 +117,7 @@ def test_a_multipart_with_nothing_in_it() -> None:
 def test_a_boundary_without_a_header_before_its_body() -> None:
     # No empty line: it is the body, not a header.
     assert texts(read(multipart("b", "no header here"))) == ["no header here"]
+    assert texts(read(multipart("b", "no header here\n\nand more"))) == ["no header here\n\nand more"]
 
 
 def test_a_boundary_with_nothing_after_it_begins_no_part() -> None:
