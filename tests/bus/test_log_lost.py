@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from service.bus import Bus, CommitUnknown, FenceRefused, OutMessage
 from service.errors import Transient
-from tests.bus.conftest import mailbox_filter, messages, opened, payloads, stream_config
+from tests.bus.conftest import mailbox_filter, messages, opened, payloads, stream_config, until
 from tests.servers.nats import NatsServer
 from tests.servers.proxy import FaultProxy, Way
 
@@ -214,3 +215,41 @@ async def test_a_server_killed_between_commits_keeps_what_it_confirmed(own_nats:
         if round_number < 2:
             await own_nats.restart()
     assert await payloads(own_bus, subject) == [str(n).encode() for n in range(confirmed)]
+
+
+@pytest.mark.fault("D03", "D13")
+async def test_a_server_killed_at_any_moment_of_a_commit_loses_and_doubles_nothing(
+    own_nats: NatsServer, own_bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.bus.log.COMMIT_TIMEOUT_S", 1.0)
+    monkeypatch.setattr("service.bus.errors.REQUEST_TIMEOUT_S", 1.0)
+    chance = random.Random(7)
+    subject = mailbox_filter(own_bus)
+    written, finished = 0, False
+
+    async def write() -> None:
+        nonlocal written
+        while not finished:
+            try:
+                tail = await own_bus.log.tail(subject)
+                written = int(tail.payload) + 1 if tail else 0
+                batch = messages(own_bus, chance.choice([1, 2, 40, 300]), first=written)
+                await own_bus.log.commit(batch, filter_subject=subject, fence=tail.seq if tail else 0)
+            except (Transient, CommitUnknown):
+                await own_bus.wait_connected()
+
+    async def kill() -> None:
+        nonlocal finished
+        for _ in range(6):
+            before = written
+            await until(lambda before=before: written > before)  # type: ignore[misc]
+            await asyncio.sleep(chance.uniform(0, 0.05))  # any moment
+            await own_nats.restart()
+        finished = True
+
+    async with asyncio.timeout(90), asyncio.TaskGroup() as group:
+        group.create_task(write())
+        group.create_task(kill())
+    found = await payloads(own_bus, subject)
+    assert len(found) > 300
+    assert found == [b"%d" % n for n in range(len(found))]
