@@ -8,10 +8,11 @@ The map of rooms, lowest floor first; a file imports from floors below and from 
    bus/                          streams, fenced batches, blobs, buckets, micro service
    mime/                         bytes ⇄ Email, pure
 3  ingest/ outbound/ commands/   mailbox → events; request → mail; a file a verb
-4  settings.py admin/ fleet/     one YAML file → types; metrics, health, status page; presence, supervision
-5  app.py check.py               builds the rooms and hands them to each other; tries what settings name
+4  settings/ admin/ fleet/        one YAML file → types; metrics, health, status page; presence, supervision
+5  build.py app.py               builds the rooms and hands them to each other; one process's life
+   snapshot.py check.py          what the status page shows; tries what settings name
 6  demo/                         servers of its own and a guided run
-7  cli.py __main__.py            words → calls; prints; decides nothing
+7  cli/ __main__.py              words → calls; prints; decides nothing
 """
 
 from typing import Final

@@ -1,0 +1,201 @@
+"""The composition root: settings → rooms, handed to each other; one process's life from start to drain.
+
+The only file that builds rooms. Order of a start: presence of NATS, streams checked, name taken, accounts started.
+Order of a stop: not ready, accounts cancelled (each ends what is in hand), cursors copied, name given back.
+"""
+
+import asyncio
+import signal
+import uuid
+from collections.abc import Callable
+from contextlib import AsyncExitStack, suppress
+from typing import Final
+
+from service.admin import AdminServer, Snapshot
+from service.build import (
+    CONNECTING_LIMIT,
+    DELIVERIES_LIMIT,
+    Shared,
+    Work,
+    all_work,
+    nats_options,
+    stream_options,
+)
+from service.bus import Bus, OutMessage, open_bus
+from service.clock import Clock, SystemClock, backoff_s
+from service.commands import serve_commands
+from service.errors import MailbusError, Permanent, Transient, verdict_of
+from service.fleet import AccountReports, Pace, Presence
+from service.ingest import Budget, Copies
+from service.observe import log, metrics, set_up_logs
+from service.settings import Settings
+from service.snapshot import take_snapshot
+from service.tasks import TaskGroup
+
+EX_OK: Final = 0
+EX_FAILURE: Final = 1
+EX_CONFIG: Final = 78
+PRESENCE_TTL_S: Final = 15.0
+NATS_RETRY_MAX_S: Final = 15.0
+# Kubernetes gives 30 s by default; what is not done by then is given back by being redelivered or read again.
+DRAIN_TIMEOUT_S: Final = 25.0
+LAG_EVERY_S: Final = 0.5
+
+
+class Application:
+    """One mailbus process. `ready` is what /readyz says."""
+
+    def __init__(self, settings: Settings, *, clock: Clock | None = None) -> None:
+        self._settings = settings
+        self._clock = clock or SystemClock()
+        self._boot = uuid.uuid4().hex[:12]
+        self._stop = asyncio.Event()
+        self._started = asyncio.Event()
+        self._bus: Bus | None = None
+        self._reports: AccountReports | None = None
+        self._work: list[Work] = []
+        self._born = self._clock.monotonic()
+        self.admin: AdminServer | None = None
+
+    def stop(self) -> None:
+        """Begin the drain; `run` returns when it is done."""
+        self._stop.set()
+
+    @property
+    def ready(self) -> bool:
+        """Started, not stopping, and NATS is there. An account's trouble never changes it."""
+        return self._started.is_set() and not self._stop.is_set() and self._bus is not None and self._bus.connected
+
+    async def wait_started(self) -> None:
+        """Until the streams are checked and the accounts are started."""
+        await self._started.wait()
+
+    def snapshot(self) -> Snapshot:
+        """What the status page shows."""
+        return take_snapshot(
+            self._reports,
+            self._work,
+            instance=self._settings.instance,
+            uptime_s=self._clock.monotonic() - self._born,
+            nats_connected=self._bus is not None and self._bus.connected,
+            ready=self.ready,
+        )
+
+    async def run(self) -> None:
+        """Run until `stop`. Raises Permanent where settings or NATS are wrong, or the name is taken."""
+        try:
+            async with AsyncExitStack() as stack:
+                self.admin = AdminServer(self._settings.http.listen, snapshot=self.snapshot, ready=lambda: self.ready)
+                await stack.enter_async_context(self.admin)
+                bus = await self._open_bus(stack)
+                if bus is not None:
+                    await self._serve(bus)
+        except BaseExceptionGroup as failed:
+            raise verdict_of(failed) from failed
+
+    async def _open_bus(self, stack: AsyncExitStack) -> Bus | None:
+        """Wait for NATS as long as it takes; None when stopped meanwhile."""
+        attempt = 0
+        while not self._stop.is_set():
+            attempt += 1
+            try:
+                streams = stream_options(self._settings, PRESENCE_TTL_S)
+                bus = await stack.enter_async_context(open_bus(nats_options(self._settings), streams))
+            except Transient as exc:
+                log.warning("nats_unavailable", attempt=attempt, error=str(exc))
+                pause = backoff_s(attempt, first_s=0.5, factor=2, max_s=NATS_RETRY_MAX_S, chance=self._clock.chance())
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._stop.wait(), pause)
+            else:
+                return bus
+        return None
+
+    async def _serve(self, bus: Bus) -> None:
+        clock = self._clock
+        presence = Presence(
+            bus.key_value(bus.subjects.fleet),
+            instance=self._settings.instance,
+            boot=self._boot,
+            ttl_s=PRESENCE_TTL_S,
+            clock=clock,
+        )
+        await presence.take()
+        copies = Copies(bus.key_value(bus.subjects.cursors), clock)
+
+        async def publish(message: OutMessage) -> None:
+            await bus.publish(message.subject, message.payload, message.headers)
+
+        reports = AccountReports(bus.subjects, publish, writer=presence.writer, clock=clock)
+        shared = Shared(
+            bus=bus,
+            copies=copies,
+            budget=Budget(self._settings.limits.memory),
+            presence=presence,
+            reports=reports,
+            publish=publish,
+            clock=clock,
+            connecting=asyncio.Semaphore(CONNECTING_LIMIT),
+            deliveries=asyncio.Semaphore(DELIVERIES_LIMIT),
+            pace=Pace(),
+        )
+        self._bus, self._reports = bus, reports
+        self._work = all_work(self._settings, shared)
+        senders = {account.id: account.address for account in self._settings.accounts if account.outgoing is not None}
+        try:
+            async with TaskGroup() as background:
+                tasks = [
+                    background.create_task(presence.run(), name="presence"),
+                    background.create_task(copies.run(), name="copies"),
+                    background.create_task(reports.run(), name="reports"),
+                    background.create_task(_watch_loop(clock), name="loop-lag"),
+                    background.create_task(serve_commands(bus, senders), name="commands"),
+                ]
+                await self._accounts()
+                for task in tasks:
+                    task.cancel()
+        finally:
+            with suppress(TimeoutError, MailbusError):
+                async with asyncio.timeout(5):
+                    await copies.flush()
+                    await presence.leave()
+
+    async def _accounts(self) -> None:
+        """All accounts, each in its own task, until stopped."""
+        async with TaskGroup() as group:
+            tasks = [group.create_task(work.run(), name=f"{work.account}, {work.part}") for work in self._work]
+            self._started.set()
+            log.info("started", accounts=len(tasks), instance=self._settings.instance, boot=self._boot)
+            await self._stop.wait()
+            log.info("stopping", accounts=len(tasks))
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=DRAIN_TIMEOUT_S)
+
+
+async def _watch_loop(clock: Clock) -> None:
+    """Measure how late the event loop wakes."""
+    while True:
+        before = clock.monotonic()
+        await clock.sleep(LAG_EVERY_S)
+        metrics.LOOP_LAG_SECONDS.observe(max(0.0, clock.monotonic() - before - LAG_EVERY_S))
+
+
+async def run(settings: Settings, *, announce: Callable[[Application], None] | None = None) -> int:
+    """`mailbus run`: the exit code. SIGTERM and SIGINT begin the drain."""
+    set_up_logs(settings.log.level, settings.log.format)
+    app = Application(settings)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, app.stop)
+    if announce is not None:
+        announce(app)
+    try:
+        await app.run()
+    except Permanent as exc:
+        log.error("cannot_run", error=str(exc))
+        return EX_CONFIG
+    except MailbusError as exc:
+        log.error("failed", error=str(exc))
+        return EX_FAILURE
+    log.info("stopped")
+    return EX_OK

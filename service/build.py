@@ -1,0 +1,288 @@
+"""Settings → each room's own small options, and an account's settings → the work that shall run for ever.
+
+Used by app.py, the checker and the command line. Decides nothing at run time: it only puts parts together.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final
+
+from service.bus import Bus, NatsOptions, OutMessage, StreamOptions
+from service.clock import Clock
+from service.contract import AccountState, Security
+from service.errors import MailbusError, Superseded
+from service.fleet import AccountReports, Pace, Presence, supervise
+from service.imap import Session, SessionOptions
+from service.ingest import (
+    AnnounceOptions,
+    Announcer,
+    Budget,
+    Copies,
+    ImapSource,
+    IngestOptions,
+    MailboxIngest,
+    MailboxLog,
+    MailboxStatus,
+    WriterIdentity,
+)
+from service.mime import MimeLimits
+from service.outbound import OutboundOptions, Sender
+from service.settings import AccountSettings, ImapSettings, IncomingSettings, OutgoingSettings, Settings
+from service.smtp import Relay, SmtpOptions
+
+SENDER_PART: Final = "sender"
+# A start of a thousand accounts opens so many connections at once, not a thousand.
+CONNECTING_LIMIT: Final = 20
+DELIVERIES_LIMIT: Final = 32
+CLOSE_TIMEOUT_S: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all accounts of a process share."""
+
+    bus: Bus
+    copies: Copies
+    budget: Budget
+    presence: Presence
+    reports: AccountReports
+    publish: Callable[[OutMessage], Awaitable[None]]
+    clock: Clock
+    connecting: asyncio.Semaphore
+    deliveries: asyncio.Semaphore
+    pace: Pace
+
+
+@dataclass(slots=True)
+class Work:
+    """One piece of an account's work: a mailbox, or its sender. `run` never returns."""
+
+    account: str
+    part: str
+    run: Callable[[], Coroutine[Any, Any, None]]
+    status: MailboxStatus | None = None
+
+
+def nats_options(settings: Settings) -> NatsOptions:
+    """The bus as settings name it."""
+    nats = settings.nats
+    return NatsOptions(
+        servers=tuple(nats.servers),
+        name=f"mailbus {settings.instance}",
+        prefix=nats.prefix,
+        replicas=nats.replicas,
+        user=nats.user,
+        password=nats.password.reveal() if nats.password else None,
+        token=nats.token.reveal() if nats.token else None,
+        creds=nats.creds,
+        nkey_seed=nats.nkey_seed.reveal() if nats.nkey_seed else None,
+        ca=nats.tls.ca,
+        cert=nats.tls.cert,
+        key=nats.tls.key,
+    )
+
+
+def stream_options(settings: Settings, presence_ttl_s: float) -> StreamOptions:
+    """How long things live on the bus."""
+    streams = settings.streams
+    windows = [account.outgoing.window for account in settings.accounts if account.outgoing is not None]
+    ages = (streams.in_.max_age, streams.status.max_age, streams.dead.max_age)
+    in_s, status_s, dead_s = (None if age is None else age.total_seconds() for age in ages)
+    defaults = StreamOptions()
+    return StreamOptions(
+        in_max_age_s=in_s,
+        status_max_age_s=status_s,
+        dead_max_age_s=dead_s,
+        # One bucket for all accounts: the longest memory that any of them wants.
+        sends_window_s=max(windows).total_seconds() if windows else defaults.sends_window_s,
+        presence_ttl_s=presence_ttl_s,
+        max_consumers=streams.max_consumers,
+    )
+
+
+def tls_context(security: Security, ca: str | None) -> ssl.SSLContext | None:
+    """Certificates are verified, by the system's authorities or the one that settings name. RFC 8314 4.1: TLS 1.2."""
+    if security is Security.NONE:
+        return None
+    context = ssl.create_default_context(cafile=ca)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
+def session_options(settings: Settings, account: AccountSettings, incoming: IncomingSettings) -> SessionOptions:
+    """How to reach an account's mail server."""
+    imap: ImapSettings = incoming.imap
+    return SessionOptions(
+        account=account.id,
+        host=imap.host,
+        port=imap.port,
+        security=imap.security,
+        tls=tls_context(imap.security, imap.ca),
+        username=incoming.username,
+        password=incoming.password.reveal(),
+        message_limit=settings.limits.message,
+        reply_s=imap.reply.total_seconds(),
+    )
+
+
+def smtp_options(account: AccountSettings, outgoing: OutgoingSettings) -> SmtpOptions:
+    """How to reach an account's relay."""
+    smtp = outgoing.smtp
+    return SmtpOptions(
+        account=account.id,
+        host=smtp.host,
+        port=smtp.port,
+        security=smtp.security,
+        tls=tls_context(smtp.security, smtp.ca),
+        username=outgoing.username,
+        password=outgoing.password.reveal(),
+        login=smtp.login,
+    )
+
+
+def all_work(settings: Settings, shared: Shared) -> list[Work]:
+    """Everything that the accounts of this process do; told to `shared.reports` as their parts."""
+    found: list[Work] = []
+    for account in settings.accounts:
+        work: list[Work] = []
+        if account.incoming is not None:
+            options = session_options(settings, account, account.incoming)
+            work += [
+                _mailbox_work(settings, account, account.incoming, name, options, shared)
+                for name in account.incoming.mailboxes
+            ]
+        if account.outgoing is not None:
+            work.append(_sender_work(account, account.outgoing, shared))
+        shared.reports.add(account.id, [piece.part for piece in work])
+        found += work
+    return found
+
+
+def _mailbox_work(
+    settings: Settings,
+    account: AccountSettings,
+    incoming: IncomingSettings,
+    mailbox: str,
+    options: SessionOptions,
+    shared: Shared,
+) -> Work:
+    bus, clock = shared.bus, shared.clock
+    status = MailboxStatus(mailbox)
+    events = MailboxLog(
+        bus.log,
+        shared.copies,
+        account=account.id,
+        mailbox=mailbox,
+        filter_subject=bus.subjects.mailbox_filter(account.id, mailbox),
+        writer=WriterIdentity(shared.presence.writer, shared.presence.is_alive),
+        clock=clock,
+    )
+    # Once superseded this process does not contest the mailbox while the other writer lives: no taking turns.
+    contest = True
+
+    async def life(proved: Callable[[], None]) -> None:
+        nonlocal contest
+
+        def works() -> None:
+            proved()
+            shared.reports.part(account.id, mailbox, AccountState.CONNECTED)
+
+        await bus.wait_connected()
+        try:
+            position = await events.resume(contest=contest)
+            contest = True
+            async with shared.connecting:
+                session = await Session.open(options, clock=clock)
+            source = ImapSource(
+                session,
+                host=options.host,
+                username=options.username,
+                mailbox=mailbox,
+                idle_s=incoming.imap.idle.total_seconds(),
+                poll_s=incoming.poll.total_seconds(),
+                clock=clock,
+            )
+            announcer = Announcer(
+                bus.blobs(),
+                bus.subjects,
+                account=account.id,
+                mailbox=mailbox,
+                options=AnnounceOptions(settings.limits.inline, bus.max_payload, incoming.raw, MimeLimits()),
+                clock=clock,
+            )
+            try:
+                await MailboxIngest(
+                    source,
+                    events,
+                    announcer,
+                    options=IngestOptions(incoming.initial, settings.limits.message),
+                    status=status,
+                    budget=shared.budget,
+                    dead_letter=shared.publish,
+                    proved=works,
+                    clock=clock,
+                    account=account.id,
+                ).run(position)
+            finally:
+                await _close(source)
+        except Superseded:
+            contest = False
+            raise
+
+    return Work(account.id, mailbox, _supervised(life, account.id, mailbox, shared, status), status)
+
+
+async def _close(source: ImapSource) -> None:
+    try:
+        with suppress(MailbusError, TimeoutError):
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await source.close()
+    finally:
+        source.abort()
+
+
+def _sender_work(account: AccountSettings, outgoing: OutgoingSettings, shared: Shared) -> Work:
+    options = OutboundOptions(
+        account=account.id,
+        address=account.address,
+        uncertain=outgoing.uncertain,
+        retry_first_s=outgoing.retry.first.total_seconds(),
+        retry_factor=outgoing.retry.factor,
+        retry_max_s=outgoing.retry.max.total_seconds(),
+        expires_s=outgoing.expires.total_seconds(),
+        window_s=outgoing.window.total_seconds(),
+        redirect=outgoing.redirect,
+    )
+    relay = Relay(smtp_options(account, outgoing), shared.clock)
+    sender = Sender(shared.bus, relay, options, deliveries=shared.deliveries, clock=shared.clock)
+
+    async def life(proved: Callable[[], None]) -> None:
+        def works() -> None:
+            proved()
+            shared.reports.part(account.id, SENDER_PART, AccountState.CONNECTED)
+
+        await shared.bus.wait_connected()
+        await sender.run(works)
+
+    return Work(account.id, SENDER_PART, _supervised(life, account.id, SENDER_PART, shared, None))
+
+
+def _supervised(
+    life: Callable[[Callable[[], None]], Awaitable[None]],
+    account: str,
+    part: str,
+    shared: Shared,
+    status: MailboxStatus | None,
+) -> Callable[[], Coroutine[Any, Any, None]]:
+    def report(state: AccountState, error: MailbusError) -> None:
+        if status is not None:
+            status.state = state
+        shared.reports.part(account, part, state, error)
+
+    async def run() -> None:
+        await supervise(life, report=report, pace=shared.pace, clock=shared.clock, where=f"{account}, {part}")
+
+    return run

@@ -1,0 +1,219 @@
+"""The words of the command line, each with its options and an example. One function a word."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Callable, Coroutine
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+import uvloop
+from rich.console import Console
+
+from service import __version__
+from service.app import EX_CONFIG, EX_FAILURE
+from service.errors import MailbusError, Permanent
+from service.settings import Settings, SettingsInvalid, load_settings
+
+errors: Final = Console(stderr=True, soft_wrap=True, highlight=False)
+app: Final = typer.Typer(
+    name="mailbus",
+    help="Mailboxes become events on NATS JetStream; requests on the bus become mail.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode="rich",
+)
+
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", metavar="FILE", help="Settings in YAML; MAILBUS_… variables win.", dir_okay=False),
+]
+
+
+class Document(StrEnum):
+    """What `mailbus schema` prints."""
+
+    SETTINGS = "settings"
+    EVENTS = "events"
+    ASYNCAPI = "asyncapi"
+
+
+def main() -> None:
+    """The console script."""
+    app()
+
+
+def _settings(file: Path | None) -> Settings:
+    """Settings, or all that is wrong with them on standard error and exit 78."""
+    try:
+        return load_settings(file)
+    except SettingsInvalid as exc:
+        for problem in exc.problems:
+            errors.print(f"mailbus: {problem}", style="red", markup=False)
+        raise typer.Exit(EX_CONFIG) from None
+
+
+def _finish(work: Callable[[], Coroutine[Any, Any, int]]) -> None:
+    """Run to the end and leave with its code; an error is said in one line."""
+    try:
+        code = uvloop.run(work())
+    except MailbusError as exc:
+        errors.print(f"mailbus: {exc}", style="red", markup=False)
+        code = EX_CONFIG if isinstance(exc, Permanent) else EX_FAILURE
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        code = 130
+    except BrokenPipeError:
+        sys.stderr.close()  # `mailbus tail | head`: no complaint about it
+        code = 0
+    raise typer.Exit(code)
+
+
+@app.callback(invoke_without_command=True)
+def version(
+    shown: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+) -> None:
+    """Print the version where that is asked for."""
+    if shown:
+        typer.echo(f"mailbus {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def run(config: ConfigFile = None) -> None:
+    """Run the service until SIGTERM.
+
+    Example:  mailbus run --config mailbus.yaml
+    """
+    from service.app import run as run_application
+
+    settings = _settings(config)
+    _finish(lambda: run_application(settings))
+
+
+@app.command()
+def check(config: ConfigFile = None) -> None:
+    """Validate the settings, connect to everything they name, and say what works.
+
+    Example:  mailbus check --config mailbus.yaml
+    """
+    from service.cli.check import show_check
+
+    settings = _settings(config)
+    _finish(lambda: show_check(settings))
+
+
+@app.command()
+def tail(
+    config: ConfigFile = None,
+    account: Annotated[str, typer.Option(help="Only this account's events.")] = "*",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    whole: Annotated[bool, typer.Option("--all", help="From the beginning of the stream.")] = False,
+) -> None:
+    """Show events as they come: new mail, and what became of requests.
+
+    Example:  mailbus tail --config mailbus.yaml --account support --json
+    """
+    from service.cli.tail import show_tail
+
+    settings = _settings(config)
+    _finish(lambda: show_tail(settings, account=account, as_json=as_json, whole=whole))
+
+
+@app.command()
+def send(
+    account: Annotated[str, typer.Argument(help="The account that sends.")],
+    config: ConfigFile = None,
+    to: Annotated[list[str] | None, typer.Option(help="A recipient; may be repeated.")] = None,
+    subject: Annotated[str, typer.Option(help="The subject.")] = "",
+    text: Annotated[str | None, typer.Option(help="The text; - reads standard input.")] = None,
+    request: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A whole request in JSON instead; - reads standard input.")
+    ] = None,
+    request_id: Annotated[str | None, typer.Option("--id", help="The same id twice is sent once.")] = None,
+    wait_s: Annotated[float, typer.Option("--wait", help="Seconds to wait for the status.")] = 60.0,
+) -> None:
+    """Send a mail through the bus and wait for what becomes of it.
+
+    Example:  mailbus send support --to you@example.org --subject Hello --text "It works" -c mailbus.yaml
+    """
+    from service.cli.send import request_from_flags, send_and_wait
+
+    settings = _settings(config)
+    if request is None and not to:
+        raise typer.BadParameter("give --to, or a whole --request")
+    if request is not None:
+        payload = sys.stdin.buffer.read() if str(request) == "-" else _read(request)
+    else:
+        words = sys.stdin.read() if text == "-" else text
+        payload = request_from_flags(to or [], subject, words or "", request_id)
+    _finish(lambda: send_and_wait(settings, account, payload, wait_s=wait_s))
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as exc:
+        raise typer.BadParameter(f"{file}: {exc.strerror}") from exc
+
+
+@app.command()
+def accounts(
+    config: ConfigFile = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Show the accounts of the running process: state, progress, last error.
+
+    Example:  mailbus accounts --config mailbus.yaml
+    """
+    from service.cli.accounts import show_accounts
+
+    settings = _settings(config)
+    _finish(lambda: show_accounts(settings, as_json=as_json))
+
+
+@app.command()
+def cmd(
+    account: Annotated[str, typer.Argument(help="The account.")],
+    verb: Annotated[str, typer.Argument(help="The verb, for example send.")],
+    body: Annotated[str, typer.Argument(help="The request in JSON; - reads standard input.")] = "{}",
+    config: ConfigFile = None,
+) -> None:
+    """Send a command over the bus and print the answer.
+
+    Example:  mailbus cmd support send '{"to": [{"email": "you@example.org"}], "text": "hi"}' -c mailbus.yaml
+    """
+    from service.cli.send import command
+
+    settings = _settings(config)
+    payload = (sys.stdin.read() if body == "-" else body).encode()
+    _finish(lambda: command(settings, account, verb, payload))
+
+
+@app.command()
+def schema(document: Annotated[Document, typer.Argument(help="Which document.")] = Document.SETTINGS) -> None:
+    """Print a JSON Schema: of the settings, of the events, or the AsyncAPI document.
+
+    Example:  mailbus schema events > events.json
+    """
+    from service.contract import asyncapi, event_schema
+    from service.settings import settings_schema
+
+    made = {Document.SETTINGS: settings_schema, Document.EVENTS: event_schema, Document.ASYNCAPI: asyncapi}
+    typer.echo(json.dumps(made[document](), indent=2, ensure_ascii=False))
+
+
+@app.command()
+def demo(
+    once: Annotated[bool, typer.Option("--once", help="End after the loop, with exit 0 where all went well.")] = False,
+    listen: Annotated[str, typer.Option(help="Where the status page is served.")] = "127.0.0.1:8080",
+) -> None:
+    """Run the whole loop before your eyes, with servers of its own on this machine.
+
+    Example:  mailbus demo --once
+    """
+    from service.demo import run_demo
+
+    _finish(lambda: run_demo(once=once, listen=listen))

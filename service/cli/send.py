@@ -1,0 +1,92 @@
+"""`mailbus send` and `mailbus cmd`: a request to the running service, and the status that follows."""
+
+import asyncio
+import json
+from typing import Any, Final
+
+import typer
+from rich.console import Console
+
+from service.app import EX_FAILURE
+from service.build import nats_options
+from service.bus import Bus, open_bus
+from service.contract import ACCOUNT_ID, State, Verb
+from service.errors import Permanent
+from service.settings import Settings
+from service.tasks import TaskGroup
+
+COMMAND_TIMEOUT_S: Final = 30.0
+ERROR_CODE: Final = "Nats-Service-Error-Code"
+ERROR: Final = "Nats-Service-Error"
+FINAL: Final = frozenset({State.SENT, State.FAILED, State.CANCELLED})
+
+errors: Final = Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+def request_from_flags(to: list[str], subject: str, text: str, id: str | None) -> bytes:
+    """A request as section "requests" of docs/contract.md has it."""
+    request: dict[str, Any] = {"to": [{"email": address} for address in to], "subject": subject, "text": text}
+    if id is not None:
+        request["id"] = id
+    return json.dumps(request).encode()
+
+
+async def command(settings: Settings, account: str, verb: str, payload: bytes) -> int:
+    """Ask, print the answer, 0 where it is none of an error."""
+    async with open_bus(nats_options(settings), None) as bus:
+        answer, failed = await _ask(bus, account, verb, payload)
+    if failed:
+        errors.print(f"mailbus: {failed}", style="red", markup=False)
+    if answer:
+        typer.echo(answer.decode("utf-8", "replace"))
+    return EX_FAILURE if failed else 0
+
+
+async def send_and_wait(settings: Settings, account: str, payload: bytes, *, wait_s: float) -> int:
+    """Ask `send`, then print each status until the final one; 0 where everybody got it."""
+    async with open_bus(nats_options(settings), None) as bus:
+        subject = bus.subjects.status(account, "*")
+        statuses: asyncio.Queue[dict[str, Any]] = asyncio.Queue(maxsize=1000)
+
+        async def listen() -> None:
+            async for message in bus.follow(bus.subjects.stream_status, subject, whole=True):
+                await statuses.put(json.loads(message.payload))
+
+        async with TaskGroup() as group:
+            listening = group.create_task(listen())
+            try:
+                answer, failed = await _ask(bus, account, Verb.SEND, payload)
+                if failed:
+                    errors.print(f"mailbus: {failed}", style="red", markup=False)
+                    if answer:
+                        typer.echo(answer.decode("utf-8", "replace"), err=True)
+                    return EX_FAILURE
+                id = json.loads(answer)["id"]
+                errors.print(f"queued as {id}", style="dim", markup=False)
+                return await _outcome(id, statuses, wait_s)
+            finally:
+                listening.cancel()
+
+
+async def _outcome(id: str, statuses: asyncio.Queue[dict[str, Any]], wait_s: float) -> int:
+    try:
+        async with asyncio.timeout(wait_s):
+            while True:
+                status = await statuses.get()
+                if status.get("id") != id:
+                    continue
+                typer.echo(json.dumps(status, ensure_ascii=False))
+                if status.get("undoStatus") == "final":
+                    return 0 if status.get("state") == State.SENT else EX_FAILURE
+    except TimeoutError:
+        errors.print(f"mailbus: no final status within {wait_s:g} s; mailbus tail shows it when it comes", style="red")
+        return EX_FAILURE
+
+
+async def _ask(bus: Bus, account: str, verb: str, payload: bytes) -> tuple[bytes, str]:
+    """The answer's body, and what was wrong."""
+    if not ACCOUNT_ID.fullmatch(account) or not verb.isalpha():
+        raise Permanent(f"no account or verb: {account} {verb}"[:200], remedy="mailbus accounts lists the accounts")
+    answer = await bus.request(bus.subjects.cmd(account, verb), payload, timeout_s=COMMAND_TIMEOUT_S)
+    code = answer.headers.get(ERROR_CODE)
+    return answer.payload, f"{code} {answer.headers.get(ERROR, '')}" if code else ""
