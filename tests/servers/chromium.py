@@ -87,8 +87,9 @@ class Page:
         return found
 
     async def go(self, url: str) -> None:
-        """Open an address; whether it has drawn itself is for `until` to wait for."""
+        """Open an address and wait for its document; whether it has drawn itself is for `until` to wait for."""
         await self.call("Page.navigate", url=url)
+        await self.until("document.readyState === 'complete'")
 
     async def ask(self, expression: str) -> Any:
         """The value of a JavaScript expression."""
@@ -116,7 +117,23 @@ class Page:
     async def picture(self, file: Path) -> None:
         """The whole page as a PNG."""
         shot = await self.call("Page.captureScreenshot", captureBeyondViewport=True)
-        file.write_bytes(base64.b64decode(shot["data"]))
+        await asyncio.to_thread(file.write_bytes, base64.b64decode(shot["data"]))
+
+
+def _start(program: str, profile: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [program, *QUIET, f"--user-data-dir={profile}", "about:blank"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={"HOME": str(profile.parent), "PATH": "/usr/bin:/bin"},
+    )
+
+
+def _written_port(file: Path) -> int | None:
+    """The port that Chromium writes down once it listens."""
+    lines = file.read_text().splitlines() if file.exists() else []
+    return int(lines[0]) if lines else None
 
 
 @asynccontextmanager
@@ -126,13 +143,7 @@ async def chromium(folder: Path) -> AsyncIterator[Page]:
     if program is None:
         pytest.fail("no chromium here: sudo apt-get install -y chromium")
     profile = folder / "chromium"
-    process = subprocess.Popen(
-        [program, *QUIET, f"--user-data-dir={profile}", "about:blank"],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env={"HOME": str(folder), "PATH": "/usr/bin:/bin"},
-    )
+    process = _start(program, profile)
     try:
         port = await _port(profile / "DevToolsActivePort", process)
         async with aiohttp.ClientSession() as http:
@@ -151,13 +162,11 @@ async def chromium(folder: Path) -> AsyncIterator[Page]:
 
 
 async def _port(file: Path, process: subprocess.Popen[bytes]) -> int:
-    """The port that Chromium writes down once it listens."""
     deadline = asyncio.get_running_loop().time() + START_S
-    while True:
-        if file.exists() and (lines := file.read_text().splitlines()):
-            return int(lines[0])
+    while (port := _written_port(file)) is None:
         if process.poll() is not None:
             pytest.fail(f"chromium ended with {process.returncode}")
         if asyncio.get_running_loop().time() > deadline:
             pytest.fail(f"chromium does not listen after {START_S:g} s")
         await asyncio.sleep(0.05)
+    return port
