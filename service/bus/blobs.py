@@ -17,7 +17,7 @@ from nats.aio.client import Client
 from nats.nuid import NUID
 
 from service.bus.errors import (
-    NOT_FOUND,
+    NO_MESSAGE,
     REQUEST_TIMEOUT_S,
     WRONG_LAST_SEQUENCE,
     ApiError,
@@ -153,7 +153,7 @@ class BlobStore:
             request = {"last_by_subj": self._meta_subject(name)}
             answer = await js_api(self._nc, f"STREAM.MSG.GET.{self._stream}", request)
         except ApiError as exc:
-            if exc.code == NOT_FOUND:
+            if exc.err_code == NO_MESSAGE:
                 return None, 0
             raise
         message = answer["message"]

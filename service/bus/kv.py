@@ -8,7 +8,7 @@ from typing import Any, Final
 from nats.aio.client import Client
 
 from service.bus.errors import (
-    NOT_FOUND,
+    NO_MESSAGE,
     REQUEST_TIMEOUT_S,
     WRONG_LAST_SEQUENCE,
     ApiError,
@@ -50,7 +50,7 @@ class KeyValue:
                 request = {"last_by_subj": self._subject(key)}
                 answer = await js_api(self._nc, f"STREAM.MSG.GET.{self._stream}", request)
             except ApiError as exc:
-                if exc.code == NOT_FOUND:
+                if exc.err_code == NO_MESSAGE:
                     return None, 0
                 raise
         message: dict[str, Any] = answer["message"]

@@ -19,7 +19,7 @@ from nats.nuid import NUID
 
 from service.bus.errors import (
     BATCH_PLACES_TAKEN,
-    NOT_FOUND,
+    NO_MESSAGE,
     WRONG_LAST_SEQUENCE,
     ApiError,
     CommitUnknown,
@@ -97,7 +97,7 @@ class EventLog:
             try:
                 answer = await js_api(self._nc, f"STREAM.MSG.GET.{self._stream}", request)
             except ApiError as exc:
-                if exc.code == NOT_FOUND:
+                if exc.err_code == NO_MESSAGE:
                     return None
                 raise
         message = answer["message"]

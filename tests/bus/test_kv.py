@@ -3,7 +3,8 @@
 import pytest
 
 from service.bus import Bus, Conflict
-from service.errors import Permanent
+from service.bus.errors import js_api
+from service.errors import Permanent, Transient
 from tests.bus.conftest import opened
 from tests.servers.nats import NatsServer
 
@@ -59,4 +60,15 @@ async def test_a_key_that_is_none_is_refused(bus: Bus, key: str) -> None:
     keys = bus.key_value(bus.subjects.cursors)
     for call in (keys.get(key), keys.create(key, b""), keys.update(key, b"", 1), keys.delete(key)):
         with pytest.raises(Permanent):
+            await call
+
+
+@pytest.mark.fault("D08")
+async def test_a_bucket_that_is_gone_is_transient_not_empty(own_bus: Bus) -> None:
+    keys = own_bus.key_value(own_bus.subjects.cursors)
+    await keys.create("k", b"1")
+    for name in ("KV_mail-cursors", "MAIL_IN", "OBJ_mail-blobs"):
+        await js_api(own_bus.nc, f"STREAM.DELETE.{name}")
+    for call in (keys.get("k"), own_bus.log.tail("mail.in.a.INBOX.*"), own_bus.log.get(1), own_bus.blobs().exists("x")):
+        with pytest.raises(Transient, match="stream not found"):
             await call
