@@ -88,16 +88,18 @@ class Puller:
         """Up to `limit` jobs, as soon as there is one; empty when none came within a second. Raises Transient."""
         with translated("work queue"):
             now = time.monotonic()
-            if self._asked <= 0 or now > self._asked_until:
+            if not self._news.pending_msgs and (self._asked <= 0 or now > self._asked_until):
                 request = {"batch": limit, "expires": int(FETCH_WAIT_S * NS)}
                 self._asked, self._asked_until = limit, now + FETCH_WAIT_S
                 await self._nc.publish(self._next, json.dumps(request).encode(), reply=self._inbox)
             jobs: list[Job] = []
             try:
-                self._take(await self._news.next_msg(timeout=self._asked_until - now + PATIENCE_S), jobs)
+                wait_s = max(0.0, self._asked_until - now) + PATIENCE_S
+                self._take(await self._news.next_msg(timeout=wait_s), jobs)
             except (nats.errors.TimeoutError, TimeoutError):
                 self._asked = 0
-            while self._news.pending_msgs:
+            # An earlier pull may have asked for more than is wanted now: that waits for the next call.
+            while self._news.pending_msgs and len(jobs) < limit:
                 self._take(await self._news.next_msg(timeout=PATIENCE_S), jobs)
             return jobs
 

@@ -144,3 +144,19 @@ async def test_a_message_that_nats_would_not_take_is_refused_before_it_is_sent(b
 async def test_nobody_who_stores_it_is_transient(bus: Bus) -> None:
     with pytest.raises(Transient):
         await bus.publish(f"{bus.subjects.prefix}.nowhere", b"")
+
+
+async def test_no_more_is_handed_over_than_was_asked_for(bus: Bus) -> None:
+    puller = await bus.queue(bus.subjects.stream_out).puller("out-a", bus.subjects.out("a"))
+    await bus.publish(bus.subjects.out("a"), b"0")
+    assert [job.payload for job in await puller.fetch(10)] == [b"0"]  # nine more are still asked for
+    for n in range(1, 6):
+        await bus.publish(bus.subjects.out("a"), b"%d" % n)
+    found: list[bytes] = []
+    async with asyncio.timeout(15):
+        while len(found) < 5:
+            jobs = await puller.fetch(2)
+            assert len(jobs) <= 2
+            found += [job.payload for job in jobs]
+    assert found == [b"%d" % n for n in range(1, 6)]
+    assert await puller.fetch(2) == []
