@@ -45,12 +45,13 @@ def parse_disposition(raw: str) -> Parameters:
 
 
 def _content_type(raw: str) -> Parameters:
-    text = _prepared(raw)
-    found = _TYPE.match(text)
+    text = unfold(raw[:_VALUE_CHARS])
+    bare = without_comments(text) if "(" in text else text
+    params = _params(bare) if bare is text else _with_brackets(_params(bare), text)
+    found = _TYPE.match(bare)
     if found:
-        return Parameters(f"{found[1]}/{found[2]}".lower(), _params(text))
-    params = _params(text)
-    word = _TOKEN.match(text.strip())
+        return Parameters(f"{found[1]}/{found[2]}".lower(), params)
+    word = _TOKEN.match(bare.strip())
     lone = word[0].lower() if word else ""
     if lone == "multipart" or (not lone and "boundary" in params):
         return Parameters("multipart/mixed", params)
@@ -60,21 +61,23 @@ def _content_type(raw: str) -> Parameters:
 
 
 def _disposition(raw: str) -> Parameters:
-    text = _prepared(raw)
-    word = _TOKEN.match(text.strip())
+    text = unfold(raw[:_VALUE_CHARS])
+    bare = (without_comments(text) if "(" in text else text).strip()
+    word = _TOKEN.match(bare)
     value = word[0].lower() if word else ""
-    if not word or text.strip()[len(value) :].lstrip().startswith("="):
-        return Parameters("", _params(f";{text}"))
-    return Parameters(value, _params(text))
+    if not word or bare[len(value) :].lstrip().startswith("="):
+        value, bare, text = "", f";{bare}", f";{text}"
+    return Parameters(value, _with_brackets(_params(bare), text) if "(" in text else _params(bare))
+
+
+def _with_brackets(params: dict[str, str], text: str) -> dict[str, str]:
+    """Names of files keep their brackets: `filename=plan (2).pdf` is no comment to those who write it."""
+    whole = _params(text)
+    return params | {name: whole[name] for name in ("filename", "name") if name in params and name in whole}
 
 
 _cached_type: Final = lru_cache(maxsize=1024)(_content_type)
 _cached_disposition: Final = lru_cache(maxsize=1024)(_disposition)
-
-
-def _prepared(raw: str) -> str:
-    text = unfold(raw[:_VALUE_CHARS])
-    return without_comments(text) if "(" in text else text
 
 
 def without_comments(text: str) -> str:

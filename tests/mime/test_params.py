@@ -48,6 +48,8 @@ def test_content_type(raw: str, value: str, params: dict[str, str]) -> None:
         ("filename=plain.txt; filename*=utf-8''better.txt", "better.txt"),
         ("filename*=nonsense''%FC.txt", "ü.txt"),
         ("filename*=%41.txt", "A.txt"),
+        ("filename=plan (2).pdf", "plan (2).pdf"),  # a comment by RFC 2045, a name by all who write it
+        ('(why) filename="plan (2).pdf" (because)', "plan (2).pdf"),
         # RFC 2047 5 forbids it, nearly everybody does it.
         ('filename="=?utf-8?q?=C3=BC?=.txt"', "ü.txt"),
         ('filename="=?utf-8?q?=C3?= =?utf-8?q?=BC.txt?="', "ü.txt"),
