@@ -33,6 +33,7 @@ FLOORS = {
     "fleet": 4,
     "build": 5,
     "check": 5,
+    "snapshot": 5,
     "app": 5,
     "demo": 6,
     "cli": 7,
