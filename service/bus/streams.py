@@ -114,7 +114,8 @@ def wanted_streams(subjects: Subjects, options: StreamOptions, replicas: int) ->
             "max_age": _age(options.dead_max_age_s),
         },
         _object_store(subjects.blobs, options.in_max_age_s + PERIOD_S if options.in_max_age_s else None),
-        _object_store(subjects.outbox, None),
+        # No request is remembered longer, and chunks that a killed process left without a meta go with it.
+        _object_store(subjects.outbox, options.sends_window_s + PERIOD_S if options.sends_window_s else None),
         _key_value(subjects.cursors),
         _key_value(subjects.sends, ttl_s=options.sends_window_s),
         _key_value(subjects.fleet, ttl_s=options.presence_ttl_s, markers=True),

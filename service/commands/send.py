@@ -1,0 +1,39 @@
+"""`send`: a request → checked, in `MAIL_OUT`, and its id. DESIGN sections 11 and 12."""
+
+import uuid
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from service.bus import Bus
+from service.commands.errors import error
+from service.contract import Problem, RequestProblems, SendAnswer, check_request, decode_request, encode
+from service.errors import Transient
+
+# What NATS counts besides the payload: the subject and the headers of the stream's own copy.
+ROOM_BYTES: Final = 1024
+
+
+async def send(bus: Bus, account: str, payload: bytes, headers: Mapping[str, str]) -> bytes:
+    """Check, publish, answer. Raises ServiceError: 400 with every problem, 503 where NATS does not take it."""
+    try:
+        request = decode_request(payload)
+        if request.id is None:
+            request = msgspec.structs.replace(request, id=headers.get("Nats-Msg-Id") or uuid.uuid4().hex)
+            payload = encode(request)
+            if problems := check_request(request):
+                raise RequestProblems(problems)
+    except RequestProblems as exc:
+        raise error(400, exc.problems) from exc
+    if len(payload) + ROOM_BYTES > bus.max_payload:
+        problem = Problem(
+            "attachments", f"{len(payload)} bytes; NATS takes {bus.max_payload}: give large ones by blobId"
+        )
+        raise error(400, [problem])
+    try:
+        # No Nats-Msg-Id: that the same id is sent once is the affair of `mail-sends`, however late it comes again.
+        await bus.publish(bus.subjects.out(account), payload)
+    except Transient as exc:
+        raise error(503, [Problem("", exc.what)]) from exc
+    return encode(SendAnswer(request.id or ""))

@@ -1,0 +1,32 @@
+"""Requests on `mail.cmd.*.<verb>` → the verb's file, with the account found. Used by app.py."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import Final
+
+from service import __version__
+from service.bus import Bus, serve
+from service.commands.errors import error
+from service.commands.send import send
+from service.contract import ACCOUNT_ID, Problem, Verb
+
+SERVICE: Final = "mailbus"
+Command = Callable[[Bus, str, bytes, Mapping[str, str]], Awaitable[bytes]]
+COMMANDS: Final[dict[Verb, Command]] = {Verb.SEND: send}
+
+
+async def serve_commands(bus: Bus, accounts: Mapping[str, str]) -> None:
+    """Answer commands until cancelled. `accounts`: id → address, looked at on every request. Raises Transient."""
+
+    async def answer(command: Command, subject: str, payload: bytes, headers: Mapping[str, str]) -> bytes:
+        account = subject.split(".")[-2]
+        if not ACCOUNT_ID.fullmatch(account) or account not in accounts:
+            raise error(404, [Problem("account", "no such account here")])
+        return await command(bus, account, payload, headers)
+
+    endpoints = {
+        str(verb): (bus.subjects.cmd("*", verb), partial(answer, command)) for verb, command in COMMANDS.items()
+    }
+    async with serve(bus.nc, name=SERVICE, version=__version__, endpoints=endpoints):
+        await asyncio.Event().wait()

@@ -1,0 +1,163 @@
+"""A sender on a real NATS server and a scripted relay, under a prefix of its own."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+import pytest
+from nats.aio.msg import Msg
+
+from service.bus import Bus, NatsOptions, StreamOptions, open_bus
+from service.clock import SystemClock
+from service.contract import EmailSubmission, Security
+from service.outbound import OutboundOptions, Sender
+from service.smtp import Relay, SmtpOptions, Timeouts
+from tests.servers.nats import NatsServer
+from tests.servers.smtp import ScriptedRelay
+
+LIMIT_S = 30.0
+FINAL = ("sent", "failed")
+
+
+@dataclass
+class Event:
+    """One status event as a consumer reads it."""
+
+    state: str
+    id: str
+    body: EmailSubmission
+    headers: dict[str, str]
+
+
+@dataclass
+class Post:
+    """The bus, as requesters and consumers see it."""
+
+    bus: Bus
+    account: str = "a"
+    events: list[Event] = field(default_factory=list)
+    dead: list[Msg] = field(default_factory=list)
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def watch(self) -> None:
+        """Collect what is published as status and dead letter."""
+        prefix = self.bus.subjects.prefix
+        js = self.bus.nc.jetstream()
+
+        async def status(msg: Msg) -> None:
+            self.events.append(
+                Event(
+                    msg.subject.rpartition(".")[2],
+                    (msg.headers or {})["ce-id"],
+                    msgspec.json.decode(msg.data, type=EmailSubmission),
+                    dict(msg.headers or {}),
+                )
+            )
+            self.news.set()
+
+        async def dead(msg: Msg) -> None:
+            self.dead.append(msg)
+            self.news.set()
+
+        await js.subscribe(f"{prefix}.status.>", cb=status, ordered_consumer=True)
+        await js.subscribe(f"{prefix}.dead.>", cb=dead, ordered_consumer=True)
+
+    async def request(self, id: str | None = None, headers: dict[str, str] | None = None, **fields: Any) -> None:
+        """Publish a request."""
+        body: dict[str, Any] = {"to": [{"email": "a@x.example"}], "subject": "s", "text": "t"} | fields
+        if id is not None:
+            body["id"] = id
+        await self.bus.publish(self.bus.subjects.out(self.account), json.dumps(body).encode(), headers)
+
+    async def until(self, condition: Callable[[], bool], limit_s: float = LIMIT_S) -> None:
+        """Wait for a condition on what was collected."""
+        async with asyncio.timeout(limit_s):
+            while not condition():
+                self.news.clear()
+                await self.news.wait()
+
+    async def states(self, count: int) -> list[tuple[str, str]]:
+        """Wait for so many events; gives id and state of each."""
+        await self.until(lambda: len(self.events) >= count)
+        return [(event.body.id, event.state) for event in self.events]
+
+    async def empty(self, limit_s: float = LIMIT_S) -> None:
+        """Wait until nothing is queued, waits, or lies in the outbox."""
+        subjects = self.bus.subjects
+        async with asyncio.timeout(limit_s):
+            while (  # noqa: ASYNC110 a stream that becomes empty rings no bell
+                await self.bus.pending(subjects.stream_out, ">")
+                or await self.bus.pending(subjects.stream_later, ">")
+                or await self.bus.pending(f"OBJ_{subjects.outbox}", f"$O.{subjects.outbox}.M.>")
+            ):
+                await asyncio.sleep(0.02)
+
+
+@pytest.fixture
+async def bus(nats_server: NatsServer, prefix: str) -> AsyncIterator[Bus]:
+    async with open_bus(NatsOptions(servers=(nats_server.url,), prefix=prefix), StreamOptions()) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def post(bus: Bus) -> Post:
+    made = Post(bus)
+    await made.watch()
+    return made
+
+
+def smtp_options(relay: ScriptedRelay, **changes: Any) -> SmtpOptions:
+    options: dict[str, Any] = {"login": False, "timeouts": Timeouts(connect_s=5)} | changes
+    return SmtpOptions("a", "127.0.0.1", relay.port, Security.NONE, **options)
+
+
+def outbound_options(**changes: Any) -> OutboundOptions:
+    options: dict[str, Any] = {"account": "a", "address": "me@example.com", "retry_first_s": 0.05} | changes
+    return OutboundOptions(**options)
+
+
+@asynccontextmanager
+async def sending(
+    bus: Bus, relay: ScriptedRelay, *, smtp: dict[str, Any] | None = None, **options: Any
+) -> AsyncIterator[Sender]:
+    """A sender that runs while the block does."""
+    clock = SystemClock()
+    sender = Sender(
+        bus,
+        Relay(smtp_options(relay, **(smtp or {})), clock),
+        outbound_options(**options),
+        deliveries=asyncio.Semaphore(16),
+        clock=clock,
+    )
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(sender.run(lambda: None), name="sender")
+        try:
+            yield sender
+        finally:
+            task.cancel()
+    await sender.close()
+
+
+async def failure(bus: Bus, relay: ScriptedRelay, **options: Any) -> BaseExceptionGroup[BaseException]:
+    """What a sender ends with by itself."""
+    try:
+        async with asyncio.timeout(LIMIT_S), sending(bus, relay, **options):
+            await asyncio.Event().wait()
+    except BaseExceptionGroup as failed:
+        return failed
+    raise AssertionError("the sender did not end")
+
+
+def delivered(event: Event) -> dict[str, str]:
+    """Recipient → delivered."""
+    return {recipient: one.delivered for recipient, one in event.body.delivery_status.items()}
+
+
+def soon(seconds: float) -> str:
+    """An RFC 3339 time in the future."""
+    return (SystemClock().now() + timedelta(seconds=seconds)).isoformat().replace("+00:00", "Z")
