@@ -6,7 +6,7 @@ Used by app.py, check.py and the CLI. Reconnects for ever; `connected` tells.
 import asyncio
 import re
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,6 +18,7 @@ import nats.aio.client
 import nats.errors
 import nkeys
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 
 from service.bus.blobs import BlobStore
 from service.bus.errors import js_api, translated
@@ -108,6 +109,21 @@ class Bus:
     def follow(self, stream: str, subject: str, *, whole: bool = False) -> AsyncIterator[Followed]:
         """A stream's messages as they come; `whole`: from its first one. Raises Transient."""
         return follow(self.nc, stream, subject, whole=whole)
+
+    @asynccontextmanager
+    async def hearing(self, subject: str, ring: Callable[[], None]) -> AsyncIterator[None]:
+        """Call `ring` for each message on a subject, while the block runs. Raises Transient."""
+
+        async def heard(_: Msg) -> None:
+            ring()
+
+        with translated(subject):
+            subscription = await self.nc.subscribe(subject, cb=heard)
+        try:
+            yield
+        finally:
+            with suppress(nats.errors.Error, OSError):
+                await subscription.unsubscribe()
 
     async def request(self, subject: str, payload: bytes, *, timeout_s: float) -> Answer:
         """Ask a service. Raises Transient where nobody answers."""

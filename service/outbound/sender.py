@@ -9,9 +9,6 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, Final
 
-import nats.errors
-from nats.aio.msg import Msg
-
 from service.bus import ACK_WAIT_S, Bus, Job, Puller, WorkQueue
 from service.clock import Clock
 from service.errors import MailbusError, Permanent, Transient, verdict_of
@@ -57,20 +54,16 @@ class Sender:
         self._in_hand = 0
         bells = (asyncio.Event(), asyncio.Event())
 
-        async def ring(_: Msg) -> None:
+        def ring() -> None:
             for bell in bells:
                 bell.set()
 
-        try:
-            subscription = await self._bus.nc.subscribe(subjects.bell(account), cb=ring)
-        except (nats.errors.Error, OSError) as exc:
-            raise Transient(f"NATS: {exc}", where=account) from exc
         ways = (
             (f"out-{account}", subjects.stream_out, subjects.out(account)),
             (f"due-{account}", subjects.stream_later, subjects.due(account)),
         )
         try:
-            async with TaskGroup() as group:
+            async with self._bus.hearing(subjects.bell(account), ring), TaskGroup() as group:
                 for bell, (name, stream, subject) in zip(bells, ways, strict=True):
                     group.create_task(self._serve(group, name, stream, subject, bell, proved), name=name)
         except BaseExceptionGroup as failed:
@@ -81,9 +74,6 @@ class Sender:
             error = verdict_of(failed)
             self._failed = isinstance(error, RelayUnreachable | Permanent)
             raise error from failed
-        finally:
-            with suppress(nats.errors.Error, OSError):
-                await subscription.unsubscribe()
 
     async def close(self) -> None:
         """Let the relay's idle connections go."""

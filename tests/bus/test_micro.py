@@ -1,0 +1,85 @@
+"""A micro service: many requests at once, errors in headers, a bug contained. Real server."""
+
+import asyncio
+import json
+from collections.abc import Mapping
+
+import pytest
+
+from service.bus import Bus, ServiceError, serve
+from service.bus.micro import REQUESTS_AT_ONCE
+from service.errors import Transient
+from service.observe import metrics
+
+
+def headers(reply: object) -> Mapping[str, str]:
+    """A reply's headers."""
+    return getattr(reply, "headers", None) or {}
+
+
+async def test_requests_are_answered_side_by_side(bus: Bus) -> None:
+    waiting, all_here = 0, asyncio.Event()
+
+    async def handler(subject: str, payload: bytes, _headers: Mapping[str, str]) -> bytes:
+        nonlocal waiting
+        waiting += 1
+        if waiting == 20:
+            all_here.set()
+        await all_here.wait()
+        return subject.encode() + b"|" + payload
+
+    subject = f"{bus.subjects.prefix}.cmd.*.echo"
+    service = serve(bus.nc, name="mailbus", version="1.0.0", endpoints={"echo": (subject, handler)})
+    async with asyncio.timeout(10), service, asyncio.TaskGroup() as group:
+        asked = [
+            group.create_task(bus.nc.request(bus.subjects.cmd(f"a{n}", "echo"), b"%d" % n, timeout=10))
+            for n in range(20)
+        ]
+    for n, task in enumerate(asked):
+        assert task.result().data == f"{bus.subjects.cmd(f'a{n}', 'echo')}|{n}".encode()
+
+
+async def test_an_error_is_a_code_and_one_line_and_a_bug_does_not_end_the_service(bus: Bus) -> None:
+    bugs = metrics.BUGS._value.get()
+
+    async def handler(_subject: str, payload: bytes, _headers: Mapping[str, str]) -> bytes:
+        match payload:
+            case b"error":
+                raise ServiceError(404, "no such\r\nthing", body=b'{"x":1}')
+            case b"bug":
+                raise KeyError("a private subject")
+        return b"fine"
+
+    subject = bus.subjects.cmd("a", "x")
+    async with serve(bus.nc, name="mailbus", version="1.0.0", endpoints={"x": (subject, handler)}):
+        reply = await bus.nc.request(subject, b"error", timeout=5)
+        assert headers(reply)["Nats-Service-Error-Code"] == "404"
+        assert headers(reply)["Nats-Service-Error"] == "no such thing"
+        assert json.loads(reply.data) == {"x": 1}
+        reply = await bus.nc.request(subject, b"bug", timeout=5)
+        assert headers(reply)["Nats-Service-Error-Code"] == "500"
+        assert "private" not in str(headers(reply))
+        assert metrics.BUGS._value.get() == bugs + 1
+        assert (await bus.nc.request(subject, b"", timeout=5)).data == b"fine"
+    with pytest.raises(Transient):
+        await bus.request(subject, b"", timeout_s=2)
+
+
+@pytest.mark.fault("G11")
+async def test_a_flood_of_requests_waits_its_turn(bus: Bus) -> None:
+    now, most = 0, 0
+
+    async def handler(_subject: str, _payload: bytes, _headers: Mapping[str, str]) -> bytes:
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        await asyncio.sleep(0)
+        now -= 1
+        return b"ok"
+
+    subject = bus.subjects.cmd("a", "x")
+    service = serve(bus.nc, name="mailbus", version="1.0.0", endpoints={"x": (subject, handler)})
+    async with asyncio.timeout(30), service, asyncio.TaskGroup() as group:
+        for _ in range(1000):
+            group.create_task(bus.nc.request(subject, b"", timeout=20))
+    assert most <= REQUESTS_AT_ONCE
