@@ -1,6 +1,6 @@
 """Fenced commits to the event log, and reading it back. Mail-free: messages, a fence, a subject.
 
-Used by ingest/publish.py. Rules: DESIGN in docs/decisions/0001-log-is-the-cursor.md; NATS ADR-50 for batches.
+Used by ingest/publish.py. Rules: docs/decisions/0001-log-is-the-cursor.md; NATS ADR-50 for batches.
 """
 
 import asyncio

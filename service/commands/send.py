@@ -1,4 +1,4 @@
-"""`send`: a request → checked, in `MAIL_OUT`, and its id. DESIGN sections 11 and 12."""
+"""`send`: a request → checked, in `MAIL_OUT`, and its id."""
 
 import uuid
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""A request on the bus → a mail at the relay, and what became of it as status events. DESIGN section 4.
+"""A request on the bus → a mail at the relay, and what became of it as status events.
 
 sender.py takes jobs from an account's queues; deliver.py carries one through its attempt; request.py settles its id
 and finds what is wrong with it; mail.py makes its envelope and bytes; retry.py decides (pure); sends.py keeps its

@@ -262,7 +262,7 @@ class Deliverer:
         return await asyncio.to_thread(make)
 
     async def _lost(self, key: str, job: Job, record: SendRecord, revision: int) -> None:
-        """An intent without an outcome: the dot may have been sent, its reply is lost (DESIGN section 4)."""
+        """An intent without an outcome: the dot may have been sent, its reply is lost."""
         log.warning("send_uncertain", account=self._options.account, key=key, attempt=record.attempt)
         bundle = None
         if record.outbox is None:
