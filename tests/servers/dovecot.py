@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -167,9 +168,6 @@ class Dovecot:
         (self.root / "dovecot.conf").write_text(text)
         if os.getuid() == 0:
             shutil.chown(self.root / "home", user.pw_name)
-            for folder in [self.root, *self.root.parents]:
-                if folder.stat().st_uid == 0 and folder != Path("/") and not folder.stat().st_mode & 0o001:
-                    folder.chmod(folder.stat().st_mode | 0o011)
 
     def _answers(self) -> bool:
         deadline = time.monotonic() + 15
@@ -216,9 +214,12 @@ class Dovecot:
 
 
 @pytest.fixture(scope="session")
-async def dovecot(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Dovecot]:
+async def dovecot() -> AsyncIterator[Dovecot]:
     """One Dovecot for the whole run: each test logs in as a user of its own, so nothing needs cleaning."""
-    server = Dovecot(tmp_path_factory.mktemp("dovecot"))
-    await asyncio.to_thread(server.start)
-    yield server
-    await asyncio.to_thread(server.stop)
+    # Not under pytest's folder: that is for its owner alone, and Dovecot reads mail as a user of its own.
+    with tempfile.TemporaryDirectory(prefix="mailbus-dovecot-", ignore_cleanup_errors=True) as folder:
+        os.chmod(folder, 0o755)
+        server = Dovecot(Path(folder))
+        await asyncio.to_thread(server.start)
+        yield server
+        await asyncio.to_thread(server.stop)
