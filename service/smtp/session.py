@@ -456,7 +456,9 @@ def _raise_verdict(exc: Exception, client: _Client, options: SmtpOptions) -> NoR
         case TimeoutError():
             raise RelayUnreachable(f"no connection in {options.timeouts.connect_s:.0f} s", where=where) from exc
         case OSError():
-            raise RelayUnreachable(f"no connection: {exc.strerror or exc}", where=where) from exc
+            raise RelayUnreachable(
+                f"no connection: {exc.strerror or str(exc) or type(exc).__name__}", where=where
+            ) from exc
         case aiosmtplib.SMTPException() if "STARTTLS" in exc.message:
             raise Permanent(
                 "the relay offers no STARTTLS", where=where, remedy="security: tls with port 465, or another relay"

@@ -1,0 +1,116 @@
+"""`mail.cmd.<account>.send`: checked at once, published, answered with the id."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+
+import pytest
+from nats.aio.msg import Msg
+
+from service.bus import Bus, NatsOptions, StreamOptions, open_bus
+from service.commands import serve_commands
+from tests.servers.nats import NatsServer
+
+REQUEST = {"to": [{"email": "a@x.example"}], "text": "hi"}
+
+
+@pytest.fixture
+async def bus(nats_server: NatsServer, prefix: str) -> AsyncIterator[Bus]:
+    async with open_bus(NatsOptions(servers=(nats_server.url,), prefix=prefix), StreamOptions()) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def served(bus: Bus) -> AsyncIterator[Bus]:
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(serve_commands(bus, {"support": "support@example.com"}))
+        async with asyncio.timeout(10):
+            while not await answers(bus):  # noqa: ASYNC110 a subscription rings no bell
+                await asyncio.sleep(0.01)
+        yield bus
+        task.cancel()
+
+
+async def answers(bus: Bus) -> bool:
+    """Whether the service listens, on this test's prefix."""
+    try:
+        await bus.nc.request(bus.subjects.cmd("nobody", "send"), b"{}", timeout=1)
+    except Exception:  # noqa: BLE001 no responders yet
+        return False
+    return True
+
+
+async def ask(bus: Bus, body: object, account: str = "support", headers: dict[str, str] | None = None) -> Msg:
+    payload = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return await bus.nc.request(bus.subjects.cmd(account, "send"), payload, timeout=5, headers=headers)
+
+
+def code(msg: Msg) -> str:
+    return (msg.headers or {}).get("Nats-Service-Error-Code", "")
+
+
+async def queued(bus: Bus) -> list[dict[str, object]]:
+    found = []
+    puller = await bus.queue(bus.subjects.stream_out).puller("look", bus.subjects.out("support"))
+    while jobs := await puller.fetch(10):
+        for job in jobs:
+            assert "Nats-Msg-Id" not in job.headers
+            found.append(json.loads(job.payload))
+            await job.ack()
+    return found
+
+
+async def test_a_right_request_is_queued_and_answered_with_its_id(served: Bus) -> None:
+    answer = await ask(served, REQUEST | {"id": "r1"})
+    assert json.loads(answer.data) == {"id": "r1"}
+    assert [one["id"] for one in await queued(served)] == ["r1"]
+
+
+async def test_a_request_without_an_id_is_given_one(served: Bus) -> None:
+    made = json.loads((await ask(served, REQUEST)).data)["id"]
+    named = json.loads((await ask(served, REQUEST, headers={"Nats-Msg-Id": "mine"})).data)["id"]
+    assert len(made) == 32
+    assert named == "mine"
+    assert [one["id"] for one in await queued(served)] == [made, "mine"]
+    # What the service publishes is itself a right request.
+    answer = await ask(served, (await _republished(served)))
+    assert not code(answer)
+
+
+async def _republished(bus: Bus) -> dict[str, object]:
+    await ask(bus, REQUEST)
+    return (await queued(bus))[0]
+
+
+async def test_a_wrong_request_is_400_with_every_problem(served: Bus) -> None:
+    answer = await ask(served, {"to": [{"email": "nobody"}], "subject": "a\nb", "text": "x"})
+    assert code(answer) == "400"
+    problems = json.loads(answer.data)["problems"]
+    assert {one["field"] for one in problems} == {"to[0].email", "subject"}
+    assert all(one["message"] for one in problems)
+    assert await queued(served) == []
+
+
+@pytest.mark.parametrize("payload", [b"", b"nonsense", b"[]", b"\xff", b'{"nope": 1}'])
+async def test_what_is_no_request_is_400(served: Bus, payload: bytes) -> None:
+    assert code(await ask(served, payload)) == "400"
+
+
+async def test_an_unknown_account_is_404(served: Bus) -> None:
+    assert code(await ask(served, REQUEST, account="nobody")) == "404"
+
+
+async def test_a_request_that_nats_cannot_take_is_400(served: Bus) -> None:
+    big = REQUEST | {"text": "x" * (served.max_payload - 300)}
+    assert code(await ask(served, big)) == "400"
+
+
+async def test_a_stream_that_refuses_is_503(served: Bus) -> None:
+    await served.nc.jetstream().delete_stream(served.subjects.stream_out)
+    assert code(await ask(served, REQUEST)) == "503"
+
+
+async def test_many_at_once(served: Bus) -> None:
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(ask(served, REQUEST | {"id": f"r{n}"})) for n in range(200)]
+    assert [json.loads(task.result().data)["id"] for task in tasks] == [f"r{n}" for n in range(200)]

@@ -1,0 +1,372 @@
+"""Transactions against a scripted relay: replies per recipient, losses before and after the dot, TLS, AUTH, reuse."""
+
+import asyncio
+import ssl
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import trustme
+
+from service.clock import SystemClock
+from service.contract import Security
+from service.errors import AuthRefused, MailbusError, Permanent, Transient
+from service.smtp import DotUnanswered, Relay, RelayUnreachable, Reply, SmtpOptions, Timeouts
+from tests.servers.smtp import RelayMaker, ScriptedRelay
+
+MESSAGE = b"Subject: x\r\n\r\nhello\r\n"
+
+
+class Dot:
+    """before_final_dot that remembers."""
+
+    def __init__(self) -> None:
+        self.calls: list[Mapping[str, Reply]] = []
+
+    async def __call__(self, refused: Mapping[str, Reply]) -> None:
+        self.calls.append(dict(refused))
+
+
+def options(server: ScriptedRelay, **changes: Any) -> SmtpOptions:
+    fields: dict[str, Any] = {
+        "account": "a", "host": "127.0.0.1", "port": server.port, "security": Security.NONE, "login": False
+    } | changes  # fmt: skip
+    return SmtpOptions(**fields)
+
+
+def relay_to(server: ScriptedRelay, **changes: Any) -> Relay:
+    return Relay(options(server, **changes), SystemClock())
+
+
+async def deliver(server: ScriptedRelay, *rcpt_to: str, data: bytes = MESSAGE, **changes: Any) -> dict[str, Reply]:
+    relay = relay_to(server, **changes)
+    try:
+        return await relay.deliver("me@x", rcpt_to or ("a@x",), data, before_final_dot=Dot())
+    finally:
+        await relay.close()
+
+
+@pytest.mark.parametrize("pipelining", [True, False])
+async def test_each_recipient_gets_its_reply(relay: ScriptedRelay, pipelining: bool) -> None:
+    relay.script.pipelining = pipelining
+    relay.script.rcpt = {"b@x": ["451 4.3.0 later"], "c@x": ["550 5.1.1 no"]}
+    dot = Dot()
+    replies = await relay_to(relay).deliver("me@x", ["a@x", "b@x", "c@x"], MESSAGE, before_final_dot=dot)
+    assert replies == {
+        "a@x": Reply(250, "2.0.0", "queued"),
+        "b@x": Reply(451, "4.3.0", "later"),
+        "c@x": Reply(550, "5.1.1", "no"),
+    }
+    assert [set(refused) for refused in dot.calls] == [{"b@x", "c@x"}]
+    assert [(mail.rcpt_to, mail.content) for mail in relay.messages] == [(["a@x"], MESSAGE)]
+
+
+@pytest.mark.parametrize("pipelining", [True, False])
+async def test_where_nobody_is_accepted_no_data_goes_and_the_connection_serves_on(
+    relay: ScriptedRelay, pipelining: bool
+) -> None:
+    relay.script.pipelining = pipelining
+    relay.script.rcpt = {"b@x": ["550 no"]}
+    client, dot = relay_to(relay), Dot()
+    assert (await client.deliver("me@x", ["b@x"], MESSAGE, before_final_dot=dot))["b@x"].code == 550
+    assert not dot.calls
+    assert (await client.deliver("me@x", ["a@x"], MESSAGE, before_final_dot=dot))["a@x"].accepted
+    assert relay.connections == 1
+    assert relay.commands == ["RSET"]
+    await client.close()
+
+
+@pytest.mark.parametrize("pipelining", [True, False])
+async def test_a_refused_sender_is_every_recipients_reply(relay: ScriptedRelay, pipelining: bool) -> None:
+    relay.script.pipelining = pipelining
+    relay.script.mail = "550 5.7.1 not you"
+    replies = await deliver(relay, "a@x", "b@x")
+    assert {address: reply.code for address, reply in replies.items()} == {"a@x": 550, "b@x": 550}
+
+
+async def test_the_answer_to_the_dot_settles_all_accepted(relay: ScriptedRelay) -> None:
+    relay.script.data = ["552 5.3.4 too big"]
+    relay.script.rcpt = {"b@x": ["451 later"]}
+    replies = await deliver(relay, "a@x", "b@x")
+    assert {address: reply.code for address, reply in replies.items()} == {"a@x": 552, "b@x": 451}
+
+
+async def test_421_in_the_envelope_puts_off_everybody(relay: ScriptedRelay) -> None:
+    relay.script.rcpt = {"b@x": ["421 4.3.2 closing"]}
+    replies = await deliver(relay, "a@x", "b@x", "c@x")
+    assert {reply.code for reply in replies.values()} == {421}
+    assert not relay.messages
+
+
+@pytest.mark.parametrize("stage", ["mail", "rcpt", "data"])
+async def test_lost_before_the_dot_is_transient(relay: ScriptedRelay, stage: str) -> None:
+    relay.script.cut = [stage]
+    with pytest.raises(Transient):
+        await deliver(relay)
+    assert not relay.messages
+
+
+@pytest.mark.fault("E01")
+@pytest.mark.parametrize("stage", ["before_reply", "refused_reply"])
+async def test_lost_after_the_dot_is_uncertain_whatever_the_relay_did(relay: ScriptedRelay, stage: str) -> None:
+    relay.script.cut = [stage]
+    relay.script.rcpt = {"b@x": ["550 no"]}
+    with pytest.raises(DotUnanswered) as caught:
+        await deliver(relay, "a@x", "b@x")
+    assert {address: reply.code for address, reply in caught.value.refused.items()} == {"b@x": 550}
+
+
+async def test_no_reply_to_the_dot_in_time_is_uncertain(relay: ScriptedRelay) -> None:
+    relay.script.hold = asyncio.Event()
+    with pytest.raises(DotUnanswered):
+        await deliver(relay, timeouts=Timeouts(final_s=0.2))
+    relay.script.hold.set()
+
+
+@pytest.mark.fault("E03")
+def test_the_time_for_the_final_reply_is_ten_minutes() -> None:
+    assert Timeouts().final_s == 600  # RFC 5321 4.5.3.2.6
+
+
+async def test_the_dot_waits_for_the_intent_and_its_failure_leaves_no_message(relay: ScriptedRelay) -> None:
+    class RefusedError(MailbusError):
+        pass
+
+    async def refuse(refused: Mapping[str, Reply]) -> None:
+        await asyncio.sleep(0)
+        raise RefusedError("no")
+
+    client = relay_to(relay)
+    with pytest.raises(RefusedError):
+        await client.deliver("me@x", ["a@x"], MESSAGE, before_final_dot=refuse)
+    assert (await client.deliver("me@x", ["a@x"], b"second\r\n", before_final_dot=Dot()))["a@x"].accepted
+    assert [mail.content for mail in relay.messages] == [b"second\r\n"]
+    await client.close()
+
+
+async def test_cancelled_in_the_middle_the_connection_is_not_used_again(relay: ScriptedRelay) -> None:
+    waits = asyncio.Event()
+
+    async def wait(refused: Mapping[str, Reply]) -> None:
+        waits.set()
+        await asyncio.Event().wait()
+
+    client = relay_to(relay)
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(client.deliver("me@x", ["a@x"], MESSAGE, before_final_dot=wait))
+        await waits.wait()
+        task.cancel()
+    assert not relay.messages
+    assert (await client.deliver("me@x", ["a@x"], MESSAGE, before_final_dot=Dot()))["a@x"].accepted
+    assert relay.connections == 2
+    await client.close()
+
+
+async def test_an_idle_connection_that_the_relay_ended_costs_nothing(relay: ScriptedRelay) -> None:
+    client = relay_to(relay)
+    await client.deliver("me@x", ["a@x"], MESSAGE, before_final_dot=Dot())
+    relay.script.cut = ["mail"]
+    assert (await client.deliver("me@x", ["a@x"], MESSAGE, before_final_dot=Dot()))["a@x"].accepted
+    assert relay.connections == 2
+    assert len(relay.messages) == 2
+    await client.close()
+
+
+@pytest.mark.fault("E11")
+async def test_dots_and_large_bodies_arrive_as_they_are(relay: ScriptedRelay) -> None:
+    data = b"Subject: x\r\n\r\n" + b".\r\n..\r\n.x\r\n\r\n" * 50_000
+    await deliver(relay, data=data)
+    (mail,) = relay.messages
+    assert mail.content == data
+
+
+async def test_bare_line_ends_are_refused_before_anything_is_sent(relay: ScriptedRelay) -> None:
+    replies = await deliver(relay, data=b"x\n.\nMAIL FROM:<e@x>\r\n")
+    assert replies["a@x"].refused
+    assert relay.data_commands == 0
+
+
+async def test_what_the_relay_cannot_take_is_refused_here(make_relay: RelayMaker) -> None:
+    small = await make_relay(size=10, smtputf8=False)
+    assert (await deliver(small))["a@x"].enhanced == "5.3.4"
+    plain = await make_relay(smtputf8=False)
+    plain.script.eight_bit = False
+    assert (await deliver(plain, data="ü\r\n".encode()))["a@x"].enhanced == "5.6.3"
+    assert (await deliver(plain, "jürgen@x"))["jürgen@x"].enhanced == "5.6.7"
+    assert small.data_commands == plain.data_commands == 0
+
+
+async def test_parameters_say_what_the_message_needs(relay: ScriptedRelay) -> None:
+    await deliver(relay, data="ü\r\n".encode())
+    await deliver(relay, "jürgen@x", data=b"x\r\n")
+    assert relay.messages[0].options == ["SIZE=4", "BODY=8BITMIME"]
+    assert relay.messages[1].options == ["SIZE=3", "SMTPUTF8"]
+    assert relay.messages[1].rcpt_to == ["jürgen@x"]
+
+
+# -- TLS and AUTH -------------------------------------------------------------------------------------------------
+
+
+def server_context(authority: trustme.CA, name: str = "127.0.0.1", **issue: Any) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(name, **issue).configure_cert(context)
+    return context
+
+
+def client_context(authority: trustme.CA) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    return context
+
+
+async def test_tls_from_the_first_byte_and_login(make_relay: RelayMaker, authority: trustme.CA) -> None:
+    server = await make_relay(tls=server_context(authority), password="right-Pa55")
+    login: dict[str, Any] = {"login": True, "username": "u", "password": "right-Pa55"}
+    await deliver(server, security=Security.TLS, tls=client_context(authority), **login)
+    assert len(server.messages) == 1
+
+
+async def test_starttls_and_login(make_relay: RelayMaker, authority: trustme.CA) -> None:
+    server = await make_relay(starttls=server_context(authority), password="right-Pa55")
+    login: dict[str, Any] = {"login": True, "username": "u", "password": "right-Pa55"}
+    await deliver(server, security=Security.STARTTLS, tls=client_context(authority), **login)
+    assert len(server.messages) == 1
+    assert server.logins == 1
+
+
+async def test_starttls_that_is_not_offered_is_never_done_without(relay: ScriptedRelay) -> None:
+    with pytest.raises(Permanent, match="STARTTLS"):
+        await deliver(relay, security=Security.STARTTLS)
+    assert not relay.messages
+
+
+@pytest.mark.fault("G03")
+@pytest.mark.parametrize("security", [Security.TLS, Security.STARTTLS])
+@pytest.mark.parametrize(
+    ("wrong", "said"), [("host", "match"), ("self-signed", "self.signed|unable to get"), ("expired", "expired")]
+)
+async def test_a_certificate_that_does_not_hold_is_refused_with_the_reason(
+    make_relay: RelayMaker, authority: trustme.CA, security: Security, wrong: str, said: str
+) -> None:
+    if wrong == "host":
+        context = server_context(authority, "other.example")
+    elif wrong == "expired":
+        context = server_context(authority, not_after=datetime.now(UTC) - timedelta(days=1))
+    else:
+        context = server_context(trustme.CA())
+    server = await make_relay(**{"tls" if security is Security.TLS else "starttls": context})
+    with pytest.raises(Permanent, match=f"(?i){said}"):
+        await deliver(server, security=security, tls=client_context(authority))
+    assert not server.messages
+
+
+@pytest.mark.fault("G03")
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
+async def test_tls_1_1_is_refused(make_relay: RelayMaker, authority: trustme.CA) -> None:
+    context = server_context(authority)
+    context.minimum_version = ssl.TLSVersion.TLSv1
+    context.maximum_version = ssl.TLSVersion.TLSv1_1
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    server = await make_relay(tls=context)
+    # aiosmtpd's loop resets the connection where other servers send an alert: either way nothing is said in TLS 1.1.
+    with pytest.raises((Permanent, RelayUnreachable)):
+        await deliver(server, security=Security.TLS, tls=client_context(authority))
+    assert not server.messages
+
+
+async def test_clear_text_where_tls_was_wanted_is_refused(relay: ScriptedRelay, authority: trustme.CA) -> None:
+    with pytest.raises((Permanent, RelayUnreachable)):
+        await deliver(relay, security=Security.TLS, tls=client_context(authority), timeouts=Timeouts(connect_s=2))
+    assert not relay.messages
+
+
+async def test_a_refused_password_is_tried_once(make_relay: RelayMaker) -> None:
+    server = await make_relay(password="right-Pa55")
+    with pytest.raises(AuthRefused) as caught:
+        await deliver(server, login=True, username="u", password="wrong-Pa55")
+    assert server.logins == 1
+    assert "Pa55" not in repr(caught.value) + str(caught.value) + repr(options(server, password="wrong-Pa55"))
+
+
+async def test_454_says_nothing_of_the_password(make_relay: RelayMaker) -> None:
+    server = await make_relay(password="x", auth_reply="454 4.7.0 Temporary authentication failure")
+    with pytest.raises(RelayUnreachable):
+        await deliver(server, login=True, username="u", password="x")
+
+
+async def test_a_relay_without_auth_says_the_remedy(relay: ScriptedRelay) -> None:
+    with pytest.raises(Permanent) as caught:
+        await deliver(relay, login=True, username="u", password="x")
+    assert "login: false" in caught.value.remedy
+
+
+async def test_a_relay_that_is_down_is_unreachable(relay: ScriptedRelay) -> None:
+    await relay.stop()
+    with pytest.raises(RelayUnreachable):
+        await deliver(relay)
+
+
+# -- what only a wire script does -----------------------------------------------------------------------------------
+
+
+async def wire_server(script: Mapping[bytes, bytes], greeting: bytes = b"220 x\r\n") -> tuple[asyncio.Server, int]:
+    """Answers each command line that begins with a key; `.` is the end of a message."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(greeting)
+        while line := await reader.readline():
+            for start, answer in script.items():
+                if line.upper().startswith(start):
+                    writer.write(answer)
+                    break
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    return server, int(server.sockets[0].getsockname()[1])
+
+
+GOOD = {
+    b"EHLO": b"250-x\r\n250 PIPELINING\r\n", b"MAIL": b"250 OK\r\n", b"RCPT": b"250 OK\r\n",
+    b"DATA": b"354 go\r\n", b".": b"250 queued\r\n", b"STARTTLS": b"220 go\r\n",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({b".": b"nonsense\r\n"}, DotUnanswered),
+        ({b".": b"354 go\r\n"}, DotUnanswered),
+        ({b"MAIL": b"250 OK\r\n250 OK\r\n250 OK\r\n250 OK\r\n250 OK\r\n"}, Transient),
+        ({b"DATA": b"250 taken\r\n"}, Transient),
+        ({b"RCPT": b"354 go\r\n"}, Transient),
+        ({b"MAIL": b"\x00\xff\r\n"}, Transient),
+        ({b"EHLO": b"250 x\r\n250 y\r\n"}, RelayUnreachable),
+    ],
+)
+async def test_a_relay_out_of_step_is_discarded(change: dict[bytes, bytes], error: type[MailbusError]) -> None:
+    server, port = await wire_server(GOOD | change)
+    async with server:
+        client = Relay(SmtpOptions("a", "127.0.0.1", port, Security.NONE, login=False), SystemClock())
+        with pytest.raises(error):
+            await client.deliver("me@x", ["a@x"], MESSAGE, before_final_dot=Dot())
+        await client.close()
+
+
+async def test_bytes_injected_after_starttls_end_the_connection() -> None:
+    """NO STARTTLS (USENIX Security 2021): what came in clear text is not read as if TLS had protected it."""
+    change = {b"EHLO": b"250-x\r\n250 STARTTLS\r\n", b"STARTTLS": b"220 go\r\n250 injected\r\n"}
+    server, port = await wire_server(GOOD | change)
+    async with server:
+        client = Relay(SmtpOptions("a", "127.0.0.1", port, Security.STARTTLS), SystemClock())
+        with pytest.raises(RelayUnreachable, match="more than the reply"):
+            await client.deliver("me@x", ["a@x"], MESSAGE, before_final_dot=Dot())
+
+
+@pytest.mark.parametrize("greeting", [b"554 no service\r\n", b"421 busy\r\n", b"HTTP/1.1 400 Bad Request\r\n\r\n"])
+async def test_a_greeting_that_is_none_is_unreachable(greeting: bytes) -> None:
+    server, port = await wire_server(GOOD, greeting)
+    async with server:
+        client = Relay(SmtpOptions("a", "127.0.0.1", port, Security.NONE, login=False), SystemClock())
+        with pytest.raises(RelayUnreachable):
+            await client.deliver("me@x", ["a@x"], MESSAGE, before_final_dot=Dot())
