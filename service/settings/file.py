@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
 from service.settings.model import Settings, filled
+from service.settings.problems import safe_key
 from service.settings.values import show_size
 
 FILE_LIMIT_BYTES: Final = 10 * 1024 * 1024
@@ -36,7 +37,7 @@ class _Loader(_Base):  # type: ignore[misc] # chosen at run time
             if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
                 raise Unreadable(f"line {key.start_mark.line + 1}: a key must be a name")
             if key.value in seen:
-                raise Unreadable(f"line {key.start_mark.line + 1}: the key {key.value!r} stands here twice")
+                raise Unreadable(f"line {key.start_mark.line + 1}: the key {safe_key(key.value)} stands here twice")
             seen.add(key.value)
         return {key.value: self.construct_object(value, deep=True) for key, value in node.value}
 

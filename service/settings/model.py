@@ -30,6 +30,7 @@ from service.settings.values import (
     Text,
     between,
     duration,
+    number,
     size,
     some_text,
     text,
@@ -43,7 +44,18 @@ INSTANCE: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 MAILBOX_LIMIT_BYTES: Final = 1_000
 SERVER: Final = re.compile(r"(nats|tls)://(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?/?")
 
-Port = Annotated[int, Field(ge=1, le=65535, strict=False)]
+
+def lasting(default: str, description: str) -> Any:
+    """A duration's field; its default is shown as one writes it."""
+    return Field(default=duration(default), description=description, json_schema_extra={"default": default})
+
+
+def sized(default: str, description: str) -> Any:
+    """A size's field; its default is shown as one writes it."""
+    return Field(default=size(default), description=description, json_schema_extra={"default": default})
+
+
+Port = Annotated[int, BeforeValidator(number), Field(ge=1, le=65535)]
 
 
 def _account_id(value: Any) -> str:
@@ -157,7 +169,7 @@ class NatsSettings(_Part):
     prefix: Annotated[str, BeforeValidator(_prefix)] = Field(
         default="mail", description="First token of every subject, and beginning of every stream's and bucket's name"
     )
-    replicas: Annotated[int, Field(ge=1, le=5)] = Field(
+    replicas: Annotated[int, BeforeValidator(number), Field(ge=1, le=5)] = Field(
         default=1, description="Replicas of the streams that mailbus creates; existing ones are checked, never changed"
     )
 
@@ -166,7 +178,9 @@ class HttpSettings(_Part):
     """The HTTP server."""
 
     listen: ListenAddress = Field(
-        default=Listen("127.0.0.1", 8080), description="Where /metrics, /healthz, /readyz and the status page are"
+        default=Listen("127.0.0.1", 8080),
+        description="Where /metrics, /healthz, /readyz and the status page are",
+        json_schema_extra={"default": "127.0.0.1:8080"},
     )
 
 
@@ -181,26 +195,22 @@ class LogSettings(_Part):
     )
 
 
-def _age(default: str, description: str) -> Any:
-    return Field(default=duration(default), description=description + "; `null`: for ever")
-
-
 class InSettings(_Part):
     """The stream of events."""
 
-    max_age: Duration | None = _age("30d", "How long events are kept")
+    max_age: Duration | None = lasting("30d", "How long events are kept; `null`: for ever")
 
 
 class StatusSettings(_Part):
     """The stream of statuses."""
 
-    max_age: Duration | None = _age("30d", "How long statuses are kept")
+    max_age: Duration | None = lasting("30d", "How long statuses are kept; `null`: for ever")
 
 
 class DeadSettings(_Part):
     """The stream of dead letters."""
 
-    max_age: Duration | None = _age("90d", "How long dead letters are kept")
+    max_age: Duration | None = lasting("90d", "How long dead letters are kept; `null`: for ever")
 
 
 class StreamSettings(_Part):
@@ -209,7 +219,7 @@ class StreamSettings(_Part):
     in_: InSettings = Field(default_factory=InSettings, alias="in", description="MAIL_IN")
     status: StatusSettings = Field(default_factory=StatusSettings, description="MAIL_STATUS")
     dead: DeadSettings = Field(default_factory=DeadSettings, description="MAIL_DEAD")
-    max_consumers: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+    max_consumers: Annotated[int, BeforeValidator(number), Field(ge=1, le=1_000_000)] = Field(
         default=20_000,
         description="Consumers that a stream takes; the sender needs two for each account with mail queued",
     )
@@ -218,11 +228,9 @@ class StreamSettings(_Part):
 class LimitSettings(_Part):
     """Sizes that bound memory."""
 
-    inline: Size = Field(
-        default=size("256KiB"), description="Text bodies up to this size ride in the event, others as blobs"
-    )
-    message: Size = Field(default=size("50MiB"), description="Of a larger message only the header is read")
-    memory: Size = Field(default=size("512MiB"), description="Bytes of mail in hand at once, over all accounts")
+    inline: Size = sized("256KiB", "Text bodies up to this size ride in the event, others as blobs")
+    message: Size = sized("50MiB", "Of a larger message only the header is read")
+    memory: Size = sized("512MiB", "Bytes of mail in hand at once, over all accounts")
 
 
 def _security() -> Any:
@@ -246,11 +254,9 @@ class ImapSettings(_Part):
     security: Security = _security()
     ca: FilePath | None = Field(default=None, description="File with the authorities to trust; default: the system's")
     # RFC 2177: renew IDLE at least every 29 minutes.
-    idle: Annotated[Duration, AfterValidator(between("1s", "29m"))] = Field(
-        default=duration("4m"), description="IDLE is renewed this often"
-    )
-    reply: Annotated[Duration, AfterValidator(between("1s", "10m"))] = Field(
-        default=duration("30s"), description="A command not answered within this time is a dead connection"
+    idle: Annotated[Duration, AfterValidator(between("1s", "29m"))] = lasting("4m", "IDLE is renewed this often")
+    reply: Annotated[Duration, AfterValidator(between("1s", "10m"))] = lasting(
+        "30s", "A command not answered within this time is a dead connection"
     )
 
     @model_validator(mode="before")
@@ -307,8 +313,8 @@ class IncomingSettings(_Part):
     initial: Initial = Field(
         default="new", description="What of the mail already there is announced: `new`, `all`, or `{since: 2026-01-01}`"
     )
-    poll: Annotated[Duration, AfterValidator(between("1s", "1d"))] = Field(
-        default=duration("60s"), description="How often to look where the server has no IDLE"
+    poll: Annotated[Duration, AfterValidator(between("1s", "1d"))] = lasting(
+        "60s", "How often to look where the server has no IDLE"
     )
     raw: Raw = Field(
         default=Raw.PROBLEM,
@@ -322,13 +328,11 @@ class IncomingSettings(_Part):
 class RetrySettings(_Part):
     """When a recipient that was put off is tried again."""
 
-    first: Annotated[Duration, AfterValidator(between("1s", "1d"))] = Field(
-        default=duration("1m"), description="Until the second attempt"
+    first: Annotated[Duration, AfterValidator(between("1s", "1d"))] = lasting("1m", "Until the second attempt")
+    factor: Annotated[float, BeforeValidator(number), Field(ge=1, le=10, allow_inf_nan=False)] = Field(
+        default=2.0, description="How much longer each pause is"
     )
-    factor: Annotated[float, Field(ge=1, le=10)] = Field(default=2.0, description="How much longer each pause is")
-    max: Annotated[Duration, AfterValidator(between("1s", "7d"))] = Field(
-        default=duration("4h"), description="The longest pause"
-    )
+    max: Annotated[Duration, AfterValidator(between("1s", "7d"))] = lasting("4h", "The longest pause")
 
 
 class OutgoingSettings(_Part):
@@ -341,10 +345,8 @@ class OutgoingSettings(_Part):
         default="retry", description="When nobody knows whether a mail went out: send it again, or hold it for a human"
     )
     retry: RetrySettings = Field(default_factory=RetrySettings, description="When to try again")
-    expires: Duration = Field(
-        default=duration("5d"), description="When a request that was put off again and again fails"
-    )
-    window: Duration = Field(default=duration("30d"), description="How long a request's id is remembered")
+    expires: Duration = lasting("5d", "When a request that was put off again and again fails")
+    window: Duration = lasting("30d", "How long a request's id is remembered")
     redirect: Address | None = Field(default=None, description="An address that gets everything instead (staging)")
 
 

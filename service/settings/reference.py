@@ -2,9 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from typing import Any, Final, get_args
-
-from pydantic import BaseModel
+from typing import Any, Final
 
 from service.settings.model import AccountSettings, Settings
 from service.settings.presets import PRESETS
@@ -43,14 +41,6 @@ accounts:
 - Anchors and aliases of YAML are not read.
 
 """
-
-
-def models_of(annotation: Any) -> Iterator[type[BaseModel]]:
-    """The settings' classes inside a field's type."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for inner in get_args(annotation):
-        yield from models_of(inner)
 
 
 def settings_schema() -> Schema:
@@ -104,6 +94,8 @@ def _default(field: Schema) -> str:
 def _kind(whole: Schema, field: Schema) -> str:
     if "$ref" in field:
         field = whole["$defs"][field["$ref"].rpartition("/")[2]]
+    if field.get("writeOnly"):
+        return "secret"
     kinds = [_one_kind(one) for one in field.get("anyOf", [field]) if one.get("type") != "null"]
     return " or ".join(dict.fromkeys(kinds))
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, NamedTuple
+from typing import Annotated, Any, Final, Literal, NamedTuple, Self
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, PlainSerializer, ValidationInfo
 from pydantic.functional_validators import BeforeValidator, PlainValidator
@@ -50,6 +50,13 @@ def some_text(value: Any) -> str:
     if not text(value).strip():
         raise wrong("must not be empty")
     return str(value)
+
+
+def number(value: Any) -> Any:
+    """A number, or digits from the environment; yes and no are none."""
+    if isinstance(value, bool):
+        raise wrong("write a number")
+    return value
 
 
 def duration(value: Any) -> timedelta:
@@ -245,6 +252,9 @@ class Secret:
 
     def __str__(self) -> str:
         return "***" if self._text else ""
+
+    def __deepcopy__(self, _memo: dict[int, Any]) -> Self:
+        return self
 
     def __reduce__(self) -> str:
         raise TypeError("a secret is not pickled")

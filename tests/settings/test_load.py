@@ -1,0 +1,206 @@
+"""What a settings file means: defaults, presets, credentials, the environment."""
+
+import json
+import socket
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from service.contract import Security
+from service.ingest import Raw
+from service.settings import PRESETS, Secret, load_settings
+from tests.settings.conftest import Load
+
+WHOLE = """
+nats:
+  servers: [nats://a.example:4222, "tls://[::1]:4222"]
+  user: mailbus
+  password: {env: NATS_PASSWORD}
+  prefix: post
+  replicas: 3
+http: {listen: "[::1]:0"}
+instance: pod-0.mail.svc
+log: {level: debug, format: json}
+streams: {in: {max_age: 7d}, status: {max_age: 36h}, dead: {max_age: null}, max_consumers: 100}
+limits: {inline: 1KiB, message: 10MiB, memory: 1GiB}
+accounts:
+  - id: support
+    address: support@example.com
+    username: login
+    password: {file: password.txt}
+    incoming:
+      imap: {host: imap.example.com, security: starttls, idle: 9m, reply: 500ms}
+      mailboxes: [inbox, Entwürfe, {name: "a * b"}]
+      initial: {since: 2026-01-01}
+      poll: 90s
+      raw: always
+      after: nothing
+    outgoing:
+      username: relay
+      password: other
+      smtp: {host: 192.0.2.1, port: 2525, security: none, login: true}
+      uncertain: hold
+      retry: {first: 10s, factor: 1.5, max: 1h}
+      expires: 2d
+      window: 60d
+      redirect: staging@example.com
+"""
+
+
+def test_without_a_file_there_are_sensible_defaults() -> None:
+    settings = load_settings(None)
+    assert settings.accounts == ()
+    assert settings.nats.servers == ["nats://127.0.0.1:4222"]
+    assert settings.http.listen == ("127.0.0.1", 8080)
+    assert settings.instance == socket.gethostname().replace(".", "-")[:64]
+    assert settings.streams.in_.max_age == timedelta(days=30)
+    assert settings.limits.memory == 512 * 1024 * 1024
+
+
+def test_an_empty_file_is_no_file(load: Load) -> None:
+    assert load("# nothing yet\n") == load_settings(None)
+
+
+def test_every_key_is_read(load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NATS_PASSWORD", "geheim")
+    (tmp_path / "password.txt").write_text("p w\n")
+    settings = load(WHOLE.replace("500ms", "1500ms"))
+    assert settings.nats.password == Secret("geheim")
+    assert (settings.nats.prefix, settings.nats.replicas) == ("post", 3)
+    assert settings.http.listen == ("::1", 0)
+    assert str(settings.http.listen) == "[::1]:0"
+    assert settings.instance == "pod-0-mail-svc"
+    assert (settings.log.level, settings.log.format) == ("debug", "json")
+    assert settings.streams.status.max_age == timedelta(hours=36)
+    assert settings.streams.dead.max_age is None
+    assert (settings.limits.inline, settings.limits.memory) == (1024, 1024**3)
+    (account,) = settings.accounts
+    incoming, outgoing = account.incoming, account.outgoing
+    assert incoming is not None
+    assert outgoing is not None
+    assert (incoming.imap.port, incoming.imap.security) == (143, Security.STARTTLS)
+    assert (incoming.imap.idle, incoming.imap.reply) == (timedelta(minutes=9), timedelta(seconds=1.5))
+    assert incoming.mailboxes == ("INBOX", "Entwürfe", "a * b")
+    assert incoming.initial == datetime(2026, 1, 1, tzinfo=UTC)
+    assert incoming.raw is Raw.ALWAYS
+    assert (incoming.username, incoming.password.reveal()) == ("login", "p w")
+    assert (outgoing.username, outgoing.password.reveal()) == ("relay", "other")
+    assert (outgoing.smtp.host, outgoing.smtp.port, outgoing.smtp.security) == ("192.0.2.1", 2525, Security.NONE)
+    assert (outgoing.uncertain, outgoing.redirect) == ("hold", "staging@example.com")
+    assert (outgoing.retry.first, outgoing.retry.factor) == (timedelta(seconds=10), 1.5)
+    assert (outgoing.expires, outgoing.window) == (timedelta(days=2), timedelta(days=60))
+
+
+@pytest.mark.parametrize(
+    ("security", "imap", "smtp"), [("tls", 993, 465), ("starttls", 143, 587), ("none", 143, 25), (None, 993, 465)]
+)
+def test_the_port_goes_with_the_protection(load: Load, security: str | None, imap: int, smtp: int) -> None:
+    more = f", security: {security}" if security else ""
+    settings = load(f"""
+        accounts:
+          - id: a
+            address: a@example.com
+            password: p
+            incoming: {{imap: {{host: h{more}}}}}
+            outgoing: {{smtp: {{host: h{more}}}}}
+        """)
+    incoming, outgoing = settings.accounts[0].incoming, settings.accounts[0].outgoing
+    assert incoming is not None
+    assert outgoing is not None
+    assert (incoming.imap.port, outgoing.smtp.port) == (imap, smtp)
+
+
+@pytest.mark.parametrize("name", list(PRESETS))
+def test_a_preset_fills_in_both_directions(load: Load, name: str) -> None:
+    account = load(f"accounts: [{{id: a, address: a@example.com, password: p, preset: {name}}}]").accounts[0]
+    assert account.incoming is not None
+    assert account.outgoing is not None
+    assert account.incoming.imap.host == PRESETS[name]["incoming"]["imap"]["host"]
+    assert account.incoming.imap.security is not Security.NONE
+    assert account.outgoing.smtp.security is not Security.NONE
+    assert account.incoming.username == account.outgoing.username == "a@example.com"
+    # Gmail ends what is idle for 10 minutes.
+    assert account.incoming.imap.idle <= timedelta(minutes=9)
+
+
+def test_gmail_is_where_gmail_is(load: Load) -> None:
+    account = load("accounts: [{id: a, address: a@gmail.com, password: p, preset: gmail}]").accounts[0]
+    assert account.incoming is not None
+    assert account.outgoing is not None
+    assert (account.incoming.imap.host, account.incoming.imap.port) == ("imap.gmail.com", 993)
+    assert (account.outgoing.smtp.host, account.outgoing.smtp.port) == ("smtp.gmail.com", 465)
+
+
+def test_any_key_overrides_a_preset_and_null_turns_a_direction_off(load: Load) -> None:
+    account = load("""
+        accounts:
+          - id: a
+            address: a@example.com
+            password: p
+            preset: gmail
+            incoming: {imap: {port: 1993}, initial: all}
+            outgoing: null
+        """).accounts[0]
+    assert account.outgoing is None
+    assert account.incoming is not None
+    assert (account.incoming.imap.host, account.incoming.imap.port) == ("imap.gmail.com", 1993)
+    assert account.incoming.initial == "all"
+
+
+def test_a_relay_may_want_no_login(load: Load) -> None:
+    account = load("""
+        accounts: [{id: a, address: a@example.com, outgoing: {smtp: {host: relay, login: false}}}]
+        """).accounts[0]
+    assert account.incoming is None
+    assert account.outgoing is not None
+    assert not account.outgoing.password
+
+
+def test_since_may_be_a_moment_and_is_utc(load: Load) -> None:
+    account = load("""
+        accounts:
+          - id: a
+            address: a@example.com
+            password: p
+            preset: gmx
+            incoming: {initial: {since: 2026-01-01T00:00:00+02:00}}
+        """).accounts[0]
+    assert account.incoming is not None
+    assert account.incoming.initial == datetime(2025, 12, 31, 22, tzinfo=UTC)
+
+
+def test_the_environment_wins_over_the_file(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAILBUS_NATS__SERVERS", "nats://a:4222, nats://b:4222")
+    monkeypatch.setenv("MAILBUS_NATS__REPLICAS", "3")
+    monkeypatch.setenv("MAILBUS_STREAMS__IN__MAX_AGE", "3d")
+    monkeypatch.setenv("MAILBUS_HTTP__LISTEN", "0.0.0.0:80")
+    monkeypatch.setenv("MAILBUS_INSTANCE", "pod-7")
+    settings = load("{nats: {servers: [nats://file:4222], prefix: kept}, instance: file, streams: {in: {max_age: 1d}}}")
+    assert settings.nats.servers == ["nats://a:4222", "nats://b:4222"]
+    assert (settings.nats.replicas, settings.nats.prefix) == (3, "kept")
+    assert settings.streams.in_.max_age == timedelta(days=3)
+    assert settings.http.listen == ("0.0.0.0", 80)
+    assert settings.instance == "pod-7"
+
+
+def test_the_environment_can_hold_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PW", "geheim")
+    monkeypatch.setenv("MAILBUS_NATS__SERVERS", '["tls://nats.example.com"]')
+    accounts = [{"id": "a", "address": "a@example.com", "preset": "gmail", "password": {"env": "PW"}}]
+    monkeypatch.setenv("MAILBUS_ACCOUNTS", json.dumps(accounts))
+    settings = load_settings(None)
+    assert settings.nats.servers == ["tls://nats.example.com"]
+    assert settings.accounts[0].password.reveal() == "geheim"
+
+
+def test_variables_that_others_set_are_no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MAILBUS_STOP_AT", "MAILBUS_STEPS_LOG", "MAILBUS_PORT", "MAILBUS_SERVICE_HOST", "MAILBUS_HTTP_PORT"):
+        monkeypatch.setenv(name, "1")
+    load_settings(None)
+
+
+def test_a_secret_file_lies_beside_the_settings_and_loses_its_last_line_end_only(load: Load, tmp_path: Path) -> None:
+    (tmp_path / "pw").write_bytes(b" secret \r\n")
+    account = load("accounts: [{id: a, address: a@b.example, preset: gmx, password: {file: pw}}]").accounts[0]
+    assert account.password.reveal() == " secret "

@@ -1,0 +1,214 @@
+"""What is wrong with settings, and what is said of it."""
+
+from pathlib import Path
+
+import pytest
+
+from service.errors import Permanent
+from service.settings import SettingsInvalid, load_settings
+from tests.settings.conftest import Load, Problems
+
+LISTEN = "write HOST:PORT, such as 127.0.0.1:8080, 0.0.0.0:8080 or [::1]:8080; port 0 takes any free one"
+TEXT = "write text; put what looks like a number, a date or yes and no in quotes"
+HOST = "write a host name or an IP address alone: no protocol before it, no port behind it"
+PASSWORD = "needs a password, here or in the account: write password: {env: NAME}"
+TWO = f"accounts[0].incoming: {PASSWORD}\naccounts[0].outgoing: {PASSWORD}, or smtp: {{login: false}}"
+PATTERN = 'patterns are not available in this version: write each name, or {name: "a/*"} for this one'
+ACCOUNT = "id: a, address: a@example.com, password: p"
+
+
+def account(more: str, base: str = ACCOUNT) -> str:
+    return f"accounts: [{{{base}, {more}}}]"
+
+
+@pytest.mark.fault("F11")
+def test_all_that_is_wrong_is_listed_each_with_its_key_and_what_would_do(problems: Problems) -> None:
+    found = problems("""
+        nats: {servers: [http://x], replicas: 9}
+        http: {listen: 8080}
+        limits: {inline: 4}
+        lgo: {level: debug}
+        accounts:
+          - id: a
+            address: nobody
+            password: {env: NOT_THERE}
+            incoming: {imap: {host: h, pot: 3, security: ssl}}
+          - {id: a, address: b@example.com, preset: gmale}
+          - {id: "b c", address: c@example.com, password: p, preset: gmx, outgoing: {uncertain: maybe}}
+        """)
+    assert found == [
+        "nats.servers: each must be a URL such as nats://127.0.0.1:4222 or tls://nats.example.com:4222",
+        "nats.replicas: must be at most 5 (got '9')",
+        f"http.listen: {LISTEN} (got '8080')",
+        "limits.inline: write a whole number and its unit, B KiB MiB or GiB, such as 256KiB (got '4')",
+        "accounts[0].address: write one mail address alone, such as support@example.com (got 'nobody')",
+        "accounts[0].password: the environment variable NOT_THERE is not set",
+        "accounts[0].incoming.imap.security: write tls, starttls or none (got 'ssl')",
+        "accounts[0].incoming.imap.pot: unknown key: did you mean port?",
+        "accounts[1].preset: there is fastmail, gmail, gmx, icloud, outlook, yahoo (got 'gmale')",
+        "accounts[2].id: write 1 to 64 letters, digits, - or _ (got 'b c')",
+        "accounts[2].outgoing.uncertain: write retry or hold (got 'maybe')",
+        "lgo: unknown key: did you mean log?",
+        "accounts[1].id: accounts[0] has the same id, 'a'",
+        "accounts[1]: needs incoming, outgoing, or a preset that has them",
+    ]
+
+
+@pytest.mark.fault("F11")
+def test_the_error_is_permanent_and_names_the_file(load: Load, tmp_path: Path) -> None:
+    with pytest.raises(Permanent) as failed:
+        load("{a: 1, b: 2}")
+    assert isinstance(failed.value, SettingsInvalid)
+    assert failed.value.where == str(tmp_path / "mailbus.yaml")
+    assert failed.value.what == "settings: 2 problems"
+    assert all(problem in str(failed.value) for problem in failed.value.problems)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("{nats: {sever: [x]}}", "nats.sever: unknown key: did you mean servers?"),
+        ("{stream: {}}", "stream: unknown key: did you mean streams?"),
+        ("{streams: {inn: {}}}", "streams.inn: unknown key: did you mean in?"),
+        ("{streams: {in_: {}}}", "streams.in_: unknown key: did you mean in?"),
+        ("{zzz: 1}", "zzz: unknown key: there is nats, http, instance, log, streams, limits, accounts"),
+        (
+            account("preset: gmx, incoming: {imap: {hosts: h}}"),
+            "accounts[0].incoming.imap.hosts: unknown key: did you mean host?",
+        ),
+        (account("preset: gmx, Username: x"), "accounts[0].Username: unknown key: did you mean username?"),
+    ],
+)
+def test_an_unknown_key_names_the_nearest_known_one(problems: Problems, text: str, problem: str) -> None:
+    assert problems(text) == [problem]
+
+
+def test_an_unknown_variable_names_the_nearest_known_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAILBUS_NTAS__SERVERS", "x")
+    monkeypatch.setenv("MAILBUS_NATS__SERVER", "x")
+    with pytest.raises(SettingsInvalid) as failed:
+        load_settings(None)
+    assert failed.value.problems == [
+        "MAILBUS_NTAS__SERVERS: unknown key: did you mean MAILBUS_NATS?",
+        "nats.server: unknown key: did you mean servers?",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("more", "key"),
+    [
+        ("incoming: {imap: {host: h}, pop3: {host: h}}", "incoming.pop3: not available in this version"),
+        ("incoming: {imap: {host: h}, exclude: [a]}", "incoming.exclude: not available in this version"),
+        ("incoming: {imap: {host: h}, after_delay: 5m}", "incoming.after_delay: not available in this version"),
+        ("preset: gmx, oauth2: {grant: x}", "oauth2: not available in this version"),
+        (
+            "preset: gmx, incoming: {after: delete}",
+            "incoming.after: only nothing is available in this version (got 'delete')",
+        ),
+        ("preset: gmx, incoming: {after: {move: x}}", "incoming.after: only nothing is available in this version"),
+        (
+            'preset: gmx, incoming: {mailboxes: ["a/*"]}',
+            f"incoming.mailboxes: {PATTERN}",
+        ),
+        (
+            r"preset: gmx, incoming: {mailboxes: [\Archive]}",
+            "incoming.mailboxes: roles are not available in this version: write the mailbox's name",
+        ),
+    ],
+)
+def test_what_comes_later_is_refused_by_name(problems: Problems, more: str, key: str) -> None:
+    assert problems(account(more)) == [f"accounts[0].{key}"]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("{nats: {user: u}}", "nats.password: required beside nats.user"),
+        ("{nats: {password: u}}", "nats.user: required beside nats.password"),
+        ("{nats: {token: t, nkey_seed: s}}", "nats: keep one of token, nkey_seed: one is enough to log in"),
+        ("{nats: {tls: {ca: no.pem}}}", "nats.tls.ca: cannot be read: No such file or directory (got 'no.pem')"),
+        ("{nats: {servers: []}}", "nats.servers: write a list of URLs, such as [nats://127.0.0.1:4222]"),
+        ("{nats: {prefix: a.b}}", "nats.prefix: write 1 to 32 letters, digits, - or _ (got 'a.b')"),
+        ("{nats: {replicas: true}}", "nats.replicas: write a number (got true)"),
+        ("{nats: {replicas: many}}", "nats.replicas: write a number (got 'many')"),
+        ("{nats: {replicas: 0}}", "nats.replicas: must be at least 1 (got '0')"),
+        ("{nats: 7}", "nats: write keys and values below it"),
+        ("{accounts: {a: 1}}", "accounts: write a list (in the environment: as JSON)"),
+        ("{accounts: [x]}", "accounts[0]: write keys and values below it"),
+        ("{limits: {inline: 1MiB, message: 1KiB}}", "limits.inline: must not be more than limits.message (1KiB)"),
+        ("{limits: {memory: 1MiB}}", "limits.message: must not be more than limits.memory (1MiB)"),
+        ("{http: {listen: '127.0.0.1:70000'}}", f"http.listen: {LISTEN} (got '127.0.0.1:70000')"),
+        ("{instance: a/b}", "instance: write 1 to 64 letters, digits, . - or _ (got 'a/b')"),
+        ("{instance: 7}", f"instance: {TEXT} (got '7')"),
+        ("{log: {level: loud}}", "log.level: write debug, info, warning or error (got 'loud')"),
+        (
+            "{streams: {in: {max_age: 30}}}",
+            "streams.in.max_age: write a whole number and its unit, ms s m h or d, such as 90s or 30d (got '30')",
+        ),
+        (account("preset: gmx", "id: a, address: a@b.example"), TWO),
+    ],
+)
+def test_a_wrong_value_says_what_would_do(problems: Problems, text: str, problem: str) -> None:
+    assert problems(text) == problem.split("\n")
+
+
+@pytest.mark.parametrize(
+    ("more", "problem"),
+    [
+        ("incoming: {}", ".incoming.imap: required"),
+        ("incoming: {imap: {}}", ".incoming.imap.host: required"),
+        ("outgoing: null", ": needs incoming, outgoing, or a preset that has them"),
+        ("preset: gmx, incoming: {mailboxes: [INBOX, inbox]}", ".incoming.mailboxes: names the same mailbox twice"),
+        (
+            "preset: gmx, incoming: {initial: yesterday}",
+            ".incoming.initial: write new, all, or {since: 2026-01-01} (got 'yesterday')",
+        ),
+        ("preset: gmx, incoming: {imap: {idle: 30m}}", ".incoming.imap.idle: must be between 1s and 29m (got '30m')"),
+        ("preset: gmx, incoming: {imap: {port: 0}}", ".incoming.imap.port: must be at least 1 (got '0')"),
+        ("preset: gmx, incoming: {imap: {host: 'imaps://h'}}", f".incoming.imap.host: {HOST} (got 'imaps://h')"),
+        ("preset: gmx, incoming: {imap: {host: 'h:993'}}", f".incoming.imap.host: {HOST} (got 'h:993')"),
+        ("preset: gmx, incoming: {raw: often}", ".incoming.raw: write problem, always or never (got 'often')"),
+        (
+            "preset: gmx, outgoing: {retry: {first: 2h, max: 1h}}",
+            ".outgoing.retry.first: must not be more than retry.max",
+        ),
+        (
+            "preset: gmx, outgoing: {retry: {factor: .nan}}",
+            ".outgoing.retry.factor: must be at least 1 (got 'nan')",
+        ),
+        (
+            "preset: gmx, outgoing: {redirect: 'a@b, c@d'}",
+            ".outgoing.redirect: write one mail address alone, such as support@example.com (got 'a@b, c@d')",
+        ),
+    ],
+)
+def test_a_wrong_value_of_an_account_says_what_would_do(problems: Problems, more: str, problem: str) -> None:
+    assert problems(account(more)) == [f"accounts[0]{problem}"]
+
+
+@pytest.mark.fault("G07")
+@pytest.mark.parametrize("end", [r"\r\n", r"\n", r"\r", r"\0"])
+@pytest.mark.parametrize("key", ["username", "password", "address", "id", "redirect", "host", "mailbox"])
+def test_a_line_end_or_nul_is_refused_wherever_it_would_become_a_command(
+    problems: Problems, key: str, end: str
+) -> None:
+    value = f'"a{end}b@example.com"'
+    more = {
+        "redirect": f"preset: gmx, outgoing: {{redirect: {value}}}",
+        "host": f"preset: gmx, incoming: {{imap: {{host: {value}}}}}",
+        "mailbox": f"preset: gmx, incoming: {{mailboxes: [{{name: {value}}}]}}",
+    }.get(key, "preset: gmx")
+    lines = {"id": "a", "address": "a@example.com", "password": "p", "username": "u"}
+    if key in lines:
+        lines[key] = value
+    base = ", ".join(f"{name}: {text}" for name, text in lines.items())
+    (found,) = problems(account(more, base))
+    assert "line end or a NUL" in found
+    assert "\n" not in found
+    assert "\r" not in found
+
+
+def test_ten_thousand_mistakes_are_not_ten_thousand_lines(problems: Problems) -> None:
+    found = problems("accounts:\n" + "".join(f"  - {{id: a{n}, adres: x}}\n" for n in range(1000)))
+    assert len(found) == 1001
+    assert found[-1].startswith("and ")
