@@ -161,10 +161,9 @@ class Announcer:
         return parse(raw, received_at=received, limits=self._options.mime, inline_limit=inline_limit)
 
     def _keeps_raw(self, result: Parsed) -> bool:
-        if self._options.raw is Raw.ALWAYS:
-            return True
-        broken = result.problem is not None or result.truncated
-        return self._options.raw is Raw.PROBLEM and bool(broken)
+        if self._options.raw is Raw.PROBLEM:
+            return not result.whole
+        return self._options.raw is Raw.ALWAYS
 
     async def _with_blobs(self, message: Fetched, result: Parsed, cursor: Cursor, made: dict[int, OutMessage]) -> None:
         made[message.surveyed.uid] = self._message(message.surveyed, await self._stored(message, result), cursor)
