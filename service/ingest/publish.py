@@ -107,6 +107,7 @@ class MailboxLog:
         last = messages[-1]
         marked = replace(last, headers={**last.headers, CURSOR_HEADER: dump_cursor(cursor)})
         batch = [*messages[:-1], marked]
+        reason = ""
         for attempt in range(1, COMMIT_TRIES + 1):
             if self._clock.monotonic() - self._fence_read > FENCE_LIMIT_S:
                 tail = await self._tail()
@@ -124,7 +125,8 @@ class MailboxLog:
                     case Settled.LANDED if tail is not None:
                         seq = tail.seq
                     case Settled.NOT_THERE:
-                        log.info("commit_again", where=self._where, attempt=attempt, error=str(exc))
+                        reason = exc.what
+                        log.info("commit_again", where=self._where, attempt=attempt, error=reason)
                         pause = backoff_s(attempt, first_s=0.05, factor=3, max_s=2, chance=self._clock.chance())
                         await self._clock.sleep(pause)
                         continue
@@ -133,7 +135,11 @@ class MailboxLog:
             step("commit.done")
             self._note(seq, cursor)
             return
-        raise Transient("the log would not take the events", where=self._where, remedy="NATS is looked at again soon")
+        raise Transient(
+            f"the log does not take events: {reason}",
+            where=self._where,
+            remedy="nothing is lost, it is tried again; look at the stream's limits and NATS's disk",
+        )
 
     async def _moved(self, tail: TailView | None) -> None:
         if tail is not None:
