@@ -13,8 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 from pydantic.functional_validators import AfterValidator, PlainValidator
 from pydantic.json_schema import WithJsonSchema
 
-from service.contract import Security
-from service.contract.subjects import ACCOUNT_ID, PREFIX, mailbox_token
+from service.contract import ACCOUNT_ID, PREFIX, Security, mailbox_token
 from service.ingest import Raw
 from service.settings.presets import PRESETS
 from service.settings.values import (
@@ -249,7 +248,7 @@ def _login_fields(data: Any, ports: dict[Security, int]) -> Any:
 class ImapSettings(_Part):
     """The IMAP server."""
 
-    host: Host = Field(description="Host name of the IMAP server")
+    host: Host = Field(description="Host name of the IMAP server; required unless a preset has it")
     port: Port = Field(default=993, description="Default: 993 with `security: tls`, 143 otherwise")
     security: Security = _security()
     ca: FilePath | None = Field(default=None, description="File with the authorities to trust; default: the system's")
@@ -268,7 +267,7 @@ class ImapSettings(_Part):
 class SmtpSettings(_Part):
     """The SMTP server that takes mail (a relay, or the provider's submission server)."""
 
-    host: Host = Field(description="Host name of the SMTP server")
+    host: Host = Field(description="Host name of the SMTP server; required unless a preset has it")
     port: Port = Field(
         default=465, description="Default: 465 with `security: tls`, 587 with `starttls`, 25 with `none`"
     )

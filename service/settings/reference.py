@@ -9,6 +9,8 @@ from service.settings.presets import PRESETS
 
 Schema = dict[str, Any]
 KINDS: Final = {"mailbus-duration": "duration", "mailbus-size": "size", "mailbus-path": "path", "idn-email": "address"}
+# What these require may come from a preset, which a schema cannot know.
+FROM_PRESET: Final = ("IncomingSettings", "OutgoingSettings", "ImapSettings", "SmtpSettings")
 JSON_KINDS: Final = {"string": "text", "integer": "number", "array": "list", "boolean": "`true`, `false`"}
 SCHEMA_DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 HEAD: Final = """\
@@ -46,6 +48,8 @@ accounts:
 def settings_schema() -> Schema:
     """JSON Schema 2020-12 of the settings file."""
     schema = Settings.model_json_schema(by_alias=True)
+    for name in FROM_PRESET:
+        schema["$defs"][name].pop("required", None)
     return {"$schema": SCHEMA_DIALECT, "title": "mailbus settings"} | {
         key: value for key, value in schema.items() if key != "title"
     }

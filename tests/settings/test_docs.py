@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from service.settings import settings_reference, settings_schema
+from tests.settings.conftest import Load
 from tests.settings.test_load import WHOLE
 from tools.schema import text_of
 
@@ -35,6 +36,7 @@ def test_the_schema_is_one_of_2020_12() -> None:
         {},
         yaml.safe_load(WHOLE.replace("2026-01-01", '"2026-01-01"')),
         {"accounts": [{"id": "a", "address": "a@example.com", "preset": "gmail", "password": {"env": "X"}}]},
+        {"accounts": [{"id": "a", "address": "a@b.c", "preset": "gmail", "incoming": {"initial": "all"}}]},
     ],
 )
 def test_what_is_loaded_is_valid(settings: Any) -> None:
@@ -55,3 +57,15 @@ def test_every_key_has_a_meaning() -> None:
     assert all(cell.strip() for line in rows for cell in (line.split(" | ")[0], line.split(" | ")[-1].rstrip("|")))
     assert "accounts[].incoming.imap.idle" in settings_reference()
     json.dumps(SCHEMA)
+
+
+@pytest.mark.parametrize(
+    ("file", "begin", "end"),
+    [("docs/settings.md", "```yaml\n", "```"), ("deploy/kubernetes/configmap.yaml", "  mailbus.yaml: |\n", "\n---")],
+)
+def test_examples_are_settings(file: str, begin: str, end: str, load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SUPPORT_PASSWORD", "p")
+    text = (DOCS.parent / file).read_text(encoding="utf-8").partition(begin)[2].partition(end)[0]
+    (account,) = load(text).accounts
+    assert account.incoming is not None
+    assert account.outgoing is not None
