@@ -104,6 +104,12 @@ async def test_no_accounts_says_what_to_do(page: Page) -> None:
     assert "accounts:" in shown
 
 
+async def test_before_nats_is_there_nobody_says_that_there_are_no_accounts(page: Page, admin: Shown) -> None:
+    admin.change(ready=False, nats_connected=False)
+    await page.until("document.body.innerText.includes('Waiting for NATS.')")
+    assert "No accounts configured" not in await page.ask("document.body.innerText")
+
+
 async def test_rates_are_made_of_successive_totals(page: Page, admin: Shown) -> None:
     for step in range(4):
         admin.change(uptime_s=5.0 + step, totals=Totals(events=1000 + 20 * step))
