@@ -1,7 +1,7 @@
 """A message and its recipients → the relay's reply to each, with the certainty of whether the final dot was sent.
 
-wire.py speaks the grammar (RFC 5321) and state.py the stages, both pure; session.py is one connection and the only
-file that knows aiosmtplib, which connects, upgrades and logs in; the transaction is ours. pool.py keeps connections.
+wire.py speaks the grammar (RFC 5321) and state.py the stages, both pure. connect.py is the only file that knows
+aiosmtplib, which connects, upgrades and logs in; session.py is our own transaction; pool.py keeps connections.
 """
 
 from service.smtp.errors import DotUnanswered, RelayUnreachable

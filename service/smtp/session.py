@@ -1,198 +1,38 @@
-"""One connection to a relay: connect, upgrade, log in, and one transaction after the other.
+"""One connection to a relay and one transaction after the other on it.
 
-The only file that knows aiosmtplib: it connects (TCP, TLS, STARTTLS, EHLO, AUTH); our protocol under its client
-takes over for the transaction, pipelined and per recipient. The private names used stand in
-tests/smtp/test_aiosmtplib_pins.py. Used by pool.py. RFC 5321, 2920 (PIPELINING), 3207 (STARTTLS), 4954 (AUTH).
+Pipelined where the relay can, a reply for each recipient, and a stage that always knows whether the final dot was sent.
+Used by pool.py; connect.py makes the connection. RFC 5321, RFC 2920 (PIPELINING), RFC 1870, 6152, 6531 (parameters).
 """
 
 import asyncio
-import ssl
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Final, NoReturn
-
-import aiosmtplib
-from aiosmtplib.protocol import SMTPProtocol
+from typing import Final
 
 from service.clock import Clock
-from service.contract import Security
-from service.errors import AuthRefused, MailbusError, PeerError, Permanent, Transient, verdict_of
+from service.errors import MailbusError, PeerError, Permanent, Transient, verdict_of
 from service.observe import step
-from service.smtp.errors import DotUnanswered, RelayUnreachable
+from service.smtp.connect import Connection, connect
+from service.smtp.errors import DotUnanswered
 from service.smtp.options import SmtpOptions
 from service.smtp.state import Seen, Stage, after
-from service.smtp.wire import Reply, ReplyParser, mail_command, make_reply, rcpt_command, stuffed
+from service.smtp.wire import Reply, mail_command, make_reply, rcpt_command, stuffed
 from service.tasks import TaskGroup
 
 BLOCK_BYTES: Final = 64 * 1024
-# RFC 4954 section 6: 504 is the one answer after which another mechanism may do.
-MECHANISM_UNKNOWN: Final = 504
 SERVICE_CLOSING: Final = 421  # RFC 5321 3.8: the connection ends with it
 START_INPUT: Final = 354
 BeforeDot = Callable[[Mapping[str, Reply]], Awaitable[None]]
 
 
-class _Protocol(SMTPProtocol):
-    """Lock-step replies for aiosmtplib while it connects, a queue of replies for our transaction after that."""
-
-    def __init__(self, lost: Callable[[SMTPProtocol], None]) -> None:
-        super().__init__(loop=asyncio.get_running_loop(), connection_lost_callback=lost)
-        self._parser: ReplyParser | None = None
-        self._replies: deque[Reply] = deque()
-        self._expected = 0
-        self._broken: PeerError | None = None
-        self._gone = False
-        self._news = asyncio.Event()
-
-    def take_over(self) -> None:
-        """From here on replies are ours."""
-        self._parser = ReplyParser()
-
-    def data_received(self, data: bytes) -> None:
-        if self._parser is None:
-            if not self._response_pending:
-                # RFC 3207 section 6 and RFC 2920: what nobody asked for may be injected; never pair it with a command.
-                self._break("the relay spoke out of turn")
-                return
-            super().data_received(data)
-            if self._buffer and self._response_waiter is not None and self._response_waiter.done():
-                self._break("the relay sent more than the reply it was asked for")
-            return
-        try:
-            for reply in self._parser.feed(data):
-                self._replies.append(reply)
-        except PeerError as exc:
-            self._break(exc.what)
-        if len(self._replies) > self._expected:
-            self._break("the relay sent more replies than it got commands")
-        self._news.set()
-
-    def _break(self, what: str) -> None:
-        self._broken = self._broken or PeerError(what)
-        self._news.set()
-        if isinstance(self.transport, asyncio.WriteTransport):
-            self.transport.abort()
-
-    def eof_received(self) -> bool:
-        self._gone = True
-        self._news.set()
-        return super().eof_received()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._gone = True
-        self._news.set()
-        super().connection_lost(exc)
-
-    @property
-    def broken(self) -> PeerError | None:
-        """What the relay did against the protocol."""
-        return self._broken
-
-    @property
-    def spoke(self) -> bool:
-        """Whether a reply is there to be read."""
-        return bool(self._replies)
-
-    @property
-    def alive(self) -> bool:
-        """Whether more may be sent and nothing unasked came."""
-        return not self._gone and self._broken is None and self.is_connected and not self.spoke
-
-    def send(self, data: bytes | memoryview, replies: int) -> None:
-        """Write, and expect so many replies for it. Raises Transient."""
-        if self._gone or not isinstance(self.transport, asyncio.WriteTransport) or self.transport.is_closing():
-            raise self._broken or Transient("the relay closed the connection")
-        self._expected += replies
-        self.transport.write(data)
-
-    async def drain(self, timeout_s: float) -> None:
-        """Until there is room to write. Raises Transient."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._drain_helper()
-        except TimeoutError as exc:
-            raise Transient(f"the relay took nothing for {timeout_s:.0f} s") from exc
-        except OSError as exc:
-            raise self._broken or Transient("the relay closed the connection") from exc
-
-    async def reply(self, timeout_s: float) -> Reply:
-        """The next reply. Raises Transient, PeerError."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                while not self._replies:
-                    if self._broken is not None:
-                        raise self._broken
-                    if self._gone:
-                        raise Transient("the relay closed the connection")
-                    self._news.clear()
-                    await self._news.wait()
-        except TimeoutError as exc:
-            raise Transient(f"no reply from the relay in {timeout_s:.0f} s") from exc
-        self._expected -= 1
-        return self._replies.popleft()
-
-
-class _Client(aiosmtplib.SMTP):
-    """aiosmtplib with our protocol under it, no DNS look-up of our own name, and one try at AUTH a connection."""
-
-    made: _Protocol | None = None  # outlives close(), to tell what the relay did wrong
-
-    async def _get_default_local_hostname(self) -> str:
-        return "[127.0.0.1]"
-
-    async def _create_connection(self, timeout: float | None) -> aiosmtplib.SMTPResponse:
-        loop = asyncio.get_running_loop()
-        transport, protocol = await loop.create_connection(
-            lambda: _Protocol(self._on_connection_lost),
-            self.hostname or "",
-            self.port or 0,
-            ssl=self.tls_context if self.use_tls else None,
-            ssl_handshake_timeout=timeout if self.use_tls else None,
-        )
-        self.protocol = self.made = protocol
-        self.transport = transport
-        # RFC 5321 4.1.1.1: an address literal where there is no name to give; names inside a cluster mean nothing.
-        host = transport.get_extra_info("sockname")[0]
-        self.local_hostname = f"[IPv6:{host.partition('%')[0]}]" if ":" in host else f"[{host}]"
-        response = await protocol.read_response(timeout=timeout)
-        if response.code != aiosmtplib.SMTPStatus.ready:
-            raise aiosmtplib.SMTPConnectResponseError(response.code, response.message)
-        return response
-
-    async def authenticate(self, username: str, password: str) -> None:
-        """AUTH by the best mechanism both know; another one only where the relay says it does not know this one.
-
-        aiosmtplib's own login tries every mechanism after a refusal: three wrong passwords a connection.
-        """
-        encrypted = self.get_transport_info("sslcontext") is not None
-        wanted = ("plain", "login", "cram-md5") if encrypted else ("cram-md5", "plain", "login")
-        ways = {"plain": self.auth_plain, "login": self.auth_login, "cram-md5": self.auth_crammd5}
-        offered = [name for name in wanted if name in self.server_auth_methods]
-        if not offered:
-            raise Permanent(
-                "the relay offers no way to log in that mailbus knows (PLAIN, LOGIN, CRAM-MD5)",
-                remedy="outgoing.smtp.login: false, or another port or security",
-            )
-        for i, name in enumerate(offered):
-            try:
-                await ways[name](username.encode(), password.encode())
-            except aiosmtplib.SMTPAuthenticationError as exc:
-                if exc.code == MECHANISM_UNKNOWN and i + 1 < len(offered):
-                    continue
-                raise
-            return
-
-
 class Session:
     """One connection. Not for two transactions at once."""
 
-    def __init__(self, client: _Client, protocol: _Protocol, options: SmtpOptions, clock: Clock) -> None:
-        self._client = client
-        self._protocol = protocol
+    def __init__(self, connection: Connection, options: SmtpOptions, clock: Clock) -> None:
+        self._connection = connection
         self._options = options
         self._clock = clock
-        self._extensions = {name.lower(): value for name, value in client.esmtp_extensions.items()}
+        self._extensions = connection.extensions
         self._stage = Stage.READY
         self._dirty = False
         self.used_at = clock.monotonic()
@@ -201,51 +41,24 @@ class Session:
     @classmethod
     async def open(cls, options: SmtpOptions, *, clock: Clock) -> "Session":
         """Connect, protect, log in, within one budget. Raises RelayUnreachable, AuthRefused, Permanent (TLS)."""
-        tls = options.tls
-        if tls is None and options.security is not Security.NONE:
-            tls = await asyncio.to_thread(ssl.create_default_context)
-        client = _Client(
-            hostname=options.host,
-            port=options.port,
-            timeout=options.timeouts.connect_s,
-            use_tls=options.security is Security.TLS,
-            start_tls=options.security is Security.STARTTLS,  # never None: that would fall back to clear text
-            tls_context=tls,
-        )
-        try:
-            async with asyncio.timeout(options.timeouts.connect_s):
-                await client.connect()
-                if client.is_ehlo_or_helo_needed:
-                    await client._ehlo_or_helo_if_needed()
-                if options.login:
-                    await client.authenticate(options.username or "", options.password or "")
-        except BaseException as exc:
-            _abort(client)
-            if isinstance(exc, Exception):
-                _raise_verdict(exc, client, options)
-            raise
-        protocol = client.protocol
-        if not isinstance(protocol, _Protocol) or not protocol.is_connected:
-            raise RelayUnreachable("the relay closed the connection", where=options.where)
-        protocol.take_over()
-        return cls(client, protocol, options, clock)
+        return cls(await connect(options), options, clock)
 
     @property
     def usable(self) -> bool:
         """Whether another transaction may begin."""
-        return self._stage is Stage.READY and self._protocol.alive
+        return self._stage is Stage.READY and self._connection.alive
 
     def abort(self) -> None:
         """Drop the connection; before the dot, the relay forgets the message."""
         self._stage = after(self._stage, Seen.LOST)
-        _abort(self._client)
+        self._connection.abort()
 
     def quit(self) -> None:
         """Say goodbye without waiting for an answer."""
         with suppress(Transient):
-            self._protocol.send(b"QUIT\r\n", 1)
+            self._connection.send(b"QUIT\r\n", 1)
         self._stage = after(self._stage, Seen.LOST)
-        self._client.close()
+        self._connection.close()
 
     async def transact(
         self, mail_from: str, rcpt_to: Sequence[str], data: bytes, *, before_final_dot: BeforeDot
@@ -316,7 +129,7 @@ class Session:
         pipelined = "pipelining" in self._extensions
         if pipelined:
             group = [*first, *commands, b"DATA\r\n"]
-            self._protocol.send(b"".join(group), len(group))
+            self._connection.send(b"".join(group), len(group))
         if first and not (await self._ask(first[0], pipelined, timeouts.mail_s)).accepted:
             raise PeerError("RSET was refused")
         self._dirty = True
@@ -362,8 +175,8 @@ class Session:
 
     async def _ask(self, command: bytes, pipelined: bool, timeout_s: float) -> Reply:
         if not pipelined:
-            self._protocol.send(command, 1)
-        return await self._protocol.reply(timeout_s)
+            self._connection.send(command, 1)
+        return await self._connection.reply(timeout_s)
 
     async def _body(self, body: bytes, refused: Mapping[str, Reply], before_final_dot: BeforeDot) -> Reply | None:
         """Everything but the dot, while `before_final_dot` runs; gives a refusal that came before its time."""
@@ -373,9 +186,9 @@ class Session:
                 group.create_task(self._stream(body), name="body")
         except BaseExceptionGroup as failed:
             raise verdict_of(failed) from None
-        if not self._protocol.spoke:
+        if not self._connection.spoke:
             return None
-        said = await self._protocol.reply(0)
+        said = await self._connection.reply(0)
         if not (said.transient or said.refused):
             raise PeerError(f"the message was answered with {said.code} before its end")
         return said
@@ -384,20 +197,20 @@ class Session:
         view = memoryview(body)
         for start in range(0, len(body), BLOCK_BYTES):
             # The one reply that may come before the dot is a refusal of all of it.
-            self._protocol.send(view[start : start + BLOCK_BYTES], 1 if start == 0 else 0)
-            await self._protocol.drain(self._options.timeouts.block_s)
-            if self._protocol.spoke:
+            self._connection.send(view[start : start + BLOCK_BYTES], 1 if start == 0 else 0)
+            await self._connection.drain(self._options.timeouts.block_s)
+            if self._connection.spoke:
                 return
 
     async def _dot(self) -> Reply:
         # From here on a lost connection proves nothing: the stage changes before the first byte goes.
         step("smtp.dot")
-        if not self._protocol.alive:
-            raise self._protocol.broken or Transient("the relay closed the connection")
+        if not self._connection.alive:
+            raise self._connection.lost
         self._stage = after(self._stage, Seen.DOT)
-        self._protocol.send(b".\r\n", 0)
+        self._connection.send(b".\r\n", 0)
         step("smtp.dot.sent")
-        said = await self._protocol.reply(self._options.timeouts.final_s)
+        said = await self._connection.reply(self._options.timeouts.final_s)
         if not (said.accepted or said.transient or said.refused):
             raise PeerError(f"the message was answered with {said.code}")
         self._stage = after(self._stage, Seen.ANSWERED)
@@ -416,57 +229,3 @@ def _settling(said: Reply) -> Reply | None:
     if said.transient or said.refused:
         return said
     raise PeerError(f"an envelope command was answered with {said.code}")
-
-
-def _abort(client: _Client) -> None:
-    transport = client.transport
-    if isinstance(transport, asyncio.WriteTransport):
-        transport.abort()
-    client.close()
-
-
-def _raise_verdict(exc: Exception, client: _Client, options: SmtpOptions) -> NoReturn:
-    """Whatever connecting may raise, as one of the verdicts."""
-    where = options.where
-    if client.made is not None and client.made.broken is not None:
-        exc = client.made.broken
-    match exc:
-        case PeerError():
-            raise RelayUnreachable(exc.what, where=where) from exc
-        case MailbusError():
-            exc.where = exc.where or where
-            raise exc
-        case aiosmtplib.SMTPAuthenticationError() if 400 <= exc.code < 500:
-            # RFC 4954 section 6: 454 is a temporary failure, and no word about the password.
-            raise RelayUnreachable(f"the relay put AUTH off: {_said(exc)}", where=where) from exc
-        case aiosmtplib.SMTPAuthenticationError():
-            raise AuthRefused(
-                f"the relay refuses the credentials: {_said(exc)}", where=where, remedy="set a new password"
-            ) from exc
-        case aiosmtplib.SMTPResponseException():
-            raise RelayUnreachable(f"the relay said {_said(exc)}", where=where) from exc
-        case ssl.SSLCertVerificationError():
-            raise Permanent(
-                f"TLS: {exc.verify_message}", where=where, remedy="correct host, or name the authority with `ca`"
-            ) from exc
-        case ssl.SSLEOFError() | ssl.SSLZeroReturnError():
-            raise RelayUnreachable("the relay closed the connection during TLS", where=where) from exc
-        case ssl.SSLError():
-            raise Permanent(f"TLS: {exc.reason or exc}", where=where, remedy="check port and security") from exc
-        case TimeoutError():
-            raise RelayUnreachable(f"no connection in {options.timeouts.connect_s:.0f} s", where=where) from exc
-        case OSError():
-            raise RelayUnreachable(
-                f"no connection: {exc.strerror or str(exc) or type(exc).__name__}", where=where
-            ) from exc
-        case aiosmtplib.SMTPException() if "STARTTLS" in exc.message:
-            raise Permanent(
-                "the relay offers no STARTTLS", where=where, remedy="security: tls with port 465, or another relay"
-            ) from exc
-        case aiosmtplib.SMTPException():
-            raise RelayUnreachable(f"the relay: {exc.message[:200]}", where=where) from exc
-    raise exc
-
-
-def _said(exc: aiosmtplib.SMTPResponseException) -> str:
-    return str(make_reply(exc.code, exc.message.split("\n")))[:200]

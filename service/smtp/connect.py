@@ -1,0 +1,301 @@
+"""Options → a connection to a relay that is protected, greeted and logged in, and the replies that come on it.
+
+The only file that knows aiosmtplib: it connects (TCP, TLS, STARTTLS, EHLO, AUTH); our protocol under its client
+then takes over. The private names used stand in tests/smtp/test_aiosmtplib_pins.py. Used by session.py.
+RFC 5321, RFC 3207 (STARTTLS), RFC 4954 (AUTH).
+"""
+
+import asyncio
+import ssl
+from collections import deque
+from collections.abc import Callable
+from typing import Final, NoReturn, cast
+
+import aiosmtplib
+from aiosmtplib.protocol import SMTPProtocol
+
+from service.contract import Security
+from service.errors import AuthRefused, MailbusError, PeerError, Permanent, Transient
+from service.smtp.errors import RelayUnreachable
+from service.smtp.options import SmtpOptions
+from service.smtp.wire import Reply, ReplyParser, make_reply
+
+# RFC 4954 section 6: 504 is the one answer after which another mechanism may do.
+MECHANISM_UNKNOWN: Final = 504
+
+
+class _Protocol(SMTPProtocol):
+    """Lock-step replies for aiosmtplib while it connects, a queue of replies for our transaction after that."""
+
+    def __init__(self, lost: Callable[[SMTPProtocol], None]) -> None:
+        super().__init__(loop=asyncio.get_running_loop(), connection_lost_callback=lost)
+        self._parser: ReplyParser | None = None
+        self._replies: deque[Reply] = deque()
+        self._expected = 0
+        self._broken: PeerError | None = None
+        self._gone = False
+        self._news = asyncio.Event()
+
+    def take_over(self) -> None:
+        """From here on replies are ours."""
+        self._parser = ReplyParser()
+
+    def data_received(self, data: bytes) -> None:
+        if self._parser is None:
+            if not self._response_pending:
+                # RFC 3207 section 6 and RFC 2920: what nobody asked for may be injected; never pair it with a command.
+                self._break("the relay spoke out of turn")
+                return
+            super().data_received(data)
+            if self._buffer and self._response_waiter is not None and self._response_waiter.done():
+                self._break("the relay sent more than the reply it was asked for")
+            return
+        try:
+            for reply in self._parser.feed(data):
+                self._replies.append(reply)
+        except PeerError as exc:
+            self._break(exc.what)
+        if len(self._replies) > self._expected:
+            self._break("the relay sent more replies than it got commands")
+        self._news.set()
+
+    def _break(self, what: str) -> None:
+        self._broken = self._broken or PeerError(what)
+        self._news.set()
+        if self.transport is not None:
+            _writable(self.transport).abort()
+
+    def eof_received(self) -> bool:
+        self._gone = True
+        self._news.set()
+        return super().eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._gone = True
+        self._news.set()
+        super().connection_lost(exc)
+
+    @property
+    def broken(self) -> PeerError | None:
+        """What the relay did against the protocol."""
+        return self._broken
+
+    @property
+    def spoke(self) -> bool:
+        """Whether a reply is there to be read."""
+        return bool(self._replies)
+
+    @property
+    def alive(self) -> bool:
+        """Whether more may be sent and nothing unasked came."""
+        return not self._gone and self._broken is None and self.is_connected and not self.spoke
+
+    def send(self, data: bytes | memoryview, replies: int) -> None:
+        """Write, and expect so many replies for it. Raises Transient."""
+        if self._gone or self.transport is None or self.transport.is_closing():
+            raise self._broken or Transient("the relay closed the connection")
+        self._expected += replies
+        _writable(self.transport).write(data)
+
+    async def drain(self, timeout_s: float) -> None:
+        """Until there is room to write. Raises Transient."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._drain_helper()
+        except TimeoutError as exc:
+            raise Transient(f"the relay took nothing for {timeout_s:.0f} s") from exc
+        except OSError as exc:
+            raise self._broken or Transient("the relay closed the connection") from exc
+
+    async def reply(self, timeout_s: float) -> Reply:
+        """The next reply. Raises Transient, PeerError."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not self._replies:
+                    if self._broken is not None:
+                        raise self._broken
+                    if self._gone:
+                        raise Transient("the relay closed the connection")
+                    self._news.clear()
+                    await self._news.wait()
+        except TimeoutError as exc:
+            raise Transient(f"no reply from the relay in {timeout_s:.0f} s") from exc
+        self._expected -= 1
+        return self._replies.popleft()
+
+
+class _Client(aiosmtplib.SMTP):
+    """aiosmtplib with our protocol under it, no DNS look-up of our own name, and one try at AUTH a connection."""
+
+    made: _Protocol | None = None  # outlives close(), to tell what the relay did wrong
+
+    async def _get_default_local_hostname(self) -> str:
+        return "[127.0.0.1]"
+
+    async def _create_connection(self, timeout: float | None) -> aiosmtplib.SMTPResponse:
+        loop = asyncio.get_running_loop()
+        transport, protocol = await loop.create_connection(
+            lambda: _Protocol(self._on_connection_lost),
+            self.hostname or "",
+            self.port or 0,
+            ssl=self.tls_context if self.use_tls else None,
+            ssl_handshake_timeout=timeout if self.use_tls else None,
+        )
+        self.protocol = self.made = protocol
+        self.transport = transport
+        # RFC 5321 4.1.1.1: an address literal where there is no name to give; names inside a cluster mean nothing.
+        host = transport.get_extra_info("sockname")[0]
+        self.local_hostname = f"[IPv6:{host.partition('%')[0]}]" if ":" in host else f"[{host}]"
+        response = await protocol.read_response(timeout=timeout)
+        if response.code != aiosmtplib.SMTPStatus.ready:
+            raise aiosmtplib.SMTPConnectResponseError(response.code, response.message)
+        return response
+
+    async def authenticate(self, username: str, password: str) -> None:
+        """AUTH by the best mechanism both know; another one only where the relay says it does not know this one.
+
+        aiosmtplib's own login tries every mechanism after a refusal: three wrong passwords a connection.
+        """
+        encrypted = self.get_transport_info("sslcontext") is not None
+        wanted = ("plain", "login", "cram-md5") if encrypted else ("cram-md5", "plain", "login")
+        ways = {"plain": self.auth_plain, "login": self.auth_login, "cram-md5": self.auth_crammd5}
+        offered = [name for name in wanted if name in self.server_auth_methods]
+        if not offered:
+            raise Permanent(
+                "the relay offers no way to log in that mailbus knows (PLAIN, LOGIN, CRAM-MD5)",
+                remedy="outgoing.smtp.login: false, or another port or security",
+            )
+        for i, name in enumerate(offered):
+            try:
+                await ways[name](username.encode(), password.encode())
+            except aiosmtplib.SMTPAuthenticationError as exc:
+                if exc.code == MECHANISM_UNKNOWN and i + 1 < len(offered):
+                    continue
+                raise
+            return
+
+
+class Connection:
+    """A connection that is ours now: writes, replies in order, and how it stands."""
+
+    def __init__(self, client: _Client, protocol: _Protocol) -> None:
+        self._client = client
+        self._protocol = protocol
+        # aiosmtplib keeps them in lower case.
+        self.extensions = dict(client.esmtp_extensions)
+        self.send = protocol.send
+        self.drain = protocol.drain
+        self.reply = protocol.reply
+        protocol.take_over()
+
+    @property
+    def alive(self) -> bool:
+        """Whether more may be sent and nothing unasked came."""
+        return self._protocol.alive
+
+    @property
+    def spoke(self) -> bool:
+        """Whether a reply is there to be read."""
+        return self._protocol.spoke
+
+    @property
+    def lost(self) -> Transient:
+        """Why it is not alive."""
+        return self._protocol.broken or Transient("the relay closed the connection")
+
+    def abort(self) -> None:
+        """Drop it at once."""
+        _abort(self._client)
+
+    def close(self) -> None:
+        """End it after what is written."""
+        self._client.close()
+
+
+async def connect(options: SmtpOptions) -> Connection:
+    """Connect, protect, log in, within one budget. Raises RelayUnreachable, AuthRefused, Permanent (TLS)."""
+    tls = options.tls
+    if tls is None and options.security is not Security.NONE:
+        tls = await asyncio.to_thread(ssl.create_default_context)
+    client = _Client(
+        hostname=options.host,
+        port=options.port,
+        timeout=options.timeouts.connect_s,
+        use_tls=options.security is Security.TLS,
+        start_tls=options.security is Security.STARTTLS,  # never None: that would fall back to clear text
+        tls_context=tls,
+    )
+    try:
+        async with asyncio.timeout(options.timeouts.connect_s):
+            await client.connect()
+            if client.is_ehlo_or_helo_needed:
+                await client._ehlo_or_helo_if_needed()
+            if options.login:
+                await client.authenticate(options.username or "", options.password or "")
+    except BaseException as exc:
+        _abort(client)
+        if isinstance(exc, Exception):
+            _raise_verdict(exc, client, options)
+        raise
+    protocol = client.protocol
+    if not isinstance(protocol, _Protocol) or not protocol.is_connected:
+        raise RelayUnreachable("the relay closed the connection", where=options.where)
+    return Connection(client, protocol)
+
+
+def _abort(client: _Client) -> None:
+    if client.transport is not None:
+        _writable(client.transport).abort()
+    client.close()
+
+
+def _writable(transport: asyncio.BaseTransport) -> asyncio.WriteTransport:
+    """uvloop's transports write, but are not asyncio's WriteTransport."""
+    return cast(asyncio.WriteTransport, transport)
+
+
+def _raise_verdict(exc: Exception, client: _Client, options: SmtpOptions) -> NoReturn:
+    """Whatever connecting may raise, as one of the verdicts."""
+    where = options.where
+    if client.made is not None and client.made.broken is not None:
+        exc = client.made.broken
+    match exc:
+        case PeerError():
+            raise RelayUnreachable(exc.what, where=where) from exc
+        case MailbusError():
+            exc.where = exc.where or where
+            raise exc
+        case aiosmtplib.SMTPAuthenticationError() if 400 <= exc.code < 500:
+            # RFC 4954 section 6: 454 is a temporary failure, and no word about the password.
+            raise RelayUnreachable(f"the relay put AUTH off: {_said(exc)}", where=where) from exc
+        case aiosmtplib.SMTPAuthenticationError():
+            raise AuthRefused(
+                f"the relay refuses the credentials: {_said(exc)}", where=where, remedy="set a new password"
+            ) from exc
+        case aiosmtplib.SMTPResponseException():
+            raise RelayUnreachable(f"the relay said {_said(exc)}", where=where) from exc
+        case ssl.SSLCertVerificationError():
+            raise Permanent(
+                f"TLS: {exc.verify_message}", where=where, remedy="correct host, or name the authority with `ca`"
+            ) from exc
+        case ssl.SSLEOFError() | ssl.SSLZeroReturnError():
+            raise RelayUnreachable("the relay closed the connection during TLS", where=where) from exc
+        case ssl.SSLError():
+            raise Permanent(f"TLS: {exc.reason or exc}", where=where, remedy="check port and security") from exc
+        case TimeoutError():
+            raise RelayUnreachable(f"no connection in {options.timeouts.connect_s:.0f} s", where=where) from exc
+        case OSError():
+            raise RelayUnreachable(
+                f"no connection: {exc.strerror or str(exc) or type(exc).__name__}", where=where
+            ) from exc
+        case aiosmtplib.SMTPException() if "STARTTLS" in exc.message:
+            raise Permanent(
+                "the relay offers no STARTTLS", where=where, remedy="security: tls with port 465, or another relay"
+            ) from exc
+        case aiosmtplib.SMTPException():
+            raise RelayUnreachable(f"the relay: {exc.message[:200]}", where=where) from exc
+    raise exc
+
+
+def _said(exc: aiosmtplib.SMTPResponseException) -> str:
+    return str(make_reply(exc.code, exc.message.split("\n")))[:200]
