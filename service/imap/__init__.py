@@ -1,15 +1,11 @@
 """IMAP as mailbus uses it: RFC 9051 and RFC 3501 servers, read without being changed.
 
 wire.py cuts responses out of bytes, grammar.py reads them, encode.py writes arguments, refusals.py turns NO into
-verdicts, state.py is IDLE's table; protocol.py joins them with aioimaplib; session.py is one connection's use.
+verdicts, state.py is IDLE's table; protocol.py joins them with aioimaplib, connection.py opens and asks,
+session.py is what mailbus does with a mailbox.
 """
 
-from service.imap.session import (
-    ListedMailbox,
-    SelectedMailbox,
-    Session,
-    SessionOptions,
-    SurveyedMessage,
-)
+from service.imap.connection import SessionOptions
+from service.imap.session import ListedMailbox, SelectedMailbox, Session, SurveyedMessage
 
 __all__ = ["ListedMailbox", "SelectedMailbox", "Session", "SessionOptions", "SurveyedMessage"]

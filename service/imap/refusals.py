@@ -4,6 +4,7 @@ Used by session.py. RFC 5530 (response codes); the words are those of servers th
 """
 
 import re
+from collections.abc import Sequence
 from typing import Final
 
 from service.errors import AuthRefused, MailbusError, Permanent, Transient
@@ -21,16 +22,18 @@ _LATER_WORDS: Final = re.compile(
 )
 
 
-def _shown(answer: Condition, secret: str = "") -> str:
-    text = "".join(char if char.isprintable() else " " for char in answer.text)[:SHOWN_CHARS]
-    if secret:
-        text = text.replace(secret, "***")
+def _shown(answer: Condition, hidden: Sequence[str] = ()) -> str:
+    text = "".join(char if char.isprintable() else " " for char in answer.text)
+    for word in hidden:
+        if word:
+            text = text.replace(word, "***")
+    text = text[:SHOWN_CHARS]
     return f"[{answer.code}] {text}" if answer.code else text
 
 
-def refused_login(answer: Condition, *, where: str, secret: str) -> MailbusError:
-    """LOGIN or AUTHENTICATE was answered NO or BAD."""
-    said = _shown(answer, secret)
+def refused_login(answer: Condition, *, where: str, hidden: Sequence[str]) -> MailbusError:
+    """LOGIN or AUTHENTICATE was answered NO or BAD. `hidden`: what servers repeat and nobody may read."""
+    said = _shown(answer, hidden)
     if answer.code in _LATER or (answer.code not in _WRONG and _LATER_WORDS.search(answer.text)):
         return Transient(f"the server lets nobody in now: {said}", where=where)
     if answer.code == "PRIVACYREQUIRED":

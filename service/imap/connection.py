@@ -1,0 +1,227 @@
+"""An IMAP connection from its first packet to its last: connect, secure, log in, ask, leave.
+
+Under session.py, which knows mailboxes. One command at a time; a command that is cancelled or times out ends the
+connection. RFC 9051 where the server speaks it, RFC 3501 otherwise; both answer alike to what is asked here.
+"""
+
+import asyncio
+import ssl
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Final, Self
+
+from service import __version__
+from service.clock import Clock
+from service.contract import Security
+from service.errors import MailbusError, PeerError, Permanent, Transient
+from service.imap.encode import quoted
+from service.imap.grammar import (
+    Capabilities,
+    Condition,
+    Enabled,
+    Exists,
+    Expunged,
+    Response,
+    Status,
+)
+from service.imap.protocol import Handler, ImapProtocol, connect, network_error, sasl_plain
+from service.imap.refusals import refused_command, refused_login
+from service.imap.wire import WireLimits
+from service.observe import metrics
+
+# One budget for an attempt: DNS, TCP, TLS, greeting, login, ENABLE.
+CONNECT_TIMEOUT_S: Final = 30.0
+LOGOUT_TIMEOUT_S: Final = 3.0
+# A single message may come slowly: silence is what `reply_s` is for, this is the end of patience with a trickle.
+COMMAND_LIMIT_S: Final = 1800.0
+# What a literal may have beside the message: servers announce RFC822.SIZE a little wrong.
+LITERAL_SLACK_BYTES: Final = 1024 * 1024
+
+
+def ignore(_response: Response) -> None:
+    """A handler for commands whose tagged answer says it all."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOptions:
+    """How to reach a mailbox's server. `message_limit`: bytes of the largest message that is read whole."""
+
+    account: str
+    host: str
+    port: int
+    security: Security
+    tls: ssl.SSLContext | None
+    username: str
+    password: str = field(repr=False)
+    message_limit: int
+    reply_s: float = 30.0
+    connect_s: float = CONNECT_TIMEOUT_S
+
+
+class Connection:
+    """An open connection, logged in. Keeps count of the selected mailbox's messages, whatever is asked."""
+
+    def __init__(self, protocol: ImapProtocol, options: SessionOptions, clock: Clock) -> None:
+        self.protocol = protocol
+        self.options = options
+        self.clock = clock
+        self.where = f"{options.account} {options.host}:{options.port}"
+        self.utf8 = False
+        self.capabilities: frozenset[str] = frozenset()
+        self.exists = 0
+
+    # -- open and close ---------------------------------------------------------------------------------------
+
+    @classmethod
+    async def open(cls, options: SessionOptions, *, clock: Clock) -> Self:
+        """Connect, secure, log in, within one budget of time.
+
+        Raises AuthRefused (credentials), Permanent (certificate, no way to log in), Transient otherwise.
+        """
+        where = f"{options.account} {options.host}:{options.port}"
+        limits = WireLimits(literal_bytes=options.message_limit + LITERAL_SLACK_BYTES)
+        try:
+            async with asyncio.timeout(options.connect_s):
+                protocol = await connect(options.host, options.port, options.security, options.tls, limits, where=where)
+                session = cls(protocol, options, clock)
+                try:
+                    await session._prepare()
+                except BaseException:
+                    protocol.close()
+                    raise
+                return session
+        except TimeoutError as exc:
+            raise Transient(f"no connection within {options.connect_s:g} s", where=where) from exc
+
+    async def _prepare(self) -> None:
+        protocol, options = self.protocol, self.options
+        self._learn(protocol.greeting.result())
+        if not self.capabilities:
+            await self.run("CAPABILITY")
+        if options.security is Security.STARTTLS:
+            await self._start_tls()
+        if not protocol.authenticated:
+            await self._log_in()
+        if "ID" in self.capabilities:
+            # RFC 2971; some providers (163.com) let nobody read who does not say it. A refusal is no trouble.
+            await self.ask("ID", f'("name" "mailbus" "version" "{__version__}")')
+        if "ENABLE" in self.capabilities and "UTF8=ACCEPT" in self.capabilities:
+            # RFC 6855: otherwise such a server changes internationalised mail before it gives it.
+            await self.ask("ENABLE", "UTF8=ACCEPT")
+
+    async def _start_tls(self) -> None:
+        if self.options.tls is None:
+            raise RuntimeError("STARTTLS without a TLS context")
+        if self.protocol.authenticated or "STARTTLS" not in self.capabilities:
+            raise Permanent(
+                "the server offers no STARTTLS here: nothing is sent in the clear",
+                where=self.where,
+                remedy="set `security: tls` and its port, usually 993",
+            )
+        answer = await self.ask("STARTTLS")
+        if answer.status is not Status.OK:
+            raise refused_command("STARTTLS", answer, where=self.where)
+        try:
+            await self.protocol.start_tls(self.options.tls, self.options.host)
+        except OSError as exc:
+            raise network_error(exc, self.where) from exc
+        # RFC 9051 6.2.1: what was said before TLS counts for nothing.
+        self.capabilities = frozenset()
+        await self.run("CAPABILITY")
+
+    async def _log_in(self) -> None:
+        before = self.capabilities
+        self.capabilities = frozenset()  # RFC 9051 6.2.2: they change with the login
+        answer = await self._authenticate(before)
+        if answer.status is not Status.OK:
+            hidden = (self.options.password, self.options.username)
+            raise refused_login(answer, where=self.where, hidden=hidden)
+        self.protocol.enter(selected=False)
+        self._learn(answer)
+        if not self.capabilities:
+            await self.run("CAPABILITY")
+
+    async def _authenticate(self, capabilities: frozenset[str]) -> Condition:
+        options = self.options
+        if "AUTH=PLAIN" in capabilities:
+            initial = sasl_plain(options.username, options.password)
+            # RFC 4959: the first answer may go with the command where SASL-IR is offered.
+            with_ir = "SASL-IR" in capabilities
+            arguments = ("PLAIN", initial) if with_ir else ("PLAIN",)
+            answer = await self.ask("AUTHENTICATE", *arguments, answers=[] if with_ir else [initial])
+            if answer.status is not Status.BAD or "LOGINDISABLED" in capabilities:
+                return answer
+        if "LOGINDISABLED" in capabilities:
+            raise Permanent(
+                "the server allows no password here (LOGINDISABLED)",
+                where=self.where,
+                remedy="set `security: tls`; some providers want OAuth",
+            )
+        username = quoted(options.username, field="username")
+        return await self.ask("LOGIN", username, quoted(options.password, field="password"))
+
+    async def logout(self) -> None:
+        """Leave politely, within a few seconds, whatever the server does."""
+        with suppress(MailbusError, TimeoutError):
+            async with asyncio.timeout(LOGOUT_TIMEOUT_S):
+                await self.ask("LOGOUT")
+        self.protocol.close()
+
+    def abort(self) -> None:
+        """Drop the connection at once."""
+        self.protocol.close()
+
+    # -- commands ---------------------------------------------------------------------------------------------
+
+    async def run(self, name: str, *arguments: str, prefix: str | None = None, handler: Handler = ignore) -> None:
+        """A command that must be answered OK."""
+        answer = await self.ask(name, *arguments, prefix=prefix, handler=handler)
+        if answer.status is not Status.OK:
+            raise refused_command(name, answer, where=self.where)
+
+    async def ask(
+        self,
+        name: str,
+        *arguments: str,
+        prefix: str | None = None,
+        handler: Handler = ignore,
+        answers: list[str] | None = None,
+    ) -> Condition:
+        """A command to its tagged answer, whatever that says. Raises Transient with the connection."""
+
+        def take(response: Response) -> None:
+            self.count(response)
+            self._learn(response)
+            handler(response)
+
+        try:
+            async with asyncio.timeout(COMMAND_LIMIT_S):
+                return await self.protocol.run(
+                    name, *arguments, reply_s=self.options.reply_s, prefix=prefix, handler=take, answers=answers
+                )
+        except TimeoutError as exc:
+            raise PeerError(f"{name} took over {COMMAND_LIMIT_S:g} s", where=self.where) from exc
+
+    def count(self, response: Response) -> None:
+        """Note what a response says of the number of messages."""
+        match response:
+            case Exists(count):
+                if count < self.exists:
+                    # RFC 9051 7.4.1: only EXPUNGE makes it smaller.
+                    metrics.PROTOCOL_VIOLATION.labels(kind="exists_shrank").inc()
+                self.exists = count
+            case Expunged():
+                self.exists = max(0, self.exists - 1)
+            case _:
+                pass
+
+    def _learn(self, response: Response) -> None:
+        match response:
+            case Capabilities(names):
+                self.capabilities = names
+            case Condition(code="CAPABILITY", argument=argument):
+                self.capabilities = frozenset(argument.upper().split())
+            case Enabled(names):
+                self.utf8 = self.utf8 or "UTF8=ACCEPT" in names
+            case _:
+                pass
