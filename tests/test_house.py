@@ -225,6 +225,15 @@ def test_every_rfc_that_the_code_cites_is_listed() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def test_every_document_that_the_code_names_is_there() -> None:
+    wrong = []
+    for file in [*sources(), *sources(ROOT / "tools"), ROOT / "Makefile"]:
+        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+            named = re.findall(r"\bdocs/[\w/.-]+\w", line)
+            wrong += [f"{file.relative_to(ROOT)}:{number}: {name}" for name in named if not (ROOT / name).exists()]
+    assert not wrong, "\n".join(wrong)
+
+
 def test_no_word_of_the_workplace() -> None:
     wrong = []
     files = [
