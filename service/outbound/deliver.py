@@ -1,7 +1,6 @@
-"""One job → one attempt at the relay, its outcome stored, then said, then the job acknowledged.
+"""One job → the way it takes by what is known of its request, and at most one attempt at the relay.
 
-Used by sender.py. The order is the promise: bytes to the outbox, outcome to `mail-sends`, status events, schedule,
-acknowledgement. A crash between any two is found by the next delivery of the job, which goes on from what is stored.
+Used by sender.py; settle.py stores and says what comes of it. A job is new, a repeat, due, or its answer was lost.
 """
 
 import asyncio
@@ -10,11 +9,9 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
-import msgspec
-
 from service.bus import Bus, Conflict, Job
 from service.clock import Clock
-from service.contract import DeadReason, Problem, RequestProblems, SendRequest, State, decode_request
+from service.contract import DeadReason, Problem, RequestProblems, SendRequest, decode_request
 from service.errors import AuthRefused, MailbusError, Permanent, Transient, Uncertain
 from service.observe import log, metrics, step
 from service.outbound.mail import Mail, blob_ids, make_mail, message_id
@@ -23,19 +20,15 @@ from service.outbound.outbox import Bundle, Outbox
 from service.outbound.request import Taken, beyond, made_id, take, times
 from service.outbound.retry import Decision, Phase, Said, Verdict, decide, expire
 from service.outbound.sends import SendRecord, Sends
-from service.outbound.status import publish, quoted, refusal, statuses_of
+from service.outbound.settle import ATTEMPT_HEADER, KEY_HEADER, Settler, changed
 from service.smtp import DotUnanswered, Relay, RelayUnreachable, Reply
 
-KEY_HEADER: Final = "Mail-Request-Key"
-ID_HEADER: Final = "Mail-Request-Id"
-ATTEMPT_HEADER: Final = "Mail-Attempt"
 # Another process has this request in hand: how long until it is looked at again.
 AGAIN_S: Final = 5.0
 # A request that mailbus fails at by a bug goes to the dead letters then, and stops nobody else's mail.
 BUG_DELIVERIES: Final = 3
 # Building runs at about 200 MB/s: more than this would hold the loop for over a millisecond.
 THREAD_FROM_BYTES: Final = 256 * 1024
-DEAD_ROOM_BYTES: Final = 1024
 
 
 class _BusAwayError(Uncertain):
@@ -52,10 +45,9 @@ class Deliverer:
         self._clock = clock
         self._sends = Sends(bus.key_value(bus.subjects.sends), clock)
         self._outbox = Outbox(bus.blobs(bus.subjects.outbox))
-        self._later = bus.queue(bus.subjects.stream_later)
+        self._settler = Settler(bus, self._sends, self._outbox, options, clock)
         self._created: datetime | None = None
         self._in_hand: set[str] = set()
-        self._counted: dict[str, str] = {}
 
     async def handle(self, job: Job) -> None:
         """Carry a job as far as it goes now, and acknowledge it or give it back.
@@ -63,8 +55,9 @@ class Deliverer:
         Raises Transient where NATS is away; RelayUnreachable, AuthRefused or Permanent where the relay cannot be
         reached: the request is put off by then, and the next one would fare the same.
         """
-        if KEY_HEADER in job.headers:
-            key, taken = job.headers[KEY_HEADER], None
+        # By subject and not by header: a requester may send any header, but cannot publish here.
+        if job.subject == self._bus.subjects.due(self._options.account):
+            key, taken = job.headers.get(KEY_HEADER, ""), None
         else:
             taken = take(self._options.account, job.payload, job.headers, made_id=await self._made_id(job))
             key = taken.key
@@ -97,13 +90,21 @@ class Deliverer:
     # -- which way --------------------------------------------------------------------------------------------
 
     async def _carry(self, key: str, job: Job, taken: Taken | None) -> None:
+        if taken is not None and job.delivered == 1:
+            # Nearly always new: its first write finds out if not, before the dot, and saves a look-up.
+            try:
+                await self._first(key, job, taken)
+            except Conflict:
+                log.info("send_id_known", account=self._options.account, key=key)
+            else:
+                return
         record, revision = await self._sends.get(key)
         if taken is not None and record is None:
             await self._first(key, job, taken)
         elif record is None:
             log.error("send_state_missing", account=self._options.account, key=key)
             metrics.DEAD.labels(reason=DeadReason.REQUEST).inc()
-            await self._dead_letter(key, b"", "its state is gone")
+            await self._settler.dead_letter(key, b"", "its state is gone")
             await job.ack()
         elif taken is not None:
             await self._known(key, job, record, revision)
@@ -116,15 +117,16 @@ class Deliverer:
         if request is not None:
             problems = beyond(request, job.stored_at, expires_s=options.expires_s, window_s=options.window_s)
         if request is None or problems:
-            await self._refuse(key, job, self._blank(taken, job, job.stored_at), 0, problems, job.payload)
+            await self._settler.refuse(key, job, self._blank(taken, job, job.stored_at), 0, problems, job.payload)
             return
         first_at, expires_at = times(request, job.stored_at, expires_s=options.expires_s)
         record = self._blank(taken, job, expires_at)
         named = message_id(request, key, address=options.address, secret=await self._sends.secret())
-        record = _with(record, message_id=named, pending=dict.fromkeys(request.recipients(), ""))
+        record = changed(record, message_id=named, pending=dict.fromkeys(request.recipients(), ""))
         if first_at > self._clock.now() + timedelta(seconds=1):
             later = Decision(Phase.WAITING, {}, record.pending, [], first_at)
-            await self._settle(key, job, record, 0, later, await self._gather(key, request, job.payload), attempt=0)
+            bundle = await self._gather(key, request, job.payload)
+            await self._settler.settle(key, job, record, 0, later, bundle, attempt=0)
             return
         await self._attempt(key, job, record, 0, await self._gather(key, request, job.payload))
 
@@ -149,46 +151,27 @@ class Deliverer:
             # Its attempt is under way elsewhere, or that job will come back and say what became of it.
             await job.give_back(AGAIN_S)
         else:
-            await self._resume(key, job, record, its_own=same and record.attempt <= 1)
+            await self._settler.resume(key, job, record, its_own=same and record.attempt <= 1)
 
     async def _due(self, key: str, job: Job, record: SendRecord, revision: int) -> None:
         attempt = int(job.headers.get(ATTEMPT_HEADER, "0"))
         if record.phase in (Phase.WAITING, Phase.HELD) and attempt == record.attempt + 1:
-            self._count(key, None)
+            self._settler.count(key, None)
             if record.phase is Phase.HELD or self._clock.now() >= record.expires_at:
                 decision = expire(record.pending, record.held)
-                await self._settle(key, job, record, revision, decision, None, attempt=attempt)
+                await self._settler.settle(key, job, record, revision, decision, None, attempt=attempt)
                 return
             try:
                 bundle = await self._outbox.get(record.outbox or "")
             except Permanent as exc:
                 problems = [Problem("", f"its bytes are gone: {exc.what}")]
-                await self._refuse(key, job, _with(record, attempt=attempt), revision, problems, b"")
+                await self._settler.refuse(key, job, changed(record, attempt=attempt), revision, problems, b"")
                 return
             await self._attempt(key, job, record, revision, bundle)
         elif record.phase is Phase.INTENT and attempt == record.attempt:
             await self._lost(key, job, record, revision)
         else:
-            await self._resume(key, job, record, its_own=attempt == record.attempt)
-
-    async def _resume(self, key: str, job: Job, record: SendRecord, *, its_own: bool) -> None:
-        """An outcome is stored: say it again, do what follows from it again, let the job go."""
-        if record.dead and its_own:
-            await self._dead_letter(key, await self._payload(job, record), "wrong request")
-        for status in record.statuses:
-            await publish(self._bus, self._options.account, record.id, status)
-        if its_own:
-            await self._go_on(key, record)
-        await job.ack()
-
-    async def _payload(self, job: Job, record: SendRecord) -> bytes:
-        """The request as it was published, if it is still to be had."""
-        if record.outbox is None:
-            return job.payload
-        try:
-            return (await self._outbox.get(record.outbox)).request
-        except Permanent:
-            return job.payload
+            await self._settler.resume(key, job, record, its_own=attempt == record.attempt)
 
     # -- an attempt -------------------------------------------------------------------------------------------
 
@@ -208,13 +191,14 @@ class Deliverer:
         try:
             mail = await self._make(key, record, bundle)
         except RequestProblems as exc:
-            await self._refuse(key, job, _with(record, attempt=attempt), revision, exc.problems, bundle.request)
+            wrong = changed(record, attempt=attempt)
+            await self._settler.refuse(key, job, wrong, revision, exc.problems, bundle.request)
             return
-        intent = _with(record, owner=uuid.uuid4().hex, phase=Phase.INTENT, attempt=attempt, statuses=[], next_at=None)
+        intent = changed(record, owner=uuid.uuid4().hex, phase=Phase.INTENT, attempt=attempt, statuses=[], next_at=None)
 
         async def write_intent(refused: Mapping[str, Reply]) -> None:
             nonlocal intent, revision
-            intent = _with(intent, refused=_each(mail, refused))
+            intent = changed(intent, refused=_each(mail, refused))
             step("intent.before")
             try:
                 revision = await self._sends.put(key, intent, revision)
@@ -240,7 +224,7 @@ class Deliverer:
         step("replies")
         metrics.SEND_SECONDS.observe(self._clock.monotonic() - began)
         decision = self._decide(record, said, attempt)
-        await self._settle(key, job, intent, revision, decision, bundle, attempt=attempt)
+        await self._settler.settle(key, job, intent, revision, decision, bundle, attempt=attempt)
         if unreachable is not None:
             raise unreachable
 
@@ -269,7 +253,7 @@ class Deliverer:
             bundle = await self._gather(key, decode_request(job.payload), job.payload)
         said = _all(record, Verdict.UNKNOWN, "") | record.refused
         decision = self._decide(record, said, record.attempt)
-        await self._settle(key, job, record, revision, decision, bundle, attempt=record.attempt)
+        await self._settler.settle(key, job, record, revision, decision, bundle, attempt=record.attempt)
 
     def _decide(self, record: SendRecord, said: dict[str, Said], attempt: int) -> Decision:
         return decide(
@@ -282,115 +266,11 @@ class Deliverer:
             chance=self._clock.chance(),
         )
 
-    # -- an outcome -------------------------------------------------------------------------------------------
-
-    async def _settle(
-        self,
-        key: str,
-        job: Job,
-        record: SendRecord,
-        revision: int,
-        decision: Decision,
-        bundle: Bundle | None,
-        *,
-        attempt: int,
-    ) -> None:
-        outbox = record.outbox
-        if decision.phase is not Phase.FINAL and outbox is None and bundle is not None:
-            outbox = await self._outbox.put(bundle, stored_at=record.date)
-        statuses = statuses_of(
-            decision, key=key, id=record.id, message_id=record.message_id, attempt=attempt, now=self._clock.now()
-        )
-        outcome = _with(
-            record,
-            owner=uuid.uuid4().hex,
-            phase=decision.phase,
-            attempt=attempt,
-            pending=decision.pending,
-            held=decision.held,
-            refused={},
-            next_at=decision.next_at,
-            statuses=statuses,
-            outbox=outbox,
-        )
-        await self._store(key, outcome, revision)
-        for state, replies in decision.states.items():
-            metrics.RECIPIENTS.labels(outcome=state).inc(len(replies))
-        for status in statuses:
-            await publish(self._bus, self._options.account, record.id, status)
-        await self._go_on(key, outcome)
-        await job.ack()
-
-    async def _store(self, key: str, outcome: SendRecord, revision: int) -> None:
-        step("outcome.before")
-        await self._sends.put(key, outcome, revision)
-        step("outcome.done")
-
-    async def _go_on(self, key: str, record: SendRecord) -> None:
-        """What follows from an outcome: a schedule while it waits, nothing left behind when it is final."""
-        if record.phase is Phase.FINAL:
-            self._count(key, None)
-            if record.outbox is not None:
-                await self._outbox.free(record.outbox)
-        elif record.next_at is not None:
-            subjects, account = self._bus.subjects, self._options.account
-            headers = {KEY_HEADER: key, ID_HEADER: quoted(record.id), ATTEMPT_HEADER: str(record.attempt + 1)}
-            step("schedule.before")
-            later, due = subjects.later(account, key), subjects.due(account)
-            await self._later.schedule(later, due, record.next_at, b"", headers)
-            step("schedule.done")
-            self._count(key, "held" if record.phase is Phase.HELD else "retry")
-
-    def _count(self, key: str, where: str | None) -> None:
-        """Keep `mailbus_waiting` right: a request is in one place."""
-        before = self._counted.pop(key, None)
-        if before is not None:
-            metrics.WAITING.labels(where=before).dec()
-        if where is not None:
-            self._counted[key] = where
-            metrics.WAITING.labels(where=where).inc()
-
-    # -- what cannot be sent ----------------------------------------------------------------------------------
-
-    async def _refuse(
-        self, key: str, job: Job, record: SendRecord, revision: int, problems: list[Problem], payload: bytes
-    ) -> None:
-        """A wrong request: `failed` with all that is wrong, and whole in the dead letters."""
-        recipients = list(record.pending)
-        status = refusal(
-            problems, key=key, id=record.id, recipients=recipients, attempt=record.attempt, now=self._clock.now()
-        )
-        outcome = _with(
-            record, owner=uuid.uuid4().hex, phase=Phase.FINAL, pending={}, held=[], statuses=[status], dead=True
-        )
-        await self._store(key, outcome, revision)
-        metrics.DEAD.labels(reason=DeadReason.REQUEST).inc()
-        metrics.RECIPIENTS.labels(outcome=State.FAILED).inc(len(recipients))
-        log.info("request_refused", account=self._options.account, key=key, fields=[one.field for one in problems])
-        await self._dead_letter(key, payload, "wrong request")
-        await publish(self._bus, self._options.account, record.id, status)
-        await self._go_on(key, outcome)
-        await job.ack()
-
     async def _bury(self, key: str, job: Job, why: str) -> None:
         taken = take(self._options.account, job.payload, job.headers, made_id=await self._made_id(job))
         record, revision = await self._sends.get(key)
         record = record or self._blank(taken, job, job.stored_at)
-        await self._refuse(key, job, record, revision, [Problem("", why)], job.payload)
-
-    async def _dead_letter(self, key: str, payload: bytes, reason: str) -> None:
-        headers = {KEY_HEADER: key, "Mail-Account": self._options.account, "Mail-Reason": reason}
-        headers["Nats-Msg-Id"] = f"dead-{key}"
-        if len(payload) > self._bus.max_payload - DEAD_ROOM_BYTES:
-            headers["Mail-Blob-Id"] = await self._bus.blobs().put(payload, now=self._clock.now())
-            payload = b""
-        step("dead.before")
-        await self._bus.publish(self._bus.subjects.dead(DeadReason.REQUEST), payload, headers)
-        step("dead.done")
-
-
-def _with(record: SendRecord, **changes: object) -> SendRecord:
-    return msgspec.structs.replace(record, **changes)
+        await self._settler.refuse(key, job, record, revision, [Problem("", why)], job.payload)
 
 
 def _all(record: SendRecord, verdict: Verdict, reply: str) -> dict[str, Said]:

@@ -14,7 +14,6 @@ from service.smtp.wire import Reply
 # Relays end idle connections after a minute or more, and count messages: Postfix's own reuse limit is 300 s.
 IDLE_S: Final = 30.0
 TRANSACTIONS_LIMIT: Final = 100
-IDLE_LIMIT: Final = 4
 
 
 class Relay:
@@ -87,8 +86,8 @@ class Relay:
         return None
 
     def _give_back(self, session: Session) -> None:
-        spent = session.transactions >= TRANSACTIONS_LIMIT or len(self._idle) >= IDLE_LIMIT
-        if self._closed or spent or not session.usable:
+        # No limit on idle ones: there are as many as there were deliveries at once, which the caller bounds.
+        if self._closed or session.transactions >= TRANSACTIONS_LIMIT or not session.usable:
             session.quit()
             return
         self._idle.append(session)

@@ -112,8 +112,11 @@ async def post(bus: Bus) -> Post:
 
 
 def smtp_options(relay: ScriptedRelay, **changes: Any) -> SmtpOptions:
-    options: dict[str, Any] = {"login": False, "timeouts": Timeouts(connect_s=5)} | changes
-    return SmtpOptions("a", "127.0.0.1", relay.port, Security.NONE, **options)
+    options: dict[str, Any] = {
+        "account": "a", "host": "127.0.0.1", "port": relay.port, "security": Security.NONE, "login": False,
+        "timeouts": Timeouts(connect_s=5),
+    } | changes  # fmt: skip
+    return SmtpOptions(**options)
 
 
 def outbound_options(**changes: Any) -> OutboundOptions:

@@ -11,7 +11,7 @@ import pytest
 
 from service.bus import Bus
 from service.observe.steps import STOP_EXIT_CODE
-from tests.outbound.conftest import Post
+from tests.outbound.conftest import Post, soon
 from tests.servers.nats import NatsServer
 from tests.servers.smtp import ScriptedRelay
 
@@ -19,7 +19,9 @@ HERE = Path(__file__).parent
 LIMIT_S = 40.0
 
 
-async def run_child(url: str, prefix: str, port: int, *, stop_at: int = 0, log: Path | None = None) -> int:
+async def run_child(
+    url: str, prefix: str, port: int, *, stop_at: int = 0, log: Path | None = None, uncertain: str = "retry"
+) -> int:
     environment = os.environ | {"MAILBUS_STOP_AT": str(stop_at)} | ({"MAILBUS_STEPS_LOG": str(log)} if log else {})
     child = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -28,7 +30,7 @@ async def run_child(url: str, prefix: str, port: int, *, stop_at: int = 0, log: 
         url,
         prefix,
         str(port),
-        "retry",
+        uncertain,
         env=environment,
         cwd=HERE.parents[1],
     )
@@ -106,6 +108,27 @@ async def test_killed_at_each_step_no_mail_is_lost_or_doubled_in_silence(
     } <= set(steps)
     for n in range(1, len(steps) + 1):
         assert await one_run(nats_server, bus, relay, n) in (STOP_EXIT_CODE, 0)
+
+
+@pytest.mark.fault("E02")
+@pytest.mark.timeout(300)
+async def test_killed_around_the_dot_a_mail_on_hold_is_never_sent_again(
+    nats_server: NatsServer, bus: Bus, relay: ScriptedRelay, tmp_path: Path
+) -> None:
+    log, where = tmp_path / "steps", (nats_server.url, bus.subjects.prefix, relay.port)
+    post = Post(bus)
+    await post.watch()
+    await post.request("clean")
+    assert await run_child(*where, log=log, uncertain="hold") == 0
+    steps = log.read_text().split()
+    for name in ("intent.done", "smtp.dot", "smtp.dot.sent", "replies", "outcome.before"):
+        relay.messages.clear()
+        await post.request(name, expiresAt=soon(6))
+        assert await run_child(*where, stop_at=steps.index(name) + 1, uncertain="hold") == STOP_EXIT_CODE
+        assert await run_child(*where, uncertain="hold") == 0
+        await post.empty()
+        assert [event.state for event in post.events if event.body.id == name] == ["uncertain", "failed"], name
+        assert len(relay.messages) <= 1, name
 
 
 @pytest.mark.fault("E02")

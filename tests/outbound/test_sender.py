@@ -5,13 +5,16 @@ import json
 from email import message_from_bytes
 
 import pytest
+import trustme
 
 from service.bus import Bus
 from service.clock import SystemClock
-from service.errors import AuthRefused
+from service.contract import Security
+from service.errors import AuthRefused, Permanent
 from service.smtp import RelayUnreachable
 from tests.outbound.conftest import Post, delivered, failure, sending, soon
 from tests.servers.smtp import RelayMaker, ScriptedRelay
+from tests.smtp.test_session import client_context, server_context
 
 
 async def test_a_request_becomes_a_mail_and_a_status(bus: Bus, post: Post, relay: ScriptedRelay) -> None:
@@ -228,6 +231,25 @@ async def test_a_refused_password_puts_off_and_is_raised_once(bus: Bus, post: Po
     assert await post.states(1) == [("r", "deferred")]
     assert relay.logins == 1
     assert "wrong-Pa55" not in str(failed.exceptions[0])
+
+
+@pytest.mark.fault("G03")
+async def test_a_certificate_that_does_not_hold_puts_off_and_is_raised_with_the_reason(
+    bus: Bus, post: Post, make_relay: RelayMaker, authority: trustme.CA
+) -> None:
+    relay = await make_relay(tls=server_context(authority, "other.example"))
+    await post.request("r")
+    tls = {"security": Security.TLS, "tls": client_context(authority)}
+    failed = await failure(bus, relay, smtp=tls, retry_first_s=60)
+    assert failed.subgroup(lambda error: isinstance(error, Permanent) and "match" in error.what)
+    assert await post.states(1) == [("r", "deferred")]
+    assert not relay.messages
+
+
+async def test_a_requester_cannot_pass_for_a_schedule(bus: Bus, post: Post, relay: ScriptedRelay) -> None:
+    async with sending(bus, relay):
+        await post.request("r", {"Mail-Request-Key": "0" * 32, "Mail-Attempt": "1"})
+        assert await post.states(1) == [("r", "sent")]
 
 
 async def test_a_relay_that_is_down_puts_off_and_is_raised(bus: Bus, post: Post, relay: ScriptedRelay) -> None:

@@ -1,0 +1,160 @@
+"""An outcome → stored, then said, then what follows from it, then the job acknowledged. In this order, always.
+
+Used by deliver.py. A crash between any two steps is found by the job's next delivery, which goes on from what is
+stored: a status that was stored is published with the same id again.
+"""
+
+import uuid
+from typing import Final
+
+import msgspec
+
+from service.bus import Bus, Job
+from service.clock import Clock
+from service.contract import DeadReason, Problem, State
+from service.errors import Permanent
+from service.observe import log, metrics, step
+from service.outbound.options import OutboundOptions
+from service.outbound.outbox import Bundle, Outbox
+from service.outbound.retry import Decision, Phase
+from service.outbound.sends import SendRecord, Sends
+from service.outbound.status import publish, quoted, refusal, statuses_of
+
+KEY_HEADER: Final = "Mail-Request-Key"
+ID_HEADER: Final = "Mail-Request-Id"
+ATTEMPT_HEADER: Final = "Mail-Attempt"
+DEAD_ROOM_BYTES: Final = 1024
+
+
+class Settler:
+    """Outcomes of one account's requests."""
+
+    def __init__(self, bus: Bus, sends: Sends, outbox: Outbox, options: OutboundOptions, clock: Clock) -> None:
+        self._bus = bus
+        self._sends = sends
+        self._outbox = outbox
+        self._options = options
+        self._clock = clock
+        self._later = bus.queue(bus.subjects.stream_later)
+        self._counted: dict[str, str] = {}
+
+    async def settle(
+        self,
+        key: str,
+        job: Job,
+        record: SendRecord,
+        revision: int,
+        decision: Decision,
+        bundle: Bundle | None,
+        *,
+        attempt: int,
+    ) -> None:
+        """After an attempt, or without one. `bundle` is what waits, if it is not in the outbox yet. Raises Conflict."""
+        outbox = record.outbox
+        if decision.phase is not Phase.FINAL and outbox is None and bundle is not None:
+            outbox = await self._outbox.put(bundle, stored_at=record.date)
+        statuses = statuses_of(
+            decision, key=key, id=record.id, message_id=record.message_id, attempt=attempt, now=self._clock.now()
+        )
+        outcome = changed(
+            record,
+            owner=uuid.uuid4().hex,
+            phase=decision.phase,
+            attempt=attempt,
+            pending=decision.pending,
+            held=decision.held,
+            refused={},
+            next_at=decision.next_at,
+            statuses=statuses,
+            outbox=outbox,
+        )
+        await self._store(key, outcome, revision)
+        for state, replies in decision.states.items():
+            metrics.RECIPIENTS.labels(outcome=state).inc(len(replies))
+        for status in statuses:
+            await publish(self._bus, self._options.account, record.id, status)
+        await self.go_on(key, outcome)
+        await job.ack()
+
+    async def _store(self, key: str, outcome: SendRecord, revision: int) -> None:
+        step("outcome.before")
+        await self._sends.put(key, outcome, revision)
+        step("outcome.done")
+
+    async def go_on(self, key: str, record: SendRecord) -> None:
+        """What follows from an outcome: a schedule while it waits, nothing left behind when it is final."""
+        if record.phase is Phase.FINAL:
+            self.count(key, None)
+            if record.outbox is not None:
+                await self._outbox.free(record.outbox)
+        elif record.next_at is not None:
+            subjects, account = self._bus.subjects, self._options.account
+            headers = {KEY_HEADER: key, ID_HEADER: quoted(record.id), ATTEMPT_HEADER: str(record.attempt + 1)}
+            step("schedule.before")
+            later, due = subjects.later(account, key), subjects.due(account)
+            await self._later.schedule(later, due, record.next_at, b"", headers)
+            step("schedule.done")
+            self.count(key, "held" if record.phase is Phase.HELD else "retry")
+
+    def count(self, key: str, where: str | None) -> None:
+        """Keep `mailbus_waiting` right: a request is in one place."""
+        before = self._counted.pop(key, None)
+        if before is not None:
+            metrics.WAITING.labels(where=before).dec()
+        if where is not None:
+            self._counted[key] = where
+            metrics.WAITING.labels(where=where).inc()
+
+    async def resume(self, key: str, job: Job, record: SendRecord, *, its_own: bool) -> None:
+        """An outcome is stored: say it again, do what follows from it again, let the job go."""
+        if record.dead and its_own:
+            await self.dead_letter(key, await self._payload(job, record), "wrong request")
+        for status in record.statuses:
+            await publish(self._bus, self._options.account, record.id, status)
+        if its_own:
+            await self.go_on(key, record)
+        await job.ack()
+
+    async def _payload(self, job: Job, record: SendRecord) -> bytes:
+        """The request as it was published, if it is still to be had."""
+        if record.outbox is None:
+            return job.payload
+        try:
+            return (await self._outbox.get(record.outbox)).request
+        except Permanent:
+            return job.payload
+
+    async def refuse(
+        self, key: str, job: Job, record: SendRecord, revision: int, problems: list[Problem], payload: bytes
+    ) -> None:
+        """A wrong request: `failed` with all that is wrong, and whole in the dead letters."""
+        recipients = list(record.pending)
+        status = refusal(
+            problems, key=key, id=record.id, recipients=recipients, attempt=record.attempt, now=self._clock.now()
+        )
+        outcome = changed(
+            record, owner=uuid.uuid4().hex, phase=Phase.FINAL, pending={}, held=[], statuses=[status], dead=True
+        )
+        await self._store(key, outcome, revision)
+        metrics.DEAD.labels(reason=DeadReason.REQUEST).inc()
+        metrics.RECIPIENTS.labels(outcome=State.FAILED).inc(len(recipients))
+        log.info("request_refused", account=self._options.account, key=key, fields=[one.field for one in problems])
+        await self.dead_letter(key, payload, "wrong request")
+        await publish(self._bus, self._options.account, record.id, status)
+        await self.go_on(key, outcome)
+        await job.ack()
+
+    async def dead_letter(self, key: str, payload: bytes, reason: str) -> None:
+        headers = {KEY_HEADER: key, "Mail-Account": self._options.account, "Mail-Reason": reason}
+        headers["Nats-Msg-Id"] = f"dead-{key}"
+        if len(payload) > self._bus.max_payload - DEAD_ROOM_BYTES:
+            headers["Mail-Blob-Id"] = await self._bus.blobs().put(payload, now=self._clock.now())
+            payload = b""
+        step("dead.before")
+        await self._bus.publish(self._bus.subjects.dead(DeadReason.REQUEST), payload, headers)
+        step("dead.done")
+
+
+def changed(record: SendRecord, **changes: object) -> SendRecord:
+    """A record with some of its fields anew."""
+    return msgspec.structs.replace(record, **changes)
