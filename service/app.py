@@ -40,6 +40,7 @@ NATS_RETRY_MAX_S: Final = 15.0
 # Kubernetes gives 30 s by default; what is not done by then is given back by being redelivered or read again.
 DRAIN_TIMEOUT_S: Final = 25.0
 LAG_EVERY_S: Final = 0.5
+READERS_EVERY_S: Final = 30.0
 
 
 class Application:
@@ -148,6 +149,7 @@ class Application:
                     background.create_task(copies.run(), name="copies"),
                     background.create_task(reports.run(), name="reports"),
                     background.create_task(_watch_loop(clock), name="loop-lag"),
+                    background.create_task(_watch_readers(bus, clock), name="readers"),
                     background.create_task(serve_commands(bus, senders), name="commands"),
                 ]
                 await self._accounts()
@@ -178,6 +180,19 @@ async def _watch_loop(clock: Clock) -> None:
         before = clock.monotonic()
         await clock.sleep(LAG_EVERY_S)
         metrics.LOOP_LAG_SECONDS.observe(max(0.0, clock.monotonic() - before - LAG_EVERY_S))
+
+
+async def _watch_readers(bus: Bus, clock: Clock) -> None:
+    """Say when a consumer has fallen behind what the log keeps."""
+    readers = bus.readers()
+    while True:
+        try:
+            for overrun in await readers.look():
+                metrics.CONSUMER_OVERRUN.inc(overrun.lost)
+                log.error("consumer_overrun", consumer=overrun.consumer, lost=overrun.lost)
+        except Transient as exc:
+            log.debug("consumers_not_seen", error=str(exc))
+        await clock.sleep(READERS_EVERY_S)
 
 
 async def run(settings: Settings, *, announce: Callable[[Application], None] | None = None) -> int:

@@ -27,6 +27,7 @@ from service.bus.kv import KeyValue
 from service.bus.log import EventLog
 from service.bus.options import NatsOptions, StreamOptions
 from service.bus.queue import WorkQueue, publish_acknowledged
+from service.bus.readers import Readers
 from service.bus.streams import ensure_streams
 from service.contract import Subjects
 from service.errors import Permanent, Transient
@@ -105,6 +106,10 @@ class Bus:
     async def publish(self, subject: str, payload: bytes, headers: dict[str, str] | None = None) -> int:
         """Publish and have it acknowledged by its stream; gives the sequence. Raises Transient."""
         return await publish_acknowledged(self.nc, subject, payload, headers or {})
+
+    def readers(self) -> Readers:
+        """A watch over the event log's consumers."""
+        return Readers(self.nc, self.subjects.stream_in)
 
     def follow(self, stream: str, subject: str, *, whole: bool = False) -> AsyncIterator[Followed]:
         """A stream's messages as they come; `whole`: from its first one. Raises Transient."""

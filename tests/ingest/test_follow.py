@@ -128,6 +128,7 @@ async def test_looking_again_without_new_mail_announces_nothing(
     assert len(await reader.received()) == 1
 
 
+@pytest.mark.fault("D16")
 async def test_reading_changes_nothing_on_the_server(
     dovecot: Dovecot, bus: Bus, reader: BusReader, prefix: str
 ) -> None:
