@@ -38,7 +38,7 @@ async def show_tail(settings: Settings, *, account: str, as_json: bool, whole: b
 
     async with open_bus(nats_options(settings), None) as bus, TaskGroup() as group:
         subjects = bus.subjects
-        group.create_task(show(bus, subjects.stream_in, subjects.event(account, "*", "*")))
+        group.create_task(show(bus, subjects.stream_in, f"{subjects.prefix}.in.{account}.*.*"))
         group.create_task(show(bus, subjects.stream_status, subjects.status(account, "*")))
         group.create_task(show(bus, subjects.stream_status, subjects.account(account, "*")))
     return 0
