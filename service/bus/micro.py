@@ -11,7 +11,8 @@ from nats.aio.client import Client
 from nats.micro.request import Request
 from nats.micro.service import EndpointConfig, ServiceConfig
 
-from service.errors import Permanent
+from service.bus.errors import translated
+from service.errors import Permanent, Transient
 from service.observe import log, metrics
 from service.tasks import TaskGroup
 
@@ -36,7 +37,8 @@ async def serve(
 ) -> AsyncIterator[None]:
     """Answer requests while the block runs. `endpoints`: name → subject and handler.
 
-    A handler is given subject, payload and headers; ServiceError becomes the error headers, a bug becomes 500.
+    A handler is given subject, payload and headers; ServiceError becomes the error headers, Transient 503, a bug 500.
+    Raises Transient where NATS is away at the start; later it comes back by itself.
     """
     places = asyncio.Semaphore(REQUESTS_AT_ONCE)
     async with TaskGroup() as group:
@@ -49,12 +51,15 @@ async def serve(
 
             return take
 
-        config = ServiceConfig(name=name, version=version, description="mailbus commands")
-        service = await nats.micro.add_service(nc, config)
+        with translated(name):
+            service = await nats.micro.add_service(nc, ServiceConfig(name=name, version=version))
         try:
-            for endpoint, (subject, handler) in endpoints.items():
-                await service.add_endpoint(EndpointConfig(name=endpoint, subject=subject, handler=hand_over(handler)))
-            await nc.flush()
+            with translated(name):
+                for endpoint, (subject, handler) in endpoints.items():
+                    await service.add_endpoint(
+                        EndpointConfig(name=endpoint, subject=subject, handler=hand_over(handler))
+                    )
+                await nc.flush()
             yield
         finally:
             with suppress(nats.errors.Error):
@@ -67,6 +72,8 @@ async def _answer(request: Request, handler: Handler) -> None:
         body = await handler(request.subject, request.data, request.headers or {})
     except ServiceError as exc:
         code, what, body = exc.code, exc.what, exc.body
+    except Transient as exc:
+        code, what = 503, exc.what
     except Exception as exc:  # noqa: BLE001 a handler's bug is counted and must not end the service
         metrics.BUGS.inc()
         log.error("bug", where="commands", exc_info=exc)

@@ -10,14 +10,17 @@ from service.bus import Bus, serve
 from service.commands.errors import error
 from service.commands.send import send
 from service.contract import ACCOUNT_ID, Problem, Verb
+from service.errors import Transient
+from service.observe import log
 
 SERVICE: Final = "mailbus"
+RETRY_S: Final = 1.0
 Command = Callable[[Bus, str, bytes, Mapping[str, str]], Awaitable[bytes]]
 COMMANDS: Final[dict[Verb, Command]] = {Verb.SEND: send}
 
 
 async def serve_commands(bus: Bus, accounts: Mapping[str, str]) -> None:
-    """Answer commands until cancelled. `accounts`: id → address, looked at on every request. Raises Transient."""
+    """Answer commands until cancelled. `accounts`: id → address, looked at on every request."""
 
     async def answer(command: Command, subject: str, payload: bytes, headers: Mapping[str, str]) -> bytes:
         account = subject.split(".")[-2]
@@ -28,5 +31,10 @@ async def serve_commands(bus: Bus, accounts: Mapping[str, str]) -> None:
     endpoints = {
         str(verb): (bus.subjects.cmd("*", verb), partial(answer, command)) for verb, command in COMMANDS.items()
     }
-    async with serve(bus.nc, name=SERVICE, version=__version__, endpoints=endpoints):
-        await asyncio.Event().wait()
+    while True:
+        try:
+            async with serve(bus.nc, name=SERVICE, version=__version__, endpoints=endpoints):
+                await asyncio.Event().wait()
+        except Transient as exc:
+            log.warning("commands_not_served", error=str(exc))
+            await asyncio.sleep(RETRY_S)

@@ -4,6 +4,10 @@ Every message that was accepted is kept. Scripts are per recipient or per stage;
 """
 
 import asyncio
+import os
+import re
+import shutil
+import socket
 import ssl
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -278,3 +282,51 @@ async def relay(make_relay: RelayMaker) -> ScriptedRelay:
 def authority() -> trustme.CA:
     """A certificate authority of the test run's own."""
     return trustme.CA()
+
+
+class Sink:
+    """Postfix's smtp-sink: takes everything and counts."""
+
+    def __init__(self, port: int, process: asyncio.subprocess.Process) -> None:
+        self.port = port
+        self._process = process
+        self._said = b""
+
+    async def messages(self, count: int) -> int:
+        """How many messages it counted, once they are `count` or more and the session has ended."""
+        assert self._process.stdout is not None
+        async with asyncio.timeout(WAIT_LIMIT_S):
+            while True:
+                said = re.findall(rb"quit=(\d+) mesg=(\d+)", self._said)
+                if said and int(said[-1][0]) > 0 and int(said[-1][1]) >= count:
+                    return int(said[-1][1])
+                self._said += await self._process.stdout.read(4096)
+
+
+@pytest.fixture
+async def sink() -> AsyncIterator[Sink]:
+    """An smtp-sink on a free port."""
+    program = shutil.which("smtp-sink", path="/usr/sbin:/usr/bin:/usr/local/sbin")
+    if program is None:
+        pytest.fail("no smtp-sink: apt-get install postfix", pytrace=False)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    user = ["-u", "nobody"] if os.geteuid() == 0 else []
+    process = await asyncio.create_subprocess_exec(
+        program, "-c", *user, f"127.0.0.1:{port}", "16", stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        async with asyncio.timeout(WAIT_LIMIT_S):
+            while True:
+                try:
+                    _, writer = await asyncio.open_connection("127.0.0.1", port)
+                except ConnectionRefusedError:
+                    await asyncio.sleep(0.02)
+                    continue
+                writer.close()
+                break
+        yield Sink(port, process)
+    finally:
+        process.terminate()
+        await process.wait()

@@ -13,7 +13,7 @@ from service.clock import SystemClock
 from service.contract import Security
 from service.errors import AuthRefused, MailbusError, Permanent, Transient
 from service.smtp import DotUnanswered, Relay, RelayUnreachable, Reply, SmtpOptions, Timeouts
-from tests.servers.smtp import RelayMaker, ScriptedRelay
+from tests.servers.smtp import RelayMaker, ScriptedRelay, Sink
 
 MESSAGE = b"Subject: x\r\n\r\nhello\r\n"
 
@@ -163,6 +163,27 @@ async def test_cancelled_in_the_middle_the_connection_is_not_used_again(relay: S
     await client.close()
 
 
+async def test_cancelled_anywhere_no_connection_stays_out_of_step(relay: ScriptedRelay) -> None:
+    """Cancelled after every number of turns of the loop, during connect, envelope, body, dot; then used again."""
+    client, dot = relay_to(relay), Dot()
+    for turns in range(120):
+        first, second = b"first %d\r\n" % turns, b"second %d\r\n" % turns
+        task = asyncio.create_task(client.deliver("me@x", ["a@x"], first, before_final_dot=dot))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        assert (await client.deliver("me@x", ["a@x"], second, before_final_dot=dot))["a@x"].accepted
+        assert relay.messages[-1].content == second
+        if not task.cancelled():
+            break
+    else:
+        raise AssertionError("no delivery came to its end: more turns are needed")
+    contents = [mail.content for mail in relay.messages]
+    assert len(set(contents)) == len(contents)
+    await client.close()
+
+
 async def test_an_idle_connection_that_the_relay_ended_costs_nothing(relay: ScriptedRelay) -> None:
     client = relay_to(relay)
     await client.deliver("me@x", ["a@x"], MESSAGE, before_final_dot=Dot())
@@ -179,6 +200,20 @@ async def test_dots_and_large_bodies_arrive_as_they_are(relay: ScriptedRelay) ->
     await deliver(relay, data=data)
     (mail,) = relay.messages
     assert mail.content == data
+
+
+@pytest.mark.fault("E11")
+async def test_another_server_counts_as_many_messages_as_were_sent(sink: Sink) -> None:
+    """Postfix's smtp-sink, which knows nothing of us."""
+    client = Relay(SmtpOptions("a", "127.0.0.1", sink.port, Security.NONE, login=False), SystemClock())
+    whole = [b"x\r\n.\r\n", b".\r\n", b"..\r\n.\r\n", b"a\r\n.b\r\n", b"\r\n.\r\n\r\n", b".", b"x\r\n." * 30_000]
+    bare = [b"x\n.\n", b"\r.\r", b"x\n.\r\nMAIL FROM:<e@x>\r\n", b"x\r\n.\nDATA\r\n", b"y\r", b"y\n"]
+    for data in whole:
+        assert (await client.deliver("me@x", ["a@x"], data, before_final_dot=Dot()))["a@x"].accepted
+    for data in bare:
+        assert (await client.deliver("me@x", ["a@x"], data, before_final_dot=Dot()))["a@x"].refused
+    await client.close()
+    assert await sink.messages(len(whole)) == len(whole)
 
 
 async def test_bare_line_ends_are_refused_before_anything_is_sent(relay: ScriptedRelay) -> None:
