@@ -123,12 +123,15 @@ class Deliverer:
         record = self._blank(taken, job, expires_at)
         named = message_id(request, key, address=options.address, secret=await self._sends.secret())
         record = changed(record, message_id=named, pending=dict.fromkeys(request.recipients(), ""))
+        if self._clock.now() >= expires_at:
+            await self._settler.settle(key, job, record, 0, expire(record.pending, []), None, attempt=0)
+            return
         if first_at > self._clock.now() + timedelta(seconds=1):
             later = Decision(Phase.WAITING, {}, record.pending, [], first_at)
             bundle = await self._gather(key, request, job.payload)
             await self._settler.settle(key, job, record, 0, later, bundle, attempt=0)
             return
-        await self._attempt(key, job, record, 0, await self._gather(key, request, job.payload))
+        await self._attempt(key, job, record, 0, await self._gather(key, request, job.payload), request)
 
     def _blank(self, taken: Taken, job: Job, expires_at: datetime) -> SendRecord:
         return SendRecord(
@@ -163,11 +166,12 @@ class Deliverer:
                 return
             try:
                 bundle = await self._outbox.get(record.outbox or "")
+                request = decode_request(bundle.request)
             except Permanent as exc:
-                problems = [Problem("", f"its bytes are gone: {exc.what}")]
+                problems = [Problem("", f"what was kept of it cannot be read: {exc.what}")]
                 await self._settler.refuse(key, job, changed(record, attempt=attempt), revision, problems, b"")
                 return
-            await self._attempt(key, job, record, revision, bundle)
+            await self._attempt(key, job, record, revision, bundle, request)
         elif record.phase is Phase.INTENT and attempt == record.attempt:
             await self._lost(key, job, record, revision)
         else:
@@ -185,11 +189,13 @@ class Deliverer:
                 log.warning("blob_missing", account=self._options.account, blob=blob)
         return Bundle(key, payload, blobs)
 
-    async def _attempt(self, key: str, job: Job, record: SendRecord, revision: int, bundle: Bundle) -> None:
+    async def _attempt(
+        self, key: str, job: Job, record: SendRecord, revision: int, bundle: Bundle, request: SendRequest
+    ) -> None:
         attempt = record.attempt + 1
         began = self._clock.monotonic()
         try:
-            mail = await self._make(key, record, bundle)
+            mail = await self._make(key, record, bundle, request)
         except RequestProblems as exc:
             wrong = changed(record, attempt=attempt)
             await self._settler.refuse(key, job, wrong, revision, exc.problems, bundle.request)
@@ -228,10 +234,10 @@ class Deliverer:
         if unreachable is not None:
             raise unreachable
 
-    async def _make(self, key: str, record: SendRecord, bundle: Bundle) -> Mail:
+    async def _make(self, key: str, record: SendRecord, bundle: Bundle, request: SendRequest) -> Mail:
         def make() -> Mail:
             return make_mail(
-                decode_request(bundle.request),
+                request,
                 list(record.pending),
                 bundle.blobs,
                 key=key,

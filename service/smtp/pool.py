@@ -24,7 +24,6 @@ class Relay:
         self._clock = clock
         self._idle: list[Session] = []
         self._reaper: asyncio.TimerHandle | None = None
-        self._closed = False
 
     async def deliver(
         self, mail_from: str, rcpt_to: Sequence[str], data: bytes, *, before_final_dot: BeforeDot
@@ -57,10 +56,10 @@ class Relay:
         self._give_back(await self._open())
 
     async def close(self) -> None:
-        """End the idle connections; those in use end with their delivery."""
-        self._closed = True
+        """End the idle connections. The next delivery opens one again."""
         if self._reaper is not None:
             self._reaper.cancel()
+            self._reaper = None
         for session in self._idle:
             session.quit()
         self._idle.clear()
@@ -87,7 +86,7 @@ class Relay:
 
     def _give_back(self, session: Session) -> None:
         # No limit on idle ones: there are as many as there were deliveries at once, which the caller bounds.
-        if self._closed or session.transactions >= TRANSACTIONS_LIMIT or not session.usable:
+        if session.transactions >= TRANSACTIONS_LIMIT or not session.usable:
             session.quit()
             return
         self._idle.append(session)

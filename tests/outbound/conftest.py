@@ -143,7 +143,6 @@ async def sending(
             yield sender
         finally:
             task.cancel()
-    await sender.close()
 
 
 async def failure(bus: Bus, relay: ScriptedRelay, **options: Any) -> BaseExceptionGroup[BaseException]:

@@ -106,6 +106,14 @@ async def test_a_request_that_expires_fails_with_the_last_reply(bus: Bus, post: 
     assert not relay.messages
 
 
+async def test_what_is_too_old_when_it_is_taken_is_not_sent(bus: Bus, post: Post, relay: ScriptedRelay) -> None:
+    async with sending(bus, relay):
+        await post.request("r", expiresAt=soon(-60))
+        assert await post.states(1) == [("r", "failed")]
+        await post.empty()
+    assert not relay.connections
+
+
 @pytest.mark.fault("E01")
 async def test_an_answer_lost_after_the_dot_is_uncertain_then_tried_with_the_same_message_id(
     bus: Bus, post: Post, relay: ScriptedRelay
