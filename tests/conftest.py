@@ -25,7 +25,7 @@ def _says(*command: str) -> str:
 
 def pytest_report_header() -> list[str]:
     """What took part in this run."""
-    libraries = ("nats-py", "aioimaplib", "aiosmtplib", "fast-mail-parser", "msgspec", "uvloop")
+    libraries = ("nats-py", "aioimaplib", "aiosmtplib", "msgspec", "uvloop")
     parts = f"python {platform.python_version()}, {_says('nats-server', '--version')}"
     return [
         f"real parts: {parts}, dovecot {_says('dovecot', '--version')}",

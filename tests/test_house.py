@@ -165,7 +165,6 @@ def test_pure_files_do_no_input_or_output_read_no_clock_and_roll_no_dice() -> No
         ("nkeys", {"bus"}),
         ("aiosmtplib", {"smtp"}),
         ("pydantic", {"settings", "settings.py"}),
-        ("fast_mail_parser", {"mime"}),
     ],
 )
 def test_a_library_is_known_where_it_is_translated(library: str, allowed: set[str]) -> None:

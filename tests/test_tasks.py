@@ -16,10 +16,14 @@ async def test_a_child_that_fails_leaves_no_cancellation_behind() -> None:
     task = asyncio.current_task()
     assert task is not None
     before = task.cancelling()
-    with pytest.raises(BaseExceptionGroup):
+
+    async def fail() -> None:
         async with TaskGroup() as group:
             group.create_task(fail_after(0))
             group.create_task(asyncio.sleep(10))
+
+    with pytest.raises(BaseExceptionGroup):
+        await fail()
     assert task.cancelling() == before
 
 

@@ -29,10 +29,11 @@ from service.bus.errors import (
     raise_api_error,
     translated,
 )
+from service.bus.frames import hpub
 from service.bus.guard import check_subject, header_size
-from service.errors import Transient
+from service.errors import Transient, verdict_of
 from service.observe import metrics, step
-from service.tasks import cancellable
+from service.tasks import TaskGroup, cancellable
 
 FENCE: Final = "Nats-Expected-Last-Subject-Sequence"
 FENCE_SUBJECT: Final = "Nats-Expected-Last-Subject-Sequence-Subject"
@@ -173,22 +174,36 @@ class EventLog:
 
     async def _batch_once(self, messages: Sequence[OutMessage], fenced: dict[str, str]) -> int:
         batch = self._ids.next().decode()
-        count = len(messages)
+        first, *middle, last = [
+            (message, message.headers | {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(number)})
+            for number, message in enumerate(messages, start=1)
+        ]
+        frames = b"".join([hpub(message.subject, headers, message.payload) for message, headers in middle])
         step("batch.before")
-        for number, message in enumerate(messages, start=1):
-            headers = message.headers | {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(number)}
-            if number == 1:
-                # The first is asked for its answer: a refusal (no place, no atomic batches) comes before the rest goes.
-                reply = await self._nc.request(
-                    message.subject, message.payload, headers=headers | fenced, timeout=COMMIT_TIMEOUT_S
+        try:
+            async with TaskGroup() as group:
+                # The first and the last are asked for their answers; the rest does not wait for the first's.
+                opening = self._nc.request(
+                    first[0].subject, first[0].payload, headers=first[1] | fenced, timeout=COMMIT_TIMEOUT_S
                 )
-                _raise_refusal(reply)
+                opened = group.create_task(opening, name="batch")
+                await asyncio.sleep(0)
                 step("batch.open")
-            elif number < count:
-                await self._nc.publish(message.subject, message.payload, headers=headers)
-            else:
-                return await self._finish(message, headers | {"Nats-Batch-Commit": "1"})
-        raise RuntimeError("a batch of one")
+                await self._send(frames)
+                try:
+                    return await self._finish(last[0], last[1] | {"Nats-Batch-Commit": "1"})
+                except ApiError:
+                    # Why a batch was not opened stands in the first answer; the last one only says that there is none.
+                    _raise_refusal(await opened)
+                    raise
+        except BaseExceptionGroup as failed:
+            raise verdict_of(failed) from None
+
+    async def _send(self, frames: bytes) -> None:
+        if not self._nc.is_connected:
+            raise nats.errors.ConnectionReconnectingError
+        await self._nc._send_command(frames)
+        await self._nc._flush_pending()
 
     async def _finish(self, message: OutMessage, headers: dict[str, str]) -> int:
         step("commit.sending")

@@ -57,7 +57,9 @@ class Screen:
     def _panel(self, title: str, pretty: Any, plain: str, style: str) -> None:
         title = printable(title)
         if self.console.is_terminal:
-            self.console.print(Panel(pretty, title=Text(title), title_align="left", border_style=style))
+            self.console.print(
+                Panel(pretty, title=Text(title), title_align="left", border_style=style), soft_wrap=False
+            )
             return
         self.say(f"  {title}")
         for line in plain.splitlines():

@@ -11,7 +11,7 @@ from service.clock import SystemClock
 from service.contract import Security
 from service.smtp import DotUnanswered, Relay, Reply, SmtpOptions
 from tests.servers.smtp import RelayMaker
-from tests.smtp.test_session import client_context, server_context
+from tests.smtp.harness import client_context, server_context
 
 
 async def twice(options: SmtpOptions, data: bytes) -> list[dict[str, Reply]]:
