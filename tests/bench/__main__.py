@@ -1,0 +1,71 @@
+"""`make bench ARGS="--runs 3 --only typical send"`: runs the works, prints the table, writes it where asked."""
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import pytest
+
+from tests.bench.ground import ROOT, BenchError, Ground, check_programs, install_node_packages, standing
+from tests.bench.idle import idle
+from tests.bench.ingest import ingest
+from tests.bench.latency import latency
+from tests.bench.machine import facts
+from tests.bench.send import send
+from tests.bench.table import Columns, Rates, report, write
+
+Work = Callable[[Ground, int, int], Awaitable[Rates | Columns]]
+
+WORKS: Final[dict[str, Work]] = {
+    "typical": lambda ground, count, runs: ingest(ground, "typical", count, runs),
+    "small": lambda ground, count, runs: ingest(ground, "small", count, runs),
+    "send": send,
+    "latency": latency,
+    "idle": idle,
+}
+# Mails; of latency: mails into each account; of idle: accounts.
+COUNTS: Final = {"typical": 3_000, "small": 10_000, "send": 5_000, "latency": 40, "idle": 200}
+QUICK: Final = {"typical": 300, "small": 1_000, "send": 500, "latency": 5, "idle": 40}
+DOCUMENT: Final = ROOT / "docs" / "bench.md"
+
+
+async def _run(names: list[str], counts: dict[str, int], runs: int) -> list[Rates | Columns]:
+    async with standing() as ground:
+        return [await WORKS[name](ground, counts[name], runs) for name in names]
+
+
+def main() -> int:
+    """The exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description="mailbus beside its peers.")
+    parser.add_argument("--runs", type=int, default=3, metavar="N", help="turns of every program (3)")
+    parser.add_argument("--only", nargs="+", choices=WORKS, default=list(WORKS), metavar="NAME", help=", ".join(WORKS))
+    parser.add_argument("--quick", action="store_true", help="small counts: shows that it works, not how fast")
+    parser.add_argument("--accounts", type=int, metavar="N", help="idle accounts (200)")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/bench.md")
+    words = parser.parse_args()
+    if words.write and (words.quick or words.only != list(WORKS)):
+        parser.error("--write takes a whole run: neither --quick nor --only")
+    if words.runs < 1 or (words.accounts is not None and words.accounts < 2):
+        parser.error("--runs is 1 or more, --accounts 2 or more")
+    counts = QUICK if words.quick else COUNTS
+    if words.accounts is not None:
+        counts = counts | {"idle": words.accounts}
+    try:
+        check_programs()
+        install_node_packages()
+        text = report(asyncio.run(_run(words.only, counts, words.runs)), facts(words.runs))
+    except (BenchError, pytest.fail.Exception) as exc:
+        print(f"bench: {exc}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    print(text)
+    if words.write:
+        write(DOCUMENT, text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
