@@ -1,16 +1,17 @@
 """NATS JetStream as mailbus uses it: streams, fenced commits, blobs, keys, work queues. Mail-free.
 
-connection.py opens a Bus; streams.py makes and checks what stands on the server; log.py commits with a fence;
-blobs.py stores content once; kv.py compares and sets; queue.py pulls, acknowledges, schedules; micro.py
-answers requests; errors.py turns NATS's errors into verdicts.
+connection.py opens a Bus; streams.py makes and checks what stands on the server; batch.py publishes all or
+nothing; log.py commits with a fence; blobs.py stores content once; kv.py compares and sets; queue.py pulls,
+acknowledges, schedules; micro.py answers requests; errors.py turns NATS's errors into verdicts.
 """
 
 from service.bus.blobs import BlobStore
 from service.bus.connection import Answer, Bus, open_bus
 from service.bus.errors import CommitUnknown, Conflict, FenceRefused, MessageTooLarge
 from service.bus.follow import Followed
+from service.bus.frames import OutMessage
 from service.bus.kv import Entry, KeyValue
-from service.bus.log import EventLog, OutMessage, StreamBounds, Tail
+from service.bus.log import EventLog, StreamBounds, Tail
 from service.bus.micro import Handler, ServiceError, serve
 from service.bus.options import NatsOptions, StreamOptions
 from service.bus.queue import ACK_WAIT_S, Job, Puller, WorkQueue

@@ -5,6 +5,19 @@ state stays its own: the bytes go through its buffer. NATS client protocol: HPUB
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+FENCE: Final = "Nats-Expected-Last-Subject-Sequence"
+
+
+@dataclass(frozen=True, slots=True)
+class OutMessage:
+    """A message to publish."""
+
+    subject: str
+    payload: bytes
+    headers: dict[str, str]
 
 
 def hpub(subject: str, headers: Mapping[str, str], payload: bytes) -> bytes:

@@ -17,8 +17,9 @@ from service.bus.errors import (
     raise_api_error,
     translated,
 )
+from service.bus.frames import FENCE
 from service.bus.guard import check_subject
-from service.bus.log import FENCE, parse_headers
+from service.bus.log import parse_headers
 
 OPERATION: Final = "KV-Operation"
 

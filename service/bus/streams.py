@@ -129,6 +129,7 @@ def _object_store(bucket: str, ttl_s: float | None) -> Config:
         "subjects": [f"$O.{bucket}.C.>", f"$O.{bucket}.M.>"],
         "retention": "limits",
         "discard": "new",
+        "allow_atomic": True,
         "allow_rollup_hdrs": True,
         "allow_direct": True,
         "max_age": _age(ttl_s),
@@ -189,6 +190,9 @@ def drifts(found: Config, wanted: Config) -> list[Drift]:
             there, want = sorted(there), sorted(want)
         # More replicas than asked for is only safer; an async persist mode is what makes the log forget.
         if field == "num_replicas" and isinstance(there, int) and isinstance(want, int) and there >= want:
+            continue
+        # A bucket without batches, as NATS's own tools make it, takes its blobs one by one.
+        if field == "allow_atomic" and str(wanted["name"]).startswith("OBJ_"):
             continue
         if field == "persist_mode" and there != "async":
             continue

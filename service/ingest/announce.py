@@ -32,13 +32,14 @@ from service.ingest.cursor import Cursor
 from service.ingest.source import Fetched, Surveyed
 from service.mime import MimeLimits, Parsed, parse, parse_header_only, problem_email
 from service.observe import log, metrics, step
-from service.tasks import TaskGroup
 
 # Parsing costs about 100 µs for 40 KB: what may take longer than a few milliseconds goes to a thread.
 THREAD_FROM_BYTES: Final = 512 * 1024
 # After this many bytes parsed on the loop others get their turn.
 YIELD_AFTER_BYTES: Final = 256 * 1024
-BLOBS_AT_ONCE: Final = 32
+# What parsing a message costs however small it is, in bytes of a large one.
+MESSAGE_COST_BYTES: Final = 8 * 1024
+YIELD_AFTER_EVENTS: Final = 50
 # Room for the headers of an event beside its body in max_payload.
 HEADERS_ROOM_BYTES: Final = 16 * 1024
 
@@ -106,7 +107,6 @@ class Announcer:
         self._subject = subjects.event(account, mailbox, EventType.RECEIVED)
         self._source = subjects.source(account, mailbox)
         self._mailbox_ids = {mailbox_id(mailbox): True}
-        self._putting = asyncio.Semaphore(BLOBS_AT_ONCE)
 
     def reset(self, body: Reset, cursor: Cursor) -> OutMessage:
         """The event that begins an epoch."""
@@ -120,26 +120,32 @@ class Announcer:
         )
         return OutMessage(self._subjects.event(self._account, self._mailbox, EventType.RESET), encode(body), headers)
 
-    async def received(self, page: Sequence[Fetched], unavailable: Sequence[Surveyed], cursor: Cursor) -> Announced:
+    async def parsed(self, page: Sequence[Fetched]) -> list[Parsed]:
+        """The messages of a page as Emails, in its order."""
+        results: list[Parsed] = []
+        since_yield = 0
+        for message in page:
+            results.append(await self._parse(message))
+            since_yield += len(message.body) + MESSAGE_COST_BYTES
+            if since_yield > YIELD_AFTER_BYTES:
+                since_yield = 0
+                await asyncio.sleep(0)
+        return results
+
+    async def received(
+        self, page: Sequence[Fetched], results: Sequence[Parsed], unavailable: Sequence[Surveyed], cursor: Cursor
+    ) -> Announced:
         """The events of a page in UID order, all their blobs stored. Raises Transient where a blob could not be."""
         made: dict[int, OutMessage] = {}
         dead: list[OutMessage] = []
-        since_yield = 0
-        async with TaskGroup() as group:
-            for message in page:
-                result = await self._parse(message)
-                if result.blobs or self._keeps_raw(result):
-                    group.create_task(self._with_blobs(message, result, cursor, made), name="blobs")
-                else:
-                    made[message.surveyed.uid] = self._message(message.surveyed, result.with_blobs({}), cursor)
-                since_yield += len(message.body)
-                if since_yield > YIELD_AFTER_BYTES:
-                    since_yield = 0
-                    await asyncio.sleep(0)
-        for message in page:
-            event = made[message.surveyed.uid]
+        emails = await self._stored(page, results)
+        for number, (message, email) in enumerate(zip(page, emails, strict=True), start=1):
+            event = self._message(message.surveyed, email, cursor)
             if len(event.payload) > self._options.event_limit - HEADERS_ROOM_BYTES:
-                made[message.surveyed.uid] = await self._smaller(message, cursor)
+                event = await self._smaller(message, cursor)
+            made[message.surveyed.uid] = event
+            if number % YIELD_AFTER_EVENTS == 0:
+                await asyncio.sleep(0)
         for missing in unavailable:
             problem = MailProblem(ProblemType.UNAVAILABLE, "the mail server shows this message and does not give it")
             email = problem_email(missing.size, received_at=missing.internal_date, problem=problem)
@@ -165,38 +171,42 @@ class Announcer:
             return not result.whole
         return self._options.raw is Raw.ALWAYS
 
-    async def _with_blobs(self, message: Fetched, result: Parsed, cursor: Cursor, made: dict[int, OutMessage]) -> None:
-        made[message.surveyed.uid] = self._message(message.surveyed, await self._stored(message, result), cursor)
-
     async def _smaller(self, message: Fetched, cursor: Cursor) -> OutMessage:
         """The event of a message with too much text for one message on the bus: all bodies become blobs."""
         if message.whole:
             result = await asyncio.to_thread(self._parse_now, message.body, message.surveyed.internal_date, 0)
-            email = await self._stored(message, result)
+            (email,) = await self._stored([message], [result])
             event = self._message(message.surveyed, email, cursor)
             if len(event.payload) <= self._options.event_limit - HEADERS_ROOM_BYTES:
                 return event
         problem = MailProblem(ProblemType.TOO_LARGE, "even without its bodies this message is too large for the bus")
         email = problem_email(message.surveyed.size, received_at=message.surveyed.internal_date, problem=problem)
         if message.whole and self._options.raw is not Raw.NEVER:
-            email = msgspec.structs.replace(email, blob_id=await self._put(message.body))
+            (blob_id,) = await self._put([message.body])
+            email = msgspec.structs.replace(email, blob_id=blob_id)
         return self._message(message.surveyed, email, cursor)
 
-    async def _stored(self, message: Fetched, result: Parsed) -> Email:
-        ids: dict[str, str] = {}
-        for part, content in result.blobs.items():
-            ids[part] = await self._put(content)
-        email = result.with_blobs(ids)
-        if message.whole and self._keeps_raw(result):
-            email = msgspec.structs.replace(email, blob_id=await self._put(message.body))
-        return email
+    async def _stored(self, page: Sequence[Fetched], results: Sequence[Parsed]) -> list[Email]:
+        """The Emails of a page with their blobIds, all blobs stored in as few round trips as can be."""
+        contents: list[bytes] = []
+        for message, result in zip(page, results, strict=True):
+            contents += result.blobs.values()
+            if message.whole and self._keeps_raw(result):
+                contents.append(message.body)
+        ids = iter(await self._put(contents) if contents else [])
+        emails: list[Email] = []
+        for message, result in zip(page, results, strict=True):
+            email = result.with_blobs({part: next(ids) for part in result.blobs})
+            if message.whole and self._keeps_raw(result):
+                email = msgspec.structs.replace(email, blob_id=next(ids))
+            emails.append(email)
+        return emails
 
-    async def _put(self, content: bytes) -> str:
-        async with self._putting:
-            step("blob.before")
-            blob_id = await self._blobs.put(content, now=self._clock.now())
-            step("blob.done")
-            return blob_id
+    async def _put(self, contents: Sequence[bytes]) -> list[str]:
+        step("blob.before")
+        ids = await self._blobs.put_all(contents, now=self._clock.now())
+        step("blob.done")
+        return ids
 
     def _message(self, surveyed: Surveyed, email: Email, cursor: Cursor) -> OutMessage:
         id = email_id(self._mailbox, cursor.uidvalidity, surveyed.uid)

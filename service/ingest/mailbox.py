@@ -1,7 +1,7 @@
 """One mailbox: find the position, begin an epoch, catch up in pages, wait, catch up again.
 
 Built by supervision for one connection's life; what must outlive it is MailboxStatus and the suspects.
-Three stages overlap, each with one page at most: read | parse and store blobs | commit.
+Four stages overlap, each with one page at most: read | parse | store blobs | commit.
 """
 
 import asyncio
@@ -32,6 +32,7 @@ from service.ingest.plan import (
 )
 from service.ingest.publish import MailboxLog
 from service.ingest.source import Epoch, Fetched, Source, Surveyed
+from service.mime import Parsed
 from service.observe import log, metrics, step
 from service.tasks import TaskGroup
 
@@ -72,7 +73,8 @@ class Page:
     fetched: list[Fetched]
     unavailable: list[Surveyed]
     held: int
-    made: Announced | None = None
+    parsed: list[Parsed] = field(default_factory=list)
+    made: Announced = field(default_factory=lambda: Announced([], []))
 
 
 class MailboxIngest:
@@ -192,7 +194,8 @@ class MailboxIngest:
         try:
             if len(cut) == 1:
                 page = await self._read(cut[0])
-                await self._make(page, cursor)
+                await self._parse(page)
+                await self._store(page, cursor)
                 return await self._commit(page, cursor, noticed)
             return await self._overlapped(cut, cursor, noticed)
         finally:
@@ -201,29 +204,37 @@ class MailboxIngest:
 
     async def _overlapped(self, cut: list[list[Surveyed]], cursor: Cursor, noticed: float | None) -> Cursor:
         read: asyncio.Queue[Page | None] = asyncio.Queue(maxsize=1)
-        ready: asyncio.Queue[Page | None] = asyncio.Queue(maxsize=1)
+        parsed: asyncio.Queue[Page | None] = asyncio.Queue(maxsize=1)
+        stored: asyncio.Queue[Page | None] = asyncio.Queue(maxsize=1)
 
         async def reading() -> None:
             for wanted in cut:
                 await read.put(await self._read(wanted))
             await read.put(None)
 
-        async def making() -> None:
+        async def parsing() -> None:
             while (page := await read.get()) is not None:
-                await self._make(page, cursor)
-                await ready.put(page)
-            await ready.put(None)
+                await self._parse(page)
+                await parsed.put(page)
+            await parsed.put(None)
+
+        async def storing() -> None:
+            while (page := await parsed.get()) is not None:
+                await self._store(page, cursor)
+                await stored.put(page)
+            await stored.put(None)
 
         async def committing() -> Cursor:
             reached = cursor
-            while (page := await ready.get()) is not None:
+            while (page := await stored.get()) is not None:
                 reached = await self._commit(page, reached, noticed)
             return reached
 
         try:
             async with TaskGroup() as group:
                 group.create_task(reading(), name="read")
-                group.create_task(making(), name="make")
+                group.create_task(parsing(), name="parse")
+                group.create_task(storing(), name="store")
                 committed = group.create_task(committing(), name="commit")
         except BaseExceptionGroup as failed:
             raise verdict_of(failed) from failed
@@ -282,16 +293,14 @@ class MailboxIngest:
             if len(page.fetched) == before and await self._source.survey(message.uid, message.uid):
                 page.unavailable.append(message)
 
-    async def _make(self, page: Page, cursor: Cursor) -> None:
-        try:
-            page.made = await self._announcer.received(page.fetched, page.unavailable, cursor)
-        except BaseExceptionGroup as failed:
-            raise verdict_of(failed) from failed
-        page.fetched = []
+    async def _parse(self, page: Page) -> None:
+        page.parsed = await self._announcer.parsed(page.fetched)
+
+    async def _store(self, page: Page, cursor: Cursor) -> None:
+        page.made = await self._announcer.received(page.fetched, page.parsed, page.unavailable, cursor)
+        page.fetched, page.parsed = [], []
 
     async def _commit(self, page: Page, cursor: Cursor, noticed: float | None) -> Cursor:
-        if page.made is None:
-            raise RuntimeError("commit before make")
         reached = self._passed(cursor, page.wanted[-1])
         if events := page.made.events:
             started = self._clock.monotonic()

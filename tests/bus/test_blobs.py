@@ -216,3 +216,29 @@ async def test_a_full_bucket_is_transient_with_its_code(bus: Bus) -> None:
     await bus.blobs().put(os.urandom(10), now=NOW)
     with pytest.raises(Transient, match="10077"):
         await bus.blobs().put(os.urandom(10 * CHUNK_LIMIT_BYTES), now=NOW)
+
+
+async def test_many_blobs_are_stored_together_and_each_can_be_read(bus: Bus) -> None:
+    contents = [b"", b"one", b"two", b"one", b"x" * 300_000, *(f"{n}".encode() * 1000 for n in range(600))]
+    ids = await bus.blobs().put_all(contents, now=NOW)
+    assert ids[1] == ids[3]
+    assert [await bus.blobs().get(id) for id in ids[:20]] == contents[:20]
+    assert await orphans(bus) == 0
+
+
+async def test_where_one_of_many_is_there_already_the_others_are_stored_all_the_same(bus: Bus) -> None:
+    there = await bus.blobs().put(b"logo", now=NOW)
+    bus.blobs().forget()
+    ids = await bus.blobs().put_all([b"first", b"logo", b"last"], now=NOW)
+    assert ids[1] == there
+    assert [await bus.blobs().get(id) for id in ids] == [b"first", b"logo", b"last"]
+    assert len(await subjects(bus)) == 6
+    assert await orphans(bus) == 0
+
+
+async def test_a_bucket_without_batches_takes_blobs_one_by_one(bus: Bus) -> None:
+    stream = f"OBJ_{bus.subjects.blobs}"
+    config = (await js_api(bus.nc, f"STREAM.INFO.{stream}"))["config"] | {"allow_atomic": False}
+    await js_api(bus.nc, f"STREAM.UPDATE.{stream}", config)
+    ids = await bus.blobs().put_all([b"one", b"two"], now=NOW)
+    assert [await bus.blobs().get(id) for id in ids] == [b"one", b"two"]

@@ -31,7 +31,7 @@ async def test_a_frame_says_what_nats_py_would_have_sent(bus: Bus) -> None:
     subject = bus.subjects.event("a", "INBOX", "received")
     check_subject(subject)
     first = await bus.nc.jetstream().publish(subject, b"body", headers={"ce-id": "é", "x": "1"})
-    await bus.log._send(hpub(subject, {"ce-id": "é", "x": "1"}, b"body"))
+    await bus.log._batches._send(hpub(subject, {"ce-id": "é", "x": "1"}, b"body"))
     await bus.nc.flush()
     one, two = await bus.log.get(first.seq), await bus.log.get(first.seq + 1)
     assert one is not None

@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 
 from service.bus import Bus, FenceRefused, OutMessage
+from service.bus.batch import BATCH_LIMIT_MESSAGES
 from service.bus.errors import ApiError
-from service.bus.log import BATCH_LIMIT_MESSAGES, FENCE, FENCE_SUBJECT
+from service.bus.frames import FENCE
+from service.bus.log import FENCE_SUBJECT
 from service.errors import Transient
 from service.observe import metrics
 from tests.bus.conftest import mailbox_filter, messages, opened, payloads
@@ -118,7 +120,7 @@ async def test_where_all_fifty_places_are_taken_a_batch_waits_for_one(
         reply = await bus.nc.request(subject, b"x", headers=headers, timeout=5)
         assert not reply.data
     refused = asyncio.Event()
-    real = bus.log._batch_once
+    real = bus.log._batches._once
 
     async def once(*arguments: Any) -> int:
         try:
@@ -128,7 +130,7 @@ async def test_where_all_fifty_places_are_taken_a_batch_waits_for_one(
                 refused.set()
             raise
 
-    monkeypatch.setattr(bus.log, "_batch_once", once)
+    monkeypatch.setattr(bus.log._batches, "_once", once)
 
     async def let_go() -> None:
         await refused.wait()
@@ -146,12 +148,12 @@ async def test_where_all_fifty_places_are_taken_a_batch_waits_for_one(
 async def test_where_no_place_comes_free_the_commit_is_transient_and_nothing_lands(
     bus: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.bus.log.PLACES_TRIES", 2)
+    monkeypatch.setattr("service.bus.batch.PLACES_TRIES", 2)
 
     async def full(*_: Any) -> int:
         raise ApiError(400, 10210, "batch publish is full")
 
-    monkeypatch.setattr(bus.log, "_batch_once", full)
+    monkeypatch.setattr(bus.log._batches, "_once", full)
     with pytest.raises(Transient, match="places"):
         await bus.log.commit(messages(bus, 2), filter_subject=mailbox_filter(bus), fence=0)
 

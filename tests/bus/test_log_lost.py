@@ -34,7 +34,7 @@ async def test_a_commit_whose_answer_is_lost_is_unknown_and_the_tail_says_that_i
     bus: Bus, proxied: tuple[Bus, FaultProxy], count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     behind, proxy = proxied
-    monkeypatch.setattr("service.bus.log.COMMIT_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("service.bus.batch.ANSWER_TIMEOUT_S", 0.5)
     await behind.log.tail(mailbox_filter(bus))
 
     def lose_the_answer(way: Way, chunk: bytes) -> bytes:
@@ -60,7 +60,7 @@ async def test_a_commit_that_never_arrives_is_unknown_and_the_tail_says_so(
     bus: Bus, proxied: tuple[Bus, FaultProxy], count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     behind, proxy = proxied
-    monkeypatch.setattr("service.bus.log.COMMIT_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("service.bus.batch.ANSWER_TIMEOUT_S", 0.5)
     await behind.log.tail(mailbox_filter(bus))
     proxy.swallow(Way.TO_SERVER)
     with pytest.raises(CommitUnknown):
@@ -75,7 +75,7 @@ async def test_a_commit_that_arrives_after_its_retry_is_refused_by_the_same_fenc
     bus: Bus, proxied: tuple[Bus, FaultProxy], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     behind, proxy = proxied
-    monkeypatch.setattr("service.bus.log.COMMIT_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("service.bus.batch.ANSWER_TIMEOUT_S", 0.5)
     await behind.log.tail(mailbox_filter(bus))
     proxy.stall(Way.TO_SERVER)
     with pytest.raises(CommitUnknown):
@@ -92,7 +92,7 @@ async def test_a_connection_cut_within_a_batch_leaves_all_or_nothing(
     bus: Bus, proxied: tuple[Bus, FaultProxy], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     behind, proxy = proxied
-    monkeypatch.setattr("service.bus.log.COMMIT_TIMEOUT_S", 1.0)
+    monkeypatch.setattr("service.bus.batch.ANSWER_TIMEOUT_S", 1.0)
     subject = mailbox_filter(bus)
     expected = 0
     for cut in range(0, 9000, 1500):
@@ -221,7 +221,7 @@ async def test_a_server_killed_between_commits_keeps_what_it_confirmed(own_nats:
 async def test_a_server_killed_at_any_moment_of_a_commit_loses_and_doubles_nothing(
     own_nats: NatsServer, own_bus: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.bus.log.COMMIT_TIMEOUT_S", 1.0)
+    monkeypatch.setattr("service.bus.batch.ANSWER_TIMEOUT_S", 1.0)
     monkeypatch.setattr("service.bus.errors.REQUEST_TIMEOUT_S", 1.0)
     chance = random.Random(7)
     subject = mailbox_filter(own_bus)

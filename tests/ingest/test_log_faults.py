@@ -154,7 +154,7 @@ async def test_a_commit_whose_answer_is_lost_is_settled_by_the_log(
     fault_proxy: Callable[[str, int], Awaitable[FaultProxy]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("service.bus.log.COMMIT_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("service.bus.batch.ANSWER_TIMEOUT_S", 0.5)
     monkeypatch.setattr("service.bus.errors.REQUEST_TIMEOUT_S", 0.5)
     proxy = await fault_proxy("127.0.0.1", own_nats.port)
     lost = asyncio.Event()
