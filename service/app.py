@@ -26,7 +26,7 @@ from service.clock import Clock, SystemClock, backoff_s
 from service.commands import serve_commands
 from service.errors import MailbusError, Permanent, Transient, verdict_of
 from service.fleet import AccountReports, Pace, Presence
-from service.ingest import Budget, Copies
+from service.ingest import Budget, Copies, Parser
 from service.observe import log, metrics, set_up_logs
 from service.settings import Settings
 from service.snapshot import take_snapshot
@@ -52,6 +52,7 @@ class Application:
         self._boot = uuid.uuid4().hex[:12]
         self._stop = asyncio.Event()
         self._started = asyncio.Event()
+        self._parser = Parser(self._clock)
         self._bus: Bus | None = None
         self._reports: AccountReports | None = None
         self._work: list[Work] = []
@@ -88,9 +89,12 @@ class Application:
             async with AsyncExitStack() as stack:
                 self.admin = AdminServer(self._settings.http.listen, snapshot=self.snapshot, ready=lambda: self.ready)
                 await stack.enter_async_context(self.admin)
-                bus = await self._open_bus(stack)
-                if bus is not None:
-                    await self._serve(bus)
+                async with TaskGroup() as group:
+                    parsing = group.create_task(self._parser.run(), name="parser")
+                    bus = await self._open_bus(stack)
+                    if bus is not None:
+                        await self._serve(bus)
+                    parsing.cancel()
         except BaseExceptionGroup as failed:
             raise verdict_of(failed) from failed
 
@@ -131,6 +135,7 @@ class Application:
             bus=bus,
             copies=copies,
             budget=Budget(self._settings.limits.memory),
+            parser=self._parser,
             presence=presence,
             reports=reports,
             publish=publish,

@@ -13,7 +13,7 @@ from typing import Any, Final
 from service.bus import Bus, NatsOptions, OutMessage, StreamOptions
 from service.clock import Clock
 from service.contract import AccountState, Security
-from service.errors import MailbusError, Superseded
+from service.errors import MailbusError, Superseded, Transient
 from service.fleet import AccountReports, Pace, Presence, supervise
 from service.imap import Session, SessionOptions
 from service.ingest import (
@@ -26,9 +26,11 @@ from service.ingest import (
     MailboxIngest,
     MailboxLog,
     MailboxStatus,
+    Parser,
+    Why,
     WriterIdentity,
 )
-from service.mime import MimeLimits
+from service.observe import metrics
 from service.outbound import OutboundOptions, Sender
 from service.settings import AccountSettings, ImapSettings, IncomingSettings, OutgoingSettings, Settings
 from service.smtp import Relay, SmtpOptions
@@ -38,6 +40,7 @@ SENDER_PART: Final = "sender"
 CONNECTING_LIMIT: Final = 20
 DELIVERIES_LIMIT: Final = 32
 CLOSE_TIMEOUT_S: Final = 5.0
+LOG_LOST: Final = frozenset({Why.ROLLED_BACK, Why.OTHER_STREAM})
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,7 @@ class Shared:
     bus: Bus
     copies: Copies
     budget: Budget
+    parser: Parser
     presence: Presence
     reports: AccountReports
     publish: Callable[[OutMessage], Awaitable[None]]
@@ -169,7 +173,7 @@ def _mailbox_work(
     options: SessionOptions,
     shared: Shared,
 ) -> Work:
-    bus, clock = shared.bus, shared.clock
+    bus, clock, reports = shared.bus, shared.clock, shared.reports
     status = MailboxStatus(mailbox)
     events = MailboxLog(
         bus.log,
@@ -182,20 +186,26 @@ def _mailbox_work(
     )
     # Once superseded this process does not contest the mailbox while the other writer lives: no taking turns.
     contest = True
+    connected = False
 
     async def life(proved: Callable[[], None]) -> None:
-        nonlocal contest
+        nonlocal contest, connected
 
         def works() -> None:
             proved()
-            shared.reports.part(account.id, mailbox, AccountState.CONNECTED)
+            reports.part(account.id, mailbox, AccountState.CONNECTED)
 
         await bus.wait_connected()
         try:
             position = await events.resume(contest=contest)
             contest = True
+            if position.why in LOG_LOST:
+                reports.part(account.id, mailbox, AccountState.DEGRADED, _log_lost(position.why))
             async with shared.connecting:
                 session = await Session.open(options, clock=clock)
+            if connected:
+                metrics.RECONNECTS.labels(protocol="imap", reason="transient").inc()
+            connected = True
             source = ImapSource(
                 session,
                 host=options.host,
@@ -208,9 +218,10 @@ def _mailbox_work(
             announcer = Announcer(
                 bus.blobs(),
                 bus.subjects,
+                shared.parser,
                 account=account.id,
                 mailbox=mailbox,
-                options=AnnounceOptions(settings.limits.inline, bus.max_payload, incoming.raw, MimeLimits()),
+                options=AnnounceOptions(settings.limits.inline, bus.max_payload, incoming.raw),
                 clock=clock,
             )
             try:
@@ -233,6 +244,14 @@ def _mailbox_work(
             raise
 
     return Work(account.id, mailbox, _supervised(life, account.id, mailbox, shared, status), status)
+
+
+def _log_lost(why: Why) -> Transient:
+    if why is Why.ROLLED_BACK:
+        what = "the log was rolled back: what it lost is announced again, with the same ce-ids"
+    else:
+        what = "the log is another than before: the mailbox begins as `initial` says"
+    return Transient(what, where="NATS", remedy="find out who restored or made the stream anew")
 
 
 async def _close(source: ImapSource) -> None:

@@ -10,7 +10,7 @@ from service.bus import open_bus
 from service.clock import SystemClock
 from service.errors import MailbusError
 from service.imap import Session
-from service.settings import AccountSettings, IncomingSettings, OutgoingSettings, Settings
+from service.settings import AccountSettings, IncomingSettings, OutgoingSettings, Settings, show_duration
 from service.smtp import Relay
 from service.tasks import TaskGroup
 
@@ -68,7 +68,7 @@ async def _incoming(settings: Settings, account: AccountSettings, incoming: Inco
         for name in incoming.mailboxes:
             selected = await session.examine(name)
             found.append(f"{name} ({selected.exists} messages)")
-        idle = "IDLE" if "IDLE" in session.capabilities else f"no IDLE: looked at every {incoming.poll}"
+        idle = "IDLE" if "IDLE" in session.capabilities else f"no IDLE: looked at every {show_duration(incoming.poll)}"
         return f"{incoming.imap.host}, {idle}: {', '.join(found)}"
     except MailbusError as exc:
         listed = [mailbox.name for mailbox in await session.list_mailboxes()]

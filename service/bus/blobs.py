@@ -10,7 +10,6 @@ import hashlib
 import json
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
@@ -28,6 +27,7 @@ from service.bus.errors import (
     translated,
 )
 from service.bus.frames import FENCE, OutMessage
+from service.contract import Blob, blob_id
 from service.errors import Permanent, Transient, verdict_of
 from service.observe import log, step
 from service.tasks import TaskGroup
@@ -43,15 +43,6 @@ THREAD_FROM_BYTES: Final = 256 * 1024
 KNOWN_LIMIT: Final = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class _New:
-    """A blob to store."""
-
-    name: str
-    digest: bytes
-    data: bytes
-
-
 class BlobStore:
     """One bucket of blobs."""
 
@@ -65,32 +56,28 @@ class BlobStore:
         self._known: OrderedDict[str, None] = OrderedDict()
 
     async def put(self, data: bytes, *, now: datetime) -> str:
-        """Store bytes once within a period; gives the blobId `<YYYYMM>-<SHA-256 hex>`. Raises Transient."""
-        return (await self.put_all([data], now=now))[0]
-
-    async def put_all(self, contents: Sequence[bytes], *, now: datetime) -> list[str]:
-        """Store many, the small ones together in one round trip; gives their blobIds in order. Raises Transient."""
-        if sum(map(len, contents)) < THREAD_FROM_BYTES:
-            digests = _digests(contents)
+        """Store bytes once within a period; gives the blobId. Raises Transient."""
+        if len(data) < THREAD_FROM_BYTES:
+            digest = hashlib.sha256(data).digest()
         else:
-            digests = await asyncio.to_thread(_digests, contents)
-        names = [f"{now:%Y%m}-{digest.hex()}" for digest in digests]
-        new = {
-            name: _New(name, digest, data)
-            for name, digest, data in zip(names, digests, contents, strict=True)
-            if name not in self._known
-        }
+            digest = await asyncio.to_thread(lambda: hashlib.sha256(data).digest())
+        blob = Blob(blob_id(digest, now), data)
+        await self.put_all([blob], now=now)
+        return blob.id
+
+    async def put_all(self, blobs: Sequence[Blob], *, now: datetime) -> None:
+        """Store many, the small ones together in one round trip. Raises Transient."""
+        new = {blob.id: blob for blob in blobs if blob.id not in self._known}
         small = [blob for blob in new.values() if len(blob.data) <= self._chunk_size()]
         large = [blob for blob in new.values() if len(blob.data) > self._chunk_size()]
         for together in _cut(small):
             if len(together) == 1 or not await self._store_together(together, now):
                 await self._store_each(together, now)
         await self._store_each(large, now)
-        for name in new:
-            self._remember(name)
-        return names
+        for id in new:
+            self._remember(id)
 
-    async def _store_together(self, blobs: Sequence[_New], now: datetime) -> bool:
+    async def _store_together(self, blobs: Sequence[Blob], now: datetime) -> bool:
         """Chunks and metas of blobs that are all new, all or none; False where one is there or the server refuses."""
         messages: list[OutMessage] = []
         for blob in blobs:
@@ -98,7 +85,7 @@ class BlobStore:
             meta = self._made_meta(blob, nuid, now, chunks=1 if blob.data else 0)
             if blob.data:
                 messages.append(OutMessage(self._chunk_subject(nuid), blob.data, {}))
-            messages.append(OutMessage(self._meta_subject(blob.name), meta, {FENCE: "0"}))
+            messages.append(OutMessage(self._meta_subject(blob.id), meta, {FENCE: "0"}))
         try:
             with translated(self._bucket):
                 await self._batches.publish(messages)
@@ -109,13 +96,13 @@ class BlobStore:
             raise
         return True
 
-    async def _store_each(self, blobs: Sequence[_New], now: datetime) -> None:
+    async def _store_each(self, blobs: Sequence[Blob], now: datetime) -> None:
         places = asyncio.Semaphore(BLOBS_AT_ONCE)
 
-        async def store(blob: _New) -> None:
+        async def store(blob: Blob) -> None:
             async with places:
                 with translated(self._bucket):
-                    meta, revision = await self._meta(blob.name)
+                    meta, revision = await self._meta(blob.id)
                     if meta is None:
                         await self._store(blob, now, revision)
 
@@ -158,7 +145,7 @@ class BlobStore:
         """Believe nothing to be there any more: the server was away, and may have come back from an older state."""
         self._known.clear()
 
-    async def _store(self, blob: _New, now: datetime, revision: int) -> None:
+    async def _store(self, blob: Blob, now: datetime, revision: int) -> None:
         nuid = self._ids.next().decode()
         size = self._chunk_size()
         offsets = range(0, len(blob.data), size)
@@ -176,22 +163,22 @@ class BlobStore:
         step("chunks.done")
         meta = self._made_meta(blob, nuid, now, chunks=len(offsets))
         try:
-            await self._publish(self._meta_subject(blob.name), meta, {FENCE: str(revision)})
+            await self._publish(self._meta_subject(blob.id), meta, {FENCE: str(revision)})
         except ApiError as exc:
             # Another writer was first with the same content: its object serves, our chunks go.
             if exc.err_code not in WRONG_LAST_SEQUENCE:
                 raise
             await js_api(self._nc, f"STREAM.PURGE.{self._stream}", {"filter": self._chunk_subject(nuid)})
 
-    def _made_meta(self, blob: _New, nuid: str, now: datetime, *, chunks: int) -> bytes:
+    def _made_meta(self, blob: Blob, nuid: str, now: datetime, *, chunks: int) -> bytes:
         meta = {
-            "name": blob.name,
+            "name": blob.id,
             "bucket": self._bucket,
             "nuid": nuid,
             "size": len(blob.data),
             "mtime": now.isoformat(),
             "chunks": chunks,
-            "digest": "SHA-256=" + base64.urlsafe_b64encode(blob.digest).decode(),
+            "digest": "SHA-256=" + base64.urlsafe_b64encode(bytes.fromhex(blob.id.rpartition("-")[2])).decode(),
             "options": {"max_chunk_size": self._chunk_size()},
         }
         return json.dumps(meta).encode()
@@ -243,13 +230,9 @@ class BlobStore:
         return f"$O.{self._bucket}.C.{nuid}"
 
 
-def _digests(contents: Sequence[bytes]) -> list[bytes]:
-    return [hashlib.sha256(data).digest() for data in contents]
-
-
-def _cut(blobs: Sequence[_New]) -> Iterator[list[_New]]:
+def _cut(blobs: Sequence[Blob]) -> Iterator[list[Blob]]:
     """Pieces that one batch can take."""
-    piece: list[_New] = []
+    piece: list[Blob] = []
     size = 0
     for blob in blobs:
         if piece and (len(piece) >= BATCH_LIMIT_BLOBS or size + len(blob.data) > BATCH_LIMIT_BYTES):

@@ -15,6 +15,7 @@ from rich.console import Console
 from service import __version__
 from service.app import EX_CONFIG, EX_FAILURE
 from service.errors import MailbusError, Permanent
+from service.observe import set_up_logs
 from service.settings import Settings, SettingsInvalid, load_settings
 
 errors: Final = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -58,6 +59,7 @@ def _settings(file: Path | None) -> Settings:
 
 def _finish(work: Callable[[], Coroutine[Any, Any, int]]) -> None:
     """Run to the end and leave with its code; an error is said in one line."""
+    set_up_logs("warning")  # the service itself sets up what its settings say
     try:
         code = uvloop.run(work())
     except MailbusError as exc:

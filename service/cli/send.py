@@ -10,7 +10,7 @@ from rich.console import Console
 from service.app import EX_FAILURE
 from service.build import nats_options
 from service.bus import Bus, open_bus
-from service.contract import ACCOUNT_ID, State, Verb
+from service.contract import ACCOUNT_ID, State, Verb, decode_request
 from service.errors import Permanent
 from service.settings import Settings
 from service.tasks import TaskGroup
@@ -63,21 +63,30 @@ async def send_and_wait(settings: Settings, account: str, payload: bytes, *, wai
                     return EX_FAILURE
                 id = json.loads(answer)["id"]
                 errors.print(f"queued as {id}", style="dim", markup=False)
-                return await _outcome(id, statuses, wait_s)
+                return await _outcome(id, _recipients(payload), statuses, wait_s)
             finally:
                 listening.cancel()
 
 
-async def _outcome(id: str, statuses: asyncio.Queue[dict[str, Any]], wait_s: float) -> int:
+def _recipients(payload: bytes) -> set[str]:
+    return set(decode_request(payload).recipients())
+
+
+async def _outcome(id: str, waiting: set[str], statuses: asyncio.Queue[dict[str, Any]], wait_s: float) -> int:
+    """Until each of the recipients has its final state: 0 where all of them got it."""
+    code = 0
     try:
         async with asyncio.timeout(wait_s):
-            while True:
+            while waiting:
                 status = await statuses.get()
                 if status.get("id") != id:
                     continue
                 typer.echo(json.dumps(status, ensure_ascii=False))
-                if status.get("undoStatus") == "final":
-                    return 0 if status.get("state") == State.SENT else EX_FAILURE
+                if status.get("state") in FINAL:
+                    settled = status.get("deliveryStatus") or dict.fromkeys(waiting)
+                    waiting -= settled.keys()
+                    code = code if status.get("state") == State.SENT else EX_FAILURE
+            return code
     except TimeoutError:
         errors.print(f"mailbus: no final status within {wait_s:g} s; mailbus tail shows it when it comes", style="red")
         return EX_FAILURE

@@ -58,16 +58,16 @@ def as_line(message: Followed) -> Text:
     body = as_object(message)["body"] or {}
     kind = message.subject.rpartition(".")[2]
     where = message.subject.partition(".")[2]
-    match message.headers.get("ce-type", ""):
-        case f"mailbus.{EventType.RECEIVED}":
+    match message.headers.get("ce-type", "").removeprefix("mailbus."):
+        case EventType.RECEIVED:
             sender = (body.get("from") or [{}])[0].get("email", "?")
             what = f"{sender}: {body.get('subject') or '(no subject)'}"
-        case f"mailbus.{EventType.RESET}":
+        case EventType.RESET:
             what = f"{body.get('reason')}, uidvalidity {body.get('uidvalidity')}"
-        case f"mailbus.{EventType.STATUS}":
+        case EventType.STATUS:
             replies = body.get("deliveryStatus") or {}
             what = f"{body.get('id')} " + "; ".join(f"{to}: {of.get('smtpReply')}" for to, of in replies.items())
-        case f"mailbus.{EventType.ACCOUNT}":
+        case EventType.ACCOUNT:
             what = body.get("detail") or ""
         case _:
             what = ""

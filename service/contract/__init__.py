@@ -33,7 +33,7 @@ from service.contract.events import (
     event_id,
     rfc3339,
 )
-from service.contract.ids import ImapPlace, email_id, mailbox_id, place_of
+from service.contract.ids import Blob, ImapPlace, blob_id, email_id, mailbox_id, place_of
 from service.contract.net import Security
 from service.contract.requests import (
     Address,
@@ -59,6 +59,7 @@ __all__ = [
     "AccountState",
     "Address",
     "Attachment",
+    "Blob",
     "Changed",
     "DeadReason",
     "DeliveryStatus",
@@ -88,6 +89,7 @@ __all__ = [
     "Subjects",
     "Verb",
     "asyncapi",
+    "blob_id",
     "check_request",
     "cloud_event_headers",
     "decode_request",

@@ -10,7 +10,10 @@ import hashlib
 import struct
 import unicodedata
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
+
+import msgspec
 
 _IMAP: Final = "i"
 _PLACE: Final = struct.Struct(">8sII")
@@ -51,3 +54,15 @@ def place_of(id: str) -> ImapPlace | None:
         return ImapPlace(*_PLACE.unpack(packed))
     except (binascii.Error, ValueError):
         return None
+
+
+class Blob(msgspec.Struct, frozen=True, array_like=True):
+    """Bytes with the id under which they are stored."""
+
+    id: str
+    data: bytes
+
+
+def blob_id(digest: bytes, now: datetime) -> str:
+    """`<YYYYMM>-<SHA-256 hex>`: equal content is stored once within a period, and outlives every event of it."""
+    return f"{now:%Y%m}-{digest.hex()}"

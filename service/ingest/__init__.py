@@ -1,14 +1,17 @@
 """A mailbox → events on the bus, exactly once.
 
 mailbox.py runs one mailbox; source.py is what it wants of a protocol, from_imap.py gives it; plan.py decides;
-announce.py makes events; publish.py commits them with their cursor; copies.py keeps what outlives retention.
+announce.py makes events, parser.py says in which process; publish.py commits them with their cursor; copies.py keeps
+what outlives retention.
 """
 
-from service.ingest.announce import AnnounceOptions, Announcer, Raw
+from service.ingest.announce import AnnounceOptions, Announcer
 from service.ingest.budget import Budget
 from service.ingest.copies import Copies
 from service.ingest.from_imap import ImapSource
 from service.ingest.mailbox import IngestOptions, MailboxIngest, MailboxStatus
+from service.ingest.parser import Parser
+from service.ingest.plan import Why
 from service.ingest.publish import MailboxLog, WriterIdentity
 from service.ingest.source import Source
 
@@ -22,7 +25,8 @@ __all__ = [
     "MailboxIngest",
     "MailboxLog",
     "MailboxStatus",
-    "Raw",
+    "Parser",
     "Source",
+    "Why",
     "WriterIdentity",
 ]

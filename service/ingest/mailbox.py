@@ -1,7 +1,7 @@
 """One mailbox: find the position, begin an epoch, catch up in pages, wait, catch up again.
 
 Built by supervision for one connection's life; what must outlive it is MailboxStatus and the suspects.
-Four stages overlap, each with one page at most: read | parse | store blobs | commit.
+Four stages overlap, each with a page or two: read | parse | store blobs | commit.
 """
 
 import asyncio
@@ -32,8 +32,8 @@ from service.ingest.plan import (
 )
 from service.ingest.publish import MailboxLog
 from service.ingest.source import Epoch, Fetched, Source, Surveyed
-from service.mime import Parsed
 from service.observe import log, metrics, step
+from service.parsing import Made
 from service.tasks import TaskGroup
 
 SINGLE_TRIES: Final = 3
@@ -73,8 +73,8 @@ class Page:
     fetched: list[Fetched]
     unavailable: list[Surveyed]
     held: int
-    parsed: list[Parsed] = field(default_factory=list)
-    made: Announced = field(default_factory=lambda: Announced([], []))
+    made: list[Made] = field(default_factory=list)
+    announced: Announced = field(default_factory=lambda: Announced([], []))
 
 
 class MailboxIngest:
@@ -194,8 +194,8 @@ class MailboxIngest:
         try:
             if len(cut) == 1:
                 page = await self._read(cut[0])
-                await self._parse(page)
-                await self._store(page, cursor)
+                page.made = await self._announcer.make(page.fetched, page.unavailable, cursor)
+                await self._store(page)
                 return await self._commit(page, cursor, noticed)
             return await self._overlapped(cut, cursor, noticed)
         finally:
@@ -203,24 +203,21 @@ class MailboxIngest:
             self._held = 0
 
     async def _overlapped(self, cut: list[list[Surveyed]], cursor: Cursor, noticed: float | None) -> Cursor:
-        read: asyncio.Queue[Page | None] = asyncio.Queue(maxsize=1)
-        parsed: asyncio.Queue[Page | None] = asyncio.Queue(maxsize=1)
+        making: asyncio.Queue[tuple[Page, asyncio.Task[list[Made]]] | None] = asyncio.Queue(maxsize=2)
         stored: asyncio.Queue[Page | None] = asyncio.Queue(maxsize=1)
 
         async def reading() -> None:
             for wanted in cut:
-                await read.put(await self._read(wanted))
-            await read.put(None)
-
-        async def parsing() -> None:
-            while (page := await read.get()) is not None:
-                await self._parse(page)
-                await parsed.put(page)
-            await parsed.put(None)
+                page = await self._read(wanted)
+                made = group.create_task(self._announcer.make(page.fetched, page.unavailable, cursor), name="parse")
+                await making.put((page, made))
+            await making.put(None)
 
         async def storing() -> None:
-            while (page := await parsed.get()) is not None:
-                await self._store(page, cursor)
+            while (taken := await making.get()) is not None:
+                page, made = taken
+                page.made = await made
+                await self._store(page)
                 await stored.put(page)
             await stored.put(None)
 
@@ -233,7 +230,6 @@ class MailboxIngest:
         try:
             async with TaskGroup() as group:
                 group.create_task(reading(), name="read")
-                group.create_task(parsing(), name="parse")
                 group.create_task(storing(), name="store")
                 committed = group.create_task(committing(), name="commit")
         except BaseExceptionGroup as failed:
@@ -293,20 +289,18 @@ class MailboxIngest:
             if len(page.fetched) == before and await self._source.survey(message.uid, message.uid):
                 page.unavailable.append(message)
 
-    async def _parse(self, page: Page) -> None:
-        page.parsed = await self._announcer.parsed(page.fetched)
-
-    async def _store(self, page: Page, cursor: Cursor) -> None:
-        page.made = await self._announcer.received(page.fetched, page.parsed, page.unavailable, cursor)
-        page.fetched, page.parsed = [], []
+    async def _store(self, page: Page) -> None:
+        page.fetched = []
+        page.announced = await self._announcer.stored(page.made, page.unavailable)
+        page.made = []
 
     async def _commit(self, page: Page, cursor: Cursor, noticed: float | None) -> Cursor:
         reached = self._passed(cursor, page.wanted[-1])
-        if events := page.made.events:
+        if events := page.announced.events:
             started = self._clock.monotonic()
             await finish(self._events.commit(events, reached))
             self._tell(len(events), noticed, started, reached)
-        for letter in page.made.dead:
+        for letter in page.announced.dead:
             await self._dead_letter(letter)
         self._budget.give(page.held)
         self._held -= page.held

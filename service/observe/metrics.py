@@ -23,19 +23,19 @@ RECIPIENTS: Final = Counter("mailbus_recipients_total", "Recipients settled or p
 SEND_SECONDS: Final = Histogram(
     "mailbus_send_seconds", "From taking a request to its relay's last reply.", buckets=LATENCY_BUCKETS_S
 )
-# where: fetch, commit, send, retry, held
+# where: send, retry, held
 WAITING: Final = Gauge("mailbus_waiting", "What waits in this process, by where.", ["where"])
 FENCE_REFUSED: Final = Counter("mailbus_fence_refused_total", "Commits that the fence refused.")
 # reason: DeadReason
 DEAD: Final = Counter("mailbus_dead_total", "What went to the dead letters, by reason.", ["reason"])
 BUGS: Final = Counter("mailbus_bugs_total", "Exceptions that no verdict covers. Zero, or report it.")
 IDLE_STALE: Final = Counter("mailbus_idle_stale_total", "IDLE connections found dead by their watchdog.")
-# kind: exists_shrank, uidnext_back, uid_reused, late_uid, other
+# kind: exists_shrank
 PROTOCOL_VIOLATION: Final = Counter("mailbus_protocol_violation_total", "Lies of mail servers, by kind.", ["kind"])
 LOG_ROLLBACK: Final = Counter("mailbus_log_rollback_total", "Times the log was found rolled back.")
 CONSUMER_OVERRUN: Final = Counter("mailbus_consumer_overrun_total", "Consumers that fell behind the log's retention.")
 NATS_CONNECTED: Final = Gauge("mailbus_nats_connected", "1 while NATS is connected.")
-# protocol: imap, smtp, nats; reason: Verdict
+# protocol: imap, smtp, nats; reason: transient, new
 RECONNECTS: Final = Counter("mailbus_reconnects_total", "Connections made anew.", ["protocol", "reason"])
 LOOP_LAG_SECONDS: Final = Histogram(
     "mailbus_loop_lag_seconds", "How late the event loop wakes.", buckets=(0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 30)

@@ -121,17 +121,18 @@ class Deliverer:
             return
         first_at, expires_at = times(request, job.stored_at, expires_s=options.expires_s)
         record = self._blank(taken, job, expires_at)
-        named = message_id(request, key, address=options.address, secret=await self._sends.secret())
+        bundle = await self._gather(key, request, job.payload)
+        raw = bundle.blobs.get(request.raw_blob_id or "")
+        named = message_id(request, key, address=options.address, secret=await self._sends.secret(), raw=raw)
         record = changed(record, message_id=named, pending=dict.fromkeys(request.recipients(), ""))
         if self._clock.now() >= expires_at:
             await self._settler.settle(key, job, record, 0, expire(record.pending, []), None, attempt=0)
             return
         if first_at > self._clock.now() + timedelta(seconds=1):
             later = Decision(Phase.WAITING, {}, record.pending, [], first_at)
-            bundle = await self._gather(key, request, job.payload)
             await self._settler.settle(key, job, record, 0, later, bundle, attempt=0)
             return
-        await self._attempt(key, job, record, 0, await self._gather(key, request, job.payload), request)
+        await self._attempt(key, job, record, 0, bundle, request)
 
     def _blank(self, taken: Taken, job: Job, expires_at: datetime) -> SendRecord:
         return SendRecord(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from service.contract import Problem, RequestProblems, SendRequest
-from service.mime import ascii_domain, build
+from service.mime import MimeLimits, ascii_domain, build, parse_header_only
 from service.smtp import bare_line_end
 
 
@@ -25,8 +25,14 @@ def blob_ids(request: SendRequest) -> list[str]:
     return list(dict.fromkeys([*named, *([request.raw_blob_id] if request.raw_blob_id is not None else [])]))
 
 
-def message_id(request: SendRequest, key: str, *, address: str, secret: bytes) -> str:
-    """The bare Message-ID: an HMAC of the request's key, so that strangers cannot guess it."""
+def message_id(request: SendRequest, key: str, *, address: str, secret: bytes, raw: bytes | None) -> str:
+    """The bare Message-ID: an HMAC of the request's key, so that strangers cannot guess it.
+
+    Of raw bytes it is what they say themselves, "" where they say nothing.
+    """
+    if request.raw_blob_id is not None:
+        header = parse_header_only(raw or b"", len(raw or b""), received_at=None, limits=MimeLimits())
+        return (header.email.message_id or [""])[0]
     sender = request.from_.email if request.from_ is not None else address
     try:
         domain = ascii_domain(sender).rpartition("@")[2]

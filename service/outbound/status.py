@@ -42,7 +42,7 @@ def statuses_of(
                 delivery_status=_deliveries(replies, _delivered(state, decision, replies)),
                 state=state,
                 attempt=attempt,
-                message_id=message_id,
+                message_id=message_id or UNSET,
                 next_attempt_at=decision.next_at if decision.pending.keys() & replies and decision.next_at else UNSET,
                 problems=[EXPIRED] if decision.expired else UNSET,
             ),

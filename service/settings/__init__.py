@@ -21,7 +21,7 @@ from service.settings.model import (
 )
 from service.settings.presets import PRESETS
 from service.settings.reference import settings_reference, settings_schema
-from service.settings.values import Listen, Secret
+from service.settings.values import Listen, Secret, show_duration
 
 __all__ = [
     "PRESETS",
@@ -41,4 +41,5 @@ __all__ = [
     "load_settings",
     "settings_reference",
     "settings_schema",
+    "show_duration",
 ]

@@ -14,7 +14,7 @@ from pydantic.functional_validators import AfterValidator, PlainValidator
 from pydantic.json_schema import WithJsonSchema
 
 from service.contract import ACCOUNT_ID, PREFIX, Security, mailbox_token
-from service.ingest import Raw
+from service.parsing import Raw
 from service.settings.presets import PRESETS
 from service.settings.values import (
     Address,

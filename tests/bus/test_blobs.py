@@ -14,6 +14,7 @@ import pytest
 from service.bus import Bus
 from service.bus.blobs import CHUNK_LIMIT_BYTES
 from service.bus.errors import js_api
+from service.contract import Blob, blob_id
 from service.errors import Permanent, Transient
 from tests.bus.conftest import opened, stream_config, until
 from tests.servers.nats import NatsServer
@@ -218,20 +219,26 @@ async def test_a_full_bucket_is_transient_with_its_code(bus: Bus) -> None:
         await bus.blobs().put(os.urandom(10 * CHUNK_LIMIT_BYTES), now=NOW)
 
 
+def blobs_of(*contents: bytes) -> list[Blob]:
+    return [Blob(blob_id(hashlib.sha256(content).digest(), NOW), content) for content in contents]
+
+
 async def test_many_blobs_are_stored_together_and_each_can_be_read(bus: Bus) -> None:
     contents = [b"", b"one", b"two", b"one", b"x" * 300_000, *(f"{n}".encode() * 1000 for n in range(600))]
-    ids = await bus.blobs().put_all(contents, now=NOW)
-    assert ids[1] == ids[3]
-    assert [await bus.blobs().get(id) for id in ids[:20]] == contents[:20]
+    blobs = blobs_of(*contents)
+    await bus.blobs().put_all(blobs, now=NOW)
+    assert [await bus.blobs().get(blob.id) for blob in blobs[:20]] == contents[:20]
+    assert len([subject for subject in await subjects(bus) if ".M." in subject]) == len(set(contents))
     assert await orphans(bus) == 0
 
 
+@pytest.mark.fault("D09")
 async def test_where_one_of_many_is_there_already_the_others_are_stored_all_the_same(bus: Bus) -> None:
-    there = await bus.blobs().put(b"logo", now=NOW)
+    first, logo, last = blobs_of(b"first", b"logo", b"last")
+    assert await bus.blobs().put(b"logo", now=NOW) == logo.id
     bus.blobs().forget()
-    ids = await bus.blobs().put_all([b"first", b"logo", b"last"], now=NOW)
-    assert ids[1] == there
-    assert [await bus.blobs().get(id) for id in ids] == [b"first", b"logo", b"last"]
+    await bus.blobs().put_all([first, logo, last], now=NOW)
+    assert [await bus.blobs().get(blob.id) for blob in (first, logo, last)] == [b"first", b"logo", b"last"]
     assert len(await subjects(bus)) == 6
     assert await orphans(bus) == 0
 
@@ -240,5 +247,6 @@ async def test_a_bucket_without_batches_takes_blobs_one_by_one(bus: Bus) -> None
     stream = f"OBJ_{bus.subjects.blobs}"
     config = (await js_api(bus.nc, f"STREAM.INFO.{stream}"))["config"] | {"allow_atomic": False}
     await js_api(bus.nc, f"STREAM.UPDATE.{stream}", config)
-    ids = await bus.blobs().put_all([b"one", b"two"], now=NOW)
-    assert [await bus.blobs().get(id) for id in ids] == [b"one", b"two"]
+    one, two = blobs_of(b"one", b"two")
+    await bus.blobs().put_all([one, two], now=NOW)
+    assert [await bus.blobs().get(blob.id) for blob in (one, two)] == [b"one", b"two"]

@@ -23,10 +23,10 @@ from service.ingest import (
     MailboxIngest,
     MailboxLog,
     MailboxStatus,
-    Raw,
+    Parser,
     WriterIdentity,
 )
-from service.mime import MimeLimits
+from service.parsing import Raw
 from tests.servers.dovecot import PASSWORD
 
 QUICK = Pace(first_s=0.01, factor=1.5, max_s=0.2, auth_s=0.2, permanent_s=0.2, superseded_s=0.3, bug_s=0.2)
@@ -90,8 +90,10 @@ async def follow_mailbox(bus: Bus, box: Box) -> None:
         writer=WriterIdentity(box.writer, is_alive),
         clock=clock,
     )
-    options = AnnounceOptions(box.inline_limit, bus.max_payload, box.raw, MimeLimits())
-    announcer = Announcer(bus.blobs(), subjects, account=box.account, mailbox=box.mailbox, options=options, clock=clock)
+    options = AnnounceOptions(box.inline_limit, bus.max_payload, box.raw)
+    announcer = Announcer(
+        bus.blobs(), subjects, Parser(clock), account=box.account, mailbox=box.mailbox, options=options, clock=clock
+    )
     budget = Budget(64 * 1024 * 1024)
     contest = True
 

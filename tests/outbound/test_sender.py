@@ -14,7 +14,7 @@ from service.errors import AuthRefused, Permanent
 from service.smtp import RelayUnreachable
 from tests.outbound.conftest import Post, delivered, failure, sending, soon
 from tests.servers.smtp import RelayMaker, ScriptedRelay
-from tests.smtp.test_session import client_context, server_context
+from tests.smtp.harness import client_context, server_context
 
 
 async def test_a_request_becomes_a_mail_and_a_status(bus: Bus, post: Post, relay: ScriptedRelay) -> None:

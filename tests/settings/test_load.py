@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from service.contract import Security
-from service.ingest import Raw
+from service.parsing import Raw
 from service.settings import PRESETS, Secret, load_settings
 from tests.settings.conftest import Load
 

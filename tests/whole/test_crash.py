@@ -159,7 +159,7 @@ async def test_killed_when_the_commit_was_done_and_its_answer_lost(
     seen = asyncio.Event()
 
     def watch(way: Way, chunk: bytes) -> bytes:
-        if way is Way.TO_SERVER and b"Nats-Batch-Commit" in chunk:
+        if way is Way.TO_SERVER and b"Mail-Cursor" in chunk and b"Nats-Batch-Commit" in chunk:
             proxy.swallow(Way.TO_CLIENT)
             seen.set()
         return chunk

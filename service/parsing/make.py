@@ -1,0 +1,143 @@
+"""One message as it was read → its event and the blobs that the event refers to. Deterministic; no I/O.
+
+Used by parser.py and child.py. Plain structs on both sides: they cross a pipe as MessagePack.
+"""
+
+import hashlib
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+
+from service.contract import (
+    KIND_HEADER,
+    Blob,
+    Email,
+    EventType,
+    MailProblem,
+    ProblemType,
+    blob_id,
+    cloud_event_headers,
+    email_id,
+    encode,
+    event_id,
+    mailbox_id,
+)
+from service.mime import MimeLimits, Parsed, parse, parse_header_only, problem_email
+
+# Room for the headers of an event beside its body in max_payload.
+HEADERS_ROOM_BYTES: Final = 16 * 1024
+LIMITS: Final = MimeLimits()
+
+
+class Raw(StrEnum):
+    """Where the raw bytes of a message are kept as a blob."""
+
+    PROBLEM = "problem"
+    ALWAYS = "always"
+    NEVER = "never"
+
+
+class Page(msgspec.Struct, frozen=True, array_like=True):
+    """What all messages of a page have in common. Sizes in bytes; `event_limit` is what the server takes in one."""
+
+    source: str
+    mailbox: str
+    cursor_source: str
+    uidvalidity: int
+    inline_limit: int
+    event_limit: int
+    raw: Raw
+    now: datetime
+
+
+class Read(msgspec.Struct, frozen=True, array_like=True):
+    """A message as it was read; without a body where the server would not give it."""
+
+    uid: int
+    size: int
+    keywords: dict[str, bool]
+    internal_date: datetime | None
+    body: bytes | None
+    whole: bool
+
+
+class Made(msgspec.Struct, frozen=True, array_like=True):
+    """The event of a message, to be published once its blobs are stored."""
+
+    uid: int
+    payload: bytes
+    headers: dict[str, str]
+    blobs: list[Blob]
+
+
+def make(page: Page, message: Read) -> Made:
+    """The event of one message. Never raises for what a mail may hold."""
+    if message.body is None:
+        problem = MailProblem(ProblemType.UNAVAILABLE, "the mail server shows this message and does not give it")
+        email = problem_email(message.size, received_at=message.internal_date, problem=problem)
+        return _made(page, message, email, [])
+    if not message.whole:
+        parsed = parse_header_only(message.body, message.size, received_at=message.internal_date, limits=LIMITS)
+    else:
+        parsed = _parse(page, message.body, message.internal_date, page.inline_limit)
+    made = _with_blobs(page, message, parsed)
+    if len(made.payload) <= page.event_limit - HEADERS_ROOM_BYTES:
+        return made
+    return _smaller(page, message, message.body)
+
+
+def _parse(page: Page, body: bytes, received: datetime | None, inline_limit: int) -> Parsed:
+    return parse(body, received_at=received, limits=LIMITS, inline_limit=inline_limit)
+
+
+def _with_blobs(page: Page, message: Read, parsed: Parsed) -> Made:
+    blobs = {part: _blob(page, content) for part, content in parsed.blobs.items()}
+    email = parsed.with_blobs({part: blob.id for part, blob in blobs.items()})
+    kept = list(blobs.values())
+    keeps_raw = not parsed.whole if page.raw is Raw.PROBLEM else page.raw is Raw.ALWAYS
+    if message.whole and message.body is not None and keeps_raw:
+        raw = _blob(page, message.body)
+        email = msgspec.structs.replace(email, blob_id=raw.id)
+        kept.append(raw)
+    return _made(page, message, email, kept)
+
+
+def _smaller(page: Page, message: Read, body: bytes) -> Made:
+    """The event of a message with too much text for one message on the bus: all bodies become blobs."""
+    if message.whole:
+        made = _with_blobs(page, message, _parse(page, body, message.internal_date, 0))
+        if len(made.payload) <= page.event_limit - HEADERS_ROOM_BYTES:
+            return made
+    problem = MailProblem(ProblemType.TOO_LARGE, "even without its bodies this message is too large for the bus")
+    email = problem_email(message.size, received_at=message.internal_date, problem=problem)
+    if not message.whole or page.raw is Raw.NEVER:
+        return _made(page, message, email, [])
+    raw = _blob(page, body)
+    return _made(page, message, msgspec.structs.replace(email, blob_id=raw.id), [raw])
+
+
+def _blob(page: Page, content: bytes) -> Blob:
+    return Blob(blob_id(hashlib.sha256(content).digest(), page.now), content)
+
+
+def _made(page: Page, message: Read, email: Email, blobs: list[Blob]) -> Made:
+    id = email_id(page.mailbox, page.uidvalidity, message.uid)
+    whole = msgspec.structs.replace(
+        email,
+        id=id,
+        mailbox_ids={mailbox_id(page.mailbox): True},
+        keywords=message.keywords,
+        size=message.size or email.size,
+        received_at=message.internal_date,
+    )
+    headers = cloud_event_headers(
+        EventType.RECEIVED,
+        source=page.source,
+        id=event_id(page.source, page.cursor_source, page.uidvalidity, message.uid, EventType.RECEIVED),
+        time=page.now,
+        subject=id,
+    )
+    headers[KIND_HEADER] = whole.mailbus.kind
+    return Made(message.uid, encode(whole), headers, blobs)

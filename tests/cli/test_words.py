@@ -1,0 +1,186 @@
+"""The command line as its users type it: words, answers, exit codes."""
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service import __version__
+from service.bus import Followed
+from service.cli.tail import as_line
+from service.clock import SystemClock
+from tests.servers.dovecot import Dovecot
+from tests.servers.mailbus import ROOT, Mailbus, imap_account, reading, settings_for
+from tests.servers.nats import NatsServer
+from tests.servers.smtp import ScriptedRelay
+from tests.whole.test_life import Maker, command, mail, with_relay
+
+WORDS = ["run", "check", "tail", "send", "accounts", "cmd", "schema", "demo"]
+
+
+async def words(*given: str) -> tuple[int, str, str]:
+    """`mailbus …` as it stands."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "service",
+        *given,
+        cwd=ROOT,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
+
+
+@asynccontextmanager
+async def tailing(one: Mailbus, *given: str) -> AsyncIterator[asyncio.StreamReader]:
+    """`mailbus tail …`, which ends with the block."""
+    file = str(one.folder / "mailbus.yaml")
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "service", "tail", *given, "-c", file, cwd=ROOT, stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    try:
+        yield process.stdout
+    finally:
+        process.terminate()
+        await asyncio.wait_for(process.wait(), 20)
+
+
+@pytest.mark.parametrize("word", WORDS)
+async def test_every_word_has_help_with_an_example(word: str) -> None:
+    code, out, _ = await words(word, "--help")
+    assert code == 0
+    assert f"mailbus {word}" in " ".join(out.split())
+    assert "Example" in out
+
+
+async def test_the_version_is_the_packages() -> None:
+    assert await words("--version") == (0, f"mailbus {__version__}\n", "")
+
+
+@pytest.mark.parametrize("given", [["nonsense"], ["send"], ["run", "--nonsense"], ["schema", "nothing"]])
+async def test_a_usage_error_ends_with_2(given: list[str]) -> None:
+    code, _, err = await words(*given)
+    assert code == 2
+    assert "Traceback" not in err
+
+
+@pytest.mark.fault("F11")
+@pytest.mark.parametrize("word", ["run", "check", "tail", "accounts"])
+async def test_wrong_settings_end_with_78_and_all_errors(word: str, tmp_path: Path) -> None:
+    file = tmp_path / "wrong.yaml"
+    file.write_text("nats: {server: x}\naccounts: [{id: 'a b', address: nobody}]\n")
+    code, _, err = await words(word, "--config", str(file))
+    assert code == 78
+    assert "nats.server" in err
+    assert "accounts[0].id" in err
+    assert "accounts[0].address" in err
+
+
+@pytest.mark.parametrize("document", ["settings", "events", "asyncapi"])
+async def test_schema_prints_a_document(document: str) -> None:
+    code, out, _ = await words("schema", document)
+    assert code == 0
+    assert isinstance(json.loads(out), dict)
+
+
+async def test_without_nats_a_command_says_so_in_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "mailbus.yaml"
+    file.write_text("nats: {servers: ['nats://127.0.0.1:1']}\n")
+    code, out, err = await words("tail", "--config", str(file))
+    assert (code, out) == (1, "")
+    assert len(err.strip().splitlines()) == 1
+    assert "127.0.0.1:1" in err
+
+
+async def test_tail_shows_what_stands_on_the_bus(
+    dovecot: Dovecot, own_nats: NatsServer, mailbus: Maker, prefix: str
+) -> None:
+    one = mailbus(settings_for(own_nats.url, prefix, imap_account(dovecot, prefix)))
+    one.start()
+    await one.started()
+    await dovecot.append(prefix, [mail(1)])
+    async with reading(own_nats.url, prefix) as reader:
+        await reader.wait_received(1)
+    async with tailing(one, "--all", "--json") as lines:
+        found: list[dict[str, Any]] = []
+        async with asyncio.timeout(30):
+            while not any(event["headers"]["ce-type"] == "mailbus.received" for event in found):
+                found.append(json.loads(await lines.readline()))
+        assert found[-1]["body"]["subject"] == "mail 1"
+        assert found[-1]["subject"] == f"{prefix}.in.box.INBOX.received"
+    async with tailing(one, "--all") as lines:
+        shown = b""
+        async with asyncio.timeout(30):
+            while b"mail 1" not in shown:
+                shown += await lines.readline()
+        assert b"reset" in shown
+    assert await one.stop() == 0
+
+
+def test_a_tailed_line_shows_no_control_characters_of_strangers() -> None:
+    body = json.dumps({"from": [{"email": "a@x"}], "subject": "\x1b[2Jgone"}).encode()
+    headers = {"ce-type": "mailbus.received"}
+    line = as_line(Followed(1, "mail.in.a.INBOX.received", headers, body, SystemClock().now()))
+    assert "\x1b" not in line.plain
+    assert "gone" in line.plain
+
+
+async def test_send_waits_for_every_recipient_and_fails_where_one_does(
+    own_nats: NatsServer, mailbus: Maker, prefix: str, relay: ScriptedRelay
+) -> None:
+    relay.script.rcpt = {"no@x.org": ["550 5.1.1 nobody"]}
+    one = mailbus(settings_for(own_nats.url, prefix, with_relay({"id": "box", "address": "me@example.com"}, relay)))
+    one.start()
+    await one.started()
+    code, out, err = await command(one, "send", "box", "--to", "yes@x.org", "--to", "no@x.org", "--text", "hello")
+    assert code == 1, err
+    states = {json.loads(line)["state"] for line in out.splitlines()}
+    assert states == {"sent", "failed"}
+    code, out, err = await command(
+        one, "send", "box", "--request", "-", stdin='{"id": "r1", "to": [{"email": "yes@x.org"}], "text": "x"}'
+    )
+    assert code == 0, err
+    assert json.loads(out)["id"] == "r1"
+    assert await one.stop() == 0
+
+
+async def test_accounts_shows_state_and_progress(
+    dovecot: Dovecot, own_nats: NatsServer, mailbus: Maker, prefix: str
+) -> None:
+    settings = settings_for(own_nats.url, prefix, imap_account(dovecot, prefix))
+    one = mailbus(settings)
+    one.start()
+    await one.started()
+    await dovecot.append(prefix, [mail(1), mail(2)])
+    async with reading(own_nats.url, prefix) as reader:
+        await reader.wait_received(2)
+    (one.folder / "mailbus.yaml").write_text(
+        (one.folder / "mailbus.yaml").read_text().replace("127.0.0.1:0", f"127.0.0.1:{one.port}")
+    )
+
+    shown: list[dict[str, Any]] = []
+    for _ in range(50):
+        code, out, err = await command(one, "accounts", "--json")
+        assert code == 0, err
+        shown = json.loads(out)
+        if shown[0]["state"] == "connected" and shown[0]["mailboxes"][0]["announced"] == 2:
+            break
+    assert [(account["id"], account["state"]) for account in shown] == [("box", "connected")]
+    assert shown[0]["mailboxes"][0]["announced"] == 2
+    code, out, _ = await command(one, "accounts")
+    assert code == 0
+    assert "INBOX" in out
+    assert await one.stop() == 0
+    code, _, err = await command(one, "accounts")
+    assert code == 1
+    assert "is it running?" in err

@@ -1,0 +1,106 @@
+"""Where pages become events: here, or in a child that may be killed at any moment."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
+
+import pytest
+
+from service.clock import SystemClock
+from service.ingest import Parser
+from service.parsing import Page, Raw, Read, make
+from tests.servers.mailbus import until
+
+NOW = datetime(2026, 11, 24, tzinfo=UTC)
+PAGE = Page("/mail/a/INBOX", "INBOX", "c0ffee", 7, 256 * 1024, 1024 * 1024, Raw.PROBLEM, NOW)
+MANY = [Read(uid, 20_000, {}, NOW, b"Subject: %d\r\n\r\n" % uid + b"word " * 4_000, True) for uid in range(1, 101)]
+HERE = [make(PAGE, message) for message in MANY]
+
+
+async def wait_child(parser: Parser, *, other_than: int | None = None) -> int:
+    """The process id of a child that has started."""
+    await until(lambda: parser._child is not None and parser._child.pid != other_than)
+    assert parser._child is not None
+    return parser._child.pid
+
+
+@asynccontextmanager
+async def running(parser: Parser) -> AsyncIterator[None]:
+    task = asyncio.create_task(parser.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+@pytest.fixture
+async def parser(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Parser]:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    one = Parser(SystemClock())
+    async with running(one):
+        yield one
+
+
+async def test_the_child_makes_what_would_be_made_here(parser: Parser) -> None:
+    await wait_child(parser)
+    assert await parser.make(PAGE, MANY) == HERE
+
+
+async def test_pages_are_answered_each_with_its_own(parser: Parser) -> None:
+    await wait_child(parser)
+    halves = [MANY[:50], MANY[50:], MANY[:40], MANY]
+    made = await asyncio.wait_for(asyncio.gather(*(parser.make(PAGE, half) for half in halves)), 30)
+    assert [[one.uid for one in page] for page in made] == [[one.uid for one in half] for half in halves]
+
+
+@pytest.mark.fault("C01")
+async def test_a_child_that_is_killed_costs_no_message_and_another_takes_its_place(parser: Parser) -> None:
+    first = await wait_child(parser)
+    os.kill(first, signal.SIGSTOP)
+    asking = asyncio.create_task(parser.make(PAGE, MANY))
+    await asyncio.sleep(0)
+    os.kill(first, signal.SIGKILL)
+    assert await asyncio.wait_for(asking, 30) == HERE
+    await wait_child(parser, other_than=first)
+    assert await parser.make(PAGE, MANY) == HERE
+
+
+async def test_a_child_that_does_not_answer_is_ended_and_its_page_made_here(
+    parser: Parser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.ingest.parser.ANSWER_TIMEOUT_S", 0.2)
+    os.kill(await wait_child(parser), signal.SIGSTOP)
+    assert await asyncio.wait_for(parser.make(PAGE, MANY), 30) == HERE
+
+
+async def test_who_is_cancelled_while_waiting_leaves_the_others_their_answers(parser: Parser) -> None:
+    await wait_child(parser)
+    gone = asyncio.create_task(parser.make(PAGE, MANY))
+    stays = asyncio.create_task(parser.make(PAGE, MANY[:50]))
+    await asyncio.sleep(0)
+    gone.cancel()
+    assert await asyncio.wait_for(stays, 30) == HERE[:50]
+    assert await asyncio.wait_for(parser.make(PAGE, MANY), 30) == HERE
+
+
+async def test_without_a_child_everything_is_made_here() -> None:
+    assert await Parser(SystemClock()).make(PAGE, MANY) == HERE
+
+
+async def test_no_child_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    one = Parser(SystemClock())
+    async with running(one):
+        pid = await wait_child(one)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+async def test_a_single_core_has_no_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
+    await asyncio.wait_for(Parser(SystemClock()).run(), 1)
