@@ -36,6 +36,7 @@ from service.settings import AccountSettings, ImapSettings, IncomingSettings, Ou
 from service.smtp import Relay, SmtpOptions
 
 SENDER_PART: Final = "sender"
+QUEUE_PART: Final = "requests"
 # A start of a thousand accounts opens so many connections at once, not a thousand.
 CONNECTING_LIMIT: Final = 20
 DELIVERIES_LIMIT: Final = 32
@@ -159,7 +160,7 @@ def all_work(settings: Settings, shared: Shared) -> list[Work]:
                 for name in account.incoming.mailboxes
             ]
         if account.outgoing is not None:
-            work.append(_sender_work(account, account.outgoing, shared))
+            work += _sender_work(account, account.outgoing, shared)
         shared.reports.add(account.id, [piece.part for piece in work])
         found += work
     return found
@@ -263,7 +264,7 @@ async def _close(source: ImapSource) -> None:
         source.abort()
 
 
-def _sender_work(account: AccountSettings, outgoing: OutgoingSettings, shared: Shared) -> Work:
+def _sender_work(account: AccountSettings, outgoing: OutgoingSettings, shared: Shared) -> list[Work]:
     options = OutboundOptions(
         account=account.id,
         address=account.address,
@@ -276,17 +277,25 @@ def _sender_work(account: AccountSettings, outgoing: OutgoingSettings, shared: S
         redirect=outgoing.redirect,
     )
     relay = Relay(smtp_options(account, outgoing), shared.clock)
-    sender = Sender(shared.bus, relay, options, deliveries=shared.deliveries, clock=shared.clock)
+    sender = Sender(
+        shared.bus, relay, options, deliveries=shared.deliveries, connecting=shared.connecting, clock=shared.clock
+    )
 
-    async def life(proved: Callable[[], None]) -> None:
-        def works() -> None:
-            proved()
-            shared.reports.part(account.id, SENDER_PART, AccountState.CONNECTED)
+    def part(name: str, life: Callable[[Callable[[], None]], Awaitable[None]]) -> Work:
+        async def connected(proved: Callable[[], None]) -> None:
+            def works() -> None:
+                proved()
+                shared.reports.part(account.id, name, AccountState.CONNECTED)
 
+            await life(works)
+
+        return Work(account.id, name, _supervised(connected, account.id, name, shared, None))
+
+    async def take_requests(proved: Callable[[], None]) -> None:
         await shared.bus.wait_connected()
-        await sender.run(works)
+        await sender.run(proved)
 
-    return Work(account.id, SENDER_PART, _supervised(life, account.id, SENDER_PART, shared, None))
+    return [part(SENDER_PART, sender.watch_relay), part(QUEUE_PART, take_requests)]
 
 
 def _supervised(

@@ -23,7 +23,7 @@ RECIPIENTS: Final = Counter("mailbus_recipients_total", "Recipients settled or p
 SEND_SECONDS: Final = Histogram(
     "mailbus_send_seconds", "From taking a request to its relay's last reply.", buckets=LATENCY_BUCKETS_S
 )
-# where: send, retry, held
+# where: queue, send, retry, held
 WAITING: Final = Gauge("mailbus_waiting", "What waits in this process, by where.", ["where"])
 FENCE_REFUSED: Final = Counter("mailbus_fence_refused_total", "Commits that the fence refused.")
 # reason: DeadReason

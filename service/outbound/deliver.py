@@ -25,6 +25,10 @@ from service.smtp import DotUnanswered, Relay, RelayUnreachable, Reply
 
 # Another process has this request in hand: how long until it is looked at again.
 AGAIN_S: Final = 5.0
+# How long a relay may be away before its requests are put off.
+PATIENCE_S: Final = 15.0
+# While it is away, a request that waits is looked at again after its first pause, or this, without an attempt.
+AWAY_LIMIT_S: Final = 60.0
 # A request that mailbus fails at by a bug goes to the dead letters then, and stops nobody else's mail.
 BUG_DELIVERIES: Final = 3
 # Building runs at about 200 MB/s: more than this would hold the loop for over a millisecond.
@@ -48,13 +52,37 @@ class Deliverer:
         self._settler = Settler(bus, self._sends, self._outbox, options, clock)
         self._created: datetime | None = None
         self._in_hand: set[str] = set()
+        # Why the relay is not asked at the moment, and since when.
+        self._away: MailbusError | None = None
+        self._away_since = 0.0
+        self._relay_gone = asyncio.Event()
+
+    def relay_lost(self, why: MailbusError) -> None:
+        """No attempt is made until `relay_found`."""
+        if self._away is None:
+            self._away_since = self._clock.monotonic()
+        self._away = why
+        self._relay_gone.set()
+
+    def relay_found(self) -> None:
+        """The relay is there."""
+        self._away = None
+        self._relay_gone.clear()
+
+    async def wait_relay_lost(self) -> MailbusError:
+        """Until a delivery finds the relay lost; gives why."""
+        await self._relay_gone.wait()
+        return self._away or Transient("the relay was lost", where=self._options.account)
 
     async def handle(self, job: Job) -> None:
         """Carry a job as far as it goes now, and acknowledge it or give it back.
 
-        Raises Transient where NATS is away; RelayUnreachable, AuthRefused or Permanent where the relay cannot be
-        reached: the request is put off by then, and the next one would fare the same.
+        Raises Transient where NATS is away.
         """
+        if self._away is not None and self._clock.monotonic() - self._away_since < PATIENCE_S:
+            # Most relays are back in a moment: nobody need hear of it, and the queue keeps the request.
+            await job.give_back(AGAIN_S)
+            return
         # By subject and not by header: a requester may send any header, but cannot publish here.
         if job.subject == self._bus.subjects.due(self._options.account):
             key, taken = job.headers.get(KEY_HEADER, ""), None
@@ -165,6 +193,10 @@ class Deliverer:
                 decision = expire(record.pending, record.held)
                 await self._settler.settle(key, job, record, revision, decision, None, attempt=attempt)
                 return
+            if self._away is not None:
+                pause_s = min(self._options.retry_first_s, AWAY_LIMIT_S) * (1 + self._clock.chance())
+                await self._settler.again(key, job, record, revision, self._clock.now() + timedelta(seconds=pause_s))
+                return
             try:
                 bundle = await self._outbox.get(record.outbox or "")
                 request = decode_request(bundle.request)
@@ -213,14 +245,15 @@ class Deliverer:
                 raise _BusAwayError(exc.what, where=exc.where) from exc
             step("intent.done")
 
-        unreachable: MailbusError | None = None
         try:
+            if self._away is not None:
+                raise self._away
             replies = await self._relay.deliver(
                 mail.mail_from, list(mail.wire), mail.data, before_final_dot=write_intent
             )
             said = _each(mail, replies)
         except (RelayUnreachable, AuthRefused, Permanent) as exc:
-            unreachable = exc
+            self.relay_lost(exc)
             said = _all(record, Verdict.PUT_OFF, f"451 4.4.1 not sent by mailbus: {exc.what}")
         except DotUnanswered as exc:
             said = _all(record, Verdict.UNKNOWN, "") | _each(mail, exc.refused)
@@ -232,8 +265,6 @@ class Deliverer:
         metrics.SEND_SECONDS.observe(self._clock.monotonic() - began)
         decision = self._decide(record, said, attempt)
         await self._settler.settle(key, job, intent, revision, decision, bundle, attempt=attempt)
-        if unreachable is not None:
-            raise unreachable
 
     async def _make(self, key: str, record: SendRecord, bundle: Bundle, request: SendRequest) -> Mail:
         def make() -> Mail:

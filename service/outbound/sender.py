@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from service.bus import ACK_WAIT_S, Bus, Job, Puller, WorkQueue
 from service.clock import Clock
-from service.errors import MailbusError, Permanent, Transient, verdict_of
+from service.errors import AuthRefused, MailbusError, Permanent, Transient, verdict_of
 from service.observe import log, metrics
 from service.outbound.deliver import Deliverer
 from service.outbound.options import OutboundOptions
@@ -26,31 +26,51 @@ GIVE_BACK_TIMEOUT_S: Final = 2.0
 
 
 class Sender:
-    """All that one account sends. `deliveries` bounds the process, and is shared by its senders in turn."""
+    """All that one account sends. `deliveries` and `connecting` bound the process, shared by its senders in turn."""
 
     def __init__(
-        self, bus: Bus, relay: Relay, options: OutboundOptions, *, deliveries: asyncio.Semaphore, clock: Clock
+        self,
+        bus: Bus,
+        relay: Relay,
+        options: OutboundOptions,
+        *,
+        deliveries: asyncio.Semaphore,
+        connecting: asyncio.Semaphore,
+        clock: Clock,
     ) -> None:
         self._bus = bus
         self._relay = relay
         self._options = options
         self._deliveries = deliveries
+        self._connecting = connecting
         self._deliverer = Deliverer(bus, relay, options, clock)
         self._places = asyncio.Semaphore(options.parallel)
         self._free = asyncio.Event()
         self._in_hand = 0
-        self._failed = False
+        self._queued: dict[str, int] = {}
+
+    async def watch_relay(self, proved: Callable[[], None]) -> None:
+        """Try the relay at no request's cost, then wait until a delivery finds it lost; supervised by itself.
+
+        Raises what was found: RelayUnreachable, AuthRefused or Permanent. Until this is run again and finds the
+        relay there, requests are put off without an attempt, and expire.
+        """
+        try:
+            async with self._connecting:
+                await self._relay.probe()
+        except (RelayUnreachable, AuthRefused, Permanent) as exc:
+            self._deliverer.relay_lost(exc)
+            raise
+        self._deliverer.relay_found()
+        proved()
+        raise await self._deliverer.wait_relay_lost()
 
     async def run(self, proved: Callable[[], None]) -> None:
-        """Send until cancelled; what is in hand then has 10 s to end. `proved` is called once it works.
+        """Take requests until cancelled; what is in hand then has 10 s to end. `proved` is called once it works.
 
-        Raises Transient, AuthRefused or Permanent: the relay or NATS cannot be reached, and trying on is no use now.
+        Raises Transient where NATS cannot be reached.
         """
         subjects, account = self._bus.subjects, self._options.account
-        if self._failed:
-            # Somebody's request paid for the last failure; this one is paid by nobody.
-            await self._relay.probe()
-            self._failed = False
         self._in_hand = 0
         bells = (asyncio.Event(), asyncio.Event())
 
@@ -71,13 +91,16 @@ class Sender:
             if task is not None and task.cancelling():
                 # What failed while finishing must not hide that we are to stop.
                 raise asyncio.CancelledError from failed
-            error = verdict_of(failed)
-            self._failed = isinstance(error, RelayUnreachable | Permanent)
-            raise error from failed
+            raise verdict_of(failed) from failed
+        finally:
+            await self._relay.close()
+            self._count(dict.fromkeys(self._queued, 0))
 
-    async def close(self) -> None:
-        """Let the relay's idle connections go."""
-        await self._relay.close()
+    def _count(self, queued: dict[str, int]) -> None:
+        """Keep `mailbus_waiting` right, which is of all accounts."""
+        for stream, count in queued.items():
+            metrics.WAITING.labels(where="queue").inc(count - self._queued.get(stream, 0))
+            self._queued[stream] = count
 
     async def _serve(
         self,
@@ -92,6 +115,7 @@ class Sender:
         while True:
             bell.clear()
             waiting = await self._bus.pending(stream, subject)
+            self._count({stream: waiting})
             proved()
             if not waiting:
                 try:
@@ -110,7 +134,10 @@ class Sender:
                 for job in jobs:
                     self._in_hand += 1
                     group.create_task(self._job(job), name=f"{name} {job.seq}")
-                empty = 0 if jobs or await self._bus.pending(stream, subject) else empty + 1
+                # One look a second or less: a full queue is not counted at every fetch.
+                waiting = 1 if jobs else await self._bus.pending(stream, subject)
+                empty = 0 if waiting else empty + 1
+            self._count({stream: 0})
         finally:
             with suppress(MailbusError):
                 await puller.close()

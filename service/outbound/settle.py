@@ -5,6 +5,7 @@ stored: a status that was stored is published with the same id again.
 """
 
 import uuid
+from datetime import datetime
 from typing import Final
 
 import msgspec
@@ -74,6 +75,13 @@ class Settler:
         for status in statuses:
             await publish(self._bus, self._options.account, record.id, status)
         await self.go_on(key, outcome)
+        await job.ack()
+
+    async def again(self, key: str, job: Job, record: SendRecord, revision: int, at: datetime) -> None:
+        """Nothing was tried: the schedule is set anew, up to the expiry, and nobody is told. Raises Conflict."""
+        later = changed(record, owner=uuid.uuid4().hex, next_at=min(at, record.expires_at))
+        await self._store(key, later, revision)
+        await self.go_on(key, later)
         await job.ack()
 
     async def _store(self, key: str, outcome: SendRecord, revision: int) -> None:

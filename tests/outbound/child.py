@@ -21,7 +21,9 @@ async def main(url: str, prefix: str, port: str, uncertain: str) -> None:
             "a", "me@example.com", uncertain="hold" if uncertain == "hold" else "retry", retry_first_s=0.1
         )
         relay = Relay(SmtpOptions("a", "127.0.0.1", int(port), Security.NONE, login=False), clock)
-        sender = Sender(bus, relay, options, deliveries=asyncio.Semaphore(4), clock=clock)
+        sender = Sender(
+            bus, relay, options, deliveries=asyncio.Semaphore(4), connecting=asyncio.Semaphore(4), clock=clock
+        )
         async with asyncio.TaskGroup() as group:
             task = group.create_task(sender.run(lambda: None))
             subjects = bus.subjects

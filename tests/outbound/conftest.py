@@ -15,6 +15,7 @@ from nats.aio.msg import Msg
 from service.bus import Bus, NatsOptions, StreamOptions, open_bus
 from service.clock import SystemClock
 from service.contract import EmailSubmission, Security
+from service.errors import MailbusError
 from service.outbound import OutboundOptions, Sender
 from service.smtp import Relay, SmtpOptions, Timeouts
 from tests.servers.nats import NatsServer
@@ -135,6 +136,7 @@ async def sending(
         Relay(smtp_options(relay, **(smtp or {})), clock),
         outbound_options(**options),
         deliveries=asyncio.Semaphore(16),
+        connecting=asyncio.Semaphore(16),
         clock=clock,
     )
     async with asyncio.TaskGroup() as group:
@@ -145,14 +147,10 @@ async def sending(
             task.cancel()
 
 
-async def failure(bus: Bus, relay: ScriptedRelay, **options: Any) -> BaseExceptionGroup[BaseException]:
-    """What a sender ends with by itself."""
-    try:
-        async with asyncio.timeout(LIMIT_S), sending(bus, relay, **options):
-            await asyncio.Event().wait()
-    except BaseExceptionGroup as failed:
-        return failed
-    raise AssertionError("the sender did not end")
+async def found_lost(sender: Sender) -> MailbusError:
+    """Why the relay is taken for lost."""
+    async with asyncio.timeout(LIMIT_S):
+        return await sender._deliverer.wait_relay_lost()
 
 
 def delivered(event: Event) -> dict[str, str]:

@@ -12,7 +12,7 @@ from service.clock import SystemClock
 from service.contract import Security
 from service.errors import AuthRefused, Permanent
 from service.smtp import RelayUnreachable
-from tests.outbound.conftest import Post, delivered, failure, sending, soon
+from tests.outbound.conftest import Post, delivered, found_lost, sending, soon
 from tests.servers.smtp import RelayMaker, ScriptedRelay
 from tests.smtp.harness import client_context, server_context
 
@@ -234,11 +234,12 @@ async def test_a_refused_password_puts_off_and_is_raised_once(bus: Bus, post: Po
     relay = await make_relay(password="right")
     await post.request("r")
     login = {"login": True, "username": "u", "password": "wrong-Pa55"}
-    failed = await failure(bus, relay, smtp=login, retry_first_s=60)
-    assert failed.subgroup(AuthRefused)
-    assert await post.states(1) == [("r", "deferred")]
+    async with sending(bus, relay, smtp=login, retry_first_s=60) as sender:
+        failed = await found_lost(sender)
+        assert isinstance(failed, AuthRefused)
+        assert await post.states(1) == [("r", "deferred")]
     assert relay.logins == 1
-    assert "wrong-Pa55" not in str(failed.exceptions[0])
+    assert "wrong-Pa55" not in str(failed)
 
 
 @pytest.mark.fault("G03")
@@ -248,9 +249,11 @@ async def test_a_certificate_that_does_not_hold_puts_off_and_is_raised_with_the_
     relay = await make_relay(tls=server_context(authority, "other.example"))
     await post.request("r")
     tls = {"security": Security.TLS, "tls": client_context(authority)}
-    failed = await failure(bus, relay, smtp=tls, retry_first_s=60)
-    assert failed.subgroup(lambda error: isinstance(error, Permanent) and "match" in error.what)
-    assert await post.states(1) == [("r", "deferred")]
+    async with sending(bus, relay, smtp=tls, retry_first_s=60) as sender:
+        failed = await found_lost(sender)
+        assert isinstance(failed, Permanent)
+        assert "match" in failed.what
+        assert await post.states(1) == [("r", "deferred")]
     assert not relay.messages
 
 
@@ -260,12 +263,43 @@ async def test_a_requester_cannot_pass_for_a_schedule(bus: Bus, post: Post, rela
         assert await post.states(1) == [("r", "sent")]
 
 
-async def test_a_relay_that_is_down_puts_off_and_is_raised(bus: Bus, post: Post, relay: ScriptedRelay) -> None:
+async def test_a_relay_that_is_down_puts_off_and_says_why(bus: Bus, post: Post, relay: ScriptedRelay) -> None:
     await relay.stop()
     await post.request("r")
-    failed = await failure(bus, relay, retry_first_s=60)
-    assert failed.subgroup(RelayUnreachable)
-    assert await post.states(1) == [("r", "deferred")]
+    async with sending(bus, relay, retry_first_s=60) as sender:
+        assert isinstance(await found_lost(sender), RelayUnreachable)
+        assert await post.states(1) == [("r", "deferred")]
+
+
+@pytest.mark.fault("E15")
+async def test_while_the_relay_is_away_requests_leave_the_queue_and_expire_without_an_attempt(
+    bus: Bus, post: Post, relay: ScriptedRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.outbound.deliver.PATIENCE_S", 0.0)
+    await relay.stop()
+    async with sending(bus, relay) as sender:
+        with pytest.raises(RelayUnreachable):
+            await sender.watch_relay(lambda: None)
+        for n in range(20):
+            await post.request(f"r{n}", expiresAt=soon(3))
+        await post.until(lambda: sum(event.state == "failed" for event in post.events) == 20)
+        await post.empty()
+    by_id = {event.body.id: [one.state for one in post.events if one.body.id == event.body.id] for event in post.events}
+    assert by_id == {f"r{n}": ["deferred", "failed"] for n in range(20)}
+
+
+async def test_a_relay_that_comes_back_soon_costs_nobody_a_status(
+    bus: Bus, post: Post, relay: ScriptedRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.outbound.deliver.AGAIN_S", 0.2)
+    async with sending(bus, relay) as sender:
+        sender._deliverer.relay_lost(RelayUnreachable("gone", where="a"))
+        await post.request("r")
+        await asyncio.sleep(0.5)
+        assert post.events == []
+        watching = asyncio.create_task(sender.watch_relay(lambda: None))
+        assert await post.states(1) == [("r", "sent")]
+        watching.cancel()
 
 
 async def test_a_sender_that_is_stopped_finishes_what_is_in_hand(bus: Bus, post: Post, relay: ScriptedRelay) -> None:
