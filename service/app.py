@@ -15,10 +15,12 @@ from service.admin import AdminServer, Snapshot
 from service.build import (
     CONNECTING_LIMIT,
     DELIVERIES_LIMIT,
+    PRESENCE_TTL_S,
     Shared,
     Work,
     all_work,
     nats_options,
+    send_limits,
     stream_options,
 )
 from service.bus import Bus, OutMessage, open_bus
@@ -28,6 +30,7 @@ from service.errors import MailbusError, Permanent, Transient, verdict_of
 from service.fleet import AccountReports, Pace, Presence
 from service.ingest import Budget, Copies, Parser
 from service.observe import log, metrics, set_up_logs
+from service.outbound import Strays
 from service.settings import Settings
 from service.snapshot import take_snapshot
 from service.tasks import TaskGroup
@@ -35,7 +38,6 @@ from service.tasks import TaskGroup
 EX_OK: Final = 0
 EX_FAILURE: Final = 1
 EX_CONFIG: Final = 78
-PRESENCE_TTL_S: Final = 15.0
 NATS_RETRY_MAX_S: Final = 15.0
 # Kubernetes gives 30 s by default; what is not done by then is given back by being redelivered or read again.
 DRAIN_TIMEOUT_S: Final = 25.0
@@ -121,6 +123,7 @@ class Application:
             bus.key_value(bus.subjects.fleet),
             instance=self._settings.instance,
             boot=self._boot,
+            accounts=[account.id for account in self._settings.accounts],
             ttl_s=PRESENCE_TTL_S,
             clock=clock,
         )
@@ -146,7 +149,7 @@ class Application:
         )
         self._bus, self._reports = bus, reports
         self._work = all_work(self._settings, shared)
-        senders = {account.id: account.address for account in self._settings.accounts if account.outgoing is not None}
+        senders = {one.id: send_limits(one.outgoing) for one in self._settings.accounts if one.outgoing is not None}
         try:
             async with TaskGroup() as background:
                 tasks = [
@@ -156,6 +159,7 @@ class Application:
                     background.create_task(_watch_loop(clock), name="loop-lag"),
                     background.create_task(_watch_readers(bus, clock), name="readers"),
                     background.create_task(serve_commands(bus, senders), name="commands"),
+                    background.create_task(Strays(bus, senders, clock, agreed=presence.all_alike).run(), name="strays"),
                 ]
                 await self._accounts()
                 for task in tasks:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from service.bus import Bus, NatsOptions, OutMessage, StreamOptions
 from service.clock import Clock
-from service.contract import AccountState, Security
+from service.contract import AccountState, Security, SendLimits
 from service.errors import MailbusError, Superseded, Transient
 from service.fleet import AccountReports, Pace, Presence, supervise
 from service.imap import Session, SessionOptions
@@ -40,6 +40,7 @@ QUEUE_PART: Final = "requests"
 # A start of a thousand accounts opens so many connections at once, not a thousand.
 CONNECTING_LIMIT: Final = 20
 DELIVERIES_LIMIT: Final = 32
+PRESENCE_TTL_S: Final = 15.0
 CLOSE_TIMEOUT_S: Final = 5.0
 LOG_LOST: Final = frozenset({Why.ROLLED_BACK, Why.OTHER_STREAM})
 
@@ -146,6 +147,11 @@ def smtp_options(account: AccountSettings, outgoing: OutgoingSettings) -> SmtpOp
         password=outgoing.password.reveal(),
         login=smtp.login,
     )
+
+
+def send_limits(outgoing: OutgoingSettings) -> SendLimits:
+    """How long an account's requests live and are remembered."""
+    return SendLimits(outgoing.expires.total_seconds(), outgoing.window.total_seconds())
 
 
 def all_work(settings: Settings, shared: Shared) -> list[Work]:
@@ -272,8 +278,7 @@ def _sender_work(account: AccountSettings, outgoing: OutgoingSettings, shared: S
         retry_first_s=outgoing.retry.first.total_seconds(),
         retry_factor=outgoing.retry.factor,
         retry_max_s=outgoing.retry.max.total_seconds(),
-        expires_s=outgoing.expires.total_seconds(),
-        window_s=outgoing.window.total_seconds(),
+        limits=send_limits(outgoing),
         redirect=outgoing.redirect,
     )
     relay = Relay(smtp_options(account, outgoing), shared.clock)

@@ -5,7 +5,14 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
-from service.build import CONNECTING_LIMIT, nats_options, session_options, smtp_options
+from service.build import (
+    CONNECTING_LIMIT,
+    PRESENCE_TTL_S,
+    nats_options,
+    session_options,
+    smtp_options,
+    stream_options,
+)
 from service.bus import open_bus
 from service.clock import SystemClock
 from service.errors import MailbusError
@@ -15,6 +22,7 @@ from service.smtp import Relay
 from service.tasks import TaskGroup
 
 MAILBOXES_SHOWN: Final = 20
+NATS: Final = "nats"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,25 +31,22 @@ class Finding:
 
     what: str
     detail: str
-    error: str = ""
+    error: MailbusError | None = None
 
 
-async def check(settings: Settings, report: Callable[[Finding], None]) -> bool:
-    """Try everything, report each thing as it is known; whether all of it works."""
-    works = True
+async def check(settings: Settings, report: Callable[[Finding], None]) -> None:
+    """Try everything, and report each thing as it is known."""
     places = asyncio.Semaphore(CONNECTING_LIMIT)
 
     async def attempt(what: str, work: Callable[[], Awaitable[str]]) -> None:
-        nonlocal works
         async with places:
             try:
                 report(Finding(what, await work()))
             except MailbusError as exc:
-                works = False
-                report(Finding(what, "", str(exc)))
+                report(Finding(what, "", exc))
 
     async with TaskGroup() as group:
-        group.create_task(attempt("nats", lambda: _nats(settings)), name="nats")
+        group.create_task(attempt(NATS, lambda: _nats(settings)), name=NATS)
         for account in settings.accounts:
             if account.incoming is not None:
                 incoming = account.incoming
@@ -51,13 +56,13 @@ async def check(settings: Settings, report: Callable[[Finding], None]) -> bool:
                 outgoing = account.outgoing
                 work = lambda a=account, o=outgoing: _outgoing(a, o)  # noqa: E731
                 group.create_task(attempt(f"{account.id} outgoing", work), name=account.id)
-    return works
 
 
 async def _nats(settings: Settings) -> str:
     async with open_bus(nats_options(settings), None) as bus:
         version = bus.nc.connected_server_version
         number = f"{version.major}.{version.minor}.{version.patch}"
+        await bus.check_streams(stream_options(settings, PRESENCE_TTL_S), settings.nats.replicas)
         return f"{', '.join(settings.nats.servers)}, version {number} with JetStream"
 
 

@@ -28,7 +28,7 @@ from service.bus.log import EventLog
 from service.bus.options import NatsOptions, StreamOptions
 from service.bus.queue import WorkQueue, publish_acknowledged
 from service.bus.readers import Readers
-from service.bus.streams import ensure_streams
+from service.bus.streams import check_streams, ensure_streams
 from service.contract import Subjects
 from service.errors import Permanent, Transient
 from service.observe import log, metrics
@@ -148,6 +148,16 @@ class Bus:
             info = await js_api(self.nc, f"STREAM.INFO.{stream}", {"subjects_filter": subject})
         counts: dict[str, int] = info["state"].get("subjects") or {}
         return sum(counts.values())
+
+    async def check_streams(self, options: StreamOptions, replicas: int) -> None:
+        """Whether the streams that are there will do. Raises Permanent that lists every difference, or Transient."""
+        await check_streams(self.nc, self.subjects, options, replicas)
+
+    async def queued(self, stream: str, subject: str) -> list[str]:
+        """The subjects under which a stream holds messages. Raises Transient."""
+        with translated(stream):
+            info = await js_api(self.nc, f"STREAM.INFO.{stream}", {"subjects_filter": subject})
+        return sorted(info["state"].get("subjects") or {})
 
     # -- callbacks of the client ------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from typing import Final
 
 import nats.errors
 from nats.aio.client import Client
-from nats.js.api import DeliverPolicy
+from nats.js.api import ConsumerConfig, DeliverPolicy
 
 from service.bus.errors import translated
 
@@ -32,11 +32,13 @@ async def follow(nc: Client, stream: str, subject: str, *, whole: bool) -> Async
 
     An ordered consumer: nothing is acknowledged, and nothing of it stays on the server.
     """
-    policy = DeliverPolicy.ALL if whole else DeliverPolicy.NEW
     with translated(stream):
         context = nc.jetstream()
+        # Not "new": a consumer that is made again after a break would take the stream from its beginning.
+        first = 1 if whole else (await context.stream_info(stream)).state.last_seq + 1
+        config = ConsumerConfig(deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=first)
         subscription = await context.subscribe(
-            subject, stream=stream, ordered_consumer=True, deliver_policy=policy, idle_heartbeat=HEARTBEAT_S
+            subject, stream=stream, ordered_consumer=True, config=config, idle_heartbeat=HEARTBEAT_S
         )
     try:
         while True:
@@ -45,6 +47,8 @@ async def follow(nc: Client, stream: str, subject: str, *, whole: bool) -> Async
                     message = await subscription.next_msg(timeout=PATIENCE_S)
                 except nats.errors.TimeoutError:
                     continue
+            if message.metadata.sequence.stream < first:
+                continue
             yield Followed(
                 message.metadata.sequence.stream,
                 message.subject,

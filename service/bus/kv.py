@@ -45,6 +45,13 @@ class KeyValue:
         entry, _ = await self._get(key)
         return entry
 
+    async def keys(self) -> list[str]:
+        """All keys that were ever written and are not gone for good; some may be deleted. Raises Transient."""
+        prefix = f"$KV.{self._bucket}."
+        with translated(self._bucket):
+            info = await js_api(self._nc, f"STREAM.INFO.{self._stream}", {"subjects_filter": f"{prefix}>"})
+        return sorted(subject.removeprefix(prefix) for subject in info["state"].get("subjects") or {})
+
     async def _get(self, key: str) -> tuple[Entry | None, int]:
         with translated(self._bucket):
             try:

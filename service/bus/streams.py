@@ -189,10 +189,18 @@ def drifts(found: Config, wanted: Config) -> list[Drift]:
         if field == "subjects" and isinstance(there, list) and isinstance(want, list):
             there, want = sorted(there), sorted(want)
         # More replicas than asked for is only safer; an async persist mode is what makes the log forget.
-        if field == "num_replicas" and isinstance(there, int) and isinstance(want, int) and there >= want:
+        if field == "num_replicas" and _at_least(there, want):
             continue
         # A bucket without batches, as NATS's own tools make it, takes its blobs one by one.
-        if field == "allow_atomic" and str(wanted["name"]).startswith("OBJ_"):
+        if field == "allow_atomic" and _is_bucket(wanted):
+            continue
+        # What lives longer in a bucket than it must is only safer: the settings say the least.
+        if (
+            field == "max_age"
+            and _is_bucket(wanted)
+            and isinstance(want, int)
+            and (not there or (want and there >= want))
+        ):
             continue
         if field == "persist_mode" and there != "async":
             continue
@@ -201,34 +209,62 @@ def drifts(found: Config, wanted: Config) -> list[Drift]:
     return differing
 
 
+def _at_least(there: object, want: object) -> bool:
+    return isinstance(there, int) and isinstance(want, int) and 0 < want <= there
+
+
+def _is_bucket(config: Config) -> bool:
+    return str(config["name"]).startswith(("OBJ_", "KV_"))
+
+
 def _republish(value: object) -> object:
     if not isinstance(value, dict):
         return None
     return (value.get("src"), value.get("dest"), bool(value.get("headers_only")))
 
 
+async def check_streams(nc: Client, subjects: Subjects, options: StreamOptions, replicas: int) -> None:
+    """Check what is there and make nothing. Raises Permanent that lists every difference, or Transient."""
+    found_drifts: list[Drift] = []
+    for config in wanted_streams(subjects, options, replicas):
+        info = await _info(nc, str(config["name"]))
+        if info is not None:
+            found_drifts += drifts(info["config"], config)
+    _raise_drifts(found_drifts)
+
+
+async def _info(nc: Client, name: str) -> Config | None:
+    with translated(f"stream {name}"):
+        try:
+            return await js_api(nc, f"STREAM.INFO.{name}")
+        except ApiError as exc:
+            if exc.code != NOT_FOUND:
+                raise
+            return None
+
+
+def _raise_drifts(found: list[Drift]) -> None:
+    if found:
+        raise Permanent(
+            "existing streams are not as mailbus needs them: " + "; ".join(str(drift) for drift in found),
+            where="NATS",
+            remedy="mend them as shown, or change the settings; mailbus never changes a stream that is there",
+        )
+
+
 async def ensure_streams(nc: Client, subjects: Subjects, options: StreamOptions, nats: NatsOptions) -> None:
     """Make what is missing, check what is there. Raises Permanent that lists every difference, or Transient."""
     found_drifts: list[Drift] = []
     for config in wanted_streams(subjects, options, nats.replicas):
-        name = config["name"]
-        with translated(f"stream {name}"):
-            try:
-                info = await js_api(nc, f"STREAM.INFO.{name}")
-            except ApiError as exc:
-                if exc.code != NOT_FOUND:
-                    raise
-                step("stream.before")
-                await _create(nc, config)
-                step("stream.done")
-                continue
+        info = await _info(nc, str(config["name"]))
+        if info is not None:
             found_drifts += drifts(info["config"], config)
-    if found_drifts:
-        raise Permanent(
-            "existing streams are not as mailbus needs them: " + "; ".join(str(drift) for drift in found_drifts),
-            where="NATS",
-            remedy="mend them as shown, or change the settings; mailbus never changes a stream that is there",
-        )
+            continue
+        with translated(f"stream {config['name']}"):
+            step("stream.before")
+            await _create(nc, config)
+            step("stream.done")
+    _raise_drifts(found_drifts)
 
 
 async def _create(nc: Client, config: Config) -> None:

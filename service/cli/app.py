@@ -14,7 +14,7 @@ from rich.console import Console
 
 from service import __version__
 from service.app import EX_CONFIG, EX_FAILURE
-from service.errors import MailbusError, Permanent
+from service.errors import MailbusError, Permanent, verdict_of
 from service.observe import set_up_logs
 from service.settings import Settings, SettingsInvalid, load_settings
 
@@ -57,14 +57,24 @@ def _settings(file: Path | None) -> Settings:
         raise typer.Exit(EX_CONFIG) from None
 
 
+def _failed(error: MailbusError) -> int:
+    errors.print(f"mailbus: {error}", style="red", markup=False)
+    return EX_CONFIG if isinstance(error, Permanent) else EX_FAILURE
+
+
 def _finish(work: Callable[[], Coroutine[Any, Any, int]]) -> None:
     """Run to the end and leave with its code; an error is said in one line."""
     set_up_logs("warning")  # the service itself sets up what its settings say
     try:
         code = uvloop.run(work())
     except MailbusError as exc:
-        errors.print(f"mailbus: {exc}", style="red", markup=False)
-        code = EX_CONFIG if isinstance(exc, Permanent) else EX_FAILURE
+        code = _failed(exc)
+    except BaseExceptionGroup as failed:
+        # Commands that do two things at once fail as a group.
+        error = verdict_of(failed)
+        if not isinstance(error, MailbusError):
+            raise
+        code = _failed(error)
     except (KeyboardInterrupt, asyncio.CancelledError):
         code = 130
     except BrokenPipeError:

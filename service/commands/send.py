@@ -2,20 +2,31 @@
 
 import uuid
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
 
 from service.bus import Bus
 from service.commands.errors import error
-from service.contract import Problem, RequestProblems, SendAnswer, check_request, decode_request, encode
+from service.contract import (
+    Problem,
+    RequestProblems,
+    SendAnswer,
+    SendLimits,
+    beyond,
+    blob_ids,
+    check_request,
+    decode_request,
+    encode,
+)
 from service.errors import Transient
 
 # What NATS counts besides the payload: the subject and the headers of the stream's own copy.
 ROOM_BYTES: Final = 1024
 
 
-async def send(bus: Bus, account: str, payload: bytes, headers: Mapping[str, str]) -> bytes:
+async def send(bus: Bus, account: str, limits: SendLimits, payload: bytes, headers: Mapping[str, str]) -> bytes:
     """Check, publish, answer. Raises ServiceError: 400 with every problem, 503 where NATS does not take it."""
     try:
         request = decode_request(payload)
@@ -31,7 +42,14 @@ async def send(bus: Bus, account: str, payload: bytes, headers: Mapping[str, str
             "attachments", f"{len(payload)} bytes; NATS takes {bus.max_payload}: give large ones by blobId"
         )
         raise error(400, [problem])
+    problems = beyond(request, datetime.now(UTC), limits)
     try:
+        for blob in blob_ids(request):
+            if not await bus.blobs().exists(blob):
+                field = "rawBlobId" if blob == request.raw_blob_id else "attachments"
+                problems.append(Problem(field, f"no such blob: {blob}"))
+        if problems:
+            raise error(400, problems)
         # No Nats-Msg-Id: that the same id is sent once is the affair of `mail-sends`, however late it comes again.
         await bus.publish(bus.subjects.out(account), payload)
     except Transient as exc:

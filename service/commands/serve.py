@@ -9,24 +9,24 @@ from service import __version__
 from service.bus import Bus, serve
 from service.commands.errors import error
 from service.commands.send import send
-from service.contract import ACCOUNT_ID, Problem, Verb
+from service.contract import ACCOUNT_ID, Problem, SendLimits, Verb
 from service.errors import Transient
 from service.observe import log
 
 SERVICE: Final = "mailbus"
 RETRY_S: Final = 1.0
-Command = Callable[[Bus, str, bytes, Mapping[str, str]], Awaitable[bytes]]
+Command = Callable[[Bus, str, SendLimits, bytes, Mapping[str, str]], Awaitable[bytes]]
 COMMANDS: Final[dict[Verb, Command]] = {Verb.SEND: send}
 
 
-async def serve_commands(bus: Bus, accounts: Mapping[str, str]) -> None:
-    """Answer commands until cancelled. `accounts`: id → address, looked at on every request."""
+async def serve_commands(bus: Bus, accounts: Mapping[str, SendLimits]) -> None:
+    """Answer commands until cancelled. `accounts`: those that send, looked at on every request."""
 
     async def answer(command: Command, subject: str, payload: bytes, headers: Mapping[str, str]) -> bytes:
         account = subject.split(".")[-2]
         if not ACCOUNT_ID.fullmatch(account) or account not in accounts:
             raise error(404, [Problem("account", "no such account here")])
-        return await command(bus, account, payload, headers)
+        return await command(bus, account, accounts[account], payload, headers)
 
     endpoints = {
         str(verb): (bus.subjects.cmd("*", verb), partial(answer, command)) for verb, command in COMMANDS.items()

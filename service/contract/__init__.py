@@ -33,7 +33,7 @@ from service.contract.events import (
     event_id,
     rfc3339,
 )
-from service.contract.ids import Blob, ImapPlace, blob_id, email_id, mailbox_id, place_of
+from service.contract.ids import Blob, ImapPlace, blob_id, email_id, mailbox_id, mailbox_name, place_of
 from service.contract.net import Security
 from service.contract.requests import (
     Address,
@@ -42,9 +42,13 @@ from service.contract.requests import (
     EnvelopeAddress,
     Problem,
     RequestProblems,
+    SendLimits,
     SendRequest,
+    beyond,
+    blob_ids,
     check_request,
     decode_request,
+    times,
 )
 from service.contract.schema import asyncapi, event_schema
 from service.contract.status import DeliveryStatus, EmailSubmission, State, request_key
@@ -84,12 +88,15 @@ __all__ = [
     "ResetReason",
     "Security",
     "SendAnswer",
+    "SendLimits",
     "SendRequest",
     "State",
     "Subjects",
     "Verb",
     "asyncapi",
+    "beyond",
     "blob_id",
+    "blob_ids",
     "check_request",
     "cloud_event_headers",
     "decode_request",
@@ -98,8 +105,10 @@ __all__ = [
     "event_id",
     "event_schema",
     "mailbox_id",
+    "mailbox_name",
     "mailbox_token",
     "place_of",
     "request_key",
     "rfc3339",
+    "times",
 ]

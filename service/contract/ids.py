@@ -28,9 +28,16 @@ class ImapPlace:
     uid: int
 
 
+def mailbox_name(mailbox: str) -> str:
+    """The one spelling of a mailbox's name: normal form C; INBOX in any case of ASCII is `INBOX` (RFC 9051 5.1)."""
+    name = unicodedata.normalize("NFC", mailbox)
+    # "ınbox", with a Turkish letter, is another mailbox, and is INBOX in capitals.
+    return "INBOX" if name.isascii() and name.upper() == "INBOX" else name
+
+
 def mailbox_hash(mailbox: str) -> bytes:
     """8 bytes that name a mailbox: names may be longer than an id."""
-    name = "INBOX" if mailbox.upper() == "INBOX" else unicodedata.normalize("NFC", mailbox)
+    name = mailbox_name(mailbox)
     return hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()[:8]
 
 

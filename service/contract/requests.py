@@ -5,6 +5,8 @@ Field names are JMAP's where JMAP has them (RFC 8621 sections 4 and 7).
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Final, Literal
 
 import msgspec
@@ -128,7 +130,11 @@ _DECODER: Final = msgspec.json.Decoder(SendRequest)
 def decode_request(payload: bytes) -> SendRequest:
     """Bytes from the bus → a request that can be built. Raises RequestProblems with all that is wrong."""
     try:
-        request = _DECODER.decode(payload)
+        try:
+            request = _DECODER.decode(payload)
+        except msgspec.ValidationError:
+            # Libraries for JMAP write null for what is absent (RFC 8621 section 7 has it so).
+            request = msgspec.convert(_without_nulls(msgspec.json.decode(payload)), SendRequest)
     except msgspec.ValidationError as exc:
         message, _, path = str(exc).partition(" - at ")
         raise RequestProblems([Problem(_field(message, path), message)]) from exc
@@ -137,6 +143,21 @@ def decode_request(payload: bytes) -> SendRequest:
     if problems := check_request(request):
         raise RequestProblems(problems)
     return request
+
+
+def _without_nulls(value: object) -> object:
+    """Members that are null left out, three levels deep: as deep as requests are."""
+
+    def clean(value: object, depth: int) -> object:
+        if depth == 0:
+            return value
+        if isinstance(value, dict):
+            return {name: clean(one, depth - 1) for name, one in value.items() if one is not None}
+        if isinstance(value, list):
+            return [clean(one, depth - 1) for one in value]
+        return value
+
+    return clean(value, 4)
 
 
 def _field(message: str, path: str) -> str:
@@ -246,3 +267,32 @@ def _check_attachments(request: SendRequest, wrong: Wrong) -> None:
                 wrong(f"{field}.{name}", "1 to 255 characters without CR, LF and NUL are wanted")
         if attachment.cid is not None and not re.fullmatch(r"[!-;=?-~]+", attachment.cid):
             wrong(f"{field}.cid", "printable ASCII without white space, < and > is wanted")
+
+
+@dataclass(frozen=True, slots=True)
+class SendLimits:
+    """What an account's settings say of its requests, in seconds: their life, and how long their ids are remembered."""
+
+    expires_s: float
+    window_s: float
+
+
+def times(request: SendRequest, stored_at: datetime, limits: SendLimits) -> tuple[datetime, datetime]:
+    """When a request may be sent first, and when it is too old."""
+    first = max(request.send_at, stored_at) if request.send_at else stored_at
+    return first, request.expires_at or first + timedelta(seconds=limits.expires_s)
+
+
+def beyond(request: SendRequest, stored_at: datetime, limits: SendLimits) -> list[Problem]:
+    """A request that outlives what is remembered of it would be forgotten, or sent twice."""
+    _, expires_at = times(request, stored_at, limits)
+    if expires_at > stored_at + timedelta(seconds=limits.window_s):
+        field = "expiresAt" if request.expires_at else "sendAt"
+        return [Problem(field, f"later than requests are remembered ({limits.window_s / 86400:.0f} days)")]
+    return []
+
+
+def blob_ids(request: SendRequest) -> list[str]:
+    """Every blob that a request names."""
+    named = [one.blob_id for one in request.attachments if one.blob_id is not None]
+    return list(dict.fromkeys([*named, *([request.raw_blob_id] if request.raw_blob_id is not None else [])]))

@@ -6,10 +6,11 @@ Source: NATS subject rules (a token holds no `.`, `*`, `>`, white space), the co
 
 import hashlib
 import re
-import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
+
+from service.contract.ids import mailbox_name
 
 ACCOUNT_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 PREFIX: Final = re.compile(r"[A-Za-z0-9_-]{1,32}")
@@ -25,9 +26,7 @@ def mailbox_token(name: str) -> str:
     Normal form C, percent-encoded UTF-8 where NATS forbids a character; INBOX in any case is `INBOX`
     (RFC 9051 5.1); beyond 200 bytes `%sha256-<hex>`, which no encoded name can look like.
     """
-    name = unicodedata.normalize("NFC", name)
-    if name.upper() == "INBOX":
-        return "INBOX"
+    name = mailbox_name(name)
     token = _FORBIDDEN.sub(lambda m: "".join(f"%{byte:02X}" for byte in m[0].encode("utf-8")), name)
     encoded = token.encode("utf-8", "surrogatepass")
     # A lone surrogate is no UTF-8: such a name goes by its hash, as the empty one does.

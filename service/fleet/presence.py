@@ -4,6 +4,8 @@ Used by app.py; publish.py asks `is_alive` before it gives way to another writer
 """
 
 import contextlib
+import hashlib
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
@@ -17,28 +19,37 @@ RENEWALS_PER_TTL: Final = 4
 
 
 class PresenceValue(msgspec.Struct, frozen=True):
-    """What a process says of itself: `boot` is new with every start."""
+    """What a process says of itself: `boot` is new with every start, `accounts` a digest of those it was given."""
 
     boot: str
+    accounts: str = ""
 
 
 _VALUE: Final = msgspec.json.Decoder(PresenceValue)
 
 
-def _boot_of(value: bytes) -> str:
+def _said(value: bytes) -> PresenceValue:
     try:
-        return _VALUE.decode(value).boot
+        return _VALUE.decode(value)
     except msgspec.MsgspecError:
-        return ""
+        return PresenceValue("")
+
+
+def _boot_of(value: bytes) -> str:
+    return _said(value).boot
 
 
 class Presence:
     """This process's key. `writer` is the name under which it writes: `instance/boot`."""
 
-    def __init__(self, bucket: KeyValue, *, instance: str, boot: str, ttl_s: float, clock: Clock) -> None:
+    def __init__(
+        self, bucket: KeyValue, *, instance: str, boot: str, accounts: Iterable[str], ttl_s: float, clock: Clock
+    ) -> None:
         self._bucket = bucket
         self._instance = instance
         self._boot = boot
+        digest = hashlib.sha256("\0".join(sorted(accounts)).encode()).hexdigest()[:16]
+        self._value = PresenceValue(boot, digest)
         self._ttl_s = ttl_s
         self._clock = clock
         self._revision = 0
@@ -46,7 +57,7 @@ class Presence:
 
     async def take(self) -> None:
         """Take the key, from an older process of the same name too: a killed one is back at once."""
-        value = msgspec.json.encode(PresenceValue(self._boot))
+        value = msgspec.json.encode(self._value)
         for _ in range(5):
             entry = await self._bucket.get(self._instance)
             try:
@@ -70,7 +81,7 @@ class Presence:
 
     async def renew(self) -> None:
         """Write the key again. Raises Permanent when another process has taken the name."""
-        value = msgspec.json.encode(PresenceValue(self._boot))
+        value = msgspec.json.encode(self._value)
         try:
             self._revision = await self._bucket.update(self._instance, value, self._revision)
         except Conflict:
@@ -85,6 +96,14 @@ class Presence:
         instance, _, boot = writer.rpartition("/")
         entry = await self._bucket.get(instance)
         return entry is not None and _boot_of(entry.value) == boot
+
+    async def all_alike(self) -> bool:
+        """Whether every process that is alive was given the same accounts as this one. Raises Transient."""
+        for instance in await self._bucket.keys():
+            entry = await self._bucket.get(instance)
+            if entry is not None and _said(entry.value).accounts != self._value.accounts:
+                return False
+        return True
 
     async def leave(self) -> None:
         """Give the name back, where it is still ours."""

@@ -2,10 +2,12 @@
 
 sender.py takes jobs from an account's queues; deliver.py carries one through its attempt; request.py settles its id
 and finds what is wrong with it; mail.py makes its envelope and bytes; retry.py decides (pure); sends.py keeps its
-state by compare-and-set; outbox.py keeps its bytes while it waits; status.py says what became of it.
+state by compare-and-set; outbox.py keeps its bytes while it waits; status.py says what became of it; strays.py
+refuses what is for nobody.
 """
 
 from service.outbound.options import OutboundOptions
 from service.outbound.sender import Sender
+from service.outbound.strays import Strays
 
-__all__ = ["OutboundOptions", "Sender"]
+__all__ = ["OutboundOptions", "Sender", "Strays"]

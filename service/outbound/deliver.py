@@ -11,13 +11,22 @@ from typing import Final
 
 from service.bus import Bus, Conflict, Job
 from service.clock import Clock
-from service.contract import DeadReason, Problem, RequestProblems, SendRequest, decode_request
+from service.contract import (
+    DeadReason,
+    Problem,
+    RequestProblems,
+    SendRequest,
+    beyond,
+    blob_ids,
+    decode_request,
+    times,
+)
 from service.errors import AuthRefused, MailbusError, Permanent, Transient, Uncertain
 from service.observe import log, metrics, step
-from service.outbound.mail import Mail, blob_ids, make_mail, message_id
+from service.outbound.mail import Mail, make_mail, message_id
 from service.outbound.options import OutboundOptions
 from service.outbound.outbox import Bundle, Outbox
-from service.outbound.request import Taken, beyond, made_id, take, times
+from service.outbound.request import Taken, made_id, take
 from service.outbound.retry import Decision, Phase, Said, Verdict, decide, expire
 from service.outbound.sends import SendRecord, Sends
 from service.outbound.settle import ATTEMPT_HEADER, KEY_HEADER, Settler, changed
@@ -47,7 +56,7 @@ class Deliverer:
         self._relay = relay
         self._options = options
         self._clock = clock
-        self._sends = Sends(bus.key_value(bus.subjects.sends), clock)
+        self._sends = Sends(bus.key_value(bus.subjects.sends), bus.key_value(bus.subjects.cursors), clock)
         self._outbox = Outbox(bus.blobs(bus.subjects.outbox))
         self._settler = Settler(bus, self._sends, self._outbox, options, clock)
         self._created: datetime | None = None
@@ -143,11 +152,11 @@ class Deliverer:
         options = self._options
         request, problems = taken.request, taken.problems
         if request is not None:
-            problems = beyond(request, job.stored_at, expires_s=options.expires_s, window_s=options.window_s)
+            problems = beyond(request, job.stored_at, options.limits)
         if request is None or problems:
             await self._settler.refuse(key, job, self._blank(taken, job, job.stored_at), 0, problems, job.payload)
             return
-        first_at, expires_at = times(request, job.stored_at, expires_s=options.expires_s)
+        first_at, expires_at = times(request, job.stored_at, options.limits)
         record = self._blank(taken, job, expires_at)
         bundle = await self._gather(key, request, job.payload)
         raw = bundle.blobs.get(request.raw_blob_id or "")

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from service.contract import Problem, RequestProblems, SendRequest
+from service.contract import Problem, RequestProblems, SendRequest, blob_ids
 from service.mime import MimeLimits, ascii_domain, build, parse_header_only
 from service.smtp import bare_line_end
 
@@ -17,12 +17,6 @@ class Mail:
     mail_from: str
     wire: dict[str, list[str]]
     data: bytes
-
-
-def blob_ids(request: SendRequest) -> list[str]:
-    """Every blob that a request names."""
-    named = [one.blob_id for one in request.attachments if one.blob_id is not None]
-    return list(dict.fromkeys([*named, *([request.raw_blob_id] if request.raw_blob_id is not None else [])]))
 
 
 def message_id(request: SendRequest, key: str, *, address: str, secret: bytes, raw: bytes | None) -> str:

@@ -3,9 +3,12 @@
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from service.contract import SendLimits
+
 # One account's deliveries at once: enough to fill one relay's round trips, few enough that memory stays at some mails.
 PARALLEL: Final = 4
 DAY_S: Final = 86400.0
+DEFAULT_LIMITS: Final = SendLimits(expires_s=5 * DAY_S, window_s=30 * DAY_S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +21,6 @@ class OutboundOptions:
     retry_first_s: float = 60.0
     retry_factor: float = 2.0
     retry_max_s: float = 4 * 3600.0
-    expires_s: float = 5 * DAY_S
-    window_s: float = 30 * DAY_S
+    limits: SendLimits = DEFAULT_LIMITS
     redirect: str | None = None
     parallel: int = PARALLEL

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
 
 import msgspec
@@ -56,18 +56,3 @@ def settle_id(payload: bytes, headers: Mapping[str, str], made_id: str) -> str:
 def made_id(stream_created: datetime, seq: int) -> str:
     """An id for a request that brought none: the same on every delivery, another in a stream made anew."""
     return event_id(rfc3339(stream_created), seq)
-
-
-def times(request: SendRequest, stored_at: datetime, *, expires_s: float) -> tuple[datetime, datetime]:
-    """When a request may be sent first, and when it is too old."""
-    first = max(request.send_at, stored_at) if request.send_at else stored_at
-    return first, request.expires_at or first + timedelta(seconds=expires_s)
-
-
-def beyond(request: SendRequest, stored_at: datetime, *, expires_s: float, window_s: float) -> list[Problem]:
-    """A request that outlives what is remembered of it would be forgotten, or sent twice."""
-    _, expires_at = times(request, stored_at, expires_s=expires_s)
-    if expires_at > stored_at + timedelta(seconds=window_s):
-        field = "expiresAt" if request.expires_at else "sendAt"
-        return [Problem(field, f"later than requests are remembered ({window_s / 86400:.0f} days)")]
-    return []

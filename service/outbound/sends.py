@@ -17,7 +17,7 @@ from service.errors import Transient
 from service.observe import log
 from service.outbound.retry import Phase, Said
 
-SECRET_KEY: Final = "_hmac"  # a name, not a secret: the value lies in the bucket
+SECRET_KEY: Final = "_message-id"  # a name, not a secret: the value lies in the bucket
 # An outcome that is not written is a mail sent twice: NATS gets a minute to come back.
 INSIST_TRIES: Final = 12
 INSIST_FIRST_S: Final = 0.2
@@ -59,8 +59,9 @@ _DECODER: Final = msgspec.json.Decoder(SendRecord)
 class Sends:
     """The bucket."""
 
-    def __init__(self, bucket: KeyValue, clock: Clock) -> None:
+    def __init__(self, bucket: KeyValue, for_ever: KeyValue, clock: Clock) -> None:
         self._bucket = bucket
+        self._for_ever = for_ever
         self._clock = clock
         self._secret: bytes | None = None
 
@@ -95,12 +96,13 @@ class Sends:
     async def secret(self) -> bytes:
         """The key of this deployment's Message-IDs: random, made once, shared by every replica. Raises Transient."""
         if self._secret is None:
-            entry = await self._bucket.get(SECRET_KEY)
+            # Not among the requests: there it would be gone after the longest window.
+            entry = await self._for_ever.get(SECRET_KEY)
             if entry is None:
                 with suppress(Conflict):  # another process was first: its secret serves
-                    await self._bucket.create(SECRET_KEY, secrets.token_bytes(32))
-                entry = await self._bucket.get(SECRET_KEY)
+                    await self._for_ever.create(SECRET_KEY, secrets.token_bytes(32))
+                entry = await self._for_ever.get(SECRET_KEY)
                 if entry is None:
-                    raise Transient("the secret of Message-IDs is gone", where="mail-sends")
+                    raise Transient("the secret of Message-IDs is gone", where="mail-cursors")
             self._secret = entry.value
         return self._secret

@@ -133,7 +133,15 @@ class Settler:
             return job.payload
 
     async def refuse(
-        self, key: str, job: Job, record: SendRecord, revision: int, problems: list[Problem], payload: bytes
+        self,
+        key: str,
+        job: Job,
+        record: SendRecord,
+        revision: int,
+        problems: list[Problem],
+        payload: bytes,
+        *,
+        reason: DeadReason = DeadReason.REQUEST,
     ) -> None:
         """A wrong request: `failed` with all that is wrong, and whole in the dead letters."""
         recipients = list(record.pending)
@@ -144,22 +152,23 @@ class Settler:
             record, owner=uuid.uuid4().hex, phase=Phase.FINAL, pending={}, held=[], statuses=[status], dead=True
         )
         await self._store(key, outcome, revision)
-        metrics.DEAD.labels(reason=DeadReason.REQUEST).inc()
+        metrics.DEAD.labels(reason=reason).inc()
         metrics.RECIPIENTS.labels(outcome=State.FAILED).inc(len(recipients))
         log.info("request_refused", account=self._options.account, key=key, fields=[one.field for one in problems])
-        await self.dead_letter(key, payload, "wrong request")
+        await self.dead_letter(key, payload, problems[0].message, reason)
         await publish(self._bus, self._options.account, record.id, status)
         await self.go_on(key, outcome)
         await job.ack()
 
-    async def dead_letter(self, key: str, payload: bytes, reason: str) -> None:
-        headers = {KEY_HEADER: key, "Mail-Account": self._options.account, "Mail-Reason": reason}
+    async def dead_letter(self, key: str, payload: bytes, why: str, reason: DeadReason = DeadReason.REQUEST) -> None:
+        """Publish what could not be understood, whole, once."""
+        headers = {KEY_HEADER: key, "Mail-Account": quoted(self._options.account), "Mail-Reason": quoted(why)}
         headers["Nats-Msg-Id"] = f"dead-{key}"
         if len(payload) > self._bus.max_payload - DEAD_ROOM_BYTES:
             headers["Mail-Blob-Id"] = await self._bus.blobs().put(payload, now=self._clock.now())
             payload = b""
         step("dead.before")
-        await self._bus.publish(self._bus.subjects.dead(DeadReason.REQUEST), payload, headers)
+        await self._bus.publish(self._bus.subjects.dead(reason), payload, headers)
         step("dead.done")
 
 

@@ -1,8 +1,8 @@
 """One YAML file and the environment → `Settings`, typed, or `SettingsInvalid` with everything that is wrong.
 
-model.py is the settings as types; values.py durations, sizes, addresses and secrets as they are written;
-presets.py providers as data; file.py YAML and environment → plain values; load.py plain values → Settings;
-reference.py Settings → its JSON Schema and the table in docs/settings.md.
+model.py is the settings as types, part.py what its sections share; values.py durations, sizes, addresses and
+secrets as they are written; presets.py providers as data; file.py YAML and environment → plain values; load.py plain
+values → Settings; reference.py Settings → its JSON Schema and the table in docs/settings.md.
 Only the composition root and the command line use this room: no protocol knows that pydantic exists.
 """
 

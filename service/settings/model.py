@@ -6,15 +6,15 @@ fit each other) is in load.py, so that all errors can be listed together.
 
 import re
 import socket
-import unicodedata
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 from pydantic.functional_validators import AfterValidator, PlainValidator
 from pydantic.json_schema import WithJsonSchema
 
-from service.contract import ACCOUNT_ID, PREFIX, Security, mailbox_token
+from service.contract import ACCOUNT_ID, PREFIX, Security, mailbox_name, mailbox_token
 from service.parsing import Raw
+from service.settings.part import Part
 from service.settings.presets import PRESETS
 from service.settings.values import (
     Address,
@@ -104,8 +104,7 @@ def _mailbox(value: Any) -> str:
         raise wrong("roles are not available in this version: write the mailbox's name")
     if len(name.encode()) > MAILBOX_LIMIT_BYTES:
         raise wrong(f"must be at most {MAILBOX_LIMIT_BYTES} bytes long")
-    name = unicodedata.normalize("NFC", name)
-    return "INBOX" if name.upper() == "INBOX" else name
+    return mailbox_name(name)
 
 
 def _mailboxes(value: Any) -> tuple[str, ...]:
@@ -139,11 +138,7 @@ def filled_account(account: dict[str, Any]) -> dict[str, Any]:
     return filled(account, known)
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class TlsSettings(_Part):
+class TlsSettings(Part):
     """TLS to NATS."""
 
     ca: FilePath | None = Field(default=None, description="File with the authorities to trust; default: the system's")
@@ -151,7 +146,7 @@ class TlsSettings(_Part):
     key: FilePath | None = Field(default=None, description="File with the client certificate's key")
 
 
-class NatsSettings(_Part):
+class NatsSettings(Part):
     """How to reach NATS, and what is created there."""
 
     servers: Annotated[
@@ -173,7 +168,7 @@ class NatsSettings(_Part):
     )
 
 
-class HttpSettings(_Part):
+class HttpSettings(Part):
     """The HTTP server."""
 
     listen: ListenAddress = Field(
@@ -183,7 +178,7 @@ class HttpSettings(_Part):
     )
 
 
-class LogSettings(_Part):
+class LogSettings(Part):
     """What is logged to standard error, and how."""
 
     level: Literal["debug", "info", "warning", "error"] = Field(
@@ -194,25 +189,25 @@ class LogSettings(_Part):
     )
 
 
-class InSettings(_Part):
+class InSettings(Part):
     """The stream of events."""
 
     max_age: Duration | None = lasting("30d", "How long events are kept; `null`: for ever")
 
 
-class StatusSettings(_Part):
+class StatusSettings(Part):
     """The stream of statuses."""
 
     max_age: Duration | None = lasting("30d", "How long statuses are kept; `null`: for ever")
 
 
-class DeadSettings(_Part):
+class DeadSettings(Part):
     """The stream of dead letters."""
 
     max_age: Duration | None = lasting("90d", "How long dead letters are kept; `null`: for ever")
 
 
-class StreamSettings(_Part):
+class StreamSettings(Part):
     """The streams that mailbus creates. Existing ones are checked, never changed."""
 
     in_: InSettings = Field(default_factory=InSettings, alias="in", description="MAIL_IN")
@@ -224,7 +219,7 @@ class StreamSettings(_Part):
     )
 
 
-class LimitSettings(_Part):
+class LimitSettings(Part):
     """Sizes that bound memory."""
 
     inline: Size = sized("256KiB", "Text bodies up to this size ride in the event, others as blobs")
@@ -245,7 +240,7 @@ def _login_fields(data: Any, ports: dict[Security, int]) -> Any:
     return data | ({"port": ports[Security(security)]} if known else {})
 
 
-class ImapSettings(_Part):
+class ImapSettings(Part):
     """The IMAP server."""
 
     host: Host = Field(description="Host name of the IMAP server; required unless a preset has it")
@@ -264,7 +259,7 @@ class ImapSettings(_Part):
         return _login_fields(data, IMAP_PORTS)
 
 
-class SmtpSettings(_Part):
+class SmtpSettings(Part):
     """The SMTP server that takes mail (a relay, or the provider's submission server)."""
 
     host: Host = Field(description="Host name of the SMTP server; required unless a preset has it")
@@ -281,7 +276,7 @@ class SmtpSettings(_Part):
         return _login_fields(data, SMTP_PORTS)
 
 
-class IncomingSettings(_Part):
+class IncomingSettings(Part):
     """Mail that becomes events."""
 
     imap: ImapSettings = Field(description="The IMAP server")
@@ -322,9 +317,10 @@ class IncomingSettings(_Part):
     after: Literal["nothing"] = Field(
         default="nothing", description="What is done to a mail once its event is confirmed"
     )
+    after_delay: Duration = lasting("5m", "How long after: for deleting and moving, which come later")
 
 
-class RetrySettings(_Part):
+class RetrySettings(Part):
     """When a recipient that was put off is tried again."""
 
     first: Annotated[Duration, AfterValidator(between("1s", "1d"))] = lasting("1m", "Until the second attempt")
@@ -334,7 +330,7 @@ class RetrySettings(_Part):
     max: Annotated[Duration, AfterValidator(between("1s", "7d"))] = lasting("4h", "The longest pause")
 
 
-class OutgoingSettings(_Part):
+class OutgoingSettings(Part):
     """Requests that become mail."""
 
     smtp: SmtpSettings = Field(description="The SMTP server")
@@ -349,7 +345,7 @@ class OutgoingSettings(_Part):
     redirect: Address | None = Field(default=None, description="An address that gets everything instead (staging)")
 
 
-class AccountSettings(_Part):
+class AccountSettings(Part):
     """One mail account: what comes in, what goes out, or both."""
 
     id: Annotated[str, BeforeValidator(_account_id)] = Field(description="Its name on the bus, unique")
@@ -380,7 +376,7 @@ class AccountSettings(_Part):
         return self
 
 
-class Settings(_Part):
+class Settings(Part):
     """Everything an operator decides. Without a file: NATS on this machine, no accounts."""
 
     nats: NatsSettings = Field(default_factory=NatsSettings, description="NATS")

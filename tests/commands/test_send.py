@@ -9,6 +9,7 @@ from nats.aio.msg import Msg
 
 from service.bus import Bus, NatsOptions, StreamOptions, open_bus
 from service.commands import serve_commands
+from service.contract import SendLimits
 from tests.servers.nats import NatsServer
 
 REQUEST = {"to": [{"email": "a@x.example"}], "text": "hi"}
@@ -23,7 +24,7 @@ async def bus(nats_server: NatsServer, prefix: str) -> AsyncIterator[Bus]:
 @pytest.fixture
 async def served(bus: Bus) -> AsyncIterator[Bus]:
     async with asyncio.TaskGroup() as group:
-        task = group.create_task(serve_commands(bus, {"support": "support@example.com"}))
+        task = group.create_task(serve_commands(bus, {"support": SendLimits(5 * 86400, 30 * 86400)}))
         async with asyncio.timeout(10):
             while not await answers(bus):  # noqa: ASYNC110 a subscription rings no bell
                 await asyncio.sleep(0.01)

@@ -1,7 +1,7 @@
 """One key a process: taken, renewed, doubled, expired. Real server, a clock of our own."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
@@ -27,8 +27,15 @@ def keys(bus: Bus) -> KeyValue:
     return bus.key_value(bus.subjects.fleet)
 
 
-def presence(keys: KeyValue, boot: str, *, instance: str = "mailbus-0", clock: FakeClock | None = None) -> Presence:
-    return Presence(keys, instance=instance, boot=boot, ttl_s=TTL_S, clock=clock or FakeClock())
+def presence(
+    keys: KeyValue,
+    boot: str,
+    *,
+    instance: str = "mailbus-0",
+    accounts: Sequence[str] = (),
+    clock: FakeClock | None = None,
+) -> Presence:
+    return Presence(keys, instance=instance, boot=boot, accounts=accounts, ttl_s=TTL_S, clock=clock or FakeClock())
 
 
 async def test_a_process_is_alive_from_take_to_leave(keys: KeyValue) -> None:
@@ -138,3 +145,19 @@ async def test_nats_away_does_not_end_the_renewing(own_nats: NatsServer, monkeyp
         with pytest.raises(asyncio.CancelledError):
             await running
         assert await one.is_alive(one.writer)
+
+
+async def test_processes_with_the_same_accounts_are_alike_and_a_third_with_others_is_not(keys: KeyValue) -> None:
+    one, two = (
+        presence(keys, "1", instance="one", accounts=["a", "b"]),
+        presence(keys, "2", instance="two", accounts=["b", "a"]),
+    )
+    await one.take()
+    await two.take()
+    assert await one.all_alike()
+    assert await two.all_alike()
+    three = presence(keys, "3", instance="three", accounts=["a"])
+    await three.take()
+    assert not await one.all_alike()
+    await three.leave()
+    assert await one.all_alike()

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.contract import State, request_key
+from service.contract import SendLimits, State, beyond, request_key, times
 from service.outbound.options import OutboundOptions
-from service.outbound.request import beyond, made_id, settle_id, take, times
+from service.outbound.request import made_id, settle_id, take
 from service.outbound.retry import Decision, Phase, Said, Verdict, decide, expire
 from service.outbound.status import statuses_of
 
@@ -132,6 +132,6 @@ def test_a_made_id_is_the_same_on_each_delivery_and_another_in_a_new_stream() ->
 def test_what_outlives_the_memory_of_ids_is_refused() -> None:
     taken = take("a", b'{"to": [{"email": "a@x"}], "text": "", "sendAt": "2026-12-20T00:00:00Z"}', {}, made_id="m")
     assert taken.request is not None
-    assert times(taken.request, NOW, expires_s=10)[1] == datetime(2026, 12, 20, 0, 0, 10, tzinfo=UTC)
-    assert not beyond(taken.request, NOW, expires_s=10, window_s=30 * 86400)
-    assert beyond(taken.request, NOW, expires_s=5 * 86400, window_s=30 * 86400)[0].field == "sendAt"
+    assert times(taken.request, NOW, SendLimits(10, 30 * 86400))[1] == datetime(2026, 12, 20, 0, 0, 10, tzinfo=UTC)
+    assert not beyond(taken.request, NOW, SendLimits(10, 30 * 86400))
+    assert beyond(taken.request, NOW, SendLimits(5 * 86400, 30 * 86400))[0].field == "sendAt"

@@ -99,7 +99,6 @@ def test_an_unknown_variable_names_the_nearest_known_one(monkeypatch: pytest.Mon
     [
         ("incoming: {imap: {host: h}, pop3: {host: h}}", "incoming.pop3: not available in this version"),
         ("incoming: {imap: {host: h}, exclude: [a]}", "incoming.exclude: not available in this version"),
-        ("incoming: {imap: {host: h}, after_delay: 5m}", "incoming.after_delay: not available in this version"),
         ("preset: gmx, oauth2: {grant: x}", "oauth2: not available in this version"),
         (
             "preset: gmx, incoming: {after: delete}",

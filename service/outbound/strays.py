@@ -1,0 +1,113 @@
+"""Requests for accounts that do not exist → `failed`, and whole in the dead letters. One task a process.
+
+Who sends them: a name misspelt, an account that was taken out. While the processes under one prefix were not all
+given the same accounts, nobody refuses anything: what one does not know another may. Then any of them may do it;
+compare-and-set in `mail-sends` keeps it to one status.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection
+from datetime import datetime
+from typing import Final
+
+from service.bus import Bus, Conflict, Job
+from service.clock import Clock
+from service.contract import ACCOUNT_ID, DeadReason, Problem
+from service.errors import Transient
+from service.observe import log
+from service.outbound.options import OutboundOptions
+from service.outbound.outbox import Outbox
+from service.outbound.request import made_id, take
+from service.outbound.retry import Phase
+from service.outbound.sends import SendRecord, Sends
+from service.outbound.settle import Settler
+
+LOOK_EVERY_S: Final = 30.0
+TOGETHER: Final = 50
+WRONG: Final = Problem("account", "no such account, or one that sends nothing: look at the subject")
+
+
+class Strays:
+    """What is queued for nobody. `known`: the accounts that send; `agreed`: whether all processes know the same."""
+
+    def __init__(
+        self, bus: Bus, known: Collection[str], clock: Clock, *, agreed: Callable[[], Awaitable[bool]]
+    ) -> None:
+        self._bus = bus
+        self._known = known
+        self._clock = clock
+        self._agreed = agreed
+        self._sends = Sends(bus.key_value(bus.subjects.sends), bus.key_value(bus.subjects.cursors), clock)
+        self._outbox = Outbox(bus.blobs(bus.subjects.outbox))
+
+    async def run(self) -> None:
+        """Refuse strays as they come, for ever."""
+        bell = asyncio.Event()
+        while True:
+            try:
+                async with self._bus.hearing(self._bus.subjects.bell("*"), bell.set):
+                    while True:
+                        bell.clear()
+                        await self.refuse_all()
+                        try:
+                            async with asyncio.timeout(LOOK_EVERY_S):
+                                await bell.wait()
+                        except TimeoutError:
+                            continue
+            except Transient as exc:
+                log.debug("strays_not_seen", error=str(exc))
+                await self._clock.sleep(LOOK_EVERY_S)
+
+    async def refuse_all(self) -> None:
+        """Refuse what is queued for nobody now. Raises Transient."""
+        subjects = self._bus.subjects
+        queued = await self._bus.queued(subjects.stream_out, subjects.out("*"))
+        strays = [subject for subject in queued if subject.rpartition(".")[2] not in self._known]
+        if not strays or not await self._agreed():
+            return
+        created = await self._bus.stream_created(subjects.stream_out)
+        for subject in strays:
+            await self._refuse(subject.rpartition(".")[2], subject, created)
+
+    async def _refuse(self, account: str, subject: str, created: datetime) -> None:
+        queue = self._bus.queue(self._bus.subjects.stream_out)
+        # What cannot be an account's name cannot name a consumer either.
+        name = f"out-{account}" if ACCOUNT_ID.fullmatch(account) else "out-stray"
+        puller = await queue.puller(name, subject)
+        try:
+            while jobs := await puller.fetch(TOGETHER):
+                for job in jobs:
+                    await self._refuse_one(account, job, created)
+        finally:
+            await puller.close()
+
+    async def _refuse_one(self, account: str, job: Job, created: datetime) -> None:
+        log.warning("unknown_account", account=account[:64], seq=job.seq)
+        settler = Settler(self._bus, self._sends, self._outbox, OutboundOptions(account, ""), self._clock)
+        taken = take(account, job.payload, job.headers, made_id=made_id(created, job.seq))
+        if not ACCOUNT_ID.fullmatch(account):
+            await settler.dead_letter(taken.key, job.payload, WRONG.message, DeadReason.UNKNOWN_ACCOUNT)
+            await job.ack()
+            return
+        record, revision = await self._sends.get(taken.key)
+        if record is not None:
+            await settler.resume(taken.key, job, record, its_own=False)
+            return
+        recipients = taken.request.recipients() if taken.request is not None else []
+        record = SendRecord(
+            id=taken.id,
+            source=f"{job.subject} {job.seq}",
+            owner="",
+            phase=Phase.INTENT,
+            attempt=0,
+            message_id="",
+            date=job.stored_at,
+            expires_at=job.stored_at,
+            pending=dict.fromkeys(recipients, ""),
+        )
+        try:
+            await settler.refuse(
+                taken.key, job, record, revision, [WRONG], job.payload, reason=DeadReason.UNKNOWN_ACCOUNT
+            )
+        except Conflict:
+            await job.give_back()
