@@ -13,7 +13,7 @@ from typing import Any, Final
 from service.bus import Bus, NatsOptions, OutMessage, StreamOptions
 from service.clock import Clock
 from service.contract import AccountState, Security, SendLimits
-from service.errors import MailbusError, Superseded, Transient
+from service.errors import MailbusError, Permanent, Superseded, Transient
 from service.fleet import AccountReports, Pace, Presence, supervise
 from service.imap import Session, SessionOptions
 from service.ingest import (
@@ -113,7 +113,10 @@ def tls_context(security: Security, ca: str | None) -> ssl.SSLContext | None:
     """Certificates are verified, by the system's authorities or the one that settings name. RFC 8314 4.1: TLS 1.2."""
     if security is Security.NONE:
         return None
-    context = ssl.create_default_context(cafile=ca)
+    try:
+        context = ssl.create_default_context(cafile=ca)
+    except (ssl.SSLError, OSError) as exc:
+        raise Permanent(f"no certificates can be read from {ca}", where="ca", remedy="name a file in PEM") from exc
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
 

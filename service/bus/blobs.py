@@ -119,10 +119,13 @@ class BlobStore:
             meta, _ = await self._meta(blob_id)
             if meta is None:
                 raise Permanent(f"no blob {blob_id[:80]}", where=self._bucket, remedy="it expired, or never was")
-            data = await self._chunks(meta)
+            try:
+                data = await self._chunks(meta)
+            except (KeyError, TypeError, ValueError) as exc:
+                raise Permanent("a blob without its facts", where=blob_id[:80], remedy="store it again") from exc
         digest = await asyncio.to_thread(lambda: hashlib.sha256(data).hexdigest())
         if digest != blob_id.rpartition("-")[2]:
-            raise Transient("a blob's content does not match its name", where=blob_id[:80], remedy="read again")
+            raise Permanent("a blob's content does not match its name", where=blob_id[:80], remedy="store it again")
         return data
 
     async def exists(self, blob_id: str) -> bool:
@@ -197,7 +200,7 @@ class BlobStore:
             data += base64.b64decode(message.get("data", ""))
             seq = int(message["seq"]) + 1
         if len(data) != int(meta["size"]):
-            raise Transient("a blob is incomplete", where=str(meta["name"])[:80], remedy="read again")
+            raise Permanent("a blob is incomplete", where=str(meta.get("name"))[:80], remedy="store it again")
         return bytes(data)
 
     async def _meta(self, name: str) -> tuple[dict[str, Any] | None, int]:
@@ -210,9 +213,13 @@ class BlobStore:
                 return None, 0
             raise
         message = answer["message"]
-        meta: dict[str, Any] = json.loads(base64.b64decode(message["data"]))
-        # What another client deleted leaves its meta behind, with this mark.
-        return None if meta.get("deleted") else meta, int(message["seq"])
+        try:
+            meta = json.loads(base64.b64decode(message["data"]))
+        except ValueError:
+            meta = None
+        # What another client deleted leaves its meta behind, with this mark; what is none is nothing to go by.
+        there = isinstance(meta, dict) and not meta.get("deleted")
+        return meta if there else None, int(message["seq"])
 
     async def _publish(self, subject: str, payload: bytes, headers: dict[str, str]) -> None:
         reply = await self._nc.request(subject, payload, headers=headers or None, timeout=REQUEST_TIMEOUT_S)

@@ -41,12 +41,13 @@ PING_INTERVAL_S: Final = 10
 PINGS_LIMIT: Final = 2
 DRAIN_TIMEOUT_S: Final = 5
 ERRORS_KEPT: Final = 20
+NO_TLS: Final = "the server offers no TLS"
 # What may wait inside the client while NATS is away: everything that counts is acknowledged, so little helps.
 PENDING_LIMIT_BYTES: Final = 8 * 1024 * 1024
 
 # Where fast-mail-parser is installed, nats-py parses headers with it and every value becomes a list: deleted
 # keys come back as live, and an expiry never reaches a watcher.
-nats.aio.client.parse_email = None  # type: ignore[assignment,attr-defined]  # switched off, not replaced
+nats.aio.client.parse_email = None  # type: ignore[attr-defined]  # switched off, not replaced
 
 
 _CREDS: Final = re.compile(
@@ -182,6 +183,22 @@ class Bus:
 class _Client(Client):
     """nats-py's client, which never gives up. Its private names are pinned by tests/bus/test_connection.py."""
 
+    async def _process_headers(self, headers: Any) -> dict[str, str] | None:
+        # An exception here ends the task that reads for everybody, and the client does not notice.
+        try:
+            found: dict[str, str] | None = await super()._process_headers(headers)
+        except Exception as exc:  # noqa: BLE001 whatever a stranger's bytes may raise
+            log.warning("nats_headers_unreadable", error=type(exc).__name__)
+            return None
+        return found
+
+    def _connect_command(self) -> bytes:
+        # nats-py would send the credentials in the clear to a server that does not ask for TLS.
+        if self.options.get("tls") is not None and not self._server_info.get("tls_required"):
+            raise nats.errors.Error(NO_TLS)
+        command: bytes = super()._connect_command()
+        return command
+
     async def _process_err(self, err_msg: str) -> None:
         # nats-py closes for good on nearly every -ERR: an account that was reloaded, a limit on connections. The
         # server has closed this connection; whether the next one fares better is not ours to say.
@@ -282,6 +299,8 @@ async def _connect(options: NatsOptions) -> Bus:
 def _connect_verdict(errors: list[Exception], where: str) -> Permanent | Transient:
     for error in errors:
         said = str(error).lower()
+        if str(error) == NO_TLS:
+            return Permanent(f"NATS: {NO_TLS}", where=where, remedy="set up TLS there, or take it out of the settings")
         if isinstance(error, ssl.SSLCertVerificationError):
             return Permanent(f"NATS: {error.verify_message}", where=where, remedy="nats.tls.ca")
         if isinstance(error, nats.errors.Error) and ("authorization" in said or "authentication" in said):
@@ -294,7 +313,8 @@ def _connect_verdict(errors: list[Exception], where: str) -> Permanent | Transie
 
 
 async def _close(nc: Client) -> None:
-    with suppress(nats.errors.Error, OSError, TimeoutError):
+    # RuntimeError: uvloop's word for a transport that is gone already.
+    with suppress(nats.errors.Error, OSError, TimeoutError, RuntimeError):
         async with asyncio.timeout(DRAIN_TIMEOUT_S):
             await nc.close()
 

@@ -34,7 +34,7 @@ from service.contract.events import (
     rfc3339,
 )
 from service.contract.ids import Blob, ImapPlace, blob_id, email_id, mailbox_id, mailbox_name, place_of
-from service.contract.net import Security
+from service.contract.net import Security, without_credentials
 from service.contract.requests import (
     Address,
     Attachment,
@@ -111,4 +111,5 @@ __all__ = [
     "request_key",
     "rfc3339",
     "times",
+    "without_credentials",
 ]

@@ -1,5 +1,6 @@
 """Words that settings, IMAP and SMTP share about a connection."""
 
+import base64
 from enum import StrEnum
 
 
@@ -9,3 +10,14 @@ class Security(StrEnum):
     TLS = "tls"
     STARTTLS = "starttls"
     NONE = "none"
+
+
+def without_credentials(text: str, username: str, password: str) -> str:
+    """What a server said, without the credentials that it may repeat: as they are, and as AUTH sends them."""
+    plain = [password, username]
+    sent = [f"\0{username}\0{password}", f"{username}\0{username}\0{password}", *plain]
+    encoded = [base64.b64encode(word.encode("utf-8", "surrogateescape")).decode() for word in sent if word]
+    for word in sorted({*plain, *encoded, *(one.rstrip("=") for one in encoded)}, key=len, reverse=True):
+        if word:
+            text = text.replace(word, "***")
+    return text

@@ -16,6 +16,10 @@ from service.errors import Permanent
 
 ID_LIMIT_CHARS: Final = 255
 RECIPIENTS_LIMIT: Final = 1000
+# The state of a request names each recipient up to three times, and must fit into one NATS message of 1 MiB.
+RECIPIENTS_LIMIT_BYTES: Final = 64 * 1024
+# Far enough for everybody, and no sum with a duration overflows.
+YEARS_LIMIT: Final = 9000
 HEADERS_LIMIT: Final = 100
 ATTACHMENTS_LIMIT: Final = 100
 # RFC 5322 2.1.1: 998 characters a line; a long field is folded, but an extra header longer than this is a mistake.
@@ -184,6 +188,9 @@ def check_request(request: SendRequest) -> list[Problem]:
         wrong("text", "there is nothing to send: give text, html, attachments or rawBlobId")
     _check_headers(request, wrong)
     _check_attachments(request, wrong)
+    for field, moment in (("sendAt", request.send_at), ("expiresAt", request.expires_at)):
+        if moment is not None and not 1970 < moment.year < YEARS_LIMIT:
+            wrong(field, "not a time that will come")
     if request.send_at and request.expires_at and request.expires_at <= request.send_at:
         wrong("expiresAt", "must be later than sendAt")
     return problems
@@ -205,7 +212,10 @@ def _check_addresses(request: SendRequest, wrong: Wrong) -> None:
             _check_address("envelope.mailFrom.email", request.envelope.mail_from.email, wrong)
         for i, rcpt in enumerate(request.envelope.rcpt_to):
             _check_address(f"envelope.rcptTo[{i}].email", rcpt.email, wrong)
-    count = len(request.recipients())
+    recipients = request.recipients()
+    count = len(recipients)
+    if sum(len(one.encode("utf-8", "replace")) for one in recipients) > RECIPIENTS_LIMIT_BYTES:
+        wrong("to", f"more than {RECIPIENTS_LIMIT_BYTES} bytes of addresses in one request: make several")
     if count == 0:
         wrong("to", "no recipient: give to, cc, bcc or envelope.rcptTo")
     if count > RECIPIENTS_LIMIT:

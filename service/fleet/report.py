@@ -73,11 +73,15 @@ class AccountReports:
         """A part's state. Says the account's where that changed, or where it is not connected for a new reason."""
         view = self.accounts[account]
         detail = str(error) if error else ""
+        before = view.parts.get(part)
         view.parts[part] = state
         worst = min(view.parts.values(), key=ORDER.index)
         if error is not None:
             view.last_error = detail
         if worst == view.state:
+            if error is not None and before != state:
+                # The account's state says nothing new, and the operator wants to know all the same.
+                log.warning("part_state", account=account, part=part, state=state, error=detail)
             return
         # Before a first connection is up there is nothing to say, unless it failed.
         if view.state is None and worst is AccountState.DISCONNECTED and error is None:

@@ -4,9 +4,9 @@ Used by session.py. RFC 5530 (response codes); the words are those of servers th
 """
 
 import re
-from collections.abc import Sequence
 from typing import Final
 
+from service.contract import without_credentials
 from service.errors import AuthRefused, MailbusError, Permanent, Transient
 from service.imap.grammar import Condition, Status
 
@@ -22,18 +22,15 @@ _LATER_WORDS: Final = re.compile(
 )
 
 
-def _shown(answer: Condition, hidden: Sequence[str] = ()) -> str:
+def _shown(answer: Condition, username: str = "", password: str = "") -> str:
     text = "".join(char if char.isprintable() else " " for char in answer.text)
-    for word in hidden:
-        if word:
-            text = text.replace(word, "***")
-    text = text[:SHOWN_CHARS]
+    text = without_credentials(text, username, password)[:SHOWN_CHARS]
     return f"[{answer.code}] {text}" if answer.code else text
 
 
-def refused_login(answer: Condition, *, where: str, hidden: Sequence[str]) -> MailbusError:
-    """LOGIN or AUTHENTICATE was answered NO or BAD. `hidden`: what servers repeat and nobody may read."""
-    said = _shown(answer, hidden)
+def refused_login(answer: Condition, *, where: str, username: str, password: str) -> MailbusError:
+    """LOGIN or AUTHENTICATE was answered NO or BAD; some servers repeat the credentials, which nobody may read."""
+    said = _shown(answer, username, password)
     if answer.code in _LATER or (answer.code not in _WRONG and _LATER_WORDS.search(answer.text)):
         return Transient(f"the server lets nobody in now: {said}", where=where)
     if answer.code == "PRIVACYREQUIRED":

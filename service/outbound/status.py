@@ -25,7 +25,7 @@ from service.outbound.sends import StoredStatus
 
 EXPIRED: Final = Problem("expiresAt", "expired before the relay took it")
 # A record with 1,000 recipients holds each reply twice and must fit into one NATS message of 1 MiB.
-REPLIES_LIMIT_CHARS: Final = 200_000
+REPLIES_LIMIT_CHARS: Final = 100_000
 
 Delivered = Literal["queued", "yes", "no", "unknown"]
 

@@ -7,6 +7,7 @@ fit each other) is in load.py, so that all errors can be listed together.
 import re
 import socket
 from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 from pydantic.functional_validators import AfterValidator, PlainValidator
@@ -81,6 +82,13 @@ def _host_name() -> str:
     return re.sub(r"[^A-Za-z0-9_-]", "-", socket.gethostname())[:64] or "mailbus"
 
 
+def _port_is_one(url: str) -> bool:
+    try:
+        return urlsplit(url).port != 0
+    except ValueError:
+        return False
+
+
 def _servers(value: Any) -> list[str]:
     """A list, or (as the environment writes it) names with commas between."""
     servers = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
@@ -89,7 +97,7 @@ def _servers(value: Any) -> list[str]:
     for server in servers:
         if "@" in text(server):
             raise wrong("credentials in a URL show up in logs: write nats.user and nats.password, or nats.token")
-        if SERVER.fullmatch(server) is None:
+        if SERVER.fullmatch(server) is None or not _port_is_one(server):
             raise wrong("each must be a URL such as nats://127.0.0.1:4222 or tls://nats.example.com:4222")
     return servers
 

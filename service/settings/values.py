@@ -199,6 +199,8 @@ def _since(value: Any) -> Literal["new", "all"] | datetime:
         since = datetime(since.year, since.month, since.day)
     if not isinstance(since, datetime):
         raise wrong("write new, all, or {since: 2026-01-01}")
+    if not 1970 <= since.year < 9000:
+        raise wrong("write a date from 1970 on")
     return since.astimezone(UTC) if since.tzinfo else since.replace(tzinfo=UTC)
 
 
@@ -320,4 +322,6 @@ def _checked(found: str, where: str) -> Secret:
         raise wrong(f"{where} is empty: write {SECRET_FORMS}")
     if LINE_END.search(found):
         raise wrong(f"{where} holds a line end or a NUL, which no server takes")
+    if not found.isascii() and any("\ud800" <= char <= "\udfff" for char in found):
+        raise wrong(f"{where} is not UTF-8")
     return Secret(found)

@@ -14,7 +14,7 @@ from typing import Final, NoReturn, cast
 import aiosmtplib
 from aiosmtplib.protocol import SMTPProtocol
 
-from service.contract import Security
+from service.contract import Security, without_credentials
 from service.errors import AuthRefused, MailbusError, PeerError, Permanent, Transient
 from service.smtp.errors import RelayUnreachable
 from service.smtp.options import SmtpOptions
@@ -267,13 +267,13 @@ def _raise_verdict(exc: Exception, client: _Client, options: SmtpOptions) -> NoR
             raise exc
         case aiosmtplib.SMTPAuthenticationError() if 400 <= exc.code < 500:
             # RFC 4954 section 6: 454 is a temporary failure, and no word about the password.
-            raise RelayUnreachable(f"the relay put AUTH off: {_said(exc)}", where=where) from exc
+            raise RelayUnreachable(f"the relay put AUTH off: {_said(exc, options)}", where=where) from exc
         case aiosmtplib.SMTPAuthenticationError():
             raise AuthRefused(
-                f"the relay refuses the credentials: {_said(exc)}", where=where, remedy="set a new password"
+                f"the relay refuses the credentials: {_said(exc, options)}", where=where, remedy="set a new password"
             ) from exc
         case aiosmtplib.SMTPResponseException():
-            raise RelayUnreachable(f"the relay said {_said(exc)}", where=where) from exc
+            raise RelayUnreachable(f"the relay said {_said(exc, options)}", where=where) from exc
         case ssl.SSLCertVerificationError():
             raise Permanent(
                 f"TLS: {exc.verify_message}", where=where, remedy="correct host, or name the authority with `ca`"
@@ -297,5 +297,6 @@ def _raise_verdict(exc: Exception, client: _Client, options: SmtpOptions) -> NoR
     raise exc
 
 
-def _said(exc: aiosmtplib.SMTPResponseException) -> str:
-    return str(make_reply(exc.code, exc.message.split("\n")))[:200]
+def _said(exc: aiosmtplib.SMTPResponseException, options: SmtpOptions) -> str:
+    said = str(make_reply(exc.code, exc.message.split("\n")))
+    return without_credentials(said, options.username or "", options.password or "")[:200]

@@ -2,11 +2,13 @@
 
 import asyncio
 import json
+import os
+import sys
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import nats.aio.client
 import nkeys
 import pytest
 import trustme
@@ -188,15 +190,55 @@ async def test_a_missing_certificate_file_is_permanent_and_named(nats_server: Na
     assert "nats.tls" in said
 
 
-async def test_nats_py_does_not_parse_headers_with_fast_mail_parser(bus: Bus) -> None:
-    import fast_mail_parser  # noqa: F401 its presence is what makes nats-py change
+async def test_nats_py_does_not_parse_headers_with_fast_mail_parser(nats_server: NatsServer, tmp_path: Path) -> None:
+    """Where that library is installed, nats-py takes it for headers, and every value becomes a list."""
+    (tmp_path / "fast_mail_parser.py").write_text("def parse_email(raw): raise SystemExit('nats-py uses it')\n")
+    code = f"""
+import asyncio, nats.aio.client
+found = nats.aio.client.parse_email
+from service.bus import NatsOptions, open_bus
+async def main():
+    async with open_bus(NatsOptions(servers=({nats_server.url!r},)), None) as bus:
+        news = await bus.nc.subscribe("x")
+        await bus.nc.publish("x", b"", headers={{"KV-Operation": "DEL"}})
+        print(found is not None, (await news.next_msg(timeout=5)).headers)
+asyncio.run(main())
+"""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(tmp_path)}
+    )
+    out, _ = await asyncio.wait_for(process.communicate(), 30)
+    assert out.decode().strip() == "True {'KV-Operation': 'DEL'}"
 
-    assert vars(nats.aio.client)["parse_email"] is None
+
+@pytest.mark.fault("G11")
+async def test_headers_that_are_none_stop_nobody_else(bus: Bus) -> None:
     inbox = bus.nc.new_inbox()
     subscription = await bus.nc.subscribe(inbox)
-    await bus.nc.publish(inbox, b"", headers={"KV-Operation": "DEL", "X": "a: b"})
-    message = await subscription.next_msg(timeout=5)
-    assert message.headers == {"KV-Operation": "DEL", "X": "a: b"}
+    head = b"NATS/1.0 \xff\r\n\r\n"
+    await bus.nc._send_command(b"HPUB %b %d %d\r\n%b\r\n" % (inbox.encode(), len(head), len(head), head))
+    await bus.nc._flush_pending()
+    assert (await subscription.next_msg(timeout=5)).headers is None
+    await bus.nc.publish(inbox, b"next")
+    assert (await subscription.next_msg(timeout=5)).data == b"next"
+
+
+async def test_credentials_never_go_to_a_server_without_tls_where_tls_is_wanted() -> None:
+    heard = bytearray()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b'INFO {"server_id":"x","version":"2.12.0","max_payload":1048576,"auth_required":true}\r\n')
+        with suppress(ConnectionError):
+            heard.extend(await reader.read())
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server:
+        options = NatsOptions(servers=(f"tls://127.0.0.1:{port}",), user="me", password="marker-Pa55")
+        assert "no TLS" in await _refused(options, Permanent)
+    assert b"marker-Pa55" not in heard
+    assert b"CONNECT" not in heard
 
 
 @pytest.mark.fault("D13")
@@ -219,8 +261,9 @@ async def test_the_connection_comes_back_and_says_so(own_nats: NatsServer, own_b
 
 
 async def test_nats_py_has_the_private_names_that_we_override() -> None:
-    for name in ("_process_err", "_process_op_err"):
+    for name in ("_process_err", "_process_op_err", "_process_headers"):
         assert asyncio.iscoroutinefunction(getattr(Client, name))
+    assert callable(Client._connect_command)
 
 
 @pytest.mark.fault("D12")

@@ -184,3 +184,32 @@ async def test_accounts_shows_state_and_progress(
     code, _, err = await command(one, "accounts")
     assert code == 1
     assert "is it running?" in err
+
+
+async def test_send_to_nobody_says_so_in_one_line(own_nats: NatsServer, tmp_path: Path) -> None:
+    file = tmp_path / "mailbus.yaml"
+    file.write_text(f"nats: {{servers: ['{own_nats.url}']}}\n")
+    code, out, err = await words("send", "box", "--to", "a@example.org", "--text", "x", "--config", str(file))
+    assert (code, out) == (1, "")
+    assert "Traceback" not in err
+    assert len(err.strip().splitlines()) == 1
+
+
+@pytest.mark.fault("D18")
+async def test_check_ends_with_78_where_a_stream_has_drifted(
+    own_nats: NatsServer, mailbus: Maker, prefix: str, relay: ScriptedRelay
+) -> None:
+    account = with_relay({"id": "box", "address": "me@example.com"}, relay)
+    one = mailbus(settings_for(own_nats.url, prefix, account))
+    one.start()
+    await one.started()
+    assert (await command(one, "check"))[0] == 0
+    assert await one.stop() == 0
+    async with reading(own_nats.url, prefix) as reader:
+        streams = reader.nc.jetstream()
+        config = (await streams.stream_info(f"{prefix.upper()}_STATUS")).config
+        config.max_age = 3600
+        await streams.update_stream(config)
+    code, out, _ = await command(one, "check")
+    assert code == 78
+    assert "max_age" in out

@@ -115,3 +115,14 @@ async def test_many_at_once(served: Bus) -> None:
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(ask(served, REQUEST | {"id": f"r{n}"})) for n in range(200)]
     assert [json.loads(task.result().data)["id"] for task in tasks] == [f"r{n}" for n in range(200)]
+
+
+@pytest.mark.fault("E14")
+async def test_what_would_be_refused_later_is_refused_at_once(served: Bus) -> None:
+    late = await ask(served, REQUEST | {"expiresAt": "2100-01-01T00:00:00Z"})
+    assert code(late) == "400"
+    assert json.loads(late.data)["problems"][0]["field"] == "expiresAt"
+    missing = await ask(served, REQUEST | {"attachments": [{"blobId": f"202611-{'0' * 64}", "name": "a"}]})
+    assert code(missing) == "400"
+    assert "no such blob" in json.loads(missing.data)["problems"][0]["message"]
+    assert await queued(served) == []

@@ -40,6 +40,9 @@ def test_a_good_request_is_taken() -> None:
         ({"rawBlobId": "x"}, "rawBlobId"),
         ({"sendAt": "2026-12-02T08:00:00Z", "expiresAt": "2026-12-01T08:00:00Z"}, "expiresAt"),
         ({"sendAt": "tomorrow"}, "sendAt"),
+        ({"sendAt": "9999-12-31T23:59:59Z"}, "sendAt"),
+        ({"expiresAt": "0001-01-01T00:00:00Z"}, "expiresAt"),
+        ({"to": [{"email": f"{n:0>60}@{'x' * 200}.example"} for n in range(300)]}, "to"),
     ],
 )
 def test_a_wrong_field_is_named(changes: dict[str, Any], field: str) -> None:
@@ -55,6 +58,12 @@ def test_line_breaks_are_refused_wherever_they_would_become_a_header_or_a_comman
     assert fields(to=[{"email": f"{bad}@example.org"}]) == ["to[0].email"]
     assert fields(inReplyTo=bad) == ["inReplyTo"]
     assert fields(envelope={"mailFrom": {"email": bad}, "rcptTo": [{"email": "a@b"}]}) == ["envelope.mailFrom.email"]
+
+
+def test_null_is_absent_as_in_jmap() -> None:
+    nulls = {"cc": None, "replyTo": None, "attachments": None, "headers": None, "html": None, "sendAt": None}
+    full = {"envelope": {"mailFrom": {"email": "a@b.c", "parameters": None}, "rcptTo": [{"email": "d@e.f"}]}}
+    assert decode_request(json.dumps(GOOD | nulls | full).encode()).recipients() == ["d@e.f"]
 
 
 def test_all_that_is_wrong_is_said_at_once() -> None:

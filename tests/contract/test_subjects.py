@@ -25,7 +25,7 @@ def test_any_name_is_one_legal_token_within_its_limit(name: str) -> None:
 def test_two_names_never_share_a_token(one: str, other: str) -> None:
     def same(name: str) -> str:
         normal = unicodedata.normalize("NFC", name)
-        return "INBOX" if normal.upper() == "INBOX" else normal
+        return "INBOX" if normal.isascii() and normal.upper() == "INBOX" else normal
 
     assert (mailbox_token(one) == mailbox_token(other)) == (same(one) == same(other))
 
@@ -34,6 +34,7 @@ def test_two_names_never_share_a_token(one: str, other: str) -> None:
     ("name", "token"),
     [
         ("inbox", "INBOX"),
+        ("\u0131nbox", "\u0131nbox"),
         ("a.b", "a%2Eb"),
         ("a%2Eb", "a%252Eb"),
         ("Sent Mail", "Sent%20Mail"),

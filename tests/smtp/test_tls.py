@@ -1,5 +1,6 @@
 """TLS, STARTTLS and AUTH with a relay: what is refused, and with which words."""
 
+import base64
 import ssl
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 import trustme
 
-from service.contract import Security
+from service.contract import Security, without_credentials
 from service.errors import AuthRefused, Permanent
 from service.smtp import RelayUnreachable, Timeouts
 from tests.servers.smtp import RelayMaker, ScriptedRelay
@@ -81,6 +82,14 @@ async def test_a_refused_password_is_tried_once(make_relay: RelayMaker) -> None:
         await deliver(server, login=True, username="u", password="wrong-Pa55")
     assert server.logins == 1
     assert "Pa55" not in repr(caught.value) + str(caught.value) + repr(options(server, password="wrong-Pa55"))
+
+
+@pytest.mark.fault("G04")
+def test_a_server_that_repeats_the_credentials_shows_nobody_them() -> None:
+    username, password = "me@example.com", "marker-Pa55"
+    plain = base64.b64encode(f"\0{username}\0{password}".encode()).decode()
+    said = f"535 no {password} for {username}: {plain} {base64.b64encode(password.encode()).decode()}"
+    assert without_credentials(said, username, password) == "535 no *** for ***: *** ***"
 
 
 async def test_454_says_nothing_of_the_password(make_relay: RelayMaker) -> None:
