@@ -6,6 +6,7 @@ compare-and-set in `mail-sends` keeps it to one status.
 """
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Collection
 from datetime import datetime
 from typing import Final
@@ -24,6 +25,7 @@ from service.outbound.settle import Settler
 
 LOOK_EVERY_S: Final = 30.0
 TOGETHER: Final = 50
+_WILDCARD: Final = re.compile(r"[*>]")
 WRONG: Final = Problem("account", "no such account, or one that sends nothing: look at the subject")
 
 
@@ -67,6 +69,10 @@ class Strays:
             return
         created = await self._bus.stream_created(subjects.stream_out)
         for subject in strays:
+            if _WILDCARD.search(subject):
+                # NATS takes such a subject for a publish; a consumer of it would be everybody's. Left to the operator.
+                log.warning("unknown_account", account=subject.rpartition(".")[2], remedy="purge it by its sequence")
+                continue
             await self._refuse(subject.rpartition(".")[2], subject, created)
 
     async def _refuse(self, account: str, subject: str, created: datetime) -> None:

@@ -65,6 +65,22 @@ async def test_what_is_no_request_and_no_account_is_buried_without_a_status(bus:
     assert post.events == []
 
 
+@pytest.mark.fault("G11")
+@pytest.mark.parametrize("wildcard", ["*", ">"])
+async def test_a_wildcard_as_an_account_touches_nobody_elses_requests(
+    bus: Bus, post: Post, relay: ScriptedRelay, wildcard: str
+) -> None:
+    await post.request("r1")
+    subject = f"{bus.subjects.prefix}.out.{wildcard}".encode()
+    await bus.nc._send_command(b"PUB %b 2\r\n{}\r\n" % subject)
+    await bus.nc.flush()
+    await strays(bus).refuse_all()
+    assert post.events == []
+    async with sending(bus, relay):
+        assert await post.states(1) == [("r1", "sent")]
+    assert await bus.pending(bus.subjects.stream_out, ">") == 1
+
+
 async def test_known_accounts_are_left_alone(bus: Bus, post: Post, relay: ScriptedRelay) -> None:
     await post.request("r1")
     await strays(bus).refuse_all()
