@@ -53,5 +53,7 @@ async def send(bus: Bus, account: str, limits: SendLimits, payload: bytes, heade
         # No Nats-Msg-Id: that the same id is sent once is the affair of `mail-sends`, however late it comes again.
         await bus.publish(bus.subjects.out(account), payload)
     except Transient as exc:
-        raise error(503, [Problem("", exc.what)]) from exc
+        # It may be in the queue all the same: under the same id it is sent once, under a new one twice.
+        problem = Problem("id", f"{exc.what}; if in doubt ask again with the same id: {request.id}")
+        raise error(503, [problem]) from exc
     return encode(SendAnswer(request.id or ""))
