@@ -54,7 +54,8 @@ def field(name: str, tokens: Sequence[str]) -> str:
 def text_field(name: str, text: str) -> str:
     """A field of free text (RFC 5322 2.2.1)."""
     plain = text.isascii() and text.isprintable() and text == text.strip() and "=?" not in text
-    if not plain or any(len(word) > TOKEN_LIMIT_CHARS for word in text.split(" ")):
+    # A word counts with the spaces before it: they cannot be parted, or folding would change their number.
+    if not plain or any(len(word) > TOKEN_LIMIT_CHARS for word in re.findall(r" *[^ ]+", text)):
         return field(name, encoded_words(text, first_room=FOLD_CHARS - len(name) - 2)) if text else f"{name}: \r\n"
     if len(name) + 2 + len(text) <= FOLD_CHARS:
         return f"{name}: {text}\r\n"

@@ -4,6 +4,7 @@ import re
 import unicodedata
 from datetime import UTC, datetime
 from email import policy
+from email.header import decode_header, make_header
 from email.message import EmailMessage
 from email.parser import BytesParser
 
@@ -203,3 +204,11 @@ def test_pieces_keep_their_limits() -> None:
     assert all(len(word) <= 75 for word in encoded_words("ä€😀 x" * 100))
     assert all(len(token) <= 76 for token in parameter_tokens("filename", "ä€😀 x" * 50))
     assert all(len(line) <= 78 for line in text_field("Subject", "word " * 100 + "end").split("\r\n"))
+
+
+def test_a_long_run_of_spaces_makes_no_line_that_is_too_long() -> None:
+    """RFC 5322 2.1.1: 998 characters a line at most; some servers refuse the mail."""
+    subject = "a" + " " * 1500 + "b"
+    made = text_field("Subject", subject)
+    assert max(map(len, made.split("\r\n"))) <= 76
+    assert str(make_header(decode_header(made.removeprefix("Subject:").strip()))) == subject
