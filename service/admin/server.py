@@ -27,6 +27,10 @@ PAGE: Final = Path(__file__).with_name("page.html")
 # One JSON a second to each; more readers than this are a loop somewhere.
 CLIENTS_LIMIT: Final = 32
 EVERY_S: Final = 1.0
+# Probes, scrapes and readers are a few; whoever holds connections must not use up the process's descriptors.
+CONNECTIONS_LIMIT: Final = 100
+FIRST_REQUEST_S: Final = 10.0
+KEEP_ALIVE_S: Final = 30.0
 # A reader that does not take a frame for so long is gone.
 WRITE_TIMEOUT_S: Final = 10.0
 # What is still answering when the process stops gets this long; streams end at once by themselves.
@@ -73,24 +77,31 @@ class AdminServer:
         self._page = PAGE.read_text(encoding="utf-8")
         self._page_headers = {"Content-Security-Policy": content_policy(self._page)}
         self._runner: web.AppRunner | None = None
+        self._listening: asyncio.Server | None = None
+        # New connections that have asked for nothing yet.
+        self._silent: set[asyncio.BaseProtocol] = set()
 
     async def __aenter__(self) -> Self:
-        app = web.Application(middlewares=[_plain])
+        app = web.Application(middlewares=[self._note_asked, _plain])
         app.router.add_get("/", self._index)
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/events", self._events, allow_head=False)
         app.on_shutdown.append(self._end_streams)
-        runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=SHUTDOWN_S)
+        runner = web.AppRunner(
+            app, access_log=None, handle_signals=False, shutdown_timeout=SHUTDOWN_S, keepalive_timeout=KEEP_ALIVE_S
+        )
         await runner.setup()
         try:
-            await web.TCPSite(runner, self._host, self.port).start()
+            listening = await asyncio.get_running_loop().create_server(
+                lambda: self._connection(runner), self._host, self.port
+            )
         except OSError as exc:
             await runner.cleanup()
             raise _cannot_listen(self._host, self.port, exc) from exc
-        self._runner = runner
-        self.port = int(runner.addresses[0][1])
+        self._runner, self._listening = runner, listening
+        self.port = int(listening.sockets[0].getsockname()[1])
         log.info("http_listening", host=self._host, port=self.port)
         return self
 
@@ -98,8 +109,31 @@ class AdminServer:
         self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
         self._closing.set()
+        if self._listening is not None:
+            self._listening.close()
         if self._runner is not None:
             await self._runner.cleanup()
+
+    def _connection(self, runner: web.AppRunner) -> asyncio.BaseProtocol:
+        """aiohttp bounds neither connections nor the time that a first request may take."""
+        server = runner.server
+        if server is None or len(server.connections) >= CONNECTIONS_LIMIT:
+            return _Refused()
+        handler = server()
+        self._silent.add(handler)
+
+        def end_if_silent() -> None:
+            if handler in self._silent and handler.transport is not None:
+                handler.transport.abort()
+            self._silent.discard(handler)
+
+        asyncio.get_running_loop().call_later(FIRST_REQUEST_S, end_if_silent)
+        return handler
+
+    @web.middleware
+    async def _note_asked(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        self._silent.discard(request.protocol)
+        return await handler(request)
 
     async def _end_streams(self, _app: web.Application) -> None:
         self._closing.set()
@@ -154,6 +188,13 @@ class AdminServer:
             self._frame = b"data: " + msgspec.json.encode(shown(self._snapshot())) + b"\n\n"
             self._frame_until = now + EVERY_S / 2
         return self._frame
+
+
+class _Refused(asyncio.Protocol):
+    """A connection too many: closed at once, so that descriptors are left for mail."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.close()
 
 
 @web.middleware

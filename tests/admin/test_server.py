@@ -7,6 +7,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from typing import Any
 
 import aiohttp
@@ -189,3 +190,38 @@ def test_trouble_comes_first_and_the_rest_is_counted() -> None:
     assert page.hidden == 11
     assert page.behind == ACCOUNTS_LIMIT + 10
     assert page.states == {"connected": ACCOUNTS_LIMIT + 10, "auth_failed": 1}
+
+
+@pytest.mark.fault("G12")
+async def test_a_connection_that_asks_for_nothing_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.admin.server.FIRST_REQUEST_S", 0.2)
+    shown = Shown()
+    async with shown.server() as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(b"GET /healthz HTT")
+        async with asyncio.timeout(10):
+            with suppress(ConnectionError):
+                assert await reader.read() == b""
+        writer.close()
+
+
+@pytest.mark.fault("G12")
+async def test_connections_too_many_are_closed_and_places_come_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.admin.server.CONNECTIONS_LIMIT", 3)
+    shown = Shown()
+    async with shown.server() as server:
+        held = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(3)]
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        async with asyncio.timeout(10):
+            with suppress(ConnectionError):
+                assert await reader.read() == b""
+        writer.close()
+        for _, one in held:
+            one.close()
+            await one.wait_closed()
+        async with asyncio.timeout(10), aiohttp.ClientSession() as client:
+            while True:
+                with suppress(aiohttp.ClientError):
+                    async with client.get(f"http://127.0.0.1:{server.port}/healthz") as answer:
+                        assert answer.status == 200
+                        break
