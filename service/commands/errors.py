@@ -2,16 +2,8 @@
 
 from collections.abc import Sequence
 
-import msgspec
-
 from service.bus import ServiceError
-from service.contract import Problem, encode
-
-
-class Problems(msgspec.Struct, frozen=True):
-    """The body of an error answer."""
-
-    problems: list[Problem]
+from service.contract import Problem, Problems, encode
 
 
 def error(code: int, problems: Sequence[Problem]) -> ServiceError:

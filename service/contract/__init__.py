@@ -6,7 +6,7 @@ schema.py prints them as JSON Schema and AsyncAPI.
 """
 
 from service.contract.codec import encode
-from service.contract.commands import SendAnswer, Verb
+from service.contract.commands import Problems, SendAnswer, Verb
 from service.contract.email import (
     Email,
     EmailAddress,
@@ -82,6 +82,7 @@ __all__ = [
     "MailProblem",
     "Problem",
     "ProblemType",
+    "Problems",
     "Removed",
     "RequestProblems",
     "Reset",

@@ -4,12 +4,13 @@ from typing import Any, Final
 
 import msgspec
 
-from service.contract.commands import SendAnswer
+from service.contract.commands import Problems, SendAnswer
 from service.contract.email import Email
-from service.contract.events import AccountEvent, Changed, EventType, Removed, Reset
+from service.contract.events import KIND_HEADER, AccountEvent, Changed, DeadReason, EventType, Removed, Reset
 from service.contract.requests import SendRequest
 from service.contract.status import EmailSubmission
 
+ERROR_HEADERS: Final = ("Nats-Service-Error", "Nats-Service-Error-Code")
 # (channel, address, message's class, what it means)
 CHANNELS: Final[list[tuple[str, str, type, str]]] = [
     ("received", "{prefix}.in.{account}.{mailbox}.received", Email, "A new message, parsed."),
@@ -23,7 +24,7 @@ CHANNELS: Final[list[tuple[str, str, type, str]]] = [
 
 
 def _components(template: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    types = [row[2] for row in CHANNELS] + [SendAnswer]
+    types = [*(row[2] for row in CHANNELS), SendAnswer, Problems]
     refs, components = msgspec.json.schema_components(types, ref_template=template)
     return list(refs), components
 
@@ -46,21 +47,19 @@ def asyncapi() -> dict[str, Any]:
     messages: dict[str, Any] = {}
     operations: dict[str, Any] = {}
     for (name, address, _, meaning), ref in zip(CHANNELS, refs, strict=False):
-        parameters = [word[1:-1] for word in address.split(".") if word.startswith("{")]
         messages[name] = {"contentType": "application/json", "payload": ref, "summary": meaning}
         if name in event_names:
-            messages[name]["headers"] = {"$ref": "#/components/schemas/CloudEventHeaders"}
-        channels[name] = {
-            "address": address,
-            "messages": {name: {"$ref": f"#/components/messages/{name}"}},
-            "parameters": {parameter: {"$ref": f"#/components/parameters/{parameter}"} for parameter in parameters},
-        }
+            headers = "ReceivedHeaders" if name == EventType.RECEIVED else "CloudEventHeaders"
+            messages[name]["headers"] = {"$ref": f"#/components/schemas/{headers}"}
+        channels[name] = _channel(address, name)
         # AsyncAPI describes the application, which is mailbus: it receives requests and sends the rest.
         operations[name] = {
             "action": "receive" if name == "out" else "send",
             "channel": {"$ref": f"#/channels/{name}"},
             "summary": meaning,
         }
+    _add_dead_letters(channels, messages, operations)
+    _add_send(channels, messages, operations)
     return {
         "asyncapi": "3.0.0",
         "info": {"title": "mailbus", "version": "1", "license": {"name": "GPL-3.0-or-later"}},
@@ -74,12 +73,65 @@ def asyncapi() -> dict[str, Any]:
                 "account": {"description": "The account's id: [A-Za-z0-9_-]{1,64}."},
                 "mailbox": {"description": "The mailbox's name as one token, percent-encoded."},
                 "state": {"description": "The state that the event announces."},
+                "reason": {"description": "Why it lies there.", "enum": [str(reason) for reason in DeadReason]},
             },
-            "schemas": {"CloudEventHeaders": _headers_schema(), **components},
+            "schemas": {
+                "CloudEventHeaders": _headers_schema(),
+                "ReceivedHeaders": _headers_schema(KIND_HEADER),
+                **components,
+            },
         },
     }
 
 
-def _headers_schema() -> dict[str, Any]:
-    names = ["ce-specversion", "ce-id", "ce-type", "ce-source", "ce-time", "ce-subject", "content-type"]
+def _add_dead_letters(channels: dict[str, Any], messages: dict[str, Any], operations: dict[str, Any]) -> None:
+    """What could not be understood has no schema: it lies there as it came."""
+    meaning = "What could not be understood, whole."
+    messages["dead"] = {"summary": meaning, "payload": {}}
+    channels["dead"] = _channel("{prefix}.dead.{reason}", "dead")
+    operations["dead"] = {"action": "send", "channel": {"$ref": "#/channels/dead"}, "summary": meaning}
+
+
+def _add_send(channels: dict[str, Any], messages: dict[str, Any], operations: dict[str, Any]) -> None:
+    """The command, which is a request with a reply: the id, or what is wrong."""
+    schemas = "#/components/schemas/"
+    messages["sendAnswer"] = {
+        "contentType": "application/json",
+        "payload": {"$ref": f"{schemas}SendAnswer"},
+        "summary": "The request is queued under this id.",
+    }
+    messages["problems"] = {
+        "contentType": "application/json",
+        "payload": {"$ref": f"{schemas}Problems"},
+        "headers": {
+            "type": "object",
+            "properties": {name: {"type": "string"} for name in ERROR_HEADERS},
+            "required": list(ERROR_HEADERS),
+        },
+        "summary": "What is wrong, each with its field.",
+    }
+    channels["send"] = _channel("{prefix}.cmd.{account}.send", "out")
+    channels["sendReply"] = {
+        "address": None,
+        "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in ("sendAnswer", "problems")},
+    }
+    operations["send"] = {
+        "action": "receive",
+        "channel": {"$ref": "#/channels/send"},
+        "reply": {"channel": {"$ref": "#/channels/sendReply"}},
+        "summary": "A request to send, checked at once.",
+    }
+
+
+def _channel(address: str, message: str) -> dict[str, Any]:
+    parameters = [word[1:-1] for word in address.split(".") if word.startswith("{")]
+    return {
+        "address": address,
+        "messages": {message: {"$ref": f"#/components/messages/{message}"}},
+        "parameters": {parameter: {"$ref": f"#/components/parameters/{parameter}"} for parameter in parameters},
+    }
+
+
+def _headers_schema(*more: str) -> dict[str, Any]:
+    names = ["ce-specversion", "ce-id", "ce-type", "ce-source", "ce-time", "ce-subject", "content-type", *more]
     return {"type": "object", "properties": {name: {"type": "string"} for name in names}, "required": names}

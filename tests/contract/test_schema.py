@@ -15,6 +15,7 @@ from service.contract import (
     DeliveryStatus,
     EmailSubmission,
     EventType,
+    Problems,
     Removed,
     Reset,
     ResetReason,
@@ -108,6 +109,7 @@ REFUSED = msgspec.structs.replace(SUBMISSION, next_attempt_at=NOW, problems=[Pro
             encode(msgspec.structs.replace(SUBMISSION, next_attempt_at=NOW, problems=[Problem("a", "b")])),
         ),
         ("SendAnswer", encode(SendAnswer(id="x"))),
+        ("Problems", encode(Problems([Problem("to", "no address")]))),
         ("SendRequest", encode(SendRequest(id="x", subject="s", text="t"))),
     ],
 )
@@ -150,7 +152,7 @@ def test_every_reference_of_the_asyncapi_document_leads_somewhere() -> None:
 
 def test_the_asyncapi_addresses_are_the_subjects_we_use() -> None:
     subjects = Subjects("mail")
-    values = {"prefix": "mail", "account": "a", "mailbox": "INBOX", "state": "sent"}
+    values = {"prefix": "mail", "account": "a", "mailbox": "INBOX", "state": "sent", "reason": "request"}
     used = {
         "received": subjects.event("a", "INBOX", "received"),
         "changed": subjects.event("a", "INBOX", "changed"),
@@ -159,8 +161,11 @@ def test_the_asyncapi_addresses_are_the_subjects_we_use() -> None:
         "out": subjects.out("a"),
         "status": subjects.status("a", "sent"),
         "account": subjects.account("a", "sent"),
+        "dead": subjects.dead("request"),
+        "send": subjects.cmd("a", "send"),
     }
-    assert {name: channel["address"].format(**values) for name, channel in ASYNCAPI["channels"].items()} == used
+    addresses = {name: channel["address"] for name, channel in ASYNCAPI["channels"].items() if channel["address"]}
+    assert {name: address.format(**values) for name, address in addresses.items()} == used
 
 
 def test_the_headers_we_write_are_those_of_the_document() -> None:
