@@ -28,7 +28,7 @@ from service.bus.errors import (
 )
 from service.bus.frames import FENCE, OutMessage
 from service.contract import Blob, blob_id
-from service.errors import Permanent, Transient, verdict_of
+from service.errors import Permanent, verdict_of
 from service.observe import log, step
 from service.tasks import TaskGroup
 
@@ -86,14 +86,12 @@ class BlobStore:
             if blob.data:
                 messages.append(OutMessage(self._chunk_subject(nuid), blob.data, {}))
             messages.append(OutMessage(self._meta_subject(blob.id), meta, {FENCE: "0"}))
-        try:
-            with translated(self._bucket):
+        with translated(self._bucket):
+            try:
                 await self._batches.publish(messages)
-        except Transient as exc:
-            if isinstance(exc.__cause__, ApiError):
-                log.debug("blobs_one_by_one", bucket=self._bucket, error=exc.what)
+            except ApiError as exc:
+                log.debug("blobs_one_by_one", bucket=self._bucket, error=exc.description)
                 return False
-            raise
         return True
 
     async def _store_each(self, blobs: Sequence[Blob], now: datetime) -> None:

@@ -21,7 +21,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from service.bus.blobs import BlobStore
-from service.bus.errors import js_api, translated
+from service.bus.errors import js_api, subject_counts, translated
 from service.bus.follow import Followed, follow
 from service.bus.kv import KeyValue
 from service.bus.log import EventLog
@@ -146,9 +146,7 @@ class Bus:
     async def pending(self, stream: str, subject: str) -> int:
         """How many messages of a subject a stream holds. Raises Transient."""
         with translated(stream):
-            info = await js_api(self.nc, f"STREAM.INFO.{stream}", {"subjects_filter": subject})
-        counts: dict[str, int] = info["state"].get("subjects") or {}
-        return sum(counts.values())
+            return sum((await subject_counts(self.nc, stream, subject)).values())
 
     async def check_streams(self, options: StreamOptions, replicas: int) -> None:
         """Whether the streams that are there will do. Raises Permanent that lists every difference, or Transient."""
@@ -157,8 +155,7 @@ class Bus:
     async def queued(self, stream: str, subject: str) -> list[str]:
         """The subjects under which a stream holds messages. Raises Transient."""
         with translated(stream):
-            info = await js_api(self.nc, f"STREAM.INFO.{stream}", {"subjects_filter": subject})
-        return sorted(info["state"].get("subjects") or {})
+            return sorted(await subject_counts(self.nc, stream, subject))
 
     # -- callbacks of the client ------------------------------------------------------------------------------
 
@@ -343,7 +340,7 @@ async def open_bus(options: NatsOptions, streams: StreamOptions | None) -> Async
     try:
         _check_server(bus.nc, _where(options))
         if streams is not None:
-            await ensure_streams(bus.nc, bus.subjects, streams, options)
+            await ensure_streams(bus.nc, bus.subjects, streams, options.replicas)
         metrics.NATS_CONNECTED.set(1)
         yield bus
     finally:

@@ -74,6 +74,13 @@ async def js_api(nc: Client, subject: str, request: dict[str, Any] | None = None
     return answer
 
 
+async def subject_counts(nc: Client, stream: str, subject: str) -> dict[str, int]:
+    """Subject → messages that a stream holds under it, for those that match `subject`. Raises as js_api does."""
+    info = await js_api(nc, f"STREAM.INFO.{stream}", {"subjects_filter": subject})
+    counts: dict[str, int] = info["state"].get("subjects") or {}
+    return counts
+
+
 def raise_api_error(answer: dict[str, Any]) -> None:
     """Raise ApiError where the answer is one."""
     if error := answer.get("error"):

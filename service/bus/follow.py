@@ -48,7 +48,7 @@ async def follow(nc: Client, stream: str, subject: str, *, whole: bool) -> Async
                 except nats.errors.TimeoutError:
                     continue
             if message.metadata.sequence.stream < first:
-                continue
+                continue  # nor does nats-py keep to the start when it makes the consumer again
             yield Followed(
                 message.metadata.sequence.stream,
                 message.subject,

@@ -15,6 +15,7 @@ from service.bus.errors import (
     Conflict,
     js_api,
     raise_api_error,
+    subject_counts,
     translated,
 )
 from service.bus.frames import FENCE
@@ -49,8 +50,8 @@ class KeyValue:
         """All keys that were ever written and are not gone for good; some may be deleted. Raises Transient."""
         prefix = f"$KV.{self._bucket}."
         with translated(self._bucket):
-            info = await js_api(self._nc, f"STREAM.INFO.{self._stream}", {"subjects_filter": f"{prefix}>"})
-        return sorted(subject.removeprefix(prefix) for subject in info["state"].get("subjects") or {})
+            found = await subject_counts(self._nc, self._stream, f"{prefix}>")
+        return sorted(subject.removeprefix(prefix) for subject in found)
 
     async def _get(self, key: str) -> tuple[Entry | None, int]:
         with translated(self._bucket):

@@ -3,13 +3,14 @@
 Used by connection.py at start. Why two streams for sending: docs/decisions/0005-queue-and-schedules.md.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
 from nats.aio.client import Client
 
 from service.bus.errors import NOT_FOUND, ApiError, js_api, translated
-from service.bus.options import NatsOptions, StreamOptions
+from service.bus.options import StreamOptions
 from service.contract import Subjects
 from service.errors import Permanent
 from service.observe import log, step
@@ -195,12 +196,7 @@ def drifts(found: Config, wanted: Config) -> list[Drift]:
         if field == "allow_atomic" and _is_bucket(wanted):
             continue
         # What lives longer in a bucket than it must is only safer: the settings say the least.
-        if (
-            field == "max_age"
-            and _is_bucket(wanted)
-            and isinstance(want, int)
-            and (not there or (want and there >= want))
-        ):
+        if field == "max_age" and _is_bucket(wanted) and (not there or _at_least(there, want)):
             continue
         if field == "persist_mode" and there != "async":
             continue
@@ -225,22 +221,42 @@ def _republish(value: object) -> object:
 
 async def check_streams(nc: Client, subjects: Subjects, options: StreamOptions, replicas: int) -> None:
     """Check what is there and make nothing. Raises Permanent that lists every difference, or Transient."""
-    found_drifts: list[Drift] = []
-    for config in wanted_streams(subjects, options, replicas):
-        info = await _info(nc, str(config["name"]))
-        if info is not None:
-            found_drifts += drifts(info["config"], config)
-    _raise_drifts(found_drifts)
+    _raise_drifts((await _survey(nc, wanted_streams(subjects, options, replicas))).drifts)
 
 
-async def _info(nc: Client, name: str) -> Config | None:
-    with translated(f"stream {name}"):
-        try:
-            return await js_api(nc, f"STREAM.INFO.{name}")
-        except ApiError as exc:
-            if exc.code != NOT_FOUND:
-                raise
-            return None
+async def ensure_streams(nc: Client, subjects: Subjects, options: StreamOptions, replicas: int) -> None:
+    """Make what is missing, check what is there. Raises Permanent that lists every difference, or Transient."""
+    found = await _survey(nc, wanted_streams(subjects, options, replicas))
+    for config in found.missing:
+        with translated(f"stream {config['name']}"):
+            step("stream.before")
+            await _create(nc, config)
+            step("stream.done")
+    _raise_drifts(found.drifts)
+
+
+@dataclass(frozen=True, slots=True)
+class _Survey:
+    """What the server has of the streams that are wanted."""
+
+    missing: list[Config]
+    drifts: list[Drift]
+
+
+async def _survey(nc: Client, configs: Iterable[Config]) -> _Survey:
+    found = _Survey([], [])
+    for config in configs:
+        name = config["name"]
+        with translated(f"stream {name}"):
+            try:
+                info = await js_api(nc, f"STREAM.INFO.{name}")
+            except ApiError as exc:
+                if exc.code != NOT_FOUND:
+                    raise
+                found.missing.append(config)
+            else:
+                found.drifts.extend(drifts(info["config"], config))
+    return found
 
 
 def _raise_drifts(found: list[Drift]) -> None:
@@ -250,21 +266,6 @@ def _raise_drifts(found: list[Drift]) -> None:
             where="NATS",
             remedy="mend them as shown, or change the settings; mailbus never changes a stream that is there",
         )
-
-
-async def ensure_streams(nc: Client, subjects: Subjects, options: StreamOptions, nats: NatsOptions) -> None:
-    """Make what is missing, check what is there. Raises Permanent that lists every difference, or Transient."""
-    found_drifts: list[Drift] = []
-    for config in wanted_streams(subjects, options, nats.replicas):
-        info = await _info(nc, str(config["name"]))
-        if info is not None:
-            found_drifts += drifts(info["config"], config)
-            continue
-        with translated(f"stream {config['name']}"):
-            step("stream.before")
-            await _create(nc, config)
-            step("stream.done")
-    _raise_drifts(found_drifts)
 
 
 async def _create(nc: Client, config: Config) -> None:

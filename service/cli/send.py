@@ -75,7 +75,7 @@ def _recipients(payload: bytes) -> set[str]:
 
 async def _outcome(id: str, waiting: set[str], statuses: asyncio.Queue[dict[str, Any]], wait_s: float) -> int:
     """Until each of the recipients has its final state: 0 where all of them got it."""
-    code: int | None = None
+    code = 0
     last_word = False
     try:
         async with asyncio.timeout(wait_s) as limit:
@@ -87,16 +87,16 @@ async def _outcome(id: str, waiting: set[str], statuses: asyncio.Queue[dict[str,
                 if status.get("state") in FINAL:
                     settled = status.get("deliveryStatus") or dict.fromkeys(waiting)
                     waiting -= settled.keys()
-                    code = code or (0 if status.get("state") == State.SENT else EX_FAILURE)
+                    code = code if status.get("state") == State.SENT else EX_FAILURE
                 if status.get("undoStatus") == "final":
                     # The last word; its sisters of the same attempt come with it. An id that was there before is
                     # answered with the first request's status, whoever that went to.
                     last_word = True
                     limit.reschedule(asyncio.get_running_loop().time() + LAST_WORDS_S)
-            return code or 0
+            return code
     except TimeoutError:
         if last_word:
-            return code or 0
+            return code
         errors.print(f"mailbus: no final status within {wait_s:g} s; mailbus tail shows it when it comes", style="red")
         return EX_FAILURE
 

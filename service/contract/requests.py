@@ -150,7 +150,7 @@ def decode_request(payload: bytes) -> SendRequest:
 
 
 def _without_nulls(value: object) -> object:
-    """Members that are null left out, three levels deep: as deep as requests are."""
+    """Members that are null left out, four levels deep: as deep as requests are."""
 
     def clean(value: object, depth: int) -> object:
         if depth == 0:

@@ -134,8 +134,9 @@ class Connection:
         self.capabilities = frozenset()  # RFC 9051 6.2.2: they change with the login
         answer = await self._authenticate(before)
         if answer.status is not Status.OK:
-            credentials = {"username": self.options.username, "password": self.options.password}
-            raise refused_login(answer, where=self.where, **credentials)
+            raise refused_login(
+                answer, where=self.where, username=self.options.username, password=self.options.password
+            )
         self.protocol.enter(selected=False)
         self._learn(answer)
         if not self.capabilities:

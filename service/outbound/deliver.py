@@ -28,9 +28,9 @@ from service.outbound.options import OutboundOptions
 from service.outbound.outbox import Bundle, Outbox
 from service.outbound.request import Taken, made_id, take
 from service.outbound.retry import Decision, Phase, Said, Verdict, decide, expire
-from service.outbound.sends import SendRecord, Sends
+from service.outbound.sends import SendRecord, Sends, new_record, source_of
 from service.outbound.settle import ATTEMPT_HEADER, KEY_HEADER, Settler, changed
-from service.smtp import DotUnanswered, Relay, RelayUnreachable, Reply
+from service.smtp import BeforeDot, DotUnanswered, Relay, RelayUnreachable, Reply
 
 # Another process has this request in hand: how long until it is looked at again.
 AGAIN_S: Final = 5.0
@@ -70,6 +70,8 @@ class Deliverer:
         """No attempt is made until `relay_found`."""
         if self._away is None:
             self._away_since = self._clock.monotonic()
+        # Kept for long: a traceback would keep the mail that was in hand.
+        why.__traceback__ = why.__cause__ = why.__context__ = None
         self._away = why
         self._relay_gone.set()
 
@@ -154,10 +156,10 @@ class Deliverer:
         if request is not None:
             problems = beyond(request, job.stored_at, options.limits)
         if request is None or problems:
-            await self._settler.refuse(key, job, self._blank(taken, job, job.stored_at), 0, problems, job.payload)
+            await self._settler.refuse(key, job, new_record(taken.id, job, job.stored_at), 0, problems, job.payload)
             return
         first_at, expires_at = times(request, job.stored_at, options.limits)
-        record = self._blank(taken, job, expires_at)
+        record = new_record(taken.id, job, expires_at)
         bundle = await self._gather(key, request, job.payload)
         raw = bundle.blobs.get(request.raw_blob_id or "")
         named = message_id(request, key, address=options.address, secret=await self._sends.secret(), raw=raw)
@@ -171,21 +173,9 @@ class Deliverer:
             return
         await self._attempt(key, job, record, 0, bundle, request)
 
-    def _blank(self, taken: Taken, job: Job, expires_at: datetime) -> SendRecord:
-        return SendRecord(
-            id=taken.id,
-            source=f"{job.subject} {job.seq}",
-            owner="",
-            phase=Phase.INTENT,
-            attempt=0,
-            message_id="",
-            date=job.stored_at,
-            expires_at=expires_at,
-        )
-
     async def _known(self, key: str, job: Job, record: SendRecord, revision: int) -> None:
         """A request whose id is known: the same job again, or the same id a second time."""
-        same = record.source == f"{job.subject} {job.seq}"
+        same = record.source == source_of(job)
         if record.phase is Phase.INTENT and same and record.attempt == 1:
             await self._lost(key, job, record, revision)
         elif record.phase is Phase.INTENT:
@@ -254,26 +244,32 @@ class Deliverer:
                 raise _BusAwayError(exc.what, where=exc.where) from exc
             step("intent.done")
 
+        if self._away is not None:
+            said = _not_sent(record, "4.4.1", self._away)
+        else:
+            said = await self._ask_relay(record, mail, write_intent)
+            metrics.SEND_SECONDS.observe(self._clock.monotonic() - began)
+        step("replies")
+        decision = self._decide(record, said, attempt)
+        await self._settler.settle(key, job, intent, revision, decision, bundle, attempt=attempt)
+
+    async def _ask_relay(self, record: SendRecord, mail: Mail, write_intent: BeforeDot) -> dict[str, Said]:
+        """What the relay said of each recipient, or why nothing was sent. Raises Transient where NATS is away."""
         try:
-            if self._away is not None:
-                raise self._away
             replies = await self._relay.deliver(
                 mail.mail_from, list(mail.wire), mail.data, before_final_dot=write_intent
             )
-            said = _each(mail, replies)
+            return _each(mail, replies)
         except (RelayUnreachable, AuthRefused, Permanent) as exc:
+            said = _not_sent(record, "4.4.1", exc)
             self.relay_lost(exc)
-            said = _all(record, Verdict.PUT_OFF, f"451 4.4.1 not sent by mailbus: {exc.what}")
+            return said
         except DotUnanswered as exc:
-            said = _all(record, Verdict.UNKNOWN, "") | _each(mail, exc.refused)
+            return _all(record, Verdict.UNKNOWN, "") | _each(mail, exc.refused)
         except _BusAwayError as exc:
             raise Transient(exc.what, where=exc.where) from exc
         except Transient as exc:
-            said = _all(record, Verdict.PUT_OFF, f"451 4.4.2 not sent by mailbus: {exc.what}")
-        step("replies")
-        metrics.SEND_SECONDS.observe(self._clock.monotonic() - began)
-        decision = self._decide(record, said, attempt)
-        await self._settler.settle(key, job, intent, revision, decision, bundle, attempt=attempt)
+            return _not_sent(record, "4.4.2", exc)
 
     async def _make(self, key: str, record: SendRecord, bundle: Bundle, request: SendRequest) -> Mail:
         def make() -> Mail:
@@ -316,8 +312,13 @@ class Deliverer:
     async def _bury(self, key: str, job: Job, why: str) -> None:
         taken = take(self._options.account, job.payload, job.headers, made_id=await self._made_id(job))
         record, revision = await self._sends.get(key)
-        record = record or self._blank(taken, job, job.stored_at)
+        record = record or new_record(taken.id, job, job.stored_at)
         await self._settler.refuse(key, job, record, revision, [Problem("", why)], job.payload)
+
+
+def _not_sent(record: SendRecord, status: str, why: MailbusError) -> dict[str, Said]:
+    """Put off by us: RFC 3463 3.5 says where it failed."""
+    return _all(record, Verdict.PUT_OFF, f"451 {status} not sent by mailbus: {why.what}")
 
 
 def _all(record: SendRecord, verdict: Verdict, reply: str) -> dict[str, Said]:

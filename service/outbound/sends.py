@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from service.bus import Conflict, KeyValue
+from service.bus import Conflict, Job, KeyValue
 from service.clock import Clock, backoff_s
 from service.contract import State, encode
 from service.errors import Transient
@@ -54,6 +54,25 @@ class SendRecord(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 _DECODER: Final = msgspec.json.Decoder(SendRecord)
+
+
+def source_of(job: Job) -> str:
+    """The name of the message that a request came in."""
+    return f"{job.subject} {job.seq}"
+
+
+def new_record(id: str, job: Job, expires_at: datetime) -> SendRecord:
+    """A request of which nothing is settled yet."""
+    return SendRecord(
+        id=id,
+        source=source_of(job),
+        owner="",
+        phase=Phase.INTENT,
+        attempt=0,
+        message_id="",
+        date=job.stored_at,
+        expires_at=expires_at,
+    )
 
 
 class Sends:

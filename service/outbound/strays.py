@@ -19,9 +19,8 @@ from service.observe import log
 from service.outbound.options import OutboundOptions
 from service.outbound.outbox import Outbox
 from service.outbound.request import made_id, take
-from service.outbound.retry import Phase
-from service.outbound.sends import SendRecord, Sends
-from service.outbound.settle import Settler
+from service.outbound.sends import Sends, new_record
+from service.outbound.settle import Settler, changed
 
 LOOK_EVERY_S: Final = 30.0
 TOGETHER: Final = 50
@@ -100,17 +99,7 @@ class Strays:
             await settler.resume(taken.key, job, record, its_own=False)
             return
         recipients = taken.request.recipients() if taken.request is not None else []
-        record = SendRecord(
-            id=taken.id,
-            source=f"{job.subject} {job.seq}",
-            owner="",
-            phase=Phase.INTENT,
-            attempt=0,
-            message_id="",
-            date=job.stored_at,
-            expires_at=job.stored_at,
-            pending=dict.fromkeys(recipients, ""),
-        )
+        record = changed(new_record(taken.id, job, job.stored_at), pending=dict.fromkeys(recipients, ""))
         try:
             await settler.refuse(
                 taken.key, job, record, revision, [WRONG], job.payload, reason=DeadReason.UNKNOWN_ACCOUNT

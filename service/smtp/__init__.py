@@ -7,6 +7,16 @@ aiosmtplib, which connects, upgrades and logs in; session.py is our own transact
 from service.smtp.errors import DotUnanswered, RelayUnreachable
 from service.smtp.options import SmtpOptions, Timeouts
 from service.smtp.pool import Relay
+from service.smtp.session import BeforeDot
 from service.smtp.wire import Reply, bare_line_end
 
-__all__ = ["DotUnanswered", "Relay", "RelayUnreachable", "Reply", "SmtpOptions", "Timeouts", "bare_line_end"]
+__all__ = [
+    "BeforeDot",
+    "DotUnanswered",
+    "Relay",
+    "RelayUnreachable",
+    "Reply",
+    "SmtpOptions",
+    "Timeouts",
+    "bare_line_end",
+]

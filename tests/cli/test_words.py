@@ -15,29 +15,12 @@ from service.bus import Followed
 from service.cli.tail import as_line
 from service.clock import SystemClock
 from tests.servers.dovecot import Dovecot
-from tests.servers.mailbus import ROOT, Mailbus, imap_account, reading, settings_for
+from tests.servers.mailbus import ROOT, Mailbus, command, imap_account, reading, settings_for, with_relay, words
 from tests.servers.nats import NatsServer
 from tests.servers.smtp import ScriptedRelay
-from tests.whole.test_life import Maker, command, mail, with_relay
+from tests.whole.test_life import Maker, mail
 
 WORDS = ["run", "check", "tail", "send", "accounts", "cmd", "schema", "demo"]
-
-
-async def words(*given: str) -> tuple[int, str, str]:
-    """`mailbus …` as it stands."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "service",
-        *given,
-        cwd=ROOT,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, err = await asyncio.wait_for(process.communicate(), 60)
-    assert process.returncode is not None
-    return process.returncode, out.decode(), err.decode()
 
 
 @asynccontextmanager

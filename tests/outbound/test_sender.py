@@ -288,6 +288,15 @@ async def test_while_the_relay_is_away_requests_leave_the_queue_and_expire_witho
     assert by_id == {f"r{n}": ["deferred", "failed"] for n in range(20)}
 
 
+async def test_what_is_remembered_of_a_lost_relay_holds_no_mail(bus: Bus, post: Post, relay: ScriptedRelay) -> None:
+    await relay.stop()
+    await post.request("r")
+    async with sending(bus, relay, retry_first_s=60) as sender:
+        failed = await found_lost(sender)
+        await post.states(1)
+        assert (failed.__traceback__, failed.__cause__, failed.__context__) == (None, None, None)
+
+
 async def test_a_relay_that_comes_back_soon_costs_nobody_a_status(
     bus: Bus, post: Post, relay: ScriptedRelay, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import nats
 import pytest
@@ -18,6 +18,9 @@ import yaml
 from nats.aio.client import Client
 
 from tests.servers.dovecot import PASSWORD, Dovecot
+
+if TYPE_CHECKING:  # pytest registers it as a plugin after this one
+    from tests.servers.smtp import ScriptedRelay
 
 ROOT = Path(__file__).parents[2]
 
@@ -210,6 +213,34 @@ def imap_account(server: Dovecot, user: str, *, port: int = 0, id: str = "box", 
         }
         | incoming,
     }
+
+
+def with_relay(account: dict[str, Any], relay: "ScriptedRelay", **outgoing: Any) -> dict[str, Any]:
+    """An account that sends by a scripted relay too."""
+    smtp = {"host": "127.0.0.1", "port": relay.port, "security": "none", "login": False}
+    return account | {"outgoing": {"smtp": smtp} | outgoing}
+
+
+async def words(*given: str, stdin: str = "") -> tuple[int, str, str]:
+    """`mailbus …`: its exit code, standard output and standard error."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "service",
+        *given,
+        cwd=ROOT,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await asyncio.wait_for(process.communicate(stdin.encode()), 60)
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
+
+
+async def command(one: Mailbus, *given: str, stdin: str = "") -> tuple[int, str, str]:
+    """`mailbus …` with a process's settings."""
+    return await words(*given, "-c", str(one.folder / "mailbus.yaml"), stdin=stdin)
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import pytest
 
 from tests.servers.dovecot import Dovecot
 from tests.servers.imap_stub import Connection, ImapStub
-from tests.servers.mailbus import ROOT, Mailbus, imap_account, reading, settings_for, until
+from tests.servers.mailbus import Mailbus, command, imap_account, reading, settings_for, until, with_relay
 from tests.servers.nats import NatsServer
 from tests.servers.smtp import ScriptedRelay
 
@@ -25,33 +24,9 @@ def mail(number: int, size: int = 10) -> bytes:
     return b"Subject: mail %d\r\n\r\n%b\r\n" % (number, b"x" * size)
 
 
-def with_relay(account: dict[str, Any], relay: ScriptedRelay, **outgoing: Any) -> dict[str, Any]:
-    smtp = {"host": "127.0.0.1", "port": relay.port, "security": "none", "login": False}
-    return account | {"outgoing": {"smtp": smtp} | outgoing}
-
-
 async def status_of(one: Mailbus, path: str) -> int:
     async with aiohttp.ClientSession() as client, client.get(f"http://127.0.0.1:{one.port}{path}") as response:
         return response.status
-
-
-async def command(one: Mailbus, *words: str, stdin: str = "") -> tuple[int, str, str]:
-    """`mailbus …` with the process's settings."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "service",
-        *words,
-        "-c",
-        str(one.folder / "mailbus.yaml"),
-        cwd=ROOT,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, err = await asyncio.wait_for(process.communicate(stdin.encode()), 60)
-    assert process.returncode is not None
-    return process.returncode, out.decode(), err.decode()
 
 
 async def test_a_mail_becomes_an_event_and_a_request_becomes_a_mail_with_its_status(
