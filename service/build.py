@@ -26,6 +26,7 @@ from service.ingest import (
     MailboxIngest,
     MailboxLog,
     MailboxStatus,
+    Memory,
     Parser,
     Why,
     WriterIdentity,
@@ -194,6 +195,15 @@ def _mailbox_work(
         writer=WriterIdentity(shared.presence.writer, shared.presence.is_alive),
         clock=clock,
     )
+    memory = Memory(
+        events,
+        bus.log,
+        bus.blobs(bus.subjects.state),
+        account=account.id,
+        mailbox=mailbox,
+        filter_subject=bus.subjects.mailbox_filter(account.id, mailbox),
+        clock=clock,
+    )
     # Once superseded this process does not contest the mailbox while the other writer lives: no taking turns.
     contest = True
     connected = False
@@ -238,12 +248,14 @@ def _mailbox_work(
                 await MailboxIngest(
                     source,
                     events,
+                    memory,
                     announcer,
                     options=IngestOptions(incoming.initial, settings.limits.message),
                     status=status,
                     budget=shared.budget,
                     dead_letter=shared.publish,
                     proved=works,
+                    degraded=lambda error: reports.part(account.id, mailbox, AccountState.DEGRADED, error),
                     clock=clock,
                     account=account.id,
                 ).run(position)

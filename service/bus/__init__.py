@@ -1,8 +1,8 @@
 """NATS JetStream as mailbus uses it: streams, fenced commits, blobs, keys, work queues. Mail-free.
 
-connection.py opens a Bus; streams.py makes and checks what stands on the server; batch.py publishes all or
-nothing; log.py commits with a fence; blobs.py stores content once; kv.py compares and sets; queue.py pulls,
-acknowledges, schedules; micro.py answers requests; errors.py turns NATS's errors into verdicts.
+connection.py opens a Bus; streams.py makes and checks what stands on the server; batch.py publishes all or nothing;
+log.py commits with a fence, replay.py reads the log's headers; blobs.py stores content once; kv.py compares and sets;
+queue.py pulls, acknowledges, schedules; micro.py answers requests; errors.py turns NATS's errors into verdicts.
 """
 
 from service.bus.blobs import BlobStore
@@ -15,6 +15,7 @@ from service.bus.log import EventLog, StreamBounds, Tail
 from service.bus.micro import Handler, ServiceError, serve
 from service.bus.options import NatsOptions, StreamOptions
 from service.bus.queue import ACK_WAIT_S, Job, Puller, WorkQueue
+from service.bus.replay import Replayed
 
 __all__ = [
     "ACK_WAIT_S",
@@ -34,6 +35,7 @@ __all__ = [
     "NatsOptions",
     "OutMessage",
     "Puller",
+    "Replayed",
     "ServiceError",
     "StreamBounds",
     "StreamOptions",

@@ -4,7 +4,7 @@ Used by ingest/publish.py. Rules: docs/decisions/0001-log-is-the-cursor.md; NATS
 """
 
 import base64
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
@@ -25,6 +25,7 @@ from service.bus.errors import (
 )
 from service.bus.frames import FENCE, OutMessage
 from service.bus.guard import check_subject, header_size
+from service.bus.replay import Replayed, replay
 from service.observe import metrics
 from service.tasks import cancellable
 
@@ -83,6 +84,10 @@ class EventLog:
         payload = base64.b64decode(message.get("data", ""))
         time = datetime.fromisoformat(message["time"])
         return Tail(message["seq"], message["subject"], headers, payload, time)
+
+    def replay(self, filter_subject: str, *, after: int, last: int) -> AsyncGenerator[Replayed, None]:
+        """What stands on a subject with wildcards beyond `after`, up to `last`, by its headers. Raises Transient."""
+        return replay(self._nc, self._stream, filter_subject, after=after, last=last)
 
     async def bounds(self) -> StreamBounds:
         """Creation time, first and last sequence. Raises Transient."""

@@ -117,6 +117,8 @@ def wanted_streams(subjects: Subjects, options: StreamOptions, replicas: int) ->
         _object_store(subjects.blobs, options.in_max_age_s + PERIOD_S if options.in_max_age_s else None),
         # No request is remembered longer, and chunks that a killed process left without a meta go with it.
         _object_store(subjects.outbox, options.sends_window_s + PERIOD_S if options.sends_window_s else None),
+        # Named by cursors, which are kept for ever.
+        _object_store(subjects.state, None),
         _key_value(subjects.cursors),
         _key_value(subjects.sends, ttl_s=options.sends_window_s),
         _key_value(subjects.fleet, ttl_s=options.presence_ttl_s, markers=True),

@@ -21,6 +21,7 @@ from service.contract.email import (
 from service.contract.events import (
     CURSOR_HEADER,
     KIND_HEADER,
+    STATE_HEADER,
     AccountEvent,
     AccountState,
     Changed,
@@ -53,12 +54,14 @@ from service.contract.requests import (
 from service.contract.schema import asyncapi, event_schema
 from service.contract.status import DeliveryStatus, EmailSubmission, State, request_key
 from service.contract.subjects import ACCOUNT_ID, PREFIX, Subjects, mailbox_token
+from service.contract.sync import Sync
 
 __all__ = [
     "ACCOUNT_ID",
     "CURSOR_HEADER",
     "KIND_HEADER",
     "PREFIX",
+    "STATE_HEADER",
     "AccountEvent",
     "AccountState",
     "Address",
@@ -93,6 +96,7 @@ __all__ = [
     "SendRequest",
     "State",
     "Subjects",
+    "Sync",
     "Verb",
     "asyncapi",
     "beyond",

@@ -15,6 +15,8 @@ from service.contract.email import UtcDate
 
 CURSOR_HEADER: Final = "Mail-Cursor"
 KIND_HEADER: Final = "Mail-Kind"
+# What the event changes in the known state of its mailbox: mailbus's own.
+STATE_HEADER: Final = "Mail-State"
 
 
 class EventType(StrEnum):

@@ -23,9 +23,12 @@ from service.imap.grammar import (
     Expunged,
     Response,
     Status,
+    Vanished,
 )
 from service.imap.protocol import Handler, ImapProtocol, connect, network_error, sasl_plain
 from service.imap.refusals import refused_command, refused_login
+from service.imap.spans import total
+from service.imap.stir import Stir
 from service.imap.wire import WireLimits
 from service.observe import metrics
 
@@ -69,6 +72,7 @@ class Connection:
         self.utf8 = False
         self.capabilities: frozenset[str] = frozenset()
         self.exists = 0
+        self.stir = Stir()
 
     # -- open and close ---------------------------------------------------------------------------------------
 
@@ -197,22 +201,29 @@ class Connection:
 
         try:
             async with asyncio.timeout(COMMAND_LIMIT_S):
-                return await self.protocol.run(
+                answer = await self.protocol.run(
                     name, *arguments, reply_s=self.options.reply_s, prefix=prefix, handler=take, answers=answers
                 )
         except TimeoutError as exc:
             raise PeerError(f"{name} took over {COMMAND_LIMIT_S:g} s", where=self.where) from exc
+        self.stir.hear(answer)
+        return answer
 
     def count(self, response: Response) -> None:
-        """Note what a response says of the number of messages."""
+        """Note what a response says of the number of messages, and that something became of them."""
+        self.stir.hear(response)
         match response:
             case Exists(count):
                 if count < self.exists:
                     # RFC 9051 7.4.1: only EXPUNGE makes it smaller.
                     metrics.PROTOCOL_VIOLATION.labels(kind="exists_shrank").inc()
+                    self.stir.gone = True
                 self.exists = count
             case Expunged():
                 self.exists = max(0, self.exists - 1)
+            case Vanished(earlier=False, uids=uids):
+                # RFC 7162 3.2.10: each of them lowers the count, as EXPUNGE would.
+                self.exists = max(0, self.exists - total(uids))
             case _:
                 pass
 

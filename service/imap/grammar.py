@@ -6,12 +6,14 @@ get wrong: NIL where there should be a value, dates that are none, unknown respo
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone
 from enum import StrEnum
+from itertools import pairwise
 from typing import Final, TypeAlias
 
 from service.errors import PeerError
+from service.imap.spans import Span, parse_spans
 
 # BODYSTRUCTURE of real mail nests about ten deep.
 DEPTH_LIMIT: Final = 200
@@ -64,6 +66,14 @@ class Expunged:
 
 
 @dataclass(frozen=True, slots=True)
+class Vanished:
+    """RFC 7162 3.2.10: these UIDs are gone; `earlier`: before they were asked for, and not counted in EXISTS."""
+
+    earlier: bool
+    uids: list[Span]
+
+
+@dataclass(frozen=True, slots=True)
 class FetchData:
     """Message data by name in capitals; `BODY[...]` by what stands in the brackets too."""
 
@@ -96,9 +106,10 @@ class Listed:
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """Numbers found; of an ESEARCH the MIN alone."""
+    """Numbers found; of an ESEARCH the MIN alone, or the spans of ALL."""
 
     numbers: list[int]
+    spans: list[Span] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +120,17 @@ class Other:
 
 
 Response: TypeAlias = (
-    Condition | Continuation | Exists | Expunged | FetchData | Capabilities | Enabled | Listed | Search | Other
+    Condition
+    | Continuation
+    | Exists
+    | Expunged
+    | Vanished
+    | FetchData
+    | Capabilities
+    | Enabled
+    | Listed
+    | Search
+    | Other
 )
 
 _CONDITION: Final = re.compile(
@@ -121,6 +142,11 @@ _NUMBERED: Final = re.compile(rb"\* (\d{1,10}) ([A-Za-z]+) ?")
 _SURVEY: Final = re.compile(
     rb'\* (\d{1,10}) FETCH \(UID (\d{1,10}) FLAGS \(([^()"]*)\) INTERNALDATE ("[^"]{20,30}")'
     rb" RFC822\.SIZE (\d{1,20})\)\Z"
+)
+# Flags alone, in both orders that servers use [0.9 µs against 6 µs].
+_FLAGS: Final = re.compile(
+    rb"\* (\d{1,10}) FETCH \(UID (\d{1,10})(?: MODSEQ \((\d{1,20})\))? FLAGS \(([^()\"]*)\)"
+    rb"(?: MODSEQ \((\d{1,20})\))?\)\Z"
 )
 _TOKEN: Final = re.compile(
     rb" *(?:(\()|(\))|\"((?:[^\"\\]|\\.)*)\"|"
@@ -144,6 +170,13 @@ def parse_response(pieces: Sequence[bytes]) -> Response:
                 "INTERNALDATE": date,
                 "RFC822.SIZE": size,
             }
+            return FetchData(int(seq), items)
+        flags_alone = _FLAGS.match(line) if len(pieces) == 1 else None
+        if flags_alone is not None:
+            seq, uid, before, flags, after = flags_alone.groups()
+            items = {"UID": uid, "FLAGS": list[Value](flags.split())}
+            if (modseq := before or after) is not None:
+                items["MODSEQ"] = [modseq]
             return FetchData(int(seq), items)
         numbered = _NUMBERED.match(line)
         if numbered is not None:
@@ -199,15 +232,30 @@ def _named(name: str, pieces: Sequence[bytes], at: int) -> Response:
             return Search([int(word) for word in pieces[0][at:].split() if word.isdigit()])
         case "ESEARCH":
             values = parse_values(pieces, at)
-            for i, value in enumerate(values[:-1]):
-                lowest = values[i + 1]
-                if isinstance(value, bytes) and value.upper() == b"MIN" and isinstance(lowest, bytes):
-                    return Search([int(lowest)] if lowest.isdigit() else [])
+            for key, value in pairwise(values):
+                if not isinstance(key, bytes) or not isinstance(value, bytes):
+                    continue
+                if key.upper() == b"MIN":
+                    return Search([int(value)] if value.isdigit() else [])
+                if key.upper() == b"ALL":
+                    return Search([], parse_spans(value))
             return Search([])
+        case "VANISHED":
+            return _vanished(parse_values(pieces, at))
         case "LIST":
             return _listed(parse_values(pieces, at))
         case _:
             return Other(name)
+
+
+def _vanished(values: list[Value]) -> Response:
+    match values:
+        case [list(), bytes(uids)]:
+            return Vanished(earlier=True, uids=parse_spans(uids))
+        case [bytes(uids)]:
+            return Vanished(earlier=False, uids=parse_spans(uids))
+        case _:
+            raise PeerError("VANISHED without UIDs")
 
 
 def _listed(values: list[Value]) -> Response:
@@ -273,6 +321,15 @@ def parse_date(value: Value) -> datetime | None:
 def parse_number(value: Value) -> int | None:
     """A number; None for what is none."""
     return int(value) if isinstance(value, bytes) and value.isdigit() and len(value) <= 20 else None
+
+
+def parse_modseq(value: Value) -> int:
+    """RFC 7162 3.1.4.2: a number in brackets; 0 for what is none."""
+    match value:
+        case [bytes(number)]:
+            return parse_number(number) or 0
+        case _:
+            return 0
 
 
 def parse_flags(value: Value) -> frozenset[str]:

@@ -22,6 +22,10 @@ _LATER_WORDS: Final = re.compile(
 )
 
 
+class BadCommand(Transient):
+    """The server does not know the command, or not with these arguments."""
+
+
 def _shown(answer: Condition, username: str = "", password: str = "") -> str:
     text = "".join(char if char.isprintable() else " " for char in answer.text)
     text = without_credentials(text, username, password)[:SHOWN_CHARS]
@@ -53,4 +57,5 @@ def refused_command(name: str, answer: Condition, *, where: str) -> MailbusError
             where=where,
             remedy="check its name in `mailboxes`; `mailbus check` lists those that are there",
         )
-    return Transient(f"{name} was answered {answer.status}: {said}", where=where)
+    verdict = BadCommand if answer.status is Status.BAD else Transient
+    return verdict(f"{name} was answered {answer.status}: {said}", where=where)

@@ -24,6 +24,7 @@ from service.imap.grammar import (
     parse_number,
 )
 from service.imap.state import Idle
+from service.imap.stir import Stir
 from service.observe import log, metrics
 
 # What one survey holds; whoever asked for more asks again from there.
@@ -36,12 +37,13 @@ IDLE_ENDED_PAUSE_S: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class SelectedMailbox:
-    """What EXAMINE said. `uidnext` is 0 where an old server left it out."""
+    """What EXAMINE said. `uidnext` is 0 where an old server left it out, `highestmodseq` where there is none."""
 
     name: str
     uidvalidity: int
     uidnext: int
     exists: int
+    highestmodseq: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +81,11 @@ class Session(Connection):
         await self.run("LIST", '""', mailbox_argument(pattern, utf8=self.utf8), handler=take)
         return found
 
-    async def examine(self, mailbox: str) -> SelectedMailbox:
-        """Open a mailbox without changing it (RFC 9051 6.3.3). Raises Permanent where it cannot be opened."""
+    async def examine(self, mailbox: str, *, parameters: str = "") -> SelectedMailbox:
+        """Open a mailbox without changing it (RFC 9051 6.3.3); `parameters` in brackets as RFC 7162 3.1.8 has them.
+
+        Raises Permanent where it cannot be opened, Transient otherwise.
+        """
         codes: dict[str, int] = {}
 
         def take(response: Response) -> None:
@@ -88,8 +93,10 @@ class Session(Connection):
                 codes[response.code] = int(response.argument)
 
         self.exists = 0
+        self.stir = Stir()
         self.protocol.enter(selected=False)
-        await self.run("EXAMINE", mailbox_argument(mailbox, utf8=self.utf8), handler=take)
+        arguments = [mailbox_argument(mailbox, utf8=self.utf8), *([parameters] if parameters else [])]
+        await self.run("EXAMINE", *arguments, handler=take)
         self.protocol.enter(selected=True)
         uidvalidity = codes.get("UIDVALIDITY", 0)
         if not 0 < uidvalidity < 2**32:
@@ -98,7 +105,10 @@ class Session(Connection):
                 where=f"{self.where} {mailbox}",
                 remedy="leave it out of `mailboxes`",
             )
-        return SelectedMailbox(mailbox, uidvalidity, codes.get("UIDNEXT", 0), self.exists)
+        self.stir.clear()
+        return SelectedMailbox(
+            mailbox, uidvalidity, codes.get("UIDNEXT", 0), self.exists, codes.get("HIGHESTMODSEQ", 0)
+        )
 
     # -- messages ---------------------------------------------------------------------------------------------
 
@@ -180,7 +190,7 @@ class Session(Connection):
         await self.run("NOOP")
 
     async def idle(self, max_s: float) -> float | None:
-        """Wait in IDLE until the mailbox has more messages, for `max_s` at most.
+        """Wait in IDLE until the mailbox has more messages or something became of them, for `max_s` at most.
 
         Gives the moment (monotonic) of the notice, None without one. Raises PeerError where the connection is
         dead: `+` or the answer to DONE did not come in time (whatever happened since was not heard: resync).
@@ -190,7 +200,7 @@ class Session(Connection):
 
         def take(response: Response) -> None:
             self.count(response)
-            if self.exists > before and not noticed:
+            if (self.exists > before or self.stir) and not noticed:
                 noticed.append(self.clock.monotonic())
 
         protocol = self.protocol

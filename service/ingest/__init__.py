@@ -2,7 +2,8 @@
 
 mailbox.py runs one mailbox; source.py is what it wants of a protocol, from_imap.py gives it; plan.py decides;
 announce.py makes events, parser.py says in which process; publish.py commits them with their cursor; copies.py keeps
-what outlives retention.
+what outlives retention. epochs.py begins and recognises; memory.py keeps what is known (known.py, marks.py, notes.py,
+state.py), compare.py finds what became of it.
 """
 
 from service.ingest.announce import AnnounceOptions, Announcer
@@ -10,6 +11,7 @@ from service.ingest.budget import Budget
 from service.ingest.copies import Copies
 from service.ingest.from_imap import ImapSource
 from service.ingest.mailbox import IngestOptions, MailboxIngest, MailboxStatus
+from service.ingest.memory import Memory
 from service.ingest.parser import Parser
 from service.ingest.plan import Why
 from service.ingest.publish import MailboxLog, WriterIdentity
@@ -25,6 +27,7 @@ __all__ = [
     "MailboxIngest",
     "MailboxLog",
     "MailboxStatus",
+    "Memory",
     "Parser",
     "Source",
     "Why",

@@ -5,28 +5,31 @@ Used by mailbox.py. Knows subjects and blobs; parsing is another room's, connect
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from service.bus import BlobStore, OutMessage
 from service.clock import Clock
 from service.contract import (
+    STATE_HEADER,
     Blob,
+    Changed,
     EventType,
+    Removed,
     Reset,
     Subjects,
     cloud_event_headers,
+    email_id,
     encode,
     event_id,
     mailbox_id,
 )
 from service.ingest.cursor import Cursor
+from service.ingest.known import Change
+from service.ingest.notes import Line, dump_line, dump_note, keywords_of
 from service.ingest.parser import Parser
+from service.ingest.plan import fingerprint_of
 from service.ingest.source import Fetched, Surveyed
 from service.observe import log, metrics, step
 from service.parsing import Made, Page, Raw, Read
-
-# RFC 8621 4.1.1: the IMAP flags that have a keyword of their own; \Deleted and \Recent have none.
-KEYWORDS: Final = {r"\seen": "$seen", r"\flagged": "$flagged", r"\answered": "$answered", r"\draft": "$draft"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,18 +47,6 @@ class Announced:
 
     events: list[OutMessage]
     dead: list[OutMessage]
-
-
-def keywords(flags: frozenset[str]) -> dict[str, bool]:
-    """IMAP flags → JMAP keywords (RFC 8621 4.1.1): lower case, system flags renamed or hidden."""
-    found: dict[str, bool] = {}
-    for flag in flags:
-        lowered = flag.lower()
-        if lowered in KEYWORDS:
-            found[KEYWORDS[lowered]] = True
-        elif not lowered.startswith("\\"):
-            found[lowered] = True
-    return found
 
 
 class Announcer:
@@ -82,24 +73,45 @@ class Announcer:
         self._subject = subjects.event(account, mailbox, EventType.RECEIVED)
         self._source = subjects.source(account, mailbox)
 
-    def reset(self, body: Reset, cursor: Cursor) -> OutMessage:
+    def reset(self, body: Reset, cursor: Cursor, line: Line) -> OutMessage:
         """The event that begins an epoch."""
         old = body.old_uidvalidity or 0
         headers = cloud_event_headers(
             EventType.RESET,
             source=self._source,
-            id=event_id(self._source, cursor.source, cursor.uidvalidity, old, EventType.RESET, body.reason),
+            id=event_id(self._source, cursor.place, cursor.uidvalidity, old, EventType.RESET, body.reason),
             time=self._clock.now(),
             subject=mailbox_id(self._mailbox),
         )
+        headers[STATE_HEADER] = dump_line(line)
         return OutMessage(self._subjects.event(self._account, self._mailbox, EventType.RESET), encode(body), headers)
+
+    def change(self, change: Change, cursor: Cursor, number: int) -> OutMessage:
+        """The event of one message that changed or is gone. `number`: its place among the events of the epoch."""
+        kind = EventType.REMOVED if change.keywords is None else EventType.CHANGED
+        id = email_id(self._mailbox, cursor.uidvalidity, change.uid)
+        mailbox_ids = {mailbox_id(self._mailbox): True}
+        parts: list[str | int] = [self._source, cursor.place, cursor.uidvalidity, change.uid, kind]
+        body: Changed | Removed
+        if change.keywords is None:
+            body, note = Removed(id, mailbox_ids), dump_note(change.uid)
+        else:
+            body = Changed(id, mailbox_ids, dict.fromkeys(sorted(change.keywords), True))
+            note = dump_note(change.uid, "", change.keywords)
+            # What was counted before the log forgot it meant something else: rollbacks tell the counts apart.
+            parts.append(change.modseq or f"{number}.{cursor.rollbacks}")
+        headers = cloud_event_headers(
+            kind, source=self._source, id=event_id(*parts), time=self._clock.now(), subject=id
+        )
+        headers[STATE_HEADER] = note
+        return OutMessage(self._subjects.event(self._account, self._mailbox, kind), encode(body), headers)
 
     async def make(self, page: Sequence[Fetched], unavailable: Sequence[Surveyed], cursor: Cursor) -> list[Made]:
         """The events of a page and their blobs, in UID order."""
         common = Page(
             self._source,
             self._mailbox,
-            cursor.source,
+            cursor.place,
             cursor.uidvalidity,
             self._options.inline_limit,
             self._options.event_limit,
@@ -131,4 +143,14 @@ class Announcer:
 
 
 def _read(surveyed: Surveyed, body: bytes | None, *, whole: bool) -> Read:
-    return Read(surveyed.uid, surveyed.size, keywords(surveyed.flags), surveyed.internal_date, body, whole)
+    keywords = keywords_of(surveyed.flags)
+    return Read(
+        surveyed.uid,
+        surveyed.size,
+        dict.fromkeys(keywords, True),
+        surveyed.internal_date,
+        body,
+        whole,
+        dump_note(surveyed.uid, fingerprint_of(surveyed), keywords),
+        surveyed.previous_id,
+    )

@@ -60,7 +60,7 @@ class Copies:
                     await self._bucket.create(key, dump_copy(copy))
                     break
                 there = load_copy(entry.value)
-                if there and there.stream_created == copy.stream_created and there.seq >= copy.seq:
+                if there and there.stream_created == copy.stream_created and not _newer(copy, there):
                     break
                 await self._bucket.update(key, dump_copy(copy), entry.revision)
                 break
@@ -78,3 +78,8 @@ class Copies:
                 await self._bucket.update(key, dump_copy(copy), entry.revision)
         except Conflict as exc:
             raise Transient("another replica wrote the cursor's copy", where="mail-cursors") from exc
+
+
+def _newer(copy: Copy, there: Copy) -> bool:
+    """Of the same place in the log, what names another snapshot is newer."""
+    return copy.seq > there.seq or (copy.seq == there.seq and copy.cursor.state != there.cursor.state)

@@ -16,12 +16,31 @@ from service.errors import Permanent
 VERSION: Final = 1
 
 
+class Named(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A snapshot of the known state: of the log up to `seq`, the sum of `events` events; without an id of none."""
+
+    seq: int
+    events: int = 0
+    id: str = ""
+
+
+class Before(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The known state of the epoch before, by which mail is recognised from UID `first` to `top`."""
+
+    id: str
+    uidvalidity: int
+    first: int
+    top: int
+
+
 class Cursor(msgspec.Struct, frozen=True, omit_defaults=True):
     """Where a mailbox's log stands.
 
     `last`: every UID up to it is announced, or is none of ours to announce. `line`: the starting line, the
     highest UID of the mail that was there at first sight; above it everything is announced, up to it only what
-    `since` lets through. `fingerprint`: of the message `last`, empty where there is none.
+    `since` lets through. `fingerprint`: of the message `last`, empty where there is none. `modseq`: all changes up
+    to it are announced (RFC 7162), 0 without one. `events`: how many this epoch has, the reset included. `salt` tells
+    epochs of one source and uidvalidity apart, `rollbacks` what is counted again after the log forgot it.
     """
 
     source: str
@@ -33,7 +52,17 @@ class Cursor(msgspec.Struct, frozen=True, omit_defaults=True):
     fingerprint: str = ""
     modseq: int = 0
     since: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
+    events: int = 0
+    state: Named | None = None
+    before: Before | None = None
+    salt: int = 0
+    rollbacks: int = 0
     v: int = VERSION
+
+    @property
+    def place(self) -> str:
+        """What names the epoch's source in identities: the same for ever."""
+        return f"{self.source}+{self.salt}" if self.salt else self.source
 
 
 class Copy(msgspec.Struct, frozen=True):

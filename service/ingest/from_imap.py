@@ -5,9 +5,12 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from service.clock import Clock
-from service.imap import Session
+from service.contract import Sync
+from service.imap import Changes, FlagsRow, Session
 from service.ingest.cursor import source_id
-from service.ingest.source import Epoch, Fetched, Surveyed
+from service.ingest.known import Flagged, Uids
+from service.ingest.notes import keywords_of
+from service.ingest.source import Epoch, Fetched, Stirred, Surveyed, Told
 
 MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
@@ -24,14 +27,31 @@ class ImapSource:
         self._poll_s = poll_s
         self._clock = clock
         self._looked_at = -1
+        self._changes = Changes(session)
         self.id = source_id(host, username, mailbox)
+
+    @property
+    def sync(self) -> Sync:
+        """By what the server offers and does not refuse."""
+        return self._changes.sync
+
+    @property
+    def modseq(self) -> int:
+        """RFC 7162: by HIGHESTMODSEQ and MODSEQ of what came unasked."""
+        return self._session.stir.modseq
+
+    @property
+    def refused(self) -> Sequence[str]:
+        """What the server offered and refused."""
+        return self._changes.refused
 
     async def open(self) -> Epoch:
         """EXAMINE: RFC 9051 6.3.3, so that not even \\Recent changes."""
-        selected = await self._session.examine(self._mailbox)
+        selected = await self._changes.open(self._mailbox)
         # RFC 3501 7.3.1: an old server may leave UIDNEXT out.
         uidnext = selected.uidnext or await self.highest() + 1
-        return Epoch(selected.uidvalidity, uidnext, selected.exists)
+        told = selected.uidnext > 0
+        return Epoch(selected.uidvalidity, uidnext, selected.exists, selected.highestmodseq, told)
 
     async def survey(self, first: int, last: int | None) -> list[Surveyed]:
         """UID, flags, date and size of a range; the count is noted first, so that what comes later is seen (A03)."""
@@ -60,15 +80,36 @@ class ImapSource:
             return 0
         return max((message.uid for message in await self._session.survey_last()), default=0)
 
-    async def wait(self) -> float | None:
+    async def wait(self, limit_s: float) -> float | None:
         """IDLE where it is offered, a pause and NOOP elsewhere."""
-        if self._session.exists != self._looked_at:
+        if self._session.exists != self._looked_at or self._session.stir:
             return self._clock.monotonic()
         if "IDLE" in self._session.capabilities:
-            return await self._session.idle(self._idle_s)
-        await self._clock.sleep(self._poll_s)
+            return await self._session.idle(min(limit_s, self._idle_s))
+        await self._clock.sleep(min(limit_s, self._poll_s))
         await self._session.noop()
         return None
+
+    def stirred(self) -> Stirred:
+        """RFC 9051 7: what the server said unasked."""
+        stir = self._session.stir
+        noticed = Stirred(stir.gone, stir.flags, frozenset(stir.seqs))
+        stir.clear()
+        return noticed
+
+    async def flags(self, first: int, last: int, since: int) -> Told:
+        """By CHANGEDSINCE and VANISHED where they are to be had (RFC 7162)."""
+        found = await self._changes.flags(first, last, since)
+        gone = None if found.vanished is None else [Uids(span.first, span.last) for span in found.vanished]
+        return Told(_flagged(found.rows), gone, found.whole)
+
+    async def flags_of(self, numbers: frozenset[int]) -> list[Flagged]:
+        """By message numbers."""
+        return _flagged(await self._changes.flags_of(set(numbers)))
+
+    async def present(self, first: int, last: int) -> list[Uids]:
+        """By SEARCH."""
+        return [Uids(span.first, span.last) for span in await self._changes.present(first, last)]
 
     async def close(self) -> None:
         """LOGOUT."""
@@ -77,3 +118,7 @@ class ImapSource:
     def abort(self) -> None:
         """Drop the connection."""
         self._session.abort()
+
+
+def _flagged(rows: Sequence[FlagsRow]) -> list[Flagged]:
+    return [Flagged(row.uid, keywords_of(row.flags), row.modseq) for row in rows]

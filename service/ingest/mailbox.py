@@ -14,24 +14,25 @@ import msgspec
 
 from service.bus import OutMessage
 from service.clock import Clock
-from service.contract import EventType, Reset, ResetReason
-from service.errors import Transient, verdict_of
+from service.contract import EventType, Sync
+from service.errors import MailbusError, Transient, verdict_of
 from service.ingest.announce import Announced, Announcer
 from service.ingest.budget import Budget
+from service.ingest.compare import Compared, Comparer
 from service.ingest.cursor import Cursor
-from service.ingest.finish import finish
+from service.ingest.epochs import Epochs
+from service.ingest.memory import Memory
 from service.ingest.plan import (
     SURVEY_LIMIT_ROWS,
     SURVEY_LIMIT_UIDS,
     Position,
-    Why,
-    announced,
-    epoch_break,
+    Recalled,
     fingerprint_of,
+    first_look,
     pages,
 )
 from service.ingest.publish import MailboxLog
-from service.ingest.source import Epoch, Fetched, Source, Surveyed
+from service.ingest.source import Fetched, Source, Surveyed
 from service.observe import log, metrics, step
 from service.parsing import Made
 from service.tasks import TaskGroup
@@ -41,6 +42,8 @@ SUSPECTS_LIMIT: Final = 1_000
 # An empty window of UIDs is widened up to this: gaps are crossed fast, and a full one still fits in memory.
 WINDOW_LIMIT_UIDS: Final = SURVEY_LIMIT_ROWS
 PROGRESS_EVERY_S: Final = 10.0
+# How often a quiet mailbox looks whether the log is about to forget what it has not saved.
+BOUNDS_EVERY_S: Final = 6 * 3600.0
 
 
 @dataclass(slots=True)
@@ -51,8 +54,11 @@ class MailboxStatus:
     state: str = "starting"
     last_uid: int = 0
     top_uid: int = 0
+    sync: Sync = Sync.NONE
     announced: int = 0
     last_event_at: datetime | None = None
+    # What the server offers and refuses, said once.
+    refused: set[str] = field(default_factory=set)
     # UIDs that were in hand when a connection broke, and how often.
     suspects: dict[int, int] = field(default_factory=dict)
 
@@ -84,6 +90,7 @@ class MailboxIngest:
         self,
         source: Source,
         events: MailboxLog,
+        memory: Memory,
         announcer: Announcer,
         *,
         options: IngestOptions,
@@ -91,75 +98,78 @@ class MailboxIngest:
         budget: Budget,
         dead_letter: Callable[[OutMessage], Awaitable[None]],
         proved: Callable[[], None],
+        degraded: Callable[[MailbusError], None],
         clock: Clock,
         account: str,
     ) -> None:
         self._source = source
         self._events = events
+        self._memory = memory
         self._announcer = announcer
         self._options = options
         self._status = status
         self._budget = budget
         self._dead_letter = dead_letter
         self._proved = proved
+        self._degraded = degraded
         self._clock = clock
         self._account = account
         self._held = 0
         self._told = 0.0
+        self._bounds_at = clock.monotonic()
+        self._comparer = Comparer(source, memory, announcer, clock=clock, where=f"{account}, {status.name}")
+        self._epochs = Epochs(
+            source,
+            memory,
+            announcer,
+            initial=options.initial,
+            account=account,
+            mailbox=status.name,
+            writer=events.writer,
+            degraded=degraded,
+            clock=clock,
+        )
 
     async def run(self, position: Position) -> None:
         """Catch up from `position`, then follow the mailbox."""
         epoch = await self._source.open()
-        cursor = await self._begin(position, epoch)
+        begun = await self._epochs.begin(position, epoch)
+        cursor = begun.cursor
         self._status.top_uid = max(epoch.uidnext - 1, cursor.last)
         self._status.state = "syncing"
-        noticed: float | None = None
-        top: int | None = epoch.uidnext - 1
+        cursor = await self._catch_up(cursor, epoch.uidnext - 1, None)
+        look = first_look(cursor, epoch, self._source.sync, begun.recalled)
+        compared = await self._comparer.look(look, cursor, adopt=begun.recalled is not Recalled.WHOLE)
         while True:
-            cursor = await self._catch_up(cursor, top, noticed)
+            cursor = await self._kept(await self._late(compared))
             self._status.state = "watching"
             self._proved()
-            noticed, top = await self._source.wait(), None
+            noticed = await self._source.wait(self._comparer.patience_s())
+            stirred = self._source.stirred()
+            cursor = await self._catch_up(cursor, None, noticed)
+            compared = await self._comparer.after(stirred, cursor)
 
-    # -- epochs -----------------------------------------------------------------------------------------------
-
-    async def _begin(self, position: Position, epoch: Epoch) -> Cursor:
-        cursor = position.cursor
-        if cursor is None:
-            if position.why is Why.OTHER_STREAM:
-                log.error("log_made_anew", account=self._account, mailbox=self._status.name)
-            return await self._reset(await self._starting_point(epoch), ResetReason.START, None)
-        if position.again:
-            return await self._reset(self._mine(cursor), ResetReason.START, None)
-        at_last = await self._source.survey(cursor.last, cursor.last) if cursor.last and cursor.fingerprint else []
-        reason = epoch_break(cursor, self._source.id, epoch, at_last)
-        if reason is not None:
-            return await self._reset(await self._starting_point(epoch), reason, cursor.uidvalidity)
-        return self._mine(cursor)
-
-    async def _starting_point(self, epoch: Epoch) -> Cursor:
-        """The `initial` rule as a cursor."""
-        existing = epoch.uidnext - 1
-        first = Cursor(self._source.id, epoch.uidvalidity, existing, existing, self._events.writer)
-        match self._options.initial:
-            case "all":
-                return msgspec.structs.replace(first, last=0, line=0)
-            case datetime() as since:
-                lowest = await self._source.since(since)
-                return msgspec.structs.replace(first, last=existing if lowest is None else lowest - 1, since=since)
-            case _:
-                return first
-
-    async def _reset(self, cursor: Cursor, reason: ResetReason, old: int | None) -> Cursor:
-        body = Reset(self._status.name, reason, cursor.uidvalidity, old)
-        log.info("epoch_begins", account=self._account, mailbox=self._status.name, reason=reason)
-        self._events.new_epoch(cursor)
-        await finish(self._events.commit([self._announcer.reset(body, cursor)], cursor))
-        metrics.EVENTS.labels(type=EventType.RESET).inc()
+    async def _late(self, compared: Compared) -> Cursor:
+        """Announce what came below numbers that were given already, and say what the server does not do."""
+        cursor = compared.cursor
+        self._status.announced += compared.events
+        self._status.sync = self._source.sync
+        for name in set(self._source.refused) - self._status.refused:
+            self._status.refused.add(name)
+            self._degraded(_refused(name))
+        for uid in compared.late:
+            if found := await self._source.survey(uid, uid):
+                metrics.PROTOCOL_VIOLATION.labels(kind="late_uid").inc()
+                cursor = await self._announce(cursor, found, None)
         return cursor
 
-    def _mine(self, cursor: Cursor) -> Cursor:
-        return msgspec.structs.replace(cursor, writer=self._events.writer)
+    async def _kept(self, cursor: Cursor) -> Cursor:
+        """Save what is known, where a start would have to read much of the log, or the log is about to forget it."""
+        due = self._memory.due(idle=True)
+        if not due and self._clock.monotonic() - self._bounds_at > BOUNDS_EVERY_S:
+            self._bounds_at = self._clock.monotonic()
+            due = self._memory.near_its_end(*await self._events.bounds())
+        return await self._memory.save(cursor) if due else cursor
 
     # -- catching up ------------------------------------------------------------------------------------------
 
@@ -170,18 +180,23 @@ class MailboxIngest:
             last = None if top is None else min(top, cursor.last + window)
             found = await self._source.survey(cursor.last + 1, last)
             window = min(window * 2, WINDOW_LIMIT_UIDS) if not found else SURVEY_LIMIT_UIDS
-            wanted = [message for message in found if announced(message, cursor)]
+            wanted = self._epochs.choose(found, cursor)
             if wanted:
                 cursor = await self._announce(cursor, wanted, noticed)
             if found:
                 cursor = self._passed(cursor, found[-1])
             elif last is not None:
                 cursor = msgspec.structs.replace(cursor, last=last, fingerprint="")
+            cursor = self._epochs.settled(cursor)
+            if self._memory.due(idle=False):
+                cursor = await self._memory.save(cursor)
             if last is None and len(found) < SURVEY_LIMIT_ROWS:
                 break
         return cursor
 
     def _passed(self, cursor: Cursor, message: Surveyed) -> Cursor:
+        if message.uid <= cursor.last:
+            return cursor
         self._status.last_uid = message.uid
         self._status.top_uid = max(self._status.top_uid, message.uid)
         return msgspec.structs.replace(
@@ -298,7 +313,7 @@ class MailboxIngest:
         reached = self._passed(cursor, page.wanted[-1])
         if events := page.announced.events:
             started = self._clock.monotonic()
-            await finish(self._events.commit(events, reached))
+            reached = await self._memory.commit(events, reached)
             self._tell(len(events), noticed, started, reached)
         for letter in page.announced.dead:
             await self._dead_letter(letter)
@@ -326,3 +341,11 @@ class MailboxIngest:
             behind=behind,
             took_s=round(now - started, 4),
         )
+
+
+def _refused(name: str) -> Transient:
+    return Transient(
+        f"the server offers {name} and refuses it",
+        where="IMAP",
+        remedy="done without on this connection; tell its operator",
+    )

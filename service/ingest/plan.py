@@ -5,12 +5,15 @@ Used by publish.py (resume, settle) and mailbox.py (pages, epochs). Rules: docs/
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import Enum, auto
 from typing import Final
 
-from service.contract import ResetReason
+from msgspec.structs import replace
+
+from service.contract import ResetReason, Sync
 from service.ingest.cursor import Copy, Cursor, fingerprint
+from service.ingest.notes import Line
 from service.ingest.source import Epoch, Surveyed
 
 # One survey's reply holds at most this many messages: about 200 bytes each.
@@ -20,6 +23,10 @@ SURVEY_LIMIT_ROWS: Final = 40_000
 # A page is read, parsed and committed as one: it is what a mailbox holds in memory, twice (one read, one committed).
 PAGE_LIMIT_MESSAGES: Final = 400
 PAGE_LIMIT_BYTES: Final = 4 * 1024 * 1024
+# Clocks of mail servers are wrong by minutes: mail of this time before a starting line is known by its marks.
+NEAR_S: Final = 3600.0
+# Their marks stand in the header of the reset: 13 bytes each.
+NEAR_LIMIT: Final = 256
 # The server compares, we must not use what it may have forgotten: a fence read longer ago is read again.
 FENCE_LIMIT_S: Final = 60.0
 
@@ -68,6 +75,10 @@ class Position:
     fence: int
     cursor: Cursor | None
     again: bool = False
+    # Where in the log the cursor stands.
+    seq: int = 0
+    # A snapshot of the known state that the log names although the cursor has a newer one.
+    older: str = ""
 
 
 def needs_lookup(tail: TailView | None, copy: Copy | None, stream: StreamView) -> bool:
@@ -85,17 +96,36 @@ def resume(tail: TailView | None, copy: Copy | None, stream: StreamView, at_copy
     known = copy if copy is not None and copy.stream_created == stream.created else None
     if known is None or (tail is not None and tail.seq >= known.seq):
         if tail is not None:
-            return Position(Why.TAIL, fence, tail.cursor)
+            cursor = _newest(tail, known)
+            named = tail.cursor.state
+            older = named.id if named is not None and named != cursor.state else ""
+            return Position(Why.TAIL, fence, cursor, seq=tail.seq, older=older)
         return Position(Why.NEW if copy is None else Why.OTHER_STREAM, fence, None)
     # Below the stream's first: retention. Deleted: a purge or an erasure. In both the copy knows best.
     if known.seq < stream.first_seq or at_copy is CopySeq.DELETED:
-        return Position(Why.COPY, fence, known.cursor)
+        return Position(Why.COPY, fence, known.cursor, seq=known.seq)
     if known.seq <= stream.last_seq and at_copy is CopySeq.OURS:
-        return Position(Why.COPY, fence, known.cursor)
+        return Position(Why.COPY, fence, known.cursor, seq=known.seq)
     # Beyond the stream's last, or another's message stands there: the log lost what the copy remembers.
     if tail is not None:
-        return Position(Why.ROLLED_BACK, fence, tail.cursor)
-    return Position(Why.ROLLED_BACK, fence, known.start, again=True)
+        return Position(Why.ROLLED_BACK, fence, _rolled_back(tail.cursor, known), seq=tail.seq)
+    return Position(Why.ROLLED_BACK, fence, _rolled_back(known.start, known), again=True)
+
+
+def _newest(tail: TailView, copy: Copy | None) -> Cursor:
+    """The tail's cursor, or the copy's where that says of the same place more than a commit could."""
+    if copy is None or copy.seq != tail.seq or _bare(copy.cursor) != _bare(tail.cursor):
+        return tail.cursor
+    return copy.cursor
+
+
+def _bare(cursor: Cursor) -> Cursor:
+    return replace(cursor, state=None, rollbacks=0)
+
+
+def _rolled_back(cursor: Cursor, copy: Copy) -> Cursor:
+    """What is counted from here on was counted before, and meant something else."""
+    return replace(cursor, rollbacks=max(cursor.rollbacks, copy.cursor.rollbacks) + 1)
 
 
 class Settled(Enum):
@@ -133,9 +163,58 @@ def epoch_break(cursor: Cursor, source: str, epoch: Epoch, at_last: Sequence[Sur
     return None
 
 
+class Recalled(Enum):
+    """How much of the known state was there to go on from. UNKNOWN: an older version kept none."""
+
+    WHOLE = auto()
+    PARTIAL = auto()
+    UNKNOWN = auto()
+
+
+class Look(Enum):
+    """What is to be asked of known messages: nothing, what changed since a modseq, or everything."""
+
+    NOTHING = auto()
+    SINCE = auto()
+    ALL = auto()
+
+
+def first_look(cursor: Cursor, epoch: Epoch, sync: Sync, recalled: Recalled) -> Look:
+    """What to ask at a connect."""
+    if recalled is not Recalled.WHOLE or sync not in {Sync.QRESYNC, Sync.CONDSTORE}:
+        return Look.ALL
+    # RFC 7162 3.1.2.2: it never goes back; where it does, it says nothing about what we have seen.
+    if not cursor.modseq or epoch.modseq < cursor.modseq:
+        return Look.ALL
+    # Only with QRESYNC an expunge raises it.
+    return Look.NOTHING if sync is Sync.QRESYNC and epoch.modseq == cursor.modseq else Look.SINCE
+
+
 def fingerprint_of(message: Surveyed) -> str:
     """The fingerprint of a surveyed message."""
     return fingerprint(message.size, message.internal_date)
+
+
+def runs_backwards(cursor: Cursor, epoch: Epoch) -> bool:
+    """Whether new messages will get UIDs that were given already (RFC 9051 2.3.1.1 forbids it)."""
+    return cursor.source != "" and epoch.uidnext_told and epoch.uidnext <= cursor.last
+
+
+def drawn(seen: Sequence[Surveyed], floor: datetime) -> Line:
+    """The starting line by date: the marks of what arrived just before it and is not announced.
+
+    Of more than NEAR_LIMIT messages the newest: then the line is where the oldest of these arrived.
+    """
+    near = sorted(
+        (message for message in seen if message.internal_date is not None and message.internal_date >= floor),
+        key=lambda message: message.internal_date or floor,
+    )
+    kept = near[-NEAR_LIMIT:]
+    if len(near) > len(kept):
+        # Of those of the oldest kept second some may be missing: they are below the line.
+        floor = (kept[0].internal_date or floor) + timedelta(seconds=1)
+        kept = [message for message in kept if message.internal_date is not None and message.internal_date >= floor]
+    return Line(floor, tuple(fingerprint_of(message) for message in kept))
 
 
 def announced(message: Surveyed, cursor: Cursor) -> bool:

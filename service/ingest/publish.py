@@ -161,6 +161,20 @@ class MailboxLog:
             self._start = cursor
         self._copies.note(self._key, self._copy(seq, cursor))
 
+    @property
+    def fence(self) -> int:
+        """The sequence of the mailbox's last event; 0 without one."""
+        return self._fence
+
+    async def bounds(self) -> tuple[int, int]:
+        """The log's first and last sequence. Raises Transient."""
+        bounds = await self._events.bounds()
+        return bounds.first_seq, bounds.last_seq
+
+    def note(self, seq: int, cursor: Cursor) -> None:
+        """Have the copy say what is known of a place that no commit moves on from now."""
+        self._copies.note(self._key, self._copy(seq, cursor))
+
     def new_epoch(self, start: Cursor) -> None:
         """The starting point that the copies carry from the next commit on."""
         self._start = start

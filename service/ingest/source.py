@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from service.contract import Sync
+from service.ingest.known import Flagged, Uids
+
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
@@ -13,6 +16,10 @@ class Epoch:
     uidvalidity: int
     uidnext: int
     exists: int
+    # RFC 7162: HIGHESTMODSEQ, 0 where the mailbox has none.
+    modseq: int = 0
+    # Whether the server said UIDNEXT itself.
+    uidnext_told: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +30,8 @@ class Surveyed:
     size: int
     flags: frozenset[str]
     internal_date: datetime | None
+    # Its Email's id in the epoch before, where it was recognised.
+    previous_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +43,48 @@ class Fetched:
     whole: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a source says of flags. `gone` is None where it did not say; `whole`: it showed all messages there are."""
+
+    there: list[Flagged]
+    gone: list[Uids] | None
+    whole: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Stirred:
+    """What was noticed: messages went, flags changed; `numbers` are those of the changed ones, while they hold."""
+
+    gone: bool
+    flags: bool
+    numbers: frozenset[int]
+
+    def __bool__(self) -> bool:
+        return self.gone or self.flags
+
+
 class Source(Protocol):
     """One opened mailbox on one connection. Every method raises Transient when the connection is lost."""
 
     @property
     def id(self) -> str:
         """Names host, user and mailbox (cursor.source_id)."""
+        ...
+
+    @property
+    def sync(self) -> Sync:
+        """How it tells what became of known messages, now."""
+        ...
+
+    @property
+    def modseq(self) -> int:
+        """The highest modseq it has told: all changes up to it can be asked for. 0 without one."""
+        ...
+
+    @property
+    def refused(self) -> Sequence[str]:
+        """Names of what it offered and refused on this connection."""
         ...
 
     async def open(self) -> Epoch:
@@ -62,8 +107,24 @@ class Source(Protocol):
         """The highest UID that is there now; 0 in an empty mailbox."""
         ...
 
-    async def wait(self) -> float | None:
-        """Until there may be something new: the moment of its notice (monotonic), None where it is time to look."""
+    async def wait(self, limit_s: float) -> float | None:
+        """Until there may be something new, `limit_s` at most: the moment of its notice (monotonic), None without."""
+        ...
+
+    def stirred(self) -> Stirred:
+        """What was noticed of known messages since this was asked last."""
+        ...
+
+    async def flags(self, first: int, last: int, since: int) -> Told:
+        """Flags of UIDs first to last that changed after the modseq `since`; 0: all of them."""
+        ...
+
+    async def flags_of(self, numbers: frozenset[int]) -> list[Flagged]:
+        """Flags of messages whose numbers were noticed."""
+        ...
+
+    async def present(self, first: int, last: int) -> list[Uids]:
+        """Which UIDs of first to last there are."""
         ...
 
     async def close(self) -> None:

@@ -12,6 +12,7 @@ import msgspec
 
 from service.contract import (
     KIND_HEADER,
+    STATE_HEADER,
     Blob,
     Email,
     EventType,
@@ -61,6 +62,9 @@ class Read(msgspec.Struct, frozen=True, array_like=True):
     internal_date: datetime | None
     body: bytes | None
     whole: bool
+    # What stands in the header Mail-State, and the Email's id before a reset.
+    state: str = ""
+    previous_id: str = ""
 
 
 class Made(msgspec.Struct, frozen=True, array_like=True):
@@ -132,6 +136,10 @@ def _made(page: Page, message: Read, email: Email, blobs: list[Blob]) -> Made:
         size=message.size or email.size,
         received_at=message.internal_date,
     )
+    if message.previous_id:
+        whole = msgspec.structs.replace(
+            whole, mailbus=msgspec.structs.replace(whole.mailbus, previous_id=message.previous_id)
+        )
     headers = cloud_event_headers(
         EventType.RECEIVED,
         source=page.source,
@@ -140,4 +148,6 @@ def _made(page: Page, message: Read, email: Email, blobs: list[Blob]) -> Made:
         subject=id,
     )
     headers[KIND_HEADER] = whole.mailbus.kind
+    if message.state:
+        headers[STATE_HEADER] = message.state
     return Made(message.uid, encode(whole), headers, blobs)

@@ -23,6 +23,7 @@ from service.ingest import (
     MailboxIngest,
     MailboxLog,
     MailboxStatus,
+    Memory,
     Parser,
     WriterIdentity,
 )
@@ -90,6 +91,15 @@ async def follow_mailbox(bus: Bus, box: Box) -> None:
         writer=WriterIdentity(box.writer, is_alive),
         clock=clock,
     )
+    memory = Memory(
+        events,
+        bus.log,
+        bus.blobs(subjects.state),
+        account=box.account,
+        mailbox=box.mailbox,
+        filter_subject=subjects.mailbox_filter(box.account, box.mailbox),
+        clock=clock,
+    )
     options = AnnounceOptions(box.inline_limit, bus.max_payload, box.raw)
     announcer = Announcer(
         bus.blobs(), subjects, Parser(clock), account=box.account, mailbox=box.mailbox, options=options, clock=clock
@@ -116,12 +126,14 @@ async def follow_mailbox(bus: Bus, box: Box) -> None:
                 await MailboxIngest(
                     source,
                     events,
+                    memory,
                     announcer,
                     options=IngestOptions(box.initial, box.message_limit),
                     status=box.status,
                     budget=budget,
                     dead_letter=dead_letter,
                     proved=proved,
+                    degraded=lambda error: report(AccountState.DEGRADED, error),
                     clock=clock,
                     account=box.account,
                 ).run(position)

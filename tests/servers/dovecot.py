@@ -11,7 +11,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -211,6 +211,36 @@ class Dovecot:
     async def append(self, user: str, messages: Sequence[bytes], mailbox: str = "INBOX") -> None:
         """Put messages into a mailbox, in a thread."""
         await asyncio.to_thread(self.append_now, user, messages, mailbox)
+
+
+# What Dovecot offers when it is told to hide what tells of changes: it is one server in three habits.
+CAPABILITIES = "IMAP4rev1 SASL-IR LITERAL+ ID ENABLE IDLE ESEARCH UIDPLUS MOVE UNSELECT"
+HABITS = {
+    "qresync": "",
+    "condstore": f"protocol imap {{\n  imap_capability = {CAPABILITIES} CONDSTORE\n}}",
+    "snapshot": f"protocol imap {{\n  imap_capability = {CAPABILITIES}\n}}",
+    "old": "protocol imap {\n  imap_capability = IMAP4rev1\n}",
+}
+
+
+@pytest.fixture(scope="session")
+def dovecot_that() -> Iterator[Callable[[str], Dovecot]]:
+    """Servers by habit, each started once for the run."""
+    with contextlib.ExitStack() as stack:
+        servers: dict[str, Dovecot] = {}
+
+        def that(habit: str) -> Dovecot:
+            if habit not in servers:
+                folder = stack.enter_context(
+                    tempfile.TemporaryDirectory(prefix="mailbus-dovecot-", ignore_cleanup_errors=True)
+                )
+                os.chmod(folder, 0o755)
+                servers[habit] = Dovecot(Path(folder), extra=HABITS[habit])
+                servers[habit].start()
+                stack.callback(servers[habit].stop)
+            return servers[habit]
+
+        yield that
 
 
 @pytest.fixture(scope="session")

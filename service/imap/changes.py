@@ -1,0 +1,180 @@
+"""What became of known messages: asked of the server in the best way that it offers. RFC 7162.
+
+Used by ingest's ImapSource, over a Session. What a server offers and then refuses is done without on this connection.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from service.contract import Sync
+from service.errors import PeerError
+from service.imap.encode import uid_set
+from service.imap.grammar import (
+    Enabled,
+    FetchData,
+    Response,
+    Search,
+    Status,
+    Vanished,
+    parse_flags,
+    parse_modseq,
+    parse_number,
+)
+from service.imap.protocol import Handler
+from service.imap.refusals import BadCommand, refused_command
+from service.imap.session import SelectedMailbox, Session
+from service.imap.spans import Span
+from service.observe import log
+
+# What one answer may hold of messages that nobody asked for by number: a window has 50,000 known ones at most.
+ROWS_LIMIT: Final = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class FlagsRow:
+    """A message's flags; `modseq` is 0 where the server has none."""
+
+    uid: int
+    flags: frozenset[str]
+    modseq: int
+
+
+@dataclass(frozen=True, slots=True)
+class FlagsFound:
+    """`vanished` is None where the server did not say; `whole`: the rows are all messages that there are."""
+
+    rows: list[FlagsRow]
+    vanished: list[Span] | None
+    whole: bool
+
+
+class Changes:
+    """One session's way of telling. `sync` is what it is now, `refused` the names of what was offered and refused."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.sync = Sync.NONE
+        self.refused: list[str] = []
+
+    async def open(self, mailbox: str) -> SelectedMailbox:
+        """EXAMINE with what the server offers switched on. Raises as Session.examine does."""
+        session = self._session
+        if self.sync is Sync.NONE:
+            self.sync = await self._enable()
+        selected: SelectedMailbox | None = None
+        if self.sync is Sync.CONDSTORE:
+            try:
+                # RFC 7162 3.1.8: says HIGHESTMODSEQ, and makes MODSEQ part of what is told unasked.
+                selected = await session.examine(mailbox, parameters="(CONDSTORE)")
+            except BadCommand:
+                self._refuse("CONDSTORE")
+        if selected is None:
+            selected = await session.examine(mailbox)
+        # RFC 7162 3.1.2.2: NOMODSEQ: this mailbox keeps none, whatever the server offers.
+        if not selected.highestmodseq:
+            self.sync = Sync.SNAPSHOT
+        return selected
+
+    async def _enable(self) -> Sync:
+        session = self._session
+        names: set[str] = set()
+
+        def take(response: Response) -> None:
+            if isinstance(response, Enabled):
+                names.update(response.names)
+
+        # RFC 7162 3.2.3: QRESYNC counts once it is enabled; it brings CONDSTORE with it.
+        if {"QRESYNC", "ENABLE"} <= session.capabilities:
+            answer = await session.ask("ENABLE", "QRESYNC", handler=take)
+            if answer.status is Status.OK and "QRESYNC" in names:
+                return Sync.QRESYNC
+            self._refuse("QRESYNC")
+        # RFC 7162 3.2.3: a server with QRESYNC has CONDSTORE, whether it says so or not.
+        return Sync.CONDSTORE if session.capabilities & {"CONDSTORE", "QRESYNC"} else Sync.SNAPSHOT
+
+    def _refuse(self, name: str) -> None:
+        log.warning("feature_refused", where=self._session.where, feature=name)
+        self.refused.append(name)
+        self.sync = Sync.SNAPSHOT
+
+    async def flags(self, first: int, last: int, since: int) -> FlagsFound:
+        """The flags of UIDs first to last that changed after the modseq `since`; of all of them where it is 0.
+
+        Raises Transient.
+        """
+        vanished: list[Span] = []
+
+        def gone(response: Response) -> None:
+            if isinstance(response, Vanished) and response.earlier:
+                vanished.extend(response.uids)
+
+        modifier: tuple[str, ...] = ()
+        if since and self.sync is Sync.QRESYNC:
+            # RFC 7162 3.2.6: what was expunged since then comes with it.
+            modifier = (f"(CHANGEDSINCE {since} VANISHED)",)
+        elif since and self.sync is Sync.CONDSTORE:
+            modifier = (f"(CHANGEDSINCE {since})",)
+        rows = await self._rows(f"{first}:{last}", modifier, gone, prefix="UID")
+        if rows is None:
+            self._refuse("CHANGEDSINCE")
+            modifier = ()
+            rows = await self._rows(f"{first}:{last}", modifier, gone, prefix="UID")
+        if rows is None:
+            raise PeerError("FETCH of flags is refused", where=self._session.where)
+        kept = [row for row in rows if first <= row.uid <= last]
+        return FlagsFound(kept, vanished if modifier and self.sync is Sync.QRESYNC else None, not modifier)
+
+    async def flags_of(self, seqs: set[int]) -> list[FlagsRow]:
+        """The flags of messages by number, just after the server has told of them.
+
+        Numbers move with EXPUNGE alone, which a server may not say during this command (RFC 9051 7.5.1).
+        """
+        rows = await self._rows(uid_set(seqs), (), lambda _: None, prefix=None)
+        return rows or []
+
+    async def _rows(
+        self, wanted: str, modifier: tuple[str, ...], other: Handler, *, prefix: str | None
+    ) -> list[FlagsRow] | None:
+        """None where the server answers BAD."""
+        session = self._session
+        rows: dict[int, FlagsRow] = {}
+
+        def take(response: Response) -> None:
+            other(response)
+            if not isinstance(response, FetchData) or "FLAGS" not in response.items:
+                return
+            uid = parse_number(response.items.get("UID"))
+            if uid is None:
+                return
+            modseq = parse_modseq(response.items.get("MODSEQ"))
+            rows[uid] = FlagsRow(uid, parse_flags(response.items["FLAGS"]), modseq)
+            if len(rows) > ROWS_LIMIT:
+                raise PeerError(f"the flags of over {ROWS_LIMIT} messages at once")
+
+        session.stir.asking = True
+        try:
+            answer = await session.ask("FETCH", wanted, "(UID FLAGS)", *modifier, prefix=prefix, handler=take)
+        finally:
+            session.stir.asking = False
+        if answer.status is Status.BAD:
+            return None
+        if answer.status is not Status.OK:
+            raise refused_command("FETCH", answer, where=session.where)
+        return list(rows.values())
+
+    async def present(self, first: int, last: int) -> list[Span]:
+        """Which UIDs of first to last there are. Raises PeerError where the server does not say, Transient."""
+        session = self._session
+        found: list[Search] = []
+
+        def take(response: Response) -> None:
+            if isinstance(response, Search):
+                found.append(response)
+
+        # RFC 4731: spans instead of a line of a million numbers.
+        options = ("RETURN (ALL)",) if "ESEARCH" in session.capabilities else ()
+        await session.run("SEARCH", *options, f"UID {first}:{last}", prefix="UID", handler=take)
+        if not found:
+            # Nothing at all would mean that everything is gone.
+            raise PeerError("SEARCH was answered without a result", where=session.where)
+        return [span for search in found for span in (*search.spans, *(Span(n, n) for n in search.numbers))]

@@ -1,0 +1,195 @@
+"""What is known of a mailbox against what its server says → `changed` and `removed`, each once.
+
+Used by mailbox.py after each look for new mail. A notice never becomes an event by itself: it is a reason to ask, and
+what the server answers is compared with what is known. So whatever is said twice, or is said of nobody, is no event.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from msgspec.structs import replace
+
+from service.clock import Clock
+from service.contract import EventType, Sync
+from service.ingest.announce import Announcer
+from service.ingest.cursor import Cursor
+from service.ingest.known import Change, Flagged, Uids, differences, missing
+from service.ingest.marks import packed_mark
+from service.ingest.memory import Memory
+from service.ingest.notes import keywords_of
+from service.ingest.plan import Look, announced, fingerprint_of
+from service.ingest.source import Source, Stirred
+from service.observe import log, metrics, step
+
+# What one question is about: so many known messages, and no more UIDs than a source gives of unknown ones.
+WINDOW_SINCE: Final = 50_000
+WINDOW_ALL: Final = 5_000
+WINDOW_LIMIT_UIDS: Final = 40_000
+COMMIT_LIMIT_EVENTS: Final = 500
+# However quiet the server is: by then it is asked. What costs more is asked for less often (COST).
+QUIET_SNAPSHOT_S: Final = 300.0
+QUIET_MODSEQ_S: Final = 1800.0
+# A comparison in full takes a twentieth of the time at most.
+COST: Final = 20
+LATE_LIMIT: Final = 10_000
+
+
+@dataclass(slots=True)
+class Compared:
+    """Where the cursor is, and UIDs below it that were never announced: late ones, a violation of RFC 9051 2.3.1.1."""
+
+    cursor: Cursor
+    late: list[int] = field(default_factory=list)
+    events: int = 0
+
+
+class Comparer:
+    """One connection's comparisons of one mailbox."""
+
+    def __init__(self, source: Source, memory: Memory, announcer: Announcer, *, clock: Clock, where: str) -> None:
+        self._source = source
+        self._memory = memory
+        self._announcer = announcer
+        self._clock = clock
+        self._where = where
+        self._asked = clock.monotonic()
+        self._not_before = 0.0
+        self._waiting = Stirred(False, False, frozenset())
+
+    def patience_s(self) -> float:
+        """How long the source may wait before there is something to ask again."""
+        now = self._clock.monotonic()
+        quiet = QUIET_SNAPSHOT_S if self._source.sync is Sync.SNAPSHOT else QUIET_MODSEQ_S
+        due = self._not_before if self._waiting else self._asked + max(quiet, self._not_before - self._asked)
+        return max(0.0, due - now)
+
+    async def after(self, stirred: Stirred, cursor: Cursor) -> Compared:
+        """Ask what was noticed, or what was not asked for long."""
+        waiting = self._waiting
+        gone, flags = stirred.gone or waiting.gone, stirred.flags or waiting.flags
+        numbers = stirred.numbers if not waiting.flags else frozenset[int]()
+        quiet = not (gone or flags) and self.patience_s() <= 0
+        if not (gone or flags or quiet):
+            return Compared(cursor)
+        if self._source.sync is Sync.SNAPSHOT and flags and numbers and not gone:
+            return await self._some(numbers, cursor)
+        modseq = self._source.sync is not Sync.SNAPSHOT and cursor.modseq > 0
+        cheap = modseq and (self._source.sync is Sync.QRESYNC or not gone)
+        if not cheap and not quiet and self._clock.monotonic() < self._not_before:
+            self._waiting = Stirred(gone, flags, frozenset())
+            return Compared(cursor)
+        return await self.look(Look.SINCE if modseq else Look.ALL, cursor, gone=gone or quiet)
+
+    async def _some(self, numbers: frozenset[int], cursor: Cursor) -> Compared:
+        """A server that tells nothing but message numbers: ask for these."""
+        compared = Compared(cursor)
+        there = [row for row in await self._source.flags_of(numbers) if self._memory.known.get(row.uid) is not None]
+        await self._tell(differences(self._memory.known, there, []), compared)
+        return compared
+
+    async def look(self, look: Look, cursor: Cursor, *, gone: bool = True, adopt: bool = False) -> Compared:
+        """Compare all that is known. `gone`: messages may have gone. `adopt`: what is there was announced.
+
+        The modseq of the cursor moves with the last commit of all: it is what was told before anything was asked, so
+        whatever changes meanwhile is asked for again.
+        """
+        self._waiting = Stirred(False, False, frozenset())
+        compared = Compared(cursor)
+        if look is not Look.NOTHING:
+            began = self._clock.monotonic()
+            await (self._adopt(compared) if adopt else self._windows(look, compared, gone=gone))
+            self._asked = self._clock.monotonic()
+            self._not_before = self._asked + COST * (self._asked - began)
+        return compared
+
+    async def _windows(self, look: Look, compared: Compared, *, gone: bool) -> None:
+        cursor, known = compared.cursor, self._memory.known
+        target = self._source.modseq
+        since = cursor.modseq if look is Look.SINCE else 0
+        first = min(known.first_uid() or cursor.last + 1, cursor.line + 1)
+        changes: list[Change] = []
+        highest, windows = 0, 0
+        while first <= cursor.last:
+            await self._tell(changes, compared)
+            limit = WINDOW_SINCE if since else WINDOW_ALL
+            last = known.window_end(first, cursor.last, limit)
+            if not since:
+                last = min(last, first + WINDOW_LIMIT_UIDS - 1)
+            changes, modseq = await self._window(first, last, since, compared, gone=gone)
+            highest, windows = max(highest, modseq), windows + 1
+            first = last + 1
+        # RFC 7162 3.1: one answer is of one moment; of several, only what was told before the first.
+        reached = max(target, highest) if windows == 1 and since else target
+        if self._source.sync is Sync.SNAPSHOT:
+            reached = 0
+        step("compare.done")
+        await self._tell(changes, compared, modseq=reached)
+
+    async def _window(
+        self, first: int, last: int, since: int, compared: Compared, *, gone: bool
+    ) -> tuple[list[Change], int]:
+        known, source = self._memory.known, self._source
+        told = await source.flags(first, last, since)
+        went = told.gone
+        if told.whole:
+            went = missing(known, first, last, _uids(told.there))
+            if went:
+                # A server that leaves something out for once would have us say that it is gone.
+                shown = await source.present(first, last)
+                went = missing(known, first, last, [*shown, *_uids(told.there)])
+        elif went is None and gone:
+            went = missing(known, first, last, await source.present(first, last))
+        self._note_late(told.there, compared)
+        changes = differences(known, told.there, went or [])
+        return changes, max((row.modseq for row in told.there), default=0)
+
+    def _note_late(self, there: Iterable[Flagged], compared: Compared) -> None:
+        cursor, known = compared.cursor, self._memory.known
+        for row in there:
+            if cursor.line < row.uid <= cursor.last and known.get(row.uid) is None and len(compared.late) < LATE_LIMIT:
+                compared.late.append(row.uid)
+
+    async def _adopt(self, compared: Compared) -> None:
+        """Compare with a state of which something is missing: what is there and unknown was announced once."""
+        cursor, known = compared.cursor, self._memory.known
+        target = self._source.modseq if self._source.sync is not Sync.SNAPSHOT else 0
+        first = 1 if cursor.since is not None else cursor.line + 1
+        changes: list[Change] = []
+        while first <= cursor.last:
+            await self._tell(changes, compared)
+            last = min(cursor.last, first + WINDOW_LIMIT_UIDS - 1)
+            found = await self._source.survey(first, last)
+            there: list[Flagged] = []
+            for message in found:
+                keywords = keywords_of(message.flags)
+                if known.get(message.uid) is not None:
+                    there.append(Flagged(message.uid, keywords, 0))
+                elif announced(message, cursor):
+                    self._memory.adopt(message.uid, packed_mark(fingerprint_of(message)), keywords)
+            went = missing(known, first, last, [Uids(message.uid, message.uid) for message in found])
+            changes = differences(known, there, went)
+            first = last + 1
+        await self._tell(changes, compared, modseq=target)
+        compared.cursor = await self._memory.save(compared.cursor)
+
+    async def _tell(self, changes: list[Change], compared: Compared, *, modseq: int | None = None) -> None:
+        """Publish; the last commit carries the modseq that is reached with it."""
+        for at in range(0, len(changes), COMMIT_LIMIT_EVENTS):
+            some = changes[at : at + COMMIT_LIMIT_EVENTS]
+            cursor = compared.cursor
+            events = [self._announcer.change(one, cursor, cursor.events + n) for n, one in enumerate(some)]
+            if modseq is not None and at + COMMIT_LIMIT_EVENTS >= len(changes):
+                cursor = replace(cursor, modseq=modseq)
+            compared.cursor = await self._memory.commit(events, cursor)
+            compared.events += len(events)
+            removed = sum(one.keywords is None for one in some)
+            metrics.EVENTS.labels(type=EventType.REMOVED).inc(removed)
+            metrics.EVENTS.labels(type=EventType.CHANGED).inc(len(some) - removed)
+            log.debug("changes_committed", where=self._where, removed=removed, changed=len(some) - removed)
+        if modseq is not None and compared.cursor.modseq != modseq:
+            compared.cursor = replace(compared.cursor, modseq=modseq)
+
+
+def _uids(there: Iterable[Flagged]) -> list[Uids]:
+    return [Uids(row.uid, row.uid) for row in there]

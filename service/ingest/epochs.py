@@ -1,0 +1,250 @@
+"""Where a mailbox goes on, or begins anew: which epoch, from which line, and what of the old epoch is recognised.
+
+Used by mailbox.py. An epoch begins with a `reset`. What was known before is carried over in silence, what was below
+the starting line stays there, and what came while the server changed is announced.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from msgspec.structs import replace
+
+from service.clock import Clock
+from service.contract import EventType, Reset, ResetReason, email_id
+from service.errors import MailbusError, Transient
+from service.ingest.announce import Announcer
+from service.ingest.cursor import Before, Cursor
+from service.ingest.marks import Recogniser, packed_mark
+from service.ingest.memory import Memory
+from service.ingest.notes import Line
+from service.ingest.plan import (
+    NEAR_S,
+    SURVEY_LIMIT_ROWS,
+    Position,
+    Recalled,
+    Why,
+    announced,
+    drawn,
+    epoch_break,
+    fingerprint_of,
+    runs_backwards,
+)
+from service.ingest.source import Epoch, Source, Surveyed
+from service.observe import log, metrics
+
+# Before any mail: without a floor, everything that is not recognised is new.
+EVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
+NO_LINE: Final = Line(None, ())
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """Where to go on, and how much is known of what was announced before."""
+
+    cursor: Cursor
+    recalled: Recalled
+
+
+class Epochs:
+    """The beginnings of one mailbox, on one connection."""
+
+    def __init__(
+        self,
+        source: Source,
+        memory: Memory,
+        announcer: Announcer,
+        *,
+        initial: datetime | str,
+        account: str,
+        mailbox: str,
+        writer: str,
+        degraded: Callable[[MailbusError], None],
+        clock: Clock,
+    ) -> None:
+        self._source = source
+        self._memory = memory
+        self._announcer = announcer
+        self._initial = initial
+        self._account = account
+        self._mailbox = mailbox
+        self._writer = writer
+        self._degraded = degraded
+        self._clock = clock
+        self._recogniser: Recogniser | None = None
+
+    async def begin(self, position: Position, epoch: Epoch) -> Begun:
+        """Go on from a position, or begin an epoch and say so."""
+        cursor = position.cursor
+        if cursor is None:
+            if position.why is Why.OTHER_STREAM:
+                log.error("log_made_anew", account=self._account, mailbox=self._mailbox)
+            start, line = await self._start(epoch)
+            return Begun(await self._reset(start, ResetReason.START, None, line), Recalled.WHOLE)
+        if position.again:
+            start, line = replace(cursor, writer=self._writer), await self._drawn(epoch, cursor)
+            return Begun(await self._reset(start, ResetReason.START, None, line), Recalled.WHOLE)
+        reason = await self._broken(cursor, epoch)
+        recalled = await self._memory.recall(cursor, position.seq, position.older)
+        if reason is not None:
+            return Begun(await self._renew(cursor, epoch, reason, recalled), Recalled.WHOLE)
+        if recalled is Recalled.PARTIAL:
+            self._degraded(_incomplete())
+        cursor = replace(cursor, writer=self._writer)
+        if cursor.before is not None:
+            await self._recognise(cursor.before)
+            await self._skim(cursor.before, cursor.last)
+        return Begun(cursor, recalled)
+
+    # -- which epoch it is ------------------------------------------------------------------------------------
+
+    async def _broken(self, cursor: Cursor, epoch: Epoch) -> ResetReason | None:
+        backwards = runs_backwards(cursor, epoch)
+        wanted = cursor.last and (cursor.fingerprint or backwards)
+        at_last = await self._source.survey(cursor.last, cursor.last) if wanted else []
+        reason = epoch_break(cursor, self._source.id, epoch, at_last)
+        if reason is None and backwards:
+            metrics.PROTOCOL_VIOLATION.labels(kind="uidnext_backwards").inc()
+            # Where the last message is still there, the server is wrong about what comes next, and about nothing else.
+            return None if at_last else ResetReason.SOURCE
+        return reason
+
+    # -- starting lines ---------------------------------------------------------------------------------------
+
+    async def _start(self, epoch: Epoch) -> tuple[Cursor, Line]:
+        """The `initial` rule as a cursor."""
+        existing = epoch.uidnext - 1
+        first = Cursor(self._source.id, epoch.uidvalidity, existing, existing, self._writer, modseq=epoch.modseq)
+        match self._initial:
+            case "all":
+                return replace(first, last=0, line=0), NO_LINE
+            case datetime() as since:
+                lowest = await self._source.since(since)
+                # All that arrived since then is announced: nothing needs a mark.
+                return replace(first, last=existing if lowest is None else lowest - 1, since=since), Line(since, ())
+            case _:
+                return first, await self._drawn(epoch, first)
+
+    async def _drawn(self, epoch: Epoch, cursor: Cursor) -> Line:
+        if cursor.line == 0:
+            return NO_LINE
+        floor = self._clock.now() - timedelta(seconds=NEAR_S)
+        return drawn([row for row in await self._since(floor, epoch) if not announced(row, cursor)], floor)
+
+    async def _since(self, moment: datetime, epoch: Epoch) -> list[Surveyed]:
+        """What arrived since, of the newest SURVEY_LIMIT_ROWS numbers at the most."""
+        existing = epoch.uidnext - 1
+        lowest = await self._source.since(moment) if epoch.exists else None
+        if lowest is None:
+            return []
+        rows = await self._source.survey(max(lowest, existing - SURVEY_LIMIT_ROWS + 1), existing)
+        return [row for row in rows if row.internal_date is not None and row.internal_date >= moment]
+
+    # -- a new epoch after another ----------------------------------------------------------------------------
+
+    async def _renew(self, old: Cursor, epoch: Epoch, reason: ResetReason, recalled: Recalled) -> Cursor:
+        again = old.source == self._source.id and old.uidvalidity == epoch.uidvalidity
+        salt = old.salt + 1 if again else 0
+        start, line = await self._start(epoch)
+        if recalled is Recalled.WHOLE:
+            start, line = await self._after(old, start, epoch)
+        elif self._initial != "all":
+            self._degraded(_not_recognised())
+        start = replace(start, salt=salt, rollbacks=old.rollbacks)
+        return await self._reset(start, reason, old.uidvalidity, line)
+
+    async def _after(self, old: Cursor, start: Cursor, epoch: Epoch) -> tuple[Cursor, Line]:
+        """The `initial` rule where the epoch before is known: only what it does not recognise is announced."""
+        named = (await self._memory.save(old)).state
+        id = named.id if named else ""
+        # What the server shows counts, whatever it says of the next number.
+        top = max(epoch.uidnext - 1, await self._source.highest())
+        before = Before(id, old.uidvalidity, 1, top)
+        found = await self._recognise(before)
+        if start.line == 0:
+            return replace(start, before=before), NO_LINE
+        floor = max(filter(None, (self._initial_since(), found.floor if found else None)), default=EVER)
+        lowest = await self._source.since(floor) if floor > EVER else 1
+        first = top + 1 if lowest is None else lowest
+        before = replace(before, first=first)
+        near_since = self._clock.now() - timedelta(seconds=NEAR_S)
+        seen = [
+            row
+            for row in await self._since(near_since, epoch)
+            if row.internal_date is not None
+            and (row.internal_date < floor or (found is not None and found.has(packed_mark(fingerprint_of(row)))))
+        ]
+        return replace(start, last=first - 1, line=top, since=floor, before=before), drawn(seen, near_since)
+
+    def _initial_since(self) -> datetime | None:
+        return self._initial if isinstance(self._initial, datetime) else None
+
+    async def _recognise(self, before: Before) -> Recogniser | None:
+        self._recogniser = await self._memory.recogniser(before)
+        if self._recogniser is None:
+            self._degraded(_not_recognised())
+        return self._recogniser
+
+    async def _skim(self, before: Before, last: int) -> None:
+        """What was looked at before a restart is recognised once more, so that nothing else is taken for it."""
+        first = before.first
+        while first <= min(last, before.top) and self._recogniser is not None:
+            rows = await self._source.survey(first, min(last, before.top, first + SURVEY_LIMIT_ROWS - 1))
+            for row in rows:
+                self._recogniser.take([packed_mark(fingerprint_of(row))])
+            first += SURVEY_LIMIT_ROWS
+
+    def choose(self, found: Sequence[Surveyed], cursor: Cursor) -> list[Surveyed]:
+        """What of the surveyed messages is announced, with the id that it had in the epoch before."""
+        before, recogniser = cursor.before, self._recogniser
+        if before is None:
+            return [row for row in found if announced(row, cursor)]
+        chosen: list[Surveyed] = []
+        for row in found:
+            uid = None
+            if recogniser is not None and row.uid <= before.top:
+                uid = recogniser.take([packed_mark(fingerprint_of(row))])
+            if row.uid > cursor.line:
+                previous = email_id(self._mailbox, before.uidvalidity, uid) if uid else ""
+                chosen.append(_with_id(row, previous))
+            elif uid is None and recogniser is not None and announced(row, cursor):
+                chosen.append(row)
+        return chosen
+
+    def settled(self, cursor: Cursor) -> Cursor:
+        """Forget the epoch before once all that may be recognised has passed."""
+        if cursor.before is None or cursor.last < cursor.before.top:
+            return cursor
+        self._recogniser = None
+        self._memory.passed_by(cursor.before.id)
+        return replace(cursor, before=None)
+
+    async def _reset(self, cursor: Cursor, reason: ResetReason, old: int | None, line: Line) -> Cursor:
+        body = Reset(self._mailbox, reason, cursor.uidvalidity, old)
+        log.info("epoch_begins", account=self._account, mailbox=self._mailbox, reason=reason)
+        written = await self._memory.begin(self._announcer.reset(body, cursor, line), cursor)
+        metrics.EVENTS.labels(type=EventType.RESET).inc()
+        return written
+
+
+def _with_id(row: Surveyed, previous_id: str) -> Surveyed:
+    if not previous_id:
+        return row
+    return Surveyed(row.uid, row.size, row.flags, row.internal_date, previous_id)
+
+
+def _incomplete() -> Transient:
+    return Transient(
+        "what is known of the mailbox is incomplete: removals from before may be missing",
+        where="mail-state",
+        remedy="it is compared in full; find out who removed events or snapshots, or keep events for longer",
+    )
+
+
+def _not_recognised() -> Transient:
+    return Transient(
+        "the mailbox begins anew and what was announced cannot be recognised",
+        where="mail-state",
+        remedy="mail that came meanwhile counts as old; `initial: all` announces everything",
+    )

@@ -1,0 +1,207 @@
+"""UIDs and the keywords of each, by runs: what consumers believe to be in a mailbox. Pure.
+
+Used by memory.py, which keeps one for each mailbox, and by changes.py, which compares it with the server.
+A run is UIDs without a gap and with equal keywords: 12 bytes, however long. A mailbox has few distinct sets.
+"""
+
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from service.ingest.notes import Keywords
+
+# Sets that no run uses any more are thrown away when there are this many more than could be in use.
+SETS_SPARE: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """UIDs first to last, all there, all with the same keywords."""
+
+    first: int
+    last: int
+    keywords: Keywords
+
+
+@dataclass(frozen=True, slots=True)
+class Uids:
+    """UIDs first to last."""
+
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class Flagged:
+    """What a server says of a message's flags. `modseq` is 0 where it has none (RFC 7162)."""
+
+    uid: int
+    keywords: Keywords
+    modseq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What became of a known message: its keywords now, or None where it is gone."""
+
+    uid: int
+    keywords: Keywords | None
+    modseq: int = 0
+
+
+class Known:
+    """UID → keywords."""
+
+    __slots__ = ("_count", "_first", "_last", "_numbers", "_set", "_sets")
+
+    def __init__(self, runs: Iterable[Run] = ()) -> None:
+        self._first = array("I")
+        self._last = array("I")
+        self._set = array("I")
+        self._sets: list[Keywords] = []
+        self._numbers: dict[Keywords, int] = {}
+        self._count = 0
+        for run in runs:
+            self._append(run.first, run.last, run.keywords)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def get(self, uid: int) -> Keywords | None:
+        """The keywords of a message; None where it is not known."""
+        at = bisect_right(self._first, uid) - 1
+        if at < 0 or uid > self._last[at]:
+            return None
+        return self._sets[self._set[at]]
+
+    def put(self, uid: int, keywords: Keywords) -> None:
+        """A message is there with these keywords."""
+        if not self._last or uid > self._last[-1]:
+            self._append(uid, uid, keywords)
+        else:
+            self._replace(uid, self._number(keywords))
+
+    def discard(self, uid: int) -> None:
+        """A message is gone."""
+        self._replace(uid, None)
+
+    def runs(self, first: int = 1, last: int = 2**32 - 1) -> Iterator[Run]:
+        """The runs of UIDs first to last, ascending, cut at both ends."""
+        at = max(0, bisect_right(self._first, first) - 1)
+        while at < len(self._first) and self._first[at] <= last:
+            if self._last[at] >= first:
+                yield Run(max(first, self._first[at]), min(last, self._last[at]), self._sets[self._set[at]])
+            at += 1
+
+    def first_uid(self) -> int:
+        """The lowest UID; 0 where nothing is known."""
+        return self._first[0] if self._first else 0
+
+    def window_end(self, first: int, last: int, limit: int) -> int:
+        """How far from `first` a window may go that holds `limit` known UIDs at most; `last` at the most."""
+        left = limit
+        for run in self.runs(first, last):
+            size = run.last - run.first + 1
+            if size > left:
+                return run.first + left - 1 if left else run.first - 1
+            left -= size
+        return last
+
+    def _append(self, first: int, last: int, keywords: Keywords) -> None:
+        number = self._number(keywords)
+        if self._last and self._last[-1] + 1 == first and self._set[-1] == number:
+            self._last[-1] = last
+        else:
+            self._first.append(first)
+            self._last.append(last)
+            self._set.append(number)
+        self._count += last - first + 1
+
+    def _replace(self, uid: int, number: int | None) -> None:
+        at = bisect_right(self._first, uid) - 1
+        inside = at >= 0 and uid <= self._last[at]
+        self._count += (number is not None) - inside
+        low = at if inside else at + 1
+        high = low + inside
+        pieces: list[tuple[int, int, int]] = []
+        if inside and self._first[at] < uid:
+            pieces.append((self._first[at], uid - 1, self._set[at]))
+        if number is not None:
+            pieces.append((uid, uid, number))
+        if inside and uid < self._last[at]:
+            pieces.append((uid + 1, self._last[at], self._set[at]))
+        # The neighbours too: one of them may now be the same run.
+        if low > 0:
+            low -= 1
+            pieces.insert(0, (self._first[low], self._last[low], self._set[low]))
+        if high < len(self._first):
+            pieces.append((self._first[high], self._last[high], self._set[high]))
+            high += 1
+        merged: list[tuple[int, int, int]] = []
+        for piece in pieces:
+            if merged and merged[-1][1] + 1 == piece[0] and merged[-1][2] == piece[2]:
+                merged[-1] = (merged[-1][0], piece[1], piece[2])
+            else:
+                merged.append(piece)
+        self._first[low:high] = array("I", [piece[0] for piece in merged])
+        self._last[low:high] = array("I", [piece[1] for piece in merged])
+        self._set[low:high] = array("I", [piece[2] for piece in merged])
+
+    def _number(self, keywords: Keywords) -> int:
+        number = self._numbers.get(keywords)
+        if number is not None:
+            return number
+        if len(self._sets) >= SETS_SPARE + 2 * len(self._set):
+            self._compact()
+        self._sets.append(keywords)
+        self._numbers[keywords] = len(self._sets) - 1
+        return len(self._sets) - 1
+
+    def _compact(self) -> None:
+        used = sorted(set(self._set))
+        place = {old: new for new, old in enumerate(used)}
+        self._sets = [self._sets[old] for old in used]
+        self._numbers = {keywords: number for number, keywords in enumerate(self._sets)}
+        self._set = array("I", [place[number] for number in self._set])
+
+
+def differences(known: Known, there: Iterable[Flagged], gone: Iterable[Uids]) -> list[Change]:
+    """What is to be told, by UID: keywords that are others than before, and known messages that are gone.
+
+    What a server says twice, or of messages that are not known, is no difference. Of a message that it calls gone and
+    shows as well, what it shows counts.
+    """
+    changes: dict[int, Change] = {}
+    shown: set[int] = set()
+    for message in there:
+        before = known.get(message.uid)
+        if before is None:
+            continue
+        shown.add(message.uid)
+        if before != message.keywords:
+            changes[message.uid] = Change(message.uid, message.keywords, message.modseq)
+        else:
+            changes.pop(message.uid, None)
+    for uids in gone:
+        for run in known.runs(uids.first, uids.last):
+            for uid in range(run.first, run.last + 1):
+                if uid not in shown:
+                    changes[uid] = Change(uid, None)
+    return [changes[uid] for uid in sorted(changes)]
+
+
+def missing(known: Known, first: int, last: int, present: Iterable[Uids]) -> list[Uids]:
+    """The known UIDs of first to last that are not among `present` (ascending or not)."""
+    gone: list[Uids] = []
+    at = first
+    for uids in sorted(present, key=lambda uids: uids.first):
+        if uids.first > at:
+            gone.append(Uids(at, min(last, uids.first - 1)))
+        at = max(at, uids.last + 1)
+        if at > last:
+            break
+    if at <= last:
+        gone.append(Uids(at, last))
+    return [Uids(run.first, run.last) for uids in gone for run in known.runs(uids.first, uids.last)]

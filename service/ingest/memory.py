@@ -1,0 +1,258 @@
+"""One mailbox's known state: recalled from a snapshot and the log, moved on with each commit, saved now and then.
+
+Lives as long as the account, over many connections. Every commit of a mailbox goes through here: what an event says in
+its `Mail-State` header is what is known, whether it was committed here or is read back from the log.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Final
+
+from msgspec.structs import replace
+
+from service.bus import BlobStore, EventLog, OutMessage
+from service.clock import Clock
+from service.contract import STATE_HEADER, EventType
+from service.errors import Permanent, Transient
+from service.ingest.cursor import Before, Cursor, Named, copy_key
+from service.ingest.finish import finish
+from service.ingest.known import Known
+from service.ingest.marks import Marks, Recogniser, packed_mark
+from service.ingest.notes import load_line, load_note
+from service.ingest.plan import Recalled
+from service.ingest.publish import MailboxLog
+from service.ingest.state import State, dump_state, load_state
+from service.observe import log, step
+
+# What a start reads again, by its headers alone: 20 µs an event.
+IDLE_EVENTS_LIMIT: Final = 1_000
+# While a mailbox is being read for the first time, snapshots are rarer, and rarer still the more they hold: all that a
+# million messages write is ten times the last one.
+BUSY_EVENTS_LIMIT: Final = 10_000
+SHARE: Final = 8
+
+
+class Memory:
+    """What consumers know of a mailbox."""
+
+    def __init__(
+        self,
+        events: MailboxLog,
+        replay: EventLog,
+        store: BlobStore,
+        *,
+        account: str,
+        mailbox: str,
+        filter_subject: str,
+        clock: Clock,
+    ) -> None:
+        self._events = events
+        self._replay = replay
+        self._store = store
+        self._where = f"{account}, {mailbox}"
+        self._key = copy_key(account, mailbox)
+        self._filter = filter_subject
+        self._clock = clock
+        self._state = State()
+        self._owner = ""  # of which epoch the state is; empty: it is nobody's
+        self._rollbacks = 0
+        self._seq = 0  # where in the log it stands, and the event that is there
+        self._last_id = ""
+        self._named = Named(0)
+        self._passed: list[str] = []  # objects that go once a commit has named what is newer
+
+    @property
+    def known(self) -> Known:
+        """UID → keywords of what was announced and is there."""
+        return self._state.known
+
+    # -- recalling --------------------------------------------------------------------------------------------
+
+    async def recall(self, cursor: Cursor, seq: int, older: str = "") -> Recalled:
+        """Make the known state that of `cursor`, which stands at `seq` in the log. Raises Transient.
+
+        `older`: a snapshot that the log still names although there is a newer one.
+        """
+        if older and older not in self._passed:
+            self._passed.append(older)
+        owner = self._owner_of(cursor)
+        if self._owner == owner and self._rollbacks == cursor.rollbacks:
+            if (self._seq, self._state.events) == (seq, cursor.events):
+                return Recalled.WHOLE
+            if self._seq < seq and await self._replayed(seq, self._last_id) and self._state.events == cursor.events:
+                return Recalled.WHOLE
+        if cursor.state is None:
+            self._begin(owner, cursor, State(events=cursor.events), Named(seq, cursor.events), seq)
+            return Recalled.UNKNOWN
+        state: State | None = State(events=cursor.state.events)
+        if cursor.state.id:
+            state = await self._load(cursor.state.id, owner)
+            if state is not None:
+                state.marks = Marks()
+        self._begin(owner, cursor, state or State(), cursor.state, cursor.state.seq)
+        if await self._replayed(seq, "") and self._state.events == cursor.events and state is not None:
+            return Recalled.WHOLE
+        log.warning("known_state_incomplete", where=self._where, events=cursor.events, found=self._state.events)
+        self._state.events, self._seq = cursor.events, seq
+        return Recalled.PARTIAL
+
+    def _begin(self, owner: str, cursor: Cursor, state: State, named: Named, seq: int) -> None:
+        self._owner, self._rollbacks = owner, cursor.rollbacks
+        self._state, self._named, self._seq, self._last_id = state, named, seq, ""
+        if named.id in self._passed:
+            self._passed.remove(named.id)
+
+    async def _load(self, id: str, owner: str) -> State | None:
+        try:
+            data = await self._store.get(id)
+        except Permanent as exc:
+            log.warning("known_state_missing", where=self._where, error=str(exc))
+            return None
+        return load_state(data, owner)
+
+    async def _replayed(self, seq: int, first_id: str) -> bool:
+        """Apply the log up to `seq`; False where an event says nothing, or the one we stood at is another."""
+        after = self._seq - 1 if first_id else self._seq
+        expected = first_id
+        async for message in self._replay.replay(self._filter, after=after, last=seq):
+            if expected:
+                if message.headers.get("ce-id") != expected or message.seq != self._seq:
+                    return False
+                expected = ""
+                continue
+            if not self._apply(message.subject.rpartition(".")[2], message.headers):
+                return False
+            self._seq, self._last_id = message.seq, message.headers.get("ce-id", "")
+        if expected:
+            return False
+        self._seq = seq
+        return True
+
+    def _apply(self, kind: str, headers: dict[str, str]) -> bool:
+        text = headers.get(STATE_HEADER, "")
+        state = self._state
+        if kind == EventType.RESET:
+            line = load_line(text)
+            if line is None:
+                return False
+            near = b"".join(packed_mark(mark) for mark in line.marks)
+            self._state = State(near=near, floor=line.floor, events=1)
+            return True
+        note = load_note(text)
+        if note is None:
+            return False
+        state.events += 1
+        match kind:
+            case EventType.RECEIVED:
+                state.known.put(note.uid, note.keywords)
+                state.marks.put(note.uid, packed_mark(note.mark))
+            case EventType.CHANGED:
+                state.known.put(note.uid, note.keywords)
+            case EventType.REMOVED:
+                state.known.discard(note.uid)
+            case _:
+                return False
+        return True
+
+    def adopt(self, uid: int, mark: bytes, keywords: frozenset[str]) -> None:
+        """A message that is there and must have been announced, although nothing tells of it any more."""
+        self._state.known.put(uid, keywords)
+        self._state.marks.put(uid, mark)
+
+    # -- committing -------------------------------------------------------------------------------------------
+
+    async def commit(self, events: Sequence[OutMessage], cursor: Cursor) -> Cursor:
+        """Put events and cursor into the log; gives the cursor as it was written. Raises as MailboxLog.commit does."""
+        written = replace(cursor, events=cursor.events + len(events), state=self._named)
+        passed, self._passed = self._passed, []
+        try:
+            await finish(self._events.commit(events, written))
+        except BaseException:
+            self._passed += passed
+            raise
+        self._moved(events)
+        for id in passed:
+            await self._delete(id)
+        return written
+
+    async def begin(self, event: OutMessage, cursor: Cursor) -> Cursor:
+        """The commit that begins an epoch: nothing is known of it."""
+        if self._named.id and (cursor.before is None or cursor.before.id != self._named.id):
+            self._passed.append(self._named.id)
+        owner = self._owner_of(cursor)
+        named = Named(self._events.fence)
+        written = replace(cursor, events=1, state=named)
+        self._events.new_epoch(written)
+        # Whatever becomes of it: the old state is of no use any more, or is recalled.
+        self._owner = ""
+        await finish(self._events.commit([event], written))
+        self._begin(owner, written, State(), named, self._events.fence)
+        self._moved([event])
+        return written
+
+    def _moved(self, events: Sequence[OutMessage]) -> None:
+        for event in events:
+            if not self._apply(event.subject.rpartition(".")[2], event.headers):
+                raise RuntimeError(f"an event without a {STATE_HEADER}: {event.subject}")
+        self._seq, self._last_id = self._events.fence, events[-1].headers["ce-id"]
+
+    async def _delete(self, id: str) -> None:
+        # An object that stays is some bytes lost; nothing refers to it.
+        with suppress(Transient):
+            await self._store.delete(id)
+
+    def _owner_of(self, cursor: Cursor) -> str:
+        return f"{self._key} {cursor.place} {cursor.uidvalidity}"
+
+    # -- saving -----------------------------------------------------------------------------------------------
+
+    def due(self, *, idle: bool) -> bool:
+        """Whether so much has happened since the last snapshot that a start should not have to read it."""
+        limit = IDLE_EVENTS_LIMIT if idle else BUSY_EVENTS_LIMIT
+        return self._state.events - self._named.events > max(limit, len(self.known) // SHARE)
+
+    async def save(self, cursor: Cursor) -> Cursor:
+        """Write a snapshot; the copy names it from now on, and every commit. Raises Transient."""
+        state, owner = self._state, self._owner_of(cursor)
+        base = Marks()
+        if self._named.id:
+            old = await self._load(self._named.id, owner)
+            base = old.marks if old else base
+        fresh = state.marks
+
+        def dump() -> bytes:
+            whole = State(state.known, fresh.over(base), state.near, state.floor, state.events)
+            return dump_state(whole, owner)
+
+        data = await asyncio.to_thread(dump)
+        step("state.before")
+        id = await self._store.put(data, now=self._clock.now())
+        step("state.done")
+        if self._named.id and self._named.id != id:
+            self._passed.append(self._named.id)
+        self._named = Named(self._seq, state.events, id)
+        state.marks = Marks()
+        named = replace(cursor, state=self._named)
+        self._events.note(self._seq, named)
+        log.debug("known_state_saved", where=self._where, messages=len(state.known), bytes=len(data))
+        return named
+
+    def near_its_end(self, first_seq: int, last_seq: int) -> bool:
+        """Whether what happened since the snapshot will soon be beyond what the log keeps."""
+        behind = self._state.events > self._named.events
+        return behind and self._named.seq - first_seq < (last_seq - first_seq) // 2
+
+    # -- the epoch before -------------------------------------------------------------------------------------
+
+    async def recogniser(self, before: Before) -> Recogniser | None:
+        """The marks of the epoch before; None where its snapshot is gone. Raises Transient."""
+        state = await self._load(before.id, f"{self._key} ")
+        if state is None:
+            return None
+        known, marks, near, floor = state.known, state.marks, state.near, state.floor
+        return await asyncio.to_thread(lambda: Recogniser(known, marks.column(known), near, floor))
+
+    def passed_by(self, id: str) -> None:
+        """An object that no commit from now on names."""
+        self._passed.append(id)

@@ -1,0 +1,111 @@
+"""What is known of a mailbox ⇄ the bytes of its object in the bucket `mail-state`. Pure.
+
+Written and read by memory.py. A version byte, then a packed struct: runs of UIDs and flag sets compressed, a mark of
+six bytes for each message as it is. A million messages take six megabytes and what their runs take.
+"""
+
+import sys
+import zlib
+from array import array
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Annotated, Final
+
+import msgspec
+
+from service.ingest.known import Known, Run
+from service.ingest.marks import MARK_BYTES, Marks
+
+VERSION: Final = b"\x01"
+# An object holds at most what a mailbox with 2**24 runs would: nothing that is larger was written here.
+RUNS_LIMIT_BYTES: Final = 4 * 2**24
+
+
+class _File(msgspec.Struct, frozen=True):
+    owner: str
+    events: int
+    sets: list[list[str]]
+    first: bytes
+    last: bytes
+    numbers: bytes
+    marks: bytes
+    near: bytes
+    floor: Annotated[datetime, msgspec.Meta(tz=True)] | None
+
+
+@dataclass(slots=True)
+class State:
+    """A mailbox in one epoch. `events`: how many of its log this is the sum of.
+
+    `near`: marks of mail that was there and not announced when the epoch began, all of it that arrived since `floor`;
+    what arrived earlier is old. Without a floor everything was announced.
+    """
+
+    known: Known = field(default_factory=Known)
+    marks: Marks = field(default_factory=Marks)
+    near: bytes = b""
+    floor: datetime | None = None
+    events: int = 0
+
+
+_PACK: Final = msgspec.msgpack.Encoder()
+_UNPACK: Final = msgspec.msgpack.Decoder(_File)
+
+
+def dump_state(state: State, owner: str) -> bytes:
+    """The object's bytes. `owner` names the mailbox and its epoch: no two mailboxes' objects are equal."""
+    numbers: dict[frozenset[str], int] = {}
+    runs = list(state.known.runs())
+    used = array("I", [numbers.setdefault(run.keywords, len(numbers)) for run in runs])
+    file = _File(
+        owner=owner,
+        events=state.events,
+        sets=[sorted(keywords) for keywords in numbers],
+        first=_packed(array("I", [run.first for run in runs])),
+        last=_packed(array("I", [run.last for run in runs])),
+        numbers=_packed(used),
+        marks=state.marks.column(state.known),
+        near=state.near,
+        floor=state.floor,
+    )
+    return VERSION + _PACK.encode(file)
+
+
+def load_state(data: bytes, owner: str) -> State | None:
+    """What the object holds; None where its owner begins otherwise, where it is damaged, or of a newer version."""
+    if data[:1] != VERSION:
+        return None
+    try:
+        file = _UNPACK.decode(data[1:])
+        first, last, numbers = (_unpacked(part) for part in (file.first, file.last, file.numbers))
+        sets = [frozenset(keywords) for keywords in file.sets]
+        runs = [Run(a, b, sets[n]) for a, b, n in zip(first, last, numbers, strict=True)]
+    except (msgspec.MsgspecError, zlib.error, ValueError, IndexError):
+        return None
+    below = 0
+    for run in runs:
+        if not below < run.first <= run.last:
+            return None
+        below = run.last
+    known = Known(runs)
+    if not file.owner.startswith(owner) or len(file.marks) != MARK_BYTES * len(known) or len(file.near) % MARK_BYTES:
+        return None
+    return State(known, Marks.of(known, file.marks), file.near, file.floor, file.events)
+
+
+def _packed(numbers: "array[int]") -> bytes:
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return zlib.compress(numbers.tobytes(), 1)
+
+
+def _unpacked(data: bytes) -> "array[int]":
+    engine = zlib.decompressobj()
+    raw = engine.decompress(data, RUNS_LIMIT_BYTES)
+    if not engine.eof:
+        raise ValueError("more runs than a mailbox has")
+    numbers = array("I")
+    numbers.frombytes(raw)
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return numbers

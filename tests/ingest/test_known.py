@@ -1,0 +1,230 @@
+"""What is known of a mailbox: runs against a plain dictionary, snapshots there and back, marks, differences."""
+
+from datetime import UTC, datetime
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.ingest.known import Change, Flagged, Known, Run, Uids, differences, missing
+from service.ingest.marks import MARK_BYTES, NO_MARK, Marks, Recogniser, packed_mark
+from service.ingest.notes import Keywords, Line, Note, dump_line, dump_note, keywords_of, load_line, load_note
+from service.ingest.state import State, dump_state, load_state
+
+NONE: Keywords = frozenset()
+SEEN = frozenset({"$seen"})
+FLAGGED = frozenset({"$flagged", "work"})
+
+uids = st.one_of(st.integers(1, 40), st.integers(2**32 - 5, 2**32 - 1))
+keywords = st.sampled_from([NONE, SEEN, FLAGGED])
+edits = st.lists(st.tuples(uids, st.one_of(st.none(), keywords)), max_size=120)
+
+
+def filled(pairs: list[tuple[int, Keywords | None]]) -> tuple[Known, dict[int, Keywords]]:
+    known, model = Known(), dict[int, Keywords]()
+    for uid, words in pairs:
+        if words is None:
+            known.discard(uid)
+            model.pop(uid, None)
+        else:
+            known.put(uid, words)
+            model[uid] = words
+    return known, model
+
+
+def flat(known: Known) -> dict[int, Keywords]:
+    return {uid: run.keywords for run in known.runs() for uid in range(run.first, run.last + 1)}
+
+
+@given(edits)
+def test_runs_hold_what_a_dictionary_holds(pairs: list[tuple[int, Keywords | None]]) -> None:
+    known, model = filled(pairs)
+    assert flat(known) == model
+    assert len(known) == len(model)
+    assert all(known.get(uid) == model.get(uid) for uid in [*range(1, 45), 2**32 - 1])
+    runs = list(known.runs())
+    assert all(a.last + 1 < b.first or a.keywords != b.keywords for a, b in pairwise(runs))
+
+
+@given(edits, uids, uids)
+def test_a_part_of_the_runs_is_cut_at_both_ends(pairs: list[tuple[int, Keywords | None]], a: int, b: int) -> None:
+    known, model = filled(pairs)
+    first, last = min(a, b), max(a, b)
+    found = {uid for run in known.runs(first, last) for uid in range(run.first, run.last + 1)}
+    assert found == {uid for uid in model if first <= uid <= last}
+
+
+@given(edits, st.integers(1, 7))
+def test_windows_hold_no_more_than_they_may_and_leave_nothing_out(
+    pairs: list[tuple[int, Keywords | None]], limit: int
+) -> None:
+    known, model = filled(pairs)
+    first, seen = 1, 0
+    while first < 2**32:
+        last = known.window_end(first, 2**32 - 1, limit)
+        inside = [uid for uid in model if first <= uid <= last]
+        assert len(inside) <= limit
+        seen += len(inside)
+        assert last >= first
+        first = last + 1
+    assert seen == len(model)
+
+
+def test_a_million_messages_are_a_few_bytes() -> None:
+    known = Known([Run(1, 1_000_000, SEEN)])
+    for uid in range(1000, 1010):
+        known.put(uid, FLAGGED)
+    state = State(known)
+    assert len(list(known.runs())) == 3
+    assert len(dump_state(state, "x")) < 1000 + MARK_BYTES * 1_000_000
+
+
+def test_sets_that_nothing_has_any_more_are_forgotten() -> None:
+    known = Known([Run(1, 3, NONE)])
+    for n in range(5000):
+        known.put(2, frozenset({f"k{n}"}))
+    assert len(known._sets) < 200
+    assert known.get(2) == {"k4999"}
+    assert known.get(3) == NONE
+
+
+# -- snapshots ----------------------------------------------------------------------------------------------------
+
+
+def mark_of(uid: int) -> bytes:
+    return uid.to_bytes(MARK_BYTES, "big")
+
+
+@given(edits, edits)
+def test_a_snapshot_gives_back_what_was_known(
+    before: list[tuple[int, Keywords | None]], after: list[tuple[int, Keywords | None]]
+) -> None:
+    known, model = filled(before)
+    marks = Marks()
+    for uid in sorted(model):
+        marks.put(uid, mark_of(uid))
+    floor = datetime(2026, 1, 1, tzinfo=UTC)
+    first = load_state(dump_state(State(known, marks, mark_of(7), floor, 5), "box"), "box")
+    assert first is not None
+    assert (flat(first.known), first.near, first.floor, first.events) == (model, mark_of(7), floor, 5)
+    # Then some come and go, and the next one is made from the first one's column and what came since.
+    fresh = Marks()
+    for uid, words in after:
+        if words is None:
+            first.known.discard(uid)
+        else:
+            if first.known.get(uid) is None:
+                fresh.put(uid, mark_of(uid))
+            first.known.put(uid, words)
+    expected = flat(first.known)
+    second = load_state(dump_state(State(first.known, fresh.over(first.marks)), "box"), "box")
+    assert second is not None
+    assert flat(second.known) == expected
+    assert second.marks.column(second.known) == b"".join(mark_of(uid) for uid in sorted(expected))
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_snapshot_or_none(data: bytes) -> None:
+    load_state(data, "box")
+    load_state(b"\x01" + data, "box")
+
+
+def test_a_damaged_snapshot_or_another_mailboxes_is_none() -> None:
+    whole = dump_state(State(Known([Run(1, 9, SEEN)])), "box")
+    assert load_state(whole, "box") is not None
+    assert load_state(whole, "other") is None
+    assert load_state(b"\x02" + whole[1:], "box") is None
+    for cut in range(len(whole)):
+        assert load_state(whole[:cut], "box") is None
+
+
+# -- differences --------------------------------------------------------------------------------------------------
+
+
+def test_what_is_said_again_or_of_others_is_no_difference() -> None:
+    known = Known([Run(1, 5, NONE), Run(7, 9, SEEN)])
+    there = [Flagged(2, SEEN, 10), Flagged(3, NONE, 11), Flagged(6, SEEN, 12), Flagged(8, NONE, 13)]
+    assert differences(known, there, [Uids(5, 7), Uids(100, 2**32 - 1)]) == [
+        Change(2, SEEN, 10),
+        Change(5, None),
+        Change(7, None),
+        Change(8, NONE, 13),
+    ]
+
+
+def test_what_a_server_calls_gone_and_shows_is_there() -> None:
+    assert differences(Known([Run(1, 3, NONE)]), [Flagged(2, SEEN, 4)], [Uids(1, 2)]) == [
+        Change(1, None),
+        Change(2, SEEN, 4),
+    ]
+
+
+@given(edits, st.sets(uids))
+def test_missing_is_what_is_known_and_not_there(pairs: list[tuple[int, Keywords | None]], present: set[int]) -> None:
+    known, model = filled(pairs)
+    gone = missing(known, 1, 2**32 - 1, [Uids(uid, uid) for uid in present])
+    assert {uid for span in gone for uid in range(span.first, span.last + 1)} == set(model) - present
+
+
+@given(edits, edits)
+def test_differences_applied_make_one_the_other(
+    mine: list[tuple[int, Keywords | None]], theirs: list[tuple[int, Keywords | None]]
+) -> None:
+    known, model = filled(mine)
+    _, server = filled(theirs)
+    there = [Flagged(uid, words, 1) for uid, words in server.items()]
+    gone = missing(known, 1, 2**32 - 1, [Uids(uid, uid) for uid in server])
+    for change in differences(known, there, gone):
+        if change.keywords is None:
+            known.discard(change.uid)
+        else:
+            known.put(change.uid, change.keywords)
+    assert flat(known) == {uid: words for uid, words in server.items() if uid in model}
+
+
+# -- notes, marks -------------------------------------------------------------------------------------------------
+
+
+@given(uids, st.sampled_from(["", "830cd0d55557"]), keywords)
+def test_a_note_survives_its_header(uid: int, mark: str, words: Keywords) -> None:
+    assert load_note(dump_note(uid, mark, words)) == Note(uid, mark, words)
+
+
+@given(st.text())
+def test_any_text_is_a_note_or_none(text: str) -> None:
+    load_note(text)
+    load_line(text)
+
+
+def test_a_line_survives_its_header() -> None:
+    for line in (Line(None, ()), Line(datetime(2026, 1, 2, tzinfo=UTC), ("830cd0d55557", "830cd0d55558"))):
+        assert load_line(dump_line(line)) == line
+
+
+def test_flags_are_keywords_and_deleted_is_none() -> None:
+    assert keywords_of(frozenset({"\\Seen", "\\Deleted", "\\Recent", "$Forwarded", "Work"})) == {
+        "$seen",
+        "$forwarded",
+        "work",
+    }
+
+
+def test_what_no_keyword_can_be_is_left_out_and_many_are_bounded() -> None:
+    assert keywords_of(frozenset({"a b", "x" * 256, "ok", 'q"', "a(b"})) == {"ok"}
+    many = keywords_of(frozenset(f"keyword-{n:06}" for n in range(5000)))
+    assert 0 < len(dump_note(1, "", many)) < 9000
+    assert "keyword-000000" in many
+
+
+def test_equal_marks_are_recognised_as_often_as_there_were_messages() -> None:
+    mark, other = packed_mark("830cd0d55557"), packed_mark("830cd0d55558")
+    found = Recogniser(Known([Run(3, 4, NONE), Run(9, 9, SEEN)]), mark + mark + other, other)
+    assert [found.take([mark]) for _ in range(3)] == [3, 4, None]
+    assert [found.take([NO_MARK, other]) for _ in range(3)] == [9, 0, None]
+    assert found.take([NO_MARK]) is None
+
+
+@pytest.mark.parametrize("text", ["", "zz", "830cd0d555", "830cd0d5555700"])
+def test_what_is_no_mark_recognises_nothing(text: str) -> None:
+    assert packed_mark(text) == NO_MARK
