@@ -100,6 +100,8 @@ class Announcer:
             note = dump_note(change.uid, "", change.keywords)
             # What was counted before the log forgot it meant something else: rollbacks tell the counts apart.
             parts.append(change.modseq or f"{number}.{cursor.rollbacks}")
+            # A server whose counter went back gives a modseq twice.
+            parts.append(" ".join(sorted(change.keywords)))
         headers = cloud_event_headers(
             kind, source=self._source, id=event_id(*parts), time=self._clock.now(), subject=id
         )

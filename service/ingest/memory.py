@@ -59,6 +59,7 @@ class Memory:
         self._rollbacks = 0
         self._seq = 0  # where in the log it stands, and the event that is there
         self._last_id = ""
+        self._gap = False  # an event of the epoch said nothing of what is known
         self._named = Named(0)
         self._passed: list[str] = []  # objects that go once a commit has named what is newer
 
@@ -90,8 +91,13 @@ class Memory:
             state = await self._load(cursor.state.id, owner)
             if state is not None:
                 state.marks = Marks()
-        self._begin(owner, cursor, state or State(), cursor.state, cursor.state.seq)
-        if await self._replayed(seq, "") and self._state.events == cursor.events and state is not None:
+        if state is not None:
+            self._begin(owner, cursor, state, cursor.state, cursor.state.seq)
+            if await self._replayed(seq, "") and self._state.events == cursor.events:
+                return Recalled.WHOLE
+        # The log itself may still have all that the epoch had.
+        self._begin(owner, cursor, State(), Named(0), 0)
+        if await self._replayed(seq, "") and self._state.events == cursor.events:
             return Recalled.WHOLE
         log.warning("known_state_incomplete", where=self._where, events=cursor.events, found=self._state.events)
         self._state.events, self._seq = cursor.events, seq
@@ -99,7 +105,7 @@ class Memory:
 
     def _begin(self, owner: str, cursor: Cursor, state: State, named: Named, seq: int) -> None:
         self._owner, self._rollbacks = owner, cursor.rollbacks
-        self._state, self._named, self._seq, self._last_id = state, named, seq, ""
+        self._state, self._named, self._seq, self._last_id, self._gap = state, named, seq, "", False
         if named.id in self._passed:
             self._passed.remove(named.id)
 
@@ -122,27 +128,24 @@ class Memory:
                 expected = ""
                 continue
             if not self._apply(message.subject.rpartition(".")[2], message.headers):
-                return False
+                self._gap = True
             self._seq, self._last_id = message.seq, message.headers.get("ce-id", "")
-        if expected:
-            return False
         self._seq = seq
-        return True
+        return not expected and not self._gap
 
     def _apply(self, kind: str, headers: dict[str, str]) -> bool:
         text = headers.get(STATE_HEADER, "")
-        state = self._state
         if kind == EventType.RESET:
             line = load_line(text)
-            if line is None:
-                return False
-            near = b"".join(packed_mark(mark) for mark in line.marks)
-            self._state = State(near=near, floor=line.floor, events=1)
-            return True
+            near = b"".join(packed_mark(mark) for mark in line.marks) if line else b""
+            self._state = State(near=near, floor=line.floor if line else None, events=1)
+            self._gap = False
+            return line is not None
+        state = self._state
+        state.events += 1
         note = load_note(text)
         if note is None:
             return False
-        state.events += 1
         match kind:
             case EventType.RECEIVED:
                 state.known.put(note.uid, note.keywords)

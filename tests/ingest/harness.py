@@ -73,6 +73,7 @@ def session_options(box: Box) -> SessionOptions:
 async def follow_mailbox(bus: Bus, box: Box) -> None:
     """Announce the mailbox until cancelled."""
     clock = SystemClock()
+    box.status.name = box.mailbox
     box.copies = Copies(bus.key_value(bus.subjects.cursors), clock)
     subjects = bus.subjects
 

@@ -1,24 +1,17 @@
 """What a second client does to known mail becomes events, each once, whatever the server offers to tell of it."""
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
-from typing import Any
 
 import pytest
 
 from service.bus import Bus
-from service.contract import place_of
-from tests.ingest.harness import Box, bus_at, following
+from tests.ingest.harness import bus_at, following
+from tests.ingest.view import act, mail, quick, seen, view, watching
 from tests.servers.dovecot import Dovecot
-from tests.servers.mailbus import BusReader, Event, reading, until
+from tests.servers.mailbus import BusReader, reading
 from tests.servers.nats import NatsServer
 
 HABITS = ["qresync", "condstore", "snapshot", "old"]
-
-
-def mail(number: int) -> bytes:
-    return b"Subject: mail %d\r\n\r\n%b\r\n" % (number, b"x" * number)
 
 
 @pytest.fixture
@@ -36,74 +29,6 @@ async def reader(nats_server: NatsServer, prefix: str) -> AsyncIterator[BusReade
 @pytest.fixture(params=HABITS)
 def server(request: pytest.FixtureRequest, dovecot_that: Callable[[str], Dovecot]) -> Dovecot:
     return dovecot_that(request.param)
-
-
-@dataclass
-class View:
-    """A mailbox as one sees it who reads nothing but events: UID → keywords."""
-
-    messages: dict[int, frozenset[str]] = field(default_factory=dict)
-    told: list[tuple[str, int]] = field(default_factory=list)
-    ids: list[str] = field(default_factory=list)
-
-    def read(self, events: list[Event]) -> "View":
-        for event in events:
-            self.ids.append(event.headers["ce-id"])
-            if event.kind == "reset":
-                self.messages = {}
-                continue
-            place = place_of(event.body["id"])
-            assert place is not None
-            self.told.append((event.kind, place.uid))
-            match event.kind:
-                case "received":
-                    assert place.uid not in self.messages
-                    self.messages[place.uid] = frozenset(event.body["keywords"])
-                case "changed":
-                    assert self.messages[place.uid] != frozenset(event.body["keywords"])
-                    self.messages[place.uid] = frozenset(event.body["keywords"])
-                case "removed":
-                    del self.messages[place.uid]
-        assert len(set(self.ids)) == len(self.ids)
-        return self
-
-
-async def view(reader: BusReader) -> View:
-    return View().read(await reader.events())
-
-
-async def seen(reader: BusReader, expected: dict[int, set[str]], *, limit_s: float = 15) -> View:
-    """Until the events make this mailbox."""
-    deadline = asyncio.get_running_loop().time() + limit_s
-    while True:
-        found = await view(reader)
-        if found.messages == expected:
-            return found
-        if asyncio.get_running_loop().time() > deadline:
-            pytest.fail(f"{found.messages} is not {expected}: {found.told}")
-        await asyncio.sleep(0.02)
-
-
-async def act(server: Dovecot, user: str, *commands: tuple[str, ...], mailbox: str = "INBOX") -> None:
-    """What another client does: UID commands on a mailbox."""
-
-    def run() -> None:
-        with server.client(user) as client:
-            client.select(mailbox)
-            for command in commands:
-                name, *arguments = command
-                status, answer = client.expunge() if name == "EXPUNGE" else client.uid(name, *arguments)
-                assert status == "OK", answer
-
-    await asyncio.to_thread(run)
-
-
-def quick(server: Dovecot, user: str, **more: Any) -> Box:
-    return Box(server.imap, user, idle_s=0.5, poll_s=0.05, **more)
-
-
-async def watching(box: Box) -> None:
-    await until(lambda: box.status.state == "watching", what=f"{box.states}")
 
 
 async def test_flags_and_removals_are_told_while_connected(

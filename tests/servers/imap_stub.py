@@ -43,6 +43,11 @@ class ImapStub:
 
     messages: dict[int, bytes] = field(default_factory=dict)
     uidvalidity: int = 7
+    # RFC 7162: 0 is a mailbox without. `flags` and `modseqs` by UID, where they are not the usual ones.
+    highestmodseq: int = 0
+    flags: dict[int, str] = field(default_factory=dict)
+    modseqs: dict[int, int] = field(default_factory=dict)
+    uidnext: int = 0
     capabilities: str = CAPABILITIES
     greeting: str = "* OK ready\r\n"
     hooks: dict[str, Hook] = field(default_factory=dict)
@@ -100,16 +105,33 @@ class ImapStub:
         if name == "CAPABILITY":
             await connection.send(f"* CAPABILITY {self.capabilities}\r\n")
         elif name in {"EXAMINE", "SELECT"}:
-            uidnext = (uids[-1] if uids else 0) + 1
+            uidnext = self.uidnext or (uids[-1] if uids else 0) + 1
             await connection.send(
                 f"* {len(uids)} EXISTS\r\n* OK [UIDVALIDITY {self.uidvalidity}] v\r\n* OK [UIDNEXT {uidnext}] n\r\n"
             )
+            if self.highestmodseq:
+                await connection.send(f"* OK [HIGHESTMODSEQ {self.highestmodseq}] h\r\n")
         elif name == "LIST":
             await connection.send('* LIST (\\HasNoChildren) "/" INBOX\r\n')
         elif name == "UID FETCH":
             wanted, _, items = arguments.partition(" ")
+            since = re.search(r"CHANGEDSINCE (\d+)", items)
             for uid in self.uids_of(wanted):
-                await connection.send(self.fetch(uid, body="BODY" in items))
+                if since and self.modseqs.get(uid, 1) <= int(since[1]):
+                    continue
+                flags_alone = "FLAGS" in items and "SIZE" not in items
+                await connection.send(self.flags_of(uid) if flags_alone else self.fetch(uid, body="BODY" in items))
+        elif name == "FETCH":
+            for seq in [int(one) for one in re.findall(r"\d+", arguments.partition(" ")[0])]:
+                if seq <= len(uids):
+                    await connection.send(self.flags_of(uids[seq - 1]))
+        elif name == "UID SEARCH":
+            found = self.uids_of(arguments.rpartition("UID ")[2]) if "UID " in arguments else []
+            if "RETURN" in arguments:
+                shown = f" ALL {','.join(map(str, found))}" if found else ""
+                await connection.send(f'* ESEARCH (TAG "{tag}") UID{shown}\r\n')
+            else:
+                await connection.send(f"* SEARCH {' '.join(map(str, found))}\r\n")
         elif name == "NOOP":
             await connection.send(f"* {len(uids)} EXISTS\r\n")
         elif name == "IDLE":
@@ -129,6 +151,19 @@ class ImapStub:
             found |= {uid for uid in uids if min(ends) <= uid <= max(ends)}
         return sorted(found)
 
+    async def tell(self, line: str) -> None:
+        """Something unasked, to whoever idles."""
+        for connection in self.connections:
+            if connection.idling:
+                await connection.send(f"{line}\r\n")
+
+    def flags_of(self, uid: int) -> str:
+        """One FETCH response about flags alone."""
+        seq = sorted(self.messages).index(uid) + 1
+        modseq = f" MODSEQ ({self.modseqs.get(uid, 1)})" if self.highestmodseq else ""
+        flags = self.flags.get(uid, "\\Seen")
+        return f"* {seq} FETCH (UID {uid} FLAGS ({flags}){modseq})\r\n"
+
     def fetch(self, uid: int, *, body: bool) -> bytes:
         """One FETCH response."""
         message = self.messages[uid]
@@ -136,9 +171,10 @@ class ImapStub:
         if body:
             return b"* %d FETCH (UID %d BODY[] {%d}\r\n%b)\r\n" % (seq, uid, len(message), message)
         date = b'"01-Nov-2026 10:00:00 +0000"'
-        return b"* %d FETCH (UID %d FLAGS (\\Seen) INTERNALDATE %b RFC822.SIZE %d)\r\n" % (
+        return b"* %d FETCH (UID %d FLAGS (%b) INTERNALDATE %b RFC822.SIZE %d)\r\n" % (
             seq,
             uid,
+            self.flags.get(uid, "\\Seen").encode(),
             date,
             len(message),
         )

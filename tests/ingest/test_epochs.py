@@ -1,0 +1,263 @@
+"""A mailbox numbered anew, made again, or behind other settings: one reset, and nothing old is announced as new."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from service.bus import Bus
+from service.contract import AccountState, email_id
+from tests.ingest.harness import Box, bus_at, following
+from tests.ingest.view import act, mail, quick, seen, view, watching
+from tests.servers.dovecot import Dovecot
+from tests.servers.imap_stub import ImapStub
+from tests.servers.mailbus import BusReader, Event, reading, until
+from tests.servers.nats import NatsServer
+
+LONG_AGO = "01-Jan-2020 10:00:00 +0000"
+
+
+@pytest.fixture
+async def bus(nats_server: NatsServer, prefix: str) -> AsyncIterator[Bus]:
+    async with bus_at(nats_server.url, prefix) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def reader(nats_server: NatsServer, prefix: str) -> AsyncIterator[BusReader]:
+    async with reading(nats_server.url, prefix) as opened:
+        yield opened
+
+
+def at(moment: datetime) -> str:
+    return moment.strftime("%d-%b-%Y %H:%M:%S +0000")
+
+
+def made_again(server: Dovecot, user: str, messages: list[tuple[int, str]], *, first: bool = False) -> None:
+    """The mailbox `Box`, deleted and made again with these messages: number and date."""
+    with server.client(user) as client:
+        if not first:
+            assert client.delete("Box")[0] == "OK"
+        client.create("Box")
+        for number, date in messages:
+            assert client.append("Box", "", f'"{date}"', mail(number))[0] == "OK"
+
+
+def subjects(events: list[Event]) -> list[str]:
+    return [event.body["subject"] for event in events if event.kind == "received"]
+
+
+def resets(events: list[Event]) -> list[str]:
+    return [event.body["reason"] for event in events if event.kind == "reset"]
+
+
+@pytest.mark.fault("A05")
+async def test_of_a_mailbox_made_again_only_what_came_meanwhile_is_announced(
+    dovecot: Dovecot, bus: Bus, reader: BusReader, prefix: str
+) -> None:
+    now = datetime.now(UTC)
+    old = [(1, LONG_AGO), (2, at(now - timedelta(minutes=2))), (3, at(now - timedelta(minutes=1)))]
+    new = [(4, at(now)), (5, at(now)), (6, at(now))]
+    await asyncio.to_thread(made_again, dovecot, prefix, old, first=True)
+    box = quick(dovecot, prefix, mailbox="Box", initial="new")
+    async with following(bus, box):
+        await watching(box)
+        for number, date in new[:2]:
+            with dovecot.client(prefix) as client:
+                client.append("Box", "", f'"{date}"', mail(number))
+        await reader.wait_received(2)
+    # Numbered anew, in another order, with one message more, one less, and one that was moved in and is long ago.
+    again = [new[1], new[2], old[0], old[2], new[0], (7, LONG_AGO)]
+    await asyncio.to_thread(made_again, dovecot, prefix, again)
+    box = quick(dovecot, prefix, mailbox="Box", initial="new")
+    async with following(bus, box):
+        await reader.wait_received(3)
+        await watching(box)
+    events = await reader.events()
+    assert resets(events) == ["start", "uidvalidity"]
+    assert subjects(events) == ["mail 4", "mail 5", "mail 6"]
+    assert events[3].kind == "reset"
+    assert events[3].body["oldUidvalidity"] == events[0].body["uidvalidity"]
+    # And once more: what was carried over in silence is still no news.
+    await asyncio.to_thread(made_again, dovecot, prefix, [*again, (8, at(now))])
+    box = quick(dovecot, prefix, mailbox="Box", initial="new")
+    async with following(bus, box):
+        await reader.wait_received(4)
+        await watching(box)
+    assert subjects(await reader.events()) == ["mail 4", "mail 5", "mail 6", "mail 8"]
+    assert not box.states
+
+
+@pytest.mark.fault("A05")
+async def test_since_announces_after_a_reset_what_is_not_recognised_and_new_enough(
+    dovecot: Dovecot, bus: Bus, reader: BusReader, prefix: str
+) -> None:
+    now = datetime.now(UTC)
+    dates = [LONG_AGO, at(now - timedelta(days=3)), at(now - timedelta(days=1)), at(now)]
+    await asyncio.to_thread(made_again, dovecot, prefix, list(enumerate(dates[:3], 1)), first=True)
+    since = now - timedelta(days=4)
+    async with following(bus, quick(dovecot, prefix, mailbox="Box", initial=since)):
+        await reader.wait_received(2)
+    for extra in (4, 5):
+        more = [(n, at(now)) for n in range(4, extra + 1)]
+        await asyncio.to_thread(made_again, dovecot, prefix, [*enumerate(dates[:3], 1), *more])
+        box = quick(dovecot, prefix, mailbox="Box", initial=since)
+        async with following(bus, box):
+            await reader.wait_received(extra - 1)
+            await watching(box)
+    assert subjects(await reader.events()) == ["mail 2", "mail 3", "mail 4", "mail 5"]
+
+
+@pytest.mark.fault("A05")
+async def test_all_announces_everything_again_with_the_id_from_before(
+    dovecot: Dovecot, bus: Bus, reader: BusReader, prefix: str
+) -> None:
+    await asyncio.to_thread(made_again, dovecot, prefix, [(n, LONG_AGO) for n in (1, 2, 3)], first=True)
+    async with following(bus, quick(dovecot, prefix, mailbox="Box")):
+        await reader.wait_received(3)
+        before = (await view(reader)).messages
+        await act(dovecot, prefix, ("STORE", "2", "+FLAGS", r"(\Seen)"), mailbox="Box")
+        await seen(reader, before | {2: frozenset({"$seen"})})
+    first = await reader.events()
+    await asyncio.to_thread(made_again, dovecot, prefix, [(n, LONG_AGO) for n in (3, 4, 1)])
+    async with following(bus, quick(dovecot, prefix, mailbox="Box")):
+        await reader.wait_received(6)
+    ids = {event.body["subject"]: event.body["id"] for event in first if event.kind == "received"}
+    again = [event.body for event in (await reader.received())[3:]]
+    assert [one["subject"] for one in again] == ["mail 3", "mail 4", "mail 1"]
+    assert [one["mailbus"].get("previousId") for one in again] == [ids["mail 3"], None, ids["mail 1"]]
+    # The old ids are void: nothing says that they are removed.
+    assert (await view(reader)).messages == {1: frozenset(), 2: frozenset(), 3: frozenset()}
+
+
+async def test_what_a_reset_announced_is_watched_and_what_it_carried_over_is_not(
+    dovecot: Dovecot, bus: Bus, reader: BusReader, prefix: str
+) -> None:
+    now = at(datetime.now(UTC))
+    await asyncio.to_thread(made_again, dovecot, prefix, [], first=True)
+    box = quick(dovecot, prefix, mailbox="Box", initial="new")
+    async with following(bus, box):
+        await watching(box)
+        with dovecot.client(prefix) as client:
+            client.append("Box", "", f'"{now}"', mail(1))
+        await reader.wait_received(1)
+    await asyncio.to_thread(made_again, dovecot, prefix, [(1, now), (2, now)])
+    box = quick(dovecot, prefix, mailbox="Box", initial="new")
+    async with following(bus, box):
+        await seen(reader, {2: set()})
+        await act(dovecot, prefix, ("STORE", "1:2", "+FLAGS", r"(\Seen)"), mailbox="Box")
+        found = await seen(reader, {2: {"$seen"}})
+    assert [kind for kind, _ in found.told] == ["received", "received", "changed"]
+
+
+@pytest.mark.fault("A05")
+async def test_killed_while_it_announces_after_a_reset_it_goes_on_recognising(
+    imap_stub: ImapStub, bus: Bus, reader: BusReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def mails(*numbers: int) -> dict[int, bytes]:
+        return {uid: mail(number) for uid, number in enumerate(numbers, 1)}
+
+    imap_stub.messages = mails(*range(1, 9))
+    async with following(bus, Box(imap_stub.port, initial="all")):
+        await reader.wait_received(8)
+    imap_stub.uidvalidity = 8
+    imap_stub.messages = mails(1, 2, 20, 3, 4, 21, 5, 6, 22, 7, 8, 23)
+    monkeypatch.setattr("service.ingest.mailbox.SURVEY_LIMIT_UIDS", 4)
+    # Ended when the first of the new mails is there, and again at the second, and so on.
+    for count in range(1, 5):
+        async with following(bus, Box(imap_stub.port, initial="new")):
+            await reader.wait_received(8 + count)
+    box = Box(imap_stub.port, initial="new")
+    async with following(bus, box):
+        await watching(box)
+    events = await reader.events()
+    assert resets(events) == ["start", "uidvalidity"]
+    assert subjects(events)[8:] == ["mail 20", "mail 21", "mail 22", "mail 23"]
+
+
+@pytest.mark.fault("A06")
+async def test_another_user_under_the_same_account_is_a_reset(
+    dovecot: Dovecot, bus: Bus, reader: BusReader, prefix: str
+) -> None:
+    one, two = f"{prefix}a", f"{prefix}b"
+    await dovecot.append(one, [mail(n) for n in (1, 2, 3)])
+    async with following(bus, quick(dovecot, one)):
+        await reader.wait_received(3)
+    await dovecot.append(two, [mail(n) for n in (11, 12)])
+    async with following(bus, quick(dovecot, two)):
+        await reader.wait_received(5)
+    events = await reader.events()
+    assert resets(events) == ["start", "source"]
+    assert subjects(events) == ["mail 1", "mail 2", "mail 3", "mail 11", "mail 12"]
+    assert set((await view(reader)).messages) == {1, 2}
+
+
+@pytest.mark.fault("A07")
+async def test_numbers_that_run_backwards_are_a_reset_with_ids_of_its_own(
+    imap_stub: ImapStub, bus: Bus, reader: BusReader
+) -> None:
+    imap_stub.messages = {n: mail(n) for n in (1, 2, 3)}
+    async with following(bus, Box(imap_stub.port)):
+        await reader.wait_received(3)
+    # The same UIDVALIDITY, and other mail under the same numbers.
+    imap_stub.messages = {1: mail(1), 2: mail(12)}
+    async with following(bus, Box(imap_stub.port)):
+        await reader.wait_received(5)
+    events = await reader.events()
+    assert resets(events) == ["start", "source"]
+    assert subjects(events) == ["mail 1", "mail 2", "mail 3", "mail 1", "mail 12"]
+    assert len({event.headers["ce-id"] for event in events}) == len(events)
+    assert [e.body["mailbus"].get("previousId") for e in events[5:]] == [email_id("INBOX", 7, 1), None]
+
+
+@pytest.mark.fault("A07")
+async def test_a_wrong_uidnext_alone_is_no_reset(imap_stub: ImapStub, bus: Bus, reader: BusReader) -> None:
+    imap_stub.messages = {n: mail(n) for n in (1, 2, 3)}
+    async with following(bus, Box(imap_stub.port)):
+        await reader.wait_received(3)
+    imap_stub.uidnext = 2
+    box = Box(imap_stub.port)
+    async with following(bus, box):
+        await watching(box)
+        imap_stub.uidnext = 0
+        await imap_stub.deliver(4, mail(4))
+        await reader.wait_received(4)
+    assert resets(await reader.events()) == ["start"]
+
+
+@pytest.mark.fault("A07")
+async def test_late_mail_under_a_lower_number_is_announced_once(
+    imap_stub: ImapStub, bus: Bus, reader: BusReader
+) -> None:
+    imap_stub.messages = {n: mail(n) for n in (1, 2, 5)}
+    async with following(bus, Box(imap_stub.port)):
+        await reader.wait_received(3)
+    imap_stub.messages[3] = mail(3)
+    for _ in range(2):
+        box = Box(imap_stub.port)
+        async with following(bus, box):
+            await watching(box)
+            await reader.wait_received(4)
+    found = await view(reader)
+    assert found.told == [("received", n) for n in (1, 2, 5, 3)]
+
+
+async def test_without_the_snapshot_of_before_the_initial_rule_decides_alone_and_it_is_said(
+    imap_stub: ImapStub, bus: Bus, reader: BusReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    imap_stub.messages = {n: mail(n) for n in (1, 2)}
+    async with following(bus, Box(imap_stub.port)):
+        await reader.wait_received(2)
+    # Nobody knows any more what was announced.
+    await bus.nc.jetstream().purge_stream(f"{bus.subjects.prefix.upper()}_IN", seq=3)
+    imap_stub.uidvalidity = 8
+    imap_stub.messages = {n: mail(n) for n in (1, 2, 3)}
+    box = Box(imap_stub.port, initial="new")
+    async with following(bus, box):
+        await watching(box)
+        await imap_stub.deliver(4, mail(4))
+        await until(lambda: any(state is AccountState.DEGRADED for state, _ in box.states))
+        await reader.wait_received(2)
+    assert subjects(await reader.events()) == ["mail 2", "mail 4"]
+    assert "recognised" in str(box.states[0][1])

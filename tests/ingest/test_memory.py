@@ -1,0 +1,287 @@
+"""What is known outlives everything: restarts, retention, a purge, an older version, another writer, a rollback."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import msgspec
+import pytest
+from nats.js.errors import NotFoundError
+
+from service.bus import Bus, OutMessage
+from service.contract import CURSOR_HEADER, STATE_HEADER, AccountState
+from service.ingest import memory
+from service.ingest.cursor import Cursor, copy_key, dump_copy, load_copy, load_cursor
+from tests.ingest.harness import Box, bus_at, following
+from tests.ingest.view import mail, seen, watching
+from tests.servers.imap_stub import ImapStub
+from tests.servers.mailbus import BusReader, reading, until
+from tests.servers.nats import NatsServer
+
+KEY = copy_key("box", "INBOX")
+
+
+@pytest.fixture
+async def bus(nats_server: NatsServer, prefix: str) -> AsyncIterator[Bus]:
+    async with bus_at(nats_server.url, prefix) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def reader(nats_server: NatsServer, prefix: str) -> AsyncIterator[BusReader]:
+    async with reading(nats_server.url, prefix) as opened:
+        yield opened
+
+
+@pytest.fixture
+def server(imap_stub: ImapStub) -> ImapStub:
+    """A mailbox of five, which tells nothing of changes."""
+    imap_stub.messages = {n: mail(n) for n in range(1, 6)}
+    return imap_stub
+
+
+async def objects(bus: Bus) -> list[str]:
+    store = await bus.nc.jetstream().object_store(bus.subjects.state)
+    try:
+        return [info.name for info in await store.list()]
+    except NotFoundError:
+        return []
+
+
+async def cursor_of(bus: Bus) -> Cursor:
+    tail = await bus.log.tail(bus.subjects.mailbox_filter("box", "INBOX"))
+    assert tail is not None
+    return load_cursor(tail.headers[CURSOR_HEADER])
+
+
+async def copied(bus: Bus) -> Cursor:
+    entry = await bus.key_value(bus.subjects.cursors).get(KEY)
+    assert entry is not None
+    copy = load_copy(entry.value)
+    assert copy is not None
+    return copy.cursor
+
+
+def degraded(box: Box) -> list[str]:
+    return [str(error) for state, error in box.states if state is AccountState.DEGRADED]
+
+
+async def changed_away(bus: Bus, reader: BusReader, server: ImapStub, *, known: set[int]) -> Box:
+    """Number 1 is flagged, number 2 goes, nobody listens; then a start says so."""
+    server.flags[1] = "\\Flagged"
+    del server.messages[2]
+    box = Box(server.port)
+    async with following(bus, box):
+        await watching(box)
+        left = {n: {"$seen"} for n in known} | {1: {"$flagged"}}
+        del left[2]
+        await seen(reader, left)
+    return box
+
+
+async def test_after_a_restart_the_log_alone_tells_what_is_known(server: ImapStub, bus: Bus, reader: BusReader) -> None:
+    async with following(bus, Box(server.port)):
+        await reader.wait_received(5)
+    assert (await cursor_of(bus)).events == 6
+    box = await changed_away(bus, reader, server, known={1, 2, 3, 4, 5})
+    assert await objects(bus) == []
+    assert not box.states
+
+
+async def test_snapshots_are_written_named_and_the_older_ones_go(
+    server: ImapStub, bus: Bus, reader: BusReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "IDLE_EVENTS_LIMIT", 3)
+    async with following(bus, Box(server.port)):
+        await reader.wait_received(5)
+        await until_saved(bus, 1)
+        for n in range(6, 16):
+            await server.deliver(n, mail(n))
+            await reader.wait_received(n)
+    # The copy names the newest; the log named it with its next commit, and then the older one went.
+    names = await objects(bus)
+    named = (await copied(bus)).state
+    assert named is not None
+    assert named.id in names
+    assert len(names) <= 2
+    box = await changed_away(bus, reader, server, known=set(range(1, 16)))
+    assert not box.states
+    async with following(bus, Box(server.port)):
+        for n in range(16, 20):
+            await server.deliver(n, mail(n))
+            await reader.wait_received(n)
+    assert len(await objects(bus)) <= 2
+
+
+async def until_saved(bus: Bus, count: int) -> None:
+    for _ in range(200):
+        if len(await objects(bus)) >= count:
+            return
+        await asyncio.sleep(0.02)
+    pytest.fail("no snapshot")
+
+
+async def test_a_snapshot_serves_when_the_events_before_it_are_gone(
+    server: ImapStub, bus: Bus, reader: BusReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "IDLE_EVENTS_LIMIT", 3)
+    async with following(bus, Box(server.port)):
+        await reader.wait_received(5)
+        await until_saved(bus, 1)
+    await bus.nc.jetstream().purge_stream(f"{bus.subjects.prefix.upper()}_IN")
+    server.flags[1] = "\\Flagged"
+    del server.messages[2]
+    box = Box(server.port)
+    async with following(bus, box):
+        await watching(box)
+        await until(lambda: box.status.announced == 2)
+    events = await reader.events()
+    assert sorted((event.kind, event.headers[STATE_HEADER].split()[0]) for event in events) == [
+        ("changed", "1"),
+        ("removed", "2"),
+    ]
+    assert not box.states
+
+
+@pytest.mark.fault("A15")
+async def test_without_its_snapshot_the_log_tells_what_is_known_as_long_as_it_has_all(
+    server: ImapStub, bus: Bus, reader: BusReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "IDLE_EVENTS_LIMIT", 3)
+    async with following(bus, Box(server.port)):
+        await reader.wait_received(5)
+        await until_saved(bus, 1)
+    for name in await objects(bus):
+        await bus.blobs(bus.subjects.state).delete(name)
+    box = await changed_away(bus, reader, server, known={1, 2, 3, 4, 5})
+    assert not box.states
+
+
+@pytest.mark.fault("A15")
+@pytest.mark.parametrize("snapshot_too", [False, True])
+async def test_what_is_lost_is_said_once_and_the_rest_is_compared_in_full(
+    server: ImapStub, bus: Bus, reader: BusReader, monkeypatch: pytest.MonkeyPatch, snapshot_too: bool
+) -> None:
+    stream = f"{bus.subjects.prefix.upper()}_IN"
+    if snapshot_too:
+        monkeypatch.setattr(memory, "IDLE_EVENTS_LIMIT", 3)
+    async with following(bus, Box(server.port)):
+        await reader.wait_received(5)
+        if snapshot_too:
+            await until_saved(bus, 1)
+    if snapshot_too:
+        for name in await objects(bus):
+            await bus.blobs(bus.subjects.state).delete(name)
+        await bus.nc.jetstream().purge_stream(stream, seq=6)
+    else:
+        # An erasure: the event of number 3 is gone.
+        await bus.nc.jetstream().delete_msg(stream, 4)
+    server.flags[1], server.flags[3] = "\\Flagged", "\\Flagged"
+    del server.messages[2]
+    box = Box(server.port)
+    async with following(bus, box):
+        await watching(box)
+    assert len(degraded(box)) == 1
+    assert "incomplete" in degraded(box)[0]
+    told = [
+        (event.kind, event.headers[STATE_HEADER].split()[0])
+        for event in await reader.events()
+        if event.kind in {"changed", "removed"}
+    ]
+    # Of what is not known any more nobody can say that it went or changed; what is there is watched again.
+    assert sorted(told) == ([] if snapshot_too else [("changed", "1"), ("removed", "2")])
+    again = Box(server.port)
+    async with following(bus, again):
+        await watching(again)
+        server.flags[4] = ""
+        await server.tell("* 3 FETCH (FLAGS ())")
+        await until(lambda: again.status.announced == 1)
+    assert not degraded(again)
+
+
+@pytest.mark.fault("F10")
+async def test_after_an_older_version_what_is_there_is_taken_over_in_silence(
+    server: ImapStub, bus: Bus, reader: BusReader
+) -> None:
+    class Older(msgspec.Struct, omit_defaults=True):
+        source: str
+        uidvalidity: int
+        last: int
+        line: int
+        writer: str
+        first: int = 0
+        fingerprint: str = ""
+
+    async with following(bus, Box(server.port)):
+        await reader.wait_received(5)
+    # It reads our cursor, keeps what it knows of it, and announces number 6 without a word for the known state.
+    newer = await cursor_of(bus)
+    older = msgspec.structs.replace(msgspec.json.decode(msgspec.json.encode(newer), type=Older), last=6, fingerprint="")
+    headers = {CURSOR_HEADER: msgspec.json.encode(older).decode(), "ce-id": "x", "ce-type": "mailbus.received"}
+    event = OutMessage(bus.subjects.event("box", "INBOX", "received"), b"{}", headers)
+    filter_subject = bus.subjects.mailbox_filter("box", "INBOX")
+    await bus.log.commit([event], filter_subject=filter_subject, fence=6)
+    server.messages[6] = mail(6)
+    box = Box(server.port)
+    async with following(bus, box):
+        await watching(box)
+        server.flags[6] = ""
+        await server.tell("* 6 FETCH (FLAGS ())")
+        await until(lambda: box.status.announced == 1)
+    last = (await reader.events())[-1]
+    assert (last.kind, last.headers[STATE_HEADER]) == ("changed", "6 -")
+    assert not box.states
+    box = Box(server.port)
+    async with following(bus, box):
+        await watching(box)
+    assert not box.states
+    assert box.status.announced == 0
+
+
+async def test_two_writers_in_turn_know_the_same(server: ImapStub, bus: Bus, reader: BusReader) -> None:
+    async with following(bus, Box(server.port, writer="one/1")):
+        await reader.wait_received(5)
+    for n, writer in enumerate(["two/1", "one/2", "two/1"], 6):
+        async with following(bus, Box(server.port, writer=writer)):
+            await server.deliver(n, mail(n))
+            await reader.wait_received(n)
+    await changed_away(bus, reader, server, known=set(range(1, 9)))
+
+
+@pytest.mark.fault("D07")
+async def test_after_a_rollback_changes_are_told_again_and_never_under_an_id_that_meant_another(
+    server: ImapStub, bus: Bus, reader: BusReader
+) -> None:
+    async with following(bus, Box(server.port)):
+        await reader.wait_received(5)
+        await seen_by_flag(server, reader, "\\Flagged", {"$flagged"})
+        await seen_by_flag(server, reader, "", set())
+    first = await reader.events()
+    # The log loses the last two events: number 1 was $flagged, then nothing.
+    copy_entry = await bus.key_value(bus.subjects.cursors).get(KEY)
+    assert copy_entry is not None
+    stream = f"{bus.subjects.prefix.upper()}_IN"
+    kept = [await bus.log.get(seq) for seq in range(1, 7)]
+    await bus.nc.jetstream().purge_stream(stream)
+    copy = load_copy(copy_entry.value)
+    assert copy is not None
+    for message in kept:
+        assert message is not None
+        headers = {k: v for k, v in message.headers.items() if not k.startswith("Nats-")}
+        await bus.publish(message.subject, message.payload, headers)
+    # As if the stream had never gone further than what was put back.
+    beyond = msgspec.structs.replace(copy, seq=1000)
+    await bus.key_value(bus.subjects.cursors).update(KEY, dump_copy(beyond), copy_entry.revision)
+    server.flags[1] = "\\Flagged"
+    box = Box(server.port)
+    async with following(bus, box):
+        await until(lambda: box.status.announced == 1)
+    last = (await reader.events())[-1]
+    assert last.body["keywords"] == {"$flagged": True}
+    # The same words as an event that was lost; to a consumer who saw both of the lost ones it is news.
+    assert last.headers["ce-id"] not in {event.headers["ce-id"] for event in first}
+
+
+async def seen_by_flag(server: ImapStub, reader: BusReader, flags: str, keywords: set[str]) -> None:
+    server.flags[1] = flags
+    await server.tell(f"* 1 FETCH (FLAGS ({flags}))")
+    await seen(reader, {1: keywords} | {n: {"$seen"} for n in range(2, 6)})
