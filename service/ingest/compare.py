@@ -27,11 +27,13 @@ WINDOW_SINCE: Final = 50_000
 WINDOW_ALL: Final = 5_000
 WINDOW_LIMIT_UIDS: Final = 40_000
 COMMIT_LIMIT_EVENTS: Final = 500
-# However quiet the server is: by then it is asked. What costs more is asked for less often (COST).
-QUIET_SNAPSHOT_S: Final = 300.0
-QUIET_MODSEQ_S: Final = 1800.0
+# However quiet the server is: by then the mailbox is opened anew and asked. It may have been deleted and made again
+# under the session (Dovecot 2.3 says nothing), and not every server tells of flags.
+OPEN_AGAIN_SNAPSHOT_S: Final = 300.0
+OPEN_AGAIN_MODSEQ_S: Final = 900.0
 # A comparison in full takes a twentieth of the time at most.
 COST: Final = 20
+MOMENT_S: Final = 0.01
 LATE_LIMIT: Final = 10_000
 
 
@@ -53,33 +55,38 @@ class Comparer:
         self._announcer = announcer
         self._clock = clock
         self._where = where
-        self._asked = clock.monotonic()
+        self._opened = clock.monotonic()
         self._not_before = 0.0
         self._waiting = Stirred(False, False, frozenset())
 
     def patience_s(self) -> float:
-        """How long the source may wait before there is something to ask again."""
+        """How long the source may wait before there is something to ask again; 0: the mailbox is to be opened anew."""
         now = self._clock.monotonic()
-        quiet = QUIET_SNAPSHOT_S if self._source.sync is Sync.SNAPSHOT else QUIET_MODSEQ_S
-        due = self._not_before if self._waiting else self._asked + max(quiet, self._not_before - self._asked)
-        return max(0.0, due - now)
+        quiet = OPEN_AGAIN_SNAPSHOT_S if self._source.sync is Sync.SNAPSHOT else OPEN_AGAIN_MODSEQ_S
+        open_again = max(self._opened + quiet, self._not_before) - now
+        if self._waiting and open_again > 0:
+            return max(MOMENT_S, min(open_again, self._not_before - now))
+        return max(0.0, open_again)
+
+    def opened(self) -> None:
+        """The mailbox was opened just now."""
+        self._opened = self._clock.monotonic()
 
     async def after(self, stirred: Stirred, cursor: Cursor) -> Compared:
-        """Ask what was noticed, or what was not asked for long."""
+        """Ask what was noticed."""
         waiting = self._waiting
         gone, flags = stirred.gone or waiting.gone, stirred.flags or waiting.flags
         numbers = stirred.numbers if not waiting.flags else frozenset[int]()
-        quiet = not (gone or flags) and self.patience_s() <= 0
-        if not (gone or flags or quiet):
+        if not (gone or flags):
             return Compared(cursor)
         if self._source.sync is Sync.SNAPSHOT and flags and numbers and not gone:
             return await self._some(numbers, cursor)
         modseq = self._source.sync is not Sync.SNAPSHOT and cursor.modseq > 0
         cheap = modseq and (self._source.sync is Sync.QRESYNC or not gone)
-        if not cheap and not quiet and self._clock.monotonic() < self._not_before:
+        if not cheap and self._clock.monotonic() < self._not_before:
             self._waiting = Stirred(gone, flags, frozenset())
             return Compared(cursor)
-        return await self.look(Look.SINCE if modseq else Look.ALL, cursor, gone=gone or quiet)
+        return await self.look(Look.SINCE if modseq else Look.ALL, cursor, gone=gone)
 
     async def _some(self, numbers: frozenset[int], cursor: Cursor) -> Compared:
         """A server that tells nothing but message numbers: ask for these."""
@@ -99,8 +106,8 @@ class Comparer:
         if look is not Look.NOTHING:
             began = self._clock.monotonic()
             await (self._adopt(compared) if adopt else self._windows(look, compared, gone=gone))
-            self._asked = self._clock.monotonic()
-            self._not_before = self._asked + COST * (self._asked - began)
+            ended = self._clock.monotonic()
+            self._not_before = ended + COST * (ended - began)
         return compared
 
     async def _windows(self, look: Look, compared: Compared, *, gone: bool) -> None:

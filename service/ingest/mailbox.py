@@ -27,6 +27,7 @@ from service.ingest.plan import (
     SURVEY_LIMIT_UIDS,
     Position,
     Recalled,
+    Why,
     fingerprint_of,
     first_look,
     pages,
@@ -131,12 +132,18 @@ class MailboxIngest:
         )
 
     async def run(self, position: Position) -> None:
-        """Catch up from `position`, then follow the mailbox."""
+        """Catch up from `position`, then follow the mailbox; open it anew from time to time."""
+        self._status.state = "syncing"
+        while True:
+            cursor = await self._follow(position)
+            position = Position(Why.TAIL, self._events.fence, cursor, seq=self._memory.seq)
+
+    async def _follow(self, position: Position) -> Cursor:
         epoch = await self._source.open()
+        self._comparer.opened()
         begun = await self._epochs.begin(position, epoch)
         cursor = begun.cursor
         self._status.top_uid = max(epoch.uidnext - 1, cursor.last)
-        self._status.state = "syncing"
         cursor = await self._catch_up(cursor, epoch.uidnext - 1, None)
         look = first_look(cursor, epoch, self._source.sync, begun.recalled)
         compared = await self._comparer.look(look, cursor, adopt=begun.recalled is not Recalled.WHOLE)
@@ -144,7 +151,10 @@ class MailboxIngest:
             cursor = await self._kept(await self._late(compared))
             self._status.state = "watching"
             self._proved()
-            noticed = await self._source.wait(self._comparer.patience_s())
+            patience_s = self._comparer.patience_s()
+            if not patience_s:
+                return cursor
+            noticed = await self._source.wait(patience_s)
             stirred = self._source.stirred()
             cursor = await self._catch_up(cursor, None, noticed)
             compared = await self._comparer.after(stirred, cursor)

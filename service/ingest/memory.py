@@ -68,6 +68,11 @@ class Memory:
         """UID → keywords of what was announced and is there."""
         return self._state.known
 
+    @property
+    def seq(self) -> int:
+        """Where in the log it stands."""
+        return self._seq
+
     # -- recalling --------------------------------------------------------------------------------------------
 
     async def recall(self, cursor: Cursor, seq: int, older: str = "") -> Recalled:

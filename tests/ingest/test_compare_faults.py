@@ -200,7 +200,7 @@ async def test_what_is_offered_and_refused_is_said_once_and_done_without(
 async def test_a_server_that_says_nothing_is_compared_from_time_to_time(
     imap_stub: ImapStub, bus: Bus, reader: BusReader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compare, "QUIET_SNAPSHOT_S", 0.1)
+    monkeypatch.setattr(compare, "OPEN_AGAIN_SNAPSHOT_S", 0.1)
     imap_stub.messages = {n: mail(n) for n in (1, 2, 3)}
     async with following(bus, Box(imap_stub.port)):
         await seen(reader, {n: {"$seen"} for n in (1, 2, 3)})
@@ -278,3 +278,33 @@ async def test_a_quiet_reconnect_asks_nothing_of_a_server_with_qresync(
         await until(lambda: any(b"IDLE" in chunk for chunk in said))
     assert b"CHANGEDSINCE" not in b"".join(said)
     assert View().read(await reader.events()).messages == {1: SEEN, 2: PLAIN, 3: PLAIN}
+
+
+@pytest.mark.fault("A05")
+@pytest.mark.parametrize("habit", ["qresync", "condstore", "snapshot"])
+async def test_a_mailbox_made_again_under_an_open_session_is_noticed(
+    dovecot_that: Callable[[str], Dovecot],
+    bus: Bus,
+    reader: BusReader,
+    prefix: str,
+    habit: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(compare, "OPEN_AGAIN_MODSEQ_S", 0.3)
+    monkeypatch.setattr(compare, "OPEN_AGAIN_SNAPSHOT_S", 0.3)
+    server = dovecot_that(habit)
+    with server.client(prefix) as client:
+        client.create("Box")
+        client.append("Box", "", "", mail(1))
+        async with following(bus, quick(server, prefix, mailbox="Box")):
+            await seen(reader, {1: set()})
+            # At once: Dovecot leaves the session with the mailbox that is no more, and says nothing.
+            client.delete("Box")
+            client.create("Box")
+            await seen(reader, {})
+            client.append("Box", "", "", mail(2))
+            await seen(reader, {1: set()})
+    assert [event.body["reason"] for event in await reader.events() if event.kind == "reset"] == [
+        "start",
+        "uidvalidity",
+    ]
