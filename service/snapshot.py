@@ -56,6 +56,7 @@ def _account(view: AccountView, statuses: list[MailboxStatus]) -> AccountSnapsho
                 behind=max(0, status.top_uid - status.last_uid),
                 announced=status.announced,
                 last_event_at=status.last_event_at,
+                sync=status.sync.value,
             )
             for status in statuses
         ),

@@ -18,7 +18,9 @@ FINE: Final = "connected"
 
 
 class MailboxSnapshot(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
-    """One mailbox. `behind`: messages (by UID) that are there and not announced yet."""
+    """One mailbox. `behind`: messages (by UID) that are there and not announced yet. `sync`: how its server tells what
+    became of known messages.
+    """
 
     name: str
     state: str
@@ -26,6 +28,7 @@ class MailboxSnapshot(msgspec.Struct, frozen=True, rename="camel", kw_only=True)
     behind: int = 0
     announced: int = 0
     last_event_at: datetime | None = None
+    sync: str = "none"
 
 
 class AccountSnapshot(msgspec.Struct, frozen=True, rename="camel", kw_only=True):

@@ -25,7 +25,7 @@ async def show_accounts(settings: Settings, *, as_json: bool) -> int:
         typer.echo(json.dumps(accounts, ensure_ascii=False))
         return 0
     table = Table(box=None, pad_edge=False)
-    for column in ("account", "state", "mailbox", "announced", "behind", "last event", "last error"):
+    for column in ("account", "state", "mailbox", "announced", "behind", "sync", "last event", "last error"):
         table.add_column(column, justify="right" if column in {"announced", "behind"} else "left")
     for account in accounts:
         state = Text(account["state"], style=STYLES.get(account["state"], ""))
@@ -37,6 +37,7 @@ async def show_accounts(settings: Settings, *, as_json: bool) -> int:
                 Text(mailbox.get("name", "(sender)")),
                 str(mailbox.get("announced", "")),
                 str(mailbox.get("behind", "")),
+                mailbox.get("sync", ""),
                 (mailbox.get("lastEventAt") or "")[:19],
                 Text(account["lastError"] if i == 0 else ""),
             )
