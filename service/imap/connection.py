@@ -21,6 +21,7 @@ from service.imap.grammar import (
     Enabled,
     Exists,
     Expunged,
+    FetchData,
     Response,
     Status,
     Vanished,
@@ -211,6 +212,11 @@ class Connection:
 
     def count(self, response: Response) -> None:
         """Note what a response says of the number of messages, and that something became of them."""
+        if isinstance(response, FetchData):
+            # Nearly all that comes; with a size or a body it is what was asked for.
+            if "FLAGS" in response.items and "RFC822.SIZE" not in response.items:
+                self.stir.hear(response)
+            return
         self.stir.hear(response)
         match response:
             case Exists(count):
