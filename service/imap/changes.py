@@ -3,11 +3,13 @@
 Used by ingest's ImapSource, over a Session. What a server offers and then refuses is done without on this connection.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from service.contract import Sync
 from service.errors import PeerError
+from service.imap.connection import ignore
 from service.imap.encode import uid_set
 from service.imap.grammar import (
     Enabled,
@@ -114,28 +116,37 @@ class Changes:
             modifier = (f"(CHANGEDSINCE {since} VANISHED)",)
         elif since and self.sync is Sync.CONDSTORE:
             modifier = (f"(CHANGEDSINCE {since})",)
-        rows = await self._rows(f"{first}:{last}", modifier, gone, prefix="UID")
+
+        def asked(_seq: int, uid: int) -> bool:
+            return first <= uid <= last
+
+        rows = await self._rows(f"{first}:{last}", modifier, gone, asked, prefix="UID")
         if rows is None:
             self._refuse("CHANGEDSINCE")
             modifier = ()
-            rows = await self._rows(f"{first}:{last}", modifier, gone, prefix="UID")
+            rows = await self._rows(f"{first}:{last}", modifier, gone, asked, prefix="UID")
         if rows is None:
             raise PeerError("FETCH of flags is refused", where=self._session.where)
-        kept = [row for row in rows if first <= row.uid <= last]
-        return FlagsFound(kept, vanished if modifier and self.sync is Sync.QRESYNC else None, not modifier)
+        return FlagsFound(rows, vanished if modifier and self.sync is Sync.QRESYNC else None, not modifier)
 
     async def flags_of(self, seqs: set[int]) -> list[FlagsRow]:
         """The flags of messages by number, just after the server has told of them.
 
         Numbers move with EXPUNGE alone, which a server may not say during this command (RFC 9051 7.5.1).
         """
-        rows = await self._rows(uid_set(seqs), (), lambda _: None, prefix=None)
+        rows = await self._rows(uid_set(seqs), (), ignore, lambda seq, _uid: seq in seqs, prefix=None)
         return rows or []
 
     async def _rows(
-        self, wanted: str, modifier: tuple[str, ...], other: Handler, *, prefix: str | None
+        self,
+        wanted: str,
+        modifier: tuple[str, ...],
+        other: Handler,
+        asked: Callable[[int, int], bool],
+        *,
+        prefix: str | None,
     ) -> list[FlagsRow] | None:
-        """None where the server answers BAD."""
+        """What was asked; the rest that comes is noted as unasked. None where the server answers BAD."""
         session = self._session
         rows: dict[int, FlagsRow] = {}
 
@@ -144,18 +155,18 @@ class Changes:
             if not isinstance(response, FetchData) or "FLAGS" not in response.items:
                 return
             uid = parse_number(response.items.get("UID"))
-            if uid is None:
+            if uid is None or not asked(response.seq, uid):
                 return
             modseq = parse_modseq(response.items.get("MODSEQ"))
             rows[uid] = FlagsRow(uid, parse_flags(response.items["FLAGS"]), modseq)
             if len(rows) > ROWS_LIMIT:
                 raise PeerError(f"the flags of over {ROWS_LIMIT} messages at once")
 
-        session.stir.asking = True
+        session.stir.asked = asked
         try:
             answer = await session.ask("FETCH", wanted, "(UID FLAGS)", *modifier, prefix=prefix, handler=take)
         finally:
-            session.stir.asking = False
+            session.stir.asked = None
         if answer.status is Status.BAD:
             return None
         if answer.status is not Status.OK:

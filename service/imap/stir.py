@@ -3,10 +3,11 @@
 Kept by connection.py for the selected mailbox, taken by whoever looks. RFC 9051 7 (unilateral data), RFC 7162.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from service.imap.grammar import Condition, Expunged, FetchData, Response, Vanished, parse_modseq
+from service.imap.grammar import Condition, Expunged, FetchData, Response, Value, Vanished, parse_modseq, parse_number
 
 # Beyond so many changed messages the whole mailbox is looked at: the list would cost as much.
 SEQS_LIMIT: Final = 500
@@ -23,8 +24,8 @@ class Stir:
     flags: bool = False
     seqs: set[int] = field(default_factory=set)
     modseq: int = 0
-    # While flags are asked for, a FETCH with a UID is an answer.
-    asking: bool = False
+    # While flags are asked for: whether a message's number and UID are among them, and FETCH is the answer.
+    asked: Callable[[int, int], bool] | None = None
 
     def __bool__(self) -> bool:
         return self.gone or self.flags
@@ -34,7 +35,7 @@ class Stir:
         match response:
             case FetchData(seq, items):
                 # With a size or a body it is an answer: a survey's, a read message's.
-                if "FLAGS" in items and "RFC822.SIZE" not in items and not (self.asking and "UID" in items):
+                if "FLAGS" in items and "RFC822.SIZE" not in items and not self._is_answer(seq, items):
                     self.flags = True
                     self._changed(seq)
                     self._raise(parse_modseq(items.get("MODSEQ")))
@@ -45,6 +46,10 @@ class Stir:
                 self._raise(int(argument))
             case _:
                 pass
+
+    def _is_answer(self, seq: int, items: dict[str, Value]) -> bool:
+        uid = parse_number(items.get("UID"))
+        return self.asked is not None and uid is not None and self.asked(seq, uid)
 
     def _changed(self, seq: int) -> None:
         if len(self.seqs) <= SEQS_LIMIT:

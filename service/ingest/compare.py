@@ -31,8 +31,8 @@ COMMIT_LIMIT_EVENTS: Final = 500
 # under the session (Dovecot 2.3 says nothing), and not every server tells of flags.
 OPEN_AGAIN_SNAPSHOT_S: Final = 300.0
 OPEN_AGAIN_MODSEQ_S: Final = 900.0
-# A comparison in full takes a twentieth of the time at most.
-COST: Final = 20
+# A comparison in full takes a tenth of the time at most.
+COST: Final = 10
 MOMENT_S: Final = 0.01
 LATE_LIMIT: Final = 10_000
 

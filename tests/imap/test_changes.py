@@ -68,8 +68,8 @@ def test_any_bytes_are_a_set_or_a_refusal(text: bytes) -> None:
 # -- what is said unasked -----------------------------------------------------------------------------------------
 
 
-def heard(*lines: bytes, asking: bool = False) -> Stir:
-    stir = Stir(asking=asking)
+def heard(*lines: bytes, asked: tuple[int, int] | None = None) -> Stir:
+    stir = Stir(asked=None if asked is None else lambda _seq, uid: asked[0] <= uid <= asked[1])
     for line in lines:
         stir.hear(parse_response([line]))
     return stir
@@ -86,8 +86,9 @@ def test_flags_and_expunges_that_nobody_asked_for_are_noted() -> None:
 
 
 def test_an_answer_about_flags_is_no_notice_and_one_without_a_uid_is() -> None:
-    assert not heard(b"* 3 FETCH (UID 3 FLAGS (\\Seen))", asking=True)
-    assert heard(b"* 3 FETCH (FLAGS (\\Seen))", asking=True).seqs == {3}
+    assert not heard(b"* 3 FETCH (UID 3 FLAGS (\\Seen))", asked=(1, 5))
+    assert heard(b"* 3 FETCH (FLAGS (\\Seen))", asked=(1, 5)).seqs == {3}
+    assert heard(b"* 3 FETCH (UID 8 FLAGS (\\Seen))", asked=(1, 5)).seqs == {3}
 
 
 def test_what_is_noted_is_bounded() -> None:

@@ -308,3 +308,27 @@ async def test_a_mailbox_made_again_under_an_open_session_is_noticed(
         "start",
         "uidvalidity",
     ]
+
+
+@pytest.mark.fault("A10")
+async def test_a_change_that_is_told_while_other_flags_are_asked_is_not_lost(
+    imap_stub: ImapStub, bus: Bus, reader: BusReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fetch(connection: Connection, tag: str, arguments: str) -> bool:
+        # Dovecot tells of number 1 at the end of the answer about others, and never again.
+        if arguments.startswith("3:") and 1 not in imap_stub.flags:
+            imap_stub.flags[1], imap_stub.modseqs[1], imap_stub.highestmodseq = "\\Flagged", 7, 7
+            await connection.send("* 1 FETCH (UID 1 MODSEQ (7) FLAGS (\\Flagged))\r\n")
+        return False
+
+    monkeypatch.setattr(compare, "WINDOW_SINCE", 2)
+    imap_stub.capabilities, imap_stub.highestmodseq = MODSEQ, 5
+    imap_stub.messages = {n: mail(n) for n in (1, 2, 3, 4)}
+    box = Box(imap_stub.port)
+    async with following(bus, box):
+        await reader.wait_received(4)
+        await watching(box)
+        imap_stub.hooks["UID FETCH"] = fetch
+        imap_stub.flags[4], imap_stub.modseqs[4], imap_stub.highestmodseq = "", 6, 6
+        await imap_stub.tell("* 4 FETCH (UID 4 MODSEQ (6) FLAGS ())")
+        await seen(reader, {1: {"$flagged"}, 2: {"$seen"}, 3: {"$seen"}, 4: set()})
