@@ -43,6 +43,7 @@ FLOORS = {
 # These build on each other: the ground floor, and the composition root, which is several files.
 TOGETHER = {0, 6, 8}
 PURE_NAMES = {"wire", "state", "plan", "retry", "grammar", "assign", "guard", "encode"}
+PURE_NAMES |= {"spans", "stir", "known", "marks", "notes"}
 PURE_ROOMS = {"mime", "contract"}
 IMPURE = {"asyncio", "time", "random", "socket", "ssl", "threading", "uvloop", "nats", "aiosmtplib", "aioimaplib"}
 LINES_LIMIT = 400

@@ -13,6 +13,7 @@ import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
+from nats.nuid import NUID
 
 from service.bus.errors import REQUEST_TIMEOUT_S, js_api, translated
 from service.errors import MailbusError, Transient
@@ -50,8 +51,10 @@ async def replay(
         "inactive_threshold": INACTIVE_S * NS,
     }
     with translated(stream):
-        answer = await js_api(nc, f"CONSUMER.CREATE.{stream}", {"stream_name": stream, "config": config})
-        name = str(answer["name"])
+        name = f"replay-{NUID().next().decode()}"
+        request = {"stream_name": stream, "config": config | {"name": name}}
+        # With its name and its filter in the subject, so that permissions can be given for one stream.
+        await js_api(nc, f"CONSUMER.CREATE.{stream}.{name}.{filter_subject}", request)
         inbox = nc.new_inbox()
         subscription = await nc.subscribe(inbox)
     try:

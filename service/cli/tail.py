@@ -62,6 +62,10 @@ def as_line(message: Followed) -> Text:
         case EventType.RECEIVED:
             sender = (body.get("from") or [{}])[0].get("email", "?")
             what = f"{sender}: {body.get('subject') or '(no subject)'}"
+        case EventType.CHANGED:
+            what = f"{body.get('id')} {' '.join(body.get('keywords') or {}) or '(no keywords)'}"
+        case EventType.REMOVED:
+            what = str(body.get("id"))
         case EventType.RESET:
             what = f"{body.get('reason')}, uidvalidity {body.get('uidvalidity')}"
         case EventType.STATUS:
