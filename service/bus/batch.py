@@ -1,6 +1,6 @@
 """Messages → one stream, all or none: an atomic batch, or an ordinary publish where there is only one.
 
-Used by log.py and blobs.py; fences are headers like any other. NATS ADR-50.
+Used by log.py; fences are headers like any other. NATS ADR-50.
 """
 
 import asyncio
@@ -71,7 +71,7 @@ class Batches:
                 opened = group.create_task(opening, name="batch")
                 await asyncio.sleep(0)
                 step("batch.open")
-                await self._send(frames)
+                await send_frames(self._nc, frames)
                 try:
                     return await self._finish(last[0], last[1] | {"Nats-Batch-Commit": "1"})
                 except ApiError:
@@ -81,17 +81,19 @@ class Batches:
         except BaseExceptionGroup as failed:
             raise verdict_of(failed) from None
 
-    async def _send(self, frames: bytes) -> None:
-        if not self._nc.is_connected:
-            raise nats.errors.ConnectionReconnectingError
-        await self._nc._send_command(frames)
-        await self._nc._flush_pending()
-
     async def _finish(self, message: OutMessage, headers: dict[str, str]) -> int:
         step("commit.sending")
         reply = await self._nc.request(message.subject, message.payload, headers=headers, timeout=ANSWER_TIMEOUT_S)
         step("commit.answered")
         return int(_raise_refusal(reply)["seq"])
+
+
+async def send_frames(nc: Client, frames: bytes) -> None:
+    """Put ready-made frames on the wire. Raises nats-py's error where there is no connection."""
+    if not nc.is_connected:
+        raise nats.errors.ConnectionReconnectingError
+    await nc._send_command(frames)
+    await nc._flush_pending()
 
 
 def _raise_refusal(reply: Msg) -> dict[str, Any]:

@@ -129,7 +129,7 @@ async def test_a_put_whose_answer_was_lost_is_reused(
     fault_proxy: Callable[[str, int], Awaitable[FaultProxy]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("service.bus.blobs.REQUEST_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("service.bus.window.REQUEST_TIMEOUT_S", 0.5)
     proxy = await fault_proxy("127.0.0.1", nats_server.port)
     async with opened(f"nats://127.0.0.1:{proxy.port}", bus.subjects.prefix, streams=None) as behind:
         await behind.blobs().exists("202611-none")
@@ -154,15 +154,9 @@ async def test_a_put_whose_answer_was_lost_is_reused(
 async def test_a_server_that_stands_still_makes_a_large_put_transient(
     own_nats: NatsServer, own_bus: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.bus.blobs.REQUEST_TIMEOUT_S", 0.3)
+    monkeypatch.setattr("service.bus.window.REQUEST_TIMEOUT_S", 0.3)
     monkeypatch.setattr("service.bus.errors.REQUEST_TIMEOUT_S", 0.3)
-    real = own_bus.blobs()._publish
-
-    async def stand_still(subject: str, payload: bytes, headers: dict[str, str]) -> None:
-        own_nats.pause()
-        await real(subject, payload, headers)
-
-    monkeypatch.setattr(own_bus.blobs(), "_publish", stand_still)
+    own_nats.pause()
     with pytest.raises(Transient):
         await own_bus.blobs().put(os.urandom(5 * CHUNK_LIMIT_BYTES), now=NOW)
     own_nats.resume()
