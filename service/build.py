@@ -185,6 +185,10 @@ def _mailbox_work(
 ) -> Work:
     bus, clock, reports = shared.bus, shared.clock, shared.reports
     status = MailboxStatus(mailbox)
+
+    def alarm(error: MailbusError) -> None:
+        reports.part(account.id, mailbox, AccountState.DEGRADED, error)
+
     events = MailboxLog(
         bus.log,
         shared.copies,
@@ -192,6 +196,7 @@ def _mailbox_work(
         mailbox=mailbox,
         filter_subject=bus.subjects.mailbox_filter(account.id, mailbox),
         writer=WriterIdentity(shared.presence.writer, shared.presence.is_alive),
+        alarm=alarm,
         clock=clock,
     )
     # Once superseded this process does not contest the mailbox while the other writer lives: no taking turns.
@@ -210,7 +215,7 @@ def _mailbox_work(
             position = await events.resume(contest=contest)
             contest = True
             if position.why in LOG_LOST:
-                reports.part(account.id, mailbox, AccountState.DEGRADED, _log_lost(position.why))
+                alarm(_log_lost(position.why))
             async with shared.connecting:
                 session = await Session.open(options, clock=clock)
             if connected:

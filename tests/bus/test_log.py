@@ -33,6 +33,23 @@ async def test_the_first_commit_of_a_mailbox_has_fence_zero_and_the_tail_is_the_
     assert (bounds.first_seq, bounds.last_seq) == (first, last)
 
 
+@pytest.mark.fault("D19")
+async def test_the_message_before_another_is_found_however_much_of_others_lies_between(bus: Bus) -> None:
+    subject, other = mailbox_filter(bus), mailbox_filter(bus, "other")
+    ours = [await bus.log.commit(messages(bus, 1), filter_subject=subject, fence=0)]
+    fence = 0
+    for gap in (0, 1, 2, 3, 700):
+        if gap:
+            fence = await bus.log.commit(messages(bus, gap, mailbox="other"), filter_subject=other, fence=fence)
+        ours.append(await bus.log.commit(messages(bus, 1), filter_subject=subject, fence=ours[-1]))
+    end = ours[-1] + 500
+    walked = []
+    while (found := await bus.log.before(subject, end)) is not None:
+        walked.append(found.seq)
+        end = found.seq
+    assert walked == ours[::-1]
+
+
 @pytest.mark.fault("D02")
 @pytest.mark.parametrize("count", [1, 2, 500])
 async def test_a_wrong_fence_is_refused_and_nothing_lands(bus: Bus, count: int) -> None:

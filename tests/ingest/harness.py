@@ -52,6 +52,7 @@ class Box:
     alive: frozenset[str] = frozenset()
     status: MailboxStatus = field(default_factory=lambda: MailboxStatus("INBOX"))
     states: list[tuple[AccountState, MailbusError | None]] = field(default_factory=list)
+    alarms: list[MailbusError] = field(default_factory=list)
     copies: Copies | None = None
 
 
@@ -88,6 +89,7 @@ async def follow_mailbox(bus: Bus, box: Box) -> None:
         mailbox=box.mailbox,
         filter_subject=subjects.mailbox_filter(box.account, box.mailbox),
         writer=WriterIdentity(box.writer, is_alive),
+        alarm=box.alarms.append,
         clock=clock,
     )
     options = AnnounceOptions(box.inline_limit, bus.max_payload, box.raw)
