@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from service.bus import Bus, NatsOptions, OutMessage, StreamOptions
 from service.clock import Clock
-from service.contract import AccountState, Security, SendLimits
+from service.contract import AccountState, DeadReason, Security, SendLimits
 from service.errors import MailbusError, Permanent, Superseded, Transient
 from service.fleet import AccountReports, Pace, Presence, supervise
 from service.imap import Session, SessionOptions
@@ -21,6 +21,7 @@ from service.ingest import (
     Announcer,
     Budget,
     Copies,
+    DeadLetters,
     ImapSource,
     IngestOptions,
     MailboxIngest,
@@ -192,6 +193,12 @@ def _mailbox_work(
     events = MailboxLog(
         bus.log,
         shared.copies,
+        DeadLetters(
+            bus.dead,
+            shared.publish,
+            subject=bus.subjects.dead(DeadReason.MESSAGE),
+            where=f"{account.id}, {mailbox}",
+        ),
         account=account.id,
         mailbox=mailbox,
         filter_subject=bus.subjects.mailbox_filter(account.id, mailbox),
@@ -247,7 +254,6 @@ def _mailbox_work(
                     options=IngestOptions(incoming.initial, settings.limits.message),
                     status=status,
                     budget=shared.budget,
-                    dead_letter=shared.publish,
                     proved=works,
                     clock=clock,
                     account=account.id,

@@ -73,6 +73,7 @@ class Bus:
         self._back = asyncio.Event()
         self._back.set()
         self.log = EventLog(nc, self.subjects.stream_in, lambda: self.max_payload)
+        self.dead = EventLog(nc, self.subjects.stream_dead, lambda: self.max_payload)
         self._stores: dict[str, BlobStore] = {}
 
     @property

@@ -20,6 +20,7 @@ from service.contract.email import (
 )
 from service.contract.events import (
     CURSOR_HEADER,
+    DEAD_HEADER,
     KIND_HEADER,
     AccountEvent,
     AccountState,
@@ -57,6 +58,7 @@ from service.contract.subjects import ACCOUNT_ID, PREFIX, Subjects, mailbox_toke
 __all__ = [
     "ACCOUNT_ID",
     "CURSOR_HEADER",
+    "DEAD_HEADER",
     "KIND_HEADER",
     "PREFIX",
     "AccountEvent",

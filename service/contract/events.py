@@ -14,6 +14,7 @@ from msgspec import UNSET, UnsetType
 from service.contract.email import UtcDate
 
 CURSOR_HEADER: Final = "Mail-Cursor"
+DEAD_HEADER: Final = "Mail-Dead"
 KIND_HEADER: Final = "Mail-Kind"
 
 

@@ -29,12 +29,14 @@ class TailView:
     """The end of a mailbox in the log.
 
     `seq`: of its last message, whoever published it: what the server compares a fence with. `at`: of the last one
-    that carries a cursor; lower only where somebody else published there. Without any, 0 and None.
+    that carries a cursor; lower only where somebody else published there. Without any, 0 and None. `dead`: how far
+    before it those of its commit stand that have a copy in the dead letters.
     """
 
     seq: int
     at: int
     cursor: Cursor | None
+    dead: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,11 @@ from typing import Final
 
 from service.bus import CommitUnknown, EventLog, FenceRefused, OutMessage, Tail
 from service.clock import Clock, backoff_s
-from service.contract import CURSOR_HEADER
+from service.contract import CURSOR_HEADER, DEAD_HEADER
 from service.errors import MailbusError, Permanent, Superseded, Transient
 from service.ingest.copies import Copies
 from service.ingest.cursor import Copy, Cursor, copy_key, dump_cursor, load_cursor
+from service.ingest.dead import DeadLetters, dump_places, load_places
 from service.ingest.plan import (
     FENCE_LIMIT_S,
     CopySeq,
@@ -51,6 +52,7 @@ class MailboxLog:
         self,
         events: EventLog,
         copies: Copies,
+        dead: DeadLetters,
         *,
         account: str,
         mailbox: str,
@@ -61,6 +63,7 @@ class MailboxLog:
     ) -> None:
         self._events = events
         self._copies = copies
+        self._dead = dead
         self._where = f"{account}, {mailbox}"
         self._filter = filter_subject
         self._key = copy_key(account, mailbox)
@@ -100,6 +103,9 @@ class MailboxLog:
         self._start = copy.start if copy is not None and same_stream else position.cursor
         if tail is not None:
             self._tell_foreign(tail, known_seq)
+            # The copy of a position is written once its commit's dead letters are there.
+            if tail.dead and known_seq < tail.at:
+                await self._make_up(tail)
         at = tail.at if tail is not None else 0
         if position.why is Why.ROLLED_BACK:
             metrics.LOG_ROLLBACK.inc()
@@ -110,14 +116,17 @@ class MailboxLog:
             await self._copies.write(self._key, self._copy(at, position.cursor))
         return position
 
-    async def commit(self, messages: Sequence[OutMessage], cursor: Cursor) -> None:
-        """Put events and cursor into the log, together or not at all.
+    async def commit(self, messages: Sequence[OutMessage], cursor: Cursor, *, dead: Sequence[int] = ()) -> None:
+        """Put events and cursor into the log, together or not at all; then copy those at `dead` to the dead letters.
 
         A refusal or a lost answer is settled by reading the log. Raises Transient where the log has moved on
         (resume again), Superseded where another living writer moved it, MessageTooLarge before anything is sent.
         """
         last = messages[-1]
-        marked = replace(last, headers={**last.headers, CURSOR_HEADER: dump_cursor(cursor)})
+        marks = {CURSOR_HEADER: dump_cursor(cursor)}
+        if dead:
+            marks[DEAD_HEADER] = dump_places([len(messages) - 1 - index for index in dead])
+        marked = replace(last, headers=last.headers | marks)
         batch = [*messages[:-1], marked]
         reason = ""
         for attempt in range(1, COMMIT_TRIES + 1):
@@ -144,7 +153,9 @@ class MailboxLog:
                     case _:
                         await self._moved(tail)
             step("commit.done")
-            self._note(fence, at, cursor)
+            self._fence, self._fence_read = fence, self._clock.monotonic()
+            await self._dead.put([messages[index] for index in dead])
+            self._note(at, cursor)
             return
         raise Transient(
             f"the log does not take events: {reason}",
@@ -187,8 +198,16 @@ class MailboxLog:
                 remedy="give each account to one deployment; this one lets go until the other is gone",
             )
 
-    def _note(self, fence: int, at: int, cursor: Cursor) -> None:
-        self._fence, self._fence_read = fence, self._clock.monotonic()
+    async def _make_up(self, tail: TailView) -> None:
+        """The dead letters of the last commit: whoever wrote it may have been killed before they were published."""
+        # A commit's messages stand side by side: NATS puts a batch into the stream as one.
+        events = [await self._events.get(tail.at - place) for place in tail.dead]
+        prefix = self._filter.removesuffix("*")
+        ours = [event for event in events if event and event.subject.startswith(prefix) and "ce-id" in event.headers]
+        if ours:
+            await self._dead.make_up(ours)
+
+    def _note(self, at: int, cursor: Cursor) -> None:
         if self._start is None:
             self._start = cursor
         self._copies.note(self._key, self._copy(at, cursor))
@@ -218,7 +237,7 @@ class MailboxLog:
             if ours is None:
                 return TailView(last.seq, 0, None)
             if (cursor := self._cursor_of(ours)) is not None:
-                return TailView(last.seq, ours.seq, cursor)
+                return TailView(last.seq, ours.seq, cursor, load_places(ours.headers.get(DEAD_HEADER, "")))
             ours = await self._events.before(self._filter, ours.seq)
         raise Permanent(
             f"more than {FOREIGN_LIMIT} messages that are none of mailbus's hide its last event",

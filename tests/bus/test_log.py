@@ -33,6 +33,20 @@ async def test_the_first_commit_of_a_mailbox_has_fence_zero_and_the_tail_is_the_
     assert (bounds.first_seq, bounds.last_seq) == (first, last)
 
 
+async def test_the_messages_of_a_batch_stand_side_by_side_whoever_else_writes(bus: Bus) -> None:
+    async def write(mailbox: str) -> None:
+        fence = 0
+        for _ in range(10):
+            batch = messages(bus, 20, mailbox=mailbox)
+            fence = await bus.log.commit(batch, filter_subject=mailbox_filter(bus, mailbox), fence=fence)
+            at = [await bus.log.get(seq) for seq in range(fence - 19, fence + 1)]
+            assert [one.subject for one in at if one] == [one.subject for one in batch]
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(8):
+            group.create_task(write(f"m{number}"))
+
+
 @pytest.mark.fault("D19")
 async def test_the_message_before_another_is_found_however_much_of_others_lies_between(bus: Bus) -> None:
     subject, other = mailbox_filter(bus), mailbox_filter(bus, "other")

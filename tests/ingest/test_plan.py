@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from service.contract import ResetReason
 from service.errors import Permanent
 from service.ingest.cursor import Copy, Cursor, dump_copy, dump_cursor, fingerprint, load_copy, load_cursor
+from service.ingest.dead import dump_places, load_places
 from service.ingest.plan import (
     PAGE_LIMIT_BYTES,
     PAGE_LIMIT_MESSAGES,
@@ -262,6 +263,16 @@ def test_what_is_no_cursor_is_none(text: str) -> None:
 def test_a_newer_versions_cursor_is_said_to_be_one(text: str) -> None:
     with pytest.raises(Permanent, match="is of version"):
         load_cursor(text)
+
+
+@given(st.lists(st.integers(0, 999), min_size=1, max_size=400))
+def test_where_dead_letters_stand_survives_its_header(places: list[int]) -> None:
+    assert load_places(dump_places(places)) == tuple(places)
+
+
+@pytest.mark.parametrize("text", ["", ",", "1,", "-1", "x", "1,²", "99999", "9" * 5000])
+def test_what_names_no_places_names_none(text: str) -> None:
+    assert load_places(text) == ()
 
 
 @given(cursors, st.integers(0, 2**60))
