@@ -4,8 +4,8 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from service import __version__
 from service.admin import AccountSnapshot, MailboxSnapshot, Snapshot, Totals, Waiting
-from service.build import SENDER_PART, Work
-from service.fleet import AccountReports, AccountView
+from service.build import Work
+from service.fleet import SENDER, AccountReports, AccountView
 from service.ingest import MailboxStatus
 from service.observe import metrics
 
@@ -42,7 +42,7 @@ def take_snapshot(
 
 
 def _account(view: AccountView, statuses: list[MailboxStatus]) -> AccountSnapshot:
-    sender = view.parts.get(SENDER_PART)
+    sender = view.parts.get(SENDER)
     return AccountSnapshot(
         id=view.id,
         state=view.state.value if view.state else "starting",
