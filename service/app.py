@@ -32,7 +32,7 @@ from service.ingest import Budget, Copies, Parser
 from service.observe import log, metrics, set_up_logs
 from service.outbound import Strays
 from service.settings import Settings
-from service.snapshot import take_snapshot
+from service.snapshot import take_page, take_snapshot
 from service.tasks import TaskGroup, cut_short
 
 EX_OK: Final = 0
@@ -96,7 +96,12 @@ class Application:
         """Run until `stop`. Raises Permanent where settings or NATS are wrong, or the name is taken."""
         try:
             async with AsyncExitStack() as stack:
-                self.admin = AdminServer(self._settings.http.listen, snapshot=self.snapshot, ready=lambda: self.ready)
+                self.admin = AdminServer(
+                    self._settings.http.listen,
+                    snapshot=self.snapshot,
+                    accounts=lambda after: take_page(self._reports, self._work, after),
+                    ready=lambda: self.ready,
+                )
                 await stack.enter_async_context(self.admin)
                 async with TaskGroup() as group:
                     parsing = group.create_task(self._parser.run(), name="parser")
