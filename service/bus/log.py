@@ -70,6 +70,31 @@ class EventLog:
         """The message at a sequence; None where it is gone. Raises Transient."""
         return await self._get({"seq": seq})
 
+    async def before(self, filter_subject: str, seq: int) -> Tail | None:
+        """The last message on a subject with wildcards below a sequence; None where there is none. Raises Transient.
+
+        The server looks forward only. So: back in strides that double until one holds a message, then halved. A
+        neighbour takes one look, one that lies n messages back 2 log2(n).
+        """
+        found: Tail | None = None
+        high, low, stride = seq, seq, 1  # nothing of the subject stands from `high` up to `seq`
+        while found is None and low > 1:
+            high, low, stride = low, max(1, low - stride), stride * 2
+            found = await self._next(filter_subject, low, high)
+        while found is not None and found.seq + 1 < high:
+            middle = (found.seq + 1 + high) // 2
+            later = await self._next(filter_subject, middle, high)
+            if later is None:
+                high = middle
+            else:
+                found = later
+        return found
+
+    async def _next(self, filter_subject: str, first: int, end: int) -> Tail | None:
+        """The first message on a subject from `first` on and below `end`."""
+        found = await self._get({"next_by_subj": filter_subject, "seq": first})
+        return found if found is not None and found.seq < end else None
+
     async def _get(self, request: dict[str, Any]) -> Tail | None:
         with translated(self._stream):
             try:

@@ -22,8 +22,10 @@ from service.contract.email import (
 from service.contract.envelope import cloud_event_headers, event_id, rfc3339
 from service.contract.events import (
     CURSOR_HEADER,
+    DEAD_HEADER,
     KIND_HEADER,
     AccountEvent,
+    AccountPart,
     AccountState,
     Changed,
     DeadReason,
@@ -56,9 +58,11 @@ from service.contract.subjects import ACCOUNT_ID, PREFIX, Subjects, mailbox_toke
 __all__ = [
     "ACCOUNT_ID",
     "CURSOR_HEADER",
+    "DEAD_HEADER",
     "KIND_HEADER",
     "PREFIX",
     "AccountEvent",
+    "AccountPart",
     "AccountState",
     "Address",
     "Attachment",

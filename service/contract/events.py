@@ -9,6 +9,7 @@ from msgspec import UNSET, UnsetType
 from service.contract.email import UtcDate
 
 CURSOR_HEADER: Final = "Mail-Cursor"
+DEAD_HEADER: Final = "Mail-Dead"
 KIND_HEADER: Final = "Mail-Kind"
 
 
@@ -44,6 +45,14 @@ class AccountState(StrEnum):
     REMOVED = "removed"
 
 
+class AccountPart(StrEnum):
+    """What of an account an event is about: one of its mailboxes, its relay, or its queue of requests."""
+
+    MAILBOX = "mailbox"
+    SENDER = "sender"
+    REQUESTS = "requests"
+
+
 class DeadReason(StrEnum):
     """The last token of a dead letter's subject."""
 
@@ -77,7 +86,7 @@ class Reset(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class AccountEvent(msgspec.Struct, frozen=True, rename="camel"):
-    """An account's state changed. `detail` and `remedy` are for a person."""
+    """An account's state changed, by which part of it unless it is connected. `detail`, `remedy` are for a person."""
 
     account: str
     state: AccountState
@@ -86,3 +95,4 @@ class AccountEvent(msgspec.Struct, frozen=True, rename="camel"):
     mailbox: str | UnsetType = UNSET
     detail: str | UnsetType = UNSET
     remedy: str | UnsetType = UNSET
+    part: AccountPart | UnsetType = UNSET

@@ -33,6 +33,37 @@ async def test_the_first_commit_of_a_mailbox_has_fence_zero_and_the_tail_is_the_
     assert (bounds.first_seq, bounds.last_seq) == (first, last)
 
 
+async def test_the_messages_of_a_batch_stand_side_by_side_whoever_else_writes(bus: Bus) -> None:
+    async def write(mailbox: str) -> None:
+        fence = 0
+        for _ in range(10):
+            batch = messages(bus, 20, mailbox=mailbox)
+            fence = await bus.log.commit(batch, filter_subject=mailbox_filter(bus, mailbox), fence=fence)
+            at = [await bus.log.get(seq) for seq in range(fence - 19, fence + 1)]
+            assert [one.subject for one in at if one] == [one.subject for one in batch]
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(8):
+            group.create_task(write(f"m{number}"))
+
+
+@pytest.mark.fault("D19")
+async def test_the_message_before_another_is_found_however_much_of_others_lies_between(bus: Bus) -> None:
+    subject, other = mailbox_filter(bus), mailbox_filter(bus, "other")
+    ours = [await bus.log.commit(messages(bus, 1), filter_subject=subject, fence=0)]
+    fence = 0
+    for gap in (0, 1, 2, 3, 700):
+        if gap:
+            fence = await bus.log.commit(messages(bus, gap, mailbox="other"), filter_subject=other, fence=fence)
+        ours.append(await bus.log.commit(messages(bus, 1), filter_subject=subject, fence=ours[-1]))
+    end = ours[-1] + 500
+    walked = []
+    while (found := await bus.log.before(subject, end)) is not None:
+        walked.append(found.seq)
+        end = found.seq
+    assert walked == ours[::-1]
+
+
 @pytest.mark.fault("D02")
 @pytest.mark.parametrize("count", [1, 2, 500])
 async def test_a_wrong_fence_is_refused_and_nothing_lands(bus: Bus, count: int) -> None:
