@@ -31,6 +31,7 @@ from service.fleet import AccountReports, Pace, Presence
 from service.ingest import Budget, Copies, Parser
 from service.observe import log, metrics, set_up_logs
 from service.outbound import Strays
+from service.parsing import COMPILED
 from service.settings import Settings
 from service.snapshot import take_page, take_snapshot
 from service.tasks import TaskGroup, cut_short
@@ -202,7 +203,8 @@ class Application:
         async with TaskGroup() as group:
             tasks = [group.create_task(work.run(), name=f"{work.account}, {work.part}") for work in self._work]
             self._started.set()
-            log.info("started", accounts=len(tasks), instance=self._settings.instance, boot=self._boot)
+            facts = {"instance": self._settings.instance, "boot": self._boot, "compiled": COMPILED}
+            log.info("started", accounts=len(tasks), **facts)
             await self._stop.wait()
             log.info("stopping", accounts=len(tasks))
             await self._drain(bus, tasks)
