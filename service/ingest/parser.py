@@ -26,6 +26,7 @@ CHILD_FROM_BYTES: Final = 512 * 1024
 THREAD_FROM_BYTES: Final = 512 * 1024
 # Parsing is linear: a page takes some 20 ms, the worst of pages a second, and the pages before it as long.
 ANSWER_TIMEOUT_S: Final = 60.0
+START_TIMEOUT_S: Final = 1.0
 STOP_TIMEOUT_S: Final = 2.0
 READ_LIMIT_BYTES: Final = 1024 * 1024
 
@@ -77,12 +78,16 @@ class Parser:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._child: _Child | None = None
+        # Unset only while the first child starts.
+        self._started = asyncio.Event()
+        self._started.set()
 
     async def run(self) -> None:
         """Keep a child for ever, where there is a second core for it."""
         if len(os.sched_getaffinity(0)) < 2:
             return
         attempt = 0
+        self._started.clear()
         while True:
             attempt += 1
             began = self._clock.monotonic()
@@ -90,6 +95,8 @@ class Parser:
                 await self._live()
             except OSError as exc:
                 log.warning("parser_not_started", error=str(exc))
+            finally:
+                self._started.set()
             if self._clock.monotonic() - began > ANSWER_TIMEOUT_S:
                 attempt = 1
             pause = backoff_s(attempt, first_s=0.5, factor=2, max_s=60, chance=self._clock.chance())
@@ -99,11 +106,16 @@ class Parser:
         """The events of a page, in its order."""
         size = sum(len(message.body or b"") for message in messages)
         cost = size + MESSAGE_COST_BYTES * len(messages)
-        if self._child is not None and cost >= CHILD_FROM_BYTES and size <= INBOUND_BYTES:
-            try:
-                return await self._ask(self._child, page, messages)
-            except _ChildLostError as exc:
-                log.warning("parser_lost", why=str(exc), messages=len(messages))
+        if cost >= CHILD_FROM_BYTES and size <= INBOUND_BYTES:
+            with suppress(TimeoutError):
+                # The event loop has better to do while the first child starts.
+                async with asyncio.timeout(START_TIMEOUT_S):
+                    await self._started.wait()
+            if self._child is not None:
+                try:
+                    return await self._ask(self._child, page, messages)
+                except _ChildLostError as exc:
+                    log.warning("parser_lost", why=str(exc), messages=len(messages))
         return await self._make_here(page, messages)
 
     async def _make_here(self, page: Page, messages: Sequence[Read]) -> list[Made]:
@@ -153,6 +165,7 @@ class Parser:
                 await _frame(process.stdout)
                 # Before it has started, nothing waits for it.
                 self._child = child
+                self._started.set()
                 while True:
                     child.take_answer(await _frame(process.stdout))
         finally:
