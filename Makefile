@@ -23,7 +23,8 @@ compiled: setup
 	$(BIN)/python -m tools.compile
 
 # From nothing to a mail that became an event and was answered: servers of its own, nothing to set up.
-demo: compiled
+demo: setup
+	$(BIN)/python -m tools.compile --drop
 	$(BIN)/mailbus demo $(ARGS)
 
 # Everything, on real servers; a missing one fails with the command that installs it.

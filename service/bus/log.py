@@ -12,7 +12,7 @@ from typing import Any, Final
 import nats.errors
 from nats.aio.client import Client
 
-from service.bus.batch import BATCH_LIMIT_MESSAGES, Batches
+from service.bus.batch import BATCH_LIMIT_MESSAGES, Batches, Staged
 from service.bus.errors import (
     NO_MESSAGE,
     WRONG_LAST_SEQUENCE,
@@ -116,7 +116,21 @@ class EventLog:
         state = info["state"]
         return StreamBounds(datetime.fromisoformat(info["created"]), state["first_seq"], state["last_seq"])
 
-    async def commit(self, messages: Sequence[OutMessage], *, filter_subject: str, fence: int) -> int:
+    async def stage(self, messages: Sequence[OutMessage]) -> Staged | None:
+        """A head start for a commit: all but its last message go to the server, where they are nothing yet.
+
+        None where there is no place for it, or something is wrong: the commit will say what.
+        """
+        try:
+            self._check_sizes(messages)
+            with cancellable():
+                return await self._batches.stage(messages[:-1])
+        except (ApiError, MessageTooLarge, nats.errors.Error, TimeoutError, OSError):
+            return None
+
+    async def commit(
+        self, messages: Sequence[OutMessage], *, filter_subject: str, fence: int, staged: Staged | None = None
+    ) -> int:
         """Put all messages into the log, or none; gives the sequence of the last one.
 
         `fence`: the sequence of the last message on `filter_subject`, 0 without one. Before anything is sent:
@@ -126,10 +140,15 @@ class EventLog:
         self._check_sizes(messages)
         metrics.BATCH_EVENTS.observe(len(messages))
         fenced = {FENCE: str(fence), FENCE_SUBJECT: filter_subject}
-        first = replace(messages[0], headers=messages[0].headers | fenced)
         try:
             with cancellable():
-                seq = await self._batches.publish([first, *messages[1:]])
+                if staged is not None:
+                    # The server compares fences with the stream as it is when the batch is whole.
+                    last = replace(messages[-1], headers=messages[-1].headers | fenced)
+                    seq = await self._batches.finish(staged, last)
+                else:
+                    first = replace(messages[0], headers=messages[0].headers | fenced)
+                    seq = await self._batches.publish([first, *messages[1:]])
         except ApiError as exc:
             if exc.err_code in WRONG_LAST_SEQUENCE:
                 metrics.FENCE_REFUSED.inc()

@@ -196,6 +196,7 @@ class MailboxIngest:
                 return await self._commit(page, cursor, noticed)
             return await self._overlapped(cut, cursor, noticed)
         finally:
+            self._events.let_go()
             self._budget.give(self._held)
             self._held = 0
 
@@ -219,10 +220,19 @@ class MailboxIngest:
             await stored.put(None)
 
         async def committing() -> Cursor:
-            reached = cursor
-            while (page := await stored.get()) is not None:
-                reached = await self._commit(page, reached, noticed)
+            reached, page = cursor, await stored.get()
+            while page is not None:
+                async with TaskGroup() as ahead:
+                    following = ahead.create_task(staging(), name="stage")
+                    reached = await self._commit(page, reached, noticed)
+                page = following.result()
             return reached
+
+        async def staging() -> Page | None:
+            page = await stored.get()
+            if page is not None:
+                await self._events.stage(page.announced.events)
+            return page
 
         try:
             async with TaskGroup() as group:

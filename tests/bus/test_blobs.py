@@ -235,12 +235,3 @@ async def test_where_one_of_many_is_there_already_the_others_are_stored_all_the_
     assert [await bus.blobs().get(blob.id) for blob in (first, logo, last)] == [b"first", b"logo", b"last"]
     assert len(await subjects(bus)) == 6
     assert await orphans(bus) == 0
-
-
-async def test_a_bucket_without_batches_takes_blobs_one_by_one(bus: Bus) -> None:
-    stream = f"OBJ_{bus.subjects.blobs}"
-    config = (await js_api(bus.nc, f"STREAM.INFO.{stream}"))["config"] | {"allow_atomic": False}
-    await js_api(bus.nc, f"STREAM.UPDATE.{stream}", config)
-    one, two = blobs_of(b"one", b"two")
-    await bus.blobs().put_all([one, two], now=NOW)
-    assert [await bus.blobs().get(blob.id) for blob in (one, two)] == [b"one", b"two"]

@@ -151,9 +151,9 @@ async def test_where_all_fifty_places_are_taken_a_batch_waits_for_one(
         reply = await bus.nc.request(subject, b"x", headers=headers, timeout=5)
         assert not reply.data
     refused = asyncio.Event()
-    real = bus.log._batches._once
+    real = bus.log._batches._begin
 
-    async def once(*arguments: Any) -> int:
+    async def begin(*arguments: Any) -> str:
         try:
             return await real(*arguments)
         except ApiError as exc:
@@ -161,7 +161,7 @@ async def test_where_all_fifty_places_are_taken_a_batch_waits_for_one(
                 refused.set()
             raise
 
-    monkeypatch.setattr(bus.log._batches, "_once", once)
+    monkeypatch.setattr(bus.log._batches, "_begin", begin)
 
     async def let_go() -> None:
         await refused.wait()
@@ -181,10 +181,10 @@ async def test_where_no_place_comes_free_the_commit_is_transient_and_nothing_lan
 ) -> None:
     monkeypatch.setattr("service.bus.batch.PLACES_TRIES", 2)
 
-    async def full(*_: Any) -> int:
+    async def full(*_: Any) -> str:
         raise ApiError(400, 10210, "batch publish is full")
 
-    monkeypatch.setattr(bus.log._batches, "_once", full)
+    monkeypatch.setattr(bus.log._batches, "_begin", full)
     with pytest.raises(Transient, match="places"):
         await bus.log.commit(messages(bus, 2), filter_subject=mailbox_filter(bus), fence=0)
 
