@@ -12,15 +12,16 @@ from typing import Any, Final
 
 from service.bus import Bus, NatsOptions, OutMessage, StreamOptions
 from service.clock import Clock
-from service.contract import AccountState, Security, SendLimits
+from service.contract import AccountPart, AccountState, DeadReason, Security, SendLimits
 from service.errors import MailbusError, Permanent, Superseded, Transient
-from service.fleet import AccountReports, Pace, Presence, supervise
+from service.fleet import REQUESTS, SENDER, AccountReports, Pace, Part, Presence, supervise
 from service.imap import Session, SessionOptions
 from service.ingest import (
     AnnounceOptions,
     Announcer,
     Budget,
     Copies,
+    DeadLetters,
     ImapSource,
     IngestOptions,
     MailboxIngest,
@@ -36,8 +37,6 @@ from service.outbound import OutboundOptions, Sender
 from service.settings import AccountSettings, ImapSettings, IncomingSettings, OutgoingSettings, Settings
 from service.smtp import Relay, SmtpOptions
 
-SENDER_PART: Final = "sender"
-QUEUE_PART: Final = "requests"
 # A start of a thousand accounts opens so many connections at once, not a thousand.
 CONNECTING_LIMIT: Final = 20
 DELIVERIES_LIMIT: Final = 32
@@ -65,10 +64,10 @@ class Shared:
 
 @dataclass(slots=True)
 class Work:
-    """One piece of an account's work: a mailbox, or its sender. `run` never returns."""
+    """One piece of an account's work. `run` never returns."""
 
     account: str
-    part: str
+    part: Part
     run: Callable[[], Coroutine[Any, Any, None]]
     status: MailboxStatus | None = None
 
@@ -186,13 +185,25 @@ def _mailbox_work(
 ) -> Work:
     bus, clock, reports = shared.bus, shared.clock, shared.reports
     status = MailboxStatus(mailbox)
+    part = Part(AccountPart.MAILBOX, mailbox)
+
+    def alarm(error: MailbusError) -> None:
+        reports.part(account.id, part, AccountState.DEGRADED, error)
+
     events = MailboxLog(
         bus.log,
         shared.copies,
+        DeadLetters(
+            bus.dead,
+            shared.publish,
+            subject=bus.subjects.dead(DeadReason.MESSAGE),
+            where=f"{account.id}, {mailbox}",
+        ),
         account=account.id,
         mailbox=mailbox,
         filter_subject=bus.subjects.mailbox_filter(account.id, mailbox),
         writer=WriterIdentity(shared.presence.writer, shared.presence.is_alive),
+        alarm=alarm,
         clock=clock,
     )
     memory = Memory(
@@ -213,14 +224,14 @@ def _mailbox_work(
 
         def works() -> None:
             proved()
-            reports.part(account.id, mailbox, AccountState.CONNECTED)
+            reports.part(account.id, part, AccountState.CONNECTED)
 
         await bus.wait_connected()
         try:
             position = await events.resume(contest=contest)
             contest = True
             if position.why in LOG_LOST:
-                reports.part(account.id, mailbox, AccountState.DEGRADED, _log_lost(position.why))
+                alarm(_log_lost(position.why))
             async with shared.connecting:
                 session = await Session.open(options, clock=clock)
             if connected:
@@ -253,9 +264,8 @@ def _mailbox_work(
                     options=IngestOptions(incoming.initial, settings.limits.message),
                     status=status,
                     budget=shared.budget,
-                    dead_letter=shared.publish,
                     proved=works,
-                    degraded=lambda error: reports.part(account.id, mailbox, AccountState.DEGRADED, error),
+                    degraded=alarm,
                     clock=clock,
                     account=account.id,
                 ).run(position)
@@ -265,7 +275,7 @@ def _mailbox_work(
             contest = False
             raise
 
-    return Work(account.id, mailbox, _supervised(life, account.id, mailbox, shared, status), status)
+    return Work(account.id, part, _supervised(life, account.id, part, shared, status), status)
 
 
 def _log_lost(why: Why) -> Transient:
@@ -301,27 +311,27 @@ def _sender_work(account: AccountSettings, outgoing: OutgoingSettings, shared: S
         shared.bus, relay, options, deliveries=shared.deliveries, connecting=shared.connecting, clock=shared.clock
     )
 
-    def part(name: str, life: Callable[[Callable[[], None]], Awaitable[None]]) -> Work:
+    def work(part: Part, life: Callable[[Callable[[], None]], Awaitable[None]]) -> Work:
         async def connected(proved: Callable[[], None]) -> None:
             def works() -> None:
                 proved()
-                shared.reports.part(account.id, name, AccountState.CONNECTED)
+                shared.reports.part(account.id, part, AccountState.CONNECTED)
 
             await life(works)
 
-        return Work(account.id, name, _supervised(connected, account.id, name, shared, None))
+        return Work(account.id, part, _supervised(connected, account.id, part, shared, None))
 
     async def take_requests(proved: Callable[[], None]) -> None:
         await shared.bus.wait_connected()
         await sender.run(proved)
 
-    return [part(SENDER_PART, sender.watch_relay), part(QUEUE_PART, take_requests)]
+    return [work(SENDER, sender.watch_relay), work(REQUESTS, take_requests)]
 
 
 def _supervised(
     life: Callable[[Callable[[], None]], Awaitable[None]],
     account: str,
-    part: str,
+    part: Part,
     shared: Shared,
     status: MailboxStatus | None,
 ) -> Callable[[], Coroutine[Any, Any, None]]:

@@ -5,6 +5,7 @@ log.py commits with a fence, replay.py reads the log's headers; blobs.py stores 
 queue.py pulls, acknowledges, schedules; micro.py answers requests; errors.py turns NATS's errors into verdicts.
 """
 
+from service.bus.batch import Staged
 from service.bus.blobs import BlobStore
 from service.bus.connection import Answer, Bus, open_bus
 from service.bus.errors import CommitUnknown, Conflict, FenceRefused, MessageTooLarge
@@ -37,6 +38,7 @@ __all__ = [
     "Puller",
     "Replayed",
     "ServiceError",
+    "Staged",
     "StreamBounds",
     "StreamOptions",
     "Tail",

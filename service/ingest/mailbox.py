@@ -5,14 +5,13 @@ Four stages overlap, each with a page or two: read | parse | store blobs | commi
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
 import msgspec
 
-from service.bus import OutMessage
 from service.clock import Clock
 from service.contract import EventType, Sync
 from service.errors import MailbusError, Transient, verdict_of
@@ -97,7 +96,6 @@ class MailboxIngest:
         options: IngestOptions,
         status: MailboxStatus,
         budget: Budget,
-        dead_letter: Callable[[OutMessage], Awaitable[None]],
         proved: Callable[[], None],
         degraded: Callable[[MailbusError], None],
         clock: Clock,
@@ -110,7 +108,6 @@ class MailboxIngest:
         self._options = options
         self._status = status
         self._budget = budget
-        self._dead_letter = dead_letter
         self._proved = proved
         self._degraded = degraded
         self._clock = clock
@@ -224,6 +221,7 @@ class MailboxIngest:
                 return await self._commit(page, cursor, noticed)
             return await self._overlapped(cut, cursor, noticed)
         finally:
+            self._events.let_go()
             self._budget.give(self._held)
             self._held = 0
 
@@ -247,10 +245,19 @@ class MailboxIngest:
             await stored.put(None)
 
         async def committing() -> Cursor:
-            reached = cursor
-            while (page := await stored.get()) is not None:
-                reached = await self._commit(page, reached, noticed)
+            reached, page = cursor, await stored.get()
+            while page is not None:
+                async with TaskGroup() as ahead:
+                    following = ahead.create_task(staging(), name="stage")
+                    reached = await self._commit(page, reached, noticed)
+                page = following.result()
             return reached
+
+        async def staging() -> Page | None:
+            page = await stored.get()
+            if page is not None:
+                await self._events.stage(page.announced.events)
+            return page
 
         try:
             async with TaskGroup() as group:
@@ -323,10 +330,8 @@ class MailboxIngest:
         reached = self._passed(cursor, page.wanted[-1])
         if events := page.announced.events:
             started = self._clock.monotonic()
-            reached = await self._memory.commit(events, reached)
+            reached = await self._memory.commit(events, reached, dead=page.announced.dead)
             self._tell(len(events), noticed, started, reached)
-        for letter in page.announced.dead:
-            await self._dead_letter(letter)
         self._budget.give(page.held)
         self._held -= page.held
         return reached

@@ -59,7 +59,6 @@ class Memory:
         self._rollbacks = 0
         self._seq = 0  # where in the log it stands, and the event that is there
         self._last_id = ""
-        self._gap = False  # an event of the epoch said nothing of what is known
         self._named = Named(0)
         self._passed: list[str] = []  # objects that go once a commit has named what is newer
 
@@ -110,7 +109,7 @@ class Memory:
 
     def _begin(self, owner: str, cursor: Cursor, state: State, named: Named, seq: int) -> None:
         self._owner, self._rollbacks = owner, cursor.rollbacks
-        self._state, self._named, self._seq, self._last_id, self._gap = state, named, seq, "", False
+        self._state, self._named, self._seq, self._last_id = state, named, seq, ""
         if named.id in self._passed:
             self._passed.remove(named.id)
 
@@ -123,34 +122,36 @@ class Memory:
         return load_state(data, owner)
 
     async def _replayed(self, seq: int, first_id: str) -> bool:
-        """Apply the log up to `seq`; False where an event says nothing, or the one we stood at is another."""
+        """Apply the log up to `seq`; False where the event that we stood at is another."""
         after = self._seq - 1 if first_id else self._seq
         expected = first_id
         async for message in self._replay.replay(self._filter, after=after, last=seq):
             if expected:
+                # Up to this one it is all known.
                 if message.headers.get("ce-id") != expected or message.seq != self._seq:
                     return False
                 expected = ""
                 continue
-            if not self._apply(message.subject.rpartition(".")[2], message.headers):
-                self._gap = True
-            self._seq, self._last_id = message.seq, message.headers.get("ce-id", "")
+            # A stranger's message says nothing; that none of ours did is what the count of events is for.
+            if self._apply(message.subject.rpartition(".")[2], message.headers):
+                self._seq, self._last_id = message.seq, message.headers.get("ce-id", "")
         self._seq = seq
-        return not expected and not self._gap
+        return not expected
 
     def _apply(self, kind: str, headers: dict[str, str]) -> bool:
         text = headers.get(STATE_HEADER, "")
         if kind == EventType.RESET:
             line = load_line(text)
-            near = b"".join(packed_mark(mark) for mark in line.marks) if line else b""
-            self._state = State(near=near, floor=line.floor if line else None, events=1)
-            self._gap = False
-            return line is not None
-        state = self._state
-        state.events += 1
+            if line is None:
+                return False
+            near = b"".join(packed_mark(mark) for mark in line.marks)
+            self._state = State(near=near, floor=line.floor, events=1)
+            return True
         note = load_note(text)
         if note is None:
             return False
+        state = self._state
+        state.events += 1
         match kind:
             case EventType.RECEIVED:
                 state.known.put(note.uid, note.keywords)
@@ -170,12 +171,12 @@ class Memory:
 
     # -- committing -------------------------------------------------------------------------------------------
 
-    async def commit(self, events: Sequence[OutMessage], cursor: Cursor) -> Cursor:
+    async def commit(self, events: Sequence[OutMessage], cursor: Cursor, *, dead: Sequence[int] = ()) -> Cursor:
         """Put events and cursor into the log; gives the cursor as it was written. Raises as MailboxLog.commit does."""
         written = replace(cursor, events=cursor.events + len(events), state=self._named)
         passed, self._passed = self._passed, []
         try:
-            await finish(self._events.commit(events, written))
+            await finish(self._events.commit(events, written, dead=dead))
         except BaseException:
             self._passed += passed
             raise
@@ -195,7 +196,7 @@ class Memory:
         # Whatever becomes of it: the old state is of no use any more, or is recalled.
         self._owner = ""
         await finish(self._events.commit([event], written))
-        self._begin(owner, written, State(), named, self._events.fence)
+        self._begin(owner, written, State(), named, self._events.at)
         self._moved([event])
         return written
 
@@ -203,7 +204,7 @@ class Memory:
         for event in events:
             if not self._apply(event.subject.rpartition(".")[2], event.headers):
                 raise RuntimeError(f"an event without a {STATE_HEADER}: {event.subject}")
-        self._seq, self._last_id = self._events.fence, events[-1].headers["ce-id"]
+        self._seq, self._last_id = self._events.at, events[-1].headers["ce-id"]
 
     async def _delete(self, id: str) -> None:
         # An object that stays is some bytes lost; nothing refers to it.

@@ -247,6 +247,25 @@ async def test_two_writers_in_turn_know_the_same(server: ImapStub, bus: Bus, rea
     await changed_away(bus, reader, server, known=set(range(1, 9)))
 
 
+@pytest.mark.fault("D19")
+async def test_strangers_among_the_events_make_nothing_unknown(server: ImapStub, bus: Bus, reader: BusReader) -> None:
+    async with following(bus, Box(server.port)):
+        await reader.wait_received(5)
+    for kind in ("received", "reset", "removed", "changed"):
+        await bus.publish(bus.subjects.event("box", "INBOX", kind), b"{}", {"ce-id": "x"})
+    server.flags[1] = "\\Flagged"
+    del server.messages[2]
+    box = Box(server.port)
+    async with following(bus, box):
+        await until(lambda: box.status.announced == 2)
+    assert not [error for error in degraded(box) if "incomplete" in error]
+    ours = [event for event in await reader.events() if STATE_HEADER in event.headers]
+    assert sorted((event.kind, event.headers[STATE_HEADER].split()[0]) for event in ours[6:]) == [
+        ("changed", "1"),
+        ("removed", "2"),
+    ]
+
+
 @pytest.mark.fault("D07")
 async def test_after_a_rollback_changes_are_told_again_and_never_under_an_id_that_meant_another(
     server: ImapStub, bus: Bus, reader: BusReader
