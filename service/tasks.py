@@ -7,10 +7,14 @@ runs for ever in a loop would then never end.
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, TypeVar
+
+from service.errors import verdict_of
+
+T = TypeVar("T")
 
 
 def _cancellations() -> int:
@@ -52,3 +56,17 @@ class TaskGroup(asyncio.TaskGroup):
         finally:
             if _cancellations() > self._before:
                 raise asyncio.CancelledError
+
+
+async def finished(work: Coroutine[Any, Any, T], limit_s: float) -> T:
+    """Await `work`; when cancelled meanwhile, give it so long to end, then pass the cancellation on."""
+    try:
+        async with TaskGroup() as group:
+            task = group.create_task(work, name="finished")
+            try:
+                return await asyncio.shield(task)
+            except asyncio.CancelledError:
+                await asyncio.wait([task], timeout=limit_s)
+                raise
+    except BaseExceptionGroup as failed:
+        raise verdict_of(failed) from None

@@ -34,7 +34,7 @@ from service.contract.events import (
     rfc3339,
 )
 from service.contract.ids import Blob, ImapPlace, blob_id, email_id, mailbox_id, mailbox_name, place_of
-from service.contract.net import Security, without_credentials
+from service.contract.net import Security, hidden, without_credentials
 from service.contract.requests import (
     Address,
     Attachment,
@@ -105,6 +105,7 @@ __all__ = [
     "encode",
     "event_id",
     "event_schema",
+    "hidden",
     "mailbox_id",
     "mailbox_name",
     "mailbox_token",
