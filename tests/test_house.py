@@ -34,6 +34,8 @@ FLOORS = {
     "settings": 5,
     "admin": 5,
     "fleet": 5,
+    "secure": 6,
+    "tokens": 6,
     "build": 6,
     "check": 6,
     "snapshot": 6,

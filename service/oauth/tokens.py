@@ -53,6 +53,11 @@ class Tokens:
         """Seconds for which the token is still good."""
         return max(0.0, self._ends_at - self._clock.monotonic()) if self._access else 0.0
 
+    @property
+    def unkept(self) -> Permanent | None:
+        """Why the refresh token is nowhere but in memory; None where it is kept."""
+        return None if self._unkept is None else copy.copy(self._unkept)
+
     async def get(self) -> str:
         """A token that is good for now. Raises AuthRefused, Transient, Permanent."""
         if self._clock.monotonic() < self._renew_at:
