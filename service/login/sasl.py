@@ -17,6 +17,7 @@ from service.errors import Permanent
 
 # Control A ends each pair of what is said: inside a value it would begin another.
 _SEPARATOR: Final = "\x01"
+_UNSAYABLE: Final = re.compile(r"[\x01\ud800-\udfff]")
 _SHOWN_CHARS: Final = 300
 _UNPRINTABLE: Final = re.compile(r"[^\x20-\x7e]+")
 
@@ -62,7 +63,7 @@ class Mechanism:
 
     def initial(self, login: TokenLogin) -> str:
         """The first and only thing the client says, in base64. Raises Permanent where it cannot be said."""
-        if _SEPARATOR in login.username:
+        if _UNSAYABLE.search(login.username):
             raise Permanent("a control character in the username", where="username", remedy="correct the value")
         return b64encode(self.message(login).encode()).decode("ascii")
 
