@@ -1,12 +1,7 @@
 """Logging in with a token: on real Dovecot, which asks a real endpoint whether it is good, and on a scripted server."""
 
-import asyncio
 import json
-import os
-import tempfile
 from base64 import b64decode, b64encode
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
@@ -16,39 +11,12 @@ from service.errors import AuthRefused, Permanent, Transient
 from service.imap import Session
 from service.oauth import Tokens
 from tests.imap.test_session import options, session
-from tests.oauth.test_tokens import tokens
+from tests.oauth.harness import tokens
 from tests.servers.dovecot import Dovecot
 from tests.servers.imap_stub import Connection, ImapStub
 from tests.servers.oauth import OAuthMaker, OAuthServer
 
 MARKER = "marker"
-DOVECOT = """
-auth_mechanisms = plain login {mechanisms}
-passdb {{
-  driver = oauth2
-  mechanisms = {mechanisms}
-  args = {root}/oauth2.conf
-}}
-"""
-TOKENINFO = """
-tokeninfo_url = http://127.0.0.1:{port}/tokeninfo?access_token=
-username_attribute = username
-active_attribute = active
-active_value = true
-"""
-
-
-@pytest.fixture(params=["oauthbearer xoauth2", "xoauth2"])
-async def dovecot_with_tokens(request: pytest.FixtureRequest, oauth: OAuthServer) -> AsyncIterator[Dovecot]:
-    """A Dovecot that asks the endpoint; with both mechanisms, and with the older one alone."""
-    with tempfile.TemporaryDirectory(prefix="mailbus-dovecot-", ignore_cleanup_errors=True) as folder:
-        os.chmod(folder, 0o755)
-        root = Path(folder)
-        (root / "oauth2.conf").write_text(TOKENINFO.format(port=oauth.plain_port))
-        server = Dovecot(root, extra=DOVECOT.format(mechanisms=request.param, root=root))
-        await asyncio.to_thread(server.start)
-        yield server
-        await asyncio.to_thread(server.stop)
 
 
 async def test_a_token_opens_a_mailbox_of_dovecot(

@@ -8,7 +8,7 @@ import pytest
 from service.clock import SystemClock
 from service.errors import AuthRefused, Permanent
 from service.smtp import Relay, RelayUnreachable
-from tests.oauth.test_tokens import answering, tokens
+from tests.oauth.harness import answering, tokens
 from tests.servers.oauth import OAuthServer
 from tests.servers.smtp import RelayMaker
 from tests.servers.smtp_tokens import TokenWatch
