@@ -14,6 +14,7 @@ The map of rooms, lowest floor first; a file imports from floors below and from 
 5  settings/ admin/ fleet/        one YAML file → types; metrics, health, status page; presence, supervision
 6  build.py app.py               builds the rooms and hands them to each other; one process's life
    secure.py tokens.py           TLS contexts and token sources, as settings say
+   discovery/                    a mail address → its servers, for whoever asks on the command line
    snapshot.py check.py          what the status page shows; tries what settings name
 7  demo/                         servers of its own and a guided run
 8  cli/ __main__.py              words → calls; prints; decides nothing

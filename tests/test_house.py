@@ -36,6 +36,7 @@ FLOORS = {
     "fleet": 5,
     "secure": 6,
     "tokens": 6,
+    "discovery": 6,
     "build": 6,
     "check": 6,
     "snapshot": 6,
@@ -169,6 +170,7 @@ def test_pure_files_do_no_input_or_output_read_no_clock_and_roll_no_dice() -> No
         ("nats", {"bus"}),
         ("nkeys", {"bus"}),
         ("aiosmtplib", {"smtp"}),
+        ("dns", {"discovery/names.py"}),
         ("cryptography", {"oauth/key.py"}),
         ("pydantic", {"settings", "settings.py"}),
     ],
@@ -280,7 +282,8 @@ def test_the_locks_hold_what_the_project_names() -> None:
         return {re.split(r"[\[<>=~ ;]", line)[0].lower().replace("_", "-") for line in requirements}
 
     needed = names(project["project"]["dependencies"])
-    extra = names([*project["project"]["optional-dependencies"]["demo"], *project["dependency-groups"]["dev"]])
+    extras = project["project"]["optional-dependencies"]
+    extra = names([*extras["demo"], *extras["discover"], *project["dependency-groups"]["dev"]])
     for wanted, lock in ((needed, run), (needed | extra, whole)):
         pinned = {name.lower() for name in re.findall(r"^([A-Za-z0-9_.-]+)", lock, re.MULTILINE)}
         assert wanted <= pinned, f"run: make lock ({wanted - pinned})"

@@ -24,7 +24,7 @@ class Preset:
 
     fills: keys of an account. wants: what stands as the password, and where to get it. oauth2: by grant. domains: of
     its own addresses. mx: ends of the names of its customers' MX hosts. connections: at once, for one account. notes:
-    what one should know of it.
+    what one should know of it. passwords: whether it takes any.
     """
 
     title: str
@@ -35,6 +35,7 @@ class Preset:
     mx: tuple[str, ...] = ()
     connections: int | None = None
     notes: str = ""
+    passwords: bool = True
 
 
 def _hosts(imap: str, smtp: str, smtp_security: str = "tls") -> Mapping[str, Any]:
@@ -86,6 +87,7 @@ PRESETS: Final[Mapping[str, Preset]] = {
         title="Outlook.com",
         fills=_hosts("outlook.office365.com", "smtp-mail.outlook.com", "starttls"),
         wants=_MICROSOFT_WANTS,
+        passwords=False,
         oauth2={"refresh_token": _MICROSOFT_CONSENT},
         domains=("outlook.com", "hotmail.com", "live.com", "msn.com"),
     ),
@@ -93,6 +95,7 @@ PRESETS: Final[Mapping[str, Preset]] = {
         title="Microsoft 365",
         fills=_hosts("outlook.office365.com", "smtp.office365.com", "starttls"),
         wants=_MICROSOFT_WANTS,
+        passwords=False,
         oauth2={
             "refresh_token": _MICROSOFT_CONSENT,
             # token_url has the tenant in it.
