@@ -3,14 +3,19 @@ ARG BASE=python:3.11-slim
 
 FROM ${BASE} AS build
 WORKDIR /src
-RUN python3 -m venv /opt/mailbus
-COPY requirements-run.lock ./
-RUN /opt/mailbus/bin/python -m pip install --no-cache-dir --require-hashes -r requirements-run.lock
-COPY pyproject.toml README.md LICENSE ./
-COPY service ./service
-# Pure Python: the wheel's contents and its console script. The build tool stays behind, in its own environment.
+# With a compiler (and Python's headers, which Debian's own python3 leaves to python3-dev) parsing takes half the time.
+RUN command -v cc || (apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev)
+COPY requirements.lock requirements-run.lock ./
+RUN python3 -m venv /opt/mailbus \
+    && /opt/mailbus/bin/python -m pip install --no-cache-dir --require-hashes -r requirements-run.lock
+# The build's own tools stay behind, in their own environment.
 RUN python3 -m venv /opt/build \
-    && /opt/build/bin/python -m pip wheel --no-cache-dir --no-deps --wheel-dir /wheel . \
+    && /opt/build/bin/python -m pip install --no-cache-dir --require-hashes -r requirements.lock
+COPY pyproject.toml README.md LICENSE ./
+COPY tools ./tools
+COPY service ./service
+RUN /opt/build/bin/python -m tools.compile \
+    && /opt/build/bin/python -m pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheel . \
     && /opt/mailbus/bin/python -m pip install --no-cache-dir --no-deps --no-index /wheel/*.whl
 
 FROM ${BASE}

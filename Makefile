@@ -5,7 +5,7 @@ STAMP := .venv/.mailbus-setup
 UV_COMPILE := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header \
 	--no-annotate --no-emit-index-url --no-emit-find-links --quiet
 
-.PHONY: setup demo test check bench schema fuzz faults lock
+.PHONY: setup compiled demo test check bench schema fuzz faults lock
 .DEFAULT_GOAL := check
 
 setup: $(STAMP)
@@ -18,23 +18,29 @@ $(STAMP): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $(STAMP)
 
+# What ingest does for every mail, compiled where there is a C compiler; anew after a change of it.
+compiled: setup
+	$(BIN)/python -m tools.compile
+
 # From nothing to a mail that became an event and was answered: servers of its own, nothing to set up.
 demo: setup
+	$(BIN)/python -m tools.compile --drop
 	$(BIN)/mailbus demo $(ARGS)
 
 # Everything, on real servers; a missing one fails with the command that installs it.
-test: setup
+test: compiled
 	$(BIN)/python -m pytest $(ARGS)
 
 # Half a minute: what needs no server but NATS.
 check: setup
+	$(BIN)/python -m tools.compile --drop
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_house.py tests/contract tests/mime tests/fleet tests/ingest/test_plan.py $(ARGS)
 
 # The table of docs/bench.md: mailbus and its peers side by side in one run.
-bench: setup
+bench: compiled
 	$(BIN)/python -m tests.bench $(ARGS)
 
 # docs/schema from the classes the code uses; a test compares.
@@ -42,7 +48,7 @@ schema: setup
 	$(BIN)/python -m tools.schema
 
 # Parsers against broken mails: ARGS="SECONDS SEED".
-fuzz: setup
+fuzz: compiled
 	$(BIN)/python -m tests.mime.fuzz $(ARGS)
 
 # The rows of docs/faults.md beside the tests that show them.

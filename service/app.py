@@ -7,9 +7,9 @@ Order of a stop: not ready, accounts cancelled (each ends what is in hand), curs
 import asyncio
 import signal
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, suppress
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from service.admin import AdminServer, Snapshot
 from service.build import (
@@ -31,18 +31,26 @@ from service.fleet import AccountReports, Pace, Presence
 from service.ingest import Budget, Copies, Parser
 from service.observe import log, metrics, set_up_logs
 from service.outbound import Strays
+from service.parsing import COMPILED
 from service.settings import Settings
-from service.snapshot import take_snapshot
-from service.tasks import TaskGroup
+from service.snapshot import take_page, take_snapshot
+from service.tasks import TaskGroup, cut_short
 
 EX_OK: Final = 0
 EX_FAILURE: Final = 1
 EX_CONFIG: Final = 78
 NATS_RETRY_MAX_S: Final = 15.0
-# Kubernetes gives 30 s by default; what is not done by then is given back by being redelivered or read again.
-DRAIN_TIMEOUT_S: Final = 25.0
+# Kubernetes gives 30 s by default. What is in hand has this long to end, for a relay may take its time over a mail;
+# what has not ended by then comes back by being redelivered or read again.
+DRAIN_TIMEOUT_S: Final = 10.0
+# Nothing can be confirmed without NATS: after so long in silence there is nothing left to wait for.
+NATS_SILENT_S: Final = 4.0
+NATS_ASKED_S: Final = 1.0
+FAREWELL_TIMEOUT_S: Final = 3.0
 LAG_EVERY_S: Final = 0.5
 READERS_EVERY_S: Final = 30.0
+
+T = TypeVar("T")
 
 
 class Application:
@@ -89,7 +97,12 @@ class Application:
         """Run until `stop`. Raises Permanent where settings or NATS are wrong, or the name is taken."""
         try:
             async with AsyncExitStack() as stack:
-                self.admin = AdminServer(self._settings.http.listen, snapshot=self.snapshot, ready=lambda: self.ready)
+                self.admin = AdminServer(
+                    self._settings.http.listen,
+                    snapshot=self.snapshot,
+                    accounts=lambda after: take_page(self._reports, self._work, after),
+                    ready=lambda: self.ready,
+                )
                 await stack.enter_async_context(self.admin)
                 async with TaskGroup() as group:
                     parsing = group.create_task(self._parser.run(), name="parser")
@@ -107,7 +120,8 @@ class Application:
             attempt += 1
             try:
                 streams = stream_options(self._settings, PRESENCE_TTL_S)
-                bus = await stack.enter_async_context(open_bus(nats_options(self._settings), streams))
+                opening = stack.enter_async_context(open_bus(nats_options(self._settings), streams))
+                bus = await self._unless_stopped(opening)
             except Transient as exc:
                 log.warning("nats_unavailable", attempt=attempt, error=str(exc))
                 pause = backoff_s(attempt, first_s=0.5, factor=2, max_s=NATS_RETRY_MAX_S, chance=self._clock.chance())
@@ -117,18 +131,39 @@ class Application:
                 return bus
         return None
 
+    async def _unless_stopped(self, work: Coroutine[Any, Any, T]) -> T | None:
+        """Do a part of the start; None where it was cut off because it is time to stop."""
+        try:
+            async with TaskGroup() as group:
+                task = group.create_task(work, name="start")
+                stop = group.create_task(self._stop.wait(), name="stop")
+                await asyncio.wait([task, stop], return_when=asyncio.FIRST_COMPLETED)
+                stop.cancel()
+                task.cancel()
+        except BaseExceptionGroup as failed:
+            raise verdict_of(failed) from failed
+        return None if task.cancelled() else task.result()
+
     async def _serve(self, bus: Bus) -> None:
-        clock = self._clock
         presence = Presence(
             bus.key_value(bus.subjects.fleet),
             instance=self._settings.instance,
             boot=self._boot,
             accounts=[account.id for account in self._settings.accounts],
             ttl_s=PRESENCE_TTL_S,
-            clock=clock,
+            clock=self._clock,
         )
-        await presence.take()
-        copies = Copies(bus.key_value(bus.subjects.cursors), clock)
+        copies = Copies(bus.key_value(bus.subjects.cursors), self._clock)
+        try:
+            await self._unless_stopped(presence.take())
+            if not self._stop.is_set():
+                await self._work_on(bus, presence, copies)
+        finally:
+            await _farewell(bus, presence, copies)
+
+    async def _work_on(self, bus: Bus, presence: Presence, copies: Copies) -> None:
+        """Accounts and what serves them all, until stopped."""
+        clock = self._clock
 
         async def publish(message: OutMessage) -> None:
             await bus.publish(message.subject, message.payload, message.headers)
@@ -150,37 +185,54 @@ class Application:
         self._bus, self._reports = bus, reports
         self._work = all_work(self._settings, shared)
         senders = {one.id: send_limits(one.outgoing) for one in self._settings.accounts if one.outgoing is not None}
-        try:
-            async with TaskGroup() as background:
-                tasks = [
-                    background.create_task(presence.run(), name="presence"),
-                    background.create_task(copies.run(), name="copies"),
-                    background.create_task(reports.run(), name="reports"),
-                    background.create_task(_watch_loop(clock), name="loop-lag"),
-                    background.create_task(_watch_readers(bus, clock), name="readers"),
-                    background.create_task(serve_commands(bus, senders), name="commands"),
-                    background.create_task(Strays(bus, senders, clock, agreed=presence.all_alike).run(), name="strays"),
-                ]
-                await self._accounts()
-                for task in tasks:
-                    task.cancel()
-        finally:
-            with suppress(TimeoutError, MailbusError):
-                async with asyncio.timeout(5):
-                    await copies.flush()
-                    await presence.leave()
+        async with TaskGroup() as background:
+            tasks = [
+                background.create_task(presence.run(), name="presence"),
+                background.create_task(copies.run(), name="copies"),
+                background.create_task(reports.run(), name="reports"),
+                background.create_task(_watch_loop(clock), name="loop-lag"),
+                background.create_task(_watch_readers(bus, clock), name="readers"),
+                background.create_task(serve_commands(bus, senders), name="commands"),
+                background.create_task(Strays(bus, senders, clock, agreed=presence.all_alike).run(), name="strays"),
+            ]
+            await self._accounts(bus)
+            await cut_short(tasks)
 
-    async def _accounts(self) -> None:
+    async def _accounts(self, bus: Bus) -> None:
         """All accounts, each in its own task, until stopped."""
         async with TaskGroup() as group:
             tasks = [group.create_task(work.run(), name=f"{work.account}, {work.part}") for work in self._work]
             self._started.set()
-            log.info("started", accounts=len(tasks), instance=self._settings.instance, boot=self._boot)
+            facts = {"instance": self._settings.instance, "boot": self._boot, "compiled": COMPILED}
+            log.info("started", accounts=len(tasks), **facts)
             await self._stop.wait()
             log.info("stopping", accounts=len(tasks))
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks, timeout=DRAIN_TIMEOUT_S)
+            await self._drain(bus, tasks)
+
+    async def _drain(self, bus: Bus, tasks: Sequence[asyncio.Task[None]]) -> None:
+        """Let each task end what it has in hand, as long as there is time and NATS takes the outcome."""
+        for task in tasks:
+            task.cancel()
+        pending: set[asyncio.Task[None]] = set(tasks)
+        began = heard = self._clock.monotonic()
+        while pending:
+            _, pending = await asyncio.wait(pending, timeout=NATS_ASKED_S)
+            if pending and await bus.answers(NATS_ASKED_S):
+                heard = self._clock.monotonic()
+            if self._clock.monotonic() >= min(began + DRAIN_TIMEOUT_S, heard + NATS_SILENT_S):
+                break
+        if pending:
+            log.warning("drain_cut_short", tasks=len(pending))
+        await cut_short(pending)
+
+
+async def _farewell(bus: Bus, presence: Presence, copies: Copies) -> None:
+    """What spares others a wait, where NATS still listens."""
+    if await bus.answers(NATS_ASKED_S):
+        with suppress(TimeoutError, MailbusError):
+            async with asyncio.timeout(FAREWELL_TIMEOUT_S):
+                await copies.flush()
+                await presence.leave()
 
 
 async def _watch_loop(clock: Clock) -> None:

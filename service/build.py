@@ -12,15 +12,16 @@ from typing import Any, Final
 
 from service.bus import Bus, NatsOptions, OutMessage, StreamOptions
 from service.clock import Clock
-from service.contract import AccountState, Security, SendLimits
+from service.contract import AccountPart, AccountState, DeadReason, Security, SendLimits
 from service.errors import MailbusError, Superseded, Transient
-from service.fleet import AccountReports, Pace, Presence, supervise
+from service.fleet import REQUESTS, SENDER, AccountReports, Pace, Part, Presence, supervise
 from service.imap import Session, SessionOptions
 from service.ingest import (
     AnnounceOptions,
     Announcer,
     Budget,
     Copies,
+    DeadLetters,
     ImapSource,
     IngestOptions,
     MailboxIngest,
@@ -46,8 +47,6 @@ from service.settings import (
 from service.smtp import Relay, SmtpOptions
 from service.tokens import account_tokens
 
-SENDER_PART: Final = "sender"
-QUEUE_PART: Final = "requests"
 # A start of a thousand accounts opens so many connections at once, not a thousand.
 CONNECTING_LIMIT: Final = 20
 DELIVERIES_LIMIT: Final = 32
@@ -75,10 +74,10 @@ class Shared:
 
 @dataclass(slots=True)
 class Work:
-    """One piece of an account's work: a mailbox, or its sender. `run` never returns."""
+    """One piece of an account's work. `run` never returns."""
 
     account: str
-    part: str
+    part: Part
     run: Callable[[], Coroutine[Any, Any, None]]
     status: MailboxStatus | None = None
 
@@ -174,7 +173,7 @@ def all_work(settings: Settings, shared: Shared) -> list[Work]:
     found: list[Work] = []
     for account in settings.accounts:
         tokens = account_tokens(account, shared.clock)
-        work = [_token_work(account, part, source, shared) for part, source in tokens.parts().items()]
+        work = [_token_work(account, kind, source, shared) for kind, source in tokens.parts().items()]
         if account.incoming is not None:
             options = session_options(settings, account, account.incoming, tokens=tokens.incoming)
             work += [
@@ -198,13 +197,25 @@ def _mailbox_work(
 ) -> Work:
     bus, clock, reports = shared.bus, shared.clock, shared.reports
     status = MailboxStatus(mailbox)
+    part = Part(AccountPart.MAILBOX, mailbox)
+
+    def alarm(error: MailbusError) -> None:
+        reports.part(account.id, part, AccountState.DEGRADED, error)
+
     events = MailboxLog(
         bus.log,
         shared.copies,
+        DeadLetters(
+            bus.dead,
+            shared.publish,
+            subject=bus.subjects.dead(DeadReason.MESSAGE),
+            where=f"{account.id}, {mailbox}",
+        ),
         account=account.id,
         mailbox=mailbox,
         filter_subject=bus.subjects.mailbox_filter(account.id, mailbox),
         writer=WriterIdentity(shared.presence.writer, shared.presence.is_alive),
+        alarm=alarm,
         clock=clock,
     )
     # Once superseded this process does not contest the mailbox while the other writer lives: no taking turns.
@@ -216,14 +227,14 @@ def _mailbox_work(
 
         def works() -> None:
             proved()
-            reports.part(account.id, mailbox, AccountState.CONNECTED)
+            reports.part(account.id, part, AccountState.CONNECTED)
 
         await bus.wait_connected()
         try:
             position = await events.resume(contest=contest)
             contest = True
             if position.why in LOG_LOST:
-                reports.part(account.id, mailbox, AccountState.DEGRADED, _log_lost(position.why))
+                alarm(_log_lost(position.why))
             async with shared.connecting:
                 session = await Session.open(options, clock=clock)
             if connected:
@@ -255,7 +266,6 @@ def _mailbox_work(
                     options=IngestOptions(incoming.initial, settings.limits.message),
                     status=status,
                     budget=shared.budget,
-                    dead_letter=shared.publish,
                     proved=works,
                     clock=clock,
                     account=account.id,
@@ -266,7 +276,7 @@ def _mailbox_work(
             contest = False
             raise
 
-    return Work(account.id, mailbox, _supervised(life, account.id, mailbox, shared, status), status)
+    return Work(account.id, part, _supervised(life, account.id, part, shared, status), status)
 
 
 def _log_lost(why: Why) -> Transient:
@@ -286,7 +296,9 @@ async def _close(source: ImapSource) -> None:
         source.abort()
 
 
-def _token_work(account: AccountSettings, part: str, tokens: Tokens, shared: Shared) -> Work:
+def _token_work(account: AccountSettings, kind: AccountPart, tokens: Tokens, shared: Shared) -> Work:
+    part = Part(kind)
+
     async def life(proved: Callable[[], None]) -> None:
         def works() -> None:
             proved()
@@ -315,27 +327,27 @@ def _sender_work(
         shared.bus, relay, options, deliveries=shared.deliveries, connecting=shared.connecting, clock=shared.clock
     )
 
-    def part(name: str, life: Callable[[Callable[[], None]], Awaitable[None]]) -> Work:
+    def work(part: Part, life: Callable[[Callable[[], None]], Awaitable[None]]) -> Work:
         async def connected(proved: Callable[[], None]) -> None:
             def works() -> None:
                 proved()
-                shared.reports.part(account.id, name, AccountState.CONNECTED)
+                shared.reports.part(account.id, part, AccountState.CONNECTED)
 
             await life(works)
 
-        return Work(account.id, name, _supervised(connected, account.id, name, shared, None))
+        return Work(account.id, part, _supervised(connected, account.id, part, shared, None))
 
     async def take_requests(proved: Callable[[], None]) -> None:
         await shared.bus.wait_connected()
         await sender.run(proved)
 
-    return [part(SENDER_PART, sender.watch_relay), part(QUEUE_PART, take_requests)]
+    return [work(SENDER, sender.watch_relay), work(REQUESTS, take_requests)]
 
 
 def _supervised(
     life: Callable[[Callable[[], None]], Awaitable[None]],
     account: str,
-    part: str,
+    part: Part,
     shared: Shared,
     status: MailboxStatus | None,
 ) -> Callable[[], Coroutine[Any, Any, None]]:

@@ -16,6 +16,7 @@ from service.build import (
 )
 from service.bus import open_bus
 from service.clock import Clock, SystemClock
+from service.contract import AccountPart
 from service.errors import MailbusError
 from service.imap import Session
 from service.login import TokenSource
@@ -23,7 +24,7 @@ from service.oauth import Tokens
 from service.settings import AccountSettings, IncomingSettings, OutgoingSettings, Settings, show_duration
 from service.smtp import Relay
 from service.tasks import TaskGroup
-from service.tokens import TOKEN_PART, account_tokens
+from service.tokens import account_tokens
 
 MAILBOXES_SHOWN: Final = 20
 NATS: Final = "nats"
@@ -65,7 +66,7 @@ def _account(
     try:
         tokens = account_tokens(account, clock)
     except MailbusError as exc:
-        yield TOKEN_PART, partial(_fail, exc)
+        yield AccountPart.OAUTH2, partial(_fail, exc)
         return
     for part, source in tokens.parts().items():
         yield part, partial(_token, source)

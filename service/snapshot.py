@@ -1,11 +1,24 @@
-"""What the process knows → the status page's snapshot. Used by app.py."""
+"""What the process knows → the status page's snapshot, and pages of all accounts. Used by app.py."""
+
+import heapq
+from collections.abc import Container
 
 from prometheus_client.metrics import MetricWrapperBase
 
 from service import __version__
-from service.admin import AccountSnapshot, MailboxSnapshot, Snapshot, Totals, Waiting
-from service.build import SENDER_PART, Work
-from service.fleet import AccountReports, AccountView
+from service.admin import (
+    PAGE_LIMIT_ACCOUNTS,
+    PAGE_LIMIT_MAILBOXES,
+    AccountSnapshot,
+    AccountsPage,
+    MailboxSnapshot,
+    Snapshot,
+    Totals,
+    Waiting,
+    clip,
+)
+from service.build import Work
+from service.fleet import SENDER, AccountReports, AccountView
 from service.ingest import MailboxStatus
 from service.observe import metrics
 
@@ -20,18 +33,15 @@ def take_snapshot(
     ready: bool,
 ) -> Snapshot:
     """Everything at this moment."""
-    statuses: dict[str, list[MailboxStatus]] = {}
-    for piece in work:
-        if piece.status is not None:
-            statuses.setdefault(piece.account, []).append(piece.status)
-    views = [] if reports is None else list(reports.accounts.values())
+    views = {} if reports is None else reports.accounts
+    statuses = _statuses(work, views)
     return Snapshot(
         instance=instance,
         version=__version__,
         uptime_s=uptime_s,
         nats_connected=nats_connected,
         ready=ready,
-        accounts=tuple(_account(view, statuses.get(view.id, [])) for view in views),
+        accounts=tuple(_account(view, statuses.get(view.id, [])) for view in views.values()),
         waiting=tuple(Waiting(where, int(count)) for where, count in sorted(_by_label(metrics.WAITING).items())),
         totals=Totals(
             events=int(sum(_by_label(metrics.EVENTS).values())),
@@ -41,8 +51,32 @@ def take_snapshot(
     )
 
 
+def take_page(reports: AccountReports | None, work: list[Work], after: str) -> AccountsPage:
+    """The accounts whose ids come after `after`: as many as a reply holds, one at least."""
+    views = {} if reports is None else reports.accounts
+    ids = heapq.nsmallest(PAGE_LIMIT_ACCOUNTS + 1, (id for id in views if id > after))
+    statuses = _statuses(work, set(ids))
+    page: list[AccountSnapshot] = []
+    mailboxes = 0
+    for id in ids[:PAGE_LIMIT_ACCOUNTS]:
+        mailboxes += len(statuses.get(id, []))
+        if page and mailboxes > PAGE_LIMIT_MAILBOXES:
+            break
+        page.append(clip(_account(views[id], statuses.get(id, []))))
+    return AccountsPage(accounts=tuple(page), after=page[-1].id if len(page) < len(ids) else None)
+
+
+def _statuses(work: list[Work], accounts: Container[str]) -> dict[str, list[MailboxStatus]]:
+    """The mailboxes of some accounts."""
+    found: dict[str, list[MailboxStatus]] = {}
+    for piece in work:
+        if piece.status is not None and piece.account in accounts:
+            found.setdefault(piece.account, []).append(piece.status)
+    return found
+
+
 def _account(view: AccountView, statuses: list[MailboxStatus]) -> AccountSnapshot:
-    sender = view.parts.get(SENDER_PART)
+    sender = view.parts.get(SENDER)
     return AccountSnapshot(
         id=view.id,
         state=view.state.value if view.state else "starting",

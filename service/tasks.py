@@ -1,20 +1,23 @@
-"""asyncio's TaskGroup and cancellations without the two that Python loses. Every room uses these and no other.
+"""asyncio's TaskGroup and cancellations without those that Python loses. Every room uses these and no other.
 
 Up to 3.12 a TaskGroup whose child fails at the wrong moment leaves the parent's count of cancellations one too
 high, and one that is cancelled while a child fails forgets the cancellation (gh-116720); up to 3.11
 `asyncio.wait_for`, on which nats-py stands, forgets one that comes together with the answer (gh-86296). Whatever
-runs for ever in a loop would then never end.
+runs for ever in a loop would then never end. In all versions a TaskGroup that is ending keeps a further cancellation
+to itself: what its children still wait for could not be cut short.
 """
 
 import asyncio
-from collections.abc import Coroutine, Iterator
+from collections.abc import Collection, Coroutine, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 from service.errors import verdict_of
 
 T = TypeVar("T")
+
+CANCEL_EVERY_S: Final = 1.0
 
 
 def _cancellations() -> int:
@@ -33,8 +36,17 @@ def cancellable() -> Iterator[None]:
             raise asyncio.CancelledError
 
 
+async def cut_short(tasks: Collection[asyncio.Task[Any]]) -> None:
+    """Cancel tasks, and again each second, until all have ended: each time ends one stage of a clean-up."""
+    pending = {task for task in tasks if not task.done()}
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=CANCEL_EVERY_S)
+
+
 class TaskGroup(asyncio.TaskGroup):
-    """asyncio.TaskGroup; a cancellation from outside goes before what the children raised."""
+    """asyncio.TaskGroup; a cancellation from outside goes before what the children raised, a further one to them."""
 
     async def __aenter__(self) -> Self:
         self._before = _cancellations()
@@ -51,11 +63,23 @@ class TaskGroup(asyncio.TaskGroup):
                     await asyncio.wait(self._tasks)
             except asyncio.CancelledError as cancelled:
                 et, exc, tb = asyncio.CancelledError, cancelled, cancelled.__traceback__
+        if et is not None and self._tasks:
+            await self._abort_all()
         try:
             await super().__aexit__(et, exc, tb)
         finally:
             if _cancellations() > self._before:
                 raise asyncio.CancelledError
+
+    async def _abort_all(self) -> None:
+        self._abort()  # type: ignore[attr-defined]  # asyncio's own: cancels all, and takes no failure for news
+        while self._tasks:
+            try:
+                await asyncio.wait(self._tasks)
+            except asyncio.CancelledError:
+                # Not lost: it is counted, and raised in the end.
+                for task in self._tasks:
+                    task.cancel()
 
 
 async def finished(work: Coroutine[Any, Any, T], limit_s: float) -> T:

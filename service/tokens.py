@@ -5,16 +5,13 @@ Used by build.py and check.py.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from service.clock import Clock
+from service.contract import AccountPart
 from service.errors import Permanent
 from service.oauth import OAuthOptions, Tokens, read_key
 from service.secure import client_context
 from service.settings import AccountSettings, IncomingSettings, OAuth2Settings, OutgoingSettings, login_remedy
-
-# The part of an account that keeps its token; with the direction's name where each has its own.
-TOKEN_PART: Final = "oauth2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +21,12 @@ class AccountTokens:
     incoming: Tokens | None = None
     outgoing: Tokens | None = None
 
-    def parts(self) -> dict[str, Tokens]:
-        """Each source once, by the name of the account's part that keeps it."""
+    def parts(self) -> dict[AccountPart, Tokens]:
+        """Each source once, by the account's part that keeps it."""
         if self.incoming is self.outgoing:
-            return {} if self.incoming is None else {TOKEN_PART: self.incoming}
-        both = {"incoming": self.incoming, "outgoing": self.outgoing}
-        return {f"{TOKEN_PART} {name}": tokens for name, tokens in both.items() if tokens is not None}
+            return {} if self.incoming is None else {AccountPart.OAUTH2: self.incoming}
+        both = {AccountPart.OAUTH2_INCOMING: self.incoming, AccountPart.OAUTH2_OUTGOING: self.outgoing}
+        return {part: tokens for part, tokens in both.items() if tokens is not None}
 
 
 def account_tokens(account: AccountSettings, clock: Clock) -> AccountTokens:

@@ -7,6 +7,11 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+import pytest
+
+from service.parsing import COMPILED
+from tools.compile import is_stale
+
 HERE = Path(__file__).parent
 
 pytest_plugins = sorted(
@@ -23,10 +28,17 @@ def _says(*command: str) -> str:
     return (done.stdout or done.stderr).strip().partition("\n")[0] or "?"
 
 
+def pytest_configure() -> None:
+    """What was compiled of another source would be tested in the place of the source."""
+    if is_stale():
+        raise pytest.UsageError("the compiled modules are not of this source: make compiled")
+
+
 def pytest_report_header() -> list[str]:
     """What took part in this run."""
     libraries = ("nats-py", "aioimaplib", "aiosmtplib", "msgspec", "uvloop")
-    parts = f"python {platform.python_version()}, {_says('nats-server', '--version')}"
+    python = f"python {platform.python_version()}, {'compiled' if COMPILED else 'not compiled'}"
+    parts = f"{python}, {_says('nats-server', '--version')}"
     return [
         f"real parts: {parts}, dovecot {_says('dovecot', '--version')}",
         "libraries: " + ", ".join(f"{name} {version(name)}" for name in libraries),

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from service.tasks import TaskGroup, cancellable
+from service.tasks import TaskGroup, cancellable, cut_short
 
 
 async def fail_after(seconds: float) -> None:
@@ -58,3 +58,48 @@ async def test_a_cancellation_in_the_instant_of_an_answer_is_not_lost() -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_a_further_cancellation_reaches_what_a_group_still_waits_for() -> None:
+    ended: list[str] = []
+
+    async def stubborn() -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            try:
+                await asyncio.sleep(60)
+            finally:
+                ended.append("cut short")
+            raise
+
+    async def nested() -> None:
+        async with TaskGroup() as outer:
+            async with TaskGroup() as inner:
+                inner.create_task(stubborn())
+            outer.create_task(asyncio.sleep(0))
+
+    task = asyncio.create_task(nested())
+    await asyncio.sleep(0)
+    task.cancel()
+    _, pending = await asyncio.wait([task], timeout=0.05)
+    assert pending
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(task, 5)
+    assert ended == ["cut short"]
+
+
+async def test_cut_short_ends_whatever_catches_a_few_cancellations(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.tasks.CANCEL_EVERY_S", 0.01)
+
+    async def stages() -> None:
+        for _ in range(3):
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                continue
+
+    tasks = [asyncio.create_task(stages()) for _ in range(3)]
+    await asyncio.wait_for(cut_short(tasks), 5)
+    assert all(task.done() for task in tasks)

@@ -5,6 +5,29 @@ page.html the page, which draws what /events sends it once a second.
 """
 
 from service.admin.server import AdminServer
-from service.admin.snapshot import AccountSnapshot, MailboxSnapshot, Snapshot, Totals, Waiting
+from service.admin.snapshot import (
+    PAGE_LIMIT_ACCOUNTS,
+    PAGE_LIMIT_MAILBOXES,
+    AccountSnapshot,
+    AccountsPage,
+    MailboxSnapshot,
+    Snapshot,
+    Totals,
+    Waiting,
+    clip,
+    severity,
+)
 
-__all__ = ["AccountSnapshot", "AdminServer", "MailboxSnapshot", "Snapshot", "Totals", "Waiting"]
+__all__ = [
+    "PAGE_LIMIT_ACCOUNTS",
+    "PAGE_LIMIT_MAILBOXES",
+    "AccountSnapshot",
+    "AccountsPage",
+    "AdminServer",
+    "MailboxSnapshot",
+    "Snapshot",
+    "Totals",
+    "Waiting",
+    "clip",
+    "severity",
+]

@@ -19,7 +19,7 @@ import msgspec
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from service.admin.snapshot import Snapshot, shown
+from service.admin.snapshot import AccountsPage, Snapshot, shown
 from service.errors import Permanent
 from service.observe import log
 
@@ -62,12 +62,21 @@ def content_policy(page: str) -> str:
 class AdminServer:
     """The HTTP server of one process; an async context manager. `port` is the real one once it is entered.
 
-    Entering raises Permanent where the address cannot be had. `snapshot` and `ready` are called on the event loop.
+    Entering raises Permanent where the address cannot be had. `snapshot`, `accounts` (given the id after which the
+    page begins) and `ready` are called on the event loop.
     """
 
-    def __init__(self, listen: tuple[str, int], *, snapshot: Callable[[], Snapshot], ready: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        listen: tuple[str, int],
+        *,
+        snapshot: Callable[[], Snapshot],
+        accounts: Callable[[str], AccountsPage],
+        ready: Callable[[], bool],
+    ) -> None:
         self._host, self.port = listen
         self._snapshot = snapshot
+        self._accounts = accounts
         self._ready = ready
         self._closing = asyncio.Event()
         self._clients = 0
@@ -87,6 +96,7 @@ class AdminServer:
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
+        app.router.add_get("/accounts", self._accounts_page)
         app.router.add_get("/events", self._events, allow_head=False)
         app.on_shutdown.append(self._end_streams)
         runner = web.AppRunner(
@@ -155,6 +165,10 @@ class AdminServer:
         async with self._scraping:
             body = await asyncio.to_thread(generate_latest)
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def _accounts_page(self, request: web.Request) -> web.Response:
+        page = self._accounts(request.query.get("after", ""))
+        return web.Response(body=msgspec.json.encode(page), content_type="application/json")
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
         """Server-sent events (WHATWG HTML 9.2): a snapshot at once and then each second."""

@@ -10,6 +10,9 @@ import msgspec
 
 # More than a person reads and a browser draws every second; the worst come first, the rest is counted.
 ACCOUNTS_LIMIT: Final = 500
+# A page of the list of all of them: a reply of a few hundred KB, however many mailboxes an account has.
+PAGE_LIMIT_ACCOUNTS: Final = 500
+PAGE_LIMIT_MAILBOXES: Final = 2_000
 # An error's text may hold what a server said: enough to act on, never a page of it.
 ERROR_LIMIT: Final = 500
 # Worst first; a state that is not here counts as worse than a working one.
@@ -37,6 +40,13 @@ class AccountSnapshot(msgspec.Struct, frozen=True, rename="camel", kw_only=True)
     last_error: str = ""
     mailboxes: tuple[MailboxSnapshot, ...] = ()
     sender: str | None = None
+
+
+class AccountsPage(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """Some of the accounts, by id. `after`: what to ask for the next ones with; None where there are no more."""
+
+    accounts: tuple[AccountSnapshot, ...]
+    after: str | None = None
 
 
 class Waiting(msgspec.Struct, frozen=True, rename="camel"):
@@ -83,18 +93,20 @@ def severity(account: AccountSnapshot) -> int:
     return WORST_FIRST.index(account.state) if account.state in WORST_FIRST else len(WORST_FIRST)
 
 
+def clip(account: AccountSnapshot) -> AccountSnapshot:
+    """An account whose error is no page of text."""
+    if len(account.last_error) <= ERROR_LIMIT:
+        return account
+    return msgspec.structs.replace(account, last_error=account.last_error[: ERROR_LIMIT - 1] + "…")
+
+
 def shown(snapshot: Snapshot) -> Shown:
     """A snapshot as the page gets it: trouble first, then by name."""
     states: dict[str, int] = {}
     for account in snapshot.accounts:
         states[account.state] = states.get(account.state, 0) + 1
     first = sorted(snapshot.accounts, key=lambda account: (severity(account), account.id))[:ACCOUNTS_LIMIT]
-    clipped = tuple(
-        msgspec.structs.replace(account, last_error=account.last_error[: ERROR_LIMIT - 1] + "…")
-        if len(account.last_error) > ERROR_LIMIT
-        else account
-        for account in first
-    )
+    clipped = tuple(map(clip, first))
     return Shown(
         snapshot=msgspec.structs.replace(snapshot, accounts=clipped),
         states=states,

@@ -5,6 +5,7 @@ nothing; log.py commits with a fence; blobs.py stores content once; kv.py compar
 acknowledges, schedules; micro.py answers requests; errors.py turns NATS's errors into verdicts.
 """
 
+from service.bus.batch import Staged
 from service.bus.blobs import BlobStore
 from service.bus.connection import Answer, Bus, open_bus
 from service.bus.errors import CommitUnknown, Conflict, FenceRefused, MessageTooLarge
@@ -35,6 +36,7 @@ __all__ = [
     "OutMessage",
     "Puller",
     "ServiceError",
+    "Staged",
     "StreamBounds",
     "StreamOptions",
     "Tail",

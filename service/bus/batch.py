@@ -1,30 +1,52 @@
 """Messages → one stream, all or none: an atomic batch, or an ordinary publish where there is only one.
 
-Used by log.py and blobs.py; fences are headers like any other. NATS ADR-50.
+Used by log.py; fences are headers like any other. NATS ADR-50.
 """
 
 import asyncio
 import json
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import nats.errors
 from nats.aio.client import Client
-from nats.aio.msg import Msg
 from nats.nuid import NUID
 
 from service.bus.errors import BATCH_PLACES_TAKEN, ApiError, raise_api_error
 from service.bus.frames import OutMessage, hpub
-from service.errors import Transient, verdict_of
+from service.errors import Transient
 from service.observe import step
-from service.tasks import TaskGroup
 
 BATCH_LIMIT_MESSAGES: Final = 1_000
 ANSWER_TIMEOUT_S: Final = 10.0
 # A stream takes 50 unfinished batches over all its writers: a process keeps to a share of them.
 OPEN_BATCHES_LIMIT: Final = 8
+# Head starts: beside those, so that they never keep the others waiting.
+STAGED_LIMIT: Final = 4
 PLACES_TRIES: Final = 20
+
+
+class Staged:
+    """A batch that stands at the server but for its last message, and keeps one of this process's places."""
+
+    def __init__(self, id: str, count: int, places: "_Places") -> None:
+        self.id = id
+        self.count = count
+        self._places: _Places | None = places
+
+    def close(self) -> None:
+        """Give the place back; what was not finished the server forgets in ten seconds."""
+        if self._places is not None:
+            self._places.staged -= 1
+            self._places = None
+
+
+@dataclass(slots=True)
+class _Places:
+    open: asyncio.Semaphore
+    staged: int = 0
 
 
 class Batches:
@@ -33,7 +55,7 @@ class Batches:
     def __init__(self, nc: Client, stream: str) -> None:
         self._nc = nc
         self._stream = stream
-        self._open = asyncio.Semaphore(OPEN_BATCHES_LIMIT)
+        self._places = _Places(asyncio.Semaphore(OPEN_BATCHES_LIMIT))
         self._ids = NUID()
 
     async def publish(self, messages: Sequence[OutMessage]) -> int:
@@ -43,59 +65,68 @@ class Batches:
         server's refusal, nats-py's errors where no answer came, Transient where no batch could be opened.
         """
         if len(messages) == 1:
-            return await self._finish(messages[0], messages[0].headers)
-        async with self._open:
+            return await self._ask(messages[0], messages[0].headers)
+        async with self._places.open:
             for _ in range(PLACES_TRIES):
                 try:
-                    return await self._once(messages)
+                    return await self._finish(await self._begin(messages[:-1]), len(messages), messages[-1])
                 except ApiError as exc:
                     if exc.err_code != BATCH_PLACES_TAKEN:
                         raise
                 await asyncio.sleep(random.uniform(0.05, 0.3))
         raise Transient("all places for unfinished batches are taken", where=self._stream, remedy="tried again")
 
-    async def _once(self, messages: Sequence[OutMessage]) -> int:
+    async def stage(self, messages: Sequence[OutMessage]) -> Staged | None:
+        """Send all messages of a batch but the last; None where no place is free. Raises as publish does."""
+        if self._places.staged >= STAGED_LIMIT:
+            return None
+        self._places.staged += 1
+        try:
+            return Staged(await self._begin(messages), len(messages) + 1, self._places)
+        except BaseException:
+            self._places.staged -= 1
+            raise
+
+    async def finish(self, staged: Staged, last: OutMessage) -> int:
+        """Send a batch's last message: all of it is in the stream then, or nothing. Raises as publish does."""
+        try:
+            return await self._finish(staged.id, staged.count, last)
+        finally:
+            staged.close()
+
+    async def _begin(self, messages: Sequence[OutMessage]) -> str:
         batch = self._ids.next().decode()
-        first, *middle, last = [
+        first, *rest = [
             (message, message.headers | {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(number)})
             for number, message in enumerate(messages, start=1)
         ]
-        frames = b"".join([hpub(message.subject, headers, message.payload) for message, headers in middle])
         step("batch.before")
-        try:
-            async with TaskGroup() as group:
-                # The first and the last are asked for their answers; the rest does not wait for the first's.
-                opening = self._nc.request(
-                    first[0].subject, first[0].payload, headers=first[1], timeout=ANSWER_TIMEOUT_S
-                )
-                opened = group.create_task(opening, name="batch")
-                await asyncio.sleep(0)
-                step("batch.open")
-                await self._send(frames)
-                try:
-                    return await self._finish(last[0], last[1] | {"Nats-Batch-Commit": "1"})
-                except ApiError:
-                    # Why a batch was not opened stands in the first answer; the last one only says that there is none.
-                    _raise_refusal(await opened)
-                    raise
-        except BaseExceptionGroup as failed:
-            raise verdict_of(failed) from None
+        # Its answer is empty where the batch is open.
+        await self._request(first[0], first[1])
+        step("batch.open")
+        await send_frames(self._nc, b"".join([hpub(one.subject, headers, one.payload) for one, headers in rest]))
+        return batch
 
-    async def _send(self, frames: bytes) -> None:
-        if not self._nc.is_connected:
-            raise nats.errors.ConnectionReconnectingError
-        await self._nc._send_command(frames)
-        await self._nc._flush_pending()
+    async def _finish(self, batch: str, count: int, last: OutMessage) -> int:
+        marks = {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(count), "Nats-Batch-Commit": "1"}
+        return await self._ask(last, last.headers | marks)
 
-    async def _finish(self, message: OutMessage, headers: dict[str, str]) -> int:
+    async def _ask(self, message: OutMessage, headers: dict[str, str]) -> int:
         step("commit.sending")
-        reply = await self._nc.request(message.subject, message.payload, headers=headers, timeout=ANSWER_TIMEOUT_S)
+        answer = await self._request(message, headers)
         step("commit.answered")
-        return int(_raise_refusal(reply)["seq"])
+        return int(answer["seq"])
+
+    async def _request(self, message: OutMessage, headers: dict[str, str]) -> dict[str, Any]:
+        reply = await self._nc.request(message.subject, message.payload, headers=headers, timeout=ANSWER_TIMEOUT_S)
+        answer: dict[str, Any] = json.loads(reply.data) if reply.data else {}
+        raise_api_error(answer)
+        return answer
 
 
-def _raise_refusal(reply: Msg) -> dict[str, Any]:
-    """A PubAck, or the empty answer to a batch's first message. Raises ApiError."""
-    answer: dict[str, Any] = json.loads(reply.data) if reply.data else {}
-    raise_api_error(answer)
-    return answer
+async def send_frames(nc: Client, frames: bytes) -> None:
+    """Put ready-made frames on the wire. Raises nats-py's error where there is no connection."""
+    if not nc.is_connected:
+        raise nats.errors.ConnectionReconnectingError
+    await nc._send_command(frames)
+    await nc._flush_pending()

@@ -9,38 +9,33 @@ import base64
 import hashlib
 import json
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
 from nats.aio.client import Client
 from nats.nuid import NUID
 
-from service.bus.batch import Batches
-from service.bus.errors import (
-    NO_MESSAGE,
-    REQUEST_TIMEOUT_S,
-    WRONG_LAST_SEQUENCE,
-    ApiError,
-    js_api,
-    raise_api_error,
-    translated,
-)
+from service.bus.errors import NO_MESSAGE, WRONG_LAST_SEQUENCE, ApiError, js_api, raise_api_error, translated
 from service.bus.frames import FENCE, OutMessage
+from service.bus.window import Window
 from service.contract import Blob, blob_id
-from service.errors import Permanent, verdict_of
-from service.observe import log, step
-from service.tasks import TaskGroup
+from service.errors import Permanent
+from service.observe import step
 
 CHUNK_LIMIT_BYTES: Final = 128 * 1024
-CHUNKS_AT_ONCE: Final = 8
-# A blob is a chunk and a meta, a batch has 1,000 messages at most; its bytes are copied once more on the way.
-BATCH_LIMIT_BLOBS: Final = 500
-BATCH_LIMIT_BYTES: Final = 4 * 1024 * 1024
-BLOBS_AT_ONCE: Final = 8
 # Hashing runs at about 1 GB/s: more than this would hold the loop for a quarter of a millisecond.
 THREAD_FROM_BYTES: Final = 256 * 1024
 KNOWN_LIMIT: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Object:
+    """A blob on its way, and the name of its chunks."""
+
+    blob: Blob
+    nuid: str
 
 
 class BlobStore:
@@ -52,7 +47,7 @@ class BlobStore:
         self._stream = f"OBJ_{bucket}"
         self._max_payload = max_payload
         self._ids = NUID()
-        self._batches = Batches(nc, self._stream)
+        self._window = Window(nc)
         self._known: OrderedDict[str, None] = OrderedDict()
 
     async def put(self, data: bytes, *, now: datetime) -> str:
@@ -66,50 +61,53 @@ class BlobStore:
         return blob.id
 
     async def put_all(self, blobs: Sequence[Blob], *, now: datetime) -> None:
-        """Store many, the small ones together in one round trip. Raises Transient."""
+        """Store many, those that are new in two round trips: chunks, then what describes them. Raises Transient."""
         new = {blob.id: blob for blob in blobs if blob.id not in self._known}
-        small = [blob for blob in new.values() if len(blob.data) <= self._chunk_size()]
-        large = [blob for blob in new.values() if len(blob.data) > self._chunk_size()]
-        for together in _cut(small):
-            if len(together) == 1 or not await self._store_together(together, now):
-                await self._store_each(together, now)
-        await self._store_each(large, now)
+        if not new:
+            return
+        with translated(self._bucket):
+            for blob in list(new.values()):
+                if len(blob.data) > CHUNK_LIMIT_BYTES and (await self._meta(blob.id))[0] is not None:
+                    del new[blob.id]
+                    self._remember(blob.id)
+            await self._store([_Object(blob, self._ids.next().decode()) for blob in new.values()], now)
         for id in new:
             self._remember(id)
 
-    async def _store_together(self, blobs: Sequence[Blob], now: datetime) -> bool:
-        """Chunks and metas of blobs that are all new, all or none; False where one is there or the server refuses."""
-        messages: list[OutMessage] = []
-        for blob in blobs:
-            nuid = self._ids.next().decode()
-            meta = self._made_meta(blob, nuid, now, chunks=1 if blob.data else 0)
-            if blob.data:
-                messages.append(OutMessage(self._chunk_subject(nuid), blob.data, {}))
-            messages.append(OutMessage(self._meta_subject(blob.id), meta, {FENCE: "0"}))
-        with translated(self._bucket):
+    async def _store(self, objects: Sequence[_Object], now: datetime) -> None:
+        size = self._chunk_size()
+        chunks = (
+            OutMessage(self._chunk_subject(one.nuid), one.blob.data[offset : offset + size], {})
+            for one in objects
+            for offset in range(0, len(one.blob.data), size)
+        )
+        step("chunks.before")
+        for answer in await self._window.publish(chunks):
+            raise_api_error(answer)
+        step("chunks.done")
+        # Only now: a meta must never stand without all of its chunks.
+        metas = [self._made_meta(one, now, fence=0) for one in objects]
+        for one, answer in zip(objects, await self._window.publish(metas), strict=True):
             try:
-                await self._batches.publish(messages)
+                raise_api_error(answer)
             except ApiError as exc:
-                log.debug("blobs_one_by_one", bucket=self._bucket, error=exc.description)
-                return False
-        return True
+                if exc.err_code not in WRONG_LAST_SEQUENCE:
+                    raise
+                await self._settle(one, now)
 
-    async def _store_each(self, blobs: Sequence[Blob], now: datetime) -> None:
-        places = asyncio.Semaphore(BLOBS_AT_ONCE)
-
-        async def store(blob: Blob) -> None:
-            async with places:
-                with translated(self._bucket):
-                    meta, revision = await self._meta(blob.id)
-                    if meta is None:
-                        await self._store(blob, now, revision)
-
-        try:
-            async with TaskGroup() as group:
-                for blob in blobs:
-                    group.create_task(store(blob), name="blob")
-        except BaseExceptionGroup as failed:
-            raise verdict_of(failed) from failed
+    async def _settle(self, one: _Object, now: datetime) -> None:
+        """The name is taken: by the same content, which serves, or by the mark of what was deleted."""
+        meta, revision = await self._meta(one.blob.id)
+        if meta is None:
+            (answer,) = await self._window.publish([self._made_meta(one, now, fence=revision)])
+            try:
+                raise_api_error(answer)
+                return
+            except ApiError as exc:
+                # Another writer was first with the same content: its object serves, our chunks go.
+                if exc.err_code not in WRONG_LAST_SEQUENCE:
+                    raise
+        await js_api(self._nc, f"STREAM.PURGE.{self._stream}", {"filter": self._chunk_subject(one.nuid)})
 
     async def get(self, blob_id: str) -> bytes:
         """The bytes of a blob, checked against its name. Raises Permanent where there is none, Transient."""
@@ -146,43 +144,19 @@ class BlobStore:
         """Believe nothing to be there any more: the server was away, and may have come back from an older state."""
         self._known.clear()
 
-    async def _store(self, blob: Blob, now: datetime, revision: int) -> None:
-        nuid = self._ids.next().decode()
-        size = self._chunk_size()
-        offsets = range(0, len(blob.data), size)
-        view = memoryview(blob.data)
-        step("chunks.before")
-        # Chunks must stand in order: one connection, published one after the other, acknowledged in a window.
-        for first in range(0, len(offsets), CHUNKS_AT_ONCE):
-            try:
-                async with TaskGroup() as group:
-                    for offset in offsets[first : first + CHUNKS_AT_ONCE]:
-                        chunk = bytes(view[offset : offset + size])
-                        group.create_task(self._publish(self._chunk_subject(nuid), chunk, {}), name="chunk")
-            except ExceptionGroup as failed:
-                raise verdict_of(failed) from failed
-        step("chunks.done")
-        meta = self._made_meta(blob, nuid, now, chunks=len(offsets))
-        try:
-            await self._publish(self._meta_subject(blob.id), meta, {FENCE: str(revision)})
-        except ApiError as exc:
-            # Another writer was first with the same content: its object serves, our chunks go.
-            if exc.err_code not in WRONG_LAST_SEQUENCE:
-                raise
-            await js_api(self._nc, f"STREAM.PURGE.{self._stream}", {"filter": self._chunk_subject(nuid)})
-
-    def _made_meta(self, blob: Blob, nuid: str, now: datetime, *, chunks: int) -> bytes:
+    def _made_meta(self, one: _Object, now: datetime, *, fence: int) -> OutMessage:
+        size = len(one.blob.data)
         meta = {
-            "name": blob.id,
+            "name": one.blob.id,
             "bucket": self._bucket,
-            "nuid": nuid,
-            "size": len(blob.data),
+            "nuid": one.nuid,
+            "size": size,
             "mtime": now.isoformat(),
-            "chunks": chunks,
-            "digest": "SHA-256=" + base64.urlsafe_b64encode(bytes.fromhex(blob.id.rpartition("-")[2])).decode(),
+            "chunks": -(-size // self._chunk_size()),
+            "digest": "SHA-256=" + base64.urlsafe_b64encode(bytes.fromhex(one.blob.id.rpartition("-")[2])).decode(),
             "options": {"max_chunk_size": self._chunk_size()},
         }
-        return json.dumps(meta).encode()
+        return OutMessage(self._meta_subject(one.blob.id), json.dumps(meta).encode(), {FENCE: str(fence)})
 
     def _chunk_size(self) -> int:
         return min(CHUNK_LIMIT_BYTES, self._max_payload() - 1024)
@@ -219,10 +193,6 @@ class BlobStore:
         there = isinstance(meta, dict) and not meta.get("deleted")
         return meta if there else None, int(message["seq"])
 
-    async def _publish(self, subject: str, payload: bytes, headers: dict[str, str]) -> None:
-        reply = await self._nc.request(subject, payload, headers=headers or None, timeout=REQUEST_TIMEOUT_S)
-        raise_api_error(json.loads(reply.data))
-
     def _remember(self, name: str) -> None:
         self._known[name] = None
         if len(self._known) > KNOWN_LIMIT:
@@ -233,17 +203,3 @@ class BlobStore:
 
     def _chunk_subject(self, nuid: str) -> str:
         return f"$O.{self._bucket}.C.{nuid}"
-
-
-def _cut(blobs: Sequence[Blob]) -> Iterator[list[Blob]]:
-    """Pieces that one batch can take."""
-    piece: list[Blob] = []
-    size = 0
-    for blob in blobs:
-        if piece and (len(piece) >= BATCH_LIMIT_BLOBS or size + len(blob.data) > BATCH_LIMIT_BYTES):
-            yield piece
-            piece, size = [], 0
-        piece.append(blob)
-        size += len(blob.data)
-    if piece:
-        yield piece

@@ -39,7 +39,8 @@ RECONNECT_WAIT_S: Final = 0.5
 # A server that is there and silent is found dead after two of them (nats-py's default is four minutes).
 PING_INTERVAL_S: Final = 10
 PINGS_LIMIT: Final = 2
-DRAIN_TIMEOUT_S: Final = 5
+# Whatever counts was acknowledged: a server that does not take our farewell is left without it.
+CLOSE_TIMEOUT_S: Final = 1.0
 ERRORS_KEPT: Final = 20
 NO_TLS: Final = "the server offers no TLS"
 # What may wait inside the client while NATS is away: everything that counts is acknowledged, so little helps.
@@ -73,6 +74,7 @@ class Bus:
         self._back = asyncio.Event()
         self._back.set()
         self.log = EventLog(nc, self.subjects.stream_in, lambda: self.max_payload)
+        self.dead = EventLog(nc, self.subjects.stream_dead, lambda: self.max_payload)
         self._stores: dict[str, BlobStore] = {}
 
     @property
@@ -88,6 +90,14 @@ class Bus:
     async def wait_connected(self) -> None:
         """Until the connection stands."""
         await self._back.wait()
+
+    async def answers(self, timeout_s: float) -> bool:
+        """Whether the event log's leader says anything within `timeout_s`."""
+        with suppress(Transient, TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self.log.bounds()
+                return True
+        return False
 
     def key_value(self, bucket: str) -> KeyValue:
         """A bucket of keys."""
@@ -222,7 +232,6 @@ def _connect_arguments(options: NatsOptions, bus: Bus, seen: list[Exception]) ->
         "max_reconnect_attempts": -1,
         "allow_reconnect": True,
         "pending_size": PENDING_LIMIT_BYTES,
-        "drain_timeout": DRAIN_TIMEOUT_S,
         "disconnected_cb": bus.on_disconnected,
         "reconnected_cb": bus.on_reconnected,
         "error_cb": on_error,
@@ -285,6 +294,9 @@ async def _connect(options: NatsOptions) -> Bus:
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT_S * max(1, len(options.servers)) + 5):
             await nc.connect(**first)
+    except asyncio.CancelledError:
+        await _close(nc)
+        raise
     except (nats.errors.Error, OSError, TimeoutError, ValueError) as exc:
         await _close(nc)
         # What counts is what each server said: in the end nats-py only says that none is left.
@@ -312,7 +324,7 @@ def _connect_verdict(errors: list[Exception], where: str) -> Permanent | Transie
 async def _close(nc: Client) -> None:
     # RuntimeError: uvloop's word for a transport that is gone already.
     with suppress(nats.errors.Error, OSError, TimeoutError, RuntimeError):
-        async with asyncio.timeout(DRAIN_TIMEOUT_S):
+        async with asyncio.timeout(CLOSE_TIMEOUT_S):
             await nc.close()
 
 

@@ -20,8 +20,9 @@ class OutMessage:
     headers: dict[str, str]
 
 
-def hpub(subject: str, headers: Mapping[str, str], payload: bytes) -> bytes:
-    """One message without a reply subject. Subject and headers have passed guard.py."""
+def hpub(subject: str, headers: Mapping[str, str], payload: bytes, reply: str = "") -> bytes:
+    """One message; `reply`: where its answer shall go. Subject and headers have passed guard.py."""
     fields = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
     head = f"NATS/1.0\r\n{fields}\r\n".encode()
-    return b"HPUB %b %d %d\r\n%b%b\r\n" % (subject.encode(), len(head), len(head) + len(payload), head, payload)
+    where = f"{subject} {reply}" if reply else subject
+    return b"HPUB %b %d %d\r\n%b%b\r\n" % (where.encode(), len(head), len(head) + len(payload), head, payload)

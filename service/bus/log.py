@@ -12,7 +12,7 @@ from typing import Any, Final
 import nats.errors
 from nats.aio.client import Client
 
-from service.bus.batch import BATCH_LIMIT_MESSAGES, Batches
+from service.bus.batch import BATCH_LIMIT_MESSAGES, Batches, Staged
 from service.bus.errors import (
     NO_MESSAGE,
     WRONG_LAST_SEQUENCE,
@@ -70,6 +70,31 @@ class EventLog:
         """The message at a sequence; None where it is gone. Raises Transient."""
         return await self._get({"seq": seq})
 
+    async def before(self, filter_subject: str, seq: int) -> Tail | None:
+        """The last message on a subject with wildcards below a sequence; None where there is none. Raises Transient.
+
+        The server looks forward only. So: back in strides that double until one holds a message, then halved. A
+        neighbour takes one look, one that lies n messages back 2 log2(n).
+        """
+        found: Tail | None = None
+        high, low, stride = seq, seq, 1  # nothing of the subject stands from `high` up to `seq`
+        while found is None and low > 1:
+            high, low, stride = low, max(1, low - stride), stride * 2
+            found = await self._next(filter_subject, low, high)
+        while found is not None and found.seq + 1 < high:
+            middle = (found.seq + 1 + high) // 2
+            later = await self._next(filter_subject, middle, high)
+            if later is None:
+                high = middle
+            else:
+                found = later
+        return found
+
+    async def _next(self, filter_subject: str, first: int, end: int) -> Tail | None:
+        """The first message on a subject from `first` on and below `end`."""
+        found = await self._get({"next_by_subj": filter_subject, "seq": first})
+        return found if found is not None and found.seq < end else None
+
     async def _get(self, request: dict[str, Any]) -> Tail | None:
         with translated(self._stream):
             try:
@@ -91,7 +116,21 @@ class EventLog:
         state = info["state"]
         return StreamBounds(datetime.fromisoformat(info["created"]), state["first_seq"], state["last_seq"])
 
-    async def commit(self, messages: Sequence[OutMessage], *, filter_subject: str, fence: int) -> int:
+    async def stage(self, messages: Sequence[OutMessage]) -> Staged | None:
+        """A head start for a commit: all but its last message go to the server, where they are nothing yet.
+
+        None where there is no place for it, or something is wrong: the commit will say what.
+        """
+        try:
+            self._check_sizes(messages)
+            with cancellable():
+                return await self._batches.stage(messages[:-1])
+        except (ApiError, MessageTooLarge, nats.errors.Error, TimeoutError, OSError):
+            return None
+
+    async def commit(
+        self, messages: Sequence[OutMessage], *, filter_subject: str, fence: int, staged: Staged | None = None
+    ) -> int:
         """Put all messages into the log, or none; gives the sequence of the last one.
 
         `fence`: the sequence of the last message on `filter_subject`, 0 without one. Before anything is sent:
@@ -101,10 +140,15 @@ class EventLog:
         self._check_sizes(messages)
         metrics.BATCH_EVENTS.observe(len(messages))
         fenced = {FENCE: str(fence), FENCE_SUBJECT: filter_subject}
-        first = replace(messages[0], headers=messages[0].headers | fenced)
         try:
             with cancellable():
-                seq = await self._batches.publish([first, *messages[1:]])
+                if staged is not None:
+                    # The server compares fences with the stream as it is when the batch is whole.
+                    last = replace(messages[-1], headers=messages[-1].headers | fenced)
+                    seq = await self._batches.finish(staged, last)
+                else:
+                    first = replace(messages[0], headers=messages[0].headers | fenced)
+                    seq = await self._batches.publish([first, *messages[1:]])
         except ApiError as exc:
             if exc.err_code in WRONG_LAST_SEQUENCE:
                 metrics.FENCE_REFUSED.inc()

@@ -130,7 +130,6 @@ def _object_store(bucket: str, ttl_s: float | None) -> Config:
         "subjects": [f"$O.{bucket}.C.>", f"$O.{bucket}.M.>"],
         "retention": "limits",
         "discard": "new",
-        "allow_atomic": True,
         "allow_rollup_hdrs": True,
         "allow_direct": True,
         "max_age": _age(ttl_s),
@@ -192,7 +191,7 @@ def drifts(found: Config, wanted: Config) -> list[Drift]:
         # More replicas than asked for is only safer; an async persist mode is what makes the log forget.
         if field == "num_replicas" and _at_least(there, want):
             continue
-        # A bucket without batches, as NATS's own tools make it, takes its blobs one by one.
+        # A bucket takes no batches; whether it would makes no difference.
         if field == "allow_atomic" and _is_bucket(wanted):
             continue
         # What lives longer in a bucket than it must is only safer: the settings say the least.

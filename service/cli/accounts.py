@@ -1,60 +1,82 @@
-"""`mailbus accounts`: what the running process shows of its accounts, from its status page's own source."""
+"""`mailbus accounts`: what the running process shows of all its accounts, page by page as it gives them."""
 
-import asyncio
-import json
-from typing import Any, Final
+from collections.abc import AsyncIterator
+from typing import Final
 
 import aiohttp
+import msgspec
 import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from service.admin import AccountSnapshot, AccountsPage, severity
 from service.errors import Transient
 from service.settings import Settings
 
 TIMEOUT_S: Final = 10.0
+# Far more than mailbus puts into one page: whatever else may listen there.
+PAGE_LIMIT_BYTES: Final = 16 * 1024 * 1024
 STYLES: Final = {"connected": "green", "disconnected": "yellow", "degraded": "yellow", "auth_failed": "red"}
+
+_PAGE: Final = msgspec.json.Decoder(AccountsPage)
 
 
 async def show_accounts(settings: Settings, *, as_json: bool) -> int:
-    """Print the accounts of the process that listens where settings say."""
-    shown = await _snapshot(settings)
-    accounts: list[dict[str, Any]] = shown["snapshot"]["accounts"]
+    """Print the accounts of the process that listens where settings say; of a page those in trouble first."""
+    console = Console(soft_wrap=True)
+    shown = 0
+    async for page in _pages(settings):
+        accounts = sorted(page.accounts, key=lambda account: (severity(account), account.id))
+        if as_json:
+            # One array, one account a line.
+            for account in accounts:
+                typer.echo(("[" if shown == 0 else ",") + msgspec.json.encode(account).decode())
+                shown += 1
+        else:
+            console.print(_table(accounts))
     if as_json:
-        typer.echo(json.dumps(accounts, ensure_ascii=False))
-        return 0
+        typer.echo("]" if shown else "[]")
+    return 0
+
+
+def _table(accounts: list[AccountSnapshot]) -> Table:
     table = Table(box=None, pad_edge=False)
     for column in ("account", "state", "mailbox", "announced", "behind", "last event", "last error"):
         table.add_column(column, justify="right" if column in {"announced", "behind"} else "left")
     for account in accounts:
-        state = Text(account["state"], style=STYLES.get(account["state"], ""))
-        rows = account["mailboxes"] or [{}]
-        for i, mailbox in enumerate(rows):
-            table.add_row(
-                account["id"] if i == 0 else "",
-                state if i == 0 else "",
-                Text(mailbox.get("name", "(sender)")),
-                str(mailbox.get("announced", "")),
-                str(mailbox.get("behind", "")),
-                (mailbox.get("lastEventAt") or "")[:19],
-                Text(account["lastError"] if i == 0 else ""),
-            )
-    Console(soft_wrap=True).print(table)
-    return 0
+        state = Text(account.state, style=STYLES.get(account.state, ""))
+        first = (account.id, state)
+        error = Text(account.last_error)
+        if not account.mailboxes:
+            table.add_row(*first, "(sender)", "", "", "", error)
+        for mailbox in account.mailboxes:
+            at = mailbox.last_event_at.isoformat()[:19] if mailbox.last_event_at else ""
+            table.add_row(*first, Text(mailbox.name), str(mailbox.announced), str(mailbox.behind), at, error)
+            first, error = ("", Text("")), Text("")
+    return table
 
 
-async def _snapshot(settings: Settings) -> dict[str, Any]:
-    url = f"http://{settings.http.listen}/events"
+async def _pages(settings: Settings) -> AsyncIterator[AccountsPage]:
+    url = f"http://{settings.http.listen}/accounts"
+    after: str | None = ""
     try:
-        timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
-        async with aiohttp.ClientSession(timeout=timeout) as client, client.get(url) as response:
-            async for line in response.content:
-                if line.startswith(b"data:"):
-                    found: dict[str, Any] = json.loads(line[5:])
-                    return found
-    except (aiohttp.ClientError, TimeoutError, asyncio.IncompleteReadError, ValueError) as exc:
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT_S)) as client:
+            while after is not None:
+                async with client.get(url, params={"after": after}, raise_for_status=True) as response:
+                    page = _PAGE.decode(await _bounded(response.content))
+                yield page
+                after = page.after
+    except (aiohttp.ClientError, TimeoutError, msgspec.MsgspecError, UnicodeError) as exc:
         raise Transient(
             "no mailbus answers there", where=url, remedy="is it running? with the same http.listen in its settings?"
         ) from exc
-    raise Transient("mailbus said nothing", where=url)
+
+
+async def _bounded(content: aiohttp.StreamReader) -> bytes:
+    found = bytearray()
+    async for chunk in content.iter_any():
+        found += chunk
+        if len(found) > PAGE_LIMIT_BYTES:
+            raise aiohttp.ClientPayloadError("more than mailbus would say")
+    return bytes(found)

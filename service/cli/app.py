@@ -181,7 +181,10 @@ def accounts(
     config: ConfigFile = None,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """Show the accounts of the running process: state, progress, last error.
+    """Show all accounts of the running process: state, progress, last error.
+
+    By id, 500 at a time and fewer where they have many mailboxes; of each such page those in trouble come first.
+    With --json it is one array, an account a line.
 
     Example:  mailbus accounts --config mailbus.yaml
     """

@@ -5,6 +5,7 @@ subjects.py names things; email.py, events.py, requests.py, status.py, commands.
 schema.py prints them as JSON Schema and AsyncAPI.
 """
 
+from service.contract.blob import Blob, blob_id
 from service.contract.codec import encode
 from service.contract.commands import Problems, SendAnswer, Verb
 from service.contract.email import (
@@ -18,10 +19,13 @@ from service.contract.email import (
     MailProblem,
     ProblemType,
 )
+from service.contract.envelope import cloud_event_headers, event_id, rfc3339
 from service.contract.events import (
     CURSOR_HEADER,
+    DEAD_HEADER,
     KIND_HEADER,
     AccountEvent,
+    AccountPart,
     AccountState,
     Changed,
     DeadReason,
@@ -29,11 +33,8 @@ from service.contract.events import (
     Removed,
     Reset,
     ResetReason,
-    cloud_event_headers,
-    event_id,
-    rfc3339,
 )
-from service.contract.ids import Blob, ImapPlace, blob_id, email_id, mailbox_id, mailbox_name, place_of
+from service.contract.ids import ImapPlace, email_id, mailbox_id, mailbox_name, place_of
 from service.contract.net import Security, hidden, without_credentials
 from service.contract.requests import (
     Address,
@@ -57,9 +58,11 @@ from service.contract.subjects import ACCOUNT_ID, PREFIX, Subjects, mailbox_toke
 __all__ = [
     "ACCOUNT_ID",
     "CURSOR_HEADER",
+    "DEAD_HEADER",
     "KIND_HEADER",
     "PREFIX",
     "AccountEvent",
+    "AccountPart",
     "AccountState",
     "Address",
     "Attachment",

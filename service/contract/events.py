@@ -1,10 +1,5 @@
-"""Events as they stand on the bus: bodies, CloudEvents headers, ids that are the same for ever. Plain data.
+"""Events as they stand on the bus: their bodies, and the words that name them. Plain data. See envelope.py."""
 
-Envelope: CloudEvents 1.0, NATS protocol binding, binary mode.
-"""
-
-import hashlib
-from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final
 
@@ -14,6 +9,7 @@ from msgspec import UNSET, UnsetType
 from service.contract.email import UtcDate
 
 CURSOR_HEADER: Final = "Mail-Cursor"
+DEAD_HEADER: Final = "Mail-Dead"
 KIND_HEADER: Final = "Mail-Kind"
 
 
@@ -49,6 +45,20 @@ class AccountState(StrEnum):
     REMOVED = "removed"
 
 
+class AccountPart(StrEnum):
+    """What of an account an event is about: a mailbox, its relay, its queue of requests, or its OAuth 2 token.
+
+    A token serves both directions, or there is one for each.
+    """
+
+    MAILBOX = "mailbox"
+    SENDER = "sender"
+    REQUESTS = "requests"
+    OAUTH2 = "oauth2"
+    OAUTH2_INCOMING = "oauth2-incoming"
+    OAUTH2_OUTGOING = "oauth2-outgoing"
+
+
 class DeadReason(StrEnum):
     """The last token of a dead letter's subject."""
 
@@ -82,7 +92,7 @@ class Reset(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class AccountEvent(msgspec.Struct, frozen=True, rename="camel"):
-    """An account's state changed. `detail` and `remedy` are for a person."""
+    """An account's state changed, by which part of it unless it is connected. `detail`, `remedy` are for a person."""
 
     account: str
     state: AccountState
@@ -91,30 +101,4 @@ class AccountEvent(msgspec.Struct, frozen=True, rename="camel"):
     mailbox: str | UnsetType = UNSET
     detail: str | UnsetType = UNSET
     remedy: str | UnsetType = UNSET
-
-
-def event_id(*parts: str | int) -> str:
-    """`ce-id`: 32 hex digits of SHA-256 over the parts. The same parts give the same id for ever.
-
-    For a mailbox's event the parts are source, uidvalidity, uid, type, and modseq or a counter.
-    """
-    joined = "\0".join(str(part) for part in parts)
-    return hashlib.sha256(joined.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-
-
-def rfc3339(moment: datetime) -> str:
-    """RFC 3339 in UTC with microseconds, as `ce-time` and JMAP's UTCDate want it."""
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
-
-
-def cloud_event_headers(kind: EventType, *, source: str, id: str, time: datetime, subject: str) -> dict[str, str]:
-    """The headers of one event (CloudEvents 1.0, NATS binding 3.1). All values are ours: no CR, LF or NUL in them."""
-    return {
-        "ce-specversion": "1.0",
-        "ce-id": id,
-        "ce-type": f"mailbus.{kind}",
-        "ce-source": source,
-        "ce-time": rfc3339(time),
-        "ce-subject": subject,
-        "content-type": "application/json",
-    }
+    part: AccountPart | UnsetType = UNSET

@@ -10,10 +10,8 @@ import hashlib
 import struct
 import unicodedata
 from dataclasses import dataclass
-from datetime import datetime
+from functools import lru_cache
 from typing import Final
-
-import msgspec
 
 _IMAP: Final = "i"
 _PLACE: Final = struct.Struct(">8sII")
@@ -35,12 +33,14 @@ def mailbox_name(mailbox: str) -> str:
     return "INBOX" if name.isascii() and name.upper() == "INBOX" else name
 
 
+@lru_cache(maxsize=1024)
 def mailbox_hash(mailbox: str) -> bytes:
     """8 bytes that name a mailbox: names may be longer than an id."""
     name = mailbox_name(mailbox)
     return hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()[:8]
 
 
+@lru_cache(maxsize=1024)
 def mailbox_id(mailbox: str) -> str:
     """The JMAP id of a mailbox: stable while its name is."""
     return "m" + base64.urlsafe_b64encode(mailbox_hash(mailbox)).decode("ascii").rstrip("=")
@@ -61,15 +61,3 @@ def place_of(id: str) -> ImapPlace | None:
         return ImapPlace(*_PLACE.unpack(packed))
     except (binascii.Error, ValueError):
         return None
-
-
-class Blob(msgspec.Struct, frozen=True, array_like=True):
-    """Bytes with the id under which they are stored."""
-
-    id: str
-    data: bytes
-
-
-def blob_id(digest: bytes, now: datetime) -> str:
-    """`<YYYYMM>-<SHA-256 hex>`: equal content is stored once within a period, and outlives every event of it."""
-    return f"{now:%Y%m}-{digest.hex()}"

@@ -1,6 +1,7 @@
 """An account's parts and their states → one state, said on the bus once a change.
 
-Parts are its mailboxes and its sender. Publishing never holds up the work: one task does it for the process.
+Parts are its mailboxes, its relay and its queue of requests. Publishing never holds up the work: one task does it for
+the process.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ from service.bus import OutMessage
 from service.clock import Clock
 from service.contract import (
     AccountEvent,
+    AccountPart,
     AccountState,
     EventType,
     Subjects,
@@ -38,6 +40,21 @@ ORDER: Final = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A piece of an account's work. A mailbox may have any name, that of another kind of part too."""
+
+    kind: AccountPart
+    mailbox: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.mailbox}" if self.kind is AccountPart.MAILBOX else self.kind
+
+
+SENDER: Final = Part(AccountPart.SENDER)
+REQUESTS: Final = Part(AccountPart.REQUESTS)
+
+
 @dataclass(slots=True)
 class AccountView:
     """What is known of an account; shown by the status page."""
@@ -46,7 +63,7 @@ class AccountView:
     state: AccountState | None = None
     since: datetime | None = None
     last_error: str = ""
-    parts: dict[str, AccountState] = field(default_factory=dict)
+    parts: dict[Part, AccountState] = field(default_factory=dict)
 
 
 class AccountReports:
@@ -64,12 +81,12 @@ class AccountReports:
         self._bell = asyncio.Event()
         self.accounts: dict[str, AccountView] = {}
 
-    def add(self, account: str, parts: list[str]) -> None:
+    def add(self, account: str, parts: list[Part]) -> None:
         """An account is there; its parts are not connected yet."""
         self.accounts[account] = AccountView(account, parts=dict.fromkeys(parts, AccountState.DISCONNECTED))
         self._count_states()
 
-    def part(self, account: str, part: str, state: AccountState, error: MailbusError | None = None) -> None:
+    def part(self, account: str, part: Part, state: AccountState, error: MailbusError | None = None) -> None:
         """A part's state. Says the account's where that changed, or where it is not connected for a new reason."""
         view = self.accounts[account]
         detail = str(error) if error else ""
@@ -81,7 +98,7 @@ class AccountReports:
         if worst == view.state:
             if error is not None and before != state:
                 # The account's state says nothing new, and the operator wants to know all the same.
-                log.warning("part_state", account=account, part=part, state=state, error=detail)
+                log.warning("part_state", account=account, part=str(part), state=state, error=detail)
             return
         # Before a first connection is up there is nothing to say, unless it failed.
         if view.state is None and worst is AccountState.DISCONNECTED and error is None:
@@ -89,7 +106,7 @@ class AccountReports:
         view.state, view.since = worst, self._clock.now()
         self._count_states()
         shown = log.info if worst is AccountState.CONNECTED else log.warning
-        shown("account_state", account=account, part=part, state=worst, error=detail)
+        shown("account_state", account=account, part=str(part), state=worst, error=detail)
         self._waiting.append(self._event(view, part, worst, error))
         self._bell.set()
 
@@ -106,7 +123,7 @@ class AccountReports:
                 else:
                     self._waiting.popleft()
 
-    def _event(self, view: AccountView, part: str, state: AccountState, error: MailbusError | None) -> OutMessage:
+    def _event(self, view: AccountView, part: Part, state: AccountState, error: MailbusError | None) -> OutMessage:
         self._count += 1
         now = self._clock.now()
         source = self._subjects.account_source(view.id)
@@ -115,9 +132,10 @@ class AccountReports:
             state=state,
             at=now,
             instance=self._writer.rpartition("/")[0],
-            mailbox=UNSET if state is AccountState.CONNECTED else part,
+            mailbox=UNSET if state is AccountState.CONNECTED or part.kind is not AccountPart.MAILBOX else part.mailbox,
             detail=error.what if error else UNSET,
             remedy=error.remedy if error and error.remedy else UNSET,
+            part=UNSET if state is AccountState.CONNECTED else part.kind,
         )
         id = event_id(source, self._writer, self._count, EventType.ACCOUNT)
         headers = cloud_event_headers(EventType.ACCOUNT, source=source, id=id, time=now, subject=view.id)

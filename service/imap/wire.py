@@ -104,7 +104,7 @@ class ResponseSplitter:
         if len(self._pieces) >= PIECES_LIMIT:
             raise PeerError(f"over {PIECES_LIMIT // 2} literals in one response")
         start = line.rindex(b"{")
-        self._pieces.append(line[: start - 1] if line[start - 1 : start] == b"~" else line[:start])
+        self._pieces.append(line[: start - 1] if line.endswith(b"~", 0, start) else line[:start])
         if len(self._data) - self._at >= size:
             self._pieces.append(self._data[self._at : self._at + size])
             self._at += size

@@ -22,7 +22,7 @@ from service.contract import (
 from service.ingest.cursor import Cursor
 from service.ingest.parser import Parser
 from service.ingest.source import Fetched, Surveyed
-from service.observe import log, metrics, step
+from service.observe import step
 from service.parsing import Made, Page, Raw, Read
 
 # RFC 8621 4.1.1: the IMAP flags that have a keyword of their own; \Deleted and \Recent have none.
@@ -40,10 +40,10 @@ class AnnounceOptions:
 
 @dataclass(frozen=True, slots=True)
 class Announced:
-    """The events of a page; `dead` are copies for the dead letters, published once the events are committed."""
+    """The events of a page; `dead`: the indices of those that are copied to the dead letters."""
 
     events: list[OutMessage]
-    dead: list[OutMessage]
+    dead: list[int]
 
 
 def keywords(flags: frozenset[str]) -> dict[str, bool]:
@@ -120,14 +120,7 @@ class Announcer:
             step("blob.done")
         missing = {surveyed.uid for surveyed in unavailable}
         events = [OutMessage(self._subject, made.payload, made.headers) for made in page]
-        dead = [self._dead(event) for made, event in zip(page, events, strict=True) if made.uid in missing]
-        return Announced(events, dead)
-
-    def _dead(self, event: OutMessage) -> OutMessage:
-        metrics.DEAD.labels(reason="message").inc()
-        log.warning("message_with_problem", account=self._account, mailbox=self._mailbox, id=event.headers["ce-id"])
-        headers = event.headers | {"Nats-Msg-Id": f"dead-{event.headers['ce-id']}"}
-        return OutMessage(self._subjects.dead("message"), event.payload, headers)
+        return Announced(events, [index for index, made in enumerate(page) if made.uid in missing])
 
 
 def _read(surveyed: Surveyed, body: bytes | None, *, whole: bool) -> Read:

@@ -45,6 +45,11 @@ class Copy(msgspec.Struct, frozen=True):
     start: Cursor
 
 
+class _Version(msgspec.Struct, frozen=True):
+    v: int = VERSION
+
+
+_VERSION: Final = msgspec.json.Decoder(_Version)
 _CURSOR: Final = msgspec.json.Decoder(Cursor)
 _COPY: Final = msgspec.json.Decoder(Copy)
 
@@ -54,19 +59,20 @@ def dump_cursor(cursor: Cursor) -> str:
     return json.dumps(msgspec.to_builtins(cursor), separators=(",", ":"))
 
 
-def load_cursor(text: str) -> Cursor:
-    """The header's value → a cursor. Raises Permanent when it is none, or a newer version's."""
+def load_cursor(text: str, *, where: str = "Mail-Cursor") -> Cursor | None:
+    """The header's value → a cursor; None where it is none of ours. Raises Permanent where a newer version wrote it."""
     try:
-        cursor = _CURSOR.decode(text)
-    except (msgspec.MsgspecError, UnicodeError) as exc:
-        raise Permanent(
-            "the log's last event carries no readable Mail-Cursor",
-            where="Mail-Cursor",
-            remedy="only mailbus may publish on the mailbox's subjects: look who else did",
-        ) from exc
-    if cursor.v > VERSION:
-        raise Permanent(f"the cursor is of version {cursor.v}", where="Mail-Cursor", remedy="run the newer mailbus")
-    return cursor
+        version = _VERSION.decode(text).v
+        # Whatever else a newer version changed, it is no stranger: to go on without its position would announce twice.
+        if version > VERSION:
+            raise Permanent(
+                f"the log's position is of version {version}, this mailbus reads {VERSION}",
+                where=where,
+                remedy="run the newer mailbus; if none ever ran here, look who wrote this message, and remove it",
+            )
+        return _CURSOR.decode(text)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return None
 
 
 def dump_copy(copy: Copy) -> bytes:

@@ -5,14 +5,13 @@ Four stages overlap, each with a page or two: read | parse | store blobs | commi
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
 import msgspec
 
-from service.bus import OutMessage
 from service.clock import Clock
 from service.contract import EventType, Reset, ResetReason
 from service.errors import Transient, verdict_of
@@ -89,7 +88,6 @@ class MailboxIngest:
         options: IngestOptions,
         status: MailboxStatus,
         budget: Budget,
-        dead_letter: Callable[[OutMessage], Awaitable[None]],
         proved: Callable[[], None],
         clock: Clock,
         account: str,
@@ -100,7 +98,6 @@ class MailboxIngest:
         self._options = options
         self._status = status
         self._budget = budget
-        self._dead_letter = dead_letter
         self._proved = proved
         self._clock = clock
         self._account = account
@@ -199,6 +196,7 @@ class MailboxIngest:
                 return await self._commit(page, cursor, noticed)
             return await self._overlapped(cut, cursor, noticed)
         finally:
+            self._events.let_go()
             self._budget.give(self._held)
             self._held = 0
 
@@ -222,10 +220,19 @@ class MailboxIngest:
             await stored.put(None)
 
         async def committing() -> Cursor:
-            reached = cursor
-            while (page := await stored.get()) is not None:
-                reached = await self._commit(page, reached, noticed)
+            reached, page = cursor, await stored.get()
+            while page is not None:
+                async with TaskGroup() as ahead:
+                    following = ahead.create_task(staging(), name="stage")
+                    reached = await self._commit(page, reached, noticed)
+                page = following.result()
             return reached
+
+        async def staging() -> Page | None:
+            page = await stored.get()
+            if page is not None:
+                await self._events.stage(page.announced.events)
+            return page
 
         try:
             async with TaskGroup() as group:
@@ -298,10 +305,8 @@ class MailboxIngest:
         reached = self._passed(cursor, page.wanted[-1])
         if events := page.announced.events:
             started = self._clock.monotonic()
-            await finish(self._events.commit(events, reached))
+            await finish(self._events.commit(events, reached, dead=page.announced.dead))
             self._tell(len(events), noticed, started, reached)
-        for letter in page.announced.dead:
-            await self._dead_letter(letter)
         self._budget.give(page.held)
         self._held -= page.held
         return reached

@@ -15,7 +15,7 @@ from typing import Final
 
 from service.clock import Clock, backoff_s
 from service.observe import log
-from service.parsing import LENGTH, Made, Page, Read, Task, decode_answer, encode_frame, make
+from service.parsing import INBOUND_BYTES, LENGTH, SLOTS, Made, Page, Read, Slots, decode_answer, encode_task, make
 
 # What parsing a message costs however small it is, in bytes of a large one (about 4 ns each).
 MESSAGE_COST_BYTES: Final = 8 * 1024
@@ -23,11 +23,10 @@ MESSAGE_COST_BYTES: Final = 8 * 1024
 YIELD_AFTER_BYTES: Final = 256 * 1024
 # What costs less is not worth the pipe, and news must not wait behind another account's first sync.
 CHILD_FROM_BYTES: Final = 512 * 1024
-# A page larger than this is one huge message: its copies on both sides of a pipe would cost more than the thread.
-CHILD_LIMIT_BYTES: Final = 16 * 1024 * 1024
 THREAD_FROM_BYTES: Final = 512 * 1024
-# Parsing is linear: 16 MiB take about a second.
+# Parsing is linear: a page takes some 20 ms, the worst of pages a second, and the pages before it as long.
 ANSWER_TIMEOUT_S: Final = 60.0
+START_TIMEOUT_S: Final = 1.0
 STOP_TIMEOUT_S: Final = 2.0
 READ_LIMIT_BYTES: Final = 1024 * 1024
 
@@ -36,19 +35,59 @@ class _ChildLostError(Exception):
     """The child ended, or does not answer."""
 
 
+class _Child:
+    """A child that has started, and the slots that it reads from and writes to."""
+
+    def __init__(self, process: asyncio.subprocess.Process, slots: Slots) -> None:
+        self.process = process
+        self.slots = slots
+        # None: there will be no more, the child is lost.
+        self.free = asyncio.Queue[int | None]()
+        for slot in range(SLOTS):
+            self.free.put_nowait(slot)
+        # In the order of the questions, which is that of the answers.
+        self.answers: deque[tuple[int, asyncio.Future[list[Made]]]] = deque()
+
+    def take_answer(self, frame: bytes) -> None:
+        """What the child says of the oldest page; its slot is free again, whoever still waits for it."""
+        slot, answer = self.answers.popleft()
+        if not answer.done():
+            answer.set_result(decode_answer(frame, self.slots.outbound(slot)))
+        self.free.put_nowait(slot)
+
+    def lose(self) -> None:
+        """Tell all who wait that there will be no answer."""
+        for _, answer in self.answers:
+            if not answer.done():
+                answer.set_exception(_ChildLostError("it ended"))
+        self.answers.clear()
+        self.free.put_nowait(None)
+
+    async def slot(self) -> int:
+        """A slot that is free. Raises _ChildLostError."""
+        slot = await self.free.get()
+        if slot is None:
+            self.free.put_nowait(None)  # for the next who waits
+            raise _ChildLostError("it ended")
+        return slot
+
+
 class Parser:
     """Where pages become events."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._child: asyncio.subprocess.Process | None = None
-        self._answers: deque[asyncio.Future[list[Made]]] = deque()
+        self._child: _Child | None = None
+        # Unset only while the first child starts.
+        self._started = asyncio.Event()
+        self._started.set()
 
     async def run(self) -> None:
         """Keep a child for ever, where there is a second core for it."""
         if len(os.sched_getaffinity(0)) < 2:
             return
         attempt = 0
+        self._started.clear()
         while True:
             attempt += 1
             began = self._clock.monotonic()
@@ -56,6 +95,8 @@ class Parser:
                 await self._live()
             except OSError as exc:
                 log.warning("parser_not_started", error=str(exc))
+            finally:
+                self._started.set()
             if self._clock.monotonic() - began > ANSWER_TIMEOUT_S:
                 attempt = 1
             pause = backoff_s(attempt, first_s=0.5, factor=2, max_s=60, chance=self._clock.chance())
@@ -63,12 +104,18 @@ class Parser:
 
     async def make(self, page: Page, messages: Sequence[Read]) -> list[Made]:
         """The events of a page, in its order."""
-        cost = sum(len(message.body or b"") + MESSAGE_COST_BYTES for message in messages)
-        if CHILD_FROM_BYTES <= cost <= CHILD_LIMIT_BYTES and self._child is not None:
-            try:
-                return await self._ask(self._child, Task(page, list(messages)))
-            except _ChildLostError as exc:
-                log.warning("parser_lost", why=str(exc), messages=len(messages))
+        size = sum(len(message.body or b"") for message in messages)
+        cost = size + MESSAGE_COST_BYTES * len(messages)
+        if cost >= CHILD_FROM_BYTES and size <= INBOUND_BYTES:
+            with suppress(TimeoutError):
+                # The event loop has better to do while the first child starts.
+                async with asyncio.timeout(START_TIMEOUT_S):
+                    await self._started.wait()
+            if self._child is not None:
+                try:
+                    return await self._ask(self._child, page, messages)
+                except _ChildLostError as exc:
+                    log.warning("parser_lost", why=str(exc), messages=len(messages))
         return await self._make_here(page, messages)
 
     async def _make_here(self, page: Page, messages: Sequence[Read]) -> list[Made]:
@@ -90,60 +137,66 @@ class Parser:
 
     async def _live(self) -> None:
         """One child from its start to its end."""
-        child = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "service.parsing",
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            limit=READ_LIMIT_BYTES,
-            # Ctrl-C is for the parent, which ends the child when it has ended its own work.
-            start_new_session=True,
-        )
+        slots = Slots.create()
         try:
-            await self._listen(child)
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "service.parsing",
+                str(slots.fd),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                pass_fds=[slots.fd],
+                limit=READ_LIMIT_BYTES,
+                # Ctrl-C is for the parent, which ends the child when it has ended its own work.
+                start_new_session=True,
+            )
+            await self._listen(_Child(process, slots))
+        finally:
+            slots.close()
+
+    async def _listen(self, child: _Child) -> None:
+        """Take its answers until it ends."""
+        process = child.process
+        try:
+            if process.stdout is None:
+                raise RuntimeError("a child without a pipe")
+            with suppress(asyncio.IncompleteReadError, ConnectionError):
+                await _frame(process.stdout)
+                # Before it has started, nothing waits for it.
+                self._child = child
+                self._started.set()
+                while True:
+                    child.take_answer(await _frame(process.stdout))
         finally:
             self._child = None
-            while self._answers:
-                answer = self._answers.popleft()
-                if not answer.done():
-                    answer.set_exception(_ChildLostError("it ended"))
+            child.lose()
             with suppress(ProcessLookupError):
-                child.kill()
+                process.kill()
             with suppress(TimeoutError):
                 async with asyncio.timeout(STOP_TIMEOUT_S):
-                    await child.wait()
+                    await process.wait()
 
-    async def _listen(self, child: asyncio.subprocess.Process) -> None:
-        if child.stdout is None:
+    async def _ask(self, child: _Child, page: Page, messages: Sequence[Read]) -> list[Made]:
+        pipe = child.process.stdin
+        if pipe is None:
             raise RuntimeError("a child without a pipe")
-        with suppress(asyncio.IncompleteReadError, ConnectionError):
-            await self._frame(child.stdout)
-            # Before it has started, nothing waits for it.
-            self._child = child
-            while True:
-                made = await self._frame(child.stdout)
-                answer = self._answers.popleft()
-                if not answer.done():
-                    answer.set_result(made)
-
-    async def _frame(self, pipe: asyncio.StreamReader) -> list[Made]:
-        (length,) = LENGTH.unpack(await pipe.readexactly(LENGTH.size))
-        return decode_answer(await pipe.readexactly(length))
-
-    async def _ask(self, child: asyncio.subprocess.Process, task: Task) -> list[Made]:
-        if child.stdin is None:
-            raise RuntimeError("a child without a pipe")
-        answer: asyncio.Future[list[Made]] = asyncio.get_running_loop().create_future()
-        # Written whole before anything waits: whoever is cancelled leaves no half frame behind.
-        child.stdin.write(encode_frame(task))
-        self._answers.append(answer)
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                slot = await child.slot()
+                answer: asyncio.Future[list[Made]] = asyncio.get_running_loop().create_future()
+                # Written whole before anything waits: whoever is cancelled leaves no half frame behind.
+                pipe.write(encode_task(slot, page, messages, child.slots.inbound(slot)))
+                child.answers.append((slot, answer))
                 with suppress(ConnectionError):
-                    await child.stdin.drain()
+                    await pipe.drain()
                 return await answer
         except TimeoutError:
             with suppress(ProcessLookupError):
-                child.kill()
+                child.process.kill()
             raise _ChildLostError(f"no answer in {ANSWER_TIMEOUT_S:g} s") from None
+
+
+async def _frame(pipe: asyncio.StreamReader) -> bytes:
+    (length,) = LENGTH.unpack(await pipe.readexactly(LENGTH.size))
+    return await pipe.readexactly(length)

@@ -26,10 +26,17 @@ FENCE_LIMIT_S: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class TailView:
-    """The last event of a mailbox in the log."""
+    """The end of a mailbox in the log.
+
+    `seq`: of its last message, whoever published it: what the server compares a fence with. `at`: of the last one
+    that carries a cursor; lower only where somebody else published there. Without any, 0 and None. `dead`: how far
+    before it those of its commit stand that have a copy in the dead letters.
+    """
 
     seq: int
-    cursor: Cursor
+    at: int
+    cursor: Cursor | None
+    dead: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +81,7 @@ def needs_lookup(tail: TailView | None, copy: Copy | None, stream: StreamView) -
     """Whether `resume` must know what stands at the copy's sequence."""
     if copy is None or copy.stream_created != stream.created:
         return False
-    if tail is not None and tail.seq >= copy.seq:
+    if tail is not None and tail.at >= copy.seq:
         return False
     return stream.first_seq <= copy.seq <= stream.last_seq
 
@@ -82,10 +89,11 @@ def needs_lookup(tail: TailView | None, copy: Copy | None, stream: StreamView) -
 def resume(tail: TailView | None, copy: Copy | None, stream: StreamView, at_copy: CopySeq) -> Position:
     """Where a mailbox goes on, from the log's tail and the copy in KV. The fence is always the tail really there."""
     fence = tail.seq if tail else 0
+    at, cursor = (tail.at, tail.cursor) if tail else (0, None)
     known = copy if copy is not None and copy.stream_created == stream.created else None
-    if known is None or (tail is not None and tail.seq >= known.seq):
-        if tail is not None:
-            return Position(Why.TAIL, fence, tail.cursor)
+    if known is None or (cursor is not None and at >= known.seq):
+        if cursor is not None:
+            return Position(Why.TAIL, fence, cursor)
         return Position(Why.NEW if copy is None else Why.OTHER_STREAM, fence, None)
     # Below the stream's first: retention. Deleted: a purge or an erasure. In both the copy knows best.
     if known.seq < stream.first_seq or at_copy is CopySeq.DELETED:
@@ -93,9 +101,17 @@ def resume(tail: TailView | None, copy: Copy | None, stream: StreamView, at_copy
     if known.seq <= stream.last_seq and at_copy is CopySeq.OURS:
         return Position(Why.COPY, fence, known.cursor)
     # Beyond the stream's last, or another's message stands there: the log lost what the copy remembers.
-    if tail is not None:
-        return Position(Why.ROLLED_BACK, fence, tail.cursor)
+    if cursor is not None:
+        return Position(Why.ROLLED_BACK, fence, cursor)
     return Position(Why.ROLLED_BACK, fence, known.start, again=True)
+
+
+def is_foreign(tail: TailView, known_seq: int) -> bool:
+    """Whether somebody else published the mailbox's last message, after `known_seq`.
+
+    Up to there the end was mailbus's: where it carries no cursor now, the message that did was removed by hand.
+    """
+    return tail.at < tail.seq and tail.seq > known_seq
 
 
 class Settled(Enum):
@@ -108,11 +124,12 @@ class Settled(Enum):
 
 def settle(tail: TailView | None, fence: int, mine: Cursor) -> Settled:
     """Compare the log's tail with what was to be committed on top of `fence`."""
-    if (tail.seq if tail else 0) == fence:
+    if tail is None or tail.seq < fence:
+        return Settled.NOT_THERE if fence == 0 else Settled.MOVED
+    # Above the fence nobody has announced anything: it is as it was, or a stranger published.
+    if tail.at <= fence:
         return Settled.NOT_THERE
-    if tail is not None and tail.seq > fence and tail.cursor == mine:
-        return Settled.LANDED
-    return Settled.MOVED
+    return Settled.LANDED if tail.cursor == mine else Settled.MOVED
 
 
 def is_other(writer: str, mine: str) -> bool:

@@ -7,12 +7,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from service.bus import CommitUnknown, EventLog, FenceRefused, OutMessage, Tail
+from service.bus import CommitUnknown, EventLog, FenceRefused, OutMessage, Staged, Tail
 from service.clock import Clock, backoff_s
-from service.contract import CURSOR_HEADER
-from service.errors import Superseded, Transient
+from service.contract import CURSOR_HEADER, DEAD_HEADER
+from service.errors import MailbusError, Permanent, Superseded, Transient
 from service.ingest.copies import Copies
 from service.ingest.cursor import Copy, Cursor, copy_key, dump_cursor, load_cursor
+from service.ingest.dead import DeadLetters, dump_places, load_places
 from service.ingest.plan import (
     FENCE_LIMIT_S,
     CopySeq,
@@ -21,6 +22,7 @@ from service.ingest.plan import (
     StreamView,
     TailView,
     Why,
+    is_foreign,
     is_other,
     needs_lookup,
     resume,
@@ -29,6 +31,12 @@ from service.ingest.plan import (
 from service.observe import log, metrics, step
 
 COMMIT_TRIES: Final = 5
+# A smaller batch is at the server before a head start would be.
+STAGE_FROM_MESSAGES: Final = 20
+# A reader may for an instant see the first part of a batch, whose end alone carries the cursor.
+LOOK_AGAIN_S: Final = 0.2
+# Strangers' messages that are stepped over one by one, 0.3 ms each: beyond, a person shall look first.
+FOREIGN_LIMIT: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +47,12 @@ class WriterIdentity:
     is_alive: Callable[[str], Awaitable[bool]]
 
 
+@dataclass(frozen=True, slots=True)
+class _HeadStart:
+    of: Sequence[OutMessage]
+    batch: Staged
+
+
 class MailboxLog:
     """The events of one mailbox in `MAIL_IN`: one writer at a time, enforced by the server."""
 
@@ -46,24 +60,30 @@ class MailboxLog:
         self,
         events: EventLog,
         copies: Copies,
+        dead: DeadLetters,
         *,
         account: str,
         mailbox: str,
         filter_subject: str,
         writer: WriterIdentity,
+        alarm: Callable[[MailbusError], None],
         clock: Clock,
     ) -> None:
         self._events = events
         self._copies = copies
+        self._dead = dead
         self._where = f"{account}, {mailbox}"
         self._filter = filter_subject
         self._key = copy_key(account, mailbox)
         self._writer = writer
+        self._alarm = alarm
         self._clock = clock
+        self._alarmed = 0
         self._fence = 0
         self._fence_read = 0.0
         self._stream: StreamView | None = None
         self._start: Cursor | None = None
+        self._staged: _HeadStart | None = None
 
     @property
     def writer(self) -> str:
@@ -82,58 +102,88 @@ class MailboxLog:
         copy = await self._copies.load(self._key)
         bounds = await self._events.bounds()
         self._stream = StreamView(bounds.created, bounds.first_seq, bounds.last_seq)
+        same_stream = copy is not None and copy.stream_created == self._stream.created
+        known_seq = copy.seq if copy is not None and same_stream else 0
         at_copy = CopySeq.UNKNOWN
         if copy is not None and needs_lookup(tail, copy, self._stream):
-            at_copy = await self._look_up(copy.seq)
+            at_copy = await self._look_up(copy)
         position = resume(tail, copy, self._stream, at_copy)
         self._fence, self._fence_read = position.fence, self._clock.monotonic()
-        same_stream = copy is not None and copy.stream_created == self._stream.created
         self._start = copy.start if copy is not None and same_stream else position.cursor
+        if tail is not None:
+            self._tell_foreign(tail, known_seq)
+            # The copy of a position is written once its commit's dead letters are there.
+            if tail.dead and known_seq < tail.at:
+                await self._make_up(tail)
+        at = tail.at if tail is not None else 0
         if position.why is Why.ROLLED_BACK:
             metrics.LOG_ROLLBACK.inc()
-            log.error("log_rollback", where=self._where, copy_seq=copy.seq if copy else 0, tail_seq=position.fence)
+            log.error("log_rollback", where=self._where, copy_seq=known_seq, tail_seq=at)
             if position.cursor is not None:
-                await self._copies.replace(self._key, self._copy(position.fence, position.cursor))
-        elif tail is not None and position.why is Why.TAIL and (not same_stream or (copy and copy.seq < tail.seq)):
-            await self._copies.write(self._key, self._copy(tail.seq, tail.cursor))
+                await self._copies.replace(self._key, self._copy(at, position.cursor))
+        elif position.why is Why.TAIL and position.cursor is not None and known_seq < at:
+            await self._copies.write(self._key, self._copy(at, position.cursor))
         return position
 
-    async def commit(self, messages: Sequence[OutMessage], cursor: Cursor) -> None:
-        """Put events and cursor into the log, together or not at all.
+    async def stage(self, messages: Sequence[OutMessage]) -> None:
+        """Give the next commit, of these very messages, a head start while another one is under way."""
+        if len(messages) >= STAGE_FROM_MESSAGES and (batch := await self._events.stage(messages)) is not None:
+            self.let_go()
+            self._staged = _HeadStart(messages, batch)
+
+    def let_go(self) -> None:
+        """Give up a head start that no commit will come for."""
+        if self._staged is not None:
+            self._staged.batch.close()
+            self._staged = None
+
+    async def commit(self, messages: Sequence[OutMessage], cursor: Cursor, *, dead: Sequence[int] = ()) -> None:
+        """Put events and cursor into the log, together or not at all; then copy those at `dead` to the dead letters.
 
         A refusal or a lost answer is settled by reading the log. Raises Transient where the log has moved on
         (resume again), Superseded where another living writer moved it, MessageTooLarge before anything is sent.
         """
         last = messages[-1]
-        marked = replace(last, headers={**last.headers, CURSOR_HEADER: dump_cursor(cursor)})
+        marks = {CURSOR_HEADER: dump_cursor(cursor)}
+        if dead:
+            marks[DEAD_HEADER] = dump_places([len(messages) - 1 - index for index in dead])
+        marked = replace(last, headers=last.headers | marks)
         batch = [*messages[:-1], marked]
+        staged, self._staged = self._staged, None
+        if staged is not None and staged.of is not messages:
+            staged.batch.close()
+            staged = None
         reason = ""
         for attempt in range(1, COMMIT_TRIES + 1):
             if self._clock.monotonic() - self._fence_read > FENCE_LIMIT_S:
                 tail = await self._tail()
-                self._fence_read = self._clock.monotonic()
-                if (tail.seq if tail else 0) > self._fence:
+                if tail is not None and tail.at > self._fence:
                     await self._moved(tail)
-                # Lower is retention: the fence is always the tail that is really there.
-                self._fence = tail.seq if tail else 0
+                self._fence_on(tail)
             step("commit.before")
             try:
-                seq = await self._events.commit(batch, filter_subject=self._filter, fence=self._fence)
+                head_start = staged.batch if staged is not None and attempt == 1 else None
+                fence = at = await self._events.commit(
+                    batch, filter_subject=self._filter, fence=self._fence, staged=head_start
+                )
             except (FenceRefused, CommitUnknown) as exc:
                 tail = await self._tail()
                 match settle(tail, self._fence, cursor):
                     case Settled.LANDED if tail is not None:
-                        seq = tail.seq
+                        fence, at = tail.seq, tail.at
                     case Settled.NOT_THERE:
                         reason = exc.what
                         log.info("commit_again", where=self._where, attempt=attempt, error=reason)
+                        self._fence_on(tail)
                         pause = backoff_s(attempt, first_s=0.05, factor=3, max_s=2, chance=self._clock.chance())
                         await self._clock.sleep(pause)
                         continue
                     case _:
                         await self._moved(tail)
             step("commit.done")
-            self._note(seq, cursor)
+            self._fence, self._fence_read = fence, self._clock.monotonic()
+            await self._dead.put([messages[index] for index in dead])
+            self._note(at, cursor)
             return
         raise Transient(
             f"the log does not take events: {reason}",
@@ -146,8 +196,29 @@ class MailboxLog:
             await self._give_way(tail)
         raise Transient("the log has moved on", where=self._where, remedy="it is read again")
 
+    def _fence_on(self, tail: TailView | None) -> None:
+        """The fence is always the tail that is really there: lower after retention, higher after a stranger."""
+        if tail is not None:
+            self._tell_foreign(tail, self._fence)
+        self._fence, self._fence_read = tail.seq if tail else 0, self._clock.monotonic()
+
+    def _tell_foreign(self, tail: TailView, known_seq: int) -> None:
+        """Say that somebody else published here: once for each end of the log."""
+        if not is_foreign(tail, known_seq) or tail.seq <= self._alarmed:
+            return
+        self._alarmed = tail.seq
+        metrics.FOREIGN_EVENTS.inc()
+        log.error("foreign_event", where=self._where, seq=tail.seq, position_seq=tail.at)
+        self._alarm(
+            Transient(
+                f"message {tail.seq} of the log is none of mailbus's; it goes on from its own last one",
+                where=self._where,
+                remedy="only mailbus may publish on the events' subjects: set permissions, look who else did",
+            )
+        )
+
     async def _give_way(self, tail: TailView) -> None:
-        other = tail.cursor.writer
+        other = tail.cursor.writer if tail.cursor is not None else self._writer.name
         if is_other(other, self._writer.name) and await self._writer.is_alive(other):
             raise Superseded(
                 f"{other} writes this mailbox now",
@@ -155,11 +226,19 @@ class MailboxLog:
                 remedy="give each account to one deployment; this one lets go until the other is gone",
             )
 
-    def _note(self, seq: int, cursor: Cursor) -> None:
-        self._fence, self._fence_read = seq, self._clock.monotonic()
+    async def _make_up(self, tail: TailView) -> None:
+        """The dead letters of the last commit: whoever wrote it may have been killed before they were published."""
+        # A commit's messages stand side by side: NATS puts a batch into the stream as one.
+        events = [await self._events.get(tail.at - place) for place in tail.dead]
+        prefix = self._filter.removesuffix("*")
+        ours = [event for event in events if event and event.subject.startswith(prefix) and "ce-id" in event.headers]
+        if ours:
+            await self._dead.make_up(ours)
+
+    def _note(self, at: int, cursor: Cursor) -> None:
         if self._start is None:
             self._start = cursor
-        self._copies.note(self._key, self._copy(seq, cursor))
+        self._copies.note(self._key, self._copy(at, cursor))
 
     def new_epoch(self, start: Cursor) -> None:
         """The starting point that the copies carry from the next commit on."""
@@ -171,15 +250,37 @@ class MailboxLog:
         return Copy(stream_created=self._stream.created, seq=seq, cursor=cursor, start=self._start or cursor)
 
     async def _tail(self) -> TailView | None:
-        tail = await self._events.tail(self._filter)
-        return None if tail is None else TailView(tail.seq, self._cursor_of(tail))
+        """The mailbox's last message, and the last one that carries a cursor.
 
-    def _cursor_of(self, tail: Tail) -> Cursor:
-        return load_cursor(tail.headers.get(CURSOR_HEADER, ""))
+        Raises Permanent for a newer version's cursor, and where too many messages without one lie on top.
+        """
+        last = await self._events.tail(self._filter)
+        if last is not None and self._cursor_of(last) is None:
+            await self._clock.sleep(LOOK_AGAIN_S)
+            last = await self._events.tail(self._filter)
+        if last is None:
+            return None
+        ours: Tail | None = last
+        for _ in range(FOREIGN_LIMIT):
+            if ours is None:
+                return TailView(last.seq, 0, None)
+            if (cursor := self._cursor_of(ours)) is not None:
+                return TailView(last.seq, ours.seq, cursor, load_places(ours.headers.get(DEAD_HEADER, "")))
+            ours = await self._events.before(self._filter, ours.seq)
+        raise Permanent(
+            f"more than {FOREIGN_LIMIT} messages that are none of mailbus's hide its last event",
+            where=self._where,
+            remedy=f"stop who publishes on {self._filter}, and remove them: nats stream purge --subject",
+        )
 
-    async def _look_up(self, seq: int) -> CopySeq:
-        message = await self._events.get(seq)
+    def _cursor_of(self, message: Tail) -> Cursor | None:
+        text = message.headers.get(CURSOR_HEADER, "")
+        return load_cursor(text, where=f"{self._where}, message {message.seq} of the log")
+
+    async def _look_up(self, copy: Copy) -> CopySeq:
+        message = await self._events.get(copy.seq)
         if message is None:
             return CopySeq.DELETED
-        prefix = self._filter.removesuffix("*")
-        return CopySeq.OURS if message.subject.startswith(prefix) else CopySeq.FOREIGN
+        ours = message.subject.startswith(self._filter.removesuffix("*"))
+        # Where the log was rolled back, somebody else's message may stand there, on our own subject too.
+        return CopySeq.OURS if ours and self._cursor_of(message) == copy.cursor else CopySeq.FOREIGN

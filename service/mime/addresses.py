@@ -6,6 +6,7 @@ The usual form is read by one expression a mailbox [1 µs]; anything else by a s
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from service.contract import EmailAddress
@@ -29,11 +30,13 @@ _ESCAPE: Final = re.compile(r"\\(.)", re.DOTALL)
 _QUOTE_OR_ESCAPE: Final = re.compile(r'\\(.)|"', re.DOTALL)
 # Only what folding leaves: a no-break space belongs to the name.
 _BREAKS: Final = re.compile(r"[ \t\r\n]+")
+# Longer fields are seldom the same twice, and would fill the memory.
+_CACHED_CHARS: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """Mailboxes in order; `cut` where there were more than the limit."""
+    """Mailboxes in order, shared by all who ask for the same; `cut` where there were more than the limit."""
 
     list: list[EmailAddress]
     cut: bool
@@ -41,6 +44,11 @@ class Addresses:
 
 def parse_addresses(raw: str, *, most: int, words: int) -> Addresses:
     """At most `most` mailboxes of an address field's raw value."""
+    # A mailbox's mail is to few addresses: the same fields come again and again.
+    return _cached(raw, most, words) if len(raw) <= _CACHED_CHARS else _parse(raw, most, words)
+
+
+def _parse(raw: str, most: int, words: int) -> Addresses:
     text = unfold(raw)
     if "@" not in text and "=?" in text:
         # RFC 2047 5 forbids to encode the whole field; programs that know no better do it.
@@ -50,6 +58,9 @@ def parse_addresses(raw: str, *, most: int, words: int) -> Addresses:
         if found is not None:
             return found
     return _Scanner(most, words).run(text)
+
+
+_cached: Final = lru_cache(maxsize=1024)(_parse)
 
 
 def _usual(text: str, most: int, words: int) -> Addresses | None:

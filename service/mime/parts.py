@@ -138,7 +138,8 @@ def _part(node: Node, part_id: str | None, size: int, limits: MimeLimits, cuts: 
     charset = params.get("charset")
     if charset is None and node.type.startswith("text/"):
         charset = "us-ascii"  # RFC 8621 4.1.4: the implicit charset
-    kind, disposition = node.type, node.disposition.value or None
+    kind: str = node.type
+    disposition: str | None = node.disposition.value or None
     if len(kind) > limits.name_chars:
         kind, cuts[Cut.NAMES] = "application/octet-stream", None
     if (name and len(name) > limits.name_chars) or (charset and len(charset) > 64) or len(disposition or "") > 64:

@@ -7,16 +7,20 @@ from selectolax.lexbor import LexborHTMLParser
 
 # Zero-width and soft characters that newsletters pad their first line with.
 _PADDING: Final = re.compile("[\u00ad\u034f\u061c\u200b-\u200f\u2007\u2060-\u2064\ufeff\u0000-\u0008\u000e-\u001f]+")
-# Enough words for a preview in any text that has them at its beginning.
-_TEXT_CHARS: Final = 2048
+# Enough words for a preview in nearly every text, and in any that has them at its beginning: 3 µs against 10.
+_LOOK_AT_CHARS: Final = (512, 2048)
 
 
 def preview_of_text(text: str, *, most: int) -> str:
     """White space is one space."""
-    head = text[:_TEXT_CHARS]
-    if not head.isascii():
-        head = _PADDING.sub("", head)
-    shown = " ".join(head.split())
+    shown = ""
+    for chars in _LOOK_AT_CHARS:
+        head = text[:chars]
+        if not head.isascii():
+            head = _PADDING.sub("", head)
+        shown = " ".join(head.split())
+        if len(shown) > most or len(text) <= chars:
+            break
     return shown if len(shown) <= most else shown[:most].rstrip()
 
 

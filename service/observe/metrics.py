@@ -33,6 +33,9 @@ IDLE_STALE: Final = Counter("mailbus_idle_stale_total", "IDLE connections found 
 # kind: exists_shrank
 PROTOCOL_VIOLATION: Final = Counter("mailbus_protocol_violation_total", "Lies of mail servers, by kind.", ["kind"])
 LOG_ROLLBACK: Final = Counter("mailbus_log_rollback_total", "Times the log was found rolled back.")
+FOREIGN_EVENTS: Final = Counter(
+    "mailbus_foreign_events_total", "Times a mailbox's last event in the log was none of mailbus's."
+)
 CONSUMER_OVERRUN: Final = Counter("mailbus_consumer_overrun_total", "Consumers that fell behind the log's retention.")
 NATS_CONNECTED: Final = Gauge("mailbus_nats_connected", "1 while NATS is connected.")
 # protocol: imap, smtp, nats; reason: transient, new

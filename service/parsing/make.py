@@ -1,11 +1,10 @@
 """One message as it was read → its event and the blobs that the event refers to. Deterministic; no I/O.
 
-Used by parser.py and child.py. Plain structs on both sides: they cross a pipe as MessagePack.
+Used by ingest/parser.py and `python -m service.parsing`.
 """
 
 import hashlib
 from datetime import datetime
-from enum import StrEnum
 from typing import Final
 
 import msgspec
@@ -25,51 +24,11 @@ from service.contract import (
     mailbox_id,
 )
 from service.mime import MimeLimits, Parsed, parse, parse_header_only, problem_email
+from service.parsing.pages import Made, Page, Raw, Read
 
 # Room for the headers of an event beside its body in max_payload.
 HEADERS_ROOM_BYTES: Final = 16 * 1024
 LIMITS: Final = MimeLimits()
-
-
-class Raw(StrEnum):
-    """Where the raw bytes of a message are kept as a blob."""
-
-    PROBLEM = "problem"
-    ALWAYS = "always"
-    NEVER = "never"
-
-
-class Page(msgspec.Struct, frozen=True, array_like=True):
-    """What all messages of a page have in common. Sizes in bytes; `event_limit` is what the server takes in one."""
-
-    source: str
-    mailbox: str
-    cursor_source: str
-    uidvalidity: int
-    inline_limit: int
-    event_limit: int
-    raw: Raw
-    now: datetime
-
-
-class Read(msgspec.Struct, frozen=True, array_like=True):
-    """A message as it was read; without a body where the server would not give it."""
-
-    uid: int
-    size: int
-    keywords: dict[str, bool]
-    internal_date: datetime | None
-    body: bytes | None
-    whole: bool
-
-
-class Made(msgspec.Struct, frozen=True, array_like=True):
-    """The event of a message, to be published once its blobs are stored."""
-
-    uid: int
-    payload: bytes
-    headers: dict[str, str]
-    blobs: list[Blob]
 
 
 def make(page: Page, message: Read) -> Made:

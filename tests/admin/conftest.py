@@ -8,7 +8,7 @@ import aiohttp
 import msgspec
 import pytest
 
-from service.admin import AdminServer, Snapshot
+from service.admin import AccountsPage, AdminServer, Snapshot
 
 
 @dataclass
@@ -30,9 +30,13 @@ class Shown:
         """Where it listens."""
         return f"http://127.0.0.1:{self.port}"
 
-    def server(self, port: int = 0) -> AdminServer:
+    def page(self, after: str) -> AccountsPage:
+        """All of the accounts that come after one."""
+        return AccountsPage(accounts=tuple(one for one in self.snapshot.accounts if one.id > after))
+
+    def server(self, port: int = 0, *, host: str = "127.0.0.1") -> AdminServer:
         """A server that shows this."""
-        return AdminServer(("127.0.0.1", port), snapshot=lambda: self.snapshot, ready=lambda: self.ready)
+        return AdminServer((host, port), snapshot=lambda: self.snapshot, accounts=self.page, ready=lambda: self.ready)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import aiohttp
 import msgspec
 import pytest
 
-from service.admin import AccountSnapshot, AdminServer, MailboxSnapshot, Snapshot, Totals, Waiting
+from service.admin import AccountSnapshot, MailboxSnapshot, Snapshot, Totals, Waiting
 from service.admin.server import CLIENTS_LIMIT
 from service.admin.snapshot import ACCOUNTS_LIMIT, ERROR_LIMIT, shown
 from service.errors import Permanent
@@ -153,9 +153,7 @@ async def test_streams_end_at_once_when_the_process_stops(http: aiohttp.ClientSe
 
 async def test_a_taken_port_names_the_setting_and_the_remedy() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        server = AdminServer(
-            ("127.0.0.1", taken.getsockname()[1]), snapshot=lambda: Shown().snapshot, ready=lambda: True
-        )
+        server = Shown().server(taken.getsockname()[1])
         with pytest.raises(Permanent) as failed:
             await server.__aenter__()
     assert failed.value.where == "http.listen"
@@ -163,14 +161,14 @@ async def test_a_taken_port_names_the_setting_and_the_remedy() -> None:
 
 
 async def test_an_address_of_another_machine_names_the_setting() -> None:
-    server = AdminServer(("192.0.2.1", 0), snapshot=lambda: Shown().snapshot, ready=lambda: True)
+    server = Shown().server(host="192.0.2.1")
     with pytest.raises(Permanent, match=r"http\.listen") as failed:
         await server.__aenter__()
     assert "address of this machine" in failed.value.remedy
 
 
 async def test_ipv6_is_listened_on(http: aiohttp.ClientSession) -> None:
-    server = AdminServer(("::1", 0), snapshot=lambda: Shown().snapshot, ready=lambda: True)
+    server = Shown().server(host="::1")
     async with server, http.get(f"http://[::1]:{server.port}/healthz") as answer:
         assert answer.status == 200
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from service import __version__
+from service.parsing import COMPILED
 from tests.bench.ground import NODE, ROOT, program
 
 PACKAGES: Final = ("imapflow", "mailparser", "nodemailer", "@nats-io/transport-node", "@nats-io/jetstream")
@@ -29,7 +30,7 @@ def facts(runs: int) -> list[str]:
         f"- {datetime.now(UTC):%Y-%m-%d}, mailbus {__version__} at {_commit()}, {turns}",
         f"- {_processor()}, {os.cpu_count()} cores, {_memory_gb()} GB, Linux {platform.release().partition('-')[0]}",
         f"- {servers}",
-        f"- Python {platform.python_version()}: {libraries}",
+        f"- Python {platform.python_version()}, {'compiled' if COMPILED else 'not compiled'}: {libraries}",
         f"- Node {_says('node', '--version').removeprefix('v')}: {node}",
     ]
 

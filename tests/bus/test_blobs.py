@@ -129,7 +129,7 @@ async def test_a_put_whose_answer_was_lost_is_reused(
     fault_proxy: Callable[[str, int], Awaitable[FaultProxy]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("service.bus.blobs.REQUEST_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("service.bus.window.REQUEST_TIMEOUT_S", 0.5)
     proxy = await fault_proxy("127.0.0.1", nats_server.port)
     async with opened(f"nats://127.0.0.1:{proxy.port}", bus.subjects.prefix, streams=None) as behind:
         await behind.blobs().exists("202611-none")
@@ -154,15 +154,9 @@ async def test_a_put_whose_answer_was_lost_is_reused(
 async def test_a_server_that_stands_still_makes_a_large_put_transient(
     own_nats: NatsServer, own_bus: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.bus.blobs.REQUEST_TIMEOUT_S", 0.3)
+    monkeypatch.setattr("service.bus.window.REQUEST_TIMEOUT_S", 0.3)
     monkeypatch.setattr("service.bus.errors.REQUEST_TIMEOUT_S", 0.3)
-    real = own_bus.blobs()._publish
-
-    async def stand_still(subject: str, payload: bytes, headers: dict[str, str]) -> None:
-        own_nats.pause()
-        await real(subject, payload, headers)
-
-    monkeypatch.setattr(own_bus.blobs(), "_publish", stand_still)
+    own_nats.pause()
     with pytest.raises(Transient):
         await own_bus.blobs().put(os.urandom(5 * CHUNK_LIMIT_BYTES), now=NOW)
     own_nats.resume()
@@ -241,12 +235,3 @@ async def test_where_one_of_many_is_there_already_the_others_are_stored_all_the_
     assert [await bus.blobs().get(blob.id) for blob in (first, logo, last)] == [b"first", b"logo", b"last"]
     assert len(await subjects(bus)) == 6
     assert await orphans(bus) == 0
-
-
-async def test_a_bucket_without_batches_takes_blobs_one_by_one(bus: Bus) -> None:
-    stream = f"OBJ_{bus.subjects.blobs}"
-    config = (await js_api(bus.nc, f"STREAM.INFO.{stream}"))["config"] | {"allow_atomic": False}
-    await js_api(bus.nc, f"STREAM.UPDATE.{stream}", config)
-    one, two = blobs_of(b"one", b"two")
-    await bus.blobs().put_all([one, two], now=NOW)
-    assert [await bus.blobs().get(blob.id) for blob in (one, two)] == [b"one", b"two"]

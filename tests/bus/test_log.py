@@ -33,6 +33,37 @@ async def test_the_first_commit_of_a_mailbox_has_fence_zero_and_the_tail_is_the_
     assert (bounds.first_seq, bounds.last_seq) == (first, last)
 
 
+async def test_the_messages_of_a_batch_stand_side_by_side_whoever_else_writes(bus: Bus) -> None:
+    async def write(mailbox: str) -> None:
+        fence = 0
+        for _ in range(10):
+            batch = messages(bus, 20, mailbox=mailbox)
+            fence = await bus.log.commit(batch, filter_subject=mailbox_filter(bus, mailbox), fence=fence)
+            at = [await bus.log.get(seq) for seq in range(fence - 19, fence + 1)]
+            assert [one.subject for one in at if one] == [one.subject for one in batch]
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(8):
+            group.create_task(write(f"m{number}"))
+
+
+@pytest.mark.fault("D19")
+async def test_the_message_before_another_is_found_however_much_of_others_lies_between(bus: Bus) -> None:
+    subject, other = mailbox_filter(bus), mailbox_filter(bus, "other")
+    ours = [await bus.log.commit(messages(bus, 1), filter_subject=subject, fence=0)]
+    fence = 0
+    for gap in (0, 1, 2, 3, 700):
+        if gap:
+            fence = await bus.log.commit(messages(bus, gap, mailbox="other"), filter_subject=other, fence=fence)
+        ours.append(await bus.log.commit(messages(bus, 1), filter_subject=subject, fence=ours[-1]))
+    end = ours[-1] + 500
+    walked = []
+    while (found := await bus.log.before(subject, end)) is not None:
+        walked.append(found.seq)
+        end = found.seq
+    assert walked == ours[::-1]
+
+
 @pytest.mark.fault("D02")
 @pytest.mark.parametrize("count", [1, 2, 500])
 async def test_a_wrong_fence_is_refused_and_nothing_lands(bus: Bus, count: int) -> None:
@@ -120,9 +151,9 @@ async def test_where_all_fifty_places_are_taken_a_batch_waits_for_one(
         reply = await bus.nc.request(subject, b"x", headers=headers, timeout=5)
         assert not reply.data
     refused = asyncio.Event()
-    real = bus.log._batches._once
+    real = bus.log._batches._begin
 
-    async def once(*arguments: Any) -> int:
+    async def begin(*arguments: Any) -> str:
         try:
             return await real(*arguments)
         except ApiError as exc:
@@ -130,7 +161,7 @@ async def test_where_all_fifty_places_are_taken_a_batch_waits_for_one(
                 refused.set()
             raise
 
-    monkeypatch.setattr(bus.log._batches, "_once", once)
+    monkeypatch.setattr(bus.log._batches, "_begin", begin)
 
     async def let_go() -> None:
         await refused.wait()
@@ -150,10 +181,10 @@ async def test_where_no_place_comes_free_the_commit_is_transient_and_nothing_lan
 ) -> None:
     monkeypatch.setattr("service.bus.batch.PLACES_TRIES", 2)
 
-    async def full(*_: Any) -> int:
+    async def full(*_: Any) -> str:
         raise ApiError(400, 10210, "batch publish is full")
 
-    monkeypatch.setattr(bus.log._batches, "_once", full)
+    monkeypatch.setattr(bus.log._batches, "_begin", full)
     with pytest.raises(Transient, match="places"):
         await bus.log.commit(messages(bus, 2), filter_subject=mailbox_filter(bus), fence=0)
 

@@ -10,6 +10,7 @@ import pytest
 
 from service.contract import (
     AccountEvent,
+    AccountPart,
     AccountState,
     Changed,
     DeliveryStatus,
@@ -103,6 +104,7 @@ REFUSED = msgspec.structs.replace(SUBMISSION, next_attempt_at=NOW, problems=[Pro
         ("Reset", encode(Reset("INBOX", ResetReason.UIDVALIDITY, 2, 1))),
         ("AccountEvent", encode(AccountEvent("a", AccountState.CONNECTED, NOW, "pod-1"))),
         ("AccountEvent", encode(AccountEvent("a", AccountState.DEGRADED, NOW, "pod-1", "INBOX", "no", "yes"))),
+        ("AccountEvent", encode(AccountEvent("a", AccountState.DEGRADED, NOW, "pod-1", part=AccountPart.SENDER))),
         ("EmailSubmission", encode(SUBMISSION)),
         (
             "EmailSubmission",

@@ -7,14 +7,16 @@ from collections.abc import AsyncIterator
 import pytest
 
 from service.bus import OutMessage
-from service.contract import AccountState, Subjects
+from service.contract import AccountPart, AccountState, Subjects
 from service.errors import AuthRefused, Permanent, Transient
-from service.fleet import AccountReports
+from service.fleet import REQUESTS, SENDER, AccountReports, Part
 from service.fleet.report import RETRY_S, WAITING_LIMIT
 from service.observe import metrics
 from tests.servers.clock import FakeClock
 
 C, D, A, G = AccountState.CONNECTED, AccountState.DISCONNECTED, AccountState.AUTH_FAILED, AccountState.DEGRADED
+
+INBOX = Part(AccountPart.MAILBOX, "INBOX")
 
 
 class Published:
@@ -41,7 +43,7 @@ Running = tuple[AccountReports, Published, FakeClock]
 async def running() -> AsyncIterator[Running]:
     published, clock = Published(), FakeClock()
     reports = AccountReports(Subjects("mail"), published, writer="pod-1/boot7", clock=clock)
-    reports.add("acct", ["INBOX", "sender"])
+    reports.add("acct", [INBOX, SENDER])
     task = asyncio.ensure_future(reports.run())
     yield reports, published, clock
     task.cancel()
@@ -51,11 +53,11 @@ async def running() -> AsyncIterator[Running]:
 
 async def test_an_account_is_connected_when_all_its_parts_are_and_says_so_once(running: Running) -> None:
     reports, published, clock = running
-    reports.part("acct", "INBOX", C)
+    reports.part("acct", INBOX, C)
     await clock.settle()
     assert published.states == []
-    reports.part("acct", "sender", C)
-    reports.part("acct", "sender", C)
+    reports.part("acct", SENDER, C)
+    reports.part("acct", SENDER, C)
     await clock.settle()
     assert published.states == ["connected"]
     assert reports.accounts["acct"].state is C
@@ -64,7 +66,7 @@ async def test_an_account_is_connected_when_all_its_parts_are_and_says_so_once(r
 
 async def test_the_worst_part_speaks_and_recovery_is_said(running: Running) -> None:
     reports, published, clock = running
-    for part, state in [("INBOX", C), ("sender", C), ("sender", A), ("INBOX", D), ("sender", C), ("INBOX", C)]:
+    for part, state in [(INBOX, C), (SENDER, C), (SENDER, A), (INBOX, D), (SENDER, C), (INBOX, C)]:
         error = AuthRefused("no") if state is A else Transient("gone") if state is D else None
         reports.part("acct", part, state, error)
     await clock.settle()
@@ -73,40 +75,57 @@ async def test_the_worst_part_speaks_and_recovery_is_said(running: Running) -> N
 
 async def test_before_a_first_connection_only_a_failure_is_said(running: Running) -> None:
     reports, published, clock = running
-    reports.part("acct", "INBOX", D)
+    reports.part("acct", INBOX, D)
     await clock.settle()
     assert published.states == []
-    reports.part("acct", "INBOX", D, Transient("refused", where="imap:993", remedy="tried again"))
+    reports.part("acct", INBOX, D, Transient("refused", where="imap:993", remedy="tried again"))
     await clock.settle()
     assert published.states == ["disconnected"]
 
 
 async def test_the_event_names_account_part_instance_and_remedy(running: Running) -> None:
     reports, published, clock = running
-    reports.part("acct", "INBOX", G, Permanent("no such mailbox", where="INBOX", remedy="name another"))
-    reports.part("acct", "INBOX", C)
-    reports.part("acct", "sender", C)
+    reports.part("acct", INBOX, G, Permanent("no such mailbox", where="INBOX", remedy="name another"))
+    reports.part("acct", INBOX, C)
+    reports.part("acct", SENDER, C)
     await clock.settle()
     degraded, *_, connected = published.messages
     assert degraded.subject == "mail.account.acct.degraded"
     body = json.loads(degraded.payload)
     assert body["account"] == "acct"
-    assert (body["state"], body["mailbox"], body["instance"]) == ("degraded", "INBOX", "pod-1")
+    assert (body["state"], body["part"], body["mailbox"]) == ("degraded", "mailbox", "INBOX")
+    assert body["instance"] == "pod-1"
     assert (body["detail"], body["remedy"]) == ("no such mailbox", "name another")
     assert degraded.headers["ce-type"] == "mailbus.account"
     assert degraded.headers["ce-source"] == "/mail/acct"
-    assert "mailbox" not in json.loads(connected.payload)
+    assert not {"part", "mailbox"} & json.loads(connected.payload).keys()
     ids = [message.headers["ce-id"] for message in published.messages]
     assert len(set(ids)) == len(ids)
     assert [message.headers["Nats-Msg-Id"] for message in published.messages] == ids
+
+
+@pytest.mark.parametrize("other", [SENDER, REQUESTS])
+async def test_a_mailbox_named_as_another_part_is_a_part_of_its_own(running: Running, other: Part) -> None:
+    reports, published, clock = running
+    mailbox = Part(AccountPart.MAILBOX, other.kind)
+    reports.add("both", [mailbox, other])
+    reports.part("both", other, G, Permanent("no relay"))
+    reports.part("both", mailbox, C)
+    await clock.settle()
+    assert reports.accounts["both"].parts == {mailbox: C, other: G}
+    assert reports.accounts["both"].state is G
+    (degraded,) = published.messages
+    body = json.loads(degraded.payload)
+    assert body["part"] == other.kind
+    assert "mailbox" not in body
 
 
 @pytest.mark.fault("F08")
 async def test_nats_away_holds_the_reports_in_order_and_bounded(running: Running) -> None:
     reports, published, clock = running
     published.away = True
-    reports.part("acct", "INBOX", D, Transient("x"))
-    reports.part("acct", "INBOX", G, Permanent("y"))
+    reports.part("acct", INBOX, D, Transient("x"))
+    reports.part("acct", INBOX, G, Permanent("y"))
     await clock.settle()
     assert published.messages == []
     published.away = False
@@ -114,16 +133,16 @@ async def test_nats_away_holds_the_reports_in_order_and_bounded(running: Running
     assert published.states == ["disconnected", "degraded"]
     published.away = True
     for _ in range(WAITING_LIMIT):
-        reports.part("acct", "INBOX", D, Transient("x"))
-        reports.part("acct", "INBOX", G, Permanent("y"))
+        reports.part("acct", INBOX, D, Transient("x"))
+        reports.part("acct", INBOX, G, Permanent("y"))
     assert len(reports._waiting) == WAITING_LIMIT
 
 
 async def test_states_are_counted(running: Running) -> None:
     reports, _, _ = running
-    reports.add("other", ["INBOX"])
-    reports.part("other", "INBOX", C)
+    reports.add("other", [INBOX])
+    reports.part("other", INBOX, C)
     counts = {state: metrics.ACCOUNTS.labels(state=state)._value.get() for state in AccountState}
     assert (counts[C], counts[D]) == (1, 1)
-    reports.part("other", "INBOX", A, AuthRefused("no"))
+    reports.part("other", INBOX, A, AuthRefused("no"))
     assert metrics.ACCOUNTS.labels(state=A)._value.get() == 1

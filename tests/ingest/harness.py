@@ -9,7 +9,7 @@ from typing import Any
 
 from service.bus import Bus, NatsOptions, StreamOptions, open_bus
 from service.clock import SystemClock
-from service.contract import AccountState, Security
+from service.contract import AccountState, DeadReason, Security
 from service.errors import MailbusError, Superseded
 from service.fleet import Pace, supervise
 from service.imap import Session, SessionOptions
@@ -18,6 +18,7 @@ from service.ingest import (
     Announcer,
     Budget,
     Copies,
+    DeadLetters,
     ImapSource,
     IngestOptions,
     MailboxIngest,
@@ -52,6 +53,7 @@ class Box:
     alive: frozenset[str] = frozenset()
     status: MailboxStatus = field(default_factory=lambda: MailboxStatus("INBOX"))
     states: list[tuple[AccountState, MailbusError | None]] = field(default_factory=list)
+    alarms: list[MailbusError] = field(default_factory=list)
     copies: Copies | None = None
 
 
@@ -84,10 +86,12 @@ async def follow_mailbox(bus: Bus, box: Box) -> None:
     events = MailboxLog(
         bus.log,
         box.copies,
+        DeadLetters(bus.dead, dead_letter, subject=subjects.dead(DeadReason.MESSAGE), where=box.account),
         account=box.account,
         mailbox=box.mailbox,
         filter_subject=subjects.mailbox_filter(box.account, box.mailbox),
         writer=WriterIdentity(box.writer, is_alive),
+        alarm=box.alarms.append,
         clock=clock,
     )
     options = AnnounceOptions(box.inline_limit, bus.max_payload, box.raw)
@@ -120,7 +124,6 @@ async def follow_mailbox(bus: Bus, box: Box) -> None:
                     options=IngestOptions(box.initial, box.message_limit),
                     status=box.status,
                     budget=budget,
-                    dead_letter=dead_letter,
                     proved=proved,
                     clock=clock,
                     account=box.account,

@@ -22,9 +22,9 @@ HERE = [make(PAGE, message) for message in MANY]
 
 async def wait_child(parser: Parser, *, other_than: int | None = None) -> int:
     """The process id of a child that has started."""
-    await until(lambda: parser._child is not None and parser._child.pid != other_than)
+    await until(lambda: parser._child is not None and parser._child.process.pid != other_than)
     assert parser._child is not None
-    return parser._child.pid
+    return parser._child.process.pid
 
 
 @asynccontextmanager

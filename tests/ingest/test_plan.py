@@ -1,5 +1,6 @@
 """Where a mailbox goes on, what became of a commit, which messages make a page."""
 
+import contextlib
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -7,17 +8,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.contract import ResetReason
+from service.errors import Permanent
 from service.ingest.cursor import Copy, Cursor, dump_copy, dump_cursor, fingerprint, load_copy, load_cursor
+from service.ingest.dead import dump_places, load_places
 from service.ingest.plan import (
     PAGE_LIMIT_BYTES,
     PAGE_LIMIT_MESSAGES,
     CopySeq,
+    Position,
     Settled,
     StreamView,
     TailView,
     Why,
     announced,
     epoch_break,
+    is_foreign,
     is_other,
     needs_lookup,
     pages,
@@ -33,6 +38,11 @@ START = Cursor("src", 7, last=10, line=10, writer="a/1")
 
 def at(last: int, writer: str = "a/1") -> Cursor:
     return Cursor("src", 7, last=last, line=10, writer=writer)
+
+
+def tail(seq: int, cursor: Cursor | None, *, strangers: int = 0) -> TailView:
+    """The end of a mailbox, with so many strangers' messages on top of its last event."""
+    return TailView(seq + strangers, seq if cursor is not None else 0, cursor)
 
 
 def copy_at(seq: int, last: int = 50, created: datetime = CREATED) -> Copy:
@@ -52,7 +62,7 @@ def test_a_mailbox_without_tail_and_copy_is_new() -> None:
 
 
 def test_the_tail_is_right_where_the_copy_is_not_newer() -> None:
-    position = resume(TailView(150, at(60)), copy_at(140), STREAM, CopySeq.UNKNOWN)
+    position = resume(tail(150, at(60)), copy_at(140), STREAM, CopySeq.UNKNOWN)
     assert (position.why, position.fence, position.cursor) == (Why.TAIL, 150, at(60))
 
 
@@ -71,13 +81,13 @@ def test_the_copy_serves_where_its_message_was_purged() -> None:
 
 @pytest.mark.fault("D07")
 def test_a_copy_beyond_the_stream_means_that_the_log_was_rolled_back_and_the_log_wins() -> None:
-    position = resume(TailView(150, at(40)), copy_at(250), STREAM, CopySeq.UNKNOWN)
+    position = resume(tail(150, at(40)), copy_at(250), STREAM, CopySeq.UNKNOWN)
     assert (position.why, position.fence, position.cursor, position.again) == (Why.ROLLED_BACK, 150, at(40), False)
 
 
 @pytest.mark.fault("D07")
 def test_another_subjects_message_at_the_copys_sequence_means_rolled_back() -> None:
-    position = resume(TailView(150, at(40)), copy_at(180), STREAM, CopySeq.FOREIGN)
+    position = resume(tail(150, at(40)), copy_at(180), STREAM, CopySeq.FOREIGN)
     assert (position.why, position.cursor) == (Why.ROLLED_BACK, at(40))
 
 
@@ -93,9 +103,35 @@ def test_a_copy_of_another_stream_leaves_it_to_the_initial_rule() -> None:
     assert (position.why, position.cursor) == (Why.OTHER_STREAM, None)
 
 
+@pytest.mark.fault("D19")
+def test_under_a_strangers_message_the_mailboxs_own_last_event_tells_where_to_go_on() -> None:
+    end = tail(150, at(60), strangers=9)
+    position = resume(end, copy_at(140), STREAM, CopySeq.UNKNOWN)
+    assert (position.why, position.fence, position.cursor) == (Why.TAIL, 159, at(60))
+    assert is_foreign(end, 140)
+    assert is_foreign(end, 150)
+    assert not is_foreign(tail(150, at(60)), 140)
+
+
+@pytest.mark.fault("D19")
+def test_a_strangers_message_alone_leaves_it_to_the_copy_or_to_the_initial_rule_and_fences_on_it() -> None:
+    end = TailView(150, 0, None)
+    assert resume(end, None, STREAM, CopySeq.UNKNOWN) == Position(Why.NEW, 150, None)
+    assert resume(end, copy_at(99), STREAM, CopySeq.UNKNOWN) == Position(Why.COPY, 150, at(50))
+    assert resume(end, copy_at(120), STREAM, CopySeq.DELETED) == Position(Why.COPY, 150, at(50))
+    assert resume(end, copy_at(250), STREAM, CopySeq.UNKNOWN) == Position(Why.ROLLED_BACK, 150, START, again=True)
+
+
+@pytest.mark.fault("D19")
+def test_an_end_below_the_copys_sequence_was_erased_and_is_no_strangers() -> None:
+    end = tail(150, at(60), strangers=3)
+    assert not is_foreign(end, 154)
+    assert resume(end, copy_at(154), STREAM, CopySeq.DELETED) == Position(Why.COPY, 153, at(50))
+
+
 def test_the_copys_sequence_is_looked_up_only_where_it_decides() -> None:
     assert needs_lookup(None, copy_at(150), STREAM)
-    assert not needs_lookup(TailView(150, at(60)), copy_at(150), STREAM)
+    assert not needs_lookup(tail(150, at(60)), copy_at(150), STREAM)
     assert not needs_lookup(None, copy_at(99), STREAM)
     assert not needs_lookup(None, copy_at(250), STREAM)
     assert not needs_lookup(None, None, STREAM)
@@ -106,18 +142,31 @@ def test_the_copys_sequence_is_looked_up_only_where_it_decides() -> None:
 
 @pytest.mark.fault("D03")
 def test_a_commit_whose_cursor_is_the_tail_has_landed() -> None:
-    assert settle(TailView(151, at(60)), 150, at(60)) is Settled.LANDED
+    assert settle(tail(151, at(60)), 150, at(60)) is Settled.LANDED
 
 
 @pytest.mark.fault("D03")
 def test_a_commit_is_not_there_while_the_tail_is_its_fence() -> None:
-    assert settle(TailView(150, at(50)), 150, at(60)) is Settled.NOT_THERE
+    assert settle(tail(150, at(50)), 150, at(60)) is Settled.NOT_THERE
     assert settle(None, 0, at(60)) is Settled.NOT_THERE
 
 
 @pytest.mark.fault("D02")
 def test_another_writers_commit_is_not_taken_for_ours() -> None:
-    assert settle(TailView(151, at(60, "b/9")), 150, at(60)) is Settled.MOVED
+    assert settle(tail(151, at(60, "b/9")), 150, at(60)) is Settled.MOVED
+
+
+@pytest.mark.fault("D19")
+def test_a_strangers_message_hides_neither_that_a_commit_landed_nor_that_it_did_not() -> None:
+    assert settle(tail(151, at(60), strangers=2), 150, at(60)) is Settled.LANDED
+    assert settle(tail(150, at(50), strangers=2), 150, at(60)) is Settled.NOT_THERE
+    assert settle(TailView(3, 0, None), 0, at(60)) is Settled.NOT_THERE
+    assert settle(tail(151, at(60, "b/9"), strangers=2), 150, at(60)) is Settled.MOVED
+
+
+def test_a_log_that_is_shorter_than_the_fence_is_read_again() -> None:
+    assert settle(None, 150, at(60)) is Settled.MOVED
+    assert settle(tail(149, at(50)), 150, at(60)) is Settled.MOVED
 
 
 def test_an_older_boot_of_the_same_instance_is_no_other_writer() -> None:
@@ -194,6 +243,36 @@ def test_a_cursor_survives_its_header(cursor: Cursor) -> None:
     assert load_cursor(text) == cursor
     assert "\n" not in text
     assert "\r" not in text
+
+
+@pytest.mark.fault("D19")
+@given(st.text(max_size=100))
+def test_any_text_in_a_cursors_place_is_a_cursor_or_none_or_a_newer_versions(text: str) -> None:
+    with contextlib.suppress(Permanent):
+        load_cursor(text)
+
+
+@pytest.mark.fault("D19")
+@pytest.mark.parametrize("text", ["", "{}", "null", "[" * 50_000, '{"a":' * 50_000, '{"v":"2"}', '{"v":1}', "\ud800"])
+def test_what_is_no_cursor_is_none(text: str) -> None:
+    assert load_cursor(text) is None
+
+
+@pytest.mark.fault("D19")
+@pytest.mark.parametrize("text", [dump_cursor(Cursor("s", 1, 1, 1, "w/1", v=2)), '{"v":2}', '{"last":[],"v":9}'])
+def test_a_newer_versions_cursor_is_said_to_be_one(text: str) -> None:
+    with pytest.raises(Permanent, match="is of version"):
+        load_cursor(text)
+
+
+@given(st.lists(st.integers(0, 999), min_size=1, max_size=400))
+def test_where_dead_letters_stand_survives_its_header(places: list[int]) -> None:
+    assert load_places(dump_places(places)) == tuple(places)
+
+
+@pytest.mark.parametrize("text", ["", ",", "1,", "-1", "x", "1,²", "99999", "9" * 5000])
+def test_what_names_no_places_names_none(text: str) -> None:
+    assert load_places(text) == ()
 
 
 @given(cursors, st.integers(0, 2**60))

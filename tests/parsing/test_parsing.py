@@ -4,6 +4,8 @@ import hashlib
 import io
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 
 import msgspec
@@ -12,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.contract import CURSOR_HEADER, Email, place_of
-from service.parsing import LENGTH, Made, Page, Raw, Read, Task, decode_answer, encode_frame, make
+from service.parsing import INBOUND_BYTES, LENGTH, Made, Page, Raw, Read, Slots, decode_answer, encode_task, make
 from service.parsing.__main__ import serve
+from service.parsing.frames import encode_answer
 from service.parsing.make import HEADERS_ROOM_BYTES
 
 NOW = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
@@ -35,13 +38,20 @@ def email_of(made: Made) -> Email:
     return msgspec.json.decode(made.payload, type=Email)
 
 
-def answers(output: bytes) -> list[list[Made]]:
+def frames(output: bytes) -> list[bytes]:
     found = []
     while output:
         (length,) = LENGTH.unpack_from(output)
-        found.append(decode_answer(output[LENGTH.size : LENGTH.size + length]))
+        found.append(output[LENGTH.size : LENGTH.size + length])
         output = output[LENGTH.size + length :]
     return found
+
+
+@pytest.fixture
+def slots() -> Iterator[Slots]:
+    one = Slots.create()
+    yield one
+    one.close()
 
 
 def test_an_event_has_the_place_of_its_message_and_no_cursor() -> None:
@@ -90,23 +100,44 @@ def test_the_same_message_makes_the_same_event() -> None:
 
 
 @given(st.lists(st.binary(max_size=300), max_size=5))
-def test_over_the_pipe_any_messages_make_what_they_make_here(bodies: list[bytes]) -> None:
+def test_through_a_slot_any_messages_make_what_they_make_here(bodies: list[bytes]) -> None:
     messages = [read(body, uid) for uid, body in enumerate(bodies, start=1)]
     output = io.BytesIO()
-    serve(io.BytesIO(encode_frame(Task(page(), messages)) * 2), output)
-    here = [make(page(), message) for message in messages]
-    assert answers(output.getvalue()) == [[], here, here]
+    with closing(Slots.create()) as slots:
+        asked = [encode_task(slot, page(), messages, slots.inbound(slot)) for slot in (2, 0)]
+        serve(io.BytesIO(b"".join(asked)), output, slots)
+        ready, first, second = frames(output.getvalue())
+        here = [make(page(), message) for message in messages]
+        assert ready == b""
+        assert decode_answer(first, slots.outbound(2)) == here
+        assert decode_answer(second, slots.outbound(0)) == here
+
+
+def test_what_does_not_fit_into_a_slot_comes_through_the_pipe(slots: Slots) -> None:
+    made = [make(page(), read(WITH_FILE, uid)) for uid in range(1, 4)]
+    room = slots.outbound(1)[: len(made[0].payload) + 10]
+    assert decode_answer(encode_answer(made, room)[LENGTH.size :], room) == made
+
+
+def test_a_page_larger_than_a_slot_is_refused_before_anything_is_sent(slots: Slots) -> None:
+    with pytest.raises(ValueError, match="memoryview"):
+        encode_task(0, page(), [read(b"x" * (INBOUND_BYTES + 1))], slots.inbound(0))
 
 
 @pytest.mark.parametrize("cut", [0, 1, LENGTH.size, LENGTH.size + 1, -1])
-def test_a_parent_that_is_gone_in_the_middle_of_a_page_ends_it(cut: int) -> None:
-    frame = encode_frame(Task(page(), [read(WITH_FILE)]))
+def test_a_parent_that_is_gone_in_the_middle_of_a_page_ends_it(cut: int, slots: Slots) -> None:
+    frame = encode_task(0, page(), [read(WITH_FILE)], slots.inbound(0))
     ended = subprocess.run(
-        [sys.executable, "-m", "service.parsing"], input=frame[:cut], capture_output=True, timeout=30, check=False
+        [sys.executable, "-m", "service.parsing", str(slots.fd)],
+        input=frame[:cut],
+        pass_fds=[slots.fd],
+        capture_output=True,
+        timeout=30,
+        check=False,
     )
     assert ended.returncode == 0
     assert ended.stderr == b""
-    assert answers(ended.stdout) == [[]]
+    assert frames(ended.stdout) == [b""]
 
 
 def test_it_starts_without_what_only_its_parent_needs() -> None:

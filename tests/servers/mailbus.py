@@ -65,7 +65,7 @@ class BusReader:
         if not info.state.messages:
             return found
         subscription = await context.subscribe(f"{self.prefix}.>", stream=name, ordered_consumer=True)
-        while not found or found[-1].seq < info.state.last_seq:
+        while len(found) < info.state.messages:
             message = await subscription.next_msg(timeout=10)
             body = json.loads(message.data) if message.data[:1] == b"{" else {}
             found.append(Event(message.metadata.sequence.stream, message.subject, dict(message.headers or {}), body))

@@ -70,7 +70,7 @@ def test_both_directions_share_one_source_where_they_log_in_alike(load: Load) ->
     assert tokens.incoming is tokens.outgoing
     assert tokens.parts().keys() == {"oauth2"}
     two = load(account(f"preset: gmail, oauth2: {{{REFRESH}}}, outgoing: {{username: b@example.com}}")).accounts[0]
-    assert account_tokens(two, SystemClock()).parts().keys() == {"oauth2 incoming", "oauth2 outgoing"}
+    assert account_tokens(two, SystemClock()).parts().keys() == {"oauth2-incoming", "oauth2-outgoing"}
     none = load(account("preset: gmail, password: p")).accounts[0]
     assert account_tokens(none, SystemClock()).parts() == {}
 

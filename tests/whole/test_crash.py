@@ -10,6 +10,7 @@ import pytest
 
 from service.observe.steps import STOP_EXIT_CODE
 from tests.servers.dovecot import Dovecot
+from tests.servers.imap_stub import Connection, ImapStub
 from tests.servers.mailbus import BusReader, Event, Mailbus, imap_account, reading, settings_for, until
 from tests.servers.nats import NatsServer
 from tests.servers.proxy import FaultProxy, Way
@@ -87,6 +88,89 @@ async def test_ended_at_every_step_it_goes_on_as_if_nothing_had_been(
     async with asyncio.TaskGroup() as group:
         for number in range(1, len(names) + 1):
             group.create_task(in_turn(number))
+
+
+@pytest.mark.fault("A08", "D01")
+@pytest.mark.timeout(300)
+async def test_ended_at_every_step_a_mail_that_cannot_be_had_is_one_event_and_one_dead_letter(
+    imap_stub: ImapStub, own_nats: NatsServer, mailbus: Maker, tmp_path: Path
+) -> None:
+    imap_stub.messages = {uid: b"Subject: mail %d\r\n\r\nx\r\n" % uid for uid in (1, 2, 3)}
+    withhold(imap_stub, 2)
+    steps = tmp_path / "steps"
+    account = {
+        "id": "box",
+        "address": "me@example.com",
+        "password": "secret",
+        "incoming": {"imap": {"host": "127.0.0.1", "port": imap_stub.port, "security": "none"}, "initial": "all"},
+    }
+
+    async def run(own: str, number: int) -> tuple[list[Event], list[Event]]:
+        one = mailbus(settings_for(own_nats.url, own, account, instance=own))
+        async with reading(own_nats.url, own) as reader:
+            if number:
+                one.start(MAILBUS_STOP_AT=str(number))
+                await until(lambda: one.exited is not None or _idles(one), what=f"step {number}")
+                if one.exited is None:
+                    await one.stop()
+                await forget_ids(reader)
+            else:
+                one.env["MAILBUS_STEPS_LOG"] = str(steps)
+            one.start()
+            await reader.wait_received(3)
+            await until(lambda: any(line["state"] == "connected" for line in one.said("account_state")))
+            assert await one.stop() == 0
+            return await reader.events(), await reader.events("DEAD")
+
+    clean, letters = await run("clean", 0)
+    assert [event.body.get("subject") for event in clean] == [None, "mail 1", None, "mail 3"]
+    assert [letter.headers["ce-id"] for letter in letters] == [clean[2].headers["ce-id"]]
+    names = steps.read_text().splitlines()
+    first = names.index("fetch.done") + 1
+    assert {"commit.sending", "commit.done", "dead.before", "dead.done", "copy.done"} <= set(names[first:])
+    places = asyncio.Semaphore(3)
+
+    async def stopped_at(number: int) -> None:
+        async with places:
+            events, dead = await run(f"d{number}", number)
+        assert told(events) == told(clean), names[number - 1]
+        assert [(one.headers["ce-subject"], one.body) for one in dead] == [
+            (one.headers["ce-subject"], one.body) for one in letters
+        ], names[number - 1]
+        assert "Mail-Cursor" not in dead[0].headers
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(first, len(names) + 1):
+            group.create_task(stopped_at(number))
+
+
+def withhold(stub: ImapStub, uid: int) -> None:
+    """The server shows this message and does not give it."""
+
+    async def fetch(connection: Connection, tag: str, arguments: str) -> bool:
+        wanted, _, items = arguments.partition(" ")
+        if "BODY" not in items or uid not in stub.uids_of(wanted):
+            return False
+        for other in stub.uids_of(wanted):
+            if other != uid:
+                await connection.send(stub.fetch(other, body=True))
+        await connection.send(f"{tag} OK done\r\n")
+        return True
+
+    stub.hooks["UID FETCH"] = fetch
+
+
+async def forget_ids(reader: BusReader) -> None:
+    """As if the window were over in which NATS itself remembers a dead letter's id."""
+    context = reader.nc.jetstream()
+    name = f"{reader.prefix.upper()}_DEAD"
+    config = (await context.stream_info(name)).config
+    await context.update_stream(config.evolve(duplicate_window=0.1))
+    probe = {"Nats-Msg-Id": "probe"}
+    await context.publish(f"{reader.prefix}.dead.probe", b"", headers=probe)
+    while (await context.publish(f"{reader.prefix}.dead.probe", b"", headers=probe)).duplicate:  # noqa: ASYNC110
+        await asyncio.sleep(0.02)
+    await context.purge_stream(name, subject=f"{reader.prefix}.dead.probe")
 
 
 def _idles(one: Mailbus) -> bool:

@@ -117,6 +117,27 @@ async def test_one_bad_account_leaves_the_process_ready_and_the_others_at_work(
     assert await one.stop() == 0
 
 
+async def test_mailboxes_named_as_an_accounts_other_parts_are_not_taken_for_them(
+    imap_stub: ImapStub, own_nats: NatsServer, mailbus: Maker, prefix: str, relay: ScriptedRelay
+) -> None:
+    imap_stub.messages = {1: mail(1)}
+    imap = {"host": "127.0.0.1", "port": imap_stub.port, "security": "none"}
+    incoming = {"imap": imap, "initial": "all", "mailboxes": ["sender", "requests"]}
+    account = {"id": "box", "address": "me@example.com", "password": "secret", "incoming": incoming}
+    await relay.stop()
+    one = mailbus(settings_for(own_nats.url, prefix, with_relay(account, relay)))
+    one.start()
+    async with reading(own_nats.url, prefix) as reader:
+        await reader.wait_received(2)
+        await until(lambda: bool(one.said("account_state")))
+        states = [event for event in await reader.events("STATUS") if ".account." in event.subject]
+        assert [(event.kind, event.body["part"]) for event in states] == [("disconnected", "sender")]
+        assert "mailbox" not in states[0].body
+        await relay.start()
+        await until(lambda: any(line["state"] == "connected" for line in one.said("account_state")))
+    assert await one.stop() == 0
+
+
 @pytest.mark.fault("F11")
 async def test_wrong_settings_end_with_78_and_every_error(mailbus: Maker) -> None:
     one = mailbus({"nats": {"servers": ["http://x"]}, "acounts": [], "limits": {"inline": "many"}})

@@ -1,4 +1,4 @@
-"""Two processes on one mailbox by mistake: every event once, one of them lets go, and they do not take turns."""
+"""Two processes on one mailbox by mistake: every event once, one lets go, no taking turns. And strangers in the log."""
 
 import asyncio
 import os
@@ -82,6 +82,36 @@ async def test_a_paused_owner_that_wakes_is_refused_and_lets_go(
         assert await sleeper.stop() == 0
         assert await other.stop() == 0
         assert subjects_of(await reader.received()) == ["mail 1", "mail 2", "mail 3"]
+
+
+@pytest.mark.fault("D19")
+async def test_a_stranger_in_the_log_degrades_the_account_once_and_holds_up_no_mail(
+    dovecot: Dovecot, own_nats: NatsServer, mailbus: Maker, prefix: str
+) -> None:
+    one = mailbus(settings_for(own_nats.url, prefix, imap_account(dovecot, prefix)))
+    one.start()
+    await one.started()
+    async with reading(own_nats.url, prefix) as reader:
+        for number in (1, 2):
+            await dovecot.append(prefix, [mail(number)])
+            await reader.wait_received(number)
+        await until(lambda: bool(one.said("account_state")))
+        await reader.nc.jetstream().publish(f"{prefix}.in.box.INBOX.x", b"not ours")
+        for number in (3, 4):
+            await dovecot.append(prefix, [mail(number)])
+            await reader.wait_received(number)
+        await until(lambda: len(one.said("account_state")) == 3)
+        assert await one.stop() == 0
+        one.start()
+        await dovecot.append(prefix, [mail(5)])
+        await reader.wait_received(5)
+        await until(lambda: bool(one.said("account_state")))
+        assert await one.stop() == 0
+        assert subjects_of(await reader.received()) == [f"mail {n}" for n in (1, 2, 3, 4, 5)]
+        states = [event for event in await reader.events("STATUS") if ".account." in event.subject]
+    assert [event.kind for event in states] == ["connected", "degraded", "connected", "connected"]
+    assert "none of mailbus's" in states[1].body["detail"]
+    assert "permissions" in states[1].body["remedy"]
 
 
 async def test_a_second_process_of_the_same_name_takes_over_and_the_older_one_ends_with_78(

@@ -1,0 +1,154 @@
+"""SIGTERM while NATS takes connections and says nothing: the process ends well within Kubernetes' 30 s, exit 0.
+
+And while NATS is well, what is in hand gets its time.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from service.app import NATS_SILENT_S
+from tests.servers.dovecot import Dovecot
+from tests.servers.mailbus import Mailbus, imap_account, reading, settings_for, until, with_relay
+from tests.servers.nats import NatsServer
+from tests.servers.proxy import FaultProxy, Way
+from tests.servers.smtp import ScriptedRelay
+
+pytestmark = pytest.mark.fault("F01")
+
+Maker = Callable[..., Mailbus]
+Proxies = Callable[[str, int], Awaitable[FaultProxy]]
+# Kubernetes kills after 30 s; mailbus means to take 12 at the worst. The rest is this machine's.
+LIMIT_S = 20.0
+
+
+REQUEST = json.dumps({"id": "r1", "to": [{"email": "a@example.org"}], "text": "x"}).encode()
+
+
+async def stopped(one: Mailbus) -> None:
+    began = time.monotonic()
+    assert await asyncio.wait_for(one.stop(), 60) == 0
+    assert time.monotonic() - began < LIMIT_S
+
+
+async def test_before_it_has_started(own_nats: NatsServer, mailbus: Maker, prefix: str, fault_proxy: Proxies) -> None:
+    proxy = await fault_proxy("127.0.0.1", own_nats.port)
+    proxy.stall()
+    one = mailbus(settings_for(f"nats://127.0.0.1:{proxy.port}", prefix))
+    one.start()
+    await until(lambda: proxy.connections > 0)
+    await stopped(one)
+
+
+async def test_while_it_looks_at_the_streams(
+    own_nats: NatsServer, mailbus: Maker, prefix: str, fault_proxy: Proxies
+) -> None:
+    proxy = await fault_proxy("127.0.0.1", own_nats.port)
+
+    def watch(way: Way, chunk: bytes) -> bytes:
+        if way is Way.TO_SERVER and b"STREAM." in chunk:
+            proxy.swallow()
+            asked.set()
+        return chunk
+
+    asked = asyncio.Event()
+    proxy.watch = watch
+    one = mailbus(settings_for(f"nats://127.0.0.1:{proxy.port}", prefix))
+    one.start()
+    await asyncio.wait_for(asked.wait(), 30)
+    await stopped(one)
+
+
+@pytest.mark.parametrize("how", ["stall", "swallow"])
+async def test_at_rest(
+    dovecot: Dovecot,
+    own_nats: NatsServer,
+    mailbus: Maker,
+    prefix: str,
+    relay: ScriptedRelay,
+    fault_proxy: Proxies,
+    how: str,
+) -> None:
+    proxy = await fault_proxy("127.0.0.1", own_nats.port)
+    account = with_relay(imap_account(dovecot, prefix), relay)
+    one = mailbus(settings_for(f"nats://127.0.0.1:{proxy.port}", prefix, account))
+    one.start()
+    await until(lambda: any(line["state"] == "connected" for line in one.said("account_state")))
+    getattr(proxy, how)()
+    await stopped(one)
+
+
+async def test_with_a_commit_under_way(
+    dovecot: Dovecot, own_nats: NatsServer, mailbus: Maker, prefix: str, fault_proxy: Proxies
+) -> None:
+    proxy = await fault_proxy("127.0.0.1", own_nats.port)
+    seen = asyncio.Event()
+
+    def watch(way: Way, chunk: bytes) -> bytes:
+        if way is Way.TO_SERVER and b"Nats-Batch-Commit" in chunk:
+            proxy.stall()
+            seen.set()
+        return chunk
+
+    await dovecot.append(prefix, [b"Subject: mail %d\r\n\r\nx\r\n" % n for n in range(20)])
+    proxy.watch = watch
+    one = mailbus(settings_for(f"nats://127.0.0.1:{proxy.port}", prefix, imap_account(dovecot, prefix)))
+    one.start()
+    await asyncio.wait_for(seen.wait(), 30)
+    await stopped(one)
+    async with reading(own_nats.url, prefix) as reader:
+        proxy.heal()
+        one.start()
+        await one.started()
+        events = await reader.wait_received(20)
+        assert await one.stop() == 0
+    assert [event.body["subject"] for event in events] == [f"mail {n}" for n in range(20)]
+
+
+async def test_with_mail_at_the_relay(
+    own_nats: NatsServer, mailbus: Maker, prefix: str, relay: ScriptedRelay, fault_proxy: Proxies
+) -> None:
+    proxy = await fault_proxy("127.0.0.1", own_nats.port)
+    account = with_relay({"id": "box", "address": "me@example.com"}, relay)
+    one = mailbus(settings_for(f"nats://127.0.0.1:{proxy.port}", prefix, account))
+    one.start()
+    await one.started()
+    seen = asyncio.Event()
+
+    def watch(way: Way, chunk: bytes) -> bytes:
+        if way is Way.TO_SERVER and f"HPUB $KV.{prefix}-sends".encode() in chunk:
+            proxy.stall()
+            seen.set()
+        return chunk
+
+    async with reading(own_nats.url, prefix) as reader:
+        proxy.watch = watch
+        await reader.nc.jetstream().publish(f"{prefix}.out.box", REQUEST)
+        await asyncio.wait_for(seen.wait(), 30)
+        await stopped(one)
+
+
+@pytest.mark.parametrize("answers", [True, False])
+async def test_nats_well_and_a_relay_that_takes_its_time_gets_it_up_to_a_limit(
+    own_nats: NatsServer, mailbus: Maker, prefix: str, relay: ScriptedRelay, *, answers: bool
+) -> None:
+    relay.script.hold = asyncio.Event()
+    one = mailbus(settings_for(own_nats.url, prefix, with_relay({"id": "box", "address": "me@example.com"}, relay)))
+    one.start()
+    await one.started()
+    async with reading(own_nats.url, prefix) as reader:
+        await reader.nc.jetstream().publish(f"{prefix}.out.box", REQUEST)
+        await until(lambda: relay.data_commands == 1)
+        async with asyncio.TaskGroup() as group:
+            stop = group.create_task(stopped(one))
+            await until(lambda: bool(one.said("stopping")))
+            if answers:
+                # Longer than a silent NATS would have been waited for.
+                await asyncio.sleep(NATS_SILENT_S + 1)
+                assert not stop.done()
+                relay.script.hold.set()
+        states = [event.kind for event in await reader.events("STATUS") if ".status." in event.subject]
+    assert states == (["sent"] if answers else [])
