@@ -57,5 +57,5 @@ faults: setup
 
 # Both locks anew; no index's name goes into them.
 lock: setup
-	$(UV_COMPILE) --extra demo --group dev -o requirements.lock
+	$(UV_COMPILE) --extra demo --extra discover --group dev -o requirements.lock
 	$(UV_COMPILE) -c requirements.lock -o requirements-run.lock

@@ -4,13 +4,17 @@ The map of rooms, lowest floor first; a file imports from floors below and from 
 
 0  errors.py clock.py observe/   verdicts; time and chance; log set-up, metric objects, stop points
 1  contract/                     what crosses the bus: subjects, events, requests, statuses, commands
+   login/                        what IMAP and SMTP share of logging in: tokens in SASL, one wrong password at a time
 2  imap/ smtp/                   protocols: pure wire and state, one file of I/O
    bus/                          streams, fenced batches, blobs, buckets, micro service
    mime/                         bytes ⇄ Email, pure
+   oauth/                        OAuth 2: settings → access tokens that are good for now
 3  parsing/                      a page of messages → events and blobs, in a child process where there are many
 4  ingest/ outbound/ commands/   mailbox → events; request → mail; a file a verb
 5  settings/ admin/ fleet/        one YAML file → types; metrics, health, status page; presence, supervision
 6  build.py app.py               builds the rooms and hands them to each other; one process's life
+   secure.py tokens.py           TLS contexts and token sources, as settings say
+   discovery/                    a mail address → its servers, for whoever asks on the command line
    snapshot.py check.py          what the status page shows; tries what settings name
 7  demo/                         servers of its own and a guided run
 8  cli/ __main__.py              words → calls; prints; decides nothing

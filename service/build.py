@@ -13,7 +13,7 @@ from typing import Any, Final
 from service.bus import Bus, NatsOptions, OutMessage, StreamOptions
 from service.clock import Clock
 from service.contract import AccountPart, AccountState, DeadReason, Security, SendLimits
-from service.errors import MailbusError, Permanent, Superseded, Transient
+from service.errors import MailbusError, Superseded, Transient
 from service.fleet import REQUESTS, SENDER, AccountReports, Pace, Part, Presence, supervise
 from service.imap import Session, SessionOptions
 from service.ingest import (
@@ -32,10 +32,21 @@ from service.ingest import (
     Why,
     WriterIdentity,
 )
+from service.login import TokenSource
+from service.oauth import Tokens
 from service.observe import metrics
 from service.outbound import OutboundOptions, Sender
-from service.settings import AccountSettings, ImapSettings, IncomingSettings, OutgoingSettings, Settings
+from service.secure import client_context
+from service.settings import (
+    AccountSettings,
+    ImapSettings,
+    IncomingSettings,
+    OutgoingSettings,
+    Settings,
+    login_remedy,
+)
 from service.smtp import Relay, SmtpOptions
+from service.tokens import account_tokens
 
 # A start of a thousand accounts opens so many connections at once, not a thousand.
 CONNECTING_LIMIT: Final = 20
@@ -110,19 +121,16 @@ def stream_options(settings: Settings, presence_ttl_s: float) -> StreamOptions:
 
 
 def tls_context(security: Security, ca: str | None) -> ssl.SSLContext | None:
-    """Certificates are verified, by the system's authorities or the one that settings name. RFC 8314 4.1: TLS 1.2."""
+    """How a connection is secured; None where it is not. Raises Permanent where the authorities' file is none."""
     if security is Security.NONE:
         return None
-    try:
-        context = ssl.create_default_context(cafile=ca)
-    except (ssl.SSLError, OSError) as exc:
-        raise Permanent(f"no certificates can be read from {ca}", where="ca", remedy="name a file in PEM") from exc
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return context
+    return client_context(ca)
 
 
-def session_options(settings: Settings, account: AccountSettings, incoming: IncomingSettings) -> SessionOptions:
-    """How to reach an account's mail server."""
+def session_options(
+    settings: Settings, account: AccountSettings, incoming: IncomingSettings, *, tokens: TokenSource | None
+) -> SessionOptions:
+    """How to reach an account's mail server; `tokens`: account_tokens(…).incoming. Whoever logs in shares them."""
     imap: ImapSettings = incoming.imap
     return SessionOptions(
         account=account.id,
@@ -134,11 +142,13 @@ def session_options(settings: Settings, account: AccountSettings, incoming: Inco
         password=incoming.password.reveal(),
         message_limit=settings.limits.message,
         reply_s=imap.reply.total_seconds(),
+        tokens=tokens,
+        login_remedy=login_remedy(account.preset, incoming.oauth2.grant if incoming.oauth2 else None),
     )
 
 
-def smtp_options(account: AccountSettings, outgoing: OutgoingSettings) -> SmtpOptions:
-    """How to reach an account's relay."""
+def smtp_options(account: AccountSettings, outgoing: OutgoingSettings, *, tokens: TokenSource | None) -> SmtpOptions:
+    """How to reach an account's relay; `tokens`: account_tokens(…).outgoing."""
     smtp = outgoing.smtp
     return SmtpOptions(
         account=account.id,
@@ -149,6 +159,8 @@ def smtp_options(account: AccountSettings, outgoing: OutgoingSettings) -> SmtpOp
         username=outgoing.username,
         password=outgoing.password.reveal(),
         login=smtp.login,
+        tokens=tokens,
+        login_remedy=login_remedy(account.preset, outgoing.oauth2.grant if outgoing.oauth2 else None),
     )
 
 
@@ -161,15 +173,16 @@ def all_work(settings: Settings, shared: Shared) -> list[Work]:
     """Everything that the accounts of this process do; told to `shared.reports` as their parts."""
     found: list[Work] = []
     for account in settings.accounts:
-        work: list[Work] = []
+        tokens = account_tokens(account, shared.clock)
+        work = [_token_work(account, kind, source, shared) for kind, source in tokens.parts().items()]
         if account.incoming is not None:
-            options = session_options(settings, account, account.incoming)
+            options = session_options(settings, account, account.incoming, tokens=tokens.incoming)
             work += [
                 _mailbox_work(settings, account, account.incoming, name, options, shared)
                 for name in account.incoming.mailboxes
             ]
         if account.outgoing is not None:
-            work += _sender_work(account, account.outgoing, shared)
+            work += _sender_work(account, account.outgoing, tokens.outgoing, shared)
         shared.reports.add(account.id, [piece.part for piece in work])
         found += work
     return found
@@ -295,7 +308,22 @@ async def _close(source: ImapSource) -> None:
         source.abort()
 
 
-def _sender_work(account: AccountSettings, outgoing: OutgoingSettings, shared: Shared) -> list[Work]:
+def _token_work(account: AccountSettings, kind: AccountPart, tokens: Tokens, shared: Shared) -> Work:
+    part = Part(kind)
+
+    async def life(proved: Callable[[], None]) -> None:
+        def works() -> None:
+            proved()
+            shared.reports.part(account.id, part, AccountState.CONNECTED)
+
+        await tokens.watch(works)
+
+    return Work(account.id, part, _supervised(life, account.id, part, shared, None))
+
+
+def _sender_work(
+    account: AccountSettings, outgoing: OutgoingSettings, tokens: TokenSource | None, shared: Shared
+) -> list[Work]:
     options = OutboundOptions(
         account=account.id,
         address=account.address,
@@ -306,7 +334,7 @@ def _sender_work(account: AccountSettings, outgoing: OutgoingSettings, shared: S
         limits=send_limits(outgoing),
         redirect=outgoing.redirect,
     )
-    relay = Relay(smtp_options(account, outgoing), shared.clock)
+    relay = Relay(smtp_options(account, outgoing, tokens=tokens), shared.clock)
     sender = Sender(
         shared.bus, relay, options, deliveries=shared.deliveries, connecting=shared.connecting, clock=shared.clock
     )

@@ -1,8 +1,9 @@
 """Settings → what works of all that they name: NATS, each mailbox, each relay. Used by `mailbus check`."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from service.build import (
@@ -14,12 +15,16 @@ from service.build import (
     stream_options,
 )
 from service.bus import open_bus
-from service.clock import SystemClock
+from service.clock import Clock, SystemClock
+from service.contract import AccountPart
 from service.errors import MailbusError
 from service.imap import Session
+from service.login import TokenSource
+from service.oauth import Tokens
 from service.settings import AccountSettings, IncomingSettings, OutgoingSettings, Settings, show_duration
 from service.smtp import Relay
 from service.tasks import TaskGroup
+from service.tokens import account_tokens
 
 MAILBOXES_SHOWN: Final = 20
 NATS: Final = "nats"
@@ -37,6 +42,7 @@ class Finding:
 async def check(settings: Settings, report: Callable[[Finding], None]) -> None:
     """Try everything, and report each thing as it is known."""
     places = asyncio.Semaphore(CONNECTING_LIMIT)
+    clock = SystemClock()
 
     async def attempt(what: str, work: Callable[[], Awaitable[str]]) -> None:
         async with places:
@@ -48,14 +54,37 @@ async def check(settings: Settings, report: Callable[[Finding], None]) -> None:
     async with TaskGroup() as group:
         group.create_task(attempt(NATS, lambda: _nats(settings)), name=NATS)
         for account in settings.accounts:
-            if account.incoming is not None:
-                incoming = account.incoming
-                work = lambda a=account, i=incoming: _incoming(settings, a, i)  # noqa: E731
-                group.create_task(attempt(f"{account.id} incoming", work), name=account.id)
-            if account.outgoing is not None:
-                outgoing = account.outgoing
-                work = lambda a=account, o=outgoing: _outgoing(a, o)  # noqa: E731
-                group.create_task(attempt(f"{account.id} outgoing", work), name=account.id)
+            for what, work in _account(settings, account, clock):
+                group.create_task(attempt(f"{account.id} {what}", work), name=account.id)
+
+
+def _account(
+    settings: Settings, account: AccountSettings, clock: Clock
+) -> Iterator[tuple[str, Callable[[], Awaitable[str]]]]:
+    """What there is to try of an account."""
+    incoming, outgoing = account.incoming, account.outgoing
+    try:
+        tokens = account_tokens(account, clock)
+    except MailbusError as exc:
+        yield AccountPart.OAUTH2, partial(_fail, exc)
+        return
+    for part, source in tokens.parts().items():
+        yield part, partial(_token, source)
+    if incoming is not None:
+        yield "incoming", partial(_incoming, settings, account, incoming, tokens.incoming, clock)
+    if outgoing is not None:
+        yield "outgoing", partial(_outgoing, account, outgoing, tokens.outgoing, clock)
+
+
+async def _fail(error: MailbusError) -> str:
+    raise error
+
+
+async def _token(tokens: Tokens) -> str:
+    await tokens.get()
+    if tokens.unkept is not None:
+        raise tokens.unkept
+    return f"a token, good for {tokens.left_s / 60:.0f} min"
 
 
 async def _nats(settings: Settings) -> str:
@@ -66,8 +95,14 @@ async def _nats(settings: Settings) -> str:
         return f"{', '.join(settings.nats.servers)}, version {number} with JetStream"
 
 
-async def _incoming(settings: Settings, account: AccountSettings, incoming: IncomingSettings) -> str:
-    session = await Session.open(session_options(settings, account, incoming), clock=SystemClock())
+async def _incoming(
+    settings: Settings,
+    account: AccountSettings,
+    incoming: IncomingSettings,
+    tokens: TokenSource | None,
+    clock: Clock,
+) -> str:
+    session = await Session.open(session_options(settings, account, incoming, tokens=tokens), clock=clock)
     try:
         found = []
         for name in incoming.mailboxes:
@@ -83,8 +118,10 @@ async def _incoming(settings: Settings, account: AccountSettings, incoming: Inco
         await session.logout()
 
 
-async def _outgoing(account: AccountSettings, outgoing: OutgoingSettings) -> str:
-    relay = Relay(smtp_options(account, outgoing), SystemClock())
+async def _outgoing(
+    account: AccountSettings, outgoing: OutgoingSettings, tokens: TokenSource | None, clock: Clock
+) -> str:
+    relay = Relay(smtp_options(account, outgoing, tokens=tokens), clock)
     try:
         await relay.probe()
     finally:

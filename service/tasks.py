@@ -8,10 +8,14 @@ to itself: what its children still wait for could not be cut short.
 """
 
 import asyncio
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Coroutine, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
+
+from service.errors import verdict_of
+
+T = TypeVar("T")
 
 CANCEL_EVERY_S: Final = 1.0
 
@@ -76,3 +80,17 @@ class TaskGroup(asyncio.TaskGroup):
                 # Not lost: it is counted, and raised in the end.
                 for task in self._tasks:
                     task.cancel()
+
+
+async def finished(work: Coroutine[Any, Any, T], limit_s: float) -> T:
+    """Await `work`; when cancelled meanwhile, give it so long to end, then pass the cancellation on."""
+    try:
+        async with TaskGroup() as group:
+            task = group.create_task(work, name="finished")
+            try:
+                return await asyncio.shield(task)
+            except asyncio.CancelledError:
+                await asyncio.wait([task], timeout=limit_s)
+                raise
+    except BaseExceptionGroup as failed:
+        raise verdict_of(failed) from None

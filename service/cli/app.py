@@ -171,8 +171,13 @@ def _read(file: Path) -> bytes:
         raise typer.BadParameter(f"{file}: {exc.strerror}") from exc
 
 
-@app.command()
+accounts_app: Final = typer.Typer(invoke_without_command=True)
+app.add_typer(accounts_app, name="accounts")
+
+
+@accounts_app.callback()
 def accounts(
+    context: typer.Context,
     config: ConfigFile = None,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
@@ -183,10 +188,23 @@ def accounts(
 
     Example:  mailbus accounts --config mailbus.yaml
     """
+    if context.invoked_subcommand is not None:
+        return
     from service.cli.accounts import show_accounts
 
     settings = _settings(config)
     _finish(lambda: show_accounts(settings, as_json=as_json))
+
+
+@accounts_app.command()
+def discover(address: Annotated[str, typer.Argument(help="A mail address.")]) -> None:
+    """Ask DNS, the provider and Thunderbird's list where an address's mail is, and show settings for it.
+
+    Example:  mailbus accounts discover support@example.com
+    """
+    from service.cli.discover import show_discovered
+
+    _finish(lambda: show_discovered(address))
 
 
 @app.command()

@@ -36,7 +36,7 @@ from service.contract.events import (
     ResetReason,
 )
 from service.contract.ids import ImapPlace, email_id, mailbox_id, mailbox_name, place_of
-from service.contract.net import Security, without_credentials
+from service.contract.net import Security, hidden, without_credentials
 from service.contract.requests import (
     Address,
     Attachment,
@@ -112,6 +112,7 @@ __all__ = [
     "encode",
     "event_id",
     "event_schema",
+    "hidden",
     "mailbox_id",
     "mailbox_name",
     "mailbox_token",

@@ -48,11 +48,17 @@ class AccountState(StrEnum):
 
 
 class AccountPart(StrEnum):
-    """What of an account an event is about: one of its mailboxes, its relay, or its queue of requests."""
+    """What of an account an event is about: a mailbox, its relay, its queue of requests, or its OAuth 2 token.
+
+    A token serves both directions, or there is one for each.
+    """
 
     MAILBOX = "mailbox"
     SENDER = "sender"
     REQUESTS = "requests"
+    OAUTH2 = "oauth2"
+    OAUTH2_INCOMING = "oauth2-incoming"
+    OAUTH2_OUTGOING = "oauth2-outgoing"
 
 
 class DeadReason(StrEnum):

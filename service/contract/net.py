@@ -1,6 +1,7 @@
 """Words that settings, IMAP and SMTP share about a connection."""
 
 import base64
+from collections.abc import Iterable
 from enum import StrEnum
 
 
@@ -17,7 +18,12 @@ def without_credentials(text: str, username: str, password: str) -> str:
     plain = [password, username]
     sent = [f"\0{username}\0{password}", f"{username}\0{username}\0{password}", *plain]
     encoded = [base64.b64encode(word.encode("utf-8", "surrogateescape")).decode() for word in sent if word]
-    for word in sorted({*plain, *encoded, *(one.rstrip("=") for one in encoded)}, key=len, reverse=True):
+    return hidden(text, (*plain, *encoded, *(one.rstrip("=") for one in encoded)))
+
+
+def hidden(text: str, words: Iterable[str]) -> str:
+    """A text without these words, the longest first."""
+    for word in sorted(set(words), key=len, reverse=True):
         if word:
             text = text.replace(word, "***")
     return text

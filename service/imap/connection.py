@@ -13,11 +13,12 @@ from typing import Final, Self
 from service import __version__
 from service.clock import Clock
 from service.contract import Security
-from service.errors import MailbusError, PeerError, Permanent, Transient
+from service.errors import AuthRefused, MailbusError, PeerError, Permanent, Transient
 from service.imap.encode import quoted
 from service.imap.grammar import (
     Capabilities,
     Condition,
+    Continuation,
     Enabled,
     Exists,
     Expunged,
@@ -27,10 +28,11 @@ from service.imap.grammar import (
     Vanished,
 )
 from service.imap.protocol import Handler, ImapProtocol, connect, network_error, sasl_plain
-from service.imap.refusals import refused_command, refused_login
+from service.imap.refusals import no_starttls, refused_command, refused_login, refused_starttls
 from service.imap.spans import total
 from service.imap.stir import Stir
 from service.imap.wire import WireLimits
+from service.login import LoginGate, TokenLogin, TokenSource, mechanism_for, said_of_token
 from service.observe import metrics
 
 # One budget for an attempt: DNS, TCP, TLS, greeting, login, ENABLE.
@@ -48,7 +50,11 @@ def ignore(_response: Response) -> None:
 
 @dataclass(frozen=True, slots=True)
 class SessionOptions:
-    """How to reach a mailbox's server. `message_limit`: bytes of the largest message that is read whole."""
+    """How to reach a mailbox's server. `message_limit`: bytes of the largest message that is read whole.
+
+    `tokens` stands instead of a password. Whoever shares these options shares `gate`: one try at a wrong password.
+    `login_remedy`: what this provider wants, for whoever is refused.
+    """
 
     account: str
     host: str
@@ -60,6 +66,9 @@ class SessionOptions:
     message_limit: int
     reply_s: float = 30.0
     connect_s: float = CONNECT_TIMEOUT_S
+    tokens: TokenSource | None = None
+    login_remedy: str = ""
+    gate: LoginGate = field(default_factory=LoginGate, repr=False, compare=False)
 
 
 class Connection:
@@ -81,8 +90,24 @@ class Connection:
     async def open(cls, options: SessionOptions, *, clock: Clock) -> Self:
         """Connect, secure, log in, within one budget of time.
 
-        Raises AuthRefused (credentials), Permanent (certificate, no way to log in), Transient otherwise.
+        Raises AuthRefused (credentials), Permanent (certificate, no way to log in), Transient otherwise. Until a login
+        has proved the credentials right, one goes first and the others hear what it found.
         """
+        return await options.gate.through(lambda: cls._open(options, clock), clock)
+
+    @classmethod
+    async def _open(cls, options: SessionOptions, clock: Clock) -> Self:
+        if options.tokens is None:
+            return await cls._connect(options, clock, None)
+        token = await options.tokens.get()
+        try:
+            return await cls._connect(options, clock, token)
+        except AuthRefused:
+            # It may be void before its time: one more try, with another and on another connection.
+            return await cls._connect(options, clock, await options.tokens.renew(token))
+
+    @classmethod
+    async def _connect(cls, options: SessionOptions, clock: Clock, token: str | None) -> Self:
         where = f"{options.account} {options.host}:{options.port}"
         limits = WireLimits(literal_bytes=options.message_limit + LITERAL_SLACK_BYTES)
         try:
@@ -90,7 +115,7 @@ class Connection:
                 protocol = await connect(options.host, options.port, options.security, options.tls, limits, where=where)
                 session = cls(protocol, options, clock)
                 try:
-                    await session._prepare()
+                    await session._prepare(token)
                 except BaseException:
                     protocol.close()
                     raise
@@ -98,7 +123,7 @@ class Connection:
         except TimeoutError as exc:
             raise Transient(f"no connection within {options.connect_s:g} s", where=where) from exc
 
-    async def _prepare(self) -> None:
+    async def _prepare(self, token: str | None) -> None:
         protocol, options = self.protocol, self.options
         self._learn(protocol.greeting.result())
         if not self.capabilities:
@@ -106,7 +131,7 @@ class Connection:
         if options.security is Security.STARTTLS:
             await self._start_tls()
         if not protocol.authenticated:
-            await self._log_in()
+            await self._log_in(token)
         if "ID" in self.capabilities:
             # RFC 2971; some providers (163.com) let nobody read who does not say it. A refusal is no trouble.
             await self.ask("ID", f'("name" "mailbus" "version" "{__version__}")')
@@ -118,14 +143,10 @@ class Connection:
         if self.options.tls is None:
             raise RuntimeError("STARTTLS without a TLS context")
         if self.protocol.authenticated or "STARTTLS" not in self.capabilities:
-            raise Permanent(
-                "the server offers no STARTTLS here: nothing is sent in the clear",
-                where=self.where,
-                remedy="set `security: tls` and its port, usually 993",
-            )
+            raise no_starttls(skipped=self.protocol.authenticated, where=self.where)
         answer = await self.ask("STARTTLS")
         if answer.status is not Status.OK:
-            raise refused_command("STARTTLS", answer, where=self.where)
+            raise refused_starttls(answer, where=self.where)
         try:
             await self.protocol.start_tls(self.options.tls, self.options.host)
         except OSError as exc:
@@ -134,21 +155,69 @@ class Connection:
         self.capabilities = frozenset()
         await self.run("CAPABILITY")
 
-    async def _log_in(self) -> None:
+    async def _log_in(self, token: str | None) -> None:
         before = self.capabilities
         self.capabilities = frozenset()  # RFC 9051 6.2.2: they change with the login
-        answer = await self._authenticate(before)
+        if token is None:
+            answer = await self._authenticate(before)
+        else:
+            answer = await self._present(token, before)
         if answer.status is not Status.OK:
+            options = self.options
             raise refused_login(
-                answer, where=self.where, username=self.options.username, password=self.options.password
+                answer,
+                where=self.where,
+                username=options.username,
+                password=options.password,
+                remedy=options.login_remedy,
             )
         self.protocol.enter(selected=False)
         self._learn(answer)
         if not self.capabilities:
             await self.run("CAPABILITY")
 
+    async def _present(self, token: str, capabilities: frozenset[str]) -> Condition:
+        """Log in with a token, by the best mechanism of those offered. Raises AuthRefused, with what was said of it."""
+        options = self.options
+        mechanism = mechanism_for(name.removeprefix("AUTH=") for name in capabilities if name.startswith("AUTH="))
+        if mechanism is None:
+            raise Permanent(
+                "the server takes no OAuth 2 tokens",
+                where=self.where,
+                remedy="write a password instead of `oauth2`, or correct the host",
+            )
+        initial = mechanism.initial(TokenLogin(options.username, token, options.host, options.port))
+        with_ir = "SASL-IR" in capabilities  # RFC 4959
+        arguments = (mechanism.name, initial) if with_ir else (mechanism.name,)
+        answers = [mechanism.farewell] if with_ir else [initial, mechanism.farewell]
+        said: list[str] = []
+
+        def take(response: Response) -> None:
+            if isinstance(response, Continuation):
+                said.append(said_of_token(response.text))
+
+        answer = await self.ask("AUTHENTICATE", *arguments, answers=answers, handler=take)
+        if answer.status is Status.OK:
+            return answer
+        raise refused_login(
+            answer,
+            where=self.where,
+            username=options.username,
+            password=token,
+            sent=initial,
+            detail=next(filter(None, said), ""),
+            remedy=options.login_remedy or "check `username` and `oauth2.scope`, and whether IMAP is switched on",
+        )
+
     async def _authenticate(self, capabilities: frozenset[str]) -> Condition:
         options = self.options
+        if "LOGINDISABLED" in capabilities and options.security is Security.NONE:
+            # RFC 9051 6.2.3: it says that a password would go in the clear.
+            raise Permanent(
+                "the server allows no password in the clear (LOGINDISABLED)",
+                where=self.where,
+                remedy="set `security: starttls`, or `tls` and its port, usually 993",
+            )
         if "AUTH=PLAIN" in capabilities:
             initial = sasl_plain(options.username, options.password)
             # RFC 4959: the first answer may go with the command where SASL-IR is offered.
@@ -159,9 +228,9 @@ class Connection:
                 return answer
         if "LOGINDISABLED" in capabilities:
             raise Permanent(
-                "the server allows no password here (LOGINDISABLED)",
+                "the server allows no password (LOGINDISABLED)",
                 where=self.where,
-                remedy="set `security: tls`; some providers want OAuth",
+                remedy=options.login_remedy or "it may want OAuth: write `oauth2` instead of a password",
             )
         username = quoted(options.username, field="username")
         return await self.ask("LOGIN", username, quoted(options.password, field="password"))

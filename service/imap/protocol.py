@@ -49,6 +49,7 @@ class ImapProtocol(IMAP4ClientProtocol):  # type: ignore[misc]  # aioimaplib has
         self._answers: list[str] = []
         self._seen = 0
         self._reading = False
+        self._hushed = False
         self._farewell = ""
         self._tagged: Condition | None = None
         self._news = asyncio.Event()
@@ -109,7 +110,8 @@ class ImapProtocol(IMAP4ClientProtocol):  # type: ignore[misc]  # aioimaplib has
             for _ in range(RESPONSES_AT_ONCE):
                 pieces = self._splitter.next_response()
                 if pieces is None:
-                    self.transport.resume_reading()
+                    if not self._hushed:
+                        self.transport.resume_reading()
                     return
                 if len(pieces) > 1 or pieces[0]:
                     self._handle(parse_response(pieces))
@@ -137,6 +139,7 @@ class ImapProtocol(IMAP4ClientProtocol):  # type: ignore[misc]  # aioimaplib has
                 self._done(response)
                 return
             case Continuation():
+                self._handler(response)
                 self._continue()
                 return
             case _:
@@ -159,11 +162,20 @@ class ImapProtocol(IMAP4ClientProtocol):  # type: ignore[misc]  # aioimaplib has
         command = self.pending_sync_command or next(iter(self.pending_async_commands.values()), None)
         if command is None or command.tag != answer.tag:
             raise PeerError("an answer to no command")
+        if command.name == "STARTTLS" and answer.status is Status.OK:
+            self._hush()
         self._tagged = answer
         if command.name == "IDLE":
             self.idle = next_idle(self.idle, Seen.TAGGED)
         self._response_done(f"{answer.tag} {answer.status} {answer.text}".encode())
         self._news.set()
+
+    def _hush(self) -> None:
+        """Read nothing more in the clear (RFC 9051 6.2.1): what came with the OK was slipped in (CVE-2011-0411)."""
+        if not self._splitter.empty:
+            raise PeerError("data after the answer to STARTTLS", remedy="somebody is in the middle")
+        self._hushed = True
+        self.transport.pause_reading()
 
     def _continue(self) -> None:
         if self._answers:
@@ -269,13 +281,12 @@ class ImapProtocol(IMAP4ClientProtocol):  # type: ignore[misc]  # aioimaplib has
         self.state = aioimaplib.SELECTED if selected else aioimaplib.AUTH
 
     async def start_tls(self, context: ssl.SSLContext, host: str) -> None:
-        """Secure the connection. RFC 9051 6.2.1; what came in the clear after the OK was slipped in (CVE-2011-0411)."""
-        if not self._splitter.empty:
-            raise PeerError("data after the answer to STARTTLS", where=self._where, remedy="somebody is in the middle")
+        """Secure the connection, after STARTTLS was answered OK."""
         transport = await self.loop.start_tls(self.transport, self, context, server_hostname=host)
         if transport is None:
             raise Transient("connection lost during STARTTLS", where=self._where)
         self.transport = transport
+        self._hushed = False
 
     def close(self) -> None:
         """Drop the connection."""

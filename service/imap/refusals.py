@@ -6,13 +6,13 @@ Used by session.py. RFC 5530 (response codes); the words are those of servers th
 import re
 from typing import Final
 
-from service.contract import without_credentials
+from service.contract import hidden, without_credentials
 from service.errors import AuthRefused, MailbusError, Permanent, Transient
 from service.imap.grammar import Condition, Status
 
 SHOWN_CHARS: Final = 200
 # RFC 5530 section 3: the credentials are good or bad, but not now.
-_LATER: Final = frozenset({"UNAVAILABLE", "INUSE", "LIMIT", "SERVERBUG", "OVERQUOTA"})
+_LATER: Final = frozenset({"UNAVAILABLE", "INUSE", "LIMIT", "SERVERBUG", "OVERQUOTA", "THROTTLED"})
 _WRONG: Final = frozenset({"AUTHENTICATIONFAILED", "AUTHORIZATIONFAILED", "EXPIRED", "CONTACTADMIN", "WEBALERT"})
 # Gmail: "Too many simultaneous connections"; Outlook: "User is authenticated but not connected"; Yahoo, Courier.
 _LATER_WORDS: Final = re.compile(
@@ -20,6 +20,10 @@ _LATER_WORDS: Final = re.compile(
     r"|maximum number|exceeded|overload|shutting down",
     re.IGNORECASE,
 )
+# Exchange Online: "Request is throttled. Suggested Backoff Time: 299961 milliseconds".
+_BACKOFF: Final = re.compile(r"Suggested Backoff Time: (\d{1,9}) milliseconds", re.IGNORECASE)
+_PASSWORD_REMEDY: Final = "check `username` and `password`; providers such as Gmail want an app password or OAuth"
+_TLS_REMEDY: Final = "set `security: tls` and its port, usually 993"
 
 
 class BadCommand(Transient):
@@ -32,30 +36,60 @@ def _shown(answer: Condition, username: str = "", password: str = "") -> str:
     return f"[{answer.code}] {text}" if answer.code else text
 
 
-def refused_login(answer: Condition, *, where: str, username: str, password: str) -> MailbusError:
-    """LOGIN or AUTHENTICATE was answered NO or BAD; some servers repeat the credentials, which nobody may read."""
-    said = _shown(answer, username, password)
-    if answer.code in _LATER or (answer.code not in _WRONG and _LATER_WORDS.search(answer.text)):
-        return Transient(f"the server lets nobody in now: {said}", where=where)
+def _later(answer: Condition) -> bool:
+    return answer.code in _LATER or bool(_BACKOFF.search(answer.text) or _LATER_WORDS.search(answer.text))
+
+
+def _pause_s(answer: Condition) -> float | None:
+    """How long the server wants us to wait, where it says so."""
+    told = _BACKOFF.search(answer.text)
+    return int(told[1]) / 1000 if told else None
+
+
+def refused_login(
+    answer: Condition, *, where: str, username: str, password: str, sent: str = "", detail: str = "", remedy: str = ""
+) -> MailbusError:
+    """LOGIN or AUTHENTICATE was answered NO or BAD; some servers repeat the credentials, which nobody may read.
+
+    password: or the token; sent: what was said with it; detail: what the server said before its answer; remedy: what
+    this provider wants.
+    """
+    said = hidden(_shown(answer, username, password), [sent])
+    if answer.code not in _WRONG and _later(answer):
+        return Transient(f"the server lets nobody in now: {said}", where=where, retry_after_s=_pause_s(answer))
     if answer.code == "PRIVACYREQUIRED":
         return Permanent(f"the server wants encryption: {said}", where=where, remedy="set `security: tls`")
     return AuthRefused(
-        f"the server refused the login: {said}",
+        f"the server refused the login: {said}" + (f" ({detail})" if detail else ""),
         where=where,
-        remedy="check `username` and `password`; providers such as Gmail want an app password or OAuth",
+        remedy=remedy or _PASSWORD_REMEDY,
     )
+
+
+def refused_starttls(answer: Condition, *, where: str) -> MailbusError:
+    """STARTTLS was answered NO or BAD: nothing goes in the clear instead."""
+    said = _shown(answer)
+    if _later(answer):
+        return Transient(f"no STARTTLS now: {said}", where=where, retry_after_s=_pause_s(answer))
+    return Permanent(f"the server refuses STARTTLS: {said}", where=where, remedy=_TLS_REMEDY)
+
+
+def no_starttls(*, skipped: bool, where: str) -> Permanent:
+    """The server offers none, or has skipped login and TLS with its greeting (RFC 9051 7.1.4, PREAUTH)."""
+    what = "the server skips login and TLS (PREAUTH)" if skipped else "the server offers no STARTTLS here"
+    return Permanent(f"{what}: nothing is sent in the clear", where=where, remedy=_TLS_REMEDY)
 
 
 def refused_command(name: str, answer: Condition, *, where: str) -> MailbusError:
     """Any other command was answered NO or BAD."""
     said = _shown(answer)
     if name in {"EXAMINE", "SELECT"} and answer.code not in _LATER and answer.status is Status.NO:
-        if _LATER_WORDS.search(answer.text):
-            return Transient(f"the mailbox cannot be opened now: {said}", where=where)
+        if _later(answer):
+            return Transient(f"the mailbox cannot be opened now: {said}", where=where, retry_after_s=_pause_s(answer))
         return Permanent(
             f"the mailbox cannot be opened: {said}",
             where=where,
             remedy="check its name in `mailboxes`; `mailbus check` lists those that are there",
         )
     verdict = BadCommand if answer.status is Status.BAD else Transient
-    return verdict(f"{name} was answered {answer.status}: {said}", where=where)
+    return verdict(f"{name} was answered {answer.status}: {said}", where=where, retry_after_s=_pause_s(answer))

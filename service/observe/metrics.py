@@ -40,6 +40,8 @@ CONSUMER_OVERRUN: Final = Counter("mailbus_consumer_overrun_total", "Consumers t
 NATS_CONNECTED: Final = Gauge("mailbus_nats_connected", "1 while NATS is connected.")
 # protocol: imap, smtp, nats; reason: transient, new
 RECONNECTS: Final = Counter("mailbus_reconnects_total", "Connections made anew.", ["protocol", "reason"])
+# result: renewed, refused, failed
+TOKENS: Final = Counter("mailbus_tokens_total", "OAuth 2 tokens asked for, by how it ended.", ["result"])
 LOOP_LAG_SECONDS: Final = Histogram(
     "mailbus_loop_lag_seconds", "How late the event loop wakes.", buckets=(0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 30)
 )

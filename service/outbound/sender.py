@@ -5,9 +5,9 @@ news comes by the bell, and by looking every 30 s in case a ring was lost.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Final
+from typing import Final
 
 from service.bus import ACK_WAIT_S, Bus, Job, Puller, WorkQueue
 from service.clock import Clock
@@ -16,7 +16,7 @@ from service.observe import log, metrics
 from service.outbound.deliver import Deliverer
 from service.outbound.options import OutboundOptions
 from service.smtp import Relay, RelayUnreachable
-from service.tasks import TaskGroup
+from service.tasks import TaskGroup, finished
 
 LOOK_EVERY_S: Final = 30.0
 # Empty fetches of a second each before a consumer is let go.
@@ -157,7 +157,7 @@ class Sender:
                 try:
                     async with self._places, self._deliveries:
                         begun = True
-                        await _finish(self._deliverer.handle(job))
+                        await finished(self._deliverer.handle(job), FINISH_TIMEOUT_S)
                 finally:
                     alive.cancel()
         except asyncio.CancelledError:
@@ -179,17 +179,3 @@ class Sender:
                 await job.in_progress()
             except Transient as exc:
                 log.warning("job_not_kept_alive", account=self._options.account, error=exc.what)
-
-
-async def _finish(work: Coroutine[Any, Any, None]) -> None:
-    """Await `work`; when cancelled meanwhile, give it up to 10 s to end, then pass the cancellation on."""
-    try:
-        async with TaskGroup() as group:
-            task = group.create_task(work, name="deliver")
-            try:
-                await asyncio.shield(task)
-            except asyncio.CancelledError:
-                await asyncio.wait([task], timeout=FINISH_TIMEOUT_S)
-                raise
-    except BaseExceptionGroup as failed:
-        raise verdict_of(failed) from None

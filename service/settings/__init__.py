@@ -1,9 +1,9 @@
 """One YAML file and the environment → `Settings`, typed, or `SettingsInvalid` with everything that is wrong.
 
-model.py is the settings as types, part.py what its sections share; values.py durations, sizes, addresses and
-secrets as they are written; presets.py providers as data; file.py YAML and environment → plain values; load.py plain
-values → Settings; reference.py Settings → its JSON Schema and the table in docs/settings.md.
-Only the composition root and the command line use this room: no protocol knows that pydantic exists.
+model.py is the settings as types, nats.py and oauth2.py two of its sections, part.py what all sections share;
+values.py durations, sizes, addresses and secrets as they are written; presets.py providers as data; file.py YAML and
+environment → plain values; load.py plain values → Settings; reference.py Settings → its JSON Schema and the table in
+docs/settings.md. Only the composition root and the command line use this room: no protocol knows that pydantic exists.
 """
 
 from service.settings.load import SettingsInvalid, load_settings
@@ -12,14 +12,15 @@ from service.settings.model import (
     ImapSettings,
     IncomingSettings,
     LimitSettings,
-    NatsSettings,
     OutgoingSettings,
     RetrySettings,
     Settings,
     SmtpSettings,
     StreamSettings,
 )
-from service.settings.presets import PRESETS
+from service.settings.nats import NatsSettings
+from service.settings.oauth2 import OAuth2Settings
+from service.settings.presets import PRESETS, Preset, login_remedy
 from service.settings.reference import settings_reference, settings_schema
 from service.settings.values import Listen, Secret, show_duration
 
@@ -31,7 +32,9 @@ __all__ = [
     "LimitSettings",
     "Listen",
     "NatsSettings",
+    "OAuth2Settings",
     "OutgoingSettings",
+    "Preset",
     "RetrySettings",
     "Secret",
     "Settings",
@@ -39,6 +42,7 @@ __all__ = [
     "SmtpSettings",
     "StreamSettings",
     "load_settings",
+    "login_remedy",
     "settings_reference",
     "settings_schema",
     "show_duration",

@@ -6,9 +6,13 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
+from service.contract import Security
 from service.errors import Permanent
 from service.settings.file import ENV_PREFIX, Unreadable, read_all, unknown_variables
-from service.settings.model import AccountSettings, NatsSettings, Settings, filled_account
+from service.settings.model import AccountSettings, Settings, filled_account
+from service.settings.nats import NatsSettings
+from service.settings.oauth2 import oauth2_problems
+from service.settings.presets import PRESETS
 from service.settings.problems import clipped, sentence, unknown_key
 from service.settings.values import show_size
 
@@ -75,16 +79,38 @@ def _account(account: dict[str, Any]) -> Iterator[str]:
     parts = {name: account.get(name) for name in ("incoming", "outgoing")}
     if all(part is None for part in parts.values()):
         yield ": needs incoming, outgoing, or a preset that has them"
+    yield from _secrets(account, "")
     for name, part in parts.items():
         if not isinstance(part, dict):
             continue
-        if any(where.get(key) is not None for where in (part, account) for key in ("password", "oauth2")):
+        yield from _secrets(part, f".{name}")
+        server = part.get("smtp" if name == "outgoing" else "imap")
+        server = server if isinstance(server, dict) else {}
+        if server.get("login") in (False, "false"):
             continue
-        smtp = part.get("smtp")
-        if name == "outgoing" and isinstance(smtp, dict) and smtp.get("login") in (False, "false"):
-            continue
-        remedy = ", or smtp: {login: false}" if name == "outgoing" else ""
-        yield f".{name}: needs a password, here or in the account: write password: {{env: NAME}}{remedy}"
+        whose = part if _has_secret(part) else account
+        if not _has_secret(whose):
+            remedy = ", or smtp: {login: false}" if name == "outgoing" else ""
+            remedy += _hint(account)
+            yield f".{name}: needs a password, here or in the account: write password: {{env: NAME}}{remedy}"
+        elif whose.get("oauth2") is not None and server.get("security") == Security.NONE:
+            key = "smtp" if name == "outgoing" else "imap"
+            yield f".{name}.{key}.security: none would send tokens in the clear: oauth2 wants tls or starttls"
+
+
+def _has_secret(part: dict[str, Any]) -> bool:
+    return any(part.get(key) is not None for key in ("password", "oauth2"))
+
+
+def _secrets(part: dict[str, Any], where: str) -> Iterator[str]:
+    if part.get("password") is not None and part.get("oauth2") is not None:
+        yield f"{where}: keep one of password, oauth2: one is enough to log in"
+    yield from (f"{where}.oauth2{problem}" for problem in oauth2_problems(part.get("oauth2")))
+
+
+def _hint(account: dict[str, Any]) -> str:
+    known = PRESETS.get(str(account.get("preset")))
+    return f" ({known.title} wants {known.wants})" if known else ""
 
 
 def _values_together(settings: Settings) -> Iterator[str]:

@@ -6,15 +6,17 @@ fit each other) is in load.py, so that all errors can be listed together.
 
 import re
 import socket
+from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 from pydantic.functional_validators import AfterValidator, PlainValidator
 from pydantic.json_schema import WithJsonSchema
 
-from service.contract import ACCOUNT_ID, PREFIX, Security, mailbox_name, mailbox_token
+from service.contract import ACCOUNT_ID, Security, mailbox_name, mailbox_token
 from service.parsing import Raw
+from service.settings.nats import NatsSettings
+from service.settings.oauth2 import OAuth2Settings
 from service.settings.part import Part
 from service.settings.presets import PRESETS
 from service.settings.values import (
@@ -42,7 +44,6 @@ SMTP_PORTS: Final = {Security.TLS: 465, Security.STARTTLS: 587, Security.NONE: 2
 INSTANCE: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 # RFC 9051 5.1 knows no limit; what is longer than a line of the protocol is no mailbox.
 MAILBOX_LIMIT_BYTES: Final = 1_000
-SERVER: Final = re.compile(r"(nats|tls)://(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?/?")
 
 
 def lasting(default: str, description: str) -> Any:
@@ -64,12 +65,6 @@ def _account_id(value: Any) -> str:
     return str(value)
 
 
-def _prefix(value: Any) -> str:
-    if PREFIX.fullmatch(text(value)) is None:
-        raise wrong("write 1 to 32 letters, digits, - or _")
-    return str(value)
-
-
 def _instance(value: Any) -> str:
     """A name of the process. A host name's dots become -."""
     name = text(value).replace(".", "-")
@@ -80,26 +75,6 @@ def _instance(value: Any) -> str:
 
 def _host_name() -> str:
     return re.sub(r"[^A-Za-z0-9_-]", "-", socket.gethostname())[:64] or "mailbus"
-
-
-def _port_is_one(url: str) -> bool:
-    try:
-        return urlsplit(url).port != 0
-    except ValueError:
-        return False
-
-
-def _servers(value: Any) -> list[str]:
-    """A list, or (as the environment writes it) names with commas between."""
-    servers = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
-    if not isinstance(servers, list) or not servers:
-        raise wrong("write a list of URLs, such as [nats://127.0.0.1:4222]")
-    for server in servers:
-        if "@" in text(server):
-            raise wrong("credentials in a URL show up in logs: write nats.user and nats.password, or nats.token")
-        if SERVER.fullmatch(server) is None or not _port_is_one(server):
-            raise wrong("each must be a URL such as nats://127.0.0.1:4222 or tls://nats.example.com:4222")
-    return servers
 
 
 def _mailbox(value: Any) -> str:
@@ -124,13 +99,19 @@ def _mailboxes(value: Any) -> tuple[str, ...]:
     return tuple(names)
 
 
+def _preset_name(value: Any) -> Any:
+    """YAML reads 163 as a number."""
+    return str(value) if type(value) is int else value
+
+
 def _preset(value: Any) -> str:
-    if text(value) not in PRESETS:
+    name = text(_preset_name(value))
+    if name not in PRESETS:
         raise wrong(f"there is {', '.join(sorted(PRESETS))}")
-    return str(value)
+    return name
 
 
-def filled(given: dict[str, Any], preset: dict[str, Any]) -> dict[str, Any]:
+def filled(given: dict[str, Any], preset: Mapping[str, Any]) -> dict[str, Any]:
     """What is given over what a preset says, key by key. A key given as null stays null."""
     result = dict(preset)
     for key, value in given.items():
@@ -140,40 +121,18 @@ def filled(given: dict[str, Any], preset: dict[str, Any]) -> dict[str, Any]:
 
 
 def filled_account(account: dict[str, Any]) -> dict[str, Any]:
-    """An account with its preset's hosts. Something wrong in `preset` is left for its own field to say."""
-    preset = account.get("preset")
-    known = PRESETS.get(preset, {}) if isinstance(preset, str) else {}
-    return filled(account, known)
-
-
-class TlsSettings(Part):
-    """TLS to NATS."""
-
-    ca: FilePath | None = Field(default=None, description="File with the authorities to trust; default: the system's")
-    cert: FilePath | None = Field(default=None, description="File with the client's certificate")
-    key: FilePath | None = Field(default=None, description="File with the client certificate's key")
-
-
-class NatsSettings(Part):
-    """How to reach NATS, and what is created there."""
-
-    servers: Annotated[
-        list[str],
-        PlainValidator(_servers),
-        WithJsonSchema({"type": "array", "items": {"type": "string", "pattern": f"^{SERVER.pattern}$"}, "minItems": 1}),
-    ] = Field(default=["nats://127.0.0.1:4222"], description="URLs of the servers, `nats://` or `tls://`")
-    user: Text | None = Field(default=None, description="User, with `password`")
-    password: Secret | None = Field(default=None, description="The user's password")
-    token: Secret | None = Field(default=None, description="Token, instead of a user")
-    creds: FilePath | None = Field(default=None, description="Credentials file (JWT and seed), instead of a user")
-    nkey_seed: Secret | None = Field(default=None, description="Seed of an nkey, instead of a user")
-    tls: TlsSettings = Field(default_factory=TlsSettings, description="TLS to NATS")
-    prefix: Annotated[str, BeforeValidator(_prefix)] = Field(
-        default="mail", description="First token of every subject, and beginning of every stream's and bucket's name"
-    )
-    replicas: Annotated[int, BeforeValidator(number), Field(ge=1, le=5)] = Field(
-        default=1, description="Replicas of the streams that mailbus creates; existing ones are checked, never changed"
-    )
+    """An account with what its preset fills in. Something wrong in `preset` is left for its own field to say."""
+    name = _preset_name(account.get("preset"))
+    known = PRESETS.get(name) if isinstance(name, str) else None
+    if known is None:
+        return account
+    whole = filled(account, known.fills)
+    for part in (whole, whole.get("incoming"), whole.get("outgoing")):
+        oauth2 = part.get("oauth2") if isinstance(part, dict) else None
+        if isinstance(part, dict) and isinstance(oauth2, dict):
+            consent = known.oauth2.get(str(oauth2.get("grant")))
+            part["oauth2"] = filled(oauth2, consent.fills) if consent else oauth2
+    return whole
 
 
 class HttpSettings(Part):
@@ -290,6 +249,7 @@ class IncomingSettings(Part):
     imap: ImapSettings = Field(description="The IMAP server")
     username: Text = Field(default="", description="Default: the account's")
     password: Secret = Field(default=Secret(), description="Default: the account's")
+    oauth2: OAuth2Settings | None = Field(default=None, description="Default: the account's")
     mailboxes: Annotated[
         tuple[str, ...],
         PlainValidator(_mailboxes),
@@ -344,6 +304,7 @@ class OutgoingSettings(Part):
     smtp: SmtpSettings = Field(description="The SMTP server")
     username: Text = Field(default="", description="Default: the account's")
     password: Secret = Field(default=Secret(), description="Default: the account's")
+    oauth2: OAuth2Settings | None = Field(default=None, description="Default: the account's")
     uncertain: Literal["retry", "hold"] = Field(
         default="retry", description="When nobody knows whether a mail went out: send it again, or hold it for a human"
     )
@@ -363,6 +324,9 @@ class AccountSettings(Part):
     )
     username: Text = Field(default="", description="Default: the address")
     password: Secret = Field(default=Secret(), description="For both directions, unless they have their own")
+    oauth2: OAuth2Settings | None = Field(
+        default=None, description="Instead of a password; a direction may have its own"
+    )
     incoming: IncomingSettings | None = Field(default=None, description="Mail that becomes events; `null`: none")
     outgoing: OutgoingSettings | None = Field(default=None, description="Requests that become mail; `null`: none")
 
@@ -379,7 +343,8 @@ class AccountSettings(Part):
         for name in ("incoming", "outgoing"):
             part = getattr(self, name)
             if part is not None:
-                own = {"username": part.username or username, "password": part.password or self.password}
+                whose = part if part.password or part.oauth2 else self
+                own = {"username": part.username or username, "password": whose.password, "oauth2": whose.oauth2}
                 object.__setattr__(self, name, part.model_copy(update=own))
         return self
 

@@ -13,6 +13,10 @@ KINDS: Final = {"mailbus-duration": "duration", "mailbus-size": "size", "mailbus
 FROM_PRESET: Final = ("IncomingSettings", "OutgoingSettings", "ImapSettings", "SmtpSettings")
 JSON_KINDS: Final = {"string": "text", "integer": "number", "array": "list", "boolean": "`true`, `false`"}
 SCHEMA_DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
+PRESETS_TAIL: Final = (
+    "With a preset both directions are on; `incoming: null` or `outgoing: null` turns one off. Connections: how many"
+    " an account may have at once, where that is known. How to set up OAuth 2: [operations.md](operations.md#oauth-2)."
+)
 HEAD: Final = """\
 # Settings
 
@@ -38,6 +42,7 @@ accounts:
 - A **duration** is a whole number and its unit: `500ms`, `90s`, `4m`, `1h`, `30d`.
 - A **size** is a whole number and its unit: `100B`, `256KiB`, `50MiB`, `1GiB`.
 - A **secret** is `{env: NAME}`, `{file: PATH}` (the line end that ends the file is not part of it), or the text itself.
+- **OAuth 2** stands instead of a password: `oauth2: {grant: …}`, for the account or for one direction.
 - A **path** starts beside the settings file unless it begins with `/`.
 - Text that looks like something else (a number, `no`, a date) goes in quotes.
 - Anchors and aliases of YAML are not read.
@@ -70,6 +75,9 @@ def _rows(whole: Schema, part: Schema, above: str) -> Iterator[tuple[str, str, s
     for name, field in part["properties"].items():
         key = f"{above}{name}"
         inner = _inner(whole, field)
+        if name == "oauth2" and above != "accounts[].":
+            yield key, "keys as in `accounts[].oauth2`", _default(field), field.get("description", "")
+            continue
         default = "required" if name in required else _default(field)
         if inner is None or default == "`null`":
             yield key, "keys below" if inner else _kind(whole, field), default, field.get("description", "")
@@ -120,12 +128,25 @@ def _one_kind(field: Schema) -> str:
 
 
 def _presets() -> str:
-    lines = ["", "## Presets", "", "| preset | IMAP | SMTP |", "| --- | --- | --- |"]
+    """Providers, what each wants, and what their OAuth 2 is."""
+    lines = ["", "## Presets", "", "| preset | provider | connections | IMAP | SMTP | wants |"]
+    lines += ["| --- | --- | --- | --- | --- | --- |"]
     for name, preset in PRESETS.items():
-        address = f"x@{name}.example"
-        account = AccountSettings.model_validate({"id": "x", "address": address} | preset)
+        account = AccountSettings.model_validate({"id": "x", "address": "x@example.com"} | dict(preset.fills))
         both = (account.incoming and account.incoming.imap, account.outgoing and account.outgoing.smtp)
         servers = [f"{server.host}:{server.port} ({server.security})" if server else "" for server in both]
-        lines.append(f"| `{name}` | {servers[0]} | {servers[1]} |")
-    tail = "With a preset both directions are on; `incoming: null` or `outgoing: null` turns one off."
-    return "\n".join([*lines, "", tail, ""])
+        wants = preset.wants + (f"<br>{preset.notes}" if preset.notes else "")
+        count = preset.connections or ""
+        lines.append(f"| `{name}` | {preset.title} | {count} | {servers[0]} | {servers[1]} | {wants} |")
+    lines += [
+        "",
+        PRESETS_TAIL,
+        "",
+        "| preset | grant | filled in below `oauth2` | needs |",
+        "| --- | --- | --- | --- |",
+    ]
+    for name, preset in PRESETS.items():
+        for grant, consent in preset.oauth2.items():
+            shown = "<br>".join(f"`{key}: {value}`" for key, value in consent.fills.items())
+            lines.append(f"| `{name}` | `{grant}` | {shown} | {consent.wants} |")
+    return "\n".join([*lines, ""])

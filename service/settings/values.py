@@ -231,10 +231,11 @@ Initial = Annotated[
 class Secret:
     """A password or token. Only `reveal` shows it: repr, str, comparison errors and dumps do not. False when empty."""
 
-    __slots__ = ("_text",)
+    __slots__ = ("_text", "file")
 
-    def __init__(self, text: str = "") -> None:
+    def __init__(self, text: str = "", file: Path | None = None) -> None:
         self._text = text
+        self.file = file  # where it was read, for whoever may have to put a new one there
 
     def reveal(self) -> str:
         """The secret itself; hand it on at once, to what speaks to the server."""
@@ -314,14 +315,14 @@ def _from_file(path: Path, shown: str) -> Secret:
         if decoded.endswith(end):
             decoded = decoded[: -len(end)]
             break
-    return _checked(decoded, f"the file {shown}")
+    return _checked(decoded, f"the file {shown}", path)
 
 
-def _checked(found: str, where: str) -> Secret:
+def _checked(found: str, where: str, file: Path | None = None) -> Secret:
     if not found:
         raise wrong(f"{where} is empty: write {SECRET_FORMS}")
     if LINE_END.search(found):
         raise wrong(f"{where} holds a line end or a NUL, which no server takes")
     if not found.isascii() and any("\ud800" <= char <= "\udfff" for char in found):
         raise wrong(f"{where} is not UTF-8")
-    return Secret(found)
+    return Secret(found, file)

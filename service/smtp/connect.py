@@ -2,26 +2,33 @@
 
 The only file that knows aiosmtplib: it connects (TCP, TLS, STARTTLS, EHLO, AUTH); our protocol under its client
 then takes over. The private names used stand in tests/smtp/test_aiosmtplib_pins.py. Used by session.py.
-RFC 5321, RFC 3207 (STARTTLS), RFC 4954 (AUTH).
+RFC 5321, RFC 3207 (STARTTLS), RFC 4954 (AUTH), RFC 7628 (tokens in AUTH).
 """
 
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import Callable
-from typing import Final, NoReturn, cast
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, NoReturn, cast
 
 import aiosmtplib
 from aiosmtplib.protocol import SMTPProtocol
 
-from service.contract import Security, without_credentials
+from service.contract import Security, hidden, without_credentials
 from service.errors import AuthRefused, MailbusError, PeerError, Permanent, Transient
+from service.login import TokenLogin, mechanism_for, said_of_token
 from service.smtp.errors import RelayUnreachable
 from service.smtp.options import SmtpOptions
 from service.smtp.wire import Reply, ReplyParser, make_reply
 
 # RFC 4954 section 6: 504 is the one answer after which another mechanism may do.
 MECHANISM_UNKNOWN: Final = 504
+# RFC 4954 section 4 and RFC 5321 4.5.3.1.4: AUTH with its initial response is a command line like any other.
+COMMAND_LIMIT_BYTES: Final = 512
+SHOWN_CHARS: Final = 300
+NEW_PASSWORD: Final = "set a new password"
+NEW_TOKEN: Final = "check `username` and `oauth2.scope`, and whether SMTP AUTH is switched on"
+TLS_REMEDY: Final = "security: tls with port 465, or another relay"
 
 
 class _Protocol(SMTPProtocol):
@@ -64,6 +71,16 @@ class _Protocol(SMTPProtocol):
         self._news.set()
         if self.transport is not None:
             _writable(self.transport).abort()
+
+    async def start_tls(self, *arguments: Any, **options: Any) -> aiosmtplib.SMTPResponse:
+        """As aiosmtplib; a refusal for good is Permanent: nothing goes in the clear instead."""
+        try:
+            return await super().start_tls(*arguments, **options)
+        except aiosmtplib.SMTPResponseException as exc:
+            if exc.code < 500:
+                raise
+            said = make_reply(exc.code, exc.message.split("\n"))
+            raise Permanent(f"the relay refuses STARTTLS: {said}"[:200], remedy=TLS_REMEDY) from exc
 
     def eof_received(self) -> bool:
         self._gone = True
@@ -128,6 +145,7 @@ class _Client(aiosmtplib.SMTP):
     """aiosmtplib with our protocol under it, no DNS look-up of our own name, and one try at AUTH a connection."""
 
     made: _Protocol | None = None  # outlives close(), to tell what the relay did wrong
+    secrets: tuple[str, ...] = ()  # what was said in AUTH beside the password: nobody is shown it
 
     async def _get_default_local_hostname(self) -> str:
         return "[127.0.0.1]"
@@ -174,6 +192,30 @@ class _Client(aiosmtplib.SMTP):
                 raise
             return
 
+    async def present(self, login: TokenLogin) -> None:
+        """AUTH with an access token, by the best mechanism both know (RFC 7628; XOAUTH2)."""
+        mechanism = mechanism_for(self.server_auth_methods)
+        if mechanism is None:
+            raise Permanent(
+                "the relay takes no OAuth 2 tokens", remedy="write a password instead of `oauth2`, or correct the host"
+            )
+        initial = mechanism.initial(login)
+        self.secrets = (login.token, initial)
+        name = mechanism.name.encode("ascii")
+        if len(f"AUTH {mechanism.name} {initial}\r\n") > COMMAND_LIMIT_BYTES:
+            said = await self.execute_command(b"AUTH", name)
+            if said.code == aiosmtplib.SMTPStatus.auth_continue:
+                said = await self.execute_command(initial.encode("ascii"))
+        else:
+            said = await self.execute_command(b"AUTH", name, initial.encode("ascii"))
+        detail = ""
+        if said.code == aiosmtplib.SMTPStatus.auth_continue:
+            detail = said_of_token(said.message)
+            said = await self.execute_command(mechanism.farewell.encode("ascii"))
+        if said.code != aiosmtplib.SMTPStatus.auth_successful:
+            message = f"{said.message} ({detail})" if detail else said.message
+            raise aiosmtplib.SMTPAuthenticationError(said.code, message)
+
 
 class Connection:
     """A connection that is ours now: writes, replies in order, and how it stands."""
@@ -214,6 +256,28 @@ class Connection:
 
 async def connect(options: SmtpOptions) -> Connection:
     """Connect, protect, log in, within one budget. Raises RelayUnreachable, AuthRefused, Permanent (TLS)."""
+    tokens = options.tokens
+    if tokens is None or not options.login:
+        return await _connect(options, None)
+    token = await _token(tokens.get(), options)
+    try:
+        return await _connect(options, token)
+    except AuthRefused:
+        # It may be void before its time: one more try, with another and on another connection.
+        return await _connect(options, await _token(tokens.renew(token), options))
+
+
+async def _token(coming: Awaitable[str], options: SmtpOptions) -> str:
+    """A token. Without one there is no connection either: requests are put off as if the relay were away."""
+    try:
+        return await coming
+    except Transient as exc:
+        raise RelayUnreachable(
+            exc.what, where=exc.where or options.where, remedy=exc.remedy, retry_after_s=exc.retry_after_s
+        ) from exc
+
+
+async def _connect(options: SmtpOptions, token: str | None) -> Connection:
     tls = options.tls
     if tls is None and options.security is not Security.NONE:
         tls = await asyncio.to_thread(ssl.create_default_context)
@@ -230,7 +294,9 @@ async def connect(options: SmtpOptions) -> Connection:
             await client.connect()
             if client.is_ehlo_or_helo_needed:
                 await client._ehlo_or_helo_if_needed()
-            if options.login:
+            if options.login and token is not None:
+                await client.present(TokenLogin(options.username or "", token, options.host, options.port))
+            elif options.login:
                 await client.authenticate(options.username or "", options.password or "")
     except BaseException as exc:
         _abort(client)
@@ -267,13 +333,15 @@ def _raise_verdict(exc: Exception, client: _Client, options: SmtpOptions) -> NoR
             raise exc
         case aiosmtplib.SMTPAuthenticationError() if 400 <= exc.code < 500:
             # RFC 4954 section 6: 454 is a temporary failure, and no word about the password.
-            raise RelayUnreachable(f"the relay put AUTH off: {_said(exc, options)}", where=where) from exc
+            raise RelayUnreachable(f"the relay put AUTH off: {_said(exc, client, options)}", where=where) from exc
         case aiosmtplib.SMTPAuthenticationError():
             raise AuthRefused(
-                f"the relay refuses the credentials: {_said(exc, options)}", where=where, remedy="set a new password"
+                f"the relay refuses the credentials: {_said(exc, client, options)}",
+                where=where,
+                remedy=options.login_remedy or (NEW_TOKEN if options.tokens else NEW_PASSWORD),
             ) from exc
         case aiosmtplib.SMTPResponseException():
-            raise RelayUnreachable(f"the relay said {_said(exc, options)}", where=where) from exc
+            raise RelayUnreachable(f"the relay said {_said(exc, client, options)}", where=where) from exc
         case ssl.SSLCertVerificationError():
             raise Permanent(
                 f"TLS: {exc.verify_message}", where=where, remedy="correct host, or name the authority with `ca`"
@@ -290,13 +358,13 @@ def _raise_verdict(exc: Exception, client: _Client, options: SmtpOptions) -> NoR
             ) from exc
         case aiosmtplib.SMTPException() if "STARTTLS" in exc.message:
             raise Permanent(
-                "the relay offers no STARTTLS", where=where, remedy="security: tls with port 465, or another relay"
+                "the relay offers no STARTTLS: nothing is sent in the clear", where=where, remedy=TLS_REMEDY
             ) from exc
         case aiosmtplib.SMTPException():
             raise RelayUnreachable(f"the relay: {exc.message[:200]}", where=where) from exc
     raise exc
 
 
-def _said(exc: aiosmtplib.SMTPResponseException, options: SmtpOptions) -> str:
-    said = str(make_reply(exc.code, exc.message.split("\n")))
-    return without_credentials(said, options.username or "", options.password or "")[:200]
+def _said(exc: aiosmtplib.SMTPResponseException, client: _Client, options: SmtpOptions) -> str:
+    said = hidden(str(make_reply(exc.code, exc.message.split("\n"))), client.secrets)
+    return without_credentials(said, options.username or "", options.password or "")[:SHOWN_CHARS]

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from service.contract import Security
+from service.login import LoginGate, TokenSource
 
 # RFC 5321 4.5.3.2.6: wait 10 minutes for the reply to the final dot; giving up early sends the mail twice.
 FINAL_REPLY_TIMEOUT_S: Final = 600.0
@@ -31,7 +32,10 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True)
 class SmtpOptions:
-    """How to reach the relay of an account. `tls` None: the system's trust store, names verified."""
+    """How to reach the relay of an account. `tls` None: the system's trust store, names verified.
+
+    `tokens` stands instead of a password. `login_remedy`: what this provider wants, for whoever is refused.
+    """
 
     account: str
     host: str
@@ -42,6 +46,9 @@ class SmtpOptions:
     password: str | None = field(default=None, repr=False)
     login: bool = True
     timeouts: Timeouts = Timeouts()
+    tokens: TokenSource | None = None
+    login_remedy: str = ""
+    gate: LoginGate = field(default_factory=LoginGate, repr=False, compare=False)
 
     @property
     def where(self) -> str:

@@ -40,8 +40,11 @@ class Session:
 
     @classmethod
     async def open(cls, options: SmtpOptions, *, clock: Clock) -> "Session":
-        """Connect, protect, log in, within one budget. Raises RelayUnreachable, AuthRefused, Permanent (TLS)."""
-        return cls(await connect(options), options, clock)
+        """Connect, protect, log in, within one budget. Raises RelayUnreachable, AuthRefused, Permanent (TLS).
+
+        Until a login has proved the credentials right, one goes first and the others hear what it found.
+        """
+        return cls(await options.gate.through(lambda: connect(options), clock), options, clock)
 
     @property
     def usable(self) -> bool:

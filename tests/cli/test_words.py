@@ -196,3 +196,12 @@ async def test_check_ends_with_78_where_a_stream_has_drifted(
     code, out, _ = await command(one, "check")
     assert code == 78
     assert "max_age" in out
+
+
+async def test_discover_says_what_is_no_address_and_asks_nobody() -> None:
+    code, _, err = await words("accounts", "discover", "nobody")
+    assert code == 1
+    assert "nobody is no mail address" in err
+    code, out, _ = await words("accounts", "discover", "--help")
+    assert code == 0
+    assert "mailbus accounts discover" in " ".join(out.split())

@@ -178,27 +178,6 @@ async def test_no_password_is_sent_where_login_is_disabled(imap_stub: ImapStub) 
     assert not any("secret" in line for line in imap_stub.commands)
 
 
-async def test_without_starttls_nothing_is_sent_in_the_clear(imap_stub: ImapStub) -> None:
-    with pytest.raises(Permanent, match="no STARTTLS"):
-        await Session.open(
-            options(imap_stub.port, security=Security.STARTTLS, tls=ssl.create_default_context()), clock=SystemClock()
-        )
-    assert not any("secret" in line for line in imap_stub.commands)
-
-
-async def test_what_is_slipped_in_after_starttls_is_refused(imap_stub: ImapStub) -> None:
-    async def starttls(connection: Connection, tag: str, arguments: str) -> bool:
-        await connection.send(f"{tag} OK go\r\n* CAPABILITY IMAP4rev1\r\n* PREAUTH")
-        return True
-
-    imap_stub.capabilities = "IMAP4rev1 STARTTLS"
-    imap_stub.hooks["STARTTLS"] = starttls
-    with pytest.raises(PeerError, match="data after the answer to STARTTLS"):
-        await Session.open(
-            options(imap_stub.port, security=Security.STARTTLS, tls=ssl.create_default_context()), clock=SystemClock()
-        )
-
-
 @pytest.mark.parametrize(
     ("answer", "verdict"),
     [

@@ -63,6 +63,7 @@ class ScriptedRelay:
         auth_reply: str | None = None,
         smtputf8: bool = True,
         size: int = 50_000_000,
+        handler: Callable[["ScriptedRelay"], "Handler"] | None = None,
     ) -> None:
         self.script = Script()
         self.messages: list[Received] = []
@@ -74,6 +75,7 @@ class ScriptedRelay:
         self._tls, self._starttls = tls, starttls
         self._password, self._auth_reply = password, auth_reply
         self._smtputf8, self._size = smtputf8, size
+        self._handler = handler or Handler
         self._server: asyncio.Server | None = None
         self._open: set[Any] = set()
         self._arrived = asyncio.Event()
@@ -158,7 +160,7 @@ class ScriptedRelay:
 
     def _connection(self, kind: type[SMTP]) -> SMTP:
         return kind(
-            _Handler(self),
+            self._handler(self),
             hostname="relay.test",
             ident="scripted",
             data_size_limit=self._size,
@@ -181,7 +183,7 @@ class ScriptedRelay:
         return AuthResult(success=right, handled=False)
 
 
-class _Handler:
+class Handler:
     """aiosmtpd's hooks."""
 
     def __init__(self, relay: ScriptedRelay) -> None:

@@ -116,7 +116,7 @@ def test_a_preset_fills_in_both_directions(load: Load, name: str) -> None:
     account = load(f"accounts: [{{id: a, address: a@example.com, password: p, preset: {name}}}]").accounts[0]
     assert account.incoming is not None
     assert account.outgoing is not None
-    assert account.incoming.imap.host == PRESETS[name]["incoming"]["imap"]["host"]
+    assert account.incoming.imap.host == PRESETS[name].fills["incoming"]["imap"]["host"]
     assert account.incoming.imap.security is not Security.NONE
     assert account.outgoing.smtp.security is not Security.NONE
     assert account.incoming.username == account.outgoing.username == "a@example.com"

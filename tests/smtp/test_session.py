@@ -252,6 +252,7 @@ async def test_a_relay_out_of_step_is_discarded(change: dict[bytes, bytes], erro
         await client.close()
 
 
+@pytest.mark.fault("G01")
 async def test_bytes_injected_after_starttls_end_the_connection() -> None:
     """NO STARTTLS (USENIX Security 2021): what came in clear text is not read as if TLS had protected it."""
     change = {b"EHLO": b"250-x\r\n250 STARTTLS\r\n", b"STARTTLS": b"220 go\r\n250 injected\r\n"}

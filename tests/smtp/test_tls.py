@@ -1,5 +1,6 @@
 """TLS, STARTTLS and AUTH with a relay: what is refused, and with which words."""
 
+import asyncio
 import base64
 import ssl
 from datetime import UTC, datetime, timedelta
@@ -9,7 +10,7 @@ import pytest
 import trustme
 
 from service.contract import Security, without_credentials
-from service.errors import AuthRefused, Permanent
+from service.errors import AuthRefused, MailbusError, Permanent
 from service.smtp import RelayUnreachable, Timeouts
 from tests.servers.smtp import RelayMaker, ScriptedRelay
 from tests.smtp.harness import client_context, deliver, options, server_context
@@ -30,10 +31,84 @@ async def test_starttls_and_login(make_relay: RelayMaker, authority: trustme.CA)
     assert server.logins == 1
 
 
+@pytest.mark.fault("G02")
 async def test_starttls_that_is_not_offered_is_never_done_without(relay: ScriptedRelay) -> None:
-    with pytest.raises(Permanent, match="STARTTLS"):
+    with pytest.raises(Permanent, match="STARTTLS") as refused:
         await deliver(relay, security=Security.STARTTLS)
+    assert "security: tls" in refused.value.remedy
     assert not relay.messages
+
+
+class CheatingRelay:
+    """Speaks by a script, before TLS and after it; `said` is all that came in the clear."""
+
+    def __init__(self, answer: bytes, context: ssl.SSLContext | None = None, after: bytes = b"250 x\r\n") -> None:
+        self.answer, self.context, self.after = answer, context, after
+        self.said: list[bytes] = []
+        self.under_tls: list[bytes] = []
+        self.port = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 x\r\n")
+        secure = False
+        while line := await reader.readline():
+            (self.under_tls if secure else self.said).append(line)
+            if line.startswith(b"EHLO"):
+                writer.write(self.after if secure else b"250-x\r\n250-AUTH PLAIN LOGIN\r\n250 STARTTLS\r\n")
+            elif line.startswith(b"STARTTLS"):
+                writer.write(self.answer)
+                if self.context is not None:
+                    await writer.start_tls(self.context)
+                    secure = True
+            else:
+                writer.write(b"235 2.7.0 in\r\n" if line.startswith(b"AUTH") else b"250 OK\r\n")
+        writer.close()
+
+
+async def tried(server: CheatingRelay, authority: trustme.CA) -> MailbusError:
+    """What a delivery with a password by STARTTLS ends with."""
+    listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
+    server.port = listening.sockets[0].getsockname()[1]
+    login: dict[str, Any] = {"login": True, "username": "u", "password": "marker-Pa55"}
+    async with listening:
+        with pytest.raises(MailbusError) as failed:
+            await deliver(server, security=Security.STARTTLS, tls=client_context(authority), **login)  # type: ignore[arg-type]
+    return failed.value
+
+
+@pytest.mark.fault("G02")
+@pytest.mark.parametrize(
+    ("answer", "verdict"), [(b"554 5.7.0 no\r\n", Permanent), (b"454 4.7.0 not now\r\n", RelayUnreachable)]
+)
+async def test_starttls_that_is_refused_is_never_done_without(
+    authority: trustme.CA, answer: bytes, verdict: type[MailbusError]
+) -> None:
+    server = CheatingRelay(answer)
+    error = await tried(server, authority)
+    assert type(error) is verdict
+    assert verdict is not Permanent or "security: tls" in error.remedy
+    assert not any(line.startswith((b"AUTH", b"MAIL")) for line in server.said)
+
+
+@pytest.mark.fault("G01")
+@pytest.mark.parametrize("injected", [b"250-x\r\n250 AUTH PLAIN\r\n", b"250 OK\r\n", b"2", b"\r\n"])
+async def test_what_comes_with_the_answer_to_starttls_ends_the_connection(
+    authority: trustme.CA, injected: bytes
+) -> None:
+    server = CheatingRelay(b"220 go\r\n" + injected, server_context(authority))
+    error = await tried(server, authority)
+    assert isinstance(error, RelayUnreachable)
+    assert "more than the reply" in error.what
+    assert not server.under_tls
+
+
+@pytest.mark.fault("G02")
+async def test_what_was_offered_before_tls_counts_for_nothing(authority: trustme.CA) -> None:
+    server = CheatingRelay(b"220 go\r\n", server_context(authority))
+    error = await tried(server, authority)
+    assert type(error) is Permanent
+    assert "no way to log in" in error.what
+    assert [line[:4] for line in server.under_tls] == [b"EHLO"]
 
 
 @pytest.mark.fault("G03")
