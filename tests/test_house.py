@@ -33,6 +33,7 @@ FLOORS = {
     "admin": 5,
     "fleet": 5,
     "build": 6,
+    "build_commands": 6,
     "check": 6,
     "snapshot": 6,
     "app": 6,
@@ -43,6 +44,7 @@ FLOORS = {
 # These build on each other: the ground floor, and the composition root, which is several files.
 TOGETHER = {0, 6, 8}
 PURE_NAMES = {"wire", "state", "plan", "retry", "grammar", "assign", "guard", "encode"}
+PURE_NAMES |= {"criteria", "roles", "uidplus"}
 PURE_ROOMS = {"mime", "contract"}
 IMPURE = {"asyncio", "time", "random", "socket", "ssl", "threading", "uvloop", "nats", "aiosmtplib", "aioimaplib"}
 LINES_LIMIT = 400

@@ -96,9 +96,18 @@ class Listed:
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """Numbers found; of an ESEARCH the MIN alone."""
+    """Numbers found; of an ESEARCH the MIN, and ALL as it is on the wire: a set, None where there is none."""
 
     numbers: list[int]
+    every: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StatusData:
+    """RFC 9051 7.3.4: what STATUS says of a mailbox by item in capitals; the name as it is on the wire."""
+
+    name: bytes
+    items: dict[str, Value]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +118,17 @@ class Other:
 
 
 Response: TypeAlias = (
-    Condition | Continuation | Exists | Expunged | FetchData | Capabilities | Enabled | Listed | Search | Other
+    Condition
+    | Continuation
+    | Exists
+    | Expunged
+    | FetchData
+    | Capabilities
+    | Enabled
+    | Listed
+    | Search
+    | StatusData
+    | Other
 )
 
 _CONDITION: Final = re.compile(
@@ -195,19 +214,31 @@ def _named(name: str, pieces: Sequence[bytes], at: int) -> Response:
             return Capabilities(_names(pieces[0][at:]))
         case "ENABLED":
             return Enabled(_names(pieces[0][at:]))
-        case "SEARCH":
-            return Search([int(word) for word in pieces[0][at:].split() if word.isdigit()])
+        case "SEARCH" | "SORT":
+            return Search([int(word) for word in pieces[0][at:].split() if word.isdigit() and len(word) <= 10])
         case "ESEARCH":
-            values = parse_values(pieces, at)
-            for i, value in enumerate(values[:-1]):
-                lowest = values[i + 1]
-                if isinstance(value, bytes) and value.upper() == b"MIN" and isinstance(lowest, bytes):
-                    return Search([int(lowest)] if lowest.isdigit() else [])
-            return Search([])
+            return _esearch(parse_values(pieces, at))
+        case "STATUS":
+            return _status(parse_values(pieces, at))
         case "LIST":
             return _listed(parse_values(pieces, at))
         case _:
             return Other(name)
+
+
+def _esearch(values: list[Value]) -> Response:
+    """RFC 4731: `(TAG …) UID`, then pairs of which the values that are asked for are no lists."""
+    found = _paired([value for value in values if isinstance(value, bytes) and value.upper() != b"UID"])
+    lowest, every = parse_number(found.get("MIN")), found.get("ALL")
+    return Search([] if lowest is None else [lowest], every if isinstance(every, bytes) else None)
+
+
+def _status(values: list[Value]) -> Response:
+    match values:
+        case [bytes(name), list(items), *_]:
+            return StatusData(name, _paired(items))
+        case _:
+            return Other("STATUS")
 
 
 def _listed(values: list[Value]) -> Response:

@@ -153,6 +153,10 @@ class Session(Connection):
         error where something was given (Exchange says NO after all the messages but one).
         """
         section = f"BODY.PEEK[HEADER]<0.{HEADER_LIMIT_BYTES}>" if header_only else "BODY.PEEK[]"
+        await self.fetch_section(section, uids, give)
+
+    async def fetch_section(self, section: str, uids: Sequence[int], give: Callable[[int, bytes], None]) -> None:
+        """The same for any one section of the messages (RFC 9051 6.4.5)."""
         left = set(uids)
         uid_of: dict[int, int] = {}
 

@@ -5,7 +5,6 @@ Used by mailbox.py. Knows subjects and blobs; parsing is another room's, connect
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from service.bus import BlobStore, OutMessage
 from service.clock import Clock
@@ -17,6 +16,7 @@ from service.contract import (
     cloud_event_headers,
     encode,
     event_id,
+    keywords,
     mailbox_id,
 )
 from service.ingest.cursor import Cursor
@@ -24,9 +24,6 @@ from service.ingest.parser import Parser
 from service.ingest.source import Fetched, Surveyed
 from service.observe import log, metrics, step
 from service.parsing import Made, Page, Raw, Read
-
-# RFC 8621 4.1.1: the IMAP flags that have a keyword of their own; \Deleted and \Recent have none.
-KEYWORDS: Final = {r"\seen": "$seen", r"\flagged": "$flagged", r"\answered": "$answered", r"\draft": "$draft"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,18 +41,6 @@ class Announced:
 
     events: list[OutMessage]
     dead: list[OutMessage]
-
-
-def keywords(flags: frozenset[str]) -> dict[str, bool]:
-    """IMAP flags → JMAP keywords (RFC 8621 4.1.1): lower case, system flags renamed or hidden."""
-    found: dict[str, bool] = {}
-    for flag in flags:
-        lowered = flag.lower()
-        if lowered in KEYWORDS:
-            found[KEYWORDS[lowered]] = True
-        elif not lowered.startswith("\\"):
-            found[lowered] = True
-    return found
 
 
 class Announcer:

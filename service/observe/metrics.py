@@ -34,6 +34,12 @@ IDLE_STALE: Final = Counter("mailbus_idle_stale_total", "IDLE connections found 
 PROTOCOL_VIOLATION: Final = Counter("mailbus_protocol_violation_total", "Lies of mail servers, by kind.", ["kind"])
 LOG_ROLLBACK: Final = Counter("mailbus_log_rollback_total", "Times the log was found rolled back.")
 CONSUMER_OVERRUN: Final = Counter("mailbus_consumer_overrun_total", "Consumers that fell behind the log's retention.")
+# verb: Verb; code: 200, 400, 404, 409, 500, 503, 504
+COMMANDS: Final = Counter("mailbus_commands_total", "Commands answered, by verb and code.", ["verb", "code"])
+# verb: Verb
+COMMAND_SECONDS: Final = Histogram(
+    "mailbus_command_seconds", "From taking a command to its answer.", ["verb"], buckets=LATENCY_BUCKETS_S
+)
 NATS_CONNECTED: Final = Gauge("mailbus_nats_connected", "1 while NATS is connected.")
 # protocol: imap, smtp, nats; reason: transient, new
 RECONNECTS: Final = Counter("mailbus_reconnects_total", "Connections made anew.", ["protocol", "reason"])
