@@ -22,6 +22,7 @@ from service.ingest import Budget, Parser
 from service.parsing import Raw
 from tests.servers.dovecot import PASSWORD, Dovecot
 from tests.servers.nats import NatsServer
+from tests.servers.proxy import FaultProxy
 
 SPECIAL_USE = """
 namespace inbox {
@@ -198,6 +199,18 @@ async def uidplus_dovecot() -> AsyncIterator[Dovecot]:
         yield server
 
 
+@asynccontextmanager
+async def silent(server: Dovecot) -> AsyncIterator[int]:
+    """A port of the same server, which says of no message where it is now, as servers without UIDPLUS do."""
+    proxy = FaultProxy(server.host, server.imap)
+    await proxy.start()
+    proxy.watch = lambda _way, chunk: chunk.replace(b"[APPENDUID", b"[X-APPEND").replace(b"[COPYUID", b"[X-COPY")
+    try:
+        yield proxy.port
+    finally:
+        await proxy.stop()
+
+
 @pytest.fixture
 async def whole(bus: Bus, whole_dovecot: Dovecot, prefix: str) -> AsyncIterator[Desk]:
     async with desk(bus, whole_dovecot, prefix) as one:
@@ -206,7 +219,7 @@ async def whole(bus: Bus, whole_dovecot: Dovecot, prefix: str) -> AsyncIterator[
 
 @pytest.fixture
 async def bare(bus: Bus, bare_dovecot: Dovecot, prefix: str) -> AsyncIterator[Desk]:
-    async with desk(bus, bare_dovecot, prefix) as one:
+    async with silent(bare_dovecot) as port, desk(bus, bare_dovecot, prefix, port=port) as one:
         yield one
 
 
@@ -221,5 +234,18 @@ async def either(
     request: pytest.FixtureRequest, bus: Bus, whole_dovecot: Dovecot, bare_dovecot: Dovecot, prefix: str
 ) -> AsyncIterator[Desk]:
     """The account on a server that offers everything, and on one that offers nothing."""
-    async with desk(bus, whole_dovecot if request.param == "whole" else bare_dovecot, prefix) as one:
+    if request.param == "whole":
+        async with desk(bus, whole_dovecot, prefix) as one:
+            yield one
+    else:
+        async with silent(bare_dovecot) as port, desk(bus, bare_dovecot, prefix, port=port) as one:
+            yield one
+
+
+@pytest.fixture(params=["move", "uidplus"])
+async def moving(
+    request: pytest.FixtureRequest, bus: Bus, whole_dovecot: Dovecot, uidplus_dovecot: Dovecot, prefix: str
+) -> AsyncIterator[Desk]:
+    """The account on a server with MOVE, and on one that has UIDPLUS alone."""
+    async with desk(bus, whole_dovecot if request.param == "move" else uidplus_dovecot, prefix) as one:
         yield one
