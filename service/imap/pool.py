@@ -17,7 +17,7 @@ from service.observe import log
 # Gmail allows 15 connections, others 10 or fewer, and each mailbox that is followed has one already.
 CONNECTIONS_LIMIT: Final = 1
 # More than this would wait longer than who asks does.
-WAITING_LIMIT: Final = 16
+WAITING_LIMIT: Final = 8
 WAIT_LIMIT_S: Final = 20.0
 # A burst of commands logs in once; servers end idle connections after 30 minutes (RFC 9051 5.4).
 IDLE_LIMIT_S: Final = 60.0

@@ -189,10 +189,11 @@ class Session(Connection):
         Gives the moment (monotonic) of the notice, None without one. Raises PeerError where the connection is
         dead: `+` or the answer to DONE did not come in time (whatever happened since was not heard: resync).
         """
-        before = self.exists
         noticed: list[float] = []
 
         def take(response: Response) -> None:
+            # Compared with the moment before: one gone and one come leaves the count as it was.
+            before = self.exists
             self.count(response)
             if self.exists > before and not noticed:
                 noticed.append(self.clock.monotonic())

@@ -6,6 +6,7 @@ RFC 6851 (MOVE), RFC 4731 (ESEARCH), RFC 5256 (SORT).
 """
 
 import re
+from bisect import bisect_right
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -142,8 +143,10 @@ class WritingSession(Session):
 
     async def there(self, uids: Collection[int]) -> list[int]:
         """Which of these messages there are."""
-        wanted = set(uids)
-        return [uid for run in await self.search([f"UID {uid_set(uids)}"]) for uid in run if uid in wanted]
+        found = await self.search([f"UID {uid_set(uids)}"])
+        starts = [run.start for run in found]
+        # What was not asked for is no answer, however much of it there is.
+        return [uid for uid in sorted(uids) if (at := bisect_right(starts, uid)) and uid in found[at - 1]]
 
     async def survey_these(self, uids: Collection[int]) -> list[SurveyedMessage]:
         """Flags, date and size of messages; those that are gone are left out."""
