@@ -89,10 +89,11 @@ async def get(context: Context, account: Account, payload: bytes, _headers: Mapp
             await open_group(session, group, writing=False)
             rows = {row.uid: row for row in await session.survey_these(group.ids)}
             not_found += [id for uid, id in group.ids.items() if uid not in rows]
+            room -= len(encode(not_found))
             for page in _pages([rows[uid] for uid in group.ids if uid in rows], wanted, context.message_limit):
                 for shown in await _page(context, mail, session, group, page, wanted):
                     room -= len(encode(shown.properties)) + 1
-                    if room < len(encode(not_found)) and found:
+                    if room < 0 and found:
                         return encode(GetAnswer(found, not_found, more=True))
                     await _store(context, shown, wanted)
                     found.append(shown.properties)

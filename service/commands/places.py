@@ -41,6 +41,7 @@ class Directory:
         self._clock = clock
         self._listed: list[ListedMailbox] = []
         self._by_hash: dict[bytes, ListedMailbox] = {}
+        self._by_name: dict[str, ListedMailbox] = {}
         self._at: float | None = None
 
     async def listed(self, session: WritingSession, *, within_s: float = KEPT_S) -> list[ListedMailbox]:
@@ -49,6 +50,9 @@ class Directory:
         if self._at is None or now - self._at > within_s:
             self._listed = await list_mailboxes(session)
             self._by_hash = {mailbox_hash(one.name): one for one in self._listed}
+            # An id is a name too, where no mailbox is called so.
+            self._by_name = {mailbox_id(one.name): one for one in self._listed}
+            self._by_name |= {mailbox_name(one.name): one for one in self._listed}
             self._at = now
         return self._listed
 
@@ -61,15 +65,11 @@ class Directory:
 
     async def find(self, session: WritingSession, mailbox: str) -> str:
         """The name of a mailbox that holds mail, by its name or id. Raises ServiceError 404."""
-        name = mailbox_name(mailbox)
         for within_s in (KEPT_S, AGAIN_AFTER_S):
-            listed = [one for one in await self.listed(session, within_s=within_s) if selectable(one)]
-            for one in listed:
-                if mailbox_name(one.name) == name:
-                    return one.name
-            for one in listed:
-                if mailbox_id(one.name) == mailbox:
-                    return one.name
+            await self.listed(session, within_s=within_s)
+            found = self._by_name.get(mailbox_name(mailbox))
+            if found is not None and selectable(found):
+                return found.name
         raise problem(404, "mailbox", "no such mailbox: `mailboxes` lists those that are there")
 
     async def with_role(self, session: WritingSession, role: str) -> str | None:

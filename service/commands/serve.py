@@ -19,7 +19,7 @@ from service.commands.move import move
 from service.commands.search import search
 from service.commands.send import send
 from service.commands.upload import upload
-from service.contract import ACCOUNT_ID, Problem, Verb
+from service.contract import ACCOUNT_ID, Problem, Verb, request_key
 from service.errors import MailbusError, Transient
 from service.observe import log, metrics
 
@@ -77,7 +77,7 @@ async def serve_commands(context: Context, accounts: Mapping[str, Account]) -> N
 
 async def _run(context: Context, verb: Verb, account: Account, payload: bytes, headers: Mapping[str, str]) -> bytes:
     id = headers.get(COMMAND_ID)
-    key = f"{account.id}.{verb}.{id}" if id and verb in ONCE else None
+    key = request_key(account.id, f"{verb} {id}") if id and verb in ONCE else None
     try:
         async with asyncio.timeout(COMMAND_LIMIT_S):
             return await context.answered.once(key, payload, lambda: COMMANDS[verb](context, account, payload, headers))

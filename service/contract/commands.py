@@ -36,7 +36,9 @@ class Verb(StrEnum):
     UPLOAD = "upload"
 
 
-Ids = Annotated[list[str], Meta(max_length=IDS_LIMIT)]
+# RFC 8620 1.2.
+Id = Annotated[str, Meta(max_length=255)]
+Ids = Annotated[list[Id], Meta(max_length=IDS_LIMIT)]
 Position = Annotated[int, Meta(ge=0)]
 
 

@@ -171,6 +171,7 @@ class WritingSession(Session):
         """Messages of the open mailbox → the highest UID, from `first` on, of each that is there."""
         ids = sorted({one.message_id for one in wanted})
         found: dict[Identity, int] = {}
+        await self.noop()  # what just came into the open mailbox is seen from now on
         for at in range(0, len(ids), LOCATE_AT_ONCE):
             keys: list[list[Argument]] = [
                 ["HEADER MESSAGE-ID", quoted(one.decode("ascii"), field="Message-ID")]

@@ -190,6 +190,7 @@ async def test_messages_of_several_mailboxes_go_together(whole: Desk) -> None:
     assert await whole.subjects("Trash") == ["two", "one"]
 
 
+@pytest.mark.fault("A18")
 async def test_a_mailbox_that_was_made_a_moment_ago_is_found(whole: Desk) -> None:
     await whole.append(mail("one"))
     (id,) = await whole.ids()

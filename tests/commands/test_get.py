@@ -150,7 +150,7 @@ async def test_ids_that_are_none_are_not_found(whole: Desk) -> None:
     uidvalidity = await uidvalidity_of(whole)
     gone, elsewhere = email_id("INBOX", uidvalidity, 99), email_id("nowhere", uidvalidity, 1)
     zero = email_id("INBOX", uidvalidity, 0)
-    strange = ["", "x", "i" + "A" * 22, "i*", "ü", "a" * 5000, "mg-y1Ib8yD2c"]
+    strange = ["", "x", "i" + "A" * 22, "i*", "ü", "a" * 255, "mg-y1Ib8yD2c"]
     answer = await whole.ask("get", {"ids": [id, gone, elsewhere, zero, *strange, id], "properties": ["subject"]})
     assert [one["subject"] for one in answer["list"]] == ["one"]
     assert sorted(answer["notFound"]) == sorted([gone, elsewhere, zero, *strange])
@@ -196,3 +196,4 @@ async def test_a_property_that_there_is_not_is_named(whole: Desk) -> None:
     assert "subjekt" in problems[0]["message"]
     assert "subject" in problems[0]["message"]
     assert (await whole.refused("get", {"ids": ["x"] * 501}))[1][0]["field"] == "ids"
+    assert (await whole.refused("get", {"ids": ["x" * 256]}))[0] == "400"
