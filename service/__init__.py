@@ -12,7 +12,8 @@ The map of rooms, lowest floor first; a file imports from floors below and from 
 3  parsing/                      a page of messages → events and blobs, in a child process where there are many
 4  ingest/ outbound/ commands/   mailbox → events; request → mail; a file a verb
 5  settings/ admin/ fleet/        one YAML file → types; metrics, health, status page; presence, supervision
-6  build.py app.py               builds the rooms and hands them to each other; one process's life
+6  build.py build_commands.py    builds the rooms and hands them to each other
+   app.py                        one process's life
    secure.py tokens.py           TLS contexts and token sources, as settings say
    discovery/                    a mail address → its servers, for whoever asks on the command line
    snapshot.py check.py          what the status page shows; tries what settings name

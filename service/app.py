@@ -23,11 +23,13 @@ from service.build import (
     send_limits,
     stream_options,
 )
+from service.build_commands import command_accounts, command_context
 from service.bus import Bus, OutMessage, open_bus
 from service.clock import Clock, SystemClock, backoff_s
 from service.commands import serve_commands
 from service.errors import MailbusError, Permanent, Transient, verdict_of
 from service.fleet import AccountReports, Pace, Presence
+from service.imap import sweep_all
 from service.ingest import Budget, Copies, Parser
 from service.observe import log, metrics, set_up_logs
 from service.outbound import Strays
@@ -184,6 +186,8 @@ class Application:
         )
         self._bus, self._reports = bus, reports
         self._work = all_work(self._settings, shared)
+        context, accounts = command_context(self._settings, shared), command_accounts(self._settings, shared)
+        pools = [one.reads.pool for one in accounts.values() if one.reads is not None]
         senders = {one.id: send_limits(one.outgoing) for one in self._settings.accounts if one.outgoing is not None}
         async with TaskGroup() as background:
             tasks = [
@@ -192,7 +196,8 @@ class Application:
                 background.create_task(reports.run(), name="reports"),
                 background.create_task(_watch_loop(clock), name="loop-lag"),
                 background.create_task(_watch_readers(bus, clock), name="readers"),
-                background.create_task(serve_commands(bus, senders), name="commands"),
+                background.create_task(serve_commands(context, accounts), name="commands"),
+                background.create_task(sweep_all(pools, clock), name="command-connections"),
                 background.create_task(Strays(bus, senders, clock, agreed=presence.all_alike).run(), name="strays"),
             ]
             await self._accounts(bus)

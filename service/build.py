@@ -7,7 +7,7 @@ import asyncio
 import ssl
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from service.bus import Bus, NatsOptions, OutMessage, StreamOptions
@@ -71,6 +71,8 @@ class Shared:
     connecting: asyncio.Semaphore
     deliveries: asyncio.Semaphore
     pace: Pace
+    # How each account's mail server is reached, set by all_work: all its connections share tokens and one gate.
+    sessions: dict[str, SessionOptions] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -177,6 +179,7 @@ def all_work(settings: Settings, shared: Shared) -> list[Work]:
         work = [_token_work(account, kind, source, shared) for kind, source in tokens.parts().items()]
         if account.incoming is not None:
             options = session_options(settings, account, account.incoming, tokens=tokens.incoming)
+            shared.sessions[account.id] = options
             work += [
                 _mailbox_work(settings, account, account.incoming, name, options, shared)
                 for name in account.incoming.mailboxes

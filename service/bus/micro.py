@@ -17,7 +17,7 @@ from service.observe import log, metrics
 from service.tasks import TaskGroup
 
 # One endpoint of nats-py serves one request at a time; more than this at once wait their turn.
-REQUESTS_AT_ONCE: Final = 64
+REQUESTS_AT_ONCE: Final = 256
 
 Handler = Callable[[str, bytes, Mapping[str, str]], Awaitable[bytes]]
 

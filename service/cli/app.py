@@ -14,6 +14,7 @@ from rich.console import Console
 
 from service import __version__
 from service.app import EX_CONFIG, EX_FAILURE
+from service.contract import Verb
 from service.errors import MailbusError, Permanent, verdict_of
 from service.observe import set_up_logs
 from service.settings import Settings, SettingsInvalid, load_settings
@@ -210,13 +211,26 @@ def discover(address: Annotated[str, typer.Argument(help="A mail address.")]) ->
 @app.command()
 def cmd(
     account: Annotated[str, typer.Argument(help="The account.")],
-    verb: Annotated[str, typer.Argument(help="The verb, for example send.")],
+    verb: Annotated[Verb, typer.Argument(help="What shall be done.")],
     body: Annotated[str, typer.Argument(help="The request in JSON; - reads standard input.")] = "{}",
     config: ConfigFile = None,
 ) -> None:
     """Send a command over the bus and print the answer.
 
-    Example:  mailbus cmd support send '{"to": [{"email": "you@example.org"}], "text": "hi"}' -c mailbus.yaml
+    Example:  mailbus cmd support search '{"mailbox": "INBOX", "filter": {"from": "ada"}}' -c mailbus.yaml
+
+    \b
+    What each verb takes (docs/contract.md says all of it):
+      mailboxes  {}
+      search     {"mailbox": "INBOX", "filter": {"notKeyword": "$seen"}}
+      get        {"ids": ["…"], "properties": ["from", "subject"]}
+      flags      {"ids": ["…"], "add": ["$seen"], "remove": ["$flagged"]}
+      copy       {"ids": ["…"], "mailbox": "Archive"}
+      move       {"ids": ["…"], "mailbox": "Archive"}
+      delete     {"ids": ["…"]}
+      append     {"mailbox": "Drafts", "request": {"text": "To be written"}}
+      upload     {"name": "bill.pdf", "content": "<base64>"}
+      send       {"to": [{"email": "you@example.org"}], "text": "Hello"}
     """
     from service.cli.send import command
 

@@ -1,8 +1,13 @@
 """Commands on `mail.cmd.<account>.<verb>`: a NATS micro service, a file a verb.
 
-serve.py listens and finds the account; send.py checks a request, publishes it and answers with its id.
+serve.py listens, finds the account, and turns verdicts into codes; account.py is what a command is given, places.py
+finds the mailboxes of ids, transfer.py is what copy, move and delete share, order.py sorts where the server does not,
+repeat.py answers a command that comes twice; errors.py makes answers of problems.
 """
 
+from service.commands.account import Account, Context, MailAccess
+from service.commands.places import Directory
+from service.commands.repeat import Answered
 from service.commands.serve import serve_commands
 
-__all__ = ["serve_commands"]
+__all__ = ["Account", "Answered", "Context", "Directory", "MailAccess", "serve_commands"]

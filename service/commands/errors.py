@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 
 from service.bus import ServiceError
-from service.contract import Problem, Problems, encode
+from service.contract import Problem, Problems, RequestProblems, encode
+from service.errors import MailbusError, Permanent
+from service.imap import NotConnected, Refused, Unanswered
 
 
 def error(code: int, problems: Sequence[Problem]) -> ServiceError:
@@ -11,3 +13,33 @@ def error(code: int, problems: Sequence[Problem]) -> ServiceError:
     first = problems[0]
     what = f"{first.field}: {first.message}" if first.field else first.message
     return ServiceError(code, what, body=encode(Problems(list(problems))))
+
+
+def problem(code: int, field: str, message: str) -> ServiceError:
+    """The error of one problem."""
+    return error(code, [Problem(field, message)])
+
+
+def answer_of(verdict: MailbusError) -> ServiceError:
+    """What went wrong with a command → its answer."""
+    said = f"{verdict.what}: {verdict.remedy}" if verdict.remedy else verdict.what
+    match verdict:
+        case ServiceError():
+            return verdict
+        case RequestProblems():
+            return error(400, verdict.problems)
+        case Unanswered():
+            return problem(504, "", said)
+        case NotConnected():
+            return problem(503, "", said)
+        case Refused(missing=True):
+            return problem(404, "mailbox", said)
+        case Refused(later=True):
+            return problem(503, "", said)
+        case Refused():
+            return problem(400, "", said)
+        case Permanent():
+            # Of the encoder: `where` is the field.
+            return problem(400, verdict.where, said)
+        case _:
+            return problem(503, "", said)

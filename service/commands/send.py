@@ -2,18 +2,16 @@
 
 import uuid
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
 
-from service.bus import Bus
-from service.commands.errors import error
+from service.commands.account import Account, Context
+from service.commands.errors import error, problem
 from service.contract import (
     Problem,
     RequestProblems,
     SendAnswer,
-    SendLimits,
     beyond,
     blob_ids,
     check_request,
@@ -26,8 +24,11 @@ from service.errors import Transient
 ROOM_BYTES: Final = 1024
 
 
-async def send(bus: Bus, account: str, limits: SendLimits, payload: bytes, headers: Mapping[str, str]) -> bytes:
+async def send(context: Context, account: Account, payload: bytes, headers: Mapping[str, str]) -> bytes:
     """Check, publish, answer. Raises ServiceError: 400 with every problem, 503 where NATS does not take it."""
+    bus = context.bus
+    if account.sends is None:
+        raise problem(404, "account", "this account has no `outgoing`")
     try:
         request = decode_request(payload)
         if request.id is None:
@@ -38,11 +39,9 @@ async def send(bus: Bus, account: str, limits: SendLimits, payload: bytes, heade
     except RequestProblems as exc:
         raise error(400, exc.problems) from exc
     if len(payload) + ROOM_BYTES > bus.max_payload:
-        problem = Problem(
-            "attachments", f"{len(payload)} bytes; NATS takes {bus.max_payload}: give large ones by blobId"
-        )
-        raise error(400, [problem])
-    problems = beyond(request, datetime.now(UTC), limits)
+        size = f"{len(payload)} bytes; NATS takes {bus.max_payload}"
+        raise problem(400, "attachments", f"{size}: give large ones by blobId")
+    problems = beyond(request, context.clock.now(), account.sends)
     try:
         for blob in blob_ids(request):
             if not await bus.blobs().exists(blob):
@@ -51,9 +50,9 @@ async def send(bus: Bus, account: str, limits: SendLimits, payload: bytes, heade
         if problems:
             raise error(400, problems)
         # No Nats-Msg-Id: that the same id is sent once is the affair of `mail-sends`, however late it comes again.
-        await bus.publish(bus.subjects.out(account), payload)
+        await bus.publish(bus.subjects.out(account.id), payload)
     except Transient as exc:
         # It may be in the queue all the same: under the same id it is sent once, under a new one twice.
-        problem = Problem("id", f"{exc.what}; if in doubt ask again with the same id: {request.id}")
-        raise error(503, [problem]) from exc
+        said = f"{exc.what}; if in doubt ask again with the same id: {request.id}"
+        raise problem(503, "id", said) from exc
     return encode(SendAnswer(request.id or ""))

@@ -6,35 +6,83 @@ from functools import partial
 from typing import Final
 
 from service import __version__
-from service.bus import Bus, serve
-from service.commands.errors import error
+from service.bus import ServiceError, serve
+from service.commands.account import Account, Context
+from service.commands.append import append
+from service.commands.copy import copy
+from service.commands.delete import delete
+from service.commands.errors import answer_of, error
+from service.commands.flags import flags
+from service.commands.get import get
+from service.commands.mailboxes import mailboxes
+from service.commands.move import move
+from service.commands.search import search
 from service.commands.send import send
-from service.contract import ACCOUNT_ID, Problem, SendLimits, Verb
-from service.errors import Transient
-from service.observe import log
+from service.commands.upload import upload
+from service.contract import ACCOUNT_ID, Problem, Verb, request_key
+from service.errors import MailbusError, Transient
+from service.observe import log, metrics
 
 SERVICE: Final = "mailbus"
 RETRY_S: Final = 1.0
-Command = Callable[[Bus, str, SendLimits, bytes, Mapping[str, str]], Awaitable[bytes]]
-COMMANDS: Final[dict[Verb, Command]] = {Verb.SEND: send}
+# Longer than any who asks will wait; what is under way then is given up, and its connection with it.
+COMMAND_LIMIT_S: Final = 120.0
+Command = Callable[[Context, Account, bytes, Mapping[str, str]], Awaitable[bytes]]
+COMMANDS: Final[dict[Verb, Command]] = {
+    Verb.SEND: send,
+    Verb.MAILBOXES: mailboxes,
+    Verb.SEARCH: search,
+    Verb.GET: get,
+    Verb.FLAGS: flags,
+    Verb.COPY: copy,
+    Verb.MOVE: move,
+    Verb.DELETE: delete,
+    Verb.APPEND: append,
+    Verb.UPLOAD: upload,
+}
+# Verbs that would do a thing twice: the same id gets the same answer.
+ONCE: Final = frozenset({Verb.COPY, Verb.MOVE, Verb.DELETE, Verb.APPEND})
+COMMAND_ID: Final = "Nats-Msg-Id"
 
 
-async def serve_commands(bus: Bus, accounts: Mapping[str, SendLimits]) -> None:
-    """Answer commands until cancelled. `accounts`: those that send, looked at on every request."""
+async def serve_commands(context: Context, accounts: Mapping[str, Account]) -> None:
+    """Answer commands until cancelled. `accounts`: looked at on every request."""
 
-    async def answer(command: Command, subject: str, payload: bytes, headers: Mapping[str, str]) -> bytes:
+    async def answer(verb: Verb, subject: str, payload: bytes, headers: Mapping[str, str]) -> bytes:
         account = subject.split(".")[-2]
         if not ACCOUNT_ID.fullmatch(account) or account not in accounts:
             raise error(404, [Problem("account", "no such account here")])
-        return await command(bus, account, accounts[account], payload, headers)
+        began = context.clock.monotonic()
+        code = 500
+        try:
+            body = await _run(context, verb, accounts[account], payload, headers)
+            code = 200
+            return body
+        except ServiceError as exc:
+            code = exc.code
+            raise
+        finally:
+            metrics.COMMANDS.labels(verb=verb, code=code).inc()
+            metrics.COMMAND_SECONDS.labels(verb=verb).observe(context.clock.monotonic() - began)
 
-    endpoints = {
-        str(verb): (bus.subjects.cmd("*", verb), partial(answer, command)) for verb, command in COMMANDS.items()
-    }
+    endpoints = {str(verb): (context.bus.subjects.cmd("*", verb), partial(answer, verb)) for verb in COMMANDS}
     while True:
         try:
-            async with serve(bus.nc, name=SERVICE, version=__version__, endpoints=endpoints):
+            async with serve(context.bus.nc, name=SERVICE, version=__version__, endpoints=endpoints):
                 await asyncio.Event().wait()
         except Transient as exc:
             log.warning("commands_not_served", error=str(exc))
             await asyncio.sleep(RETRY_S)
+
+
+async def _run(context: Context, verb: Verb, account: Account, payload: bytes, headers: Mapping[str, str]) -> bytes:
+    id = headers.get(COMMAND_ID)
+    key = request_key(account.id, f"{verb} {id}") if id and verb in ONCE else None
+    try:
+        async with asyncio.timeout(COMMAND_LIMIT_S):
+            return await context.answered.once(key, payload, lambda: COMMANDS[verb](context, account, payload, headers))
+    except TimeoutError as exc:
+        message = f"not done within {COMMAND_LIMIT_S:g} s: it may be done in part; look, then ask again"
+        raise error(504, [Problem("", message)]) from exc
+    except MailbusError as exc:
+        raise answer_of(exc) from exc

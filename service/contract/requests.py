@@ -4,7 +4,6 @@ Field names are JMAP's where JMAP has them (RFC 8621 sections 4 and 7).
 """
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Literal
@@ -12,7 +11,7 @@ from typing import Final, Literal
 import msgspec
 
 from service.contract.email import UtcDate
-from service.errors import Permanent
+from service.contract.problems import Problem, RequestProblems, Wrong, decode_body
 
 ID_LIMIT_CHARS: Final = 255
 RECIPIENTS_LIMIT: Final = 1000
@@ -25,8 +24,6 @@ ATTACHMENTS_LIMIT: Final = 100
 # RFC 5322 2.1.1: 998 characters a line; a long field is folded, but an extra header longer than this is a mistake.
 HEADER_VALUE_LIMIT_CHARS: Final = 8000
 
-Wrong = Callable[[str, str], None]
-
 BLOB_ID: Final = re.compile(r"[0-9]{4,8}-[0-9a-f]{64}")
 _HEADER_NAME: Final = re.compile(r"[!-9;-~]{1,76}")  # RFC 5322 2.2: printable ASCII without the colon
 _BREAKS: Final = re.compile(r"[\r\n\0]")
@@ -37,22 +34,6 @@ _OURS: Final = frozenset(
     "from sender to cc bcc reply-to subject date message-id in-reply-to references mime-version content-type"
     " content-transfer-encoding content-disposition content-id return-path received dkim-signature".split()
 )
-
-
-class Problem(msgspec.Struct, frozen=True, rename="camel"):
-    """What is wrong with one field, and what would do."""
-
-    field: str
-    message: str
-
-
-class RequestProblems(Permanent):
-    """A request that cannot be understood: `problems` lists all that is wrong."""
-
-    def __init__(self, problems: list[Problem]) -> None:
-        self.problems = problems
-        first = problems[0]
-        super().__init__(f"{first.field}: {first.message}", where="request", remedy="correct the named field")
 
 
 class Address(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
@@ -133,47 +114,14 @@ _DECODER: Final = msgspec.json.Decoder(SendRequest)
 
 def decode_request(payload: bytes) -> SendRequest:
     """Bytes from the bus → a request that can be built. Raises RequestProblems with all that is wrong."""
-    try:
-        try:
-            request = _DECODER.decode(payload)
-        except msgspec.ValidationError:
-            # Libraries for JMAP write null for what is absent (RFC 8621 section 7 has it so).
-            request = msgspec.convert(_without_nulls(msgspec.json.decode(payload)), SendRequest)
-    except msgspec.ValidationError as exc:
-        message, _, path = str(exc).partition(" - at ")
-        raise RequestProblems([Problem(_field(message, path), message)]) from exc
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-        raise RequestProblems([Problem("", f"not a JSON object: {exc}")]) from exc
+    request = decode_body(payload, _DECODER)
     if problems := check_request(request):
         raise RequestProblems(problems)
     return request
 
 
-def _without_nulls(value: object) -> object:
-    """Members that are null left out, four levels deep: as deep as requests are."""
-
-    def clean(value: object, depth: int) -> object:
-        if depth == 0:
-            return value
-        if isinstance(value, dict):
-            return {name: clean(one, depth - 1) for name, one in value.items() if one is not None}
-        if isinstance(value, list):
-            return [clean(one, depth - 1) for one in value]
-        return value
-
-    return clean(value, 4)
-
-
-def _field(message: str, path: str) -> str:
-    unknown = re.search(r"unknown field `([^`]*)`", message)
-    inside = path.strip("`").removeprefix("$").removeprefix(".")
-    if unknown:
-        return f"{inside}.{unknown[1]}" if inside else unknown[1]
-    return inside
-
-
-def check_request(request: SendRequest) -> list[Problem]:
-    """All that is wrong with a request whose types are right."""
+def check_request(request: SendRequest, *, sent: bool = True) -> list[Problem]:
+    """All that is wrong with a request whose types are right; one that is not to be sent needs no recipient."""
     problems: list[Problem] = []
 
     def wrong(field: str, message: str) -> None:
@@ -182,6 +130,8 @@ def check_request(request: SendRequest) -> list[Problem]:
     if request.id is not None and (not 1 <= len(request.id) <= ID_LIMIT_CHARS or not request.id.isprintable()):
         wrong("id", f"1 to {ID_LIMIT_CHARS} printable characters are wanted")
     _check_addresses(request, wrong)
+    if sent and not request.recipients():
+        wrong("to", "no recipient: give to, cc, bcc or envelope.rcptTo")
     if request.raw_blob_id is not None:
         _check_raw(request, wrong)
     elif request.text is None and request.html is None and not request.attachments:
@@ -216,8 +166,6 @@ def _check_addresses(request: SendRequest, wrong: Wrong) -> None:
     count = len(recipients)
     if sum(len(one.encode("utf-8", "replace")) for one in recipients) > RECIPIENTS_LIMIT_BYTES:
         wrong("to", f"more than {RECIPIENTS_LIMIT_BYTES} bytes of addresses in one request: make several")
-    if count == 0:
-        wrong("to", "no recipient: give to, cc, bcc or envelope.rcptTo")
     if count > RECIPIENTS_LIMIT:
         wrong("to", f"{count} recipients; at most {RECIPIENTS_LIMIT} in one request")
 

@@ -4,7 +4,27 @@ from typing import Any, Final
 
 import msgspec
 
-from service.contract.commands import Problems, SendAnswer
+from service.contract.commands import (
+    AppendAnswer,
+    AppendRequest,
+    CopyAnswer,
+    CopyRequest,
+    DeleteAnswer,
+    DeleteRequest,
+    FlagsAnswer,
+    FlagsRequest,
+    GetAnswer,
+    GetRequest,
+    MailboxesAnswer,
+    MailboxesRequest,
+    Problems,
+    SearchAnswer,
+    SearchRequest,
+    SendAnswer,
+    UploadAnswer,
+    UploadRequest,
+    Verb,
+)
 from service.contract.email import Email
 from service.contract.events import KIND_HEADER, AccountEvent, Changed, DeadReason, EventType, Removed, Reset
 from service.contract.requests import SendRequest
@@ -21,11 +41,32 @@ CHANNELS: Final[list[tuple[str, str, type, str]]] = [
     ("status", "{prefix}.status.{account}.{state}", EmailSubmission, "What became of a request."),
     ("account", "{prefix}.account.{account}.{state}", AccountEvent, "What became of an account."),
 ]
+# (verb, request's class, answer's class, what it does)
+COMMANDS: Final[list[tuple[Verb, type, type, str]]] = [
+    (Verb.SEND, SendRequest, SendAnswer, "A request to send, checked at once."),
+    (Verb.MAILBOXES, MailboxesRequest, MailboxesAnswer, "The account's mailboxes."),
+    (Verb.SEARCH, SearchRequest, SearchAnswer, "The ids of a mailbox's messages that match."),
+    (Verb.GET, GetRequest, GetAnswer, "Messages, with the properties that are asked for."),
+    (Verb.FLAGS, FlagsRequest, FlagsAnswer, "Keywords set and taken away."),
+    (Verb.COPY, CopyRequest, CopyAnswer, "Copies in another mailbox."),
+    (Verb.MOVE, CopyRequest, CopyAnswer, "Messages into another mailbox."),
+    (Verb.DELETE, DeleteRequest, DeleteAnswer, "Messages into the trash, or away for ever."),
+    (Verb.APPEND, AppendRequest, AppendAnswer, "A message into a mailbox."),
+    (Verb.UPLOAD, UploadRequest, UploadAnswer, "Bytes as a blob."),
+]
+SOME_OF_EMAIL: Final = "SomeOfEmail"
 
 
 def _components(template: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    types = [*(row[2] for row in CHANNELS), SendAnswer, Problems]
+    types = [*(row[2] for row in CHANNELS), *(one for row in COMMANDS for one in row[1:3]), Problems]
     refs, components = msgspec.json.schema_components(types, ref_template=template)
+    # What `get` gives is an Email of which the properties are chosen.
+    components[SOME_OF_EMAIL] = components["Email"] | {
+        "title": SOME_OF_EMAIL,
+        "description": "An Email with the properties that were asked for.",
+        "required": ["id"],
+    }
+    components["GetAnswer"]["properties"]["list"]["items"] = {"$ref": template.format(name=SOME_OF_EMAIL)}
     return list(refs), components
 
 
@@ -59,7 +100,7 @@ def asyncapi() -> dict[str, Any]:
             "summary": meaning,
         }
     _add_dead_letters(channels, messages, operations)
-    _add_send(channels, messages, operations)
+    _add_commands(channels, messages, operations)
     return {
         "asyncapi": "3.0.0",
         "info": {"title": "mailbus", "version": "1", "license": {"name": "GPL-3.0-or-later"}},
@@ -92,35 +133,36 @@ def _add_dead_letters(channels: dict[str, Any], messages: dict[str, Any], operat
     operations["dead"] = {"action": "send", "channel": {"$ref": "#/channels/dead"}, "summary": meaning}
 
 
-def _add_send(channels: dict[str, Any], messages: dict[str, Any], operations: dict[str, Any]) -> None:
-    """The command, which is a request with a reply: the id, or what is wrong."""
-    schemas = "#/components/schemas/"
-    messages["sendAnswer"] = {
-        "contentType": "application/json",
-        "payload": {"$ref": f"{schemas}SendAnswer"},
-        "summary": "The request is queued under this id.",
-    }
-    messages["problems"] = {
-        "contentType": "application/json",
-        "payload": {"$ref": f"{schemas}Problems"},
+def _add_commands(channels: dict[str, Any], messages: dict[str, Any], operations: dict[str, Any]) -> None:
+    """Requests with a reply: an answer of the verb's own, or what is wrong."""
+    messages["problems"] = _message(Problems, "What is wrong, each with its field.") | {
         "headers": {
             "type": "object",
             "properties": {name: {"type": "string"} for name in ERROR_HEADERS},
             "required": list(ERROR_HEADERS),
-        },
-        "summary": "What is wrong, each with its field.",
+        }
     }
-    channels["send"] = _channel("{prefix}.cmd.{account}.send", "out")
-    channels["sendReply"] = {
-        "address": None,
-        "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in ("sendAnswer", "problems")},
-    }
-    operations["send"] = {
-        "action": "receive",
-        "channel": {"$ref": "#/channels/send"},
-        "reply": {"channel": {"$ref": "#/channels/sendReply"}},
-        "summary": "A request to send, checked at once.",
-    }
+    for verb, request, answer, meaning in COMMANDS:
+        # A request to send is the same in the stream and as a command.
+        asked, answered, reply = "out" if verb is Verb.SEND else f"{verb}Request", f"{verb}Answer", f"{verb}Reply"
+        messages.setdefault(asked, _message(request, meaning))
+        messages[answered] = _message(answer, f"The answer to `{verb}`.")
+        channels[verb] = _channel(f"{{prefix}}.cmd.{{account}}.{verb}", asked)
+        channels[reply] = {
+            "address": None,
+            "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in (answered, "problems")},
+        }
+        operations[verb] = {
+            "action": "receive",
+            "channel": {"$ref": f"#/channels/{verb}"},
+            "reply": {"channel": {"$ref": f"#/channels/{reply}"}},
+            "summary": meaning,
+        }
+
+
+def _message(body: type, summary: str) -> dict[str, Any]:
+    payload = {"$ref": f"#/components/schemas/{body.__name__}"}
+    return {"contentType": "application/json", "payload": payload, "summary": summary}
 
 
 def _channel(address: str, message: str) -> dict[str, Any]:

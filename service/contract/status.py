@@ -8,7 +8,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from service.contract.email import UtcDate
-from service.contract.requests import Problem
+from service.contract.problems import Problem
 
 
 class State(StrEnum):

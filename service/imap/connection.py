@@ -6,6 +6,7 @@ connection. RFC 9051 where the server speaks it, RFC 3501 otherwise; both answer
 
 import asyncio
 import ssl
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, Self
@@ -260,9 +261,14 @@ class Connection:
         *arguments: str,
         prefix: str | None = None,
         handler: Handler = ignore,
-        answers: list[str] | None = None,
+        answers: Sequence[str | bytes] = (),
+        trailing: Sequence[bytes] = (),
+        slack_s: float = 0.0,
     ) -> Condition:
-        """A command to its tagged answer, whatever that says. Raises Transient with the connection."""
+        """A command to its tagged answer, whatever that says. Raises Transient with the connection.
+
+        `answers`, `trailing`: as ImapProtocol.run has them; `slack_s`: what sending them may take.
+        """
 
         def take(response: Response) -> None:
             self.count(response)
@@ -272,7 +278,13 @@ class Connection:
         try:
             async with asyncio.timeout(COMMAND_LIMIT_S):
                 answer = await self.protocol.run(
-                    name, *arguments, reply_s=self.options.reply_s, prefix=prefix, handler=take, answers=answers
+                    name,
+                    *arguments,
+                    reply_s=self.options.reply_s + slack_s,
+                    prefix=prefix,
+                    handler=take,
+                    answers=answers,
+                    trailing=trailing,
                 )
         except TimeoutError as exc:
             raise PeerError(f"{name} took over {COMMAND_LIMIT_S:g} s", where=self.where) from exc

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone
 from enum import StrEnum
-from itertools import pairwise
 from typing import Final, TypeAlias
 
 from service.errors import PeerError
@@ -113,6 +112,14 @@ class Search:
 
 
 @dataclass(frozen=True, slots=True)
+class StatusData:
+    """RFC 9051 7.3.4: what STATUS says of a mailbox by item in capitals; the name as it is on the wire."""
+
+    name: bytes
+    items: dict[str, Value]
+
+
+@dataclass(frozen=True, slots=True)
 class Other:
     """A response that this program does not ask for."""
 
@@ -130,6 +137,7 @@ Response: TypeAlias = (
     | Enabled
     | Listed
     | Search
+    | StatusData
     | Other
 )
 
@@ -228,20 +236,14 @@ def _named(name: str, pieces: Sequence[bytes], at: int) -> Response:
             return Capabilities(_names(pieces[0][at:]))
         case "ENABLED":
             return Enabled(_names(pieces[0][at:]))
-        case "SEARCH":
-            return Search([int(word) for word in pieces[0][at:].split() if word.isdigit()])
+        case "SEARCH" | "SORT":
+            return Search([int(word) for word in pieces[0][at:].split() if word.isdigit() and len(word) <= 10])
         case "ESEARCH":
-            values = parse_values(pieces, at)
-            for key, value in pairwise(values):
-                if not isinstance(key, bytes) or not isinstance(value, bytes):
-                    continue
-                if key.upper() == b"MIN":
-                    return Search([int(value)] if value.isdigit() else [])
-                if key.upper() == b"ALL":
-                    return Search([], parse_spans(value))
-            return Search([])
+            return _esearch(parse_values(pieces, at))
         case "VANISHED":
             return _vanished(parse_values(pieces, at))
+        case "STATUS":
+            return _status(parse_values(pieces, at))
         case "LIST":
             return _listed(parse_values(pieces, at))
         case _:
@@ -256,6 +258,21 @@ def _vanished(values: list[Value]) -> Response:
             return Vanished(earlier=False, uids=parse_spans(uids))
         case _:
             raise PeerError("VANISHED without UIDs")
+
+
+def _esearch(values: list[Value]) -> Response:
+    """RFC 4731: `(TAG …) UID`, then pairs of which the values that are asked for are no lists."""
+    found = _paired([value for value in values if isinstance(value, bytes) and value.upper() != b"UID"])
+    lowest, every = parse_number(found.get("MIN")), found.get("ALL")
+    return Search([] if lowest is None else [lowest], parse_spans(every) if isinstance(every, bytes) else [])
+
+
+def _status(values: list[Value]) -> Response:
+    match values:
+        case [bytes(name), list(items), *_]:
+            return StatusData(name, _paired(items))
+        case _:
+            return Other("STATUS")
 
 
 def _listed(values: list[Value]) -> Response:

@@ -9,7 +9,7 @@ import asyncio
 import socket
 import ssl
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from aioimaplib import aioimaplib
@@ -46,7 +46,8 @@ class ImapProtocol(IMAP4ClientProtocol):  # type: ignore[misc]  # aioimaplib has
         self._where = where
         self._splitter = ResponseSplitter(limits)
         self._handler: Handler = _ignore
-        self._answers: list[str] = []
+        self._answers: list[str | bytes] = []
+        self._trailing: Sequence[bytes] = ()
         self._seen = 0
         self._reading = False
         self._hushed = False
@@ -179,7 +180,8 @@ class ImapProtocol(IMAP4ClientProtocol):  # type: ignore[misc]  # aioimaplib has
 
     def _continue(self) -> None:
         if self._answers:
-            self.transport.write(self._answers.pop(0).encode("ascii") + b"\r\n")
+            answer = self._answers.pop(0)
+            self.transport.write((answer if isinstance(answer, bytes) else answer.encode("ascii")) + b"\r\n")
         elif self.pending_sync_command is not None and self.pending_sync_command.name == "IDLE":
             self.idle = next_idle(self.idle, Seen.PLUS)
             self._news.set()
@@ -191,6 +193,12 @@ class ImapProtocol(IMAP4ClientProtocol):  # type: ignore[misc]  # aioimaplib has
 
     # -- commands ---------------------------------------------------------------------------------------------
 
+    def send(self, line: str, scrub: str | None = None) -> None:
+        """The first line of a command, and what follows it without waiting (RFC 7888)."""
+        super().send(line, scrub)
+        for more in self._trailing:
+            self.transport.write(more + b"\r\n")
+
     async def run(
         self,
         name: str,
@@ -198,14 +206,15 @@ class ImapProtocol(IMAP4ClientProtocol):  # type: ignore[misc]  # aioimaplib has
         reply_s: float,
         prefix: str | None = None,
         handler: Handler = _ignore,
-        answers: list[str] | None = None,
+        answers: Sequence[str | bytes] = (),
+        trailing: Sequence[bytes] = (),
     ) -> Condition:
         """One command to its tagged answer, whatever that says; silence for `reply_s` is a dead connection.
 
-        answers: what to say to continuations. Raises Transient or PeerError when the connection is lost: it always
-        is after a cancelled command, which leaves it out of step.
+        answers: what to say to continuations; trailing: what to say without one. Raises Transient or PeerError when
+        the connection is lost: it always is after a cancelled command, which leaves it out of step.
         """
-        self._begin(handler, answers or [])
+        self._begin(handler, answers, trailing)
         command = Command(name, self.new_tag(), *arguments, prefix=prefix, loop=self.loop, timeout=reply_s)
         try:
             await self.execute(command)
@@ -225,7 +234,7 @@ class ImapProtocol(IMAP4ClientProtocol):  # type: ignore[misc]  # aioimaplib has
 
     def begin_idle(self, handler: Handler) -> None:
         """Send IDLE (RFC 2177). What comes goes to the handler; `idle` tells where it stands."""
-        self._begin(handler, [])
+        self._begin(handler)
         self.idle = next_idle(self.idle, Seen.START)
         command = Command("IDLE", self.new_tag(), loop=self.loop)
         self.pending_sync_command = command
@@ -260,11 +269,12 @@ class ImapProtocol(IMAP4ClientProtocol):  # type: ignore[misc]  # aioimaplib has
             # The reason anew for each who hears it: an exception that is raised twice grows its traceback.
             raise type(self.failure)(self.failure.what, where=self._where, remedy=self.failure.remedy)
 
-    def _begin(self, handler: Handler, answers: list[str]) -> None:
+    def _begin(self, handler: Handler, answers: Sequence[str | bytes] = (), trailing: Sequence[bytes] = ()) -> None:
         self._check()
         if self._under_way():
             raise RuntimeError("two commands at once on one connection")
-        self._handler, self._answers, self._seen, self._tagged = handler, answers, 0, None
+        self._handler, self._seen, self._tagged = handler, 0, None
+        self._answers, self._trailing = list(answers), trailing
 
     def _answer(self) -> Condition:
         if self._tagged is None:

@@ -1,6 +1,6 @@
 """What a server says when it refuses → a verdict. Pure.
 
-Used by session.py. RFC 5530 (response codes); the words are those of servers that give no code.
+Used by session.py and writing.py. RFC 5530 (response codes); the words are those of servers that give no code.
 """
 
 import re
@@ -28,6 +28,36 @@ _TLS_REMEDY: Final = "set `security: tls` and its port, usually 993"
 
 class BadCommand(Transient):
     """The server does not know the command, or not with these arguments."""
+
+
+# RFC 5530 section 3; TRYCREATE: RFC 9051 7.1.
+_MISSING: Final = frozenset({"NONEXISTENT", "TRYCREATE"})
+_OPENS: Final = frozenset({"EXAMINE", "SELECT", "STATUS"})
+
+
+class Refused(Permanent):
+    """The server answered NO or BAD to what somebody asked for, over a connection that is as good as before.
+
+    `missing`: there is no such mailbox; `later`: it may say otherwise later.
+    """
+
+    def __init__(self, what: str, *, where: str, remedy: str, missing: bool = False, later: bool = False) -> None:
+        super().__init__(what, where=where, remedy=remedy)
+        self.missing = missing
+        self.later = later
+
+
+def refused_request(name: str, answer: Condition, *, where: str) -> Refused:
+    """A command that was asked for over the bus was answered NO or BAD."""
+    later = answer.code in _LATER or (not answer.code and bool(_LATER_WORDS.search(answer.text)))
+    missing = answer.code in _MISSING or (name in _OPENS and answer.status is Status.NO and not later)
+    return Refused(
+        f"the mail server refused {name}: {_shown(answer)}",
+        where=where,
+        remedy="try again later" if later else "see what it says",
+        missing=missing,
+        later=later,
+    )
 
 
 def _shown(answer: Condition, username: str = "", password: str = "") -> str:

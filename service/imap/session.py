@@ -163,6 +163,10 @@ class Session(Connection):
         error where something was given (Exchange says NO after all the messages but one).
         """
         section = f"BODY.PEEK[HEADER]<0.{HEADER_LIMIT_BYTES}>" if header_only else "BODY.PEEK[]"
+        await self.fetch_section(section, uids, give)
+
+    async def fetch_section(self, section: str, uids: Sequence[int], give: Callable[[int, bytes], None]) -> None:
+        """The same for any one section of the messages (RFC 9051 6.4.5)."""
         left = set(uids)
         uid_of: dict[int, int] = {}
 
@@ -195,10 +199,11 @@ class Session(Connection):
         Gives the moment (monotonic) of the notice, None without one. Raises PeerError where the connection is
         dead: `+` or the answer to DONE did not come in time (whatever happened since was not heard: resync).
         """
-        before = self.exists
         noticed: list[float] = []
 
         def take(response: Response) -> None:
+            # Compared with the moment before: one gone and one come leaves the count as it was.
+            before = self.exists
             self.count(response)
             if (self.exists > before or self.stir) and not noticed:
                 noticed.append(self.clock.monotonic())

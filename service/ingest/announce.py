@@ -20,11 +20,12 @@ from service.contract import (
     email_id,
     encode,
     event_id,
+    keywords_of,
     mailbox_id,
 )
 from service.ingest.cursor import Cursor
 from service.ingest.known import Change
-from service.ingest.notes import Line, dump_line, dump_note, keywords_of
+from service.ingest.notes import Line, dump_line, dump_note
 from service.ingest.parser import Parser
 from service.ingest.plan import fingerprint_of
 from service.ingest.source import Fetched, Surveyed

@@ -11,13 +11,12 @@ from typing import Final
 from msgspec.structs import replace
 
 from service.clock import Clock
-from service.contract import EventType, Sync
+from service.contract import EventType, Sync, keywords_of
 from service.ingest.announce import Announcer
 from service.ingest.cursor import Cursor
 from service.ingest.known import Change, Flagged, Uids, differences, missing
 from service.ingest.marks import packed_mark
 from service.ingest.memory import Memory
-from service.ingest.notes import keywords_of
 from service.ingest.plan import Look, announced, fingerprint_of
 from service.ingest.source import Source, Stirred
 from service.observe import log, metrics, step

@@ -5,11 +5,10 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from service.clock import Clock
-from service.contract import Sync
+from service.contract import Sync, keywords_of
 from service.imap import Changes, FlagsRow, Session
 from service.ingest.cursor import source_id
 from service.ingest.known import Flagged, Uids
-from service.ingest.notes import keywords_of
 from service.ingest.source import Epoch, Fetched, Stirred, Surveyed, Told
 
 MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from service.ingest.notes import Keywords
+from service.contract import Keywords
 
 # Sets that no run uses any more are thrown away when there are this many more than could be in use.
 SETS_SPARE: Final = 64

@@ -4,42 +4,14 @@ Written into each event by announce.py and parsing, read back by memory.py: the 
 headers alone. One line, ASCII: `<uid> <mark> <keyword>…`; of a reset: `<floor> <marks>`.
 """
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
 from typing import Final
 
-# RFC 8621 4.1.1: the IMAP flags that have a keyword of their own; \Deleted and \Recent have none.
-SYSTEM: Final = {r"\seen": "$seen", r"\flagged": "$flagged", r"\answered": "$answered", r"\draft": "$draft"}
-# RFC 8621 4.1.1: what a keyword may consist of.
-_KEYWORD: Final = re.compile(r"[!#$&'+,\-./0-9:;<=>?@a-z\[^_`|}~]{1,255}")
-# All keywords of a message stand in a header, which NATS bounds; nobody has set a hundred flags on a mail.
-KEYWORDS_LIMIT_CHARS: Final = 8 * 1024
+from service.contract import Keywords
+
 NONE: Final = "-"
-
-Keywords = frozenset[str]
-
-
-@lru_cache(maxsize=4096)
-def keywords_of(flags: frozenset[str]) -> Keywords:
-    """IMAP flags → JMAP keywords (RFC 8621 4.1.1): lower case, system flags renamed or hidden."""
-    found: set[str] = set()
-    for flag in flags:
-        lowered = flag.lower()
-        if lowered in SYSTEM:
-            found.add(SYSTEM[lowered])
-        elif _KEYWORD.fullmatch(lowered):
-            found.add(lowered)
-    kept: list[str] = []
-    room = KEYWORDS_LIMIT_CHARS
-    for keyword in sorted(found):
-        room -= len(keyword) + 1
-        if room < 0:
-            break
-        kept.append(keyword)
-    return frozenset(kept)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """A request to send → the bytes of its mail. Pure and deterministic: the same request gives the same bytes.
 
 Used by outbound, which hands in what must not change between attempts: Message-ID, Date, the boundaries' seed. Out come
-CRLF lines and ASCII, but for addresses whose local part is not (RFC 6532). Bcc never stands in them.
+CRLF lines and ASCII, but for addresses whose local part is not (RFC 6532). Bcc stands in drafts alone (RFC 5322 3.6.3).
 RFC 5322 (header), RFC 2045-2049 (structure), RFC 2183 (disposition), RFC 2387 (related), RFC 2392 (cid).
 """
 
@@ -39,18 +39,20 @@ def build(
     date: datetime,
     from_default: str,
     blobs: Mapping[str, bytes],
+    keep_bcc: bool = False,
 ) -> bytes:
     """The mail of a request that `check_request` found right, without `rawBlobId`; its bytes end with CRLF.
 
     `message_id` is bare; `blobs` has every blobId that the attachments name. Raises RequestProblems for a domain that
     is no name.
     """
-    header = _header(request, message_id, date, from_default)
+    bcc = request.bcc if keep_bcc else []
+    header = _header(request, bcc, message_id, date, from_default)
     body = _content(request, boundary_seed, blobs)
     return f"{header}MIME-Version: 1.0\r\n{body.fields}\r\n".encode() + body.body
 
 
-def _header(request: SendRequest, message_id: str, date: datetime, from_default: str) -> str:
+def _header(request: SendRequest, bcc: Sequence[Address], message_id: str, date: datetime, from_default: str) -> str:
     sender = request.from_ or Address(email=from_default)
     fields = [
         field("Date", [format_datetime(date.astimezone(UTC).replace(microsecond=0))]),
@@ -59,6 +61,7 @@ def _header(request: SendRequest, message_id: str, date: datetime, from_default:
     for name, key, addresses in (
         ("To", "to", request.to),
         ("Cc", "cc", request.cc),
+        ("Bcc", "bcc", bcc),
         ("Reply-To", "replyTo", request.reply_to),
     ):
         if addresses:

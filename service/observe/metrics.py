@@ -37,6 +37,12 @@ FOREIGN_EVENTS: Final = Counter(
     "mailbus_foreign_events_total", "Times a mailbox's last event in the log was none of mailbus's."
 )
 CONSUMER_OVERRUN: Final = Counter("mailbus_consumer_overrun_total", "Consumers that fell behind the log's retention.")
+# verb: Verb; code: 200, 400, 404, 409, 500, 503, 504
+COMMANDS: Final = Counter("mailbus_commands_total", "Commands answered, by verb and code.", ["verb", "code"])
+# verb: Verb
+COMMAND_SECONDS: Final = Histogram(
+    "mailbus_command_seconds", "From taking a command to its answer.", ["verb"], buckets=LATENCY_BUCKETS_S
+)
 NATS_CONNECTED: Final = Gauge("mailbus_nats_connected", "1 while NATS is connected.")
 # protocol: imap, smtp, nats; reason: transient, new
 RECONNECTS: Final = Counter("mailbus_reconnects_total", "Connections made anew.", ["protocol", "reason"])

@@ -3,51 +3,27 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from nats.aio.msg import Msg
 
-from service.bus import Bus, NatsOptions, StreamOptions, open_bus
-from service.commands import serve_commands
-from service.contract import SendLimits
-from tests.servers.nats import NatsServer
+from service.bus import Bus
+from tests.commands.conftest import code, desk
+from tests.servers.dovecot import Dovecot
 
 REQUEST = {"to": [{"email": "a@x.example"}], "text": "hi"}
 
 
 @pytest.fixture
-async def bus(nats_server: NatsServer, prefix: str) -> AsyncIterator[Bus]:
-    async with open_bus(NatsOptions(servers=(nats_server.url,), prefix=prefix), StreamOptions()) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def served(bus: Bus) -> AsyncIterator[Bus]:
-    async with asyncio.TaskGroup() as group:
-        task = group.create_task(serve_commands(bus, {"support": SendLimits(5 * 86400, 30 * 86400)}))
-        async with asyncio.timeout(10):
-            while not await answers(bus):  # noqa: ASYNC110 a subscription rings no bell
-                await asyncio.sleep(0.01)
-        yield bus
-        task.cancel()
-
-
-async def answers(bus: Bus) -> bool:
-    """Whether the service listens, on this test's prefix."""
-    try:
-        await bus.nc.request(bus.subjects.cmd("nobody", "send"), b"{}", timeout=1)
-    except Exception:  # noqa: BLE001 no responders yet
-        return False
-    return True
+async def served(bus: Bus, prefix: str) -> AsyncIterator[Bus]:
+    async with desk(bus, Dovecot(Path()), prefix) as one:
+        yield one.bus
 
 
 async def ask(bus: Bus, body: object, account: str = "support", headers: dict[str, str] | None = None) -> Msg:
     payload = body if isinstance(body, bytes) else json.dumps(body).encode()
     return await bus.nc.request(bus.subjects.cmd(account, "send"), payload, timeout=5, headers=headers)
-
-
-def code(msg: Msg) -> str:
-    return (msg.headers or {}).get("Nats-Service-Error-Code", "")
 
 
 async def queued(bus: Bus) -> list[dict[str, object]]:
@@ -99,6 +75,10 @@ async def test_what_is_no_request_is_400(served: Bus, payload: bytes) -> None:
 
 async def test_an_unknown_account_is_404(served: Bus) -> None:
     assert code(await ask(served, REQUEST, account="nobody")) == "404"
+
+
+async def test_an_account_that_only_reads_sends_nothing(served: Bus) -> None:
+    assert code(await ask(served, REQUEST, account="reader")) == "404"
 
 
 async def test_a_request_that_nats_cannot_take_is_400(served: Bus) -> None:

@@ -16,6 +16,7 @@ from service.contract import (
     DeliveryStatus,
     EmailSubmission,
     EventType,
+    Problem,
     Problems,
     Removed,
     Reset,
@@ -24,10 +25,10 @@ from service.contract import (
     SendRequest,
     State,
     Subjects,
+    Verb,
     cloud_event_headers,
     encode,
 )
-from service.contract.requests import Problem
 from service.mime import MimeLimits, parse
 from tools.schema import FOLDER, documents, text_of
 
@@ -164,8 +165,7 @@ def test_the_asyncapi_addresses_are_the_subjects_we_use() -> None:
         "status": subjects.status("a", "sent"),
         "account": subjects.account("a", "sent"),
         "dead": subjects.dead("request"),
-        "send": subjects.cmd("a", "send"),
-    }
+    } | {str(verb): subjects.cmd("a", verb) for verb in Verb}
     addresses = {name: channel["address"] for name, channel in ASYNCAPI["channels"].items() if channel["address"]}
     assert {name: address.format(**values) for name, address in addresses.items()} == used
 

@@ -147,6 +147,25 @@ async def test_idle_hears_new_mail(dovecot: Dovecot, prefix: str) -> None:
         await opened.noop()
 
 
+async def test_idle_hears_new_mail_also_after_another_message_went(dovecot: Dovecot, prefix: str) -> None:
+    await dovecot.append(prefix, [MAIL, MAIL])
+
+    def replace() -> None:
+        with dovecot.client(prefix) as client:
+            client.select("INBOX")
+            client.store("1", "+FLAGS", "(\\Deleted)")
+            client.expunge()
+            client.append("INBOX", "", "", MAIL)
+
+    async with session(dovecot.imap, username=prefix) as opened:
+        await opened.examine("INBOX")
+        async with asyncio.TaskGroup() as group:
+            heard = group.create_task(opened.idle(20))
+            group.create_task(asyncio.to_thread(replace))
+        assert heard.result() is not None
+        assert opened.exists == 2
+
+
 # -- on a server that misbehaves ------------------------------------------------------------------------------
 
 

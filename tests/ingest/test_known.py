@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.contract import Keywords, keywords_of
 from service.ingest.known import Change, Flagged, Known, Run, Uids, differences, missing
 from service.ingest.marks import MARK_BYTES, NO_MARK, Marks, Recogniser, packed_mark
-from service.ingest.notes import Keywords, Line, Note, dump_line, dump_note, keywords_of, load_line, load_note
+from service.ingest.notes import Line, Note, dump_line, dump_note, load_line, load_note
 from service.ingest.state import State, dump_state, load_state
 
 NONE: Keywords = frozenset()

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from service.bus import Bus
+from service.contract import Keywords, keywords_of
 from service.ingest import compare, memory
-from service.ingest.notes import Keywords, keywords_of
 from tests.ingest.harness import bus_at, follow_mailbox
 from tests.ingest.view import View, mail, quick
 from tests.servers.dovecot import Dovecot

@@ -1,0 +1,48 @@
+"""Settings → what the commands on the bus are given: accounts, and how their mailboxes are reached. Used by app.py."""
+
+from service.build import Shared, send_limits
+from service.commands import Account, Answered, Context, Directory, MailAccess
+from service.imap import Pool, WritingSession
+from service.settings import AccountSettings, IncomingSettings, Settings
+
+
+def command_context(settings: Settings, shared: Shared) -> Context:
+    """What commands share."""
+    return Context(
+        bus=shared.bus,
+        clock=shared.clock,
+        make=shared.parser.make,
+        hold=shared.budget.hold,
+        message_limit=settings.limits.message,
+        answered=Answered(shared.clock),
+    )
+
+
+def command_accounts(settings: Settings, shared: Shared) -> dict[str, Account]:
+    """The accounts that commands may be about, by id; all_work has been called."""
+    return {
+        account.id: Account(
+            id=account.id,
+            address=account.address,
+            sends=send_limits(account.outgoing) if account.outgoing is not None else None,
+            reads=_mail_access(settings, account, account.incoming, shared) if account.incoming is not None else None,
+        )
+        for account in settings.accounts
+    }
+
+
+def _mail_access(
+    settings: Settings, account: AccountSettings, incoming: IncomingSettings, shared: Shared
+) -> MailAccess:
+    options = shared.sessions[account.id]
+
+    async def connect() -> WritingSession:
+        async with shared.connecting:
+            return await WritingSession.open(options, clock=shared.clock)
+
+    return MailAccess(
+        pool=Pool(connect, shared.clock, where=account.id),
+        directory=Directory(shared.clock),
+        inline_limit=settings.limits.inline,
+        raw=incoming.raw,
+    )

@@ -1,0 +1,52 @@
+"""What a command is given: the account it is for, and what all commands of a process share. Plain values."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+
+from service.bus import Bus
+from service.clock import Clock
+from service.commands.errors import problem
+from service.commands.places import Directory
+from service.commands.repeat import Answered
+from service.contract import SendLimits
+from service.imap import Pool
+from service.parsing import Made, Page, Raw, Read
+
+
+@dataclass(frozen=True, slots=True)
+class MailAccess:
+    """How commands reach an account's mailboxes. Sizes in bytes; `raw`: which raw messages are kept anyway."""
+
+    pool: Pool
+    directory: Directory
+    inline_limit: int
+    raw: Raw
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """An account of this process. `sends` is None without `outgoing`, `reads` without `incoming`."""
+
+    id: str
+    address: str
+    sends: SendLimits | None
+    reads: MailAccess | None
+
+    def mail(self) -> MailAccess:
+        """Its mailboxes. Raises ServiceError 404 where it has none."""
+        if self.reads is None:
+            raise problem(404, "account", "this account has no `incoming`")
+        return self.reads
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """`make` parses messages, `hold` waits for so many bytes of the memory that the process may use for mail."""
+
+    bus: Bus
+    clock: Clock
+    make: Callable[[Page, Sequence[Read]], Awaitable[list[Made]]]
+    hold: Callable[[int], AbstractAsyncContextManager[None]]
+    message_limit: int
+    answered: Answered

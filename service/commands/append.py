@@ -1,0 +1,130 @@
+"""`append`: a message into a mailbox, from a blob or built as `send` would (RFC 8621 4.8, RFC 9051 6.3.12).
+
+With an id (`Nats-Msg-Id`, or the request's own) a message that is there already, by Message-ID and size, is the answer.
+"""
+
+import uuid
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from service.commands.account import Account, Context
+from service.commands.errors import error, problem
+from service.commands.flags import check_keywords, check_stored
+from service.contract import (
+    AppendAnswer,
+    AppendRequest,
+    Problem,
+    SendRequest,
+    blob_ids,
+    check_request,
+    decode_body,
+    email_id,
+    encode,
+    flag_of,
+    request_key,
+)
+from service.errors import Permanent
+from service.imap import Moved, WritingSession, identity_of
+from service.mime import ascii_domain, build
+
+# What only a mail that goes out has.
+_OF_SENDING: Final = {
+    "raw_blob_id": "rawBlobId",
+    "envelope": "envelope",
+    "send_at": "sendAt",
+    "expires_at": "expiresAt",
+}
+_DECODER: Final = msgspec.json.Decoder(AppendRequest)
+
+
+async def append(context: Context, account: Account, payload: bytes, headers: Mapping[str, str]) -> bytes:
+    """Check, build, append, answer with the new id."""
+    mail = account.mail()
+    request = decode_body(payload, _DECODER)
+    id = headers.get("Nats-Msg-Id") or (request.request.id if request.request is not None else None)
+    _check(request)
+    message = await _message(context, account, request, id)
+    words = list(request.keywords)
+    async with mail.pool.session() as session, context.hold(len(message)):
+        name = await mail.directory.find(session, request.mailbox)
+        if any(not flag_of(word).startswith("\\") for word in words):
+            check_stored(await session.open_mailbox(name, writing=True), words)
+        placed = await _located(session, name, message, 1) if id is not None else None
+        if placed is None:
+            first = 1 if session.offers("UIDPLUS") else (await session.status(name, "UIDNEXT")).get("UIDNEXT", 1)
+            flags = [flag_of(word) for word in words]
+            placed = await session.append(name, message, flags=flags, received_at=request.received_at)
+            if placed is None:
+                placed = await _located(session, name, message, first)
+    return encode(AppendAnswer(None if placed is None else email_id(name, placed.uidvalidity, placed.uids[0])))
+
+
+def _check(request: AppendRequest) -> None:
+    problems = check_keywords("keywords", list(request.keywords))
+    if (request.blob_id is None) == (request.request is None):
+        problems.append(Problem("blobId", "give the message as `blobId`, or as a `request` of which it is made"))
+    if request.request is not None:
+        problems += [Problem(f"request.{one.field}", one.message) for one in check_request(request.request, sent=False)]
+        problems += [
+            Problem(f"request.{name}", "says nothing of a message that is not sent")
+            for field, name in _OF_SENDING.items()
+            if getattr(request.request, field) is not None
+        ]
+    if problems:
+        raise error(400, problems)
+
+
+async def _message(context: Context, account: Account, request: AppendRequest, id: str | None) -> bytes:
+    if request.request is None:
+        message = await _blob(context, request.blob_id or "", "blobId")
+    else:
+        message = await _built(context, account, request, request.request, id)
+    if len(message) > context.message_limit:
+        raise problem(400, "blobId", f"{len(message)} bytes; at most {context.message_limit}")
+    if b"\0" in message:
+        # RFC 9051 section 9, CHAR8.
+        raise problem(400, "blobId", "a message with NUL cannot be kept in a mailbox")
+    return message
+
+
+async def _built(
+    context: Context, account: Account, request: AppendRequest, made: SendRequest, id: str | None
+) -> bytes:
+    """Under an id always the same Message-ID, by which a second time is noticed."""
+    key = request_key(account.id, f"append {id}") if id is not None else uuid.uuid4().hex
+    sender = made.from_.email if made.from_ is not None else account.address
+    try:
+        domain = ascii_domain(sender).rpartition("@")[2]
+    except ValueError:
+        domain = "invalid"
+    blobs = {blob: await _blob(context, blob, "request.attachments") for blob in blob_ids(made)}
+    return build(
+        made,
+        message_id=f"{key}@{domain if domain.isascii() else 'invalid'}",
+        boundary_seed=key,
+        date=request.received_at or context.clock.now(),
+        from_default=account.address,
+        blobs=blobs,
+        keep_bcc=True,
+    )
+
+
+async def _blob(context: Context, blob: str, field: str) -> bytes:
+    try:
+        return await context.bus.blobs().get(blob)
+    except Permanent as exc:
+        raise problem(400, field, f"{exc.what}: {exc.remedy}") from exc
+
+
+async def _located(session: WritingSession, name: str, message: bytes, first: int) -> Moved | None:
+    # A line end without CR is one of two octets once a server has the message.
+    size = len(message) + message.count(b"\n") - message.count(b"\r\n")
+    end = message.find(b"\r\n\r\n")
+    identity = identity_of(message[: end + 2] if end >= 0 else message, size)
+    if identity is None:
+        return None
+    opened = await session.open_mailbox(name, writing=False)
+    found = await session.locate({identity}, first=first)
+    return Moved(opened.uidvalidity, {0: found[identity]}) if found else None

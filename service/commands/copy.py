@@ -1,0 +1,23 @@
+"""`copy`: messages into another mailbox of the account, as copies."""
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from service.commands.account import Account, Context
+from service.commands.transfer import transfer
+from service.contract import CopyAnswer, CopyRequest, decode_body, encode
+
+_DECODER: Final = msgspec.json.Decoder(CopyRequest)
+
+
+async def copy(_context: Context, account: Account, payload: bytes, headers: Mapping[str, str]) -> bytes:
+    """Copy, answer with the new ids."""
+    mail = account.mail()
+    request = decode_body(payload, _DECODER)
+    async with mail.pool.session() as session:
+        target = await mail.directory.find(session, request.mailbox)
+        grouped = await mail.directory.group(session, request.ids)
+        done = await transfer(session, grouped, target, move=False, repeatable="Nats-Msg-Id" in headers)
+    return encode(CopyAnswer(done.created, done.not_found))

@@ -1,0 +1,189 @@
+"""`get`: messages by id, with the properties that are asked for (RFC 8621 4.2); raw bytes as a blob.
+
+Of a message no more is read than the properties need: nothing, some header fields, the header, or all. What is read is
+made an Email by the same code as events are. Reading never marks as read.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Any, Final
+
+import msgspec
+
+from service.commands.account import Account, Context, MailAccess
+from service.commands.errors import problem
+from service.commands.places import Group, open_group
+from service.contract import (
+    DEFAULT_PROPERTIES,
+    HEADER_FIELDS,
+    METADATA,
+    PROPERTIES,
+    GetAnswer,
+    GetRequest,
+    decode_body,
+    encode,
+    keywords,
+)
+from service.imap import SurveyedMessage, WritingSession
+from service.parsing import Made, Page, Raw, Read
+
+# What is read, and held, at once.
+PAGE_LIMIT_BYTES: Final = 4 * 1024 * 1024
+PAGE_LIMIT_MESSAGES: Final = 50
+# Gmail refuses headers over 500 KB, Exchange over 256 KB.
+HEADER_LIMIT_BYTES: Final = 512 * 1024
+# blobIds stand in these.
+_PARTS: Final = frozenset({"bodyStructure", "textBody", "htmlBody", "attachments"})
+_DECODER: Final = msgspec.json.Decoder(GetRequest)
+_PROPERTIES: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_NO_VALUES: Final = msgspec.Raw(b"{}")
+
+
+class Needs(Enum):
+    """How much of a message the properties need."""
+
+    NOTHING = auto()
+    FIELDS = auto()
+    HEADER = auto()
+    ALL = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is asked for of each message."""
+
+    properties: frozenset[str]
+    needs: Needs
+    values: bool
+    raw: bool
+
+    @property
+    def section(self) -> str:
+        """Of FETCH (RFC 9051 6.4.5), for what needs a header."""
+        if self.needs is Needs.HEADER:
+            return f"BODY.PEEK[HEADER]<0.{HEADER_LIMIT_BYTES}>"
+        fields = sorted(HEADER_FIELDS[name] for name in self.properties & HEADER_FIELDS.keys())
+        return f"BODY.PEEK[HEADER.FIELDS ({' '.join(fields)})]<0.{HEADER_LIMIT_BYTES}>"
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One message of the answer, and what must be stored before it is given."""
+
+    properties: dict[str, Any]
+    made: Made
+
+
+async def get(context: Context, account: Account, payload: bytes, _headers: Mapping[str, str]) -> bytes:
+    """Read, store blobs, answer; half of what NATS takes at the most."""
+    mail = account.mail()
+    request = decode_body(payload, _DECODER)
+    wanted = wanted_of(request)
+    room = context.bus.max_payload // 2
+    found: list[dict[str, Any]] = []
+    async with mail.pool.session() as session:
+        grouped = await mail.directory.group(session, request.ids)
+        not_found = grouped.not_found
+        for group in grouped.groups:
+            await open_group(session, group, writing=False)
+            rows = {row.uid: row for row in await session.survey_these(group.ids)}
+            not_found += [id for uid, id in group.ids.items() if uid not in rows]
+            room -= len(encode(not_found))
+            for page in _pages([rows[uid] for uid in group.ids if uid in rows], wanted, context.message_limit):
+                for shown in await _page(context, mail, session, group, page, wanted):
+                    room -= len(encode(shown.properties)) + 1
+                    if room < 0 and found:
+                        return encode(GetAnswer(found, not_found, more=True))
+                    await _store(context, shown, wanted)
+                    found.append(shown.properties)
+    return encode(GetAnswer(found, not_found))
+
+
+def wanted_of(request: GetRequest) -> Wanted:
+    """Raises ServiceError 400 for a property that there is not."""
+    names = DEFAULT_PROPERTIES if request.properties is None else frozenset(request.properties)
+    if unknown := sorted(names - PROPERTIES):
+        known = ", ".join(sorted(PROPERTIES))
+        raise problem(400, "properties", f"no property of an Email: {', '.join(unknown)[:200]}; known are {known}")
+    # RFC 8621 4.2: the id is always given.
+    names |= {"id", "blobId"} if request.raw else {"id"}
+    read = names - METADATA - {"blobId", "threadId"}
+    if request.raw or read - HEADER_FIELDS.keys() - {"headers"}:
+        needs = Needs.ALL
+    elif "headers" in read:
+        needs = Needs.HEADER
+    else:
+        needs = Needs.FIELDS if read else Needs.NOTHING
+    return Wanted(names, needs, request.fetch_all_body_values, request.raw)
+
+
+def _pages(rows: Sequence[SurveyedMessage], wanted: Wanted, message_limit: int) -> Iterator[list[SurveyedMessage]]:
+    page: list[SurveyedMessage] = []
+    size = 0
+    for row in rows:
+        # A message over the limit shows its header alone.
+        weight = (
+            min(row.size, HEADER_LIMIT_BYTES) if wanted.needs is not Needs.ALL or row.size > message_limit else row.size
+        )
+        if page and (size + weight > PAGE_LIMIT_BYTES or len(page) >= PAGE_LIMIT_MESSAGES):
+            yield page
+            page, size = [], 0
+        page.append(row)
+        size += weight
+    if page:
+        yield page
+
+
+async def _page(
+    context: Context,
+    mail: MailAccess,
+    session: WritingSession,
+    group: Group,
+    rows: Sequence[SurveyedMessage],
+    wanted: Wanted,
+) -> list[Shown]:
+    common = Page(
+        "",
+        group.mailbox,
+        "",
+        group.uidvalidity,
+        mail.inline_limit,
+        context.bus.max_payload // 2,
+        Raw.ALWAYS if wanted.raw else mail.raw,
+        context.clock.now(),
+    )
+    async with context.hold(sum(row.size for row in rows) if wanted.needs is Needs.ALL else 0):
+        bodies: dict[int, bytes] = {}
+        whole = [row.uid for row in rows if wanted.needs is Needs.ALL and row.size <= context.message_limit]
+        header = [row.uid for row in rows if wanted.needs is Needs.ALL and row.size > context.message_limit]
+        if whole:
+            await session.fetch_bodies(whole, bodies.__setitem__, header_only=False)
+        if header:
+            await session.fetch_bodies(header, bodies.__setitem__, header_only=True)
+        if wanted.needs in {Needs.FIELDS, Needs.HEADER}:
+            await session.fetch_section(wanted.section, [row.uid for row in rows], bodies.__setitem__)
+        made = await context.make(common, [_read(row, bodies.get(row.uid), row.uid in set(whole)) for row in rows])
+    return [Shown(_shown(one, wanted), one) for one in made]
+
+
+def _read(row: SurveyedMessage, body: bytes | None, whole: bool) -> Read:
+    return Read(row.uid, row.size, keywords(row.flags), row.internal_date, body, whole)
+
+
+def _shown(made: Made, wanted: Wanted) -> dict[str, Any]:
+    properties: dict[str, Any] = _PROPERTIES.decode(made.payload)
+    if not wanted.values and "bodyValues" in properties:
+        properties["bodyValues"] = _NO_VALUES
+    return {name: value for name, value in properties.items() if name in wanted.properties}
+
+
+async def _store(context: Context, shown: Shown, wanted: Wanted) -> None:
+    """The blobs that the answer names."""
+    blobs = shown.made.blobs
+    if not wanted.properties & _PARTS:
+        raw = shown.properties.get("blobId")
+        named = msgspec.json.decode(raw, type=str) if raw is not None else None
+        blobs = [blob for blob in blobs if blob.id == named]
+    if blobs:
+        await context.bus.blobs().put_all(blobs, now=context.clock.now())

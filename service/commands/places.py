@@ -1,0 +1,111 @@
+"""Ids and names → mailboxes of an account, by a LIST that is kept for a while.
+
+Used by every verb that names mailboxes or messages. An Email id holds a hash of its mailbox, so a miss lists again.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from service.clock import Clock
+from service.commands.errors import error, problem
+from service.contract import Problem, mailbox_hash, mailbox_id, mailbox_name, place_of
+from service.imap import ListedMailbox, Opened, WritingSession, list_mailboxes, roles, selectable
+
+KEPT_S: Final = 60.0
+# Ids that lead nowhere shall not make the server list again and again.
+AGAIN_AFTER_S: Final = 2.0
+
+
+@dataclass(slots=True)
+class Group:
+    """Ids of one mailbox in one epoch, by UID."""
+
+    mailbox: str
+    uidvalidity: int
+    ids: dict[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Grouped:
+    """Ids by mailbox, and those that are no ids of this account."""
+
+    groups: list[Group]
+    not_found: list[str]
+
+
+class Directory:
+    """The mailboxes of one account."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._listed: list[ListedMailbox] = []
+        self._by_hash: dict[bytes, ListedMailbox] = {}
+        self._by_name: dict[str, ListedMailbox] = {}
+        self._at: float | None = None
+
+    async def listed(self, session: WritingSession, *, within_s: float = KEPT_S) -> list[ListedMailbox]:
+        """All mailboxes, as they were listed so long ago at the most."""
+        now = self._clock.monotonic()
+        if self._at is None or now - self._at > within_s:
+            self._listed = await list_mailboxes(session)
+            self._by_hash = {mailbox_hash(one.name): one for one in self._listed}
+            # An id is a name too, where no mailbox is called so.
+            self._by_name = {mailbox_id(one.name): one for one in self._listed}
+            self._by_name |= {mailbox_name(one.name): one for one in self._listed}
+            self._at = now
+        return self._listed
+
+    async def by_hash(self, session: WritingSession, hash: bytes) -> ListedMailbox | None:
+        """The mailbox of an id's hash; None where there is none."""
+        await self.listed(session)
+        if hash not in self._by_hash:
+            await self.listed(session, within_s=AGAIN_AFTER_S)
+        return self._by_hash.get(hash)
+
+    async def find(self, session: WritingSession, mailbox: str) -> str:
+        """The name of a mailbox that holds mail, by its name or id. Raises ServiceError 404."""
+        for within_s in (KEPT_S, AGAIN_AFTER_S):
+            await self.listed(session, within_s=within_s)
+            found = self._by_name.get(mailbox_name(mailbox))
+            if found is not None and selectable(found):
+                return found.name
+        raise problem(404, "mailbox", "no such mailbox: `mailboxes` lists those that are there")
+
+    async def with_role(self, session: WritingSession, role: str) -> str | None:
+        """The name of the mailbox that has a role; None where none has."""
+        listed = await self.listed(session)
+        return next((name for name, one in roles(listed).items() if one == role), None)
+
+    async def group(self, session: WritingSession, ids: Sequence[str]) -> Grouped:
+        """Ids by mailbox, in their order. Raises ServiceError 409 where one of them is of an old epoch."""
+        groups: dict[tuple[str, int], Group] = {}
+        not_found: list[str] = []
+        for id in dict.fromkeys(ids):
+            place = place_of(id)
+            mailbox = await self.by_hash(session, place.mailbox_hash) if place is not None and place.uid else None
+            if place is None or mailbox is None or not selectable(mailbox):
+                not_found.append(id)
+                continue
+            key = (mailbox.name, place.uidvalidity)
+            groups.setdefault(key, Group(mailbox.name, place.uidvalidity)).ids[place.uid] = id
+        if len(groups) > 1:
+            for one in groups.values():
+                status = await session.status(one.mailbox, "UIDVALIDITY")
+                _check_epoch(one, status.get("UIDVALIDITY", 0))
+        return Grouped(list(groups.values()), not_found)
+
+
+async def open_group(session: WritingSession, group: Group, *, writing: bool) -> Opened:
+    """Open the mailbox of ids. Raises ServiceError 409 where they are of an old epoch, 400 where it is read-only."""
+    opened = await session.open_mailbox(group.mailbox, writing=writing)
+    _check_epoch(group, opened.uidvalidity)
+    if writing and opened.read_only:
+        raise problem(400, "ids", "the mail server lets this mailbox be read only")
+    return opened
+
+
+def _check_epoch(group: Group, uidvalidity: int) -> None:
+    if group.uidvalidity != uidvalidity:
+        message = "an id from before the mailbox's last `reset`: it names nothing any more"
+        raise error(409, [Problem(f"ids.{id}", message) for id in group.ids.values()])

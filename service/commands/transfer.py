@@ -1,0 +1,89 @@
+"""Messages from their mailboxes into another one. Used by copy, move and delete.
+
+MOVE where it is offered (RFC 6851); otherwise COPY, and UID EXPUNGE of what was copied (RFC 4315), never another's.
+A command with an id first looks whether the messages are there: it may be the second time.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+from service.commands.errors import problem
+from service.commands.places import Group, Grouped, open_group
+from service.contract import email_id
+from service.imap import Identity, Moved, WritingSession
+
+
+@dataclass(slots=True)
+class Transferred:
+    """Old id → new id, None where nobody knows it; and the ids whose messages are gone."""
+
+    not_found: list[str]
+    created: dict[str, str | None] = field(default_factory=dict)
+
+
+async def transfer(
+    session: WritingSession, grouped: Grouped, target: str, *, move: bool, repeatable: bool
+) -> Transferred:
+    """Copy or move. Raises ServiceError 400 where the server can do it in no way that is safe for other messages."""
+    if move and not session.offers("MOVE") and not session.offers("UIDPLUS"):
+        raise problem(
+            400, "", "the mail server has neither MOVE nor UIDPLUS: moving would remove what others marked as deleted"
+        )
+    done = Transferred(grouped.not_found)
+    for group in grouped.groups:
+        await open_group(session, group, writing=move)
+        there = await session.there(group.ids)
+        done.not_found += [id for uid, id in group.ids.items() if uid not in set(there)]
+        if move and group.mailbox == target:
+            done.created |= {group.ids[uid]: group.ids[uid] for uid in there}
+        elif there:
+            moved = await _transfer(session, group, there, target, move=move, repeatable=repeatable)
+            for uid in there:
+                new = moved.uids.get(uid) if moved is not None else None
+                done.created[group.ids[uid]] = (
+                    email_id(target, moved.uidvalidity, new) if moved is not None and new is not None else None
+                )
+    return done
+
+
+async def _transfer(
+    session: WritingSession, group: Group, uids: list[int], target: str, *, move: bool, repeatable: bool
+) -> Moved | None:
+    if move and session.offers("MOVE"):
+        return await _once(session, group, uids, target, move=True)
+    before = await _found(session, group, uids, target) if repeatable else None
+    left = [uid for uid in uids if before is None or uid not in before.uids]
+    moved = await _once(session, group, left, target, move=False) if left else None
+    if move:
+        await open_group(session, group, writing=True)
+        await session.expunge(uids)
+    if before is None or moved is None:
+        return moved or before
+    return Moved(moved.uidvalidity, before.uids | moved.uids)
+
+
+async def _once(session: WritingSession, group: Group, uids: list[int], target: str, *, move: bool) -> Moved | None:
+    """One COPY or MOVE; where the server does not say what became of the messages they are looked for."""
+    await open_group(session, group, writing=move)
+    identities: dict[int, Identity] = {}
+    first = 1
+    if not session.offers("UIDPLUS"):
+        identities = await session.identities(uids)
+        first = (await session.status(target, "UIDNEXT")).get("UIDNEXT", 1)
+    moved = await (session.move(uids, target) if move else session.copy(uids, target))
+    return moved if moved is not None else await _located(session, identities, target, first)
+
+
+async def _found(session: WritingSession, group: Group, uids: Collection[int], target: str) -> Moved | None:
+    identities = await session.identities(uids)
+    found = await _located(session, identities, target, 1)
+    await open_group(session, group, writing=False)
+    return found
+
+
+async def _located(session: WritingSession, identities: dict[int, Identity], target: str, first: int) -> Moved | None:
+    if not identities:
+        return None
+    opened = await session.open_mailbox(target, writing=False)
+    found = await session.locate(set(identities.values()), first=first)
+    return Moved(opened.uidvalidity, {uid: found[one] for uid, one in identities.items() if one in found})

@@ -1,0 +1,94 @@
+"""What is wrong with a body that came over the bus, with its field; and JSON bytes → a struct, or just that. Pure.
+
+Used for requests to send and for commands. JMAP's clients write null for what is absent (RFC 8621 7).
+"""
+
+import re
+from collections.abc import Callable
+from typing import Final, TypeVar, get_args
+
+import msgspec
+
+from service.errors import Permanent
+
+T = TypeVar("T")
+Wrong = Callable[[str, str], None]
+
+# A filter nests deepest of what may come; what is deeper is refused by its own limit.
+_NULLS_DEPTH: Final = 16
+_NAMES: Final = re.compile(r"\.(\w+)")
+
+
+class Problem(msgspec.Struct, frozen=True, rename="camel"):
+    """What is wrong with one field, and what would do."""
+
+    field: str
+    message: str
+
+
+class RequestProblems(Permanent):
+    """A request that cannot be understood: `problems` lists all that is wrong."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        self.problems = problems
+        first = problems[0]
+        super().__init__(f"{first.field}: {first.message}", where="request", remedy="correct the named field")
+
+
+def decode_body(payload: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+    """JSON → the decoder's struct, whose null members may be absent. Raises RequestProblems."""
+    try:
+        try:
+            return decoder.decode(payload)
+        except msgspec.ValidationError:
+            return msgspec.convert(_without_nulls(msgspec.json.decode(payload)), decoder.type)
+    except msgspec.ValidationError as exc:
+        message, _, path = str(exc).partition(" - at ")
+        raise RequestProblems([Problem(_field(message, path), _with_remedy(message, path, decoder.type))]) from exc
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        raise RequestProblems([Problem("", f"not a JSON object: {exc}")]) from exc
+
+
+def _without_nulls(value: object) -> object:
+    """Members that are null left out, as deep as anything of ours is."""
+
+    def clean(value: object, depth: int) -> object:
+        if depth == 0:
+            return value
+        if isinstance(value, dict):
+            return {name: clean(one, depth - 1) for name, one in value.items() if one is not None}
+        if isinstance(value, list):
+            return [clean(one, depth - 1) for one in value]
+        return value
+
+    return clean(value, _NULLS_DEPTH)
+
+
+def _with_remedy(message: str, path: str, body: object) -> str:
+    """An unknown field beside those that are known there."""
+    if "unknown field" not in message:
+        return message
+    for name in _NAMES.findall(path.removeprefix("`$")):
+        inner = {field.encode_name: field.type for field in msgspec.structs.fields(_struct(body))}
+        body = inner.get(name)
+    known = ", ".join(field.encode_name for field in msgspec.structs.fields(_struct(body)))
+    return f"{message}; known are {known}" if known else message
+
+
+def _struct(hint: object) -> type[msgspec.Struct]:
+    """The struct within a type such as `list[Filter] | None`; one without fields where there is none."""
+    waiting = [hint]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, type) and issubclass(one, msgspec.Struct):
+            return one
+        waiting += get_args(one)
+    return msgspec.Struct
+
+
+def _field(message: str, path: str) -> str:
+    named = re.search(r"(?:unknown|missing required) field `([^`]*)`", message)
+    inside = path.strip("`").removeprefix("$").removeprefix(".")
+    if named:
+        return f"{inside}.{named[1]}" if inside else named[1]
+    return inside

@@ -1,0 +1,154 @@
+"""An account's connections for commands: opened on demand, kept for a while, each used by one at a time.
+
+Used by service/commands. Ingest's connections are not among them, so that nobody's IDLE is disturbed. Who waits, waits
+in a bounded queue; a login that was refused is not tried again at once, for providers lock accounts.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from typing import Final
+
+from service.clock import Clock, backoff_s
+from service.errors import AuthRefused, MailbusError, Permanent, Transient
+from service.imap.writing import WritingSession
+from service.observe import log
+
+# Gmail allows 15 connections, others 10 or fewer, and each mailbox that is followed has one already.
+CONNECTIONS_LIMIT: Final = 1
+# More than this would wait longer than who asks does.
+WAITING_LIMIT: Final = 8
+WAIT_LIMIT_S: Final = 20.0
+# A burst of commands logs in once; servers end idle connections after 30 minutes (RFC 9051 5.4).
+IDLE_LIMIT_S: Final = 60.0
+SWEEP_EVERY_S: Final = 5.0
+# A connection that was idle and died in silence shall not cost a command its time.
+PROBE_LIMIT_S: Final = 5.0
+RETRY_FIRST_S: Final = 1.0
+RETRY_MAX_S: Final = 60.0
+REFUSED_PAUSE_S: Final = 300.0
+
+
+class NotConnected(Transient):
+    """Nothing was asked of the mail server: it cannot be reached, refuses the login, or too many wait already."""
+
+
+class Unanswered(Transient):
+    """The connection was lost while a command was under way: it may have been done."""
+
+
+class Pool:
+    """Connections of one account."""
+
+    def __init__(self, open_session: Callable[[], Awaitable[WritingSession]], clock: Clock, *, where: str) -> None:
+        self._open = open_session
+        self._clock = clock
+        self._where = where
+        self._places = asyncio.Semaphore(CONNECTIONS_LIMIT)
+        self._waiting = 0
+        self._idle: list[WritingSession] = []
+        self._idle_since = 0.0
+        self._failures = 0
+        self._closed_until = 0.0
+        self._failure: MailbusError | None = None
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[WritingSession]:
+        """A connection for the length of the block. Raises NotConnected before it, Unanswered in it."""
+        await self._turn()
+        try:
+            session = await self._take()
+            try:
+                yield session
+            except Transient as exc:
+                if session.protocol.failure is None:
+                    raise
+                raise Unanswered(
+                    exc.what, where=exc.where, remedy="it may have been done: look, then ask again"
+                ) from exc
+            finally:
+                self._give(session)
+        finally:
+            self._places.release()
+
+    async def _turn(self) -> None:
+        if self._waiting >= WAITING_LIMIT:
+            raise NotConnected(f"{WAITING_LIMIT} commands wait already", where=self._where, remedy="ask again later")
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(WAIT_LIMIT_S):
+                await self._places.acquire()
+        except TimeoutError:
+            raise NotConnected(
+                f"busy with other commands for {WAIT_LIMIT_S:g} s", where=self._where, remedy="ask again later"
+            ) from None
+        finally:
+            self._waiting -= 1
+
+    async def _take(self) -> WritingSession:
+        while self._idle:
+            session = self._idle.pop()
+            if await self._lives(session):
+                return session
+            session.abort()
+        if self._failure is not None and self._clock.monotonic() < self._closed_until:
+            raise self._not_connected(self._failure)
+        try:
+            session = await self._open()
+        except (Transient, Permanent) as exc:
+            self._failures += 1
+            self._failure = exc
+            self._closed_until = self._clock.monotonic() + self._pause(exc)
+            raise self._not_connected(exc) from exc
+        self._failures, self._failure = 0, None
+        return session
+
+    async def _lives(self, session: WritingSession) -> bool:
+        """NOOP, which also lets the server say what is new in the mailbox that is open."""
+        try:
+            async with asyncio.timeout(PROBE_LIMIT_S):
+                await session.noop()
+        except (Transient, TimeoutError) as exc:
+            log.debug("idle_connection_lost", where=self._where, error=str(exc))
+            return False
+        return True
+
+    def _pause(self, exc: MailbusError) -> float:
+        if isinstance(exc, AuthRefused):
+            return REFUSED_PAUSE_S
+        chance = self._clock.chance()
+        return backoff_s(self._failures, first_s=RETRY_FIRST_S, factor=2, max_s=RETRY_MAX_S, chance=chance)
+
+    def _not_connected(self, exc: MailbusError) -> NotConnected:
+        return NotConnected(exc.what, where=exc.where or self._where, remedy=exc.remedy or "ask again later")
+
+    def _give(self, session: WritingSession) -> None:
+        # A command that was given up half-way has failed its connection by now.
+        if session.protocol.failure is not None:
+            session.abort()
+            return
+        self._idle.append(session)
+        self._idle_since = self._clock.monotonic()
+
+    async def sweep(self) -> None:
+        """Leave what has been idle for long."""
+        while self._idle and self._clock.monotonic() - self._idle_since > IDLE_LIMIT_S:
+            await self._idle.pop().logout()
+
+    def abort(self) -> None:
+        """Drop the idle connections at once."""
+        while self._idle:
+            self._idle.pop().abort()
+
+
+async def sweep_all(pools: Iterable[Pool], clock: Clock) -> None:
+    """Close idle connections of many accounts until cancelled, then all of them."""
+    kept = list(pools)
+    try:
+        while True:
+            await clock.sleep(SWEEP_EVERY_S)
+            for pool in kept:
+                await pool.sweep()
+    finally:
+        for pool in kept:
+            pool.abort()

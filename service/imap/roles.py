@@ -1,0 +1,63 @@
+"""A server's mailboxes → their roles. Pure.
+
+Used by commands. RFC 6154 (SPECIAL-USE), RFC 8621 section 2: a role is had by one mailbox at the most.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+from service.imap.session import ListedMailbox
+
+SPECIAL_USE: Final = {
+    r"\all": "all",
+    r"\archive": "archive",
+    r"\drafts": "drafts",
+    r"\flagged": "flagged",
+    r"\important": "important",
+    r"\junk": "junk",
+    r"\sent": "sent",
+    r"\trash": "trash",
+}
+# What programs call them where the server does not say; never guessed where it says anything at all.
+USUAL_NAMES: Final = {
+    "archive": "archive",
+    "drafts": "drafts",
+    "junk": "junk",
+    "junk e-mail": "junk",
+    "spam": "junk",
+    "sent": "sent",
+    "sent items": "sent",
+    "sent messages": "sent",
+    "trash": "trash",
+    "deleted items": "trash",
+    "deleted messages": "trash",
+}
+
+
+def roles(mailboxes: Iterable[ListedMailbox]) -> dict[str, str]:
+    """The name of each mailbox that has a role → the role."""
+    listed = sorted(mailboxes, key=lambda mailbox: mailbox.name)
+    by_role: dict[str, str] = {}
+    for mailbox in listed:
+        for attribute in sorted(mailbox.attributes & SPECIAL_USE.keys()):
+            by_role.setdefault(SPECIAL_USE[attribute], mailbox.name)
+    if not by_role:
+        for mailbox in listed:
+            role = _usual(mailbox)
+            if role is not None:
+                by_role.setdefault(role, mailbox.name)
+    found: dict[str, str] = {"INBOX": "inbox"}
+    for role, name in by_role.items():
+        found.setdefault(name, role)
+    return found
+
+
+def _usual(mailbox: ListedMailbox) -> str | None:
+    """By the last part of its name, at the top or below INBOX, where some servers keep everything."""
+    above, _, name = mailbox.name.rpartition(mailbox.delimiter) if mailbox.delimiter else ("", "", mailbox.name)
+    return USUAL_NAMES.get(name.lower()) if above in {"", "INBOX"} and selectable(mailbox) else None
+
+
+def selectable(mailbox: ListedMailbox) -> bool:
+    """Whether it can be opened (RFC 9051 7.3.1)."""
+    return not mailbox.attributes & {r"\noselect", r"\nonexistent"}

@@ -1,0 +1,74 @@
+"""UID sets as servers write them → numbers; what COPYUID and APPENDUID say. Pure.
+
+Used by commands.py. RFC 4315 (UIDPLUS), RFC 9051 section 9 (uid-set), RFC 6851 (MOVE answers as COPY does).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Final
+
+from service.errors import PeerError
+
+UID_LIMIT: Final = 2**32
+# A search over a mailbox of ten million messages; the runs of a set are what takes memory, not their length.
+SET_LIMIT_RUNS: Final = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """Where messages are now: their old UIDs → the new ones, in an epoch of the mailbox they went to."""
+
+    uidvalidity: int
+    uids: dict[int, int]
+
+
+def runs(text: str) -> list[range]:
+    """A uid-set as ranges in its own order. Raises PeerError for what is none."""
+    words = text.split(",")
+    if len(words) > SET_LIMIT_RUNS:
+        raise PeerError(f"a set of over {SET_LIMIT_RUNS} runs")
+    found: list[range] = []
+    for word in words:
+        first, colon, last = word.partition(":")
+        ends = [_uid(first), _uid(last)] if colon else [_uid(first)]
+        # RFC 9051 section 9: 4:2 is 2:4.
+        found.append(range(min(ends), max(ends) + 1))
+    return found
+
+
+def runs_of(uids: Sequence[int]) -> list[range]:
+    """UIDs, ascending, as ranges."""
+    found: list[range] = []
+    for uid in uids:
+        if found and found[-1].stop == uid:
+            found[-1] = range(found[-1].start, uid + 1)
+        else:
+            found.append(range(uid, uid + 1))
+    return found
+
+
+def moved(argument: str, limit: int) -> Moved:
+    """COPYUID's argument (RFC 4315 section 3). Raises PeerError where it names more than `limit` messages."""
+    words = argument.split()
+    if len(words) != 3:
+        raise PeerError("COPYUID without its three parts")
+    old, new = runs(words[1]), runs(words[2])
+    counts = sum(map(len, old)), sum(map(len, new))
+    if counts[0] != counts[1] or counts[0] > limit:
+        raise PeerError(f"COPYUID: {counts[0]} messages became {counts[1]}")
+    return Moved(_uid(words[0]), dict(zip(chain.from_iterable(old), chain.from_iterable(new), strict=True)))
+
+
+def appended(argument: str) -> Moved:
+    """APPENDUID's argument, for one message: its old UID is 0."""
+    words = argument.split()
+    if len(words) != 2:
+        raise PeerError("APPENDUID without its two parts")
+    return Moved(_uid(words[0]), {0: _uid(words[1])})
+
+
+def _uid(word: str) -> int:
+    if not (word.isascii() and word.isdigit() and len(word) <= 10 and 0 < int(word) < UID_LIMIT):
+        raise PeerError("a UID that is none")
+    return int(word)

@@ -1,0 +1,268 @@
+"""What commands do on an IMAP connection of their own: select, search, sort, store, copy, move, expunge, append.
+
+Used by service/commands through pool.py. What a server does not offer is done without where that is right, and refused
+otherwise: never a bare EXPUNGE, which would take what others have marked. RFC 9051 section 6; RFC 4315 (UIDPLUS),
+RFC 6851 (MOVE), RFC 4731 (ESEARCH), RFC 5256 (SORT).
+"""
+
+import re
+from bisect import bisect_right
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from service.contract import IDS_LIMIT, Comparator
+from service.errors import PeerError
+from service.imap.connection import ignore
+from service.imap.criteria import any_of, charset, sort_keys
+from service.imap.encode import Argument, Literal, cut, date_time, mailbox_argument, quoted, uid_set
+from service.imap.grammar import Condition, Response, Search, Status, StatusData, parse_number
+from service.imap.protocol import Handler
+from service.imap.refusals import Refused, refused_request
+from service.imap.session import Session, SurveyedMessage
+from service.imap.uidplus import Moved, appended, moved, runs_of
+
+# RFC 9051 appendix E: what IMAP4rev2 took in, of what is used here.
+_REV2: Final = frozenset({"ESEARCH", "LIST-EXTENDED", "LIST-STATUS", "MOVE", "SPECIAL-USE", "UIDPLUS"})
+# A slow uplink; what is not sent at this pace is given up.
+SENDING_BYTES_PER_S: Final = 32 * 1024
+# Message-IDs in one search: a line of IMAP stays below 8,000 octets (RFC 2683 3.2.1.5).
+LOCATE_AT_ONCE: Final = 20
+_MESSAGE_ID: Final = re.compile(rb"<[\x21-\x3b\x3d\x3f-\x7e]{1,250}>")
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The mailbox that is selected. `permanent`: the flags that it stores, None where the server does not say."""
+
+    name: str
+    uidvalidity: int
+    uidnext: int
+    writing: bool
+    read_only: bool
+    permanent: frozenset[str] | None
+
+    def stores(self, flag: str) -> bool:
+        """RFC 9051 7.1, PERMANENTFLAGS: `\\*` is any keyword; without it all flags are permanent."""
+        if self.permanent is None:
+            return True
+        return flag.lower() in self.permanent or (not flag.startswith("\\") and r"\*" in self.permanent)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What tells a message when its UID is not known: Message-ID with its brackets, and size in octets."""
+
+    message_id: bytes
+    size: int
+
+
+def identity_of(header: bytes, size: int) -> Identity | None:
+    """Of a header, or of its Message-ID field alone; None where there is none that could be searched for."""
+    field = re.search(rb"^message-id:((?:.*\n?)(?:[ \t].*\n?)*)", header, re.IGNORECASE | re.MULTILINE)
+    found = _MESSAGE_ID.search(field[1]) if field else None
+    return Identity(found[0], size) if found else None
+
+
+class WritingSession(Session):
+    """An open connection, the mailbox selected on it, and what may be done to its messages."""
+
+    opened: Opened | None = None
+
+    def offers(self, extension: str) -> bool:
+        """Whether the server has an extension."""
+        return extension in self.capabilities or (extension in _REV2 and "IMAP4REV2" in self.capabilities)
+
+    # -- mailboxes --------------------------------------------------------------------------------------------
+
+    async def open_mailbox(self, mailbox: str, *, writing: bool) -> Opened:
+        """SELECT to write, EXAMINE to read, nothing where it is open already. Raises Refused."""
+        opened = self.opened
+        if opened is not None and opened.name == mailbox and (opened.writing or not writing):
+            return opened
+        codes: dict[str, str] = {}
+
+        def take(response: Response) -> None:
+            if isinstance(response, Condition) and response.code:
+                codes[response.code] = response.argument
+
+        self.exists, self.opened = 0, None
+        self.protocol.enter(selected=False)
+        name = "SELECT" if writing else "EXAMINE"
+        answer = await self.must(name, mailbox_argument(mailbox, utf8=self.utf8), handler=take)
+        self.protocol.enter(selected=True)
+        uidvalidity, uidnext = (_number(codes.get(code, "")) for code in ("UIDVALIDITY", "UIDNEXT"))
+        if not uidvalidity:
+            raise Refused("the mailbox has no UIDVALIDITY", where=f"{self.where} {mailbox}", remedy="use another")
+        permanent = codes.get("PERMANENTFLAGS")
+        flags = None if permanent is None else frozenset(permanent.strip("()").lower().split())
+        read_only = writing and "READ-ONLY" in {answer.code, *codes}
+        self.opened = Opened(mailbox, uidvalidity, uidnext, writing, read_only, flags)
+        return self.opened
+
+    async def status(self, mailbox: str, *items: str) -> dict[str, int]:
+        """STATUS (RFC 9051 6.3.11) of one mailbox. Raises Refused."""
+        found: dict[str, int] = {}
+
+        def take(response: Response) -> None:
+            if isinstance(response, StatusData):
+                found.update({name: parse_number(value) or 0 for name, value in response.items.items()})
+
+        await self.must("STATUS", mailbox_argument(mailbox, utf8=self.utf8), f"({' '.join(items)})", handler=take)
+        return found
+
+    # -- looking ----------------------------------------------------------------------------------------------
+
+    async def search(self, keys: Sequence[Argument]) -> list[range]:
+        """The UIDs that search keys find, ascending. Raises Refused."""
+        numbers: list[int] = []
+        found: list[range] = []
+
+        def take(response: Response) -> None:
+            if isinstance(response, Search):
+                numbers.extend(response.numbers)
+                found.extend(range(span.first, span.last + 1) for span in response.spans)
+
+        # RFC 4731: runs instead of a line of a million numbers.
+        options = ["RETURN (ALL)"] if self.offers("ESEARCH") else []
+        await self.must("SEARCH", *options, *charset(keys, utf8=self.utf8), *keys, prefix="UID", handler=take)
+        return sorted([*found, *runs_of(sorted(numbers))], key=lambda run: run.start)
+
+    async def sort(self, sort: Sequence[Comparator], keys: Sequence[Argument]) -> list[int]:
+        """The same in the server's order (RFC 5256); `sortable` says whether it has one. Raises Refused."""
+        found: list[int] = []
+
+        def take(response: Response) -> None:
+            if isinstance(response, Search):
+                found.extend(response.numbers)
+
+        await self.must("SORT", sort_keys(sort), "UTF-8", *keys, prefix="UID", handler=take)
+        return found
+
+    async def there(self, uids: Collection[int]) -> list[int]:
+        """Which of these messages there are."""
+        found = await self.search([f"UID {uid_set(uids)}"])
+        starts = [run.start for run in found]
+        # What was not asked for is no answer, however much of it there is.
+        return [uid for uid in sorted(uids) if (at := bisect_right(starts, uid)) and uid in found[at - 1]]
+
+    async def survey_these(self, uids: Collection[int]) -> list[SurveyedMessage]:
+        """Flags, date and size of messages; those that are gone are left out."""
+        wanted = set(uids)
+        found = await self._survey(uid_set(uids), min(wanted), max(wanted)) if wanted else []
+        return [message for message in found if message.uid in wanted]
+
+    async def identities(self, uids: Collection[int]) -> dict[int, Identity]:
+        """Message-ID and size of those messages that have both."""
+        found: dict[int, Identity] = {}
+        sizes = {message.uid: message.size for message in await self.survey_these(uids)}
+
+        def give(uid: int, header: bytes) -> None:
+            if (identity := identity_of(header, sizes[uid])) is not None:
+                found[uid] = identity
+
+        if sizes:
+            await self.fetch_section("BODY.PEEK[HEADER.FIELDS (MESSAGE-ID)]", sorted(sizes), give)
+        return found
+
+    async def locate(self, wanted: Collection[Identity], *, first: int = 1) -> dict[Identity, int]:
+        """Messages of the open mailbox → the highest UID, from `first` on, of each that is there."""
+        ids = sorted({one.message_id for one in wanted})
+        found: dict[Identity, int] = {}
+        await self.noop()  # what just came into the open mailbox is seen from now on
+        for at in range(0, len(ids), LOCATE_AT_ONCE):
+            keys: list[list[Argument]] = [
+                ["HEADER MESSAGE-ID", quoted(one.decode("ascii"), field="Message-ID")]
+                for one in ids[at : at + LOCATE_AT_ONCE]
+            ]
+            uids = [uid for run in await self.search([f"UID {first}:*", *any_of(keys)]) for uid in run[-IDS_LIMIT:]]
+            # RFC 9051 6.4.9: `n:*` finds the last message even where its UID is below n.
+            seen = await self.identities([uid for uid in uids[-IDS_LIMIT:] if uid >= first])
+            found |= {one: uid for uid, one in sorted(seen.items()) if one in wanted}
+        return found
+
+    # -- changing ---------------------------------------------------------------------------------------------
+
+    async def store(self, uids: Collection[int], *, add: Sequence[str] = (), remove: Sequence[str] = ()) -> None:
+        """Set and take away flags (RFC 9051 6.4.6). Raises Refused."""
+        for sign, flags in (("+", add), ("-", remove)):
+            if flags:
+                await self.must("STORE", uid_set(uids), f"{sign}FLAGS.SILENT ({' '.join(flags)})", prefix="UID")
+
+    async def copy(self, uids: Collection[int], mailbox: str) -> Moved | None:
+        """COPY; where the copies are, None where the server does not say (no UIDPLUS). Raises Refused."""
+        return await self._transfer("COPY", uids, mailbox)
+
+    async def move(self, uids: Collection[int], mailbox: str) -> Moved | None:
+        """MOVE, for servers that have it. Raises Refused."""
+        return await self._transfer("MOVE", uids, mailbox)
+
+    async def _transfer(self, name: str, uids: Collection[int], mailbox: str) -> Moved | None:
+        said: list[str] = []
+
+        def take(response: Response) -> None:
+            # RFC 6851 section 4.3: MOVE says it before the messages go.
+            if isinstance(response, Condition) and response.code == "COPYUID":
+                said.append(response.argument)
+
+        answer = await self.must(
+            name, uid_set(uids), mailbox_argument(mailbox, utf8=self.utf8), prefix="UID", handler=take
+        )
+        said += [answer.argument] if answer.code == "COPYUID" else []
+        told = [moved(argument, IDS_LIMIT) for argument in said if argument]
+        if len({one.uidvalidity for one in told}) > 1:
+            raise PeerError("COPYUID of two mailboxes", where=self.where)
+        return Moved(told[0].uidvalidity, {old: new for one in told for old, new in one.uids.items()}) if told else None
+
+    async def expunge(self, uids: Collection[int]) -> None:
+        """Remove messages for ever. RFC 4315 2.1: these and no others. Raises Refused without UIDPLUS."""
+        if not self.offers("UIDPLUS"):
+            raise Refused(
+                "this server cannot remove single messages (no UIDPLUS)",
+                where=self.where,
+                remedy="mark them with a keyword, or use a mail program",
+            )
+        await self.store(uids, add=[r"\Deleted"])
+        await self.must("EXPUNGE", uid_set(uids), prefix="UID")
+
+    async def append(
+        self, mailbox: str, message: bytes, *, flags: Sequence[str], received_at: datetime | None
+    ) -> Moved | None:
+        """APPEND (RFC 9051 6.3.12); where the message is, under UID 0, None without UIDPLUS. Raises Refused."""
+        header = message[: message.find(b"\r\n\r\n") if b"\r\n\r\n" in message else None]
+        # RFC 6855 section 4: once UTF-8 is enabled, headers that are not ASCII go this way and no other.
+        utf8 = self.utf8 and not header.isascii()
+        data: list[Argument] = ["UTF8", "(", Literal(message, binary=True), ")"] if utf8 else [Literal(message)]
+        answer = await self.must(
+            "APPEND",
+            mailbox_argument(mailbox, utf8=self.utf8),
+            *([f"({' '.join(flags)})"] if flags else []),
+            *([date_time(received_at)] if received_at is not None else []),
+            *data,
+        )
+        return appended(answer.argument) if answer.code == "APPENDUID" else None
+
+    # -- asking -----------------------------------------------------------------------------------------------
+
+    async def must(
+        self, name: str, *arguments: Argument, prefix: str | None = None, handler: Handler = ignore
+    ) -> Condition:
+        """A command that must be answered OK. Raises Refused with what the server says otherwise."""
+        lines = cut(arguments, self.capabilities)
+        answer = await self.ask(
+            name,
+            lines.first,
+            prefix=prefix,
+            handler=handler,
+            answers=lines.rest if lines.waits else (),
+            trailing=() if lines.waits else lines.rest,
+            slack_s=sum(map(len, lines.rest)) / SENDING_BYTES_PER_S,
+        )
+        if answer.status is not Status.OK:
+            raise refused_request(name, answer, where=self.where)
+        return answer
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isascii() and text.isdigit() and 0 < int(text) < 2**32 else 0

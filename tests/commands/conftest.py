@@ -1,0 +1,251 @@
+"""An account of a real Dovecot, served on a real NATS as in production; with capabilities hidden where wanted."""
+
+import asyncio
+import json
+import os
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nats.aio.msg import Msg
+
+from service.bus import Bus, NatsOptions, StreamOptions, open_bus
+from service.clock import SystemClock
+from service.commands import Account, Answered, Context, Directory, MailAccess, serve_commands
+from service.contract import Security, SendLimits
+from service.imap import Pool, SessionOptions, WritingSession
+from service.ingest import Budget, Parser
+from service.parsing import Raw
+from tests.servers.dovecot import PASSWORD, Dovecot
+from tests.servers.nats import NatsServer
+from tests.servers.proxy import FaultProxy
+
+SPECIAL_USE = """
+namespace inbox {
+  mailbox Trash {
+    special_use = \\Trash
+    auto = create
+  }
+  mailbox Sent {
+    special_use = \\Sent
+    auto = create
+  }
+}
+"""
+# What every server has, and nothing that helps.
+BARE = "IMAP4rev1 LITERAL+"
+
+
+@dataclass
+class Desk:
+    """Somebody who asks commands of one account."""
+
+    bus: Bus
+    dovecot: Dovecot
+    user: str
+    account: str = "support"
+    pools: list[Pool] = field(default_factory=list)
+
+    async def message(self, verb: str, body: object = None, **headers: str) -> Msg:
+        """The whole answer."""
+        payload = body if isinstance(body, bytes) else json.dumps({} if body is None else body).encode()
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return await self.bus.nc.request(
+            self.bus.subjects.cmd(self.account, verb), payload, timeout=30, headers=named or None
+        )
+
+    async def ask(self, verb: str, body: object = None, **headers: str) -> dict[str, Any]:
+        """The answer of a command that must succeed."""
+        answer = await self.message(verb, body, **headers)
+        assert not code(answer), (answer.headers, answer.data)
+        found: dict[str, Any] = json.loads(answer.data)
+        return found
+
+    async def refused(self, verb: str, body: object = None, **headers: str) -> tuple[str, list[dict[str, str]]]:
+        """Code and problems of a command that must not succeed."""
+        answer = await self.message(verb, body, **headers)
+        assert code(answer), answer.data
+        assert (answer.headers or {}).get("Nats-Service-Error")
+        return code(answer), json.loads(answer.data)["problems"]
+
+    async def append(self, *messages: bytes, mailbox: str = "INBOX") -> None:
+        """Mail that comes by another way."""
+        await self.dovecot.append(self.user, list(messages), mailbox)
+
+    async def ids(self, mailbox: str = "INBOX", **request: Any) -> list[str]:
+        """The ids of a search, oldest first unless it is sorted."""
+        found: list[str] = (await self.ask("search", {"mailbox": mailbox} | request))["ids"]
+        return found if "sort" in request else found[::-1]
+
+    async def subjects(self, mailbox: str = "INBOX", **request: Any) -> list[str | None]:
+        """The subjects of what a search finds, in its order."""
+        return await self.subjects_of(await self.ids(mailbox, **request))
+
+    async def subjects_of(self, ids: list[str]) -> list[str | None]:
+        """By id."""
+        answer = await self.ask("get", {"ids": ids, "properties": ["subject"]})
+        assert answer["notFound"] == []
+        by_id = {one["id"]: one["subject"] for one in answer["list"]}
+        return [by_id[id] for id in ids]
+
+    async def keywords(self, id: str) -> dict[str, bool]:
+        """Of one message."""
+        (one,) = (await self.ask("get", {"ids": [id], "properties": ["keywords"]}))["list"]
+        found: dict[str, bool] = one["keywords"]
+        return found
+
+
+def code(msg: Msg) -> str:
+    """ "" where the answer is no error."""
+    return (msg.headers or {}).get("Nats-Service-Error-Code", "")
+
+
+def mail(subject: str, *, id: str = "", body: str = "Hello.", **headers: str) -> bytes:
+    """A small message."""
+    lines = [f"Subject: {subject}", "From: Ada <ada@customer.example>", "To: support@example.com"]
+    lines += [f"Message-ID: <{id}>"] if id else []
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    return ("\r\n".join(lines) + f"\r\n\r\n{body}\r\n").encode()
+
+
+def options(server: Dovecot, user: str, **changes: Any) -> SessionOptions:
+    usual: dict[str, Any] = {
+        "account": "support",
+        "host": server.host,
+        "port": server.imap,
+        "security": Security.NONE,
+        "tls": None,
+        "username": user,
+        "password": PASSWORD,
+        "message_limit": 1_000_000,
+        "reply_s": 5.0,
+        "connect_s": 10.0,
+    }
+    return SessionOptions(**(usual | changes))
+
+
+@asynccontextmanager
+async def desk(bus: Bus, server: Dovecot, user: str, **changes: Any) -> AsyncIterator[Desk]:
+    """Commands served for one account. `changes`: to how its server is reached."""
+    clock = SystemClock()
+    pool = Pool(lambda: WritingSession.open(options(server, user, **changes), clock=clock), clock, where="support")
+    limits = SendLimits(5 * 86400, 30 * 86400)
+    access = MailAccess(pool, Directory(clock), 256 * 1024, Raw.PROBLEM)
+    accounts = {
+        "support": Account("support", "support@example.com", limits, access),
+        "sender": Account("sender", "sender@example.com", limits, None),
+        "reader": Account("reader", "reader@example.com", None, access),
+    }
+    budget = Budget(64 * 1024 * 1024)
+    context = Context(bus, clock, Parser(clock).make, budget.hold, 1_000_000, Answered(clock))
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(serve_commands(context, accounts))
+        async with asyncio.timeout(10):
+            while not await _answers(bus):  # noqa: ASYNC110 a subscription rings no bell
+                await asyncio.sleep(0.01)
+        yield Desk(bus, server, user, pools=[pool])
+        task.cancel()
+    pool.abort()
+
+
+async def _answers(bus: Bus) -> bool:
+    """Whether the service listens, on this test's prefix, to all its verbs."""
+    try:
+        await bus.nc.request(bus.subjects.cmd("nobody", "upload"), b"{}", timeout=1)
+    except Exception:  # noqa: BLE001 no responders yet
+        return False
+    return True
+
+
+@pytest.fixture
+async def bus(nats_server: NatsServer, prefix: str) -> AsyncIterator[Bus]:
+    async with open_bus(NatsOptions(servers=(nats_server.url,), prefix=prefix), StreamOptions()) as opened:
+        yield opened
+
+
+@asynccontextmanager
+async def dovecot_with(extra: str) -> AsyncIterator[Dovecot]:
+    """A Dovecot of its own settings."""
+    with tempfile.TemporaryDirectory(prefix="mailbus-dovecot-", ignore_cleanup_errors=True) as folder:
+        os.chmod(folder, 0o755)
+        server = Dovecot(Path(folder), extra=extra)
+        await asyncio.to_thread(server.start)
+        yield server
+        await asyncio.to_thread(server.stop)
+
+
+@pytest.fixture(scope="session")
+async def whole_dovecot() -> AsyncIterator[Dovecot]:
+    """With roles, and all that Dovecot can."""
+    async with dovecot_with(SPECIAL_USE) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+async def bare_dovecot() -> AsyncIterator[Dovecot]:
+    """The same, and it says that it can nothing."""
+    async with dovecot_with(f"{SPECIAL_USE}\nimap_capability = {BARE}\n") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+async def uidplus_dovecot() -> AsyncIterator[Dovecot]:
+    """UIDPLUS and nothing beside it: no MOVE."""
+    async with dovecot_with(f"{SPECIAL_USE}\nimap_capability = {BARE} UIDPLUS\n") as server:
+        yield server
+
+
+@asynccontextmanager
+async def silent(server: Dovecot) -> AsyncIterator[int]:
+    """A port of the same server, which says of no message where it is now, as servers without UIDPLUS do."""
+    proxy = FaultProxy(server.host, server.imap)
+    await proxy.start()
+    proxy.watch = lambda _way, chunk: chunk.replace(b"[APPENDUID", b"[X-APPEND").replace(b"[COPYUID", b"[X-COPY")
+    try:
+        yield proxy.port
+    finally:
+        await proxy.stop()
+
+
+@pytest.fixture
+async def whole(bus: Bus, whole_dovecot: Dovecot, prefix: str) -> AsyncIterator[Desk]:
+    async with desk(bus, whole_dovecot, prefix) as one:
+        yield one
+
+
+@pytest.fixture
+async def bare(bus: Bus, bare_dovecot: Dovecot, prefix: str) -> AsyncIterator[Desk]:
+    async with silent(bare_dovecot) as port, desk(bus, bare_dovecot, prefix, port=port) as one:
+        yield one
+
+
+@pytest.fixture
+async def uidplus(bus: Bus, uidplus_dovecot: Dovecot, prefix: str) -> AsyncIterator[Desk]:
+    async with desk(bus, uidplus_dovecot, prefix) as one:
+        yield one
+
+
+@pytest.fixture(params=["whole", "bare"])
+async def either(
+    request: pytest.FixtureRequest, bus: Bus, whole_dovecot: Dovecot, bare_dovecot: Dovecot, prefix: str
+) -> AsyncIterator[Desk]:
+    """The account on a server that offers everything, and on one that offers nothing."""
+    if request.param == "whole":
+        async with desk(bus, whole_dovecot, prefix) as one:
+            yield one
+    else:
+        async with silent(bare_dovecot) as port, desk(bus, bare_dovecot, prefix, port=port) as one:
+            yield one
+
+
+@pytest.fixture(params=["move", "uidplus"])
+async def moving(
+    request: pytest.FixtureRequest, bus: Bus, whole_dovecot: Dovecot, uidplus_dovecot: Dovecot, prefix: str
+) -> AsyncIterator[Desk]:
+    """The account on a server with MOVE, and on one that has UIDPLUS alone."""
+    async with desk(bus, whole_dovecot if request.param == "move" else uidplus_dovecot, prefix) as one:
+        yield one

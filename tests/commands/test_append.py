@@ -1,0 +1,142 @@
+"""`append` and `upload`: into a mailbox and into the store, as it is, once."""
+
+import base64
+import hashlib
+import json
+from datetime import UTC, datetime
+
+import pytest
+
+from tests.commands.conftest import Desk, code, mail
+
+DRAFT = {
+    "to": [{"email": "ada@customer.example", "name": "Ada"}],
+    "bcc": [{"email": "hidden@example.com"}],
+    "subject": "Grüße",
+    "text": "Hallo\n",
+}
+
+
+async def uploaded(one: Desk, data: bytes) -> str:
+    answer = await one.ask("upload", {"content": base64.b64encode(data).decode()})
+    found: str = answer["blobId"]
+    return found
+
+
+async def test_a_blob_becomes_a_message_as_it_is(either: Desk) -> None:
+    letter = mail("kept", id="kept@x", body="x" * 9000)
+    request = {
+        "mailbox": "Sent",
+        "blobId": await uploaded(either, letter),
+        "keywords": {"$seen": True, "project-x": True},
+        "receivedAt": "2026-03-01T11:30:15+01:00",
+    }
+    id = (await either.ask("append", request))["id"]
+    wanted = {"ids": [id], "properties": ["subject", "keywords", "receivedAt"], "raw": True}
+    (email,) = (await either.ask("get", wanted))["list"]
+    assert email["keywords"] == {"$seen": True, "project-x": True}
+    assert email["receivedAt"] == "2026-03-01T10:30:15Z"
+    assert await either.bus.blobs().get(email["blobId"]) == letter
+
+
+async def test_a_request_becomes_a_draft_with_its_bcc(either: Desk) -> None:
+    pdf = await uploaded(either, b"%PDF-")
+    request = DRAFT | {"attachments": [{"blobId": pdf, "name": "a.pdf", "type": "application/pdf"}]}
+    body = {"mailbox": "Sent", "request": request, "keywords": {"$draft": True}}
+    id = (await either.ask("append", body))["id"]
+    (email,) = (await either.ask("get", {"ids": [id], "fetchAllBodyValues": True}))["list"]
+    assert email["subject"] == "Grüße"
+    assert email["from"] == [{"name": None, "email": "support@example.com"}]
+    assert email["bcc"] == [{"name": None, "email": "hidden@example.com"}]
+    assert email["attachments"][0]["blobId"] == pdf
+    assert email["keywords"] == {"$draft": True}
+    unaddressed = await either.ask("append", {"mailbox": "Sent", "request": {"text": "later"}})
+    assert unaddressed["id"] not in {None, id}
+
+
+async def test_a_message_without_message_id_has_an_id_where_the_server_says_it(whole: Desk) -> None:
+    blob = await uploaded(whole, b"Subject: bare\r\n\r\nx\r\n")
+    assert await whole.subjects_of([(await whole.ask("append", {"mailbox": "INBOX", "blobId": blob}))["id"]]) == [
+        "bare"
+    ]
+
+
+async def test_a_message_without_message_id_has_none_where_it_does_not(bare: Desk) -> None:
+    blob = await uploaded(bare, b"Subject: bare\r\n\r\nx\r\n")
+    assert await bare.ask("append", {"mailbox": "INBOX", "blobId": blob}) == {"id": None}
+
+
+@pytest.mark.fault("G10")
+async def test_under_an_id_a_message_is_kept_once_also_by_another_process(either: Desk) -> None:
+    body = {"mailbox": "INBOX", "request": DRAFT | {"id": "draft-7"}}
+    first = await either.ask("append", body)
+    # As a process started anew, which remembers nothing.
+    assert await either.ask("append", body) == first
+    other = await either.ask("append", {"mailbox": "INBOX", "request": DRAFT | {"id": "draft-8"}})
+    assert other != first
+    blob = await uploaded(either, mail("raw", id="raw@x", body="a\nb"))
+    raw = {"mailbox": "INBOX", "blobId": blob}
+    kept = await either.ask("append", raw, Nats_Msg_Id="r-1")
+    assert await either.ask("append", raw, Nats_Msg_Id="r-2") == kept
+    assert len(await either.ids()) == 3
+    # Without an id it is what it says: another one.
+    assert await either.ask("append", raw) != kept
+    assert len(await either.ids()) == 4
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"mailbox": "INBOX"}, "blobId"),
+        ({"mailbox": "INBOX", "blobId": f"202611-{'0' * 64}"}, "blobId"),
+        ({"mailbox": "INBOX", "blobId": "x", "request": DRAFT}, "blobId"),
+        ({"mailbox": "INBOX", "request": {"subject": "a\nb", "text": "x"}}, "request.subject"),
+        ({"mailbox": "INBOX", "request": {"text": "x", "sendAt": "2030-01-01T00:00:00Z"}}, "request.sendAt"),
+        ({"mailbox": "INBOX", "request": {"txt": "x"}}, "request.txt"),
+        ({"mailbox": "INBOX", "request": {}}, "request.text"),
+        ({"mailbox": "INBOX", "request": {"text": "x"}, "keywords": {"a b": True}}, "keywords[0]"),
+        ({"mailbox": "INBOX", "request": {"text": "x"}, "keywords": {"$seen": False}}, "keywords[...]"),
+        ({"mailbox": "INBOX", "request": {"text": "x"}, "receivedAt": "noon"}, "receivedAt"),
+        ({"request": {"text": "x"}}, "mailbox"),
+    ],
+)
+async def test_a_wrong_append_is_400_with_its_field(whole: Desk, body: dict[str, object], field: str) -> None:
+    answered, problems = await whole.refused("append", body)
+    assert (answered, problems[0]["field"]) == ("400", field)
+    assert await whole.ids() == []
+
+
+async def test_what_a_mailbox_cannot_keep_is_refused(whole: Desk) -> None:
+    for data in (b"Subject: x\r\n\r\n\0", b"x" * 1_000_001):
+        blob = await whole.bus.blobs().put(data, now=datetime.now(UTC))
+        assert (await whole.refused("append", {"mailbox": "INBOX", "blobId": blob}))[0] == "400"
+    assert (await whole.refused("append", {"mailbox": "nowhere", "request": {"text": "x"}}))[0] == "404"
+
+
+# -- upload -------------------------------------------------------------------------------------------------------
+
+
+async def test_an_upload_is_a_blob_and_the_same_again_is_the_same(whole: Desk) -> None:
+    data = b"%PDF-1.7 an invoice"
+    body = {"name": "bill.pdf", "type": "application/pdf", "content": base64.b64encode(data).decode()}
+    answer = await whole.ask("upload", body)
+    assert answer["blobId"].endswith(hashlib.sha256(data).hexdigest())
+    assert {**answer, "blobId": ""} == {"blobId": "", "name": "bill.pdf", "type": "application/pdf", "size": len(data)}
+    assert await whole.ask("upload", body) == answer
+    assert await whole.bus.blobs().get(answer["blobId"]) == data
+
+
+@pytest.mark.fault("G11")
+async def test_an_upload_has_a_limit_and_a_form(whole: Desk) -> None:
+    assert (await whole.refused("upload", {"content": "no base64"}))[1][0]["field"] == "content"
+    assert (await whole.refused("upload", {}))[1][0]["field"] == "content"
+    whole.account = "nobody"
+    assert code(await whole.message("upload", {"content": ""})) == "404"
+
+
+async def test_an_account_that_only_sends_uploads_and_has_no_mailboxes(whole: Desk) -> None:
+    whole.account = "sender"
+    assert (await whole.ask("upload", {"content": ""}))["size"] == 0
+    answer = await whole.message("mailboxes")
+    assert code(answer) == "404"
+    assert json.loads(answer.data)["problems"][0]["field"] == "account"

@@ -1,0 +1,199 @@
+"""`get`: what is asked for is read and no more, and it is what an event would say."""
+
+import asyncio
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from service.bus import Bus
+from service.contract import email_id
+from service.parsing import Page, Raw, Read, make
+from tests.commands.conftest import Desk, desk, mail
+from tests.servers.dovecot import Dovecot
+from tests.servers.proxy import FaultProxy, Way
+
+LETTER = (
+    b"From: =?utf-8?q?J=C3=B6rg?= <joerg@customer.example>\r\n"
+    b"Subject: bill\r\n"
+    b"Message-ID: <bill-1@customer.example>\r\n"
+    b"Date: Tue, 24 Nov 2026 12:00:00 +0100\r\n"
+    b"MIME-Version: 1.0\r\n"
+    b"Content-Type: multipart/mixed; boundary=b\r\n\r\n"
+    b"--b\r\nContent-Type: text/plain\r\n\r\nSee below.\r\n"
+    b'--b\r\nContent-Type: application/pdf; name="bill.pdf"\r\nContent-Transfer-Encoding: base64\r\n\r\nJVBERi0=\r\n'
+    b"--b--\r\n"
+)
+
+
+async def flags_of(one: Desk) -> bytes:
+    def work() -> bytes:
+        with one.dovecot.client(one.user) as client:
+            client.select("INBOX", readonly=True)
+            return b"".join(part for part in client.fetch("1:*", "(FLAGS)")[1] if isinstance(part, bytes))
+
+    return await asyncio.to_thread(work)
+
+
+async def test_an_email_is_what_its_event_says(either: Desk) -> None:
+    await either.append(LETTER)
+    (id,) = await either.ids()
+    everything = ["headers", "bodyStructure", "bodyValues", "textBody", "htmlBody", "attachments", "preview"]
+    everything += [
+        "hasAttachment",
+        "mailbus",
+        "subject",
+        "from",
+        "messageId",
+        "sentAt",
+        "size",
+        "receivedAt",
+        "keywords",
+    ]
+    answer = await either.ask("get", {"ids": [id], "properties": everything, "fetchAllBodyValues": True})
+    (email,) = answer["list"]
+    received = datetime.fromisoformat(email["receivedAt"])
+    page = Page("", "INBOX", "", 1, 256 * 1024, 1024 * 1024, Raw.PROBLEM, datetime.now(UTC))
+    event = json.loads(make(page, Read(1, len(LETTER), {}, received, LETTER, True)).payload)
+    assert email == {name: event[name] for name in everything} | {"id": id}
+    (attached,) = email["attachments"]
+    assert await either.bus.blobs().get(attached["blobId"]) == b"%PDF-"
+    assert b"Seen" not in await flags_of(either)
+
+
+async def test_values_come_where_they_are_asked_for(whole: Desk) -> None:
+    await whole.append(LETTER)
+    (id,) = await whole.ids()
+    (plain,) = (await whole.ask("get", {"ids": [id]}))["list"]
+    assert plain["bodyValues"] == {}
+    assert "headers" not in plain
+    assert "blobId" not in plain
+    (full,) = (await whole.ask("get", {"ids": [id], "fetchAllBodyValues": True}))["list"]
+    assert full["bodyValues"]["1"]["value"] == "See below."
+
+
+@pytest.mark.parametrize(
+    ("properties", "section"),
+    [
+        (["keywords", "size", "receivedAt", "mailboxIds"], None),
+        (["subject", "from"], b"BODY.PEEK[HEADER.FIELDS (From Subject)]<0.524288>"),
+        (["subject", "headers"], b"BODY.PEEK[HEADER]<0.524288>"),
+        (["subject", "preview"], b"BODY.PEEK[]"),
+    ],
+)
+async def test_no_more_is_read_than_the_properties_need(
+    bus: Bus, whole_dovecot: Dovecot, prefix: str, properties: list[str], section: bytes | None
+) -> None:
+    proxy = FaultProxy(whole_dovecot.host, whole_dovecot.imap)
+    await proxy.start()
+    proxy.recording = True
+    try:
+        async with desk(bus, whole_dovecot, prefix, port=proxy.port) as one:
+            await one.append(LETTER)
+            (id,) = await one.ids()
+            (email,) = (await one.ask("get", {"ids": [id], "properties": properties}))["list"]
+            sent = bytes(proxy.seen[Way.TO_SERVER])
+            said = bytes(proxy.seen[Way.TO_CLIENT])
+    finally:
+        await proxy.stop()
+    assert set(email) == {*properties, "id"}
+    if "subject" in properties:
+        assert email["subject"] == "bill"
+    assert (section in sent) if section else b"BODY" not in sent
+    assert (b"See below" in said) == (section == b"BODY.PEEK[]")
+    assert b"SELECT" not in sent
+    assert b"EXAMINE" in sent
+
+
+async def test_raw_is_the_message_byte_for_byte(either: Desk) -> None:
+    await either.append(LETTER)
+    (id,) = await either.ids()
+    (email,) = (await either.ask("get", {"ids": [id], "properties": ["subject"], "raw": True}))["list"]
+    assert set(email) == {"id", "subject", "blobId"}
+    assert await either.bus.blobs().get(email["blobId"]) == LETTER
+    assert b"Seen" not in await flags_of(either)
+
+
+async def test_a_message_over_the_limit_shows_its_header_and_says_so(whole: Desk) -> None:
+    await whole.append(mail("huge", body="x" * 1_100_000))
+    (id,) = await whole.ids()
+    (email,) = (await whole.ask("get", {"ids": [id], "raw": True}))["list"]
+    assert email["subject"] == "huge"
+    assert email["mailbus"]["problem"]["type"] == "too-large"
+    assert "blobId" not in email
+
+
+async def test_an_answer_that_is_full_says_that_more_follows(whole: Desk) -> None:
+    room = whole.bus.max_payload // 2
+    await whole.append(*[mail(f"m{n}", body="word " * 30000) for n in range(5)])
+    ids = await whole.ids()
+    left, subjects, answers = ids, list[str](), 0
+    while left:
+        message = await whole.message(
+            "get", {"ids": left, "properties": ["subject", "bodyValues"], "fetchAllBodyValues": True}
+        )
+        answer = json.loads(message.data)
+        assert len(message.data) <= room
+        subjects += [one["subject"] for one in answer["list"]]
+        assert answer["more"] == (len(answer["list"]) < len(left))
+        left = left[len(answer["list"]) :]
+        answers += 1
+    assert subjects == [f"m{n}" for n in range(5)]
+    assert answers == 2
+
+
+@pytest.mark.fault("G11")
+async def test_ids_that_are_none_are_not_found(whole: Desk) -> None:
+    await whole.append(mail("one"))
+    (id,) = await whole.ids()
+    uidvalidity = await uidvalidity_of(whole)
+    gone, elsewhere = email_id("INBOX", uidvalidity, 99), email_id("nowhere", uidvalidity, 1)
+    zero = email_id("INBOX", uidvalidity, 0)
+    strange = ["", "x", "i" + "A" * 22, "i*", "ü", "a" * 255, "mg-y1Ib8yD2c"]
+    answer = await whole.ask("get", {"ids": [id, gone, elsewhere, zero, *strange, id], "properties": ["subject"]})
+    assert [one["subject"] for one in answer["list"]] == ["one"]
+    assert sorted(answer["notFound"]) == sorted([gone, elsewhere, zero, *strange])
+
+
+async def uidvalidity_of(one: Desk, mailbox: str = "INBOX") -> int:
+    def work() -> int:
+        with one.dovecot.client(one.user) as client:
+            said: Any = client.status(mailbox, "(UIDVALIDITY)")[1][0]
+            return int(said.split(b"UIDVALIDITY ")[1].rstrip(b")"))
+
+    return await asyncio.to_thread(work)
+
+
+@pytest.mark.parametrize(
+    ("verb", "more"),
+    [
+        ("get", {}),
+        ("flags", {"add": ["$seen"]}),
+        ("copy", {"mailbox": "Sent"}),
+        ("move", {"mailbox": "Sent"}),
+        ("delete", {}),
+        ("delete", {"permanently": True}),
+    ],
+)
+async def test_an_id_of_an_old_epoch_is_409_and_nothing_is_done(whole: Desk, verb: str, more: dict[str, Any]) -> None:
+    await whole.append(mail("one"))
+    await whole.append(mail("two"), mailbox="Sent")
+    (good,), (sent,) = await whole.ids(), await whole.ids("Sent")
+    stale = email_id("INBOX", await uidvalidity_of(whole) - 1, 1)
+    for ids in ([stale], [sent, stale, good]):
+        answered, problems = await whole.refused(verb, {"ids": ids} | more)
+        assert answered == "409"
+        assert [problem["field"] for problem in problems] == [f"ids.{stale}"]
+    assert await whole.ids() == [good]
+    assert await whole.ids("Sent") == [sent]
+    assert await whole.keywords(sent) == {}
+
+
+async def test_a_property_that_there_is_not_is_named(whole: Desk) -> None:
+    answered, problems = await whole.refused("get", {"ids": [], "properties": ["subjekt"]})
+    assert (answered, problems[0]["field"]) == ("400", "properties")
+    assert "subjekt" in problems[0]["message"]
+    assert "subject" in problems[0]["message"]
+    assert (await whole.refused("get", {"ids": ["x"] * 501}))[1][0]["field"] == "ids"
+    assert (await whole.refused("get", {"ids": ["x" * 256]}))[0] == "400"

@@ -1,0 +1,158 @@
+"""Commands of a running process: by the command line, beside what it announces, and within what NATS permits."""
+
+import asyncio
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import nats
+import nats.errors
+import pytest
+
+from tests.servers.dovecot import Dovecot
+from tests.servers.mailbus import ROOT, Mailbus, command, imap_account, reading, settings_for
+from tests.servers.nats import NatsServer
+
+Maker = Callable[..., Mailbus]
+LETTER = b"From: ada@customer.example\r\nSubject: hello\r\nMessage-ID: <1@customer.example>\r\n\r\nGood morning.\r\n"
+
+
+async def cmd(one: Mailbus, verb: str, body: dict[str, Any]) -> dict[str, Any]:
+    """`mailbus cmd box …`, which must succeed."""
+    code, out, err = await command(one, "cmd", "box", verb, "-", stdin=json.dumps(body))
+    assert code == 0, out + err
+    found: dict[str, Any] = json.loads(out)
+    return found
+
+
+async def test_what_is_announced_can_be_asked_for_and_announcing_goes_on(
+    dovecot: Dovecot, own_nats: NatsServer, mailbus: Maker, prefix: str
+) -> None:
+    one = mailbus(settings_for(own_nats.url, prefix, imap_account(dovecot, prefix)))
+    one.start()
+    await one.started()
+    await dovecot.append(prefix, [LETTER])
+    async with reading(own_nats.url, prefix) as reader:
+        (event,) = await reader.wait_received(1)
+        id = event.body["id"]
+        assert (await cmd(one, "search", {"mailbox": "INBOX"}))["ids"] == [id]
+        answer = await cmd(one, "get", {"ids": [id], "properties": list(event.body), "fetchAllBodyValues": True})
+        assert answer["list"] == [event.body]
+        assert (await cmd(one, "flags", {"ids": [id], "add": ["$seen"]}))["updated"] == [id]
+        copied = await cmd(one, "append", {"mailbox": "INBOX", "request": {"subject": "note", "text": "to self"}})
+        # What a command puts into a mailbox that is followed is announced, under the id of the answer.
+        found = await reader.wait_received(2)
+        assert [event.body["id"] for event in found] == [id, copied["id"]]
+        assert (await cmd(one, "delete", {"ids": [id], "permanently": True}))["destroyed"] == [id]
+        await dovecot.append(prefix, [LETTER])
+        await reader.wait_received(3)
+        states = [event.body["state"] for event in await reader.events("STATUS")]
+    # Commands had a connection of their own: the one that follows was never given up.
+    assert states == ["connected"]
+    code, out, _ = await command(one, "cmd", "box", "search", '{"mailbox": "INBOX", "fitler": {}}')
+    assert code == 1
+    assert json.loads(out)["problems"][0]["field"] == "fitler"
+    code, _, err = await command(one, "cmd", "box", "explode")
+    assert code == 2
+    assert "search" in err
+    assert await one.stop() == 0
+
+
+# -- permissions: what docs/operations.md says, on a server that runs with it ---------------------------------------
+
+
+def documented_authorization() -> str:
+    """The `authorization` block of docs/operations.md, as it stands there."""
+    text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    found = re.search(r"^authorization \{\n.*?^\}\n", text, re.MULTILINE | re.DOTALL)
+    assert found
+    return found[0]
+
+
+class DocumentedNats(NatsServer):
+    """A server with the permissions of the documents; every password is `secret`."""
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        process_file = self.folder / "nats.conf"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        process_file.write_text(
+            f"host: 127.0.0.1\nport: {self.port}\nports_file_dir: {json.dumps(str(self.folder))}\n"
+            f"jetstream {{ store_dir: {json.dumps(str(self.folder / 'store'))} }}\n{documented_authorization()}"
+        )
+        passwords = dict.fromkeys(re.findall(r"\$(\w+_PASSWORD)", documented_authorization()), "secret")
+        with open(self.folder / "nats.log", "ab") as output:
+            return subprocess.Popen(
+                [str(Path(sys.executable).parent / "nats-server"), "-c", str(process_file)],
+                stdout=output,
+                stderr=output,
+                env={**os.environ, **passwords},
+            )
+
+
+@pytest.fixture
+async def documented_nats(tmp_path: Path) -> AsyncIterator[DocumentedNats]:
+    server = DocumentedNats(tmp_path / "nats")
+    await server.start()
+    yield server
+    await server.kill()
+
+
+READING = {"mailboxes": {}, "search": {"mailbox": "INBOX"}, "get": {"ids": []}}
+WRITING = {
+    "flags": {"ids": [], "add": ["$seen"]},
+    "copy": {"ids": [], "mailbox": "INBOX"},
+    "move": {"ids": [], "mailbox": "INBOX"},
+    "delete": {"ids": []},
+    "append": {"mailbox": "INBOX", "request": {"text": "x"}},
+    "upload": {"content": ""},
+}
+
+
+@pytest.mark.parametrize(
+    ("user", "allowed"),
+    [
+        ("finder", {"search": READING["search"]}),
+        ("auditor", READING),
+        ("desk", READING | WRITING),
+    ],
+)
+async def test_a_role_may_ask_what_the_documents_permit_and_nothing_else(
+    dovecot: Dovecot, documented_nats: DocumentedNats, mailbus: Maker, prefix: str, user: str, allowed: dict[str, Any]
+) -> None:
+    account = imap_account(dovecot, prefix, id="support")
+    settings = settings_for(documented_nats.url, "mail", account)
+    settings["nats"] |= {"user": "mailbus", "password": "secret"}
+    one = mailbus(settings)
+    one.start()
+    await one.started()
+    refused: list[str] = []
+
+    async def on_error(error: Exception) -> None:
+        refused.append(str(error))
+
+    nc = await nats.connect(
+        documented_nats.url, user=user, password="secret", inbox_prefix=f"_INBOX_{user}".encode(), error_cb=on_error
+    )
+    try:
+        for verb, body in (READING | WRITING).items():
+            payload = json.dumps(body).encode()
+            if verb in allowed:
+                answer = await nc.request(f"mail.cmd.support.{verb}", payload, timeout=20)
+                if "Nats-Service-Error-Code" in (answer.headers or {}):
+                    assert answer.headers["Nats-Service-Error-Code"] == "400", (verb, answer.data)
+                continue
+            with pytest.raises((nats.errors.TimeoutError, asyncio.TimeoutError)):
+                await nc.request(f"mail.cmd.support.{verb}", payload, timeout=0.3)
+            assert any(f"mail.cmd.support.{verb}" in error for error in refused), (verb, refused)
+        # Another account is another subject.
+        with pytest.raises((nats.errors.TimeoutError, asyncio.TimeoutError)):
+            await nc.request("mail.cmd.billing.search", b"{}", timeout=0.3)
+        assert any("mail.cmd.billing.search" in error for error in refused)
+    finally:
+        await nc.close()
+    assert await one.stop() == 0
