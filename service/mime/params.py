@@ -16,6 +16,8 @@ from service.mime.words import decode_words, unfold
 _VALUE_CHARS: Final = 32 * 1024
 _PARAM: Final = re.compile(r';\s*+([^\s=;"]++)\s*+=\s*+("(?:[^"\\]++|\\.)*+"?|[^;]*+)', re.DOTALL)
 _ESCAPE: Final = re.compile(r"\\(.)", re.DOTALL)
+# A path of Windows whose backslashes nobody doubled: C:\new\file, and the name of a share.
+_PATH: Final = re.compile(r'[A-Za-z]:\\(?![\\"])|\\\\[^\\"]+\\(?![\\"])')
 _TYPE: Final = re.compile(r'\s*+([^\s/;"(),=]++)\s*+/\s*+([^\s;"(),=/]++)')
 _TOKEN: Final = re.compile(r'[^\s;"(),=/]++')
 # RFC 2231 3 and 4: name*, name*3, name*3*.
@@ -123,7 +125,7 @@ def _params(text: str) -> dict[str, str]:
 
 def _unescaped(value: str) -> str:
     r"""RFC 5322 3.2.4; but C:\new\file keeps its backslashes, which senders forget to double."""
-    if re.match(r"[A-Za-z]:\\(?!\\)|\\\\(?!\\)", value):
+    if _PATH.match(value):
         return value
     return _ESCAPE.sub(r"\1", value)
 
