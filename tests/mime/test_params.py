@@ -17,7 +17,7 @@ from tests.mime.mails import attached, multipart, read
         (r'text/plain; name="\\server\share\f"', "text/plain", {"name": r"\\server\share\f"}),
         (r'text/plain; name="\\"', "text/plain", {"name": "\\"}),
         (r'text/plain; name="\\a"', "text/plain", {"name": r"\a"}),
-        (r'text/plain; name="C:\\\"a"', "text/plain", {"name": r'C:\"a'}),
+        (r'text/plain; name="C:\\\"a"', "text/plain", {"name": r"C:\"a"}),
         ("text/plain (a comment); charset=utf-8 (another (nested))", "text/plain", {"charset": "utf-8"}),
         ("text/plain; charset=utf-8;", "text/plain", {"charset": "utf-8"}),
         ("text/plain; name=a b.txt", "text/plain", {"name": "a b.txt"}),
