@@ -29,7 +29,7 @@ demo: setup
 
 # Everything, on real servers; a missing one fails with the command that installs it.
 test: compiled
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
 
 # Half a minute: what needs no server but NATS.
 check: setup

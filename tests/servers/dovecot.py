@@ -14,12 +14,14 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
 
 DOVECOT = shutil.which("dovecot") or "/usr/sbin/dovecot"
 PASSWORD = "secret"
+TRIES = 20
 MISSING = "Dovecot is missing: apt-get install dovecot-imapd dovecot-pop3d dovecot-lmtpd"
 
 CONFIG = """
@@ -114,6 +116,22 @@ def free_ports(count: int) -> list[int]:
             one.close()
 
 
+class Client(imaplib.IMAP4):
+    """Another client, whose commands are done or the test fails: what is refused without a word proves nothing."""
+
+    def _simple_command(self, name: str, *arguments: str) -> tuple[str, list[Any]]:
+        literal = self.literal
+        for _ in range(TRIES):
+            self.literal = literal
+            status, answer = super()._simple_command(name, *arguments)
+            # Just after a mailbox was made anew, Dovecot 2.3 may say so of anything.
+            if status != "NO" or b"[SERVERBUG]" not in answer[0]:
+                break
+            time.sleep(0.05)
+        assert status != "NO", answer
+        return status, answer
+
+
 @dataclass
 class Dovecot:
     """One server; its mailboxes lie under `root`."""
@@ -193,7 +211,7 @@ class Dovecot:
     @contextlib.contextmanager
     def client(self, user: str) -> Iterator[imaplib.IMAP4]:
         """A logged-in client of another kind than ours."""
-        client = imaplib.IMAP4(self.host, self.imap, timeout=30)
+        client = Client(self.host, self.imap, timeout=30)
         client.login(user, PASSWORD)
         try:
             yield client
@@ -205,8 +223,7 @@ class Dovecot:
         """Put messages into a mailbox; blocks."""
         with self.client(user) as client:
             for message in messages:
-                status, answer = client.append(mailbox, "", "", message)
-                assert status == "OK", answer
+                client.append(mailbox, "", "", message)
 
     async def append(self, user: str, messages: Sequence[bytes], mailbox: str = "INBOX") -> None:
         """Put messages into a mailbox, in a thread."""

@@ -119,6 +119,7 @@ async def test_killed_again_and_again_among_thousands_of_changes_each_is_told_on
             if await told(reader, prefix) >= changed + removed:
                 break
         one.start()
+        await one.started()
         await until_told(reader, prefix, changed + removed)
         assert await one.stop() == 0
         found = await view(reader)
@@ -144,7 +145,8 @@ async def until_told(reader: BusReader, prefix: str, count: int) -> None:
 def put(server: Dovecot, user: str, numbers: range, date: str) -> None:
     """Mail into `Box`, which is made where it is not there."""
     with server.client(user) as client:
-        client.create("Box")
+        if client.list(pattern="Box")[1] == [None]:
+            client.create("Box")
         for n in numbers:
             client.append("Box", "", f'"{date}"', mail(n))
 

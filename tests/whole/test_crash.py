@@ -204,6 +204,7 @@ async def test_killed_again_and_again_every_message_is_announced_once_and_in_ord
                 break
         proxy.heal()
         one.start()
+        await one.started()
         events = await reader.wait_received(count)
         assert await one.stop() == 0
         events = await reader.received()
