@@ -102,20 +102,21 @@ class Parser:
             pause = backoff_s(attempt, first_s=0.5, factor=2, max_s=60, chance=self._clock.chance())
             await self._clock.sleep(pause)
 
+    async def started(self) -> None:
+        """Until the first child is there, or will not be: what comes meanwhile would be parsed on the event loop."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(START_TIMEOUT_S):
+                await self._started.wait()
+
     async def make(self, page: Page, messages: Sequence[Read]) -> list[Made]:
         """The events of a page, in its order."""
         size = sum(len(message.body or b"") for message in messages)
         cost = size + MESSAGE_COST_BYTES * len(messages)
-        if cost >= CHILD_FROM_BYTES and size <= INBOUND_BYTES:
-            with suppress(TimeoutError):
-                # The event loop has better to do while the first child starts.
-                async with asyncio.timeout(START_TIMEOUT_S):
-                    await self._started.wait()
-            if self._child is not None:
-                try:
-                    return await self._ask(self._child, page, messages)
-                except _ChildLostError as exc:
-                    log.warning("parser_lost", why=str(exc), messages=len(messages))
+        if cost >= CHILD_FROM_BYTES and size <= INBOUND_BYTES and self._child is not None:
+            try:
+                return await self._ask(self._child, page, messages)
+            except _ChildLostError as exc:
+                log.warning("parser_lost", why=str(exc), messages=len(messages))
         return await self._make_here(page, messages)
 
     async def _make_here(self, page: Page, messages: Sequence[Read]) -> list[Made]:

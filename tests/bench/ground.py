@@ -84,7 +84,8 @@ class Ground:
 
     @asynccontextmanager
     async def turn(self, name: str) -> AsyncIterator["Turn"]:
-        """A folder and an empty NATS server for one program, gone afterwards."""
+        """A folder and an empty NATS server for one program, gone afterwards; no disk is busy with another's turn."""
+        await asyncio.to_thread(os.sync)
         with tempfile.TemporaryDirectory(prefix=f"{name}-", dir=self.folder, ignore_cleanup_errors=True) as folder:
             server = NatsServer(Path(folder) / "nats")
             await server.start()

@@ -227,6 +227,11 @@ def test_pages_keep_order_and_bounds_whatever_the_sizes(sizes: list[int], limit:
         assert sum(m.size for m in page if m.size <= limit) <= max(PAGE_LIMIT_BYTES, limit)
 
 
+def test_the_first_pages_of_many_are_smaller() -> None:
+    cut = list(pages([message(uid, 1000) for uid in range(1, 1201)], PAGE_LIMIT_BYTES, frozenset()))
+    assert [len(page) for page in cut] == [100, 200, 400, 400, 100]
+
+
 def test_a_suspect_gets_a_page_of_its_own() -> None:
     cut = list(pages([message(uid) for uid in (1, 2, 3)], 5000, frozenset({2})))
     assert [[m.uid for m in page] for page in cut] == [[1], [2], [3]]
