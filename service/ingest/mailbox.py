@@ -100,6 +100,7 @@ class MailboxIngest:
         degraded: Callable[[MailbusError], None],
         clock: Clock,
         account: str,
+        announced: Callable[[], None] = lambda: None,
     ) -> None:
         self._source = source
         self._events = events
@@ -112,6 +113,7 @@ class MailboxIngest:
         self._degraded = degraded
         self._clock = clock
         self._account = account
+        self._announced = announced
         self._held = 0
         self._told = 0.0
         self._bounds_at = clock.monotonic()
@@ -331,6 +333,7 @@ class MailboxIngest:
         if events := page.announced.events:
             started = self._clock.monotonic()
             reached = await self._memory.commit(events, reached, dead=page.announced.dead)
+            self._announced()
             self._tell(len(events), noticed, started, reached)
         self._budget.give(page.held)
         self._held -= page.held
