@@ -6,7 +6,8 @@ messages are marked as deleted and stay. A message that the server refuses is to
 """
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -91,13 +92,30 @@ async def act(
             await _split(acted, there, lambda some: session.store(some, add=[SEEN]), Result.DONE)
         case AfterKind.DELETE:
             await _remove(session, acted, there)
-        case AfterKind.MOVE if session.offers("MOVE"):
-            await _split(acted, there, lambda some: _moved(session, some, after.mailbox), Result.DONE)
         case AfterKind.MOVE:
-            await _copy_and_remove(session, opened, acted, there, after.mailbox, remember)
+            with _target_named(session, after.mailbox):
+                if session.offers("MOVE"):
+                    await _split(acted, there, lambda some: _moved(session, some, after.mailbox), Result.DONE)
+                else:
+                    await _copy_and_remove(session, opened, acted, there, after.mailbox, remember)
         case AfterKind.NOTHING:
             pass
     return acted
+
+
+@contextmanager
+def _target_named(session: WritingSession, mailbox: str) -> Iterator[None]:
+    """What is missing is the mailbox that mail goes to."""
+    try:
+        yield
+    except Refused as exc:
+        if not exc.missing:
+            raise
+        raise Permanent(
+            f"there is no mailbox {mailbox} to move mail to: {exc.what}",
+            where=session.where,
+            remedy="make it, or correct `after`",
+        ) from exc
 
 
 def only_marks(session: WritingSession, after: After) -> bool:
@@ -184,7 +202,8 @@ async def settle(session: WritingSession, opened: Opened, after: After, copying:
         return acted
     wanted = await _described(session, await session.survey_these(there))
     sizes = {described.size for described in wanted.values()}
-    target = await session.open_mailbox(after.mailbox, writing=False)
+    with _target_named(session, after.mailbox):
+        target = await session.open_mailbox(after.mailbox, writing=False)
     copies: Counter[_Described] = Counter()
     if target.uidvalidity == copying.into:
         # What came since is the copies and what others put there: it is looked through, not searched.

@@ -58,6 +58,7 @@ class AfterOptions:
     delay_s: float
     pace: RefusedPace = field(default_factory=RefusedPace)
     round_every_s: float = ROUND_EVERY_S
+    retry_first_s: float = RETRY_FIRST_S
     permanent_s: float = PERMANENT_S
 
 
@@ -201,7 +202,7 @@ class AfterWork:
         if isinstance(exc, Permanent) and not (isinstance(exc, Refused) and exc.later):
             return self._options.permanent_s
         chance = self._clock.chance()
-        return backoff_s(box.failures, first_s=RETRY_FIRST_S, factor=2, max_s=RETRY_MAX_S, chance=chance)
+        return backoff_s(box.failures, first_s=self._options.retry_first_s, factor=2, max_s=RETRY_MAX_S, chance=chance)
 
     def _failed(self, box: _Mailbox, exc: MailbusError) -> None:
         log.info("after_waits", account=self._options.account, mailbox=box.name, tries=box.failures, error=str(exc))
@@ -274,7 +275,7 @@ class AfterWork:
             # The smaller, the sooner it is found whether a single message is why.
             if len(items) == 1 and again is None:
                 box.lost += 1
-            box.size = max(1, box.size // 2)
+            box.size = max(1, min(box.size, len(items)) // 2)
             if again is None and (len(items) != 1 or box.lost < LOST_LIMIT):
                 raise
             refused = Refused(exc.what, where=exc.where, remedy="look at this message, and at the server's log")
