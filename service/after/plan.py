@@ -44,7 +44,10 @@ class Copying(msgspec.Struct, frozen=True):
 
 
 class Record(msgspec.Struct, frozen=True, omit_defaults=True):
-    """All events up to `seq` of a stream are dealt with; `id` is that event's ce-id, `mark` the rule's."""
+    """All events up to `seq` of a stream are dealt with; `id` is that event's ce-id, `mark` the rule's.
+
+    `writer`: who is at it, or was.
+    """
 
     stream_created: Moment
     seq: int
@@ -52,6 +55,7 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     mark: str = ""
     left: list[Left] = []
     copying: Copying | None = None
+    writer: str = ""
     v: int = VERSION
 
 

@@ -8,7 +8,7 @@ finds it done. Over the account's connections for commands; ingest's stay read-o
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Final
@@ -16,20 +16,8 @@ from typing import Final
 from msgspec.structs import replace
 
 from service.after.act import Acted, Result, act, only_marks, open_afresh, settle
-from service.after.plan import (
-    LEFT_LIMIT,
-    AtRecord,
-    Copying,
-    Item,
-    Left,
-    Record,
-    RefusedPace,
-    dump_record,
-    item_of,
-    load_record,
-    next_left,
-    started,
-)
+from service.after.kept import Kept
+from service.after.plan import LEFT_LIMIT, Copying, Item, Left, Record, RefusedPace, item_of, next_left
 from service.bus import Conflict, EventLog, KeyValue, StreamBounds
 from service.clock import Clock, backoff_s
 from service.contract import IDS_LIMIT, After, AfterKind, EventType, Subjects, email_id, mailbox_id, mailbox_name
@@ -45,33 +33,37 @@ ROUND_EVERY_S: Final = 1.0
 RETRY_FIRST_S: Final = 1.0
 RETRY_MAX_S: Final = 300.0
 PERMANENT_S: Final = 300.0
+# Until another process that is at it is looked for again.
+OTHERS_S: Final = 20.0
 # A connection that is lost each time that one message is in hand: it is that message.
 LOST_LIMIT: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
 class AfterOptions:
-    """`delay_s`: how long after the event; `pace`: of messages that the server refuses."""
+    """`writer`: this process, as `is_alive` is asked for others; `delay_s`: how long after the event; `pace`: of
+    messages that the server refuses."""
 
     account: str
+    writer: str
     after: After
     delay_s: float
     pace: RefusedPace = field(default_factory=RefusedPace)
     round_every_s: float = ROUND_EVERY_S
     retry_first_s: float = RETRY_FIRST_S
     permanent_s: float = PERMANENT_S
+    others_s: float = OTHERS_S
 
 
 @dataclass(slots=True)
 class _Mailbox:
     """`look_at`: when there is something to look at; `not_before`: after a failure, or the round before.
 
-    `record` is as it was written last, None where it is to be read; `begun`: read it anew.
+    `begun`: its record is to be read anew.
     """
 
     name: str
-    record: Record | None = None
-    revision: int = 0
+    kept: Kept
     look_at: float = 0.0
     not_before: float = 0.0
     failures: int = 0
@@ -106,6 +98,7 @@ class AfterWork:
         subjects: Subjects,
         options: AfterOptions,
         *,
+        is_alive: Callable[[str], Awaitable[bool]],
         degraded: Callable[[MailbusError], None],
         failing: Callable[[MailbusError], None],
         clock: Clock,
@@ -116,6 +109,7 @@ class AfterWork:
         self._subjects = subjects
         self._options = options
         self._mark = options.after.mark
+        self._is_alive = is_alive
         self._degraded = degraded
         self._failing = failing
         self._clock = clock
@@ -127,9 +121,16 @@ class AfterWork:
 
     def begin(self, mailbox: str) -> None:
         """The mailbox is followed, from where the log stands: its record is read anew."""
-        box = self._mailboxes.setdefault(mailbox, _Mailbox(mailbox))
+        box = self._mailboxes.get(mailbox)
+        if box is None:
+            box = self._mailboxes[mailbox] = _Mailbox(mailbox, self._kept(mailbox))
         box.begun, box.look_at = True, self._clock.monotonic()
         self._bell.set()
+
+    def _kept(self, mailbox: str) -> Kept:
+        options = self._options
+        key = f"{options.account}.{mailbox_id(mailbox)}"
+        return Kept(self._records, self._events, key, mark=self._mark, writer=options.writer, is_alive=self._is_alive)
 
     def announced(self, mailbox: str) -> None:
         """Something was committed."""
@@ -216,19 +217,23 @@ class AfterWork:
         bounds = await self._events.bounds()
         if box.begun:
             box.begun = False
-            await self._load(box, bounds)
-        record = self._record(box)
+            await box.kept.load(bounds)
+        if await box.kept.others():
+            log.info("after_others", account=self._options.account, mailbox=box.name)
+            box.begun = True
+            return self._options.others_s
+        record = box.kept.record
         left, left_s = next_left(record.left, self._clock.now())
         if left is not None:
             # Alone, so that whatever is wrong with it is its own.
-            await self._act(box, record, [Item(left.uid, left.uidvalidity)], again=left)
+            await self._act(box, [Item(left.uid, left.uidvalidity)], again=left)
             return 0.0
         found = await self._find(box, record, bounds)
         step("after.read")
         if found.items or record.copying is not None:
-            record = await self._act(box, record, found.items)
+            record = await self._act(box, found.items)
         if found.seq > record.seq:
-            await self._write(box, replace(record, seq=found.seq, id=found.id))
+            await box.kept.write(replace(record, seq=found.seq, id=found.id))
             step("after.done")
         if found.more:
             return 0.0
@@ -265,8 +270,9 @@ class AfterWork:
 
     # -- acting -----------------------------------------------------------------------------------------------
 
-    async def _act(self, box: _Mailbox, record: Record, items: Sequence[Item], again: Left | None = None) -> Record:
-        """Do it, or note that the server refuses it; gives the record with what is left of it, not written yet."""
+    async def _act(self, box: _Mailbox, items: Sequence[Item], again: Left | None = None) -> Record:
+        """Do it, or note what the server refuses of it; gives the record with what is left."""
+        await box.kept.claim()
         try:
             async with self._pool.session() as session:
                 self._say_only_marks(session)
@@ -293,10 +299,10 @@ class AfterWork:
         opened = await open_afresh(session, box.name)
 
         async def remember(copying: Copying | None) -> None:
-            await self._write(box, replace(self._record(box), copying=copying))
+            await box.kept.write(replace(box.kept.record, copying=copying))
             step("after.intent")
 
-        if (copying := self._record(box).copying) is not None:
+        if (copying := box.kept.record.copying) is not None:
             self._add(acted, await settle(session, opened, after, copying))
             await remember(None)
             opened = await open_afresh(session, box.name)
@@ -327,7 +333,7 @@ class AfterWork:
 
     async def _left_of(self, box: _Mailbox, acted: Acted, uidvalidity: int, again: Left | None) -> Record:
         """The record with those that the server refused; those that were refused too often are said, and passed."""
-        record = self._record(box)
+        record = box.kept.record
         kept = [one for one in record.left if one is not again]
         if again is not None or acted.refused:
             now = self._clock.now()
@@ -344,7 +350,7 @@ class AfterWork:
                     f"over {LEFT_LIMIT} messages are refused: {said.what}", where=said.where, remedy=said.remedy
                 )
             record = replace(record, left=kept)
-            await self._write(box, record)
+            await box.kept.write(record)
         for uid, refused in acted.stuck.items():
             self._give_up(box, uid, uidvalidity, refused)
         return record
@@ -360,33 +366,3 @@ class AfterWork:
                 remedy="do it by hand; mailbus does not try again",
             )
         )
-
-    # -- the record -------------------------------------------------------------------------------------------
-
-    def _record(self, box: _Mailbox) -> Record:
-        if box.record is None:
-            raise RuntimeError("a round without its record")
-        return box.record
-
-    def _key(self, box: _Mailbox) -> str:
-        return f"{self._options.account}.{mailbox_id(box.name)}"
-
-    async def _load(self, box: _Mailbox, bounds: StreamBounds) -> None:
-        entry = await self._records.get(self._key(box))
-        there = load_record(entry.value) if entry is not None else None
-        at = AtRecord.GONE
-        if there is not None and bounds.first_seq <= there.seq <= bounds.last_seq:
-            message = await self._events.get(there.seq)
-            # Where the log was rolled back another event may stand there.
-            if message is not None:
-                at = AtRecord.OURS if message.headers.get("ce-id") == there.id else AtRecord.OTHER
-        record = started(there, created=bounds.created, last_seq=bounds.last_seq, at=at, mark=self._mark)
-        box.record, box.revision = record, entry.revision if entry is not None else 0
-
-    async def _write(self, box: _Mailbox, record: Record) -> None:
-        key, value = self._key(box), dump_record(record)
-        if box.revision:
-            box.revision = await self._records.update(key, value, box.revision)
-        else:
-            box.revision = await self._records.create(key, value)
-        box.record = record

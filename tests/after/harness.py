@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Container
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -39,22 +39,40 @@ class Desk:
 
 
 @asynccontextmanager
-async def working(bus: Bus, box: Box, *, delay_s: float = 0.0, pace: RefusedPace = AT_ONCE) -> AsyncIterator[Desk]:
+async def working(
+    bus: Bus, box: Box, *, delay_s: float = 0.0, pace: RefusedPace = AT_ONCE, alive: Container[str] = ()
+) -> AsyncIterator[Desk]:
     """The rule `box.after` is carried out for the length of the block; nothing is followed."""
     clock = SystemClock()
     pool = Pool(lambda: WritingSession.open(session_options(box), clock=clock), clock, where=box.account)
     said: list[MailbusError] = []
     failed: list[MailbusError] = []
+
+    async def is_alive(writer: str) -> bool:
+        return writer in alive
+
     work = AfterWork(
         pool,
         bus.log,
         bus.key_value(bus.subjects.after),
         bus.subjects,
-        AfterOptions(box.account, box.after, delay_s, pace, round_every_s=0.01, retry_first_s=0.01, permanent_s=0.05),
+        AfterOptions(
+            box.account,
+            box.writer,
+            box.after,
+            delay_s,
+            pace,
+            others_s=0.05,
+            round_every_s=0.01,
+            retry_first_s=0.01,
+            permanent_s=0.05,
+        ),
+        is_alive=is_alive,
         degraded=said.append,
         failing=failed.append,
         clock=clock,
     )
+
     desk = Desk(box, work, said, failed)
 
     async def life(proved: Any) -> None:
@@ -98,7 +116,7 @@ def uidvalidity(server: Dovecot, user: str) -> int:
     return int(found[1])
 
 
-async def announce(bus: Bus, box: Box, epoch: int, uids: list[int]) -> int:
+async def announce(bus: Bus, box: Box, epoch: int, uids: list[int], *, fence: int = 0) -> int:
     """Events as ingest writes them; gives the last one's place in the log."""
     subject = bus.subjects.event(box.account, box.mailbox, EventType.RECEIVED)
     events = [
@@ -113,7 +131,9 @@ async def announce(bus: Bus, box: Box, epoch: int, uids: list[int]) -> int:
         )
         for uid in uids
     ]
-    return await bus.log.commit(events, filter_subject=bus.subjects.mailbox_filter(box.account, box.mailbox), fence=0)
+    return await bus.log.commit(
+        events, filter_subject=bus.subjects.mailbox_filter(box.account, box.mailbox), fence=fence
+    )
 
 
 async def record(bus: Bus, box: Box) -> Record | None:

@@ -20,7 +20,6 @@ from tests.after.harness import (
     announce,
     look,
     make,
-    record,
     uidvalidity,
     wait_done,
     working,
@@ -170,13 +169,35 @@ async def test_cut_at_every_command_and_at_every_answer(
 
 def _is_idle(desk: Desk) -> bool:
     boxes = list(desk.work._mailboxes.values())
-    return bool(boxes) and all(b.record and b.record.seq and b.look_at == float("inf") for b in boxes)
+    return bool(boxes) and all(b.kept._record and b.kept.record.seq and b.look_at == float("inf") for b in boxes)
 
 
-async def test_a_second_writer_finds_it_done(bus: Bus, dovecot: Dovecot, prefix: str) -> None:
+@pytest.mark.fault("D02")
+async def test_of_two_writers_one_is_at_it(bus: Bus, dovecot: Dovecot, prefix: str) -> None:
+    both = {"one/1", "two/1"}
+
     async def with_another(box: Box) -> None:
-        async with working(bus, box), working(bus, box):
-            while (await record(bus, box)) is None:  # noqa: ASYNC110 a key rings no bell
-                await asyncio.sleep(0.005)
+        async with (
+            working(bus, replace(box, writer="one/1"), alive=both) as one,
+            working(bus, replace(box, writer="two/1"), alive=both) as two,
+        ):
+            await until(
+                lambda: any(box.kept._last_writer for work in (one.work, two.work) for box in work._mailboxes.values())
+            )
 
     assert await trial(bus, dovecot, prefix, MOVE, with_another) == expected(MOVE, "qresync")
+
+
+@pytest.mark.fault("D02")
+@pytest.mark.parametrize("alive", [set(), {"two/1"}])
+async def test_what_another_was_at_is_taken_over_at_once_where_it_is_gone_and_later_where_it_lives(
+    bus: Bus, dovecot: Dovecot, prefix: str, alive: set[str]
+) -> None:
+    box = quick(dovecot, prefix, after=DELETE)
+    await dovecot.append(prefix, MAILS)
+    seq = await announce(bus, box, await asyncio.to_thread(uidvalidity, dovecot, prefix), [1, 2])
+    async with working(bus, replace(box, writer="two/1")):
+        assert (await wait_done(bus, box, seq)).writer == "two/1"
+    seq = await announce(bus, box, await asyncio.to_thread(uidvalidity, dovecot, prefix), [3, 4], fence=seq)
+    async with working(bus, box, alive=alive):
+        assert (await wait_done(bus, box, seq)).writer == "one/1"
