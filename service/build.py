@@ -24,6 +24,7 @@ from service.ingest import (
     Budget,
     Copies,
     DeadLetters,
+    Desks,
     ImapSource,
     IngestOptions,
     MailboxIngest,
@@ -77,6 +78,8 @@ class Shared:
     sessions: dict[str, SessionOptions] = field(default_factory=dict)
     # What may change its mailboxes: commands, and what is done after a mail's event.
     pools: dict[str, Pool] = field(default_factory=dict)
+    # Where a full comparison of its mailboxes may be asked for.
+    desks: dict[str, Desks] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -210,15 +213,11 @@ def _mailbox_work(
     shared: Shared,
 ) -> Work:
     bus, clock, reports = shared.bus, shared.clock, shared.reports
-    status = MailboxStatus(mailbox)
+    status, desk = MailboxStatus(mailbox), shared.desks.setdefault(account.id, Desks()).desk(mailbox)
     part = Part(AccountPart.MAILBOX, mailbox)
 
     def alarm(error: MailbusError) -> None:
         reports.part(account.id, part, AccountState.DEGRADED, error)
-
-    def announced() -> None:
-        if after is not None:
-            after.announced(mailbox)
 
     events = MailboxLog(
         bus.log,
@@ -295,12 +294,13 @@ def _mailbox_work(
                     announcer,
                     options=IngestOptions(incoming.initial, settings.limits.message),
                     status=status,
+                    desk=desk,
                     budget=shared.budget,
                     proved=works,
                     degraded=alarm,
                     clock=clock,
                     account=account.id,
-                    announced=announced,
+                    announced=(lambda: after.announced(mailbox)) if after is not None else (lambda: None),
                 ).run(position)
             finally:
                 await _close(source)

@@ -36,6 +36,7 @@ def _mail_access(
     return MailAccess(
         pool=shared.pools[account.id],
         directory=Directory(shared.clock),
+        followed=shared.desks[account.id],
         inline_limit=settings.limits.inline,
         raw=incoming.raw,
     )

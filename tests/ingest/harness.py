@@ -20,6 +20,7 @@ from service.ingest import (
     Budget,
     Copies,
     DeadLetters,
+    Desk,
     ImapSource,
     IngestOptions,
     MailboxIngest,
@@ -59,6 +60,7 @@ class Box:
     copies: Copies | None = None
     after: After = field(default_factory=After)
     work: AfterWork | None = None
+    desk: Desk = field(default_factory=lambda: Desk("INBOX"))
 
 
 def session_options(box: Box) -> SessionOptions:
@@ -78,7 +80,7 @@ def session_options(box: Box) -> SessionOptions:
 async def follow_mailbox(bus: Bus, box: Box) -> None:
     """Announce the mailbox until cancelled."""
     clock = SystemClock()
-    box.status.name = box.mailbox
+    box.status.name = box.desk.mailbox = box.mailbox
     box.copies = Copies(bus.key_value(bus.subjects.cursors), clock)
     subjects = bus.subjects
 
@@ -140,6 +142,7 @@ async def follow_mailbox(bus: Bus, box: Box) -> None:
                     announcer,
                     options=IngestOptions(box.initial, box.message_limit),
                     status=box.status,
+                    desk=box.desk,
                     budget=budget,
                     proved=proved,
                     degraded=lambda error: report(AccountState.DEGRADED, error),
