@@ -10,18 +10,21 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from service.after import AfterWork
+from service.build_after import after_life, after_work, writing_pool
 from service.bus import Bus, NatsOptions, OutMessage, StreamOptions
 from service.clock import Clock
 from service.contract import AccountPart, AccountState, DeadReason, Security, SendLimits
 from service.errors import MailbusError, Superseded, Transient
-from service.fleet import REQUESTS, SENDER, AccountReports, Pace, Part, Presence, supervise
-from service.imap import Session, SessionOptions
+from service.fleet import AFTER, REQUESTS, SENDER, AccountReports, Pace, Part, Presence, supervise
+from service.imap import Pool, Session, SessionOptions
 from service.ingest import (
     AnnounceOptions,
     Announcer,
     Budget,
     Copies,
     DeadLetters,
+    Desks,
     ImapSource,
     IngestOptions,
     MailboxIngest,
@@ -73,6 +76,10 @@ class Shared:
     pace: Pace
     # How each account's mail server is reached, set by all_work: all its connections share tokens and one gate.
     sessions: dict[str, SessionOptions] = field(default_factory=dict)
+    # What may change its mailboxes: commands, and what is done after a mail's event.
+    pools: dict[str, Pool] = field(default_factory=dict)
+    # Where a full comparison of its mailboxes may be asked for.
+    desks: dict[str, Desks] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -180,8 +187,13 @@ def all_work(settings: Settings, shared: Shared) -> list[Work]:
         if account.incoming is not None:
             options = session_options(settings, account, account.incoming, tokens=tokens.incoming)
             shared.sessions[account.id] = options
+            shared.pools[account.id] = writing_pool(options, shared.connecting, shared.clock)
+            after = after_work(account.id, account.incoming, shared)
+            if after is not None:
+                life = after_life(account.id, after, shared)
+                work.append(Work(account.id, AFTER, _supervised(life, account.id, AFTER, shared, None)))
             work += [
-                _mailbox_work(settings, account, account.incoming, name, options, shared)
+                _mailbox_work(settings, account, account.incoming, name, options, after, shared)
                 for name in account.incoming.mailboxes
             ]
         if account.outgoing is not None:
@@ -197,10 +209,11 @@ def _mailbox_work(
     incoming: IncomingSettings,
     mailbox: str,
     options: SessionOptions,
+    after: AfterWork | None,
     shared: Shared,
 ) -> Work:
     bus, clock, reports = shared.bus, shared.clock, shared.reports
-    status = MailboxStatus(mailbox)
+    status, desk = MailboxStatus(mailbox), shared.desks.setdefault(account.id, Desks()).desk(mailbox)
     part = Part(AccountPart.MAILBOX, mailbox)
 
     def alarm(error: MailbusError) -> None:
@@ -248,6 +261,8 @@ def _mailbox_work(
             contest = True
             if position.why in LOG_LOST:
                 alarm(_log_lost(position.why))
+            if after is not None:
+                after.begin(mailbox)
             async with shared.connecting:
                 session = await Session.open(options, clock=clock)
             if connected:
@@ -268,7 +283,7 @@ def _mailbox_work(
                 shared.parser,
                 account=account.id,
                 mailbox=mailbox,
-                options=AnnounceOptions(settings.limits.inline, bus.max_payload, incoming.raw),
+                options=AnnounceOptions(settings.limits.inline, bus.max_payload, incoming.raw, incoming.after),
                 clock=clock,
             )
             try:
@@ -279,16 +294,20 @@ def _mailbox_work(
                     announcer,
                     options=IngestOptions(incoming.initial, settings.limits.message),
                     status=status,
+                    desk=desk,
                     budget=shared.budget,
                     proved=works,
                     degraded=alarm,
                     clock=clock,
                     account=account.id,
+                    announced=(lambda: after.announced(mailbox)) if after is not None else (lambda: None),
                 ).run(position)
             finally:
                 await _close(source)
         except Superseded:
             contest = False
+            if after is not None:
+                after.end(mailbox)
             raise
 
     return Work(account.id, part, _supervised(life, account.id, part, shared, status), status)

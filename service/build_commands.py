@@ -2,7 +2,6 @@
 
 from service.build import Shared, send_limits
 from service.commands import Account, Answered, Context, Directory, MailAccess
-from service.imap import Pool, WritingSession
 from service.settings import AccountSettings, IncomingSettings, Settings
 
 
@@ -34,15 +33,10 @@ def command_accounts(settings: Settings, shared: Shared) -> dict[str, Account]:
 def _mail_access(
     settings: Settings, account: AccountSettings, incoming: IncomingSettings, shared: Shared
 ) -> MailAccess:
-    options = shared.sessions[account.id]
-
-    async def connect() -> WritingSession:
-        async with shared.connecting:
-            return await WritingSession.open(options, clock=shared.clock)
-
     return MailAccess(
-        pool=Pool(connect, shared.clock, where=account.id),
+        pool=shared.pools[account.id],
         directory=Directory(shared.clock),
+        followed=shared.desks[account.id],
         inline_limit=settings.limits.inline,
         raw=incoming.raw,
     )

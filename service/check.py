@@ -16,7 +16,7 @@ from service.build import (
 )
 from service.bus import open_bus
 from service.clock import Clock, SystemClock
-from service.contract import AccountPart
+from service.contract import AccountPart, AfterKind
 from service.errors import MailbusError
 from service.imap import Session
 from service.login import TokenSource
@@ -108,6 +108,9 @@ async def _incoming(
         for name in incoming.mailboxes:
             selected = await session.examine(name)
             found.append(f"{name} ({selected.exists} messages)")
+        if incoming.after.kind is AfterKind.MOVE:
+            await session.examine(incoming.after.mailbox)
+            found.append(f"moves to {incoming.after.mailbox}")
         idle = "IDLE" if "IDLE" in session.capabilities else f"no IDLE: looked at every {show_duration(incoming.poll)}"
         return f"{incoming.imap.host}, {idle}: {', '.join(found)}"
     except MailbusError as exc:

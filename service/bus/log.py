@@ -47,11 +47,13 @@ class Tail:
 
 @dataclass(frozen=True, slots=True)
 class StreamBounds:
-    """The log as a whole; `first_seq` is last + 1 in an empty one."""
+    """The log as a whole; `first_seq` is last + 1 in an empty one. `now`: what the server's clock says."""
 
     created: datetime
     first_seq: int
     last_seq: int
+    now: datetime
+    replicas: int
 
 
 class EventLog:
@@ -115,11 +117,17 @@ class EventLog:
         return replay(self._nc, self._stream, filter_subject, after=after, last=last)
 
     async def bounds(self) -> StreamBounds:
-        """Creation time, first and last sequence. Raises Transient."""
+        """How far it goes, now. Raises Transient."""
         with translated(self._stream):
             info = await js_api(self._nc, f"STREAM.INFO.{self._stream}")
         state = info["state"]
-        return StreamBounds(datetime.fromisoformat(info["created"]), state["first_seq"], state["last_seq"])
+        return StreamBounds(
+            datetime.fromisoformat(info["created"]),
+            state["first_seq"],
+            state["last_seq"],
+            datetime.fromisoformat(info["ts"]),
+            info["config"].get("num_replicas", 1),
+        )
 
     async def stage(self, messages: Sequence[OutMessage]) -> Staged | None:
         """A head start for a commit: all but its last message go to the server, where they are nothing yet.

@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncGenerator
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 import nats.errors
@@ -27,11 +28,12 @@ INACTIVE_S: Final = 30
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """A message of the log without its body."""
+    """A message of the log without its body. `time`: when the server took it, by its clock."""
 
     seq: int
     subject: str
     headers: dict[str, str]
+    time: datetime
 
 
 async def replay(
@@ -62,7 +64,8 @@ async def replay(
         while reached < last:
             page = await _pull(nc, stream, name, subscription, inbox)
             for message in page:
-                found = Replayed(message.metadata.sequence.stream, message.subject, dict(message.headers or {}))
+                told = message.metadata
+                found = Replayed(told.sequence.stream, message.subject, dict(message.headers or {}), told.timestamp)
                 if found.seq > last:
                     return
                 reached = found.seq

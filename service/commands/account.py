@@ -3,15 +3,28 @@
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from typing import Protocol
 
 from service.bus import Bus
 from service.clock import Clock
 from service.commands.errors import problem
 from service.commands.places import Directory
 from service.commands.repeat import Answered
-from service.contract import SendLimits
+from service.contract import Resynced, SendLimits
 from service.imap import Pool
 from service.parsing import Made, Page, Raw, Read
+
+
+class Followed(Protocol):
+    """The mailboxes of an account whose events are published."""
+
+    def mailboxes(self) -> Sequence[str]:
+        """Their names."""
+        ...
+
+    async def resync(self, mailbox: str) -> Resynced:
+        """Compare one of them in full. Raises Transient."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +33,7 @@ class MailAccess:
 
     pool: Pool
     directory: Directory
+    followed: Followed
     inline_limit: int
     raw: Raw
 

@@ -16,6 +16,7 @@ from service.commands.flags import flags
 from service.commands.get import get
 from service.commands.mailboxes import mailboxes
 from service.commands.move import move
+from service.commands.resync import resync
 from service.commands.search import search
 from service.commands.send import send
 from service.commands.upload import upload
@@ -39,6 +40,7 @@ COMMANDS: Final[dict[Verb, Command]] = {
     Verb.DELETE: delete,
     Verb.APPEND: append,
     Verb.UPLOAD: upload,
+    Verb.RESYNC: resync,
 }
 # Verbs that would do a thing twice: the same id gets the same answer.
 ONCE: Final = frozenset({Verb.COPY, Verb.MOVE, Verb.DELETE, Verb.APPEND})

@@ -5,6 +5,7 @@ subjects.py names things; email.py, events.py, requests.py, status.py, commands.
 schema.py prints them as JSON Schema and AsyncAPI.
 """
 
+from service.contract.after import AFTER_HEADER, After, AfterKind
 from service.contract.blob import Blob, blob_id
 from service.contract.codec import encode
 from service.contract.commands import (
@@ -29,6 +30,9 @@ from service.contract.commands import (
     MailboxesRequest,
     MailboxExtension,
     Problems,
+    ResyncAnswer,
+    Resynced,
+    ResyncRequest,
     SearchAnswer,
     SearchRequest,
     SendAnswer,
@@ -89,6 +93,7 @@ from service.contract.sync import Sync
 
 __all__ = [
     "ACCOUNT_ID",
+    "AFTER_HEADER",
     "BLOB_ID",
     "COMPARATORS_LIMIT",
     "CURSOR_HEADER",
@@ -106,6 +111,8 @@ __all__ = [
     "AccountPart",
     "AccountState",
     "Address",
+    "After",
+    "AfterKind",
     "AppendAnswer",
     "AppendRequest",
     "Attachment",
@@ -148,6 +155,9 @@ __all__ = [
     "RequestProblems",
     "Reset",
     "ResetReason",
+    "ResyncAnswer",
+    "ResyncRequest",
+    "Resynced",
     "SearchAnswer",
     "SearchRequest",
     "Security",

@@ -34,6 +34,7 @@ class Verb(StrEnum):
     DELETE = "delete"
     APPEND = "append"
     UPLOAD = "upload"
+    RESYNC = "resync"
 
 
 # RFC 8620 1.2.
@@ -190,6 +191,35 @@ class UploadAnswer(msgspec.Struct, frozen=True, rename="camel"):
     type: str
     size: int
     name: str | None = None
+
+
+class ResyncRequest(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """The mailbox to compare; without it all that the account follows."""
+
+    mailbox: str | None = None
+
+
+class Resynced(msgspec.Struct, frozen=True, rename="camel"):
+    """What was found of one mailbox, and told: so many events of each kind.
+
+    `messages`: how many announced ones there are; `reset`: its ids are new.
+    """
+
+    id: str
+    path: str
+    messages: int
+    received: int
+    changed: int
+    removed: int
+    reset: bool
+
+
+class ResyncAnswer(msgspec.Struct, frozen=True, rename={"found": "list"}):
+    """`announced`: events of all mailboxes together; `more`: there were too many mailboxes to list."""
+
+    announced: int
+    found: list[Resynced]
+    more: bool = False
 
 
 class Problems(msgspec.Struct, frozen=True):

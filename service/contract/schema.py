@@ -18,6 +18,8 @@ from service.contract.commands import (
     MailboxesAnswer,
     MailboxesRequest,
     Problems,
+    ResyncAnswer,
+    ResyncRequest,
     SearchAnswer,
     SearchRequest,
     SendAnswer,
@@ -53,6 +55,7 @@ COMMANDS: Final[list[tuple[Verb, type, type, str]]] = [
     (Verb.DELETE, DeleteRequest, DeleteAnswer, "Messages into the trash, or away for ever."),
     (Verb.APPEND, AppendRequest, AppendAnswer, "A message into a mailbox."),
     (Verb.UPLOAD, UploadRequest, UploadAnswer, "Bytes as a blob."),
+    (Verb.RESYNC, ResyncRequest, ResyncAnswer, "Mailboxes compared in full now."),
 ]
 SOME_OF_EMAIL: Final = "SomeOfEmail"
 

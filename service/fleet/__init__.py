@@ -5,7 +5,7 @@ waiting and states; report.py says an account's state on the bus, once a change.
 """
 
 from service.fleet.presence import Presence
-from service.fleet.report import REQUESTS, SENDER, AccountReports, AccountView, Part
+from service.fleet.report import AFTER, REQUESTS, SENDER, AccountReports, AccountView, Part
 from service.fleet.supervise import Pace, supervise
 
-__all__ = ["REQUESTS", "SENDER", "AccountReports", "AccountView", "Pace", "Part", "Presence", "supervise"]
+__all__ = ["AFTER", "REQUESTS", "SENDER", "AccountReports", "AccountView", "Pace", "Part", "Presence", "supervise"]

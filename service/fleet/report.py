@@ -52,6 +52,7 @@ class Part:
 
 
 SENDER: Final = Part(AccountPart.SENDER)
+AFTER: Final = Part(AccountPart.AFTER)
 REQUESTS: Final = Part(AccountPart.REQUESTS)
 
 

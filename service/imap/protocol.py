@@ -260,6 +260,10 @@ class ImapProtocol(IMAP4ClientProtocol):  # type: ignore[misc]  # aioimaplib has
         self._check()
         return True
 
+    def wake(self) -> None:
+        """Have `wait_idle` look whether it is ready."""
+        self._news.set()
+
     def idle_answer(self) -> Condition:
         """What the tagged answer to IDLE was, once it is OFF."""
         return self._answer()

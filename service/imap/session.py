@@ -3,13 +3,15 @@
 Used by ingest's ImapSource, over connection.py. Nothing here changes a mailbox.
 """
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from service.clock import Clock
 from service.errors import PeerError, Permanent
-from service.imap.connection import Connection
+from service.imap.connection import Connection, SessionOptions
 from service.imap.encode import decode_mailbox, mailbox_argument, uid_set
 from service.imap.grammar import (
     Condition,
@@ -23,6 +25,7 @@ from service.imap.grammar import (
     parse_flags,
     parse_number,
 )
+from service.imap.protocol import ImapProtocol
 from service.imap.state import Idle
 from service.imap.stir import Stir
 from service.observe import log, metrics
@@ -67,6 +70,16 @@ class SurveyedMessage:
 
 class Session(Connection):
     """An open connection and the mailbox that is selected on it."""
+
+    def __init__(self, protocol: ImapProtocol, options: SessionOptions, clock: Clock) -> None:
+        super().__init__(protocol, options, clock)
+        # Somebody has a reason that the server knows nothing of to end IDLE.
+        self.nudged = asyncio.Event()
+
+    def nudge(self) -> None:
+        """Have `idle` end soon."""
+        self.nudged.set()
+        self.protocol.wake()
 
     # -- mailboxes --------------------------------------------------------------------------------------------
 
@@ -194,7 +207,7 @@ class Session(Connection):
         await self.run("NOOP")
 
     async def idle(self, max_s: float) -> float | None:
-        """Wait in IDLE until the mailbox has more messages or something became of them, for `max_s` at most.
+        """Wait in IDLE until there are more messages, something became of them or a nudge comes, for `max_s` at most.
 
         Gives the moment (monotonic) of the notice, None without one. Raises PeerError where the connection is
         dead: `+` or the answer to DONE did not come in time (whatever happened since was not heard: resync).
@@ -212,7 +225,7 @@ class Session(Connection):
         protocol.begin_idle(take)
         await self._in_time(lambda: protocol.idle is not Idle.ASKED)
         if protocol.idle is Idle.ON:
-            await protocol.wait_idle(lambda: bool(noticed), max_s)
+            await protocol.wait_idle(lambda: bool(noticed) or self.nudged.is_set(), max_s)
         if protocol.idle is Idle.ON:
             protocol.send_done()
             await self._in_time(lambda: False)

@@ -140,9 +140,9 @@ class WritingSession(Session):
         await self.must("SORT", sort_keys(sort), "UTF-8", *keys, prefix="UID", handler=take)
         return found
 
-    async def there(self, uids: Collection[int]) -> list[int]:
-        """Which of these messages there are."""
-        found = await self.search([f"UID {uid_set(uids)}"])
+    async def there(self, uids: Collection[int], *keys: Argument) -> list[int]:
+        """Which of these messages there are, of those that search keys find."""
+        found = await self.search([f"UID {uid_set(uids)}", *keys])
         starts = [run.start for run in found]
         # What was not asked for is no answer, however much of it there is.
         return [uid for uid in sorted(uids) if (at := bisect_right(starts, uid)) and uid in found[at - 1]]

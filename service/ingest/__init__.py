@@ -3,7 +3,8 @@
 mailbox.py runs one mailbox; source.py is what it wants of a protocol, from_imap.py gives it; plan.py decides;
 announce.py makes events, parser.py says in which process; publish.py commits them with their cursor; dead.py copies
 those of mail that could not be had; copies.py keeps what outlives retention. epochs.py begins and recognises; memory.py
-keeps what is known (known.py, marks.py, notes.py, state.py), compare.py finds what became of it.
+keeps what is known (known.py, marks.py, notes.py, state.py), compare.py finds what became of it, resync.py says so to
+whoever asked.
 """
 
 from service.ingest.announce import AnnounceOptions, Announcer
@@ -16,6 +17,7 @@ from service.ingest.memory import Memory
 from service.ingest.parser import Parser
 from service.ingest.plan import Why
 from service.ingest.publish import MailboxLog, WriterIdentity
+from service.ingest.resync import Desk, Desks
 from service.ingest.source import Source
 
 __all__ = [
@@ -24,6 +26,8 @@ __all__ = [
     "Budget",
     "Copies",
     "DeadLetters",
+    "Desk",
+    "Desks",
     "ImapSource",
     "IngestOptions",
     "MailboxIngest",

@@ -4,12 +4,13 @@ Used by mailbox.py. Knows subjects and blobs; parsing is another room's, connect
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from service.bus import BlobStore, OutMessage
 from service.clock import Clock
 from service.contract import (
     STATE_HEADER,
+    After,
     Blob,
     Changed,
     EventType,
@@ -35,11 +36,12 @@ from service.parsing import Made, Page, Raw, Read
 
 @dataclass(frozen=True, slots=True)
 class AnnounceOptions:
-    """Sizes in bytes. `event_limit` is what the server takes in one message."""
+    """Sizes in bytes. `event_limit` is what the server takes in one message; `after`: what is done once it has it."""
 
     inline_limit: int
     event_limit: int
     raw: Raw
+    after: After = field(default_factory=After)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +122,8 @@ class Announcer:
             self._options.event_limit,
             self._options.raw,
             self._clock.now(),
+            self._options.after.mark,
+            not self._options.after.needs_all,
         )
         messages = [_read(message.surveyed, message.body, whole=message.whole) for message in page]
         messages += [_read(surveyed, None, whole=False) for surveyed in unavailable]

@@ -42,7 +42,8 @@ class Compared:
 
     cursor: Cursor
     late: list[int] = field(default_factory=list)
-    events: int = 0
+    changed: int = 0
+    removed: int = 0
 
 
 class Comparer:
@@ -188,8 +189,9 @@ class Comparer:
             if modseq is not None and at + COMMIT_LIMIT_EVENTS >= len(changes):
                 cursor = replace(cursor, modseq=modseq)
             compared.cursor = await self._memory.commit(events, cursor)
-            compared.events += len(events)
             removed = sum(one.keywords is None for one in some)
+            compared.changed += len(some) - removed
+            compared.removed += removed
             metrics.EVENTS.labels(type=EventType.REMOVED).inc(removed)
             metrics.EVENTS.labels(type=EventType.CHANGED).inc(len(some) - removed)
             log.debug("changes_committed", where=self._where, removed=removed, changed=len(some) - removed)

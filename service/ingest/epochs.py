@@ -45,6 +45,7 @@ class Begun:
 
     cursor: Cursor
     recalled: Recalled
+    reset: bool = False
 
 
 class Epochs:
@@ -81,14 +82,14 @@ class Epochs:
             if position.why is Why.OTHER_STREAM:
                 log.error("log_made_anew", account=self._account, mailbox=self._mailbox)
             start, line = await self._start(epoch)
-            return Begun(await self._reset(start, ResetReason.START, None, line), Recalled.WHOLE)
+            return Begun(await self._reset(start, ResetReason.START, None, line), Recalled.WHOLE, reset=True)
         if position.again:
             start, line = replace(cursor, writer=self._writer), await self._drawn(epoch, cursor)
-            return Begun(await self._reset(start, ResetReason.START, None, line), Recalled.WHOLE)
+            return Begun(await self._reset(start, ResetReason.START, None, line), Recalled.WHOLE, reset=True)
         reason = await self._broken(cursor, epoch)
         recalled = await self._memory.recall(cursor, position.seq, position.older)
         if reason is not None:
-            return Begun(await self._renew(cursor, epoch, reason, recalled), Recalled.WHOLE)
+            return Begun(await self._renew(cursor, epoch, reason, recalled), Recalled.WHOLE, reset=True)
         if recalled is Recalled.PARTIAL:
             self._degraded(_incomplete())
         cursor = replace(cursor, writer=self._writer)

@@ -1,6 +1,8 @@
 """An IMAP session as a Source. Used by supervision; the only file of ingest that knows IMAP."""
 
+import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -81,13 +83,25 @@ class ImapSource:
 
     async def wait(self, limit_s: float) -> float | None:
         """IDLE where it is offered, a pause and NOOP elsewhere."""
+        try:
+            return await self._wait(limit_s)
+        finally:
+            self._session.nudged.clear()
+
+    async def _wait(self, limit_s: float) -> float | None:
         if self._session.exists != self._looked_at or self._session.stir:
             return self._clock.monotonic()
         if "IDLE" in self._session.capabilities:
             return await self._session.idle(min(limit_s, self._idle_s))
-        await self._clock.sleep(min(limit_s, self._poll_s))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(min(limit_s, self._poll_s)):
+                await self._session.nudged.wait()
         await self._session.noop()
         return None
+
+    def nudge(self) -> None:
+        """IDLE and pauses end."""
+        self._session.nudge()
 
     def stirred(self) -> Stirred:
         """RFC 9051 7: what the server said unasked."""

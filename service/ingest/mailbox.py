@@ -24,6 +24,7 @@ from service.ingest.memory import Memory
 from service.ingest.plan import (
     SURVEY_LIMIT_ROWS,
     SURVEY_LIMIT_UIDS,
+    Look,
     Position,
     Recalled,
     Why,
@@ -32,6 +33,7 @@ from service.ingest.plan import (
     pages,
 )
 from service.ingest.publish import MailboxLog
+from service.ingest.resync import Counts, Desk
 from service.ingest.source import Fetched, Source, Surveyed
 from service.observe import log, metrics, step
 from service.parsing import Made
@@ -95,11 +97,13 @@ class MailboxIngest:
         *,
         options: IngestOptions,
         status: MailboxStatus,
+        desk: Desk,
         budget: Budget,
         proved: Callable[[], None],
         degraded: Callable[[MailbusError], None],
         clock: Clock,
         account: str,
+        announced: Callable[[], None] = lambda: None,
     ) -> None:
         self._source = source
         self._events = events
@@ -107,11 +111,14 @@ class MailboxIngest:
         self._announcer = announcer
         self._options = options
         self._status = status
+        self._desk = desk
+        self._counts = Counts()
         self._budget = budget
         self._proved = proved
         self._degraded = degraded
         self._clock = clock
         self._account = account
+        self._announced = announced
         self._held = 0
         self._told = 0.0
         self._bounds_at = clock.monotonic()
@@ -131,27 +138,35 @@ class MailboxIngest:
     async def run(self, position: Position) -> None:
         """Catch up from `position`, then follow the mailbox; open it anew from time to time."""
         self._status.state = "syncing"
-        while True:
-            cursor = await self._follow(position)
-            position = Position(Why.TAIL, self._events.fence, cursor, seq=self._memory.seq)
+        self._desk.begin(self._source.nudge)
+        try:
+            while True:
+                cursor = await self._follow(position)
+                position = Position(Why.TAIL, self._events.fence, cursor, seq=self._memory.seq)
+        finally:
+            self._desk.end()
 
     async def _follow(self, position: Position) -> Cursor:
+        asked, self._counts = self._desk.take(), Counts()
         epoch = await self._source.open()
         self._comparer.opened()
         begun = await self._epochs.begin(position, epoch)
         cursor = begun.cursor
         self._status.top_uid = max(epoch.uidnext - 1, cursor.last)
         cursor = await self._catch_up(cursor, epoch.uidnext - 1, None)
-        look = first_look(cursor, epoch, self._source.sync, begun.recalled)
+        look = Look.ALL if asked else first_look(cursor, epoch, self._source.sync, begun.recalled)
         compared = await self._comparer.look(look, cursor, adopt=begun.recalled is not Recalled.WHOLE)
         while True:
             cursor = await self._kept(await self._late(compared))
             self._status.state = "watching"
             self._proved()
+            self._desk.found(self._counts, messages=len(self._memory.known), reset=begun.reset)
             patience_s = self._comparer.patience_s()
-            if not patience_s:
+            if not patience_s or self._desk.is_asked():
                 return cursor
             noticed = await self._source.wait(patience_s)
+            if self._desk.is_asked():
+                return cursor
             stirred = self._source.stirred()
             cursor = await self._catch_up(cursor, None, noticed)
             compared = await self._comparer.after(stirred, cursor)
@@ -159,7 +174,9 @@ class MailboxIngest:
     async def _late(self, compared: Compared) -> Cursor:
         """Announce what came below numbers that were given already, and say what the server does not do."""
         cursor = compared.cursor
-        self._status.announced += compared.events
+        self._status.announced += compared.changed + compared.removed
+        self._counts.changed += compared.changed
+        self._counts.removed += compared.removed
         self._status.sync = self._source.sync
         for name in set(self._source.refused) - self._status.refused:
             self._status.refused.add(name)
@@ -331,6 +348,7 @@ class MailboxIngest:
         if events := page.announced.events:
             started = self._clock.monotonic()
             reached = await self._memory.commit(events, reached, dead=page.announced.dead)
+            self._announced()
             self._tell(len(events), noticed, started, reached)
         self._budget.give(page.held)
         self._held -= page.held
@@ -342,6 +360,7 @@ class MailboxIngest:
         if noticed is not None:
             metrics.INGEST_SECONDS.observe(now - noticed)
         self._status.announced += events
+        self._counts.received += events
         self._status.last_event_at = self._clock.now()
         behind = max(0, self._status.top_uid - reached.last)
         level = log.info if behind and now - self._told > PROGRESS_EVERY_S else log.debug

@@ -111,6 +111,10 @@ class Source(Protocol):
         """Until there may be something new, `limit_s` at most: the moment of its notice (monotonic), None without."""
         ...
 
+    def nudge(self) -> None:
+        """Have `wait` end soon, or the next one at once."""
+        ...
+
     def stirred(self) -> Stirred:
         """What was noticed of known messages since this was asked last."""
         ...

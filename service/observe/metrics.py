@@ -37,6 +37,8 @@ FOREIGN_EVENTS: Final = Counter(
     "mailbus_foreign_events_total", "Times a mailbox's last event in the log was none of mailbus's."
 )
 CONSUMER_OVERRUN: Final = Counter("mailbus_consumer_overrun_total", "Consumers that fell behind the log's retention.")
+# result: done, marked, gone, stale, refused, given_up
+AFTER: Final = Counter("mailbus_after_total", "Mails whose account's `after` was to be done, by result.", ["result"])
 # verb: Verb; code: 200, 400, 404, 409, 500, 503, 504
 COMMANDS: Final = Counter("mailbus_commands_total", "Commands answered, by verb and code.", ["verb", "code"])
 # verb: Verb

@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from service.contract import (
+    AFTER_HEADER,
     KIND_HEADER,
     STATE_HEADER,
     Blob,
@@ -37,7 +38,7 @@ def make(page: Page, message: Read) -> Made:
     if message.body is None:
         problem = MailProblem(ProblemType.UNAVAILABLE, "the mail server shows this message and does not give it")
         email = problem_email(message.size, received_at=message.internal_date, problem=problem)
-        return _made(page, message, email, [])
+        return _made(page, message, email, [], kept=False)
     if not message.whole:
         parsed = parse_header_only(message.body, message.size, received_at=message.internal_date, limits=LIMITS)
     else:
@@ -55,13 +56,14 @@ def _parse(page: Page, body: bytes, received: datetime | None, inline_limit: int
 def _with_blobs(page: Page, message: Read, parsed: Parsed) -> Made:
     blobs = {part: _blob(page, content) for part, content in parsed.blobs.items()}
     email = parsed.with_blobs({part: blob.id for part, blob in blobs.items()})
-    kept = list(blobs.values())
+    stored = list(blobs.values())
     keeps_raw = not parsed.whole if page.raw is Raw.PROBLEM else page.raw is Raw.ALWAYS
     if message.whole and message.body is not None and keeps_raw:
         raw = _blob(page, message.body)
         email = msgspec.structs.replace(email, blob_id=raw.id)
-        kept.append(raw)
-    return _made(page, message, email, kept)
+        stored.append(raw)
+        return _made(page, message, email, stored, kept=True)
+    return _made(page, message, email, stored, kept=message.whole and parsed.whole)
 
 
 def _smaller(page: Page, message: Read, body: bytes) -> Made:
@@ -73,16 +75,17 @@ def _smaller(page: Page, message: Read, body: bytes) -> Made:
     problem = MailProblem(ProblemType.TOO_LARGE, "even without its bodies this message is too large for the bus")
     email = problem_email(message.size, received_at=message.internal_date, problem=problem)
     if not message.whole or page.raw is Raw.NEVER:
-        return _made(page, message, email, [])
+        return _made(page, message, email, [], kept=False)
     raw = _blob(page, body)
-    return _made(page, message, msgspec.structs.replace(email, blob_id=raw.id), [raw])
+    return _made(page, message, msgspec.structs.replace(email, blob_id=raw.id), [raw], kept=True)
 
 
 def _blob(page: Page, content: bytes) -> Blob:
     return Blob(blob_id(hashlib.sha256(content).digest(), page.now), content)
 
 
-def _made(page: Page, message: Read, email: Email, blobs: list[Blob]) -> Made:
+def _made(page: Page, message: Read, email: Email, blobs: list[Blob], *, kept: bool) -> Made:
+    """`kept`: event and blobs hold everything of the message."""
     id = email_id(page.mailbox, page.uidvalidity, message.uid)
     whole = msgspec.structs.replace(
         email,
@@ -106,4 +109,6 @@ def _made(page: Page, message: Read, email: Email, blobs: list[Blob]) -> Made:
     headers[KIND_HEADER] = whole.mailbus.kind
     if message.state:
         headers[STATE_HEADER] = message.state
+    if page.after and (kept or page.after_all):
+        headers[AFTER_HEADER] = page.after
     return Made(message.uid, encode(whole), headers, blobs)

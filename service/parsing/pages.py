@@ -28,6 +28,9 @@ class Page(msgspec.Struct, frozen=True, array_like=True):
     event_limit: int
     raw: Raw
     now: datetime
+    # What stands in the header Mail-After; `after_all`: also where not everything of the message is kept.
+    after: str = ""
+    after_all: bool = True
 
 
 class Read(msgspec.Struct, frozen=True, array_like=True):

@@ -1,6 +1,7 @@
 """Plain values → Settings, or SettingsInvalid with all that is wrong and what would do, and no secret in it."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +15,7 @@ from service.settings.nats import NatsSettings
 from service.settings.oauth2 import oauth2_problems
 from service.settings.presets import PRESETS
 from service.settings.problems import clipped, sentence, unknown_key
-from service.settings.values import show_size
+from service.settings.values import show_duration, show_size
 
 # 10,000 accounts with the same mistake are one mistake.
 PROBLEMS_LIMIT: Final = 1_000
@@ -123,6 +124,7 @@ def _values_together(settings: Settings) -> Iterator[str]:
     yield from _nats(settings.nats)
     for index, account in enumerate(settings.accounts):
         yield from (f"accounts[{index}].{problem}" for problem in _retry(account))
+        yield from (f"accounts[{index}].{problem}" for problem in _after(account, settings.streams.in_.max_age))
 
 
 def _nats(nats: NatsSettings) -> Iterator[str]:
@@ -138,3 +140,10 @@ def _nats(nats: NatsSettings) -> Iterator[str]:
 def _retry(account: AccountSettings) -> Iterator[str]:
     if account.outgoing and account.outgoing.retry.first > account.outgoing.retry.max:
         yield "outgoing.retry.first: must not be more than retry.max"
+
+
+def _after(account: AccountSettings, kept: timedelta | None) -> Iterator[str]:
+    """What is to be done to a mail is read from its event."""
+    incoming = account.incoming
+    if incoming and incoming.after.waits and kept is not None and incoming.after_delay >= kept:
+        yield f"incoming.after_delay: must be less than streams.in.max_age ({show_duration(kept)}): mail would stay"

@@ -13,14 +13,16 @@ from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 from pydantic.functional_validators import AfterValidator, PlainValidator
 from pydantic.json_schema import WithJsonSchema
 
-from service.contract import ACCOUNT_ID, Security, mailbox_name, mailbox_token
+from service.contract import ACCOUNT_ID, After, AfterKind, Security, mailbox_name, mailbox_token
 from service.parsing import Raw
 from service.settings.nats import NatsSettings
 from service.settings.oauth2 import OAuth2Settings
 from service.settings.part import Part
 from service.settings.presets import PRESETS
 from service.settings.values import (
+    MAILBOX_LIMIT_BYTES,
     Address,
+    AfterRule,
     Duration,
     FilePath,
     Host,
@@ -42,8 +44,6 @@ from service.settings.values import (
 IMAP_PORTS: Final = {Security.TLS: 993, Security.STARTTLS: 143, Security.NONE: 143}
 SMTP_PORTS: Final = {Security.TLS: 465, Security.STARTTLS: 587, Security.NONE: 25}
 INSTANCE: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
-# RFC 9051 5.1 knows no limit; what is longer than a line of the protocol is no mailbox.
-MAILBOX_LIMIT_BYTES: Final = 1_000
 
 
 def lasting(default: str, description: str) -> Any:
@@ -280,12 +280,23 @@ class IncomingSettings(Part):
     )
     raw: Raw = Field(
         default=Raw.PROBLEM,
-        description="Which raw messages are kept as blobs: `problem` (those not parsed whole), `always`, `never`",
+        description="Which raw messages are kept as blobs: `problem` (those not parsed whole), `always` (the default "
+        "with `after: delete`), `never`",
     )
-    after: Literal["nothing"] = Field(
-        default="nothing", description="What is done to a mail once its event is confirmed"
+    after: AfterRule = Field(
+        default_factory=After,
+        description="What is done to a mail once its event is confirmed: `nothing`, `seen`, `delete`, "
+        "or `{move: MAILBOX}`",
+        json_schema_extra={"default": "nothing"},
     )
-    after_delay: Duration = lasting("5m", "How long after: for deleting and moving, which come later")
+    after_delay: Duration = lasting("5m", "How long after its event a mail is deleted or moved")
+
+    @model_validator(mode="after")
+    def _kept_whole(self) -> Self:
+        """What is deleted on the server stays to be had, unless it is said that it shall not."""
+        if self.after.kind is AfterKind.DELETE and "raw" not in self.model_fields_set:
+            object.__setattr__(self, "raw", Raw.ALWAYS)
+        return self
 
 
 class RetrySettings(Part):

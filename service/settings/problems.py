@@ -66,8 +66,6 @@ def _what(error: ErrorDetails, loc: Sequence[int | str]) -> str:
             return unknown_key(key, _keys_beside(loc))
         case "missing":
             return "required"
-        case "literal_error" if key == "after":
-            return "only nothing is available in this version"
         case "literal_error" | "enum":
             return f"write {context['expected']}".replace("'", "")
         case "tuple_type" | "list_type":

@@ -15,6 +15,8 @@ from pydantic.functional_validators import BeforeValidator, PlainValidator
 from pydantic.json_schema import JsonSchemaValue, WithJsonSchema
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
+from service.contract import After, AfterKind, mailbox_name
+
 UNITS_MS: Final = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 SIZES: Final = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 DURATION: Final = re.compile(r"([0-9]{1,12})(ms|s|m|h|d)")
@@ -26,6 +28,8 @@ ADDRESS_LIMIT: Final = 254
 # What is longer is no password but a wrong path.
 SECRET_LIMIT_BYTES: Final = 64 * 1024
 CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+# RFC 9051 5.1 knows no limit; what is longer than a line of the protocol is no mailbox.
+MAILBOX_LIMIT_BYTES: Final = 1_000
 # These would end a command or a header: no encoding makes them safe everywhere.
 LINE_END: Final = re.compile(r"[\r\n\x00]")
 SECRET_FORMS: Final = "{env: NAME}, {file: PATH}, or the text itself"
@@ -220,6 +224,41 @@ Initial = Annotated[
                     "type": "object",
                     "properties": {"since": {"type": "string", "anyOf": [{"format": "date"}, {"format": "date-time"}]}},
                     "required": ["since"],
+                    "additionalProperties": False,
+                },
+            ]
+        }
+    ),
+]
+
+
+def _after(value: Any) -> After:
+    if value in (AfterKind.NOTHING, AfterKind.SEEN, AfterKind.DELETE):
+        return After(AfterKind(value))
+    if not isinstance(value, dict) or value.keys() != {"move"}:
+        raise wrong("write nothing, seen, delete, or {move: MAILBOX}")
+    name = some_text(value["move"])
+    if len(name.encode()) > MAILBOX_LIMIT_BYTES:
+        raise wrong(f"must be at most {MAILBOX_LIMIT_BYTES} bytes long")
+    return After(AfterKind.MOVE, mailbox_name(name))
+
+
+def _show_after(value: After) -> Any:
+    return {"move": value.mailbox} if value.kind is AfterKind.MOVE else str(value.kind)
+
+
+AfterRule = Annotated[
+    After,
+    PlainValidator(_after),
+    PlainSerializer(_show_after),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"enum": ["nothing", "seen", "delete"]},
+                {
+                    "type": "object",
+                    "properties": {"move": {"type": "string"}},
+                    "required": ["move"],
                     "additionalProperties": False,
                 },
             ]

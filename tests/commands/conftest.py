@@ -18,7 +18,7 @@ from service.clock import SystemClock
 from service.commands import Account, Answered, Context, Directory, MailAccess, serve_commands
 from service.contract import Security, SendLimits
 from service.imap import Pool, SessionOptions, WritingSession
-from service.ingest import Budget, Parser
+from service.ingest import Budget, Desks, Parser
 from service.parsing import Raw
 from tests.servers.dovecot import PASSWORD, Dovecot
 from tests.servers.nats import NatsServer
@@ -49,6 +49,7 @@ class Desk:
     user: str
     account: str = "support"
     pools: list[Pool] = field(default_factory=list)
+    followed: Desks = field(default_factory=Desks)
 
     async def message(self, verb: str, body: object = None, **headers: str) -> Msg:
         """The whole answer."""
@@ -134,7 +135,8 @@ async def desk(bus: Bus, server: Dovecot, user: str, **changes: Any) -> AsyncIte
     clock = SystemClock()
     pool = Pool(lambda: WritingSession.open(options(server, user, **changes), clock=clock), clock, where="support")
     limits = SendLimits(5 * 86400, 30 * 86400)
-    access = MailAccess(pool, Directory(clock), 256 * 1024, Raw.PROBLEM)
+    followed = Desks()
+    access = MailAccess(pool, Directory(clock), followed, 256 * 1024, Raw.PROBLEM)
     accounts = {
         "support": Account("support", "support@example.com", limits, access),
         "sender": Account("sender", "sender@example.com", limits, None),
@@ -147,7 +149,7 @@ async def desk(bus: Bus, server: Dovecot, user: str, **changes: Any) -> AsyncIte
         async with asyncio.timeout(10):
             while not await _answers(bus):  # noqa: ASYNC110 a subscription rings no bell
                 await asyncio.sleep(0.01)
-        yield Desk(bus, server, user, pools=[pool])
+        yield Desk(bus, server, user, pools=[pool], followed=followed)
         task.cancel()
     pool.abort()
 

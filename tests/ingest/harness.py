@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from service.after import AfterWork
 from service.bus import Bus, NatsOptions, StreamOptions, open_bus
 from service.clock import SystemClock
-from service.contract import AccountState, DeadReason, Security
+from service.contract import AccountState, After, DeadReason, Security
 from service.errors import MailbusError, Superseded
 from service.fleet import Pace, supervise
 from service.imap import Session, SessionOptions
@@ -19,6 +20,7 @@ from service.ingest import (
     Budget,
     Copies,
     DeadLetters,
+    Desk,
     ImapSource,
     IngestOptions,
     MailboxIngest,
@@ -56,6 +58,9 @@ class Box:
     states: list[tuple[AccountState, MailbusError | None]] = field(default_factory=list)
     alarms: list[MailbusError] = field(default_factory=list)
     copies: Copies | None = None
+    after: After = field(default_factory=After)
+    work: AfterWork | None = None
+    desk: Desk = field(default_factory=lambda: Desk("INBOX"))
 
 
 def session_options(box: Box) -> SessionOptions:
@@ -75,7 +80,7 @@ def session_options(box: Box) -> SessionOptions:
 async def follow_mailbox(bus: Bus, box: Box) -> None:
     """Announce the mailbox until cancelled."""
     clock = SystemClock()
-    box.status.name = box.mailbox
+    box.status.name = box.desk.mailbox = box.mailbox
     box.copies = Copies(bus.key_value(bus.subjects.cursors), clock)
     subjects = bus.subjects
 
@@ -105,7 +110,7 @@ async def follow_mailbox(bus: Bus, box: Box) -> None:
         filter_subject=subjects.mailbox_filter(box.account, box.mailbox),
         clock=clock,
     )
-    options = AnnounceOptions(box.inline_limit, bus.max_payload, box.raw)
+    options = AnnounceOptions(box.inline_limit, bus.max_payload, box.raw, box.after)
     announcer = Announcer(
         bus.blobs(), subjects, Parser(clock), account=box.account, mailbox=box.mailbox, options=options, clock=clock
     )
@@ -117,6 +122,8 @@ async def follow_mailbox(bus: Bus, box: Box) -> None:
         try:
             position = await events.resume(contest=contest)
             contest = True
+            if box.work is not None:
+                box.work.begin(box.mailbox)
             session = await Session.open(session_options(box), clock=clock)
             source = ImapSource(
                 session,
@@ -135,11 +142,13 @@ async def follow_mailbox(bus: Bus, box: Box) -> None:
                     announcer,
                     options=IngestOptions(box.initial, box.message_limit),
                     status=box.status,
+                    desk=box.desk,
                     budget=budget,
                     proved=proved,
                     degraded=lambda error: report(AccountState.DEGRADED, error),
                     clock=clock,
                     account=box.account,
+                    announced=lambda: box.work.announced(box.mailbox) if box.work is not None else None,
                 ).run(position)
             finally:
                 source.abort()

@@ -236,6 +236,8 @@ HABITS = {
     "qresync": "",
     "condstore": f"protocol imap {{\n  imap_capability = {CAPABILITIES} CONDSTORE\n}}",
     "snapshot": f"protocol imap {{\n  imap_capability = {CAPABILITIES}\n}}",
+    # No MOVE: copies, and expunges what it copied.
+    "uidplus": f"protocol imap {{\n  imap_capability = {CAPABILITIES.replace(' MOVE', '')}\n}}",
     "old": "protocol imap {\n  imap_capability = IMAP4rev1\n}",
 }
 

@@ -101,11 +101,6 @@ def test_an_unknown_variable_names_the_nearest_known_one(monkeypatch: pytest.Mon
         ("incoming: {imap: {host: h}, pop3: {host: h}}", "incoming.pop3: not available in this version"),
         ("incoming: {imap: {host: h}, exclude: [a]}", "incoming.exclude: not available in this version"),
         (
-            "preset: gmx, incoming: {after: delete}",
-            "incoming.after: only nothing is available in this version (got 'delete')",
-        ),
-        ("preset: gmx, incoming: {after: {move: x}}", "incoming.after: only nothing is available in this version"),
-        (
             'preset: gmx, incoming: {mailboxes: ["a/*"]}',
             f"incoming.mailboxes: {PATTERN}",
         ),

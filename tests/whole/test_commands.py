@@ -110,6 +110,7 @@ WRITING = {
     "delete": {"ids": []},
     "append": {"mailbox": "INBOX", "request": {"text": "x"}},
     "upload": {"content": ""},
+    "resync": {"mailbox": None, "all": True},
 }
 
 

@@ -1,0 +1,138 @@
+"""How far the rule of an account is carried out in a mailbox, and what comes next. Pure.
+
+The record stands in the bucket `mail-after`, one a mailbox. What is pending stands nowhere but in the log: the events
+beyond the record. Used by work.py.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import Enum, auto
+from typing import Annotated, Final
+
+import msgspec
+from msgspec.structs import replace
+
+from service.contract import AFTER_HEADER, mailbox_hash, place_of
+
+VERSION: Final = 1
+# Messages that were refused and are tried again: as many as an operator would look at.
+LEFT_LIMIT: Final = 100
+
+Moment = Annotated[datetime, msgspec.Meta(tz=True)]
+
+
+class Left(msgspec.Struct, frozen=True):
+    """A message that the server refused so many times, and when it is tried again."""
+
+    uid: int
+    uidvalidity: int
+    tries: int
+    at: Moment
+
+
+class Copying(msgspec.Struct, frozen=True):
+    """Messages that are being copied, to be expunged then: where their copies are to be looked for.
+
+    `first`: what the next UID of the other mailbox was before, in its epoch `into`.
+    """
+
+    uids: list[int]
+    uidvalidity: int
+    first: int
+    into: int
+
+
+class Record(msgspec.Struct, frozen=True, omit_defaults=True):
+    """All events up to `seq` of a stream are dealt with; `id` is that event's ce-id, `mark` the rule's.
+
+    `writer`: who is at it, or was.
+    """
+
+    stream_created: Moment
+    seq: int
+    id: str = ""
+    mark: str = ""
+    left: list[Left] = []
+    copying: Copying | None = None
+    writer: str = ""
+    v: int = VERSION
+
+
+_RECORD: Final = msgspec.json.Decoder(Record)
+
+
+def dump_record(record: Record) -> bytes:
+    """The value of the record's key."""
+    return msgspec.json.encode(record)
+
+
+def load_record(value: bytes) -> Record | None:
+    """The value of the record's key; None where it cannot be read: then all that the log holds is looked at again."""
+    try:
+        return _RECORD.decode(value)
+    except (msgspec.MsgspecError, UnicodeError):
+        return None
+
+
+class AtRecord(Enum):
+    """What stands in the log at a record's sequence."""
+
+    OURS = auto()
+    GONE = auto()
+    OTHER = auto()
+
+
+def started(record: Record | None, *, created: datetime, last_seq: int, at: AtRecord, mark: str) -> Record:
+    """Where to go on. Without a record, and where the log forgot what the record remembers, from the log's beginning:
+    what was done is found done."""
+    if record is None or record.stream_created != created or record.seq > last_seq or at is AtRecord.OTHER:
+        return Record(created, 0, mark=mark)
+    if record.mark != mark:
+        # What was pending under another rule is not this one's.
+        return replace(record, mark=mark, left=[], copying=None)
+    return record
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A message that an event names."""
+
+    uid: int
+    uidvalidity: int
+
+
+def item_of(mailbox: str, mark: str, headers: dict[str, str]) -> Item | None:
+    """The message that the rule `mark` is about; None where the event was published under another rule, or none."""
+    if headers.get(AFTER_HEADER) != mark:
+        return None
+    place = place_of(headers.get("ce-subject", ""))
+    if place is None or not place.uid or place.mailbox_hash != mailbox_hash(mailbox):
+        return None
+    return Item(place.uid, place.uidvalidity)
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedPace:
+    """When a message that was refused is tried again, and how often in all."""
+
+    first_s: float = 60.0
+    factor: float = 4.0
+    max_s: float = 4 * 3600.0
+    tries: int = 6
+
+    def next(self, uid: int, uidvalidity: int, tries: int, now: datetime) -> Left | None:
+        """After `tries` refusals; None: it is given up."""
+        if tries >= self.tries:
+            return None
+        pause_s = min(self.max_s, self.first_s * self.factor ** (tries - 1))
+        return Left(uid, uidvalidity, tries, now + timedelta(seconds=pause_s))
+
+
+def next_left(left: Iterable[Left], now: datetime) -> tuple[Left | None, float | None]:
+    """The one that is due, if there is one; and the seconds until one is."""
+    first = min(left, key=lambda one: one.at, default=None)
+    if first is None:
+        return None, None
+    seconds = (first.at - now).total_seconds()
+    return (first, None) if seconds <= 0 else (None, seconds)

@@ -1,0 +1,62 @@
+"""Settings → what is done after a mail's event, and the connections that it shares with commands. Used by build.py."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from service.after import AfterOptions, AfterWork
+from service.clock import Clock
+from service.contract import AccountState, AfterKind
+from service.errors import MailbusError
+from service.fleet import AFTER
+from service.imap import Pool, SessionOptions, WritingSession
+from service.settings import IncomingSettings
+
+if TYPE_CHECKING:  # which builds this
+    from service.build import Shared
+
+
+def writing_pool(options: SessionOptions, connecting: asyncio.Semaphore, clock: Clock) -> Pool:
+    """An account's connections that may change its mailboxes."""
+
+    async def connect() -> WritingSession:
+        async with connecting:
+            return await WritingSession.open(options, clock=clock)
+
+    return Pool(connect, clock, where=options.account)
+
+
+def after_work(account: str, incoming: IncomingSettings, shared: "Shared") -> AfterWork | None:
+    """What is done after the events of an account's mail; None where that is nothing."""
+    if incoming.after.kind is AfterKind.NOTHING:
+        return None
+
+    def say(state: AccountState) -> Callable[[MailbusError], None]:
+        return lambda error: shared.reports.part(account, AFTER, state, error)
+
+    delay_s = incoming.after_delay.total_seconds() if incoming.after.waits else 0.0
+    return AfterWork(
+        shared.pools[account],
+        shared.bus.log,
+        shared.bus.key_value(shared.bus.subjects.after),
+        shared.bus.subjects,
+        AfterOptions(account, shared.presence.writer, incoming.after, delay_s),
+        is_alive=shared.presence.is_alive,
+        degraded=say(AccountState.DEGRADED),
+        failing=say(AccountState.DISCONNECTED),
+        clock=shared.clock,
+    )
+
+
+def after_life(account: str, after: AfterWork, shared: "Shared") -> Callable[[Callable[[], None]], Awaitable[None]]:
+    """It, to be supervised."""
+
+    async def life(proved: Callable[[], None]) -> None:
+        def works() -> None:
+            proved()
+            shared.reports.part(account, AFTER, AccountState.CONNECTED)
+
+        await shared.bus.wait_connected()
+        await after.run(works)
+
+    return life

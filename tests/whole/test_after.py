@@ -1,0 +1,63 @@
+"""mailbus as a process, with a rule for what comes after: killed before it is carried out, which is not forgotten."""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from tests.after.harness import make, subjects, wait_subjects
+from tests.ingest.view import act, mail, seen
+from tests.servers.dovecot import Dovecot
+from tests.servers.mailbus import Mailbus, command, imap_account, reading, settings_for, until
+from tests.servers.nats import NatsServer
+from tests.whole.test_commands import cmd
+
+Maker = Callable[..., Mailbus]
+
+
+@pytest.mark.fault("D16")
+async def test_killed_before_its_time_a_mail_is_moved_by_the_next_start_and_told_once(
+    dovecot: Dovecot, own_nats: NatsServer, mailbus: Maker, prefix: str
+) -> None:
+    await asyncio.to_thread(make, dovecot, prefix, "Done")
+    await dovecot.append(prefix, [mail(1)])
+    account = imap_account(dovecot, prefix, initial="new", after={"move": "Done"}, after_delay="1h")
+    one = mailbus(settings_for(own_nats.url, prefix, account))
+    one.start()
+    await until(lambda: one.log_file.exists() and bool(one.said("epoch_begins")))
+    await dovecot.append(prefix, [mail(2), mail(3)])
+    async with reading(own_nats.url, prefix) as reader:
+        await reader.wait_received(2)
+        one.kill()
+        # Another client meanwhile: one goes, one is flagged.
+        await act(dovecot, prefix, ("STORE", "2", "+FLAGS", r"(\Deleted)"), ("EXPUNGE",))
+        await act(dovecot, prefix, ("STORE", "3", "+FLAGS", r"(\Flagged)"))
+        one.settings["accounts"][0]["incoming"]["after_delay"] = "10ms"
+        one.start()
+        await wait_subjects(dovecot, prefix, ["mail 3"], "Done")
+        found = await seen(reader, {})
+        assert sorted(told for told in found.told if told[0] != "changed") == [
+            ("received", 2),
+            ("received", 3),
+            ("removed", 2),
+            ("removed", 3),
+        ]
+        assert (await cmd(one, "resync", {}))["announced"] == 0
+        states = [event.body["state"] for event in await reader.events("STATUS")]
+    assert set(states) == {"connected"}
+    assert await subjects(dovecot, prefix) == ["mail 1"]
+    code, out, _ = await command(one, "check")
+    assert code == 0, out
+    assert "moves to Done" in out
+    assert await one.stop() == 0
+
+
+async def test_who_deletes_from_a_log_with_one_replica_is_warned(
+    dovecot: Dovecot, own_nats: NatsServer, mailbus: Maker, prefix: str
+) -> None:
+    account = imap_account(dovecot, prefix, initial="new", after="delete")
+    one = mailbus(settings_for(own_nats.url, prefix, account))
+    one.start()
+    await until(lambda: one.log_file.exists() and bool(one.said("after_outlives_log")))
+    assert one.said("after_outlives_log")[0]["stream"] == f"{prefix.upper()}_IN"
+    assert await one.stop() == 0
