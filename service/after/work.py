@@ -33,6 +33,8 @@ ROUND_EVERY_S: Final = 1.0
 RETRY_FIRST_S: Final = 1.0
 RETRY_MAX_S: Final = 300.0
 PERMANENT_S: Final = 300.0
+# Once is a connection that was lost, or commands that were many: no state of an account.
+FAILING_FROM: Final = 2
 # Until another process that is at it is looked for again.
 OTHERS_S: Final = 20.0
 # A connection that is lost each time that one message is in hand: it is that message.
@@ -209,7 +211,7 @@ class AfterWork:
         log.info("after_waits", account=self._options.account, mailbox=box.name, tries=box.failures, error=str(exc))
         if isinstance(exc, Permanent):
             self._degraded(exc)
-        elif isinstance(exc, Transient):
+        elif isinstance(exc, Transient) and box.failures >= FAILING_FROM:
             self._failing(exc)
 
     async def _look(self, box: _Mailbox) -> float | None:

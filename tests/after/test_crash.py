@@ -137,31 +137,31 @@ async def test_cut_at_every_command_and_at_every_answer(
     server = dovecot_that(habit)
     proxy = await fault_proxy(server.host, server.imap)
     commands: list[str] = []
-    cut_at = 0
+    cut_at, cut = 0, False
 
     def watch(way: Way, chunk: bytes) -> bytes:
+        nonlocal cut
         found = COMMAND.search(chunk) if way is Way.TO_SERVER else None
         if found is not None:
             commands.append(found[1].decode())
-            if len(commands) == cut_at and not answered:
-                proxy.cut_after(0, way)
-        elif way is Way.TO_CLIENT and answered and cut_at and len(commands) == cut_at:
-            proxy.cut_after(0, way)  # the server has done it, and nobody hears of it
+        # With an answer that is cut off the server has done it, and nobody hears of it.
+        if not cut and cut_at and len(commands) == cut_at and way is (Way.TO_CLIENT if answered else Way.TO_SERVER):
+            cut = True
+            proxy.cut_after(0, way)
         return chunk
 
     async def through(box: Box) -> None:
         commands.clear()
         proxy.watch = watch
+        before = proxy.connections
         async with working(bus, replace(box, port=proxy.port)) as desk:
-            if cut_at:
-                await until(lambda: bool(desk.failed))
-            else:
-                await until(lambda: _is_idle(desk))
+            await until(lambda: _is_idle(desk))
+        assert proxy.connections - before == 1 + cut
 
     assert await trial(bus, server, f"{prefix}0", rule, through) == expected(rule, habit)
     clean = list(commands)
     for number, name in enumerate(clean, 1):
-        cut_at = number
+        cut_at, cut = number, False
         assert await trial(bus, server, f"{prefix}{number}", rule, through) == expected(rule, habit), name
         proxy.heal()
         cut_at = 0

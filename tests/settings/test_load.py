@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service.contract import Security
+from service.contract import After, AfterKind, Security
 from service.parsing import Raw
 from service.settings import PRESETS, Secret, load_settings
 from tests.settings.conftest import Load
@@ -35,7 +35,8 @@ accounts:
       initial: {since: 2026-01-01}
       poll: 90s
       raw: always
-      after: nothing
+      after: {move: inbox}
+      after_delay: 1h
     outgoing:
       username: relay
       password: other
@@ -84,6 +85,7 @@ def test_every_key_is_read(load: Load, tmp_path: Path, monkeypatch: pytest.Monke
     assert incoming.mailboxes == ("INBOX", "Entwürfe", "a * b")
     assert incoming.initial == datetime(2026, 1, 1, tzinfo=UTC)
     assert incoming.raw is Raw.ALWAYS
+    assert (incoming.after, incoming.after_delay) == (After(AfterKind.MOVE, "INBOX"), timedelta(hours=1))
     assert (incoming.username, incoming.password.reveal()) == ("login", "p w")
     assert (outgoing.username, outgoing.password.reveal()) == ("relay", "other")
     assert (outgoing.smtp.host, outgoing.smtp.port, outgoing.smtp.security) == ("192.0.2.1", 2525, Security.NONE)
@@ -130,6 +132,24 @@ def test_gmail_is_where_gmail_is(load: Load) -> None:
     assert account.outgoing is not None
     assert (account.incoming.imap.host, account.incoming.imap.port) == ("imap.gmail.com", 993)
     assert (account.outgoing.smtp.host, account.outgoing.smtp.port) == ("smtp.gmail.com", 465)
+
+
+@pytest.mark.parametrize(
+    ("given", "rule", "raw"),
+    [
+        ("initial: new", After(), Raw.PROBLEM),
+        ("after: seen", After(AfterKind.SEEN), Raw.PROBLEM),
+        ("after: {move: 'a * b'}", After(AfterKind.MOVE, "a * b"), Raw.PROBLEM),
+        ("after: delete", After(AfterKind.DELETE), Raw.ALWAYS),
+        ("after: delete, raw: never", After(AfterKind.DELETE), Raw.NEVER),
+    ],
+)
+def test_what_is_deleted_is_kept_raw_unless_it_is_said(load: Load, given: str, rule: After, raw: Raw) -> None:
+    account = load(f"accounts: [{{id: a, address: a@b.example, password: p, preset: gmx, incoming: {{{given}}}}}]")
+    incoming = account.accounts[0].incoming
+    assert incoming is not None
+    assert (incoming.after, incoming.raw) == (rule, raw)
+    assert incoming.after_delay == timedelta(minutes=5)
 
 
 def test_any_key_overrides_a_preset_and_null_turns_a_direction_off(load: Load) -> None:

@@ -161,6 +161,19 @@ def test_a_wrong_value_says_what_would_do(problems: Problems, text: str, problem
         ("preset: gmx, incoming: {imap: {port: 0}}", ".incoming.imap.port: must be at least 1 (got '0')"),
         ("preset: gmx, incoming: {imap: {host: 'imaps://h'}}", f".incoming.imap.host: {HOST} (got 'imaps://h')"),
         ("preset: gmx, incoming: {imap: {host: 'h:993'}}", f".incoming.imap.host: {HOST} (got 'h:993')"),
+        (
+            "preset: gmx, incoming: {after: archive}",
+            ".incoming.after: write nothing, seen, delete, or {move: MAILBOX} (got 'archive')",
+        ),
+        ("preset: gmx, incoming: {after: {move: ''}}", ".incoming.after: must not be empty"),
+        (
+            "preset: gmx, incoming: {after: {copy: x}}",
+            ".incoming.after: write nothing, seen, delete, or {move: MAILBOX}",
+        ),
+        (
+            "preset: gmx, incoming: {after: delete, after_delay: 30d}",
+            ".incoming.after_delay: must be less than streams.in.max_age (30d): mail would stay",
+        ),
         ("preset: gmx, incoming: {raw: often}", ".incoming.raw: write problem, always or never (got 'often')"),
         (
             "preset: gmx, outgoing: {retry: {first: 2h, max: 1h}}",
@@ -182,7 +195,7 @@ def test_a_wrong_value_of_an_account_says_what_would_do(problems: Problems, more
 
 @pytest.mark.fault("G07")
 @pytest.mark.parametrize("end", [r"\r\n", r"\n", r"\r", r"\0"])
-@pytest.mark.parametrize("key", ["username", "password", "address", "id", "redirect", "host", "mailbox"])
+@pytest.mark.parametrize("key", ["username", "password", "address", "id", "redirect", "host", "mailbox", "after"])
 def test_a_line_end_or_nul_is_refused_wherever_it_would_become_a_command(
     problems: Problems, key: str, end: str
 ) -> None:
@@ -191,6 +204,7 @@ def test_a_line_end_or_nul_is_refused_wherever_it_would_become_a_command(
         "redirect": f"preset: gmx, outgoing: {{redirect: {value}}}",
         "host": f"preset: gmx, incoming: {{imap: {{host: {value}}}}}",
         "mailbox": f"preset: gmx, incoming: {{mailboxes: [{{name: {value}}}]}}",
+        "after": f"preset: gmx, incoming: {{after: {{move: {value}}}}}",
     }.get(key, "preset: gmx")
     lines = {"id": "a", "address": "a@example.com", "password": "p", "username": "u"}
     if key in lines:

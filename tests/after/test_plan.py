@@ -1,0 +1,92 @@
+"""What is decided of a record, without a server."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.after.plan import (
+    AtRecord,
+    Copying,
+    Item,
+    Left,
+    Record,
+    RefusedPace,
+    dump_record,
+    item_of,
+    load_record,
+    next_left,
+    started,
+)
+from service.contract import AFTER_HEADER, After, AfterKind, email_id
+
+NOW = datetime(2026, 11, 24, tzinfo=UTC)
+LATER = NOW + timedelta(days=1)
+WHOLE = Record(NOW, 7, "id", "seen", [Left(1, 2, 3, NOW)], Copying([1, 2], 3, 4, 5), "one/1")
+
+
+def test_a_record_is_read_as_it_was_written() -> None:
+    assert load_record(dump_record(WHOLE)) == WHOLE
+
+
+@given(st.binary())
+def test_what_is_no_record_is_none(data: bytes) -> None:
+    assert load_record(data) is None
+
+
+@pytest.mark.parametrize(
+    ("at", "created", "last_seq", "mark", "expected"),
+    [
+        (AtRecord.OURS, NOW, 9, "seen", WHOLE),
+        (AtRecord.GONE, NOW, 9, "seen", WHOLE),  # retention
+        (AtRecord.OTHER, NOW, 9, "seen", Record(NOW, 0, mark="seen")),  # rolled back, and grown again
+        (AtRecord.GONE, NOW, 6, "seen", Record(NOW, 0, mark="seen")),  # rolled back
+        (AtRecord.OURS, LATER, 9, "seen", Record(LATER, 0, mark="seen")),  # another stream
+        (AtRecord.OURS, NOW, 9, "delete", Record(NOW, 7, "id", "delete", writer="one/1")),  # another rule
+    ],
+)
+def test_where_it_goes_on(at: AtRecord, created: datetime, last_seq: int, mark: str, expected: Record) -> None:
+    assert started(WHOLE, created=created, last_seq=last_seq, at=at, mark=mark) == expected
+
+
+def test_without_a_record_it_begins_with_the_log() -> None:
+    assert started(None, created=NOW, last_seq=9, at=AtRecord.GONE, mark="seen") == Record(NOW, 0, mark="seen")
+
+
+@pytest.mark.parametrize(
+    ("rule", "mark"),
+    [
+        (After(), ""),
+        (After(AfterKind.SEEN), "seen"),
+        (After(AfterKind.DELETE), "delete"),
+        (After(AfterKind.MOVE, "INBOX"), "move mg-y1Ib8yD2c"),
+    ],
+)
+def test_an_event_names_its_message_and_its_rule(rule: After, mark: str) -> None:
+    assert rule.mark == mark
+    headers = {AFTER_HEADER: rule.mark, "ce-subject": email_id("Box", 5, 6)}
+    assert item_of("Box", mark, headers) == Item(6, 5)
+    assert item_of("Other", mark, headers) is None
+    assert item_of("Box", "other", headers) is None
+    assert item_of("Box", mark, headers | {"ce-subject": "x"}) is None
+    assert item_of("Box", "seen", {"ce-subject": email_id("Box", 5, 6)}) is None
+
+
+def test_a_refused_message_is_tried_six_times_in_hours() -> None:
+    pace, at, pauses = RefusedPace(), NOW, []
+    for tries in range(1, 6):
+        left = pace.next(1, 2, tries, at)
+        assert left == Left(1, 2, tries, left.at if left else at)
+        assert left is not None
+        pauses.append((left.at - at).total_seconds() / 60)
+        at = left.at
+    assert pauses == [1, 4, 16, 64, 240]
+    assert pace.next(1, 2, 6, at) is None
+
+
+def test_of_those_that_wait_the_first_is_next() -> None:
+    early, late = Left(1, 2, 1, NOW), Left(2, 2, 1, LATER)
+    assert next_left([], NOW) == (None, None)
+    assert next_left([late, early], NOW) == (early, None)
+    assert next_left([late], NOW) == (None, 86400.0)
