@@ -17,6 +17,7 @@ from service.errors import MailbusError, Superseded, Transient
 from service.fleet import REQUESTS, SENDER, AccountReports, Pace, Part, Presence, supervise
 from service.imap import Session, SessionOptions
 from service.ingest import (
+    Allowance,
     AnnounceOptions,
     Announcer,
     Budget,
@@ -180,8 +181,10 @@ def all_work(settings: Settings, shared: Shared) -> list[Work]:
         if account.incoming is not None:
             options = session_options(settings, account, account.incoming, tokens=tokens.incoming)
             shared.sessions[account.id] = options
+            daily = account.incoming.imap.daily
+            allowance = Allowance(daily, shared.clock) if daily is not None else None
             work += [
-                _mailbox_work(settings, account, account.incoming, name, options, shared)
+                _mailbox_work(settings, account, account.incoming, name, options, allowance, shared)
                 for name in account.incoming.mailboxes
             ]
         if account.outgoing is not None:
@@ -197,6 +200,7 @@ def _mailbox_work(
     incoming: IncomingSettings,
     mailbox: str,
     options: SessionOptions,
+    allowance: Allowance | None,
     shared: Shared,
 ) -> Work:
     bus, clock, reports = shared.bus, shared.clock, shared.reports
@@ -261,6 +265,9 @@ def _mailbox_work(
                 idle_s=incoming.imap.idle.total_seconds(),
                 poll_s=incoming.poll.total_seconds(),
                 clock=clock,
+                first=incoming.mailboxes[: incoming.mailboxes.index(mailbox)] if incoming.once else (),
+                named=incoming.roles,
+                allowance=allowance,
             )
             announcer = Announcer(
                 bus.blobs(),

@@ -42,7 +42,7 @@ def _mail_access(
 
     return MailAccess(
         pool=Pool(connect, shared.clock, where=account.id),
-        directory=Directory(shared.clock),
+        directory=Directory(shared.clock, incoming.roles),
         inline_limit=settings.limits.inline,
         raw=incoming.raw,
     )
