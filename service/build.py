@@ -12,13 +12,14 @@ from typing import Any, Final
 
 from service.after import AfterWork
 from service.build_after import after_life, after_work, writing_pool
-from service.bus import Bus, NatsOptions, OutMessage, StreamOptions
+from service.bus import Bus, OutMessage
 from service.clock import Clock
 from service.contract import AccountPart, AccountState, DeadReason, Security, SendLimits
 from service.errors import MailbusError, Superseded, Transient
 from service.fleet import AFTER, REQUESTS, SENDER, AccountReports, Pace, Part, Presence, supervise
 from service.imap import Pool, Session, SessionOptions
 from service.ingest import (
+    Allowance,
     AnnounceOptions,
     Announcer,
     Budget,
@@ -92,43 +93,6 @@ class Work:
     status: MailboxStatus | None = None
 
 
-def nats_options(settings: Settings) -> NatsOptions:
-    """The bus as settings name it."""
-    nats = settings.nats
-    return NatsOptions(
-        servers=tuple(nats.servers),
-        name=f"mailbus {settings.instance}",
-        prefix=nats.prefix,
-        replicas=nats.replicas,
-        user=nats.user,
-        password=nats.password.reveal() if nats.password else None,
-        token=nats.token.reveal() if nats.token else None,
-        creds=nats.creds,
-        nkey_seed=nats.nkey_seed.reveal() if nats.nkey_seed else None,
-        ca=nats.tls.ca,
-        cert=nats.tls.cert,
-        key=nats.tls.key,
-    )
-
-
-def stream_options(settings: Settings, presence_ttl_s: float) -> StreamOptions:
-    """How long things live on the bus."""
-    streams = settings.streams
-    windows = [account.outgoing.window for account in settings.accounts if account.outgoing is not None]
-    ages = (streams.in_.max_age, streams.status.max_age, streams.dead.max_age)
-    in_s, status_s, dead_s = (None if age is None else age.total_seconds() for age in ages)
-    defaults = StreamOptions()
-    return StreamOptions(
-        in_max_age_s=in_s,
-        status_max_age_s=status_s,
-        dead_max_age_s=dead_s,
-        # One bucket for all accounts: the longest memory that any of them wants.
-        sends_window_s=max(windows).total_seconds() if windows else defaults.sends_window_s,
-        presence_ttl_s=presence_ttl_s,
-        max_consumers=streams.max_consumers,
-    )
-
-
 def tls_context(security: Security, ca: str | None) -> ssl.SSLContext | None:
     """How a connection is secured; None where it is not. Raises Permanent where the authorities' file is none."""
     if security is Security.NONE:
@@ -187,13 +151,15 @@ def all_work(settings: Settings, shared: Shared) -> list[Work]:
         if account.incoming is not None:
             options = session_options(settings, account, account.incoming, tokens=tokens.incoming)
             shared.sessions[account.id] = options
+            daily = account.incoming.imap.daily
+            allowance = Allowance(daily, shared.clock) if daily is not None else None
             shared.pools[account.id] = writing_pool(options, shared.connecting, shared.clock)
             after = after_work(account.id, account.incoming, shared)
             if after is not None:
                 life = after_life(account.id, after, shared)
                 work.append(Work(account.id, AFTER, _supervised(life, account.id, AFTER, shared, None)))
             work += [
-                _mailbox_work(settings, account, account.incoming, name, options, after, shared)
+                _mailbox_work(settings, account, account.incoming, name, options, allowance, after, shared)
                 for name in account.incoming.mailboxes
             ]
         if account.outgoing is not None:
@@ -209,6 +175,7 @@ def _mailbox_work(
     incoming: IncomingSettings,
     mailbox: str,
     options: SessionOptions,
+    allowance: Allowance | None,
     after: AfterWork | None,
     shared: Shared,
 ) -> Work:
@@ -276,6 +243,9 @@ def _mailbox_work(
                 idle_s=incoming.imap.idle.total_seconds(),
                 poll_s=incoming.poll.total_seconds(),
                 clock=clock,
+                first=incoming.mailboxes[: incoming.mailboxes.index(mailbox)] if incoming.once else (),
+                named=incoming.roles,
+                allowance=allowance,
             )
             announcer = Announcer(
                 bus.blobs(),

@@ -35,7 +35,7 @@ def _mail_access(
 ) -> MailAccess:
     return MailAccess(
         pool=shared.pools[account.id],
-        directory=Directory(shared.clock),
+        directory=Directory(shared.clock, incoming.roles),
         followed=shared.desks[account.id],
         inline_limit=settings.limits.inline,
         raw=incoming.raw,

@@ -9,11 +9,10 @@ from typing import Final
 from service.build import (
     CONNECTING_LIMIT,
     PRESENCE_TTL_S,
-    nats_options,
     session_options,
     smtp_options,
-    stream_options,
 )
+from service.build_bus import nats_options, stream_options
 from service.bus import open_bus
 from service.clock import Clock, SystemClock
 from service.contract import AccountPart, AfterKind
@@ -21,7 +20,7 @@ from service.errors import MailbusError
 from service.imap import Session
 from service.login import TokenSource
 from service.oauth import Tokens
-from service.settings import AccountSettings, IncomingSettings, OutgoingSettings, Settings, show_duration
+from service.settings import AccountSettings, IncomingSettings, OutgoingSettings, Settings, needs, show_duration
 from service.smtp import Relay
 from service.tasks import TaskGroup
 from service.tokens import account_tokens
@@ -61,8 +60,11 @@ async def check(settings: Settings, report: Callable[[Finding], None]) -> None:
 def _account(
     settings: Settings, account: AccountSettings, clock: Clock
 ) -> Iterator[tuple[str, Callable[[], Awaitable[str]]]]:
-    """What there is to try of an account."""
+    """What there is to try of an account, after what its provider needs."""
     incoming, outgoing = account.incoming, account.outgoing
+    grants = {part.oauth2.grant if part.oauth2 else None for part in (incoming, outgoing) if part is not None}
+    for said in sorted({needs(account.preset, grant) for grant in grants} - {""}):
+        yield "provider", partial(_say, said)
     try:
         tokens = account_tokens(account, clock)
     except MailbusError as exc:
@@ -78,6 +80,10 @@ def _account(
 
 async def _fail(error: MailbusError) -> str:
     raise error
+
+
+async def _say(text: str) -> str:
+    return text
 
 
 async def _token(tokens: Tokens) -> str:

@@ -40,6 +40,7 @@ FLOORS = {
     "discovery": 6,
     "build": 6,
     "build_after": 6,
+    "build_bus": 6,
     "build_commands": 6,
     "check": 6,
     "snapshot": 6,
@@ -52,7 +53,7 @@ FLOORS = {
 TOGETHER = {0, 6, 8}
 PURE_NAMES = {"wire", "state", "plan", "retry", "grammar", "assign", "guard", "encode", "sasl"}
 PURE_NAMES |= {"spans", "stir", "known", "marks", "notes"}
-PURE_NAMES |= {"criteria", "roles", "uidplus"}
+PURE_NAMES |= {"criteria", "roles", "uidplus", "identity", "labels"}
 PURE_ROOMS = {"mime", "contract"}
 IMPURE = {"asyncio", "time", "random", "socket", "ssl", "threading", "uvloop", "nats", "aiosmtplib", "aioimaplib"}
 LINES_LIMIT = 400

@@ -45,7 +45,7 @@ async def _expunge(session: WritingSession, grouped: Grouped) -> DeleteAnswer:
 
 async def _to_trash(session: WritingSession, mail: MailAccess, grouped: Grouped, *, repeatable: bool) -> DeleteAnswer:
     """What lies in the trash already stays there."""
-    trash = await mail.directory.with_role(session, "trash")
+    trash = (await mail.directory.by_role(session)).get("trash")
     if trash is None:
         message = "no mailbox has the role `trash`: `move` into one that will do, or delete `permanently`"
         raise problem(400, "permanently", message)

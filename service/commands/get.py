@@ -25,7 +25,7 @@ from service.contract import (
     encode,
     keywords,
 )
-from service.imap import SurveyedMessage, WritingSession
+from service.imap import GMAIL, Labelling, SurveyedMessage, WritingSession
 from service.parsing import Made, Page, Raw, Read
 
 # What is read, and held, at once.
@@ -87,6 +87,8 @@ async def get(context: Context, account: Account, payload: bytes, _headers: Mapp
         not_found = grouped.not_found
         for group in grouped.groups:
             await open_group(session, group, writing=False)
+            if session.offers(GMAIL):
+                session.labelling = Labelling(group.mailbox, await mail.directory.by_role(session))
             rows = {row.uid: row for row in await session.survey_these(group.ids)}
             not_found += [id for uid, id in group.ids.items() if uid not in rows]
             room -= len(encode(not_found))
@@ -168,7 +170,17 @@ async def _page(
 
 
 def _read(row: SurveyedMessage, body: bytes | None, whole: bool) -> Read:
-    return Read(row.uid, row.size, keywords(row.flags), row.internal_date, body, whole)
+    return Read(
+        row.uid,
+        row.size,
+        keywords(row.flags | row.labels.flags),
+        row.internal_date,
+        body,
+        whole,
+        email_id=row.email_id,
+        thread_id=row.thread_id,
+        mailboxes=sorted(row.labels.mailboxes),
+    )
 
 
 def _shown(made: Made, wanted: Wanted) -> dict[str, Any]:

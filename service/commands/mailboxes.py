@@ -16,7 +16,7 @@ from service.contract import (
     encode,
     mailbox_id,
 )
-from service.imap import ListedMailbox, Totals, list_totals, roles, selectable
+from service.imap import ListedMailbox, Totals, list_totals, selectable
 
 _DECODER: Final = msgspec.json.Decoder(MailboxesRequest)
 
@@ -28,7 +28,7 @@ async def mailboxes(context: Context, account: Account, payload: bytes, _headers
     async with mail.pool.session() as session:
         listed = await mail.directory.listed(session, within_s=0)
         totals = await list_totals(session, listed)
-    found = _mailboxes(listed, totals)[request.position :]
+    found = _mailboxes(listed, totals, mail.directory.roles(listed))[request.position :]
     room = context.bus.max_payload // 2
     for count, one in enumerate(found):
         room -= len(encode(one)) + 1
@@ -37,9 +37,8 @@ async def mailboxes(context: Context, account: Account, payload: bytes, _headers
     return encode(MailboxesAnswer(found))
 
 
-def _mailboxes(listed: list[ListedMailbox], totals: Mapping[str, Totals]) -> list[Mailbox]:
+def _mailboxes(listed: list[ListedMailbox], totals: Mapping[str, Totals], role_of: Mapping[str, str]) -> list[Mailbox]:
     names = {one.name for one in listed}
-    role_of = roles(listed)
     found: list[Mailbox] = []
     for one in sorted(listed, key=lambda one: one.name):
         above, _, name = one.name.rpartition(one.delimiter) if one.delimiter else ("", "", one.name)

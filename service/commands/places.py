@@ -3,14 +3,14 @@
 Used by every verb that names mailboxes or messages. An Email id holds a hash of its mailbox, so a miss lists again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from service.clock import Clock
 from service.commands.errors import error, problem
 from service.contract import Problem, mailbox_hash, mailbox_id, mailbox_name, place_of
-from service.imap import ListedMailbox, Opened, WritingSession, list_mailboxes, roles, selectable
+from service.imap import NONE_NAMED, ListedMailbox, Opened, WritingSession, list_mailboxes, roles, selectable
 
 KEPT_S: Final = 60.0
 # Ids that lead nowhere shall not make the server list again and again.
@@ -37,8 +37,10 @@ class Grouped:
 class Directory:
     """The mailboxes of one account."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, named: Mapping[str, str] = NONE_NAMED) -> None:
+        """`named`: mailboxes by role, where the server does not say them."""
         self._clock = clock
+        self._named = named
         self._listed: list[ListedMailbox] = []
         self._by_hash: dict[bytes, ListedMailbox] = {}
         self._by_name: dict[str, ListedMailbox] = {}
@@ -72,10 +74,13 @@ class Directory:
                 return found.name
         raise problem(404, "mailbox", "no such mailbox: `mailboxes` lists those that are there")
 
-    async def with_role(self, session: WritingSession, role: str) -> str | None:
-        """The name of the mailbox that has a role; None where none has."""
-        listed = await self.listed(session)
-        return next((name for name, one in roles(listed).items() if one == role), None)
+    def roles(self, listed: Sequence[ListedMailbox]) -> dict[str, str]:
+        """The name of each of these mailboxes that has a role → the role."""
+        return roles(listed, self._named)
+
+    async def by_role(self, session: WritingSession) -> dict[str, str]:
+        """Each role → the name of the mailbox that has it."""
+        return {role: name for name, role in self.roles(await self.listed(session)).items()}
 
     async def group(self, session: WritingSession, ids: Sequence[str]) -> Grouped:
         """Ids by mailbox, in their order. Raises ServiceError 409 where one of them is of an old epoch."""

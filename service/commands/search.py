@@ -22,8 +22,10 @@ from service.contract import (
     decode_body,
     email_id,
     encode,
+    wants_gmail,
 )
 from service.imap import (
+    GMAIL,
     SURVEY_LIMIT_ROWS,
     Argument,
     Near,
@@ -60,6 +62,8 @@ async def search(context: Context, account: Account, payload: bytes, _headers: M
         raise error(400, problems)
     limit = min(request.limit, context.bus.max_payload // 2 // ID_ROOM_BYTES)
     async with mail.pool.session() as session:
+        if wants_gmail(request.filter) and not session.offers(GMAIL):
+            raise problem(400, "filter.gmail", "this mail server is not Gmail: it offers no X-GM-EXT-1")
         name = await mail.directory.find(session, request.mailbox)
         opened = await session.open_mailbox(name, writing=False)
         keys = await _keys(session, request.filter, context.clock.now())

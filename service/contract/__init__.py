@@ -67,7 +67,7 @@ from service.contract.events import (
     Reset,
     ResetReason,
 )
-from service.contract.filters import COMPARATORS_LIMIT, Comparator, Filter, check_filter
+from service.contract.filters import COMPARATORS_LIMIT, Comparator, Filter, check_filter, wants_gmail
 from service.contract.ids import ImapPlace, email_id, mailbox_hash, mailbox_id, mailbox_name, place_of
 from service.contract.keywords import Keywords, flag_of, is_keyword, keywords, keywords_of
 from service.contract.net import Security, hidden, without_credentials
@@ -196,5 +196,6 @@ __all__ = [
     "request_key",
     "rfc3339",
     "times",
+    "wants_gmail",
     "without_credentials",
 ]

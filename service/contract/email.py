@@ -77,12 +77,16 @@ class MailProblem(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Extension(msgspec.Struct, frozen=True, rename="camel"):
-    """The property `mailbus` of an Email. Absent members mean: nothing to say."""
+    """The property `mailbus` of an Email. Absent members mean: nothing to say.
+
+    `email_id`: the same for one message in all mailboxes of its account (RFC 8474 EMAILID, Gmail's X-GM-MSGID).
+    """
 
     kind: Kind = Kind.MESSAGE
     problem: MailProblem | UnsetType = UNSET
     truncated: list[str] | UnsetType = UNSET
     previous_id: str | UnsetType = UNSET
+    email_id: str | UnsetType = UNSET
 
 
 class Email(

@@ -40,7 +40,8 @@ class Filter(
 ):
     """RFC 8620 5.5 FilterOperator with `operator` and `conditions`, RFC 8621 4.4.1 FilterCondition with the others.
 
-    Of a condition all members must hold; one without members always does.
+    Of a condition all members must hold; one without members always does. `gmail` is no word of JMAP's: what one would
+    write into Gmail's own search box, for a server that is Gmail.
     """
 
     operator: Literal["AND", "OR", "NOT"] | None = None
@@ -59,6 +60,7 @@ class Filter(
     subject: str | None = None
     body: str | None = None
     header: list[str] | None = None
+    gmail: str | None = None
 
     def texts(self) -> dict[str, str]:
         """What is looked for in the words of a mail, by the condition's name."""
@@ -70,8 +72,20 @@ class Filter(
             "bcc": self.bcc,
             "subject": self.subject,
             "body": self.body,
+            "gmail": self.gmail,
         }
         return {name: value for name, value in named.items() if value is not None}
+
+
+def wants_gmail(top: Filter | None) -> bool:
+    """Whether a filter looks for something as Gmail does."""
+    waiting = [top] if top is not None else []
+    while waiting:
+        one = waiting.pop()
+        if one.gmail is not None:
+            return True
+        waiting += one.conditions or []
+    return False
 
 
 class Comparator(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):

@@ -3,7 +3,7 @@
 wire.py cuts responses out of bytes, grammar.py reads them, encode.py writes arguments, refusals.py turns NO into
 verdicts, state.py is IDLE's table; protocol.py joins them with aioimaplib, connection.py opens and asks,
 session.py is what mailbus does with a mailbox; changes.py asks what became of known messages, stir.py notes what
-is said of them unasked.
+is said of them unasked; identity.py reads what makes a message the same in several mailboxes.
 For commands: criteria.py turns filters into search keys, uidplus.py reads what says where messages are now, roles.py
 which mailbox is which; writing.py does it on a connection, listing.py lists, pool.py keeps the connections.
 """
@@ -12,22 +12,28 @@ from service.imap.changes import Changes, FlagsFound, FlagsRow
 from service.imap.connection import SessionOptions
 from service.imap.criteria import Near, criteria, moment_keys, moments, sortable
 from service.imap.encode import Argument, uid_set
+from service.imap.identity import GMAIL, NO_LABELS, Labelling, Labels
 from service.imap.listing import Totals, list_mailboxes, list_totals
 from service.imap.pool import NotConnected, Pool, Unanswered, sweep_all
 from service.imap.refusals import Refused
-from service.imap.roles import roles, selectable
+from service.imap.roles import NONE_NAMED, roles, selectable
 from service.imap.session import SURVEY_LIMIT_ROWS, ListedMailbox, SelectedMailbox, Session, SurveyedMessage
 from service.imap.spans import Span
 from service.imap.uidplus import Moved
 from service.imap.writing import Identity, Opened, WritingSession, identity_of
 
 __all__ = [
+    "GMAIL",
+    "NONE_NAMED",
+    "NO_LABELS",
     "SURVEY_LIMIT_ROWS",
     "Argument",
     "Changes",
     "FlagsFound",
     "FlagsRow",
     "Identity",
+    "Labelling",
+    "Labels",
     "ListedMailbox",
     "Moved",
     "Near",

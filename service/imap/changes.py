@@ -22,6 +22,7 @@ from service.imap.grammar import (
     parse_modseq,
     parse_number,
 )
+from service.imap.identity import NO_LABELS, Labels, label_items
 from service.imap.protocol import Handler
 from service.imap.refusals import BadCommand, refused_command
 from service.imap.session import SelectedMailbox, Session
@@ -39,6 +40,7 @@ class FlagsRow:
     uid: int
     flags: frozenset[str]
     modseq: int
+    labels: Labels = NO_LABELS
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +151,7 @@ class Changes:
         """What was asked; the rest that comes is noted as unasked. None where the server answers BAD."""
         session = self._session
         rows: dict[int, FlagsRow] = {}
+        more = label_items(session.capabilities)
 
         def take(response: Response) -> None:
             other(response)
@@ -158,13 +161,15 @@ class Changes:
             if uid is None or not asked(response.seq, uid):
                 return
             modseq = parse_modseq(response.items.get("MODSEQ"))
-            rows[uid] = FlagsRow(uid, parse_flags(response.items["FLAGS"]), modseq)
+            labels = session.labelling.read(response.items) if more else NO_LABELS
+            rows[uid] = FlagsRow(uid, parse_flags(response.items["FLAGS"]), modseq, labels)
             if len(rows) > ROWS_LIMIT:
                 raise PeerError(f"the flags of over {ROWS_LIMIT} messages at once")
 
         session.stir.asked = asked
         try:
-            answer = await session.ask("FETCH", wanted, "(UID FLAGS)", *modifier, prefix=prefix, handler=take)
+            items = f"({' '.join(['UID', 'FLAGS', *more])})"
+            answer = await session.ask("FETCH", wanted, items, *modifier, prefix=prefix, handler=take)
         finally:
             session.stir.asked = None
         if answer.status is Status.BAD:

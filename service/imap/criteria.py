@@ -30,6 +30,8 @@ _TEXT_KEYS: Final = {
     "bcc": "BCC",
     "subject": "SUBJECT",
     "body": "BODY",
+    # developers.google.com/gmail/imap/imap-extensions, X-GM-EXT-1
+    "gmail": "X-GM-RAW",
 }
 # RFC 5256 section 3, RFC 5957: JMAP sorts addresses by the name that is shown.
 SORT_KEYS: Final = {

@@ -22,6 +22,11 @@ _LATER_WORDS: Final = re.compile(
 )
 # Exchange Online: "Request is throttled. Suggested Backoff Time: 299961 milliseconds".
 _BACKOFF: Final = re.compile(r"Suggested Backoff Time: (\d{1,9}) milliseconds", re.IGNORECASE)
+# Gmail: "Account exceeded command or bandwidth limits"; Exchange: "Request is throttled".
+_THROTTLED: Final = frozenset({"THROTTLED", "LIMIT"})
+_THROTTLED_WORDS: Final = re.compile(r"throttl|bandwidth|command limit|too many|rate limit", re.IGNORECASE)
+# Where it does not say how long: asked again at once it would count that too.
+THROTTLED_PAUSE_S: Final = 60.0
 _PASSWORD_REMEDY: Final = "check `username` and `password`; providers such as Gmail want an app password or OAuth"
 _TLS_REMEDY: Final = "set `security: tls` and its port, usually 993"
 
@@ -68,6 +73,13 @@ def _shown(answer: Condition, username: str = "", password: str = "") -> str:
 
 def _later(answer: Condition) -> bool:
     return answer.code in _LATER or bool(_BACKOFF.search(answer.text) or _LATER_WORDS.search(answer.text))
+
+
+def throttled(answer: Condition) -> bool:
+    """Whether a command was refused because of how much was asked, not because of what: it says nothing of the mail."""
+    if answer.status is not Status.NO:
+        return False
+    return answer.code in _THROTTLED or bool(_BACKOFF.search(answer.text) or _THROTTLED_WORDS.search(answer.text))
 
 
 def _pause_s(answer: Condition) -> float | None:
@@ -122,4 +134,5 @@ def refused_command(name: str, answer: Condition, *, where: str) -> MailbusError
             remedy="check its name in `mailboxes`; `mailbus check` lists those that are there",
         )
     verdict = BadCommand if answer.status is Status.BAD else Transient
-    return verdict(f"{name} was answered {answer.status}: {said}", where=where, retry_after_s=_pause_s(answer))
+    pause_s = _pause_s(answer) or (THROTTLED_PAUSE_S if throttled(answer) else None)
+    return verdict(f"{name} was answered {answer.status}: {said}", where=where, retry_after_s=pause_s)

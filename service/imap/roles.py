@@ -3,7 +3,8 @@
 Used by commands. RFC 6154 (SPECIAL-USE), RFC 8621 section 2: a role is had by one mailbox at the most.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Final
 
 from service.imap.session import ListedMailbox
@@ -24,6 +25,7 @@ USUAL_NAMES: Final = {
     "drafts": "drafts",
     "junk": "junk",
     "junk e-mail": "junk",
+    "junk email": "junk",
     "spam": "junk",
     "sent": "sent",
     "sent items": "sent",
@@ -32,16 +34,17 @@ USUAL_NAMES: Final = {
     "deleted items": "trash",
     "deleted messages": "trash",
 }
+NONE_NAMED: Final[Mapping[str, str]] = MappingProxyType({})
 
 
-def roles(mailboxes: Iterable[ListedMailbox]) -> dict[str, str]:
-    """The name of each mailbox that has a role → the role."""
+def roles(mailboxes: Iterable[ListedMailbox], named: Mapping[str, str] = NONE_NAMED) -> dict[str, str]:
+    """The name of each mailbox that has a role → the role. `named`: by role, what somebody says who must know."""
     listed = sorted(mailboxes, key=lambda mailbox: mailbox.name)
-    by_role: dict[str, str] = {}
+    by_role = {role: name for role, name in named.items() if any(mailbox.name == name for mailbox in listed)}
     for mailbox in listed:
         for attribute in sorted(mailbox.attributes & SPECIAL_USE.keys()):
             by_role.setdefault(SPECIAL_USE[attribute], mailbox.name)
-    if not by_role:
+    if by_role.keys() <= named.keys():
         for mailbox in listed:
             role = _usual(mailbox)
             if role is not None:

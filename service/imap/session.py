@@ -25,7 +25,18 @@ from service.imap.grammar import (
     parse_flags,
     parse_number,
 )
-from service.imap.protocol import ImapProtocol
+from service.imap.identity import (
+    GMAIL,
+    NO_LABELS,
+    OBJECTID,
+    Labelling,
+    Labels,
+    email_id_of,
+    identity_items,
+    thread_id_of,
+)
+from service.imap.protocol import Handler, ImapProtocol
+from service.imap.refusals import refused_command, throttled
 from service.imap.state import Idle
 from service.imap.stir import Stir
 from service.observe import log, metrics
@@ -66,10 +77,16 @@ class SurveyedMessage:
     size: int
     flags: frozenset[str]
     internal_date: datetime | None
+    email_id: str = ""
+    thread_id: str = ""
+    labels: Labels = NO_LABELS
 
 
 class Session(Connection):
     """An open connection and the mailbox that is selected on it."""
+
+    # How Gmail's labels are read in it; whoever opens it knows which mailbox it is.
+    labelling = Labelling()
 
     def __init__(self, protocol: ImapProtocol, options: SessionOptions, clock: Clock) -> None:
         super().__init__(protocol, options, clock)
@@ -146,15 +163,35 @@ class Session(Connection):
             # Without a size it is no answer to this command: somebody else changed a flag.
             if uid is None or size is None or uid < first or (last is not None and uid > last):
                 return
+            items = response.items
             rows[uid] = SurveyedMessage(
-                uid, size, parse_flags(response.items.get("FLAGS")), parse_date(response.items.get("INTERNALDATE"))
+                uid,
+                size,
+                parse_flags(items.get("FLAGS")),
+                parse_date(items.get("INTERNALDATE")),
+                email_id_of(items) if more else "",
+                thread_id_of(items) if more else "",
+                self.labelling.read(items) if more else NO_LABELS,
             )
             if len(rows) >= 2 * SURVEY_LIMIT_ROWS:
                 for highest in sorted(rows)[SURVEY_LIMIT_ROWS:]:
                     del rows[highest]
 
-        await self.run("FETCH", wanted, "(UID FLAGS INTERNALDATE RFC822.SIZE)", prefix="UID", handler=take)
+        more = identity_items(self.capabilities)
+        answer = await self._survey_with(wanted, more, take)
+        if answer.status is Status.BAD and more:
+            # Offered and not known after all: done without on this connection.
+            log.warning("feature_refused", where=self.where, feature=" ".join(more))
+            self.capabilities -= {OBJECTID, GMAIL}
+            more = ()
+            answer = await self._survey_with(wanted, more, take)
+        if answer.status is not Status.OK:
+            raise refused_command("FETCH", answer, where=self.where)
         return [rows[uid] for uid in sorted(rows)[:SURVEY_LIMIT_ROWS]]
+
+    async def _survey_with(self, wanted: str, more: Sequence[str], take: Handler) -> Condition:
+        items = " ".join(["UID", "FLAGS", "INTERNALDATE", "RFC822.SIZE", *more])
+        return await self.ask("FETCH", wanted, f"({items})", prefix="UID", handler=take)
 
     async def search_lowest(self, criteria: str) -> int | None:
         """The lowest UID that the criteria find (RFC 9051 6.4.4), None where there is none."""
@@ -199,6 +236,8 @@ class Session(Connection):
                 give(uid, body)
 
         answer = await self.ask("FETCH", uid_set(uids), f"(UID {section})", prefix="UID", handler=take)
+        if throttled(answer):
+            raise refused_command("FETCH", answer, where=self.where)
         if answer.status is not Status.OK:
             log.info("fetch_refused", where=self.where, missing=len(left), code=answer.code)
 

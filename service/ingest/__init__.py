@@ -3,10 +3,11 @@
 mailbox.py runs one mailbox; source.py is what it wants of a protocol, from_imap.py gives it; plan.py decides;
 announce.py makes events, parser.py says in which process; publish.py commits them with their cursor; dead.py copies
 those of mail that could not be had; copies.py keeps what outlives retention. epochs.py begins and recognises; memory.py
-keeps what is known (known.py, marks.py, notes.py, state.py), compare.py finds what became of it, resync.py says so to
-whoever asked.
+keeps what is known (known.py, marks.py, labels.py, notes.py, state.py), compare.py finds what became of it, resync.py
+says so to whoever asked. allowance.py is what may be read a day.
 """
 
+from service.ingest.allowance import Allowance
 from service.ingest.announce import AnnounceOptions, Announcer
 from service.ingest.budget import Budget
 from service.ingest.copies import Copies
@@ -21,6 +22,7 @@ from service.ingest.resync import Desk, Desks
 from service.ingest.source import Source
 
 __all__ = [
+    "Allowance",
     "AnnounceOptions",
     "Announcer",
     "Budget",

@@ -14,6 +14,7 @@ from service.contract import (
     Blob,
     Changed,
     EventType,
+    Keywords,
     Removed,
     Reset,
     Subjects,
@@ -26,9 +27,10 @@ from service.contract import (
 )
 from service.ingest.cursor import Cursor
 from service.ingest.known import Change
+from service.ingest.labels import keywords_in, mailboxes_in, with_mailboxes
 from service.ingest.notes import Line, dump_line, dump_note
 from service.ingest.parser import Parser
-from service.ingest.plan import fingerprint_of
+from service.ingest.plan import mark_of
 from service.ingest.source import Fetched, Surveyed
 from service.observe import step
 from service.parsing import Made, Page, Raw, Read
@@ -93,13 +95,13 @@ class Announcer:
         """The event of one message that changed or is gone. `number`: its place among the events of the epoch."""
         kind = EventType.REMOVED if change.keywords is None else EventType.CHANGED
         id = email_id(self._mailbox, cursor.uidvalidity, change.uid)
-        mailbox_ids = {mailbox_id(self._mailbox): True}
+        here = mailbox_id(self._mailbox)
         parts: list[str | int] = [self._source, cursor.place, cursor.uidvalidity, change.uid, kind]
         body: Changed | Removed
         if change.keywords is None:
-            body, note = Removed(id, mailbox_ids), dump_note(change.uid)
+            body, note = Removed(id, {here: True}), dump_note(change.uid)
         else:
-            body = Changed(id, mailbox_ids, dict.fromkeys(sorted(change.keywords), True))
+            body = Changed(id, mailboxes_in(change.keywords, here), keywords_in(change.keywords))
             note = dump_note(change.uid, "", change.keywords)
             # What was counted before the log forgot it meant something else: rollbacks tell the counts apart.
             parts.append(change.modseq or f"{number}.{cursor.rollbacks}")
@@ -142,15 +144,23 @@ class Announcer:
         return Announced(events, [index for index, made in enumerate(page) if made.uid in missing])
 
 
+def known_of(surveyed: Surveyed) -> Keywords:
+    """What is known of a message once it is announced: its keywords, and its mailboxes where the source says so."""
+    return with_mailboxes(keywords_of(surveyed.flags), surveyed.mailboxes)
+
+
 def _read(surveyed: Surveyed, body: bytes | None, *, whole: bool) -> Read:
-    keywords = keywords_of(surveyed.flags)
+    known = known_of(surveyed)
     return Read(
         surveyed.uid,
         surveyed.size,
-        dict.fromkeys(keywords, True),
+        keywords_in(known),
         surveyed.internal_date,
         body,
         whole,
-        dump_note(surveyed.uid, fingerprint_of(surveyed), keywords),
+        dump_note(surveyed.uid, mark_of(surveyed), known),
         surveyed.previous_id,
+        surveyed.email_id,
+        surveyed.thread_id,
+        sorted(surveyed.mailboxes),
     )

@@ -11,13 +11,12 @@ from typing import Final
 from msgspec.structs import replace
 
 from service.clock import Clock
-from service.contract import EventType, Sync, keywords_of
-from service.ingest.announce import Announcer
+from service.contract import EventType, Sync
+from service.ingest.announce import Announcer, known_of
 from service.ingest.cursor import Cursor
 from service.ingest.known import Change, Flagged, Uids, differences, missing
-from service.ingest.marks import packed_mark
 from service.ingest.memory import Memory
-from service.ingest.plan import Look, announced, fingerprint_of
+from service.ingest.plan import Look, announced, mark_of
 from service.ingest.source import Source, Stirred
 from service.observe import log, metrics, step
 
@@ -154,7 +153,8 @@ class Comparer:
     def _note_late(self, there: Iterable[Flagged], compared: Compared) -> None:
         cursor, known = compared.cursor, self._memory.known
         for row in there:
-            if cursor.line < row.uid <= cursor.last and known.get(row.uid) is None and len(compared.late) < LATE_LIMIT:
+            new = cursor.line < row.uid <= cursor.last and known.get(row.uid) is None
+            if new and not row.elsewhere and len(compared.late) < LATE_LIMIT:
                 compared.late.append(row.uid)
 
     async def _adopt(self, compared: Compared) -> None:
@@ -169,11 +169,11 @@ class Comparer:
             found = await self._source.survey(first, last)
             there: list[Flagged] = []
             for message in found:
-                keywords = keywords_of(message.flags)
+                keywords = known_of(message)
                 if known.get(message.uid) is not None:
                     there.append(Flagged(message.uid, keywords, 0))
                 elif announced(message, cursor):
-                    self._memory.adopt(message.uid, packed_mark(fingerprint_of(message)), keywords)
+                    self._memory.adopt(message.uid, mark_of(message), keywords)
             went = missing(known, first, last, [Uids(message.uid, message.uid) for message in found])
             changes = differences(known, there, went)
             first = last + 1

@@ -25,12 +25,16 @@ class Named(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Before(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The known state of the epoch before, by which mail is recognised from UID `first` to `top`."""
+    """The known state of the epoch before, by which mail is recognised from UID `first` to `top`.
+
+    `elsewhere`: it was of another source, whose EMAILIDs are others.
+    """
 
     id: str
     uidvalidity: int
     first: int
     top: int
+    elsewhere: bool = False
 
 
 class Cursor(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -4,6 +4,7 @@ Used by mailbox.py. An epoch begins with a `reset`. What was known before is car
 the starting line stays there, and what came while the server changed is announced.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -16,7 +17,7 @@ from service.contract import EventType, Reset, ResetReason, email_id
 from service.errors import MailbusError, Transient
 from service.ingest.announce import Announcer
 from service.ingest.cursor import Before, Cursor
-from service.ingest.marks import Recogniser, packed_mark
+from service.ingest.marks import Recogniser
 from service.ingest.memory import Memory
 from service.ingest.notes import Line
 from service.ingest.plan import (
@@ -28,7 +29,7 @@ from service.ingest.plan import (
     announced,
     drawn,
     epoch_break,
-    fingerprint_of,
+    mark_of,
     runs_backwards,
 )
 from service.ingest.source import Epoch, Source, Surveyed
@@ -161,7 +162,7 @@ class Epochs:
         id = named.id if named else ""
         # What the server shows counts, whatever it says of the next number.
         top = max(epoch.uidnext - 1, await self._source.highest())
-        before = Before(id, old.uidvalidity, 1, top)
+        before = Before(id, old.uidvalidity, 1, top, elsewhere=old.source != self._source.id)
         found = await self._recognise(before)
         if start.line == 0:
             return replace(start, before=before), NO_LINE
@@ -174,7 +175,7 @@ class Epochs:
             row
             for row in await self._since(near_since, epoch)
             if row.internal_date is not None
-            and (row.internal_date < floor or (found is not None and found.has(packed_mark(fingerprint_of(row)))))
+            and (row.internal_date < floor or (found is not None and found.has(mark_of(row))))
         ]
         return replace(start, last=first - 1, line=top, since=floor, before=before), drawn(seen, near_since)
 
@@ -193,7 +194,7 @@ class Epochs:
         while first <= min(last, before.top) and self._recogniser is not None:
             rows = await self._source.survey(first, min(last, before.top, first + SURVEY_LIMIT_ROWS - 1))
             for row in rows:
-                self._recogniser.take([packed_mark(fingerprint_of(row))])
+                self._recogniser.take(mark_of(row))
             first += SURVEY_LIMIT_ROWS
 
     def choose(self, found: Sequence[Surveyed], cursor: Cursor) -> list[Surveyed]:
@@ -205,8 +206,8 @@ class Epochs:
         for row in found:
             uid = None
             if recogniser is not None and row.uid <= before.top:
-                uid = recogniser.take([packed_mark(fingerprint_of(row))])
-            if row.uid > cursor.line:
+                uid = recogniser.take(mark_of(row))
+            if row.uid > cursor.line and not row.elsewhere:
                 previous = email_id(self._mailbox, before.uidvalidity, uid) if uid else ""
                 chosen.append(_with_id(row, previous))
             elif uid is None and recogniser is not None and announced(row, cursor):
@@ -230,9 +231,7 @@ class Epochs:
 
 
 def _with_id(row: Surveyed, previous_id: str) -> Surveyed:
-    if not previous_id:
-        return row
-    return Surveyed(row.uid, row.size, row.flags, row.internal_date, previous_id)
+    return dataclasses.replace(row, previous_id=previous_id) if previous_id else row
 
 
 def _incomplete() -> Transient:

@@ -1,16 +1,18 @@
 """An IMAP session as a Source. Used by supervision; the only file of ingest that knows IMAP."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Final
 
 from service.clock import Clock
 from service.contract import Sync, keywords_of
-from service.imap import Changes, FlagsRow, Session
+from service.imap import GMAIL, NO_LABELS, NONE_NAMED, Changes, FlagsRow, Labelling, Labels, Session, roles
+from service.ingest.allowance import Allowance
 from service.ingest.cursor import source_id
 from service.ingest.known import Flagged, Uids
+from service.ingest.labels import with_mailboxes
 from service.ingest.source import Epoch, Fetched, Stirred, Surveyed, Told
 
 MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -20,13 +22,31 @@ class ImapSource:
     """One mailbox over one IMAP connection, read without ever changing it (EXAMINE, BODY.PEEK)."""
 
     def __init__(
-        self, session: Session, *, host: str, username: str, mailbox: str, idle_s: float, poll_s: float, clock: Clock
+        self,
+        session: Session,
+        *,
+        host: str,
+        username: str,
+        mailbox: str,
+        idle_s: float,
+        poll_s: float,
+        clock: Clock,
+        first: Collection[str] = (),
+        named: Mapping[str, str] = NONE_NAMED,
+        allowance: Allowance | None = None,
     ) -> None:
+        """`first`: mailboxes that announce what is in them too; `named`: those with a role, where the server says none.
+
+        `allowance`: what the account may read a day.
+        """
         self._session = session
         self._mailbox = mailbox
         self._idle_s = idle_s
         self._poll_s = poll_s
         self._clock = clock
+        self._first = frozenset(first)
+        self._named = named
+        self._allowance = allowance
         self._looked_at = -1
         self._changes = Changes(session)
         self.id = source_id(host, username, mailbox)
@@ -48,6 +68,10 @@ class ImapSource:
 
     async def open(self) -> Epoch:
         """EXAMINE: RFC 9051 6.3.3, so that not even \\Recent changes."""
+        session = self._session
+        if GMAIL in session.capabilities:
+            by_role = {role: name for name, role in roles(await session.list_mailboxes(), self._named).items()}
+            session.labelling = Labelling(self._mailbox, by_role)
         selected = await self._changes.open(self._mailbox)
         # RFC 3501 7.3.1: an old server may leave UIDNEXT out.
         uidnext = selected.uidnext or await self.highest() + 1
@@ -58,8 +82,23 @@ class ImapSource:
         """UID, flags, date and size of a range; the count is noted first, so that what comes later is seen (A03)."""
         self._looked_at = self._session.exists
         found = await self._session.survey(first, last)
-        rows = {m.uid: Surveyed(m.uid, m.size, m.flags, m.internal_date) for m in found}
+        rows = {
+            m.uid: Surveyed(
+                m.uid,
+                m.size,
+                m.flags | m.labels.flags if m.labels.flags else m.flags,
+                m.internal_date,
+                email_id=m.email_id,
+                thread_id=m.thread_id,
+                mailboxes=m.labels.mailboxes,
+                elsewhere=self._elsewhere(m.labels),
+            )
+            for m in found
+        }
         return [rows[uid] for uid in sorted(rows)]
+
+    def _elsewhere(self, labels: Labels) -> bool:
+        return bool(self._first) and not self._first.isdisjoint(labels.mailboxes)
 
     async def since(self, moment: datetime) -> int | None:
         """RFC 9051 6.4.4: SINCE disregards time and zone, so the day before is asked for."""
@@ -69,6 +108,8 @@ class ImapSource:
     async def fetch(self, wanted: Sequence[Surveyed], give: Callable[[Fetched], None], *, whole: bool) -> None:
         """The messages as they come, with flags and date of the survey."""
         known = {message.uid: message for message in wanted}
+        if self._allowance is not None:
+            self._allowance.take(sum(message.size for message in wanted) if whole else 0)
 
         def take(uid: int, body: bytes) -> None:
             give(Fetched(known[uid], body, whole))
@@ -114,11 +155,11 @@ class ImapSource:
         """By CHANGEDSINCE and VANISHED where they are to be had (RFC 7162)."""
         found = await self._changes.flags(first, last, since)
         gone = None if found.vanished is None else [Uids(span.first, span.last) for span in found.vanished]
-        return Told(_flagged(found.rows), gone, found.whole)
+        return Told(self._flagged(found.rows), gone, found.whole)
 
     async def flags_of(self, numbers: frozenset[int]) -> list[Flagged]:
         """By message numbers."""
-        return _flagged(await self._changes.flags_of(set(numbers)))
+        return self._flagged(await self._changes.flags_of(set(numbers)))
 
     async def present(self, first: int, last: int) -> list[Uids]:
         """By SEARCH."""
@@ -132,6 +173,15 @@ class ImapSource:
         """Drop the connection."""
         self._session.abort()
 
-
-def _flagged(rows: Sequence[FlagsRow]) -> list[Flagged]:
-    return [Flagged(row.uid, keywords_of(row.flags), row.modseq) for row in rows]
+    def _flagged(self, rows: Sequence[FlagsRow]) -> list[Flagged]:
+        return [
+            Flagged(
+                row.uid,
+                with_mailboxes(keywords_of(row.flags | row.labels.flags), row.labels.mailboxes),
+                row.modseq,
+                self._elsewhere(row.labels),
+            )
+            if row.labels is not NO_LABELS
+            else Flagged(row.uid, keywords_of(row.flags), row.modseq)
+            for row in rows
+        ]

@@ -35,11 +35,15 @@ class Uids:
 
 @dataclass(frozen=True, slots=True)
 class Flagged:
-    """What a server says of a message's flags. `modseq` is 0 where it has none (RFC 7162)."""
+    """What a server says of a message's flags. `modseq` is 0 where it has none (RFC 7162).
+
+    `keywords` with its other mailboxes (labels.py); `elsewhere`: as Surveyed has it.
+    """
 
     uid: int
     keywords: Keywords
     modseq: int
+    elsewhere: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -183,7 +183,9 @@ class MailboxIngest:
             self._degraded(_refused(name))
         for uid in compared.late:
             if found := await self._source.survey(uid, uid):
-                metrics.PROTOCOL_VIOLATION.labels(kind="late_uid").inc()
+                # Where labels say where a message is, it may have been another mailbox's until now.
+                if not found[0].mailboxes:
+                    metrics.PROTOCOL_VIOLATION.labels(kind="late_uid").inc()
                 cursor = await self._announce(cursor, found, None)
         return cursor
 
@@ -315,10 +317,11 @@ class MailboxIngest:
 
         try:
             await self._source.fetch(wanted, take, whole=whole)
-        except Transient:
+        except Transient as exc:
             # The connection broke; the first message still missing may be why. Next time it is read alone.
             suspect = next(iter(left), None)
-            if suspect is not None and len(self._status.suspects) < SUSPECTS_LIMIT:
+            # Where the server says when to come back, no message is why.
+            if suspect is not None and exc.retry_after_s is None and len(self._status.suspects) < SUSPECTS_LIMIT:
                 self._status.suspects[suspect] = self._status.suspects.get(suspect, 0) + 1
             raise
         for message in wanted:

@@ -1,12 +1,14 @@
 """Marks: by what a message is recognised where its UID has lost its meaning. Pure.
 
-A mark is six bytes: a fingerprint of size and INTERNALDATE (RFC 9051 2.3.1.1 says that neither ever changes), or a
-hash of EMAILID (RFC 8474 5.1) where the server has one. Used by memory.py and epochs.py.
+A mark is six bytes: a fingerprint of size and INTERNALDATE (RFC 9051 2.3.1.1 says that neither ever changes); and where
+the server has one, six more of EMAILID (RFC 8474 5.1), which another server does not have.
+Used by memory.py and epochs.py.
 """
 
+import hashlib
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -16,10 +18,24 @@ MARK_BYTES: Final = 6
 NO_MARK: Final = bytes(MARK_BYTES)
 
 
+def whole_mark(fingerprint: str, email_id: str) -> str:
+    """A mark as text: the fingerprint's hex digits and, after a colon, those of the identity where there is one."""
+    return f"{fingerprint}:{hashlib.sha256(email_id.encode()).hexdigest()[:12]}" if email_id else fingerprint
+
+
 def packed_mark(mark: str) -> bytes:
-    """A mark's hex digits as bytes; NO_MARK for what is none."""
+    """The fingerprint of a mark as bytes; NO_MARK for what is none."""
+    return _packed(mark.partition(":")[0])
+
+
+def packed_id(mark: str) -> bytes:
+    """The identity of a mark as bytes; NO_MARK where it has none."""
+    return _packed(mark.partition(":")[2])
+
+
+def _packed(digits: str) -> bytes:
     try:
-        packed = bytes.fromhex(mark)
+        packed = bytes.fromhex(digits)
     except ValueError:
         return NO_MARK
     return packed if len(packed) == MARK_BYTES else NO_MARK
@@ -36,6 +52,9 @@ class Marks:
         self._column = b""
         self._uids = array("I")
         self._fresh = bytearray()
+
+    def __bool__(self) -> bool:
+        return bool(self._column or self._uids)
 
     @classmethod
     def of(cls, known: Known, column: bytes) -> "Marks":
@@ -107,41 +126,91 @@ def _starts(spans: Iterable[Uids]) -> "array[int]":
     return starts
 
 
+class _Table:
+    """Marks in order → the entries that have them, in their order. Twelve bytes an entry."""
+
+    def __init__(self, marks: Sequence[int], entries: Iterable[int]) -> None:
+        order = sorted(entries, key=marks.__getitem__)  # stable: equal marks stay in the order of UIDs
+        self._marks = array("Q", [marks[i] for i in order])
+        self._entries = array("I", order)
+        self._passed: dict[int, int] = {}  # how many of equal marks are found already, from the first on
+
+    def has(self, mark: int) -> bool:
+        at = bisect_left(self._marks, mark)
+        return mark > 0 and at < len(self._marks) and self._marks[at] == mark
+
+    def find(self, mark: int, taken: bytearray) -> int | None:
+        """The first entry with this mark that is not taken."""
+        passed = self._passed.get(mark, 0)
+        at = bisect_left(self._marks, mark) + passed
+        while mark and at < len(self._marks) and self._marks[at] == mark:
+            if not taken[self._entries[at]]:
+                return self._entries[at]
+            passed += 1
+            at += 1
+            self._passed[mark] = passed
+        return None
+
+
 class Recogniser:
     """Marks of an epoch that is over: whether a message was there, and under which UID.
 
     Of equal marks each is recognised once, in the order of their UIDs: of three messages of the same size and second
-    two of which were known, the last one is new. Twelve bytes a message, sorted once.
+    two of which were known, the last one is new. Where both have an identity it alone counts. Sorted once.
     """
 
-    def __init__(self, known: Known, column: bytes, near: bytes, floor: datetime | None = None) -> None:
+    def __init__(
+        self,
+        known: Known,
+        column: bytes,
+        near: bytes,
+        floor: datetime | None = None,
+        *,
+        ids: bytes = b"",
+        near_ids: bytes = b"",
+    ) -> None:
         self.floor = floor  # what arrived earlier and is not recognised was below the starting line
-        uids = array("I")
+        self._uids = array("I")
         for span in _spans(known):
-            uids.extend(range(span.first, span.last + 1))
-        uids.extend([0] * (len(near) // MARK_BYTES))
-        both = column + near
-        marks = array("Q", [int.from_bytes(both[i : i + MARK_BYTES], "big") for i in range(0, len(both), MARK_BYTES)])
-        order = sorted(range(len(marks)), key=marks.__getitem__)  # stable: equal marks stay in the order of UIDs
-        self._marks = array("Q", [marks[i] for i in order])
-        self._uids = array("I", [uids[i] for i in order])
-        self._taken: dict[int, int] = {}  # how many of equal marks are found already
+            self._uids.extend(range(span.first, span.last + 1))
+        self._uids.extend([0] * (len(near) // MARK_BYTES))
+        count = len(self._uids)
+        marks = _numbers(column + near, count)
+        self._marks = _Table(marks, range(count))
+        self._taken = bytearray(count)
+        named = _numbers(ids.ljust(len(column), b"\0") + near_ids, count)
+        self._ids = _Table(named, [i for i in range(count) if named[i]]) if any(named) else None
+        self._without = _Table(marks, [i for i in range(count) if not named[i]]) if self._ids else self._marks
 
-    def has(self, packed: bytes) -> bool:
+    def has(self, mark: str) -> bool:
         """Whether a message with this mark was there, found already or not."""
-        mark = int.from_bytes(packed, "big")
-        at = bisect_left(self._marks, mark)
-        return mark > 0 and at < len(self._marks) and self._marks[at] == mark
+        fingerprint, id = _number(packed_mark(mark)), _number(packed_id(mark))
+        if id and self._ids is not None:
+            return self._ids.has(id) or self._without.has(fingerprint)
+        return self._marks.has(fingerprint)
 
-    def take(self, marks: Iterable[bytes]) -> int | None:
-        """The UID of a known message with one of these marks, which is found now; 0 where it was never announced.
+    def take(self, mark: str) -> int | None:
+        """The UID of a known message with this mark, which is found now; 0 where it was never announced.
 
         None for a message that was not there.
         """
-        for packed in marks:
-            mark = int.from_bytes(packed, "big")
-            at = bisect_left(self._marks, mark) + self._taken.get(mark, 0)
-            if mark and at < len(self._marks) and self._marks[at] == mark:
-                self._taken[mark] = self._taken.get(mark, 0) + 1
-                return self._uids[at]
-        return None
+        fingerprint, id = _number(packed_mark(mark)), _number(packed_id(mark))
+        if id and self._ids is not None:
+            found = self._ids.find(id, self._taken)
+            if found is None:
+                found = self._without.find(fingerprint, self._taken)
+        else:
+            found = self._marks.find(fingerprint, self._taken)
+        if found is None:
+            return None
+        self._taken[found] = 1
+        return self._uids[found]
+
+
+def _number(packed: bytes) -> int:
+    return int.from_bytes(packed, "big")
+
+
+def _numbers(packed: bytes, count: int) -> "array[int]":
+    """`count` marks as numbers; 0 for those that are missing at the end."""
+    return array("Q", [_number(packed[i : i + MARK_BYTES]) for i in range(0, MARK_BYTES * count, MARK_BYTES)])

@@ -18,11 +18,11 @@ from service.errors import Permanent, Transient
 from service.ingest.cursor import Before, Cursor, Named, copy_key
 from service.ingest.finish import finish
 from service.ingest.known import Known
-from service.ingest.marks import Marks, Recogniser, packed_mark
+from service.ingest.marks import Marks, Recogniser, packed_id, packed_mark
 from service.ingest.notes import load_line, load_note
 from service.ingest.plan import Recalled
 from service.ingest.publish import MailboxLog
-from service.ingest.state import State, dump_state, load_state
+from service.ingest.state import State, dump_state, load_state, recogniser_of
 from service.observe import log, step
 
 # What a start reads again, by its headers alone: 20 µs an event.
@@ -94,7 +94,7 @@ class Memory:
         if cursor.state.id:
             state = await self._load(cursor.state.id, owner)
             if state is not None:
-                state.marks = Marks()
+                state.marks, state.ids = Marks(), Marks()
         if state is not None:
             self._begin(owner, cursor, state, cursor.state, cursor.state.seq)
             if await self._replayed(seq, "") and self._state.events == cursor.events:
@@ -145,7 +145,8 @@ class Memory:
             if line is None:
                 return False
             near = b"".join(packed_mark(mark) for mark in line.marks)
-            self._state = State(near=near, floor=line.floor, events=1)
+            ids = b"".join(packed_id(mark) for mark in line.marks)
+            self._state = State(near=near, floor=line.floor, events=1, near_ids=ids if any(ids) else b"")
             return True
         note = load_note(text)
         if note is None:
@@ -155,7 +156,7 @@ class Memory:
         match kind:
             case EventType.RECEIVED:
                 state.known.put(note.uid, note.keywords)
-                state.marks.put(note.uid, packed_mark(note.mark))
+                state.mark(note.uid, note.mark)
             case EventType.CHANGED:
                 state.known.put(note.uid, note.keywords)
             case EventType.REMOVED:
@@ -164,10 +165,10 @@ class Memory:
                 return False
         return True
 
-    def adopt(self, uid: int, mark: bytes, keywords: frozenset[str]) -> None:
+    def adopt(self, uid: int, mark: str, keywords: frozenset[str]) -> None:
         """A message that is there and must have been announced, although nothing tells of it any more."""
         self._state.known.put(uid, keywords)
-        self._state.marks.put(uid, mark)
+        self._state.mark(uid, mark)
 
     # -- committing -------------------------------------------------------------------------------------------
 
@@ -224,14 +225,19 @@ class Memory:
     async def save(self, cursor: Cursor) -> Cursor:
         """Write a snapshot; the copy names it from now on, and every commit. Raises Transient."""
         state, owner = self._state, self._owner_of(cursor)
-        base = Marks()
-        if self._named.id:
-            old = await self._load(self._named.id, owner)
-            base = old.marks if old else base
-        fresh = state.marks
+        base = (await self._load(self._named.id, owner) if self._named.id else None) or State()
+        marks, ids = state.marks, state.ids
 
         def dump() -> bytes:
-            whole = State(state.known, fresh.over(base), state.near, state.floor, state.events)
+            whole = State(
+                state.known,
+                marks.over(base.marks),
+                state.near,
+                state.floor,
+                state.events,
+                ids.over(base.ids),
+                state.near_ids,
+            )
             return dump_state(whole, owner)
 
         data = await asyncio.to_thread(dump)
@@ -241,7 +247,7 @@ class Memory:
         if self._named.id and self._named.id != id:
             self._passed.append(self._named.id)
         self._named = Named(self._seq, state.events, id)
-        state.marks = Marks()
+        state.marks, state.ids = Marks(), Marks()
         named = replace(cursor, state=self._named)
         self._events.note(self._seq, named)
         log.debug("known_state_saved", where=self._where, messages=len(state.known), bytes=len(data))
@@ -259,8 +265,7 @@ class Memory:
         state = await self._load(before.id, f"{self._key} ")
         if state is None:
             return None
-        known, marks, near, floor = state.known, state.marks, state.near, state.floor
-        return await asyncio.to_thread(lambda: Recogniser(known, marks.column(known), near, floor))
+        return await asyncio.to_thread(recogniser_of, state, elsewhere=before.elsewhere)
 
     def passed_by(self, id: str) -> None:
         """An object that no commit from now on names."""

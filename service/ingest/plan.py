@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from service.contract import ResetReason, Sync
 from service.ingest.cursor import Copy, Cursor, fingerprint
+from service.ingest.marks import whole_mark
 from service.ingest.notes import Line
 from service.ingest.source import Epoch, Surveyed
 
@@ -27,7 +28,7 @@ PAGE_LIMIT_BYTES: Final = 4 * 1024 * 1024
 PAGE_FIRST_SHARE: Final = 4
 # Clocks of mail servers are wrong by minutes: mail of this time before a starting line is known by its marks.
 NEAR_S: Final = 3600.0
-# Their marks stand in the header of the reset: 13 bytes each.
+# Their marks stand in the header of the reset: 26 bytes each at the most.
 NEAR_LIMIT: Final = 256
 # The server compares, we must not use what it may have forgotten: a fence read longer ago is read again.
 FENCE_LIMIT_S: Final = 60.0
@@ -214,6 +215,11 @@ def fingerprint_of(message: Surveyed) -> str:
     return fingerprint(message.size, message.internal_date)
 
 
+def mark_of(message: Surveyed) -> str:
+    """The mark of a surveyed message."""
+    return whole_mark(fingerprint_of(message), message.email_id)
+
+
 def runs_backwards(cursor: Cursor, epoch: Epoch) -> bool:
     """Whether new messages will get UIDs that were given already (RFC 9051 2.3.1.1 forbids it)."""
     return cursor.source != "" and epoch.uidnext_told and epoch.uidnext <= cursor.last
@@ -233,11 +239,13 @@ def drawn(seen: Sequence[Surveyed], floor: datetime) -> Line:
         # Of those of the oldest kept second some may be missing: they are below the line.
         floor = (kept[0].internal_date or floor) + timedelta(seconds=1)
         kept = [message for message in kept if message.internal_date is not None and message.internal_date >= floor]
-    return Line(floor, tuple(fingerprint_of(message) for message in kept))
+    return Line(floor, tuple(mark_of(message) for message in kept))
 
 
 def announced(message: Surveyed, cursor: Cursor) -> bool:
-    """Whether the starting line lets a message through."""
+    """Whether the starting line lets a message through, and no other mailbox announces it."""
+    if message.elsewhere:
+        return False
     if message.uid > cursor.line:
         return True
     return cursor.since is not None and message.internal_date is not None and message.internal_date >= cursor.since

@@ -24,7 +24,11 @@ class Epoch:
 
 @dataclass(frozen=True, slots=True)
 class Surveyed:
-    """What is known of a message before it is read. `size` in octets."""
+    """What is known of a message before it is read. `size` in octets.
+
+    `mailboxes`: names of all those that it is in, where the source says so; `elsewhere`: another that is followed has
+    it and announces it.
+    """
 
     uid: int
     size: int
@@ -32,6 +36,10 @@ class Surveyed:
     internal_date: datetime | None
     # Its Email's id in the epoch before, where it was recognised.
     previous_id: str = ""
+    email_id: str = ""
+    thread_id: str = ""
+    mailboxes: frozenset[str] = frozenset()
+    elsewhere: bool = False
 
 
 @dataclass(frozen=True, slots=True)

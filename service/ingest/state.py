@@ -1,7 +1,8 @@
 """What is known of a mailbox ⇄ the bytes of its object in the bucket `mail-state`. Pure.
 
 Written and read by memory.py. A version byte, then a packed struct: runs of UIDs and flag sets compressed, a mark of
-six bytes for each message as it is. A million messages take six megabytes and what their runs take.
+six bytes for each message as it is, twelve where there is EMAILID. A million messages take six megabytes, or twelve,
+and what their runs take.
 """
 
 import sys
@@ -14,7 +15,7 @@ from typing import Annotated, Final
 import msgspec
 
 from service.ingest.known import Known, Run
-from service.ingest.marks import MARK_BYTES, Marks
+from service.ingest.marks import MARK_BYTES, NO_MARK, Marks, Recogniser, packed_id, packed_mark
 
 VERSION: Final = b"\x01"
 # An object holds at most what a mailbox with 2**24 runs would: nothing that is larger was written here.
@@ -31,6 +32,8 @@ class _File(msgspec.Struct, frozen=True):
     marks: bytes
     near: bytes
     floor: Annotated[datetime, msgspec.Meta(tz=True)] | None
+    ids: bytes = b""
+    near_ids: bytes = b""
 
 
 @dataclass(slots=True)
@@ -38,7 +41,8 @@ class State:
     """A mailbox in one epoch. `events`: how many of its log this is the sum of.
 
     `near`: marks of mail that was there and not announced when the epoch began, all of it that arrived since `floor`;
-    what arrived earlier is old. Without a floor everything was announced.
+    what arrived earlier is old. Without a floor everything was announced. `ids`, `near_ids`: what marks have of
+    EMAILID; empty where the server has none.
     """
 
     known: Known = field(default_factory=Known)
@@ -46,6 +50,14 @@ class State:
     near: bytes = b""
     floor: datetime | None = None
     events: int = 0
+    ids: Marks = field(default_factory=Marks)
+    near_ids: bytes = b""
+
+    def mark(self, uid: int, mark: str) -> None:
+        """Note a message's mark."""
+        self.marks.put(uid, packed_mark(mark))
+        if (id := packed_id(mark)) != NO_MARK:
+            self.ids.put(uid, id)
 
 
 _PACK: Final = msgspec.msgpack.Encoder()
@@ -67,6 +79,8 @@ def dump_state(state: State, owner: str) -> bytes:
         marks=state.marks.column(state.known),
         near=state.near,
         floor=state.floor,
+        ids=state.ids.column(state.known) if state.ids else b"",
+        near_ids=state.near_ids,
     )
     return VERSION + _PACK.encode(file)
 
@@ -90,7 +104,19 @@ def load_state(data: bytes, owner: str) -> State | None:
     known = Known(runs)
     if not file.owner.startswith(owner) or len(file.marks) != MARK_BYTES * len(known) or len(file.near) % MARK_BYTES:
         return None
-    return State(known, Marks.of(known, file.marks), file.near, file.floor, file.events)
+    if len(file.ids) not in {0, len(file.marks)} or len(file.near_ids) not in {0, len(file.near)}:
+        return None
+    ids = Marks.of(known, file.ids) if file.ids else Marks()
+    return State(known, Marks.of(known, file.marks), file.near, file.floor, file.events, ids, file.near_ids)
+
+
+def recogniser_of(state: State, *, elsewhere: bool) -> Recogniser:
+    """By all that is known. `elsewhere`: of another server, whose identities mean nothing here."""
+    column = state.marks.column(state.known)
+    if elsewhere:
+        return Recogniser(state.known, column, state.near, state.floor)
+    ids = state.ids.column(state.known) if state.ids else b""
+    return Recogniser(state.known, column, state.near, state.floor, ids=ids, near_ids=state.near_ids)
 
 
 def _packed(numbers: "array[int]") -> bytes:

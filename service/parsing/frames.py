@@ -53,6 +53,9 @@ def encode_task(slot: int, page: Page, messages: Sequence[Read], inbound: memory
             message.whole,
             message.state,
             message.previous_id,
+            message.email_id,
+            message.thread_id,
+            message.mailboxes,
         )
         for message in messages
     ]
@@ -76,6 +79,9 @@ def read_messages(task: Task, inbound: memoryview) -> list[Read]:
             message.whole,
             message.state,
             message.previous_id,
+            message.email_id,
+            message.thread_id,
+            message.mailboxes,
         )
         for message in task.messages
     ]

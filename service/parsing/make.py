@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Final
 
 import msgspec
+from msgspec import UNSET
 
 from service.contract import (
     AFTER_HEADER,
@@ -90,15 +91,17 @@ def _made(page: Page, message: Read, email: Email, blobs: list[Blob], *, kept: b
     whole = msgspec.structs.replace(
         email,
         id=id,
-        mailbox_ids={mailbox_id(page.mailbox): True},
+        mailbox_ids=dict.fromkeys(map(mailbox_id, [page.mailbox, *message.mailboxes]), True),
+        thread_id=message.thread_id or UNSET,
         keywords=message.keywords,
         size=message.size or email.size,
         received_at=message.internal_date,
     )
-    if message.previous_id:
-        whole = msgspec.structs.replace(
-            whole, mailbus=msgspec.structs.replace(whole.mailbus, previous_id=message.previous_id)
+    if message.previous_id or message.email_id:
+        extension = msgspec.structs.replace(
+            whole.mailbus, previous_id=message.previous_id or UNSET, email_id=message.email_id or UNSET
         )
+        whole = msgspec.structs.replace(whole, mailbus=extension)
     headers = cloud_event_headers(
         EventType.RECEIVED,
         source=page.source,

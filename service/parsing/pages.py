@@ -45,6 +45,10 @@ class Read(msgspec.Struct, frozen=True, array_like=True):
     # What stands in the header Mail-State, and the Email's id before a reset.
     state: str = ""
     previous_id: str = ""
+    # In all mailboxes of the account, and of the conversation; the names of the mailboxes that it is in.
+    email_id: str = ""
+    thread_id: str = ""
+    mailboxes: list[str] = []
 
 
 class Made(msgspec.Struct, frozen=True, array_like=True):
@@ -75,6 +79,9 @@ class PlacedRead(msgspec.Struct, frozen=True, array_like=True):
     whole: bool
     state: str
     previous_id: str
+    email_id: str
+    thread_id: str
+    mailboxes: list[str]
 
 
 class Task(msgspec.Struct, frozen=True, array_like=True):

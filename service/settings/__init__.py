@@ -20,7 +20,7 @@ from service.settings.model import (
 )
 from service.settings.nats import NatsSettings
 from service.settings.oauth2 import OAuth2Settings
-from service.settings.presets import PRESETS, Preset, login_remedy
+from service.settings.presets import PRESETS, Preset, login_remedy, needs
 from service.settings.reference import settings_reference, settings_schema
 from service.settings.values import Listen, Secret, show_duration
 
@@ -43,6 +43,7 @@ __all__ = [
     "StreamSettings",
     "load_settings",
     "login_remedy",
+    "needs",
     "settings_reference",
     "settings_schema",
     "show_duration",

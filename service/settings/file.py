@@ -11,7 +11,8 @@ import yaml
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
-from service.settings.model import Settings, filled
+from service.settings.fill import filled
+from service.settings.model import Settings
 from service.settings.problems import safe_key
 from service.settings.values import show_size
 

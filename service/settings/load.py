@@ -10,12 +10,13 @@ from pydantic import ValidationError
 from service.contract import Security
 from service.errors import Permanent
 from service.settings.file import ENV_PREFIX, Unreadable, read_all, unknown_variables
-from service.settings.model import AccountSettings, Settings, filled_account
+from service.settings.fill import filled_account
+from service.settings.model import AccountSettings, Settings
 from service.settings.nats import NatsSettings
 from service.settings.oauth2 import oauth2_problems
 from service.settings.presets import PRESETS
 from service.settings.problems import clipped, sentence, unknown_key
-from service.settings.values import show_duration, show_size
+from service.settings.values import duration, show_duration, show_size
 
 # 10,000 accounts with the same mistake are one mistake.
 PROBLEMS_LIMIT: Final = 1_000
@@ -123,7 +124,7 @@ def _values_together(settings: Settings) -> Iterator[str]:
         yield f"limits.message: must not be more than limits.memory ({show_size(limits.memory)})"
     yield from _nats(settings.nats)
     for index, account in enumerate(settings.accounts):
-        yield from (f"accounts[{index}].{problem}" for problem in _retry(account))
+        yield from (f"accounts[{index}].{problem}" for problem in (*_retry(account), *_provider(account)))
         yield from (f"accounts[{index}].{problem}" for problem in _after(account, settings.streams.in_.max_age))
 
 
@@ -147,3 +148,14 @@ def _after(account: AccountSettings, kept: timedelta | None) -> Iterator[str]:
     incoming = account.incoming
     if incoming and incoming.after.waits and kept is not None and incoming.after_delay >= kept:
         yield f"incoming.after_delay: must be less than streams.in.max_age ({show_duration(kept)}): mail would stay"
+
+
+def _provider(account: AccountSettings) -> Iterator[str]:
+    known = PRESETS.get(account.preset or "")
+    if known is None or account.incoming is None:
+        return
+    imap = account.incoming.imap
+    if known.idle and imap.idle >= duration(known.idle):
+        yield f"incoming.imap.idle: must be less than {known.idle}: {known.title} ends what is silent for that long"
+    if known.connections is not None and imap.connections > known.connections:
+        yield f"incoming.imap.connections: must not be more than {known.connections}: {known.title} allows no more"

@@ -6,7 +6,6 @@ fit each other) is in load.py, so that all errors can be listed together.
 
 import re
 import socket
-from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
@@ -15,6 +14,7 @@ from pydantic.json_schema import WithJsonSchema
 
 from service.contract import ACCOUNT_ID, After, AfterKind, Security, mailbox_name, mailbox_token
 from service.parsing import Raw
+from service.settings.fill import filled_account, preset_name
 from service.settings.nats import NatsSettings
 from service.settings.oauth2 import OAuth2Settings
 from service.settings.part import Part
@@ -44,6 +44,8 @@ from service.settings.values import (
 IMAP_PORTS: Final = {Security.TLS: 993, Security.STARTTLS: 143, Security.NONE: 143}
 SMTP_PORTS: Final = {Security.TLS: 465, Security.STARTTLS: 587, Security.NONE: 25}
 INSTANCE: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+# RFC 6154 section 2; RFC 8457 for `important`.
+ROLES: Final = ("all", "archive", "drafts", "flagged", "important", "junk", "sent", "trash")
 
 
 def lasting(default: str, description: str) -> Any:
@@ -90,6 +92,21 @@ def _mailbox(value: Any) -> str:
     return mailbox_name(name)
 
 
+def _name(value: Any) -> str:
+    """A mailbox's name as it is."""
+    return mailbox_name(some_text(value))
+
+
+def _role(value: Any) -> str:
+    if text(value) not in ROLES:
+        raise wrong(f"there is {', '.join(ROLES)}")
+    return str(value)
+
+
+Role = Annotated[str, BeforeValidator(_role)]
+Name = Annotated[str, BeforeValidator(_name)]
+
+
 def _mailboxes(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or not value:
         raise wrong("write a list of names, such as [INBOX]")
@@ -99,40 +116,11 @@ def _mailboxes(value: Any) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _preset_name(value: Any) -> Any:
-    """YAML reads 163 as a number."""
-    return str(value) if type(value) is int else value
-
-
 def _preset(value: Any) -> str:
-    name = text(_preset_name(value))
+    name = text(preset_name(value))
     if name not in PRESETS:
         raise wrong(f"there is {', '.join(sorted(PRESETS))}")
     return name
-
-
-def filled(given: dict[str, Any], preset: Mapping[str, Any]) -> dict[str, Any]:
-    """What is given over what a preset says, key by key. A key given as null stays null."""
-    result = dict(preset)
-    for key, value in given.items():
-        below = preset.get(key)
-        result[key] = filled(value, below) if isinstance(value, dict) and isinstance(below, dict) else value
-    return result
-
-
-def filled_account(account: dict[str, Any]) -> dict[str, Any]:
-    """An account with what its preset fills in. Something wrong in `preset` is left for its own field to say."""
-    name = _preset_name(account.get("preset"))
-    known = PRESETS.get(name) if isinstance(name, str) else None
-    if known is None:
-        return account
-    whole = filled(account, known.fills)
-    for part in (whole, whole.get("incoming"), whole.get("outgoing")):
-        oauth2 = part.get("oauth2") if isinstance(part, dict) else None
-        if isinstance(part, dict) and isinstance(oauth2, dict):
-            consent = known.oauth2.get(str(oauth2.get("grant")))
-            part["oauth2"] = filled(oauth2, consent.fills) if consent else oauth2
-    return whole
 
 
 class HttpSettings(Part):
@@ -219,6 +207,12 @@ class ImapSettings(Part):
     reply: Annotated[Duration, AfterValidator(between("1s", "10m"))] = lasting(
         "30s", "A command not answered within this time is a dead connection"
     )
+    connections: Annotated[int, BeforeValidator(number), Field(ge=1, le=1_000)] = Field(
+        default=3, description="Connections at once, over all of the account's mailboxes and commands"
+    )
+    daily: Size | None = Field(
+        default=None, description="Bytes of mail read in 24 hours at the most; `null`: as many as there are"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -272,6 +266,15 @@ class IncomingSettings(Part):
             }
         ),
     ] = Field(default=("INBOX",), description='Names of mailboxes; `{name: "a * b"}` where a name holds * or %')
+    once: bool = Field(
+        default=True,
+        description="Where labels show a message in several of `mailboxes` (Gmail): announce it in the first of them"
+        " that has it; `false`: in each",
+    )
+    roles: dict[Role, Name] = Field(
+        default={},
+        description="Names of mailboxes by role, where the server does not say them; such as `{trash: Papierkorb}`",
+    )
     initial: Initial = Field(
         default="new", description="What of the mail already there is announced: `new`, `all`, or `{since: 2026-01-01}`"
     )

@@ -1,8 +1,9 @@
 """Providers as data: what `preset: NAME` fills in where an account's settings say nothing, and what each one wants.
 
-Ports and protection are the defaults (993 and 465 by TLS, RFC 8314 3) unless they stand here. Every provider here
-ends an idle connection later than the default `idle` of 4 minutes renews it (Gmail is the quickest: 10 minutes).
-Where each fact is from stands in docs/quirks.md. Used by model.py, by the composition root and by discovery.
+Ports and protection are the defaults (993 and 465 by TLS, RFC 8314 3) unless they stand here. Limits stand here where
+they are known: everybody ends an idle connection later than the default `idle` of 4 minutes renews it. Those of a
+server program are its defaults; the host is whoever runs it. Where each fact is from stands in docs/quirks.md.
+Used by fill.py and load.py, by the composition root and by discovery.
 """
 
 from collections.abc import Mapping
@@ -23,8 +24,9 @@ class Preset:
     """One provider.
 
     fills: keys of an account. wants: what stands as the password, and where to get it. oauth2: by grant. domains: of
-    its own addresses. mx: ends of the names of its customers' MX hosts. connections: at once, for one account. notes:
-    what one should know of it. passwords: whether it takes any.
+    its own addresses. mx: ends of the names of its customers' MX hosts. connections: at once, for one account, which
+    `imap.connections` is by default. idle: after how much silence it ends a connection; `imap.idle` must be less.
+    notes: its quirks. passwords: whether it takes any.
     """
 
     title: str
@@ -34,6 +36,7 @@ class Preset:
     domains: tuple[str, ...] = ()
     mx: tuple[str, ...] = ()
     connections: int | None = None
+    idle: str = ""
     notes: str = ""
     passwords: bool = True
 
@@ -43,12 +46,16 @@ def _hosts(imap: str, smtp: str, smtp_security: str = "tls") -> Mapping[str, Any
     return {"incoming": {"imap": {"host": imap}}, "outgoing": {"smtp": sending}}
 
 
-_GOOGLE: Final = _hosts("imap.gmail.com", "smtp.gmail.com")
+_GOOGLE: Final = {
+    # 2,500 MB a day, of which other programs have their share.
+    "incoming": {"imap": {"host": "imap.gmail.com", "daily": "2GiB"}},
+    "outgoing": {"smtp": {"host": "smtp.gmail.com"}},
+}
 _GOOGLE_FILLS: Final = {"token_url": "https://oauth2.googleapis.com/token", "scope": "https://mail.google.com/"}
 _GOOGLE_CONSENT: Final = Consent(_GOOGLE_FILLS, "the scope https://mail.google.com/")
 _GOOGLE_NOTES: Final = (
     "Ends connections after about 24 hours, with oauth2 after about one; mailbus comes back at once."
-    " 2,500 MB may be read a day"
+    " 2,500 MB may be read a day. Labels are mailboxes and keywords, and a message in several is one `emailId`"
 )
 _MICROSOFT_CONSENT: Final = Consent(
     {
@@ -59,6 +66,8 @@ _MICROSOFT_CONSENT: Final = Consent(
 )
 _MICROSOFT_WANTS: Final = "Microsoft takes no passwords: write oauth2"
 
+_PASSWORD: Final = "the password that its operator gave"
+
 PRESETS: Final[Mapping[str, Preset]] = {
     "gmail": Preset(
         title="Gmail",
@@ -67,6 +76,7 @@ PRESETS: Final[Mapping[str, Preset]] = {
         oauth2={"refresh_token": _GOOGLE_CONSENT},
         domains=("gmail.com", "googlemail.com"),
         connections=15,
+        idle="10m",
         notes=_GOOGLE_NOTES,
     ),
     "google-workspace": Preset(
@@ -81,6 +91,7 @@ PRESETS: Final[Mapping[str, Preset]] = {
         },
         mx=("google.com", "googlemail.com"),
         connections=15,
+        idle="10m",
         notes=_GOOGLE_NOTES,
     ),
     "outlook": Preset(
@@ -88,6 +99,7 @@ PRESETS: Final[Mapping[str, Preset]] = {
         fills=_hosts("outlook.office365.com", "smtp-mail.outlook.com", "starttls"),
         wants=_MICROSOFT_WANTS,
         passwords=False,
+        idle="30m",
         oauth2={"refresh_token": _MICROSOFT_CONSENT},
         domains=("outlook.com", "hotmail.com", "live.com", "msn.com"),
     ),
@@ -96,6 +108,7 @@ PRESETS: Final[Mapping[str, Preset]] = {
         fills=_hosts("outlook.office365.com", "smtp.office365.com", "starttls"),
         wants=_MICROSOFT_WANTS,
         passwords=False,
+        idle="30m",
         oauth2={
             "refresh_token": _MICROSOFT_CONSENT,
             # token_url has the tenant in it.
@@ -177,7 +190,52 @@ PRESETS: Final[Mapping[str, Preset]] = {
         domains=("163.com",),
         notes="Nobody reads who does not say who he is (RFC 2971): mailbus does",
     ),
+    "dovecot": Preset(
+        title="Dovecot",
+        fills={},
+        wants=_PASSWORD,
+        connections=10,
+        idle="30m",
+        notes="`mail_max_userip_connections` is 10 unless its operator says otherwise",
+    ),
+    "cyrus": Preset(
+        title="Cyrus",
+        fills={},
+        wants=_PASSWORD,
+        idle="32m",
+        notes="Mailboxes may be called INBOX.Name; `maxlogins_per_user` is 0, no limit, unless its operator changed it",
+    ),
+    "courier": Preset(
+        title="Courier",
+        fills={},
+        wants=_PASSWORD,
+        connections=4,
+        idle="30m",
+        notes="Mailboxes are called INBOX.Name. `MAXPERIP` is 4 in older versions, for all accounts read from one"
+        " address. It tells nothing of changes: known mail is compared",
+    ),
+    "exchange": Preset(
+        title="Exchange Server",
+        fills={},
+        wants="the password; and IMAP switched on for the mailbox, which it is not by default",
+        connections=16,
+        idle="30m",
+        notes="Mailboxes are called as the user's language has it, and no roles are said: write `incoming.roles`."
+        " It tells nothing of changes: known mail is compared",
+    ),
 }
+
+
+def needs(preset: str | None, grant: str | None) -> str:
+    """What a provider wants, by password or by a grant, and what it is like; empty where nothing is known."""
+    known = PRESETS.get(preset or "")
+    if known is None:
+        return ""
+    consent = known.oauth2.get(grant or "")
+    said = [f"{known.title} wants {consent.wants if consent else known.wants}"]
+    said += [f"{known.connections} connections at once"] if known.connections else []
+    said += [known.notes] if known.notes else []
+    return ". ".join(said)
 
 
 def login_remedy(preset: str | None, grant: str | None) -> str:

@@ -14,8 +14,10 @@ FROM_PRESET: Final = ("IncomingSettings", "OutgoingSettings", "ImapSettings", "S
 JSON_KINDS: Final = {"string": "text", "integer": "number", "array": "list", "boolean": "`true`, `false`"}
 SCHEMA_DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 PRESETS_TAIL: Final = (
-    "With a preset both directions are on; `incoming: null` or `outgoing: null` turns one off. Connections: how many"
-    " an account may have at once, where that is known. How to set up OAuth 2: [operations.md](operations.md#oauth-2)."
+    "With a preset that has servers both directions are on; `incoming: null` or `outgoing: null` turns one off. The"
+    " others are server programs: write the hosts. Connections: how many an account may have at once; silence: after"
+    " how much of it a connection is ended; both where they are known."
+    " How to set up OAuth 2: [operations.md](operations.md#oauth-2)."
 )
 HEAD: Final = """\
 # Settings
@@ -129,15 +131,15 @@ def _one_kind(field: Schema) -> str:
 
 def _presets() -> str:
     """Providers, what each wants, and what their OAuth 2 is."""
-    lines = ["", "## Presets", "", "| preset | provider | connections | IMAP | SMTP | wants |"]
-    lines += ["| --- | --- | --- | --- | --- | --- |"]
+    lines = ["", "## Presets", "", "| preset | provider | connections | silence | IMAP | SMTP | wants |"]
+    lines += ["| --- | --- | --- | --- | --- | --- | --- |"]
     for name, preset in PRESETS.items():
         account = AccountSettings.model_validate({"id": "x", "address": "x@example.com"} | dict(preset.fills))
         both = (account.incoming and account.incoming.imap, account.outgoing and account.outgoing.smtp)
         servers = [f"{server.host}:{server.port} ({server.security})" if server else "" for server in both]
         wants = preset.wants + (f"<br>{preset.notes}" if preset.notes else "")
         count = preset.connections or ""
-        lines.append(f"| `{name}` | {preset.title} | {count} | {servers[0]} | {servers[1]} | {wants} |")
+        lines.append(f"| `{name}` | {preset.title} | {count} | {preset.idle} | {servers[0]} | {servers[1]} | {wants} |")
     lines += [
         "",
         PRESETS_TAIL,

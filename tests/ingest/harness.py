@@ -15,6 +15,7 @@ from service.errors import MailbusError, Superseded
 from service.fleet import Pace, supervise
 from service.imap import Session, SessionOptions
 from service.ingest import (
+    Allowance,
     AnnounceOptions,
     Announcer,
     Budget,
@@ -53,6 +54,8 @@ class Box:
     idle_s: float = 30.0
     poll_s: float = 0.1
     raw: Raw = Raw.PROBLEM
+    first: tuple[str, ...] = ()
+    allowance: Allowance | None = None
     alive: frozenset[str] = frozenset()
     status: MailboxStatus = field(default_factory=lambda: MailboxStatus("INBOX"))
     states: list[tuple[AccountState, MailbusError | None]] = field(default_factory=list)
@@ -133,6 +136,8 @@ async def follow_mailbox(bus: Bus, box: Box) -> None:
                 idle_s=box.idle_s,
                 poll_s=box.poll_s,
                 clock=clock,
+                first=box.first,
+                allowance=box.allowance,
             )
             try:
                 await MailboxIngest(

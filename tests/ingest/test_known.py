@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.contract import Keywords, keywords_of
+from service.ingest.cursor import fingerprint
 from service.ingest.known import Change, Flagged, Known, Run, Uids, differences, missing
-from service.ingest.marks import MARK_BYTES, NO_MARK, Marks, Recogniser, packed_mark
+from service.ingest.marks import MARK_BYTES, NO_MARK, Marks, Recogniser, packed_id, packed_mark, whole_mark
 from service.ingest.notes import Line, Note, dump_line, dump_note, load_line, load_note
 from service.ingest.state import State, dump_state, load_state
 
@@ -219,11 +220,39 @@ def test_what_no_keyword_can_be_is_left_out_and_many_are_bounded() -> None:
 
 
 def test_equal_marks_are_recognised_as_often_as_there_were_messages() -> None:
-    mark, other = packed_mark("830cd0d55557"), packed_mark("830cd0d55558")
-    found = Recogniser(Known([Run(3, 4, NONE), Run(9, 9, SEEN)]), mark + mark + other, other)
-    assert [found.take([mark]) for _ in range(3)] == [3, 4, None]
-    assert [found.take([NO_MARK, other]) for _ in range(3)] == [9, 0, None]
-    assert found.take([NO_MARK]) is None
+    mark, other = "830cd0d55557", "830cd0d55558"
+    one, two = packed_mark(mark), packed_mark(other)
+    found = Recogniser(Known([Run(3, 4, NONE), Run(9, 9, SEEN)]), one + one + two, two)
+    assert [found.take(mark) for _ in range(3)] == [3, 4, None]
+    assert [found.take(other) for _ in range(3)] == [9, 0, None]
+    assert found.take("") is None
+
+
+def test_where_both_have_an_identity_it_alone_counts() -> None:
+    same = fingerprint(100, None)
+    ids = [packed_id(whole_mark(same, name)) for name in ("a", "b")]
+    # UIDs 3 and 4 have the same size and date; 9 has no identity, as from a server that had none yet.
+    known, column = Known([Run(3, 4, NONE), Run(9, 9, NONE)]), packed_mark(same) * 3
+    found = Recogniser(known, column, b"", ids=b"".join([*ids, NO_MARK]))
+    assert found.has(whole_mark(same, "b"))
+    assert found.take(whole_mark(same, "b")) == 4
+    assert [found.take(whole_mark(same, "new")) for _ in range(2)] == [9, None]
+    assert [found.take(whole_mark(fingerprint(5, None), "a")) for _ in range(2)] == [3, None]
+
+
+def test_a_server_without_identities_is_recognised_by_what_both_have() -> None:
+    marks = [whole_mark(fingerprint(size, None), f"id{size}") for size in (1, 2)]
+    known, column = Known([Run(3, 4, NONE)]), b"".join(map(packed_mark, marks))
+    ids = b"".join(map(packed_id, marks))
+    assert Recogniser(known, column, b"", ids=ids).take(fingerprint(2, None)) == 4
+    assert Recogniser(known, column, b"").take(whole_mark(fingerprint(2, None), "another")) == 4
+
+
+def test_many_equal_marks_are_found_without_looking_through_them_again() -> None:
+    count = 20_000
+    mark = whole_mark(fingerprint(1, None), "")
+    found = Recogniser(Known([Run(1, count, NONE)]), packed_mark(mark) * count, b"")
+    assert [found.take(mark) for _ in range(count)] == list(range(1, count + 1))
 
 
 @pytest.mark.parametrize("text", ["", "zz", "830cd0d555", "830cd0d5555700"])

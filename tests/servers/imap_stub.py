@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -181,9 +182,9 @@ class ImapStub:
 
 
 @asynccontextmanager
-async def serving(stub: ImapStub) -> AsyncIterator[ImapStub]:
+async def serving(stub: ImapStub, tls: ssl.SSLContext | None = None) -> AsyncIterator[ImapStub]:
     """The stub on a port of its own."""
-    server = await asyncio.start_server(stub.serve, "127.0.0.1", stub.port)
+    server = await asyncio.start_server(stub.serve, "127.0.0.1", stub.port, ssl=tls)
     stub.port = server.sockets[0].getsockname()[1]
     try:
         yield stub

@@ -10,7 +10,7 @@ import pytest
 from service.contract import After, AfterKind, Security
 from service.parsing import Raw
 from service.settings import PRESETS, Secret, load_settings
-from tests.settings.conftest import Load
+from tests.settings.conftest import Load, Problems
 
 WHOLE = """
 nats:
@@ -113,7 +113,10 @@ def test_the_port_goes_with_the_protection(load: Load, security: str | None, ima
     assert (incoming.imap.port, outgoing.smtp.port) == (imap, smtp)
 
 
-@pytest.mark.parametrize("name", list(PRESETS))
+PROVIDERS = [name for name, preset in PRESETS.items() if preset.fills]
+
+
+@pytest.mark.parametrize("name", PROVIDERS)
 def test_a_preset_fills_in_both_directions(load: Load, name: str) -> None:
     account = load(f"accounts: [{{id: a, address: a@example.com, password: p, preset: {name}}}]").accounts[0]
     assert account.incoming is not None
@@ -124,6 +127,38 @@ def test_a_preset_fills_in_both_directions(load: Load, name: str) -> None:
     assert account.incoming.username == account.outgoing.username == "a@example.com"
     # Gmail ends what is idle for 10 minutes.
     assert account.incoming.imap.idle <= timedelta(minutes=9)
+    assert account.incoming.imap.connections == (PRESETS[name].connections or 3)
+
+
+@pytest.mark.parametrize("name", [name for name in PRESETS if name not in PROVIDERS])
+def test_a_preset_of_a_server_program_wants_its_host_and_has_its_limits(load: Load, name: str) -> None:
+    account = load(
+        f"accounts: [{{id: a, address: a@example.com, password: p, preset: {name}, incoming: {{imap: {{host: h}}}}}}]"
+    ).accounts[0]
+    assert account.incoming is not None
+    assert account.outgoing is None
+    assert account.incoming.imap.connections == (PRESETS[name].connections or 3)
+
+
+def test_what_a_provider_does_not_allow_is_refused(load: Load, problems: Problems) -> None:
+    text = "accounts: [{id: a, address: a@example.com, password: p, preset: gmail, incoming: {imap: {%s}}}]"
+    assert problems(text % "idle: 10m") == [
+        "accounts[0].incoming.imap.idle: must be less than 10m: Gmail ends what is silent for that long"
+    ]
+    assert problems(text % "connections: 16") == [
+        "accounts[0].incoming.imap.connections: must not be more than 15: Gmail allows no more"
+    ]
+    account = load(text % "idle: 9m, connections: 5, daily: 1GiB").accounts[0]
+    assert account.incoming is not None
+    assert (account.incoming.imap.connections, account.incoming.imap.daily) == (5, 1024**3)
+
+
+def test_roles_are_named_where_the_server_does_not_say_them(load: Load, problems: Problems) -> None:
+    text = "accounts: [{id: a, address: a@b.c, password: p, incoming: {imap: {host: h}, roles: {%s}}}]"
+    account = load(text % "trash: Papierkorb, sent: Gesendete Elemente").accounts[0]
+    assert account.incoming is not None
+    assert account.incoming.roles == {"trash": "Papierkorb", "sent": "Gesendete Elemente"}
+    assert len(problems(text % "bin: Papierkorb")) == 1
 
 
 def test_gmail_is_where_gmail_is(load: Load) -> None:

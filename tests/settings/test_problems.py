@@ -14,7 +14,10 @@ HOST = "write a host name or an IP address alone: no protocol before it, no port
 PASSWORD = "needs a password, here or in the account: write password: {env: NAME}"
 TWO = f"accounts[0].incoming: {PASSWORD}\naccounts[0].outgoing: {PASSWORD}, or smtp: {{login: false}}"
 PATTERN = 'patterns are not available in this version: write each name, or {name: "a/*"} for this one'
-PRESETS = "163, fastmail, gmail, gmx, google-workspace, icloud, microsoft365, outlook, qq, yahoo, zoho, zoho-pro"
+PRESETS = (
+    "163, courier, cyrus, dovecot, exchange, fastmail, gmail, gmx, google-workspace, icloud, microsoft365, outlook, qq,"
+    " yahoo, zoho, zoho-pro"
+)
 ACCOUNT = "id: a, address: a@example.com, password: p"
 
 

@@ -1,0 +1,41 @@
+"""Settings → how the bus is reached, and how long things live on it. Used by app.py, check.py and cli."""
+
+from service.bus import NatsOptions, StreamOptions
+from service.settings import Settings
+
+
+def nats_options(settings: Settings) -> NatsOptions:
+    """The bus as settings name it."""
+    nats = settings.nats
+    return NatsOptions(
+        servers=tuple(nats.servers),
+        name=f"mailbus {settings.instance}",
+        prefix=nats.prefix,
+        replicas=nats.replicas,
+        user=nats.user,
+        password=nats.password.reveal() if nats.password else None,
+        token=nats.token.reveal() if nats.token else None,
+        creds=nats.creds,
+        nkey_seed=nats.nkey_seed.reveal() if nats.nkey_seed else None,
+        ca=nats.tls.ca,
+        cert=nats.tls.cert,
+        key=nats.tls.key,
+    )
+
+
+def stream_options(settings: Settings, presence_ttl_s: float) -> StreamOptions:
+    """How long things live on the bus."""
+    streams = settings.streams
+    windows = [account.outgoing.window for account in settings.accounts if account.outgoing is not None]
+    ages = (streams.in_.max_age, streams.status.max_age, streams.dead.max_age)
+    in_s, status_s, dead_s = (None if age is None else age.total_seconds() for age in ages)
+    defaults = StreamOptions()
+    return StreamOptions(
+        in_max_age_s=in_s,
+        status_max_age_s=status_s,
+        dead_max_age_s=dead_s,
+        # One bucket for all accounts: the longest memory that any of them wants.
+        sends_window_s=max(windows).total_seconds() if windows else defaults.sends_window_s,
+        presence_ttl_s=presence_ttl_s,
+        max_consumers=streams.max_consumers,
+    )
