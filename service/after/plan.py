@@ -129,10 +129,11 @@ class RefusedPace:
         return Left(uid, uidvalidity, tries, now + timedelta(seconds=pause_s))
 
 
-def next_left(left: Iterable[Left], now: datetime) -> tuple[Left | None, float | None]:
-    """The one that is due, if there is one; and the seconds until one is."""
-    first = min(left, key=lambda one: one.at, default=None)
-    if first is None:
-        return None, None
-    seconds = (first.at - now).total_seconds()
-    return (first, None) if seconds <= 0 else (None, seconds)
+def next_left(left: Iterable[Left]) -> Left | None:
+    """The one that is tried first; None where there is none."""
+    return min(left, key=lambda one: one.at, default=None)
+
+
+def waits_s(left: Left | None, now: datetime) -> float | None:
+    """The seconds until it is tried, 0 where it is time; None where nothing waits."""
+    return None if left is None else max(0.0, (left.at - now).total_seconds())

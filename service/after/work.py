@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from service.after.act import Acted, Result, act, only_marks, open_afresh, settle
 from service.after.kept import Kept
-from service.after.plan import LEFT_LIMIT, Copying, Item, Left, Record, RefusedPace, item_of, next_left
+from service.after.plan import LEFT_LIMIT, Copying, Item, Left, Record, RefusedPace, item_of, next_left, waits_s
 from service.bus import Conflict, EventLog, KeyValue, StreamBounds
 from service.clock import Clock, backoff_s
 from service.contract import IDS_LIMIT, After, AfterKind, EventType, Subjects, email_id, mailbox_id, mailbox_name
@@ -225,8 +225,8 @@ class AfterWork:
             box.begun = True
             return self._options.others_s
         record = box.kept.record
-        left, left_s = next_left(record.left, self._clock.now())
-        if left is not None:
+        left = next_left(record.left)
+        if left is not None and waits_s(left, self._clock.now()) == 0.0:
             # Alone, so that whatever is wrong with it is its own.
             await self._act(box, [Item(left.uid, left.uidvalidity)], again=left)
             return 0.0
@@ -239,9 +239,9 @@ class AfterWork:
             step("after.done")
         if found.more:
             return 0.0
-        return min(
-            (s for s in (found.waits_s, next_left(record.left, self._clock.now())[1], left_s) if s), default=None
-        )
+        # What was not due when the round began may be by now.
+        pauses = (found.waits_s, waits_s(next_left(record.left), self._clock.now()))
+        return min((seconds for seconds in pauses if seconds is not None), default=None)
 
     async def _find(self, box: _Mailbox, record: Record, bounds: StreamBounds) -> _Found:
         """The next messages whose events are confirmed, and have been for long enough."""

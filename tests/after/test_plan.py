@@ -18,6 +18,7 @@ from service.after.plan import (
     load_record,
     next_left,
     started,
+    waits_s,
 )
 from service.contract import AFTER_HEADER, After, AfterKind, email_id
 
@@ -87,6 +88,6 @@ def test_a_refused_message_is_tried_six_times_in_hours() -> None:
 
 def test_of_those_that_wait_the_first_is_next() -> None:
     early, late = Left(1, 2, 1, NOW), Left(2, 2, 1, LATER)
-    assert next_left([], NOW) == (None, None)
-    assert next_left([late, early], NOW) == (early, None)
-    assert next_left([late], NOW) == (None, 86400.0)
+    assert next_left([]) is None
+    assert next_left([late, early]) == early
+    assert (waits_s(None, NOW), waits_s(late, NOW), waits_s(late, LATER)) == (None, 86400.0, 0.0)

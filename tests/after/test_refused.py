@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
+from service.after import RefusedPace
 from service.bus import Bus
 from service.observe import metrics
 from tests.after.harness import (
@@ -76,6 +77,16 @@ async def test_a_message_that_is_refused_holds_up_no_other_and_is_said(
         assert "`after: seen` is not done to" in said.what
         assert answer[3:] in said.what
     assert given_up() == before + 1
+
+
+async def test_what_is_tried_again_at_once_is_not_forgotten(bus: Bus, imap_stub: ImapStub) -> None:
+    """Its time comes while the round that refused it is not over yet."""
+    box, stores = stub_box(imap_stub, 3), Stores(imap_stub)
+    stores.refuses = {2}
+    seq = await announce(bus, box, 7, [1, 2, 3])
+    async with working(bus, box, pace=RefusedPace(first_s=0.0, factor=1.0, max_s=0.0, tries=3)) as desk:
+        await wait_done(bus, box, seq)
+        await until(lambda: bool(desk.said))
 
 
 async def test_a_message_that_is_refused_twice_is_done_the_third_time(bus: Bus, imap_stub: ImapStub) -> None:
