@@ -13,6 +13,8 @@ from typing import Any
 import nats
 import nats.errors
 import pytest
+from nats.aio.client import Client
+from nats.aio.msg import Msg
 
 from tests.servers.dovecot import Dovecot
 from tests.servers.mailbus import ROOT, Mailbus, command, imap_account, reading, settings_for
@@ -114,6 +116,16 @@ WRITING = {
 }
 
 
+async def asked(nc: Client, subject: str, payload: bytes) -> Msg:
+    """The answer, once the process that has just started listens."""
+    for _ in range(100):
+        try:
+            return await nc.request(subject, payload, timeout=20)
+        except nats.errors.NoRespondersError:
+            await asyncio.sleep(0.05)
+    pytest.fail(f"nobody answers to {subject}")
+
+
 @pytest.mark.parametrize(
     ("user", "allowed"),
     [
@@ -143,7 +155,7 @@ async def test_a_role_may_ask_what_the_documents_permit_and_nothing_else(
         for verb, body in (READING | WRITING).items():
             payload = json.dumps(body).encode()
             if verb in allowed:
-                answer = await nc.request(f"mail.cmd.support.{verb}", payload, timeout=20)
+                answer = await asked(nc, f"mail.cmd.support.{verb}", payload)
                 if "Nats-Service-Error-Code" in (answer.headers or {}):
                     assert answer.headers["Nats-Service-Error-Code"] == "400", (verb, answer.data)
                 continue

@@ -175,7 +175,7 @@ async def test_sigterm_under_full_load_ends_what_is_in_hand_and_exits_0(
         assert one.said("stopped")
         one.start()
         await reader.wait_received(2000)
-        await relay.received(100)
+        await relay.received(100, limit_s=60)
         await until_sent(reader, prefix, 100)
         assert await one.stop() == 0
         subjects = [event.body["subject"] for event in await reader.received()]
