@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from tests.bench.bus import jetstream
 from tests.bench.ground import NODE, PEERS, BenchError, Ground, Turn, call, program
-from tests.servers.dovecot import PASSWORD
+from tests.servers.imap_server import PASSWORD
 
 # By default mbsync waits for the disk at every mail, as nobody else in the run does: it is shown with and without.
 MBSYNC: Final = """

@@ -29,7 +29,7 @@ from service.ingest import (
     WriterIdentity,
 )
 from service.parsing import Raw
-from tests.servers.dovecot import PASSWORD
+from tests.servers.imap_server import PASSWORD
 
 QUICK = Pace(first_s=0.01, factor=1.5, max_s=0.2, auth_s=0.2, permanent_s=0.2, superseded_s=0.3, bug_s=0.2)
 

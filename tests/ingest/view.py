@@ -8,7 +8,7 @@ import pytest
 
 from service.contract import place_of
 from tests.ingest.harness import Box
-from tests.servers.dovecot import Dovecot
+from tests.servers.imap_server import ImapServer
 from tests.servers.mailbus import BusReader, Event, until
 
 
@@ -63,7 +63,7 @@ async def seen(reader: BusReader, expected: dict[int, set[str]], *, limit_s: flo
         await asyncio.sleep(0.02)
 
 
-async def act(server: Dovecot, user: str, *commands: tuple[str, ...], mailbox: str = "INBOX") -> None:
+async def act(server: ImapServer, user: str, *commands: tuple[str, ...], mailbox: str = "INBOX") -> None:
     """What another client does: UID commands on a mailbox."""
 
     def run() -> None:
@@ -77,7 +77,7 @@ async def act(server: Dovecot, user: str, *commands: tuple[str, ...], mailbox: s
     await asyncio.to_thread(run)
 
 
-def quick(server: Dovecot, user: str, **more: Any) -> Box:
+def quick(server: ImapServer, user: str, **more: Any) -> Box:
     return Box(server.imap, user, idle_s=0.5, poll_s=0.05, **more)
 
 
