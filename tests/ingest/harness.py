@@ -48,6 +48,7 @@ class Box:
     message_limit: int = 50 * 1024 * 1024
     inline_limit: int = 256 * 1024
     reply_s: float = 5.0
+    connect_s: float = 10.0
     idle_s: float = 30.0
     poll_s: float = 0.1
     raw: Raw = Raw.PROBLEM
@@ -69,6 +70,7 @@ def session_options(box: Box) -> SessionOptions:
         password=PASSWORD,
         message_limit=box.message_limit,
         reply_s=box.reply_s,
+        connect_s=box.connect_s,
     )
 
 

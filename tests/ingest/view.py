@@ -1,12 +1,13 @@
 """A consumer that reads nothing but events, and another client that changes the mailbox behind mailbus's back."""
 
 import asyncio
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
-from service.contract import place_of
+from service.contract import keywords_of, place_of
 from tests.ingest.harness import Box
 from tests.servers.imap_server import ImapServer
 from tests.servers.mailbus import BusReader, Event, until
@@ -61,6 +62,21 @@ async def seen(reader: BusReader, expected: dict[int, set[str]], *, limit_s: flo
         if asyncio.get_running_loop().time() > deadline:
             pytest.fail(f"{found.messages} is not {expected}: {found.told}")
         await asyncio.sleep(0.02)
+
+
+def there_now(server: ImapServer, user: str, mailbox: str) -> dict[int, set[str]]:
+    """What another client is told: UID → keywords. Blocks."""
+    found: dict[int, set[str]] = {}
+    with server.client(user) as client:
+        client.select(mailbox, readonly=True)
+        if not client.uid("SEARCH", "ALL")[1][0]:
+            return found
+        for line in client.uid("FETCH", "1:*", "(UID FLAGS)")[1]:
+            uid, flags = re.search(rb"UID (\d+)", line), re.search(rb"FLAGS \(([^)]*)\)", line)
+            assert uid
+            assert flags
+            found[int(uid[1])] = set(keywords_of(frozenset(flags[1].decode().split())))
+    return found
 
 
 async def act(server: ImapServer, user: str, *commands: tuple[str, ...], mailbox: str = "INBOX") -> None:
