@@ -14,6 +14,8 @@ from tools.compile import is_stale
 
 HERE = Path(__file__).parent
 
+# Before any of them imports another.
+pytest.register_assert_rewrite("tests.servers")
 pytest_plugins = sorted(
     f"tests.servers.{file.stem}" for file in HERE.glob("servers/*.py") if not file.stem.startswith(("_", "test_"))
 )
@@ -38,8 +40,8 @@ def pytest_report_header() -> list[str]:
     """What took part in this run."""
     libraries = ("nats-py", "aioimaplib", "aiosmtplib", "msgspec", "uvloop")
     python = f"python {platform.python_version()}, {'compiled' if COMPILED else 'not compiled'}"
-    parts = f"{python}, {_says('nats-server', '--version')}"
+    parts = f"{python}, {_says('nats-server', '--version')}, dovecot {_says('dovecot', '--version')}"
     return [
-        f"real parts: {parts}, dovecot {_says('dovecot', '--version')}",
+        f"real parts: {parts}, {_says('/usr/lib/cyrus/bin/master', '-V')}",
         "libraries: " + ", ".join(f"{name} {version(name)}" for name in libraries),
     ]

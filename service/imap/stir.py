@@ -43,7 +43,8 @@ class Stir:
                 self.gone = True
                 self.seqs.clear()
             case Condition(code="HIGHESTMODSEQ", argument=argument) if argument.isdigit():
-                self._raise(int(argument))
+                # RFC 7162 6: it counts even where higher ones were seen.
+                self.modseq = int(argument)
             case _:
                 pass
 

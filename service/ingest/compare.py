@@ -115,26 +115,19 @@ class Comparer:
         since = cursor.modseq if look is Look.SINCE else 0
         first = min(known.first_uid() or cursor.last + 1, cursor.line + 1)
         changes: list[Change] = []
-        highest, windows = 0, 0
         while first <= cursor.last:
             await self._tell(changes, compared)
             limit = WINDOW_SINCE if since else WINDOW_ALL
             last = known.window_end(first, cursor.last, limit)
             if not since:
                 last = min(last, first + WINDOW_LIMIT_UIDS - 1)
-            changes, modseq = await self._window(first, last, since, compared, gone=gone)
-            highest, windows = max(highest, modseq), windows + 1
+            changes = await self._window(first, last, since, compared, gone=gone)
             first = last + 1
-        # RFC 7162 3.1: one answer is of one moment; of several, only what was told before the first.
-        reached = max(target, highest) if windows == 1 and since else target
-        if self._source.sync is Sync.SNAPSHOT:
-            reached = 0
         step("compare.done")
-        await self._tell(changes, compared, modseq=reached)
+        # Not what the answers hold: one may show flags that are newer than a removal which it does not tell yet.
+        await self._tell(changes, compared, modseq=0 if self._source.sync is Sync.SNAPSHOT else target)
 
-    async def _window(
-        self, first: int, last: int, since: int, compared: Compared, *, gone: bool
-    ) -> tuple[list[Change], int]:
+    async def _window(self, first: int, last: int, since: int, compared: Compared, *, gone: bool) -> list[Change]:
         known, source = self._memory.known, self._source
         told = await source.flags(first, last, since)
         went = told.gone
@@ -147,8 +140,7 @@ class Comparer:
         elif went is None and gone:
             went = missing(known, first, last, await source.present(first, last))
         self._note_late(told.there, compared)
-        changes = differences(known, told.there, went or [])
-        return changes, max((row.modseq for row in told.there), default=0)
+        return differences(known, told.there, went or [])
 
     def _note_late(self, there: Iterable[Flagged], compared: Compared) -> None:
         cursor, known = compared.cursor, self._memory.known

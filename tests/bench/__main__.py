@@ -13,6 +13,7 @@ from tests.bench.idle import idle
 from tests.bench.ingest import ingest
 from tests.bench.latency import latency
 from tests.bench.machine import facts
+from tests.bench.resync import resync
 from tests.bench.send import send
 from tests.bench.table import Columns, Rates, report, write
 
@@ -24,10 +25,11 @@ WORKS: Final[dict[str, Work]] = {
     "send": send,
     "latency": latency,
     "idle": idle,
+    "resync": resync,
 }
-# Mails; of latency: mails into each account; of idle: accounts.
-COUNTS: Final = {"typical": 3_000, "small": 10_000, "send": 5_000, "latency": 40, "idle": 200}
-QUICK: Final = {"typical": 300, "small": 1_000, "send": 500, "latency": 5, "idle": 40}
+# Mails; of latency: mails into each account; of idle: accounts; of resync: known messages.
+COUNTS: Final = {"typical": 3_000, "small": 10_000, "send": 5_000, "latency": 40, "idle": 200, "resync": 100_000}
+QUICK: Final = {"typical": 300, "small": 1_000, "send": 500, "latency": 5, "idle": 40, "resync": 5_000}
 DOCUMENT: Final = ROOT / "docs" / "bench.md"
 
 

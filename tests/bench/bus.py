@@ -14,7 +14,7 @@ from nats.js.errors import NotFoundError
 
 import service.bus  # noqa: F401  # guards nats-py here too: with fast-mail-parser installed its header values are lists
 from tests.bench.ground import BenchError, Ground, Turn
-from tests.servers.dovecot import PASSWORD
+from tests.servers.imap_server import PASSWORD
 from tests.servers.mailbus import Mailbus
 
 ACCOUNT: Final = "box"

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.servers.dovecot import PASSWORD, Dovecot
+from tests.servers.dovecot import Dovecot
+from tests.servers.imap_server import PASSWORD
 from tests.servers.nats import NatsServer
 
 ROOT: Final = Path(__file__).parents[2]

@@ -7,11 +7,12 @@ acknowledgement. The references (C programs that do less) are timed from outside
 import json
 import sys
 import time
+from pathlib import Path
 from typing import Any, Final
 
 from tests.bench.bus import jetstream
 from tests.bench.ground import NODE, PEERS, BenchError, Ground, Turn, call, program
-from tests.servers.dovecot import PASSWORD
+from tests.servers.imap_server import PASSWORD
 
 # By default mbsync waits for the disk at every mail, as nobody else in the run does: it is shown with and without.
 MBSYNC: Final = """
@@ -68,21 +69,8 @@ async def mbsync(ground: Ground, user: str, count: int, *, fsync: str = "yes") -
     async with ground.turn("mbsync") as turn:
         folder = turn.folder / "mail"
         folder.mkdir()
-        said = await call([program("mbsync"), "--version"])
-        # 1.5 renamed SSLType.
-        version = tuple(int(part) for part in said.split()[-1].split(".")[:2])
         config = turn.folder / "mbsyncrc"
-        config.write_text(
-            MBSYNC.format(
-                host=ground.dovecot.host,
-                port=ground.dovecot.imap,
-                user=user,
-                password=PASSWORD,
-                folder=folder,
-                fsync=fsync,
-                tls="TLSType" if version >= (1, 5) else "SSLType",
-            )
-        )
+        config.write_text(await mbsyncrc(ground.dovecot.imap, user, folder, fsync=fsync))
         start = time.perf_counter()
         await call([program("mbsync"), "--quiet", "--config", str(config), "all"])
         seconds = time.perf_counter() - start
@@ -90,6 +78,15 @@ async def mbsync(ground: Ground, user: str, count: int, *, fsync: str = "yes") -
         if there != count:
             raise BenchError(f"mbsync: {there} files, not {count}")
         return count / seconds
+
+
+async def mbsyncrc(port: int, user: str, folder: Path, *, fsync: str) -> str:
+    """Its settings: a user's INBOX on 127.0.0.1 into a folder."""
+    said = await call([program("mbsync"), "--version"])
+    # 1.5 renamed SSLType.
+    version = tuple(int(part) for part in said.split()[-1].split(".")[:2])
+    tls = "TLSType" if version >= (1, 5) else "SSLType"
+    return MBSYNC.format(host="127.0.0.1", port=port, user=user, password=PASSWORD, folder=folder, fsync=fsync, tls=tls)
 
 
 async def smtp_source(sink_port: int, count: int, size: int) -> float:

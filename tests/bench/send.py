@@ -29,7 +29,7 @@ from tests.bench.bus import (
 )
 from tests.bench.ground import BenchError, Ground, program
 from tests.bench.table import OURS, Rates, alternate
-from tests.servers.dovecot import free_ports
+from tests.servers.imap_server import free_ports
 from tests.servers.mailbus import until
 
 # What node-send.mjs sends.

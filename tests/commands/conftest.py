@@ -20,7 +20,9 @@ from service.contract import Security, SendLimits
 from service.imap import Pool, SessionOptions, WritingSession
 from service.ingest import Budget, Desks, Parser
 from service.parsing import Raw
-from tests.servers.dovecot import PASSWORD, Dovecot
+from tests.servers.cyrus import Cyrus
+from tests.servers.dovecot import Dovecot
+from tests.servers.imap_server import PASSWORD, ImapServer
 from tests.servers.nats import NatsServer
 from tests.servers.proxy import FaultProxy
 
@@ -45,7 +47,7 @@ class Desk:
     """Somebody who asks commands of one account."""
 
     bus: Bus
-    dovecot: Dovecot
+    server: ImapServer
     user: str
     account: str = "support"
     pools: list[Pool] = field(default_factory=list)
@@ -75,7 +77,7 @@ class Desk:
 
     async def append(self, *messages: bytes, mailbox: str = "INBOX") -> None:
         """Mail that comes by another way."""
-        await self.dovecot.append(self.user, list(messages), mailbox)
+        await self.server.append(self.user, list(messages), mailbox)
 
     async def ids(self, mailbox: str = "INBOX", **request: Any) -> list[str]:
         """The ids of a search, oldest first unless it is sorted."""
@@ -113,7 +115,7 @@ def mail(subject: str, *, id: str = "", body: str = "Hello.", **headers: str) ->
     return ("\r\n".join(lines) + f"\r\n\r\n{body}\r\n").encode()
 
 
-def options(server: Dovecot, user: str, **changes: Any) -> SessionOptions:
+def options(server: ImapServer, user: str, **changes: Any) -> SessionOptions:
     usual: dict[str, Any] = {
         "account": "support",
         "host": server.host,
@@ -130,7 +132,7 @@ def options(server: Dovecot, user: str, **changes: Any) -> SessionOptions:
 
 
 @asynccontextmanager
-async def desk(bus: Bus, server: Dovecot, user: str, **changes: Any) -> AsyncIterator[Desk]:
+async def desk(bus: Bus, server: ImapServer, user: str, **changes: Any) -> AsyncIterator[Desk]:
     """Commands served for one account. `changes`: to how its server is reached."""
     clock = SystemClock()
     pool = Pool(lambda: WritingSession.open(options(server, user, **changes), clock=clock), clock, where="support")
@@ -202,7 +204,7 @@ async def uidplus_dovecot() -> AsyncIterator[Dovecot]:
 
 
 @asynccontextmanager
-async def silent(server: Dovecot) -> AsyncIterator[int]:
+async def silent(server: ImapServer) -> AsyncIterator[int]:
     """A port of the same server, which says of no message where it is now, as servers without UIDPLUS do."""
     proxy = FaultProxy(server.host, server.imap)
     await proxy.start()
@@ -231,23 +233,29 @@ async def uidplus(bus: Bus, uidplus_dovecot: Dovecot, prefix: str) -> AsyncItera
         yield one
 
 
-@pytest.fixture(params=["whole", "bare"])
+@pytest.fixture(params=["whole", "cyrus", "bare"])
 async def either(
-    request: pytest.FixtureRequest, bus: Bus, whole_dovecot: Dovecot, bare_dovecot: Dovecot, prefix: str
+    request: pytest.FixtureRequest, bus: Bus, whole_dovecot: Dovecot, cyrus: Cyrus, bare_dovecot: Dovecot, prefix: str
 ) -> AsyncIterator[Desk]:
-    """The account on a server that offers everything, and on one that offers nothing."""
-    if request.param == "whole":
-        async with desk(bus, whole_dovecot, prefix) as one:
+    """The account on two servers that offer everything, and on one that offers nothing."""
+    if request.param != "bare":
+        async with desk(bus, cyrus if request.param == "cyrus" else whole_dovecot, prefix) as one:
             yield one
     else:
         async with silent(bare_dovecot) as port, desk(bus, bare_dovecot, prefix, port=port) as one:
             yield one
 
 
-@pytest.fixture(params=["move", "uidplus"])
+@pytest.fixture(params=["move", "cyrus", "uidplus"])
 async def moving(
-    request: pytest.FixtureRequest, bus: Bus, whole_dovecot: Dovecot, uidplus_dovecot: Dovecot, prefix: str
+    request: pytest.FixtureRequest,
+    bus: Bus,
+    whole_dovecot: Dovecot,
+    cyrus: Cyrus,
+    uidplus_dovecot: Dovecot,
+    prefix: str,
 ) -> AsyncIterator[Desk]:
-    """The account on a server with MOVE, and on one that has UIDPLUS alone."""
-    async with desk(bus, whole_dovecot if request.param == "move" else uidplus_dovecot, prefix) as one:
+    """The account on two servers with MOVE, and on one that has UIDPLUS alone."""
+    servers: dict[str, ImapServer] = {"move": whole_dovecot, "cyrus": cyrus, "uidplus": uidplus_dovecot}
+    async with desk(bus, servers[request.param], prefix) as one:
         yield one

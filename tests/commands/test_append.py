@@ -7,7 +7,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from tests.commands.conftest import Desk, code, mail
+from service.bus import Bus
+from tests.commands.conftest import Desk, code, desk, mail
+from tests.servers.cyrus import Cyrus
 
 DRAFT = {
     "to": [{"email": "ada@customer.example", "name": "Ada"}],
@@ -74,7 +76,7 @@ async def test_under_an_id_a_message_is_kept_once_also_by_another_process(either
     assert await either.ask("append", body) == first
     other = await either.ask("append", {"mailbox": "INBOX", "request": DRAFT | {"id": "draft-8"}})
     assert other != first
-    blob = await uploaded(either, mail("raw", id="raw@x", body="a\nb"))
+    blob = await uploaded(either, mail("raw", id="raw@x", body="a\r\nb"))
     raw = {"mailbox": "INBOX", "blobId": blob}
     kept = await either.ask("append", raw, Nats_Msg_Id="r-1")
     assert await either.ask("append", raw, Nats_Msg_Id="r-2") == kept
@@ -82,6 +84,23 @@ async def test_under_an_id_a_message_is_kept_once_also_by_another_process(either
     # Without an id it is what it says: another one.
     assert await either.ask("append", raw) != kept
     assert len(await either.ids()) == 4
+
+
+async def test_a_line_end_without_cr_is_kept_as_the_server_keeps_it(bare: Desk) -> None:
+    blob = await uploaded(bare, mail("raw", id="raw@x", body="a\nb"))
+    raw = {"mailbox": "INBOX", "blobId": blob}
+    kept = await bare.ask("append", raw, Nats_Msg_Id="r-1")
+    assert kept["id"]
+    assert await bare.ask("append", raw, Nats_Msg_Id="r-2") == kept
+    assert len(await bare.ids()) == 1
+
+
+async def test_a_server_that_takes_no_line_end_without_cr_is_quoted(bus: Bus, cyrus: Cyrus, prefix: str) -> None:
+    async with desk(bus, cyrus, prefix) as one:
+        blob = await uploaded(one, mail("raw", body="a\nb"))
+        answered, problems = await one.refused("append", {"mailbox": "INBOX", "blobId": blob})
+        assert (answered, await one.ids()) == ("400", [])
+        assert "bare newlines" in problems[0]["message"]
 
 
 @pytest.mark.parametrize(

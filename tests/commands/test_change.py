@@ -12,7 +12,7 @@ async def marked_deleted(one: Desk, uid: str, mailbox: str = "INBOX") -> None:
     """Another client marks a message, and leaves it."""
 
     def work() -> None:
-        with one.dovecot.client(one.user) as client:
+        with one.server.client(one.user) as client:
             client.select(mailbox)
             client.uid("STORE", uid, "+FLAGS", "(\\Deleted)")
             client.unselect()
@@ -196,7 +196,7 @@ async def test_a_mailbox_that_was_made_a_moment_ago_is_found(whole: Desk) -> Non
     (id,) = await whole.ids()
 
     def work() -> None:
-        with whole.dovecot.client(whole.user) as client:
+        with whole.server.client(whole.user) as client:
             status, said = client.create('"&U,BTFw-/a &- b"')
             assert status == "OK", said
 

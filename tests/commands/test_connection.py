@@ -95,6 +95,73 @@ async def test_a_server_that_does_not_answer_is_504_and_the_next_command_has_a_n
         assert (await one.ask("flags", {"ids": [id], "add": ["$seen"]}))["updated"] == [id]
 
 
+@pytest.mark.fault("A01")
+@pytest.mark.parametrize(
+    ("word", "verb", "body", "expected", "said"),
+    [
+        (b"AUTHENTICATE", "mailboxes", {}, "503", "no connection within 0.4 s"),
+        (b"LIST", "mailboxes", {}, "504", "no answer to LIST"),
+        (b"EXAMINE", "search", {"mailbox": "INBOX"}, "504", "no answer to EXAMINE"),
+        (b"SEARCH", "search", {"mailbox": "INBOX"}, "504", "no answer to SEARCH"),
+        (b"FETCH", "get", {"ids": ["{id}"]}, "504", "no answer to FETCH"),
+        (b"SELECT", "flags", {"ids": ["{id}"], "add": ["$seen"]}, "504", "no answer to SELECT"),
+        (b"MOVE", "move", {"ids": ["{id}"], "mailbox": "Sent"}, "504", "no answer to MOVE"),
+        (b"APPEND", "append", {"mailbox": "INBOX", "request": {"text": "x"}}, "504", "no answer to APPEND"),
+    ],
+)
+async def test_a_connection_that_dies_in_silence_under_a_command_is_said_in_time_and_the_next_command_is_answered(
+    bus: Bus,
+    whole_dovecot: Dovecot,
+    prefix: str,
+    fault_proxy: Proxy,
+    word: bytes,
+    verb: str,
+    body: dict[str, object],
+    expected: str,
+    said: str,
+) -> None:
+    await whole_dovecot.append(prefix, [mail("one")])
+    async with desk(bus, whole_dovecot, prefix) as well:
+        (id,) = await well.ids()
+    if "ids" in body:
+        body = body | {"ids": [id]}
+
+    def watch(way: Way, chunk: bytes) -> bytes:
+        if way is Way.TO_SERVER and word in chunk:
+            proxy.swallow()
+        return chunk
+
+    proxy = await fault_proxy(whole_dovecot.host, whole_dovecot.imap)
+    proxy.watch = watch
+    async with desk(bus, whole_dovecot, prefix, port=proxy.port, reply_s=0.4, connect_s=0.4) as one:
+        answered, problems = await one.refused(verb, body)
+        assert answered == expected
+        assert said in problems[0]["message"]
+        proxy.heal()
+        # After a login that failed the next waits for a moment.
+        await until_answered(one)
+        assert await one.ids() == [id]
+
+
+async def until_answered(one: Desk) -> None:
+    async with asyncio.timeout(10):
+        while code(await one.message("mailboxes")):  # noqa: ASYNC110 only asking tells
+            await asyncio.sleep(0.05)
+
+
+async def test_a_connection_that_the_network_forgot_while_idle_costs_a_command_no_more_than_a_moment(
+    bus: Bus, whole_dovecot: Dovecot, prefix: str, fault_proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.imap.pool.PROBE_LIMIT_S", 0.3)
+    proxy = await fault_proxy(whole_dovecot.host, whole_dovecot.imap)
+    async with desk(bus, whole_dovecot, prefix, port=proxy.port) as one:
+        await one.append(mail("one"))
+        (id,) = await one.ids()
+        proxy.lose()
+        assert (await one.ask("flags", {"ids": [id], "add": ["$seen"]}))["updated"] == [id]
+        assert proxy.connections == 2
+
+
 async def test_a_refused_login_is_503_and_not_tried_again_at_once(
     bus: Bus, whole_dovecot: Dovecot, prefix: str, fault_proxy: Proxy
 ) -> None:

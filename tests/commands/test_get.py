@@ -29,7 +29,7 @@ LETTER = (
 
 async def flags_of(one: Desk) -> bytes:
     def work() -> bytes:
-        with one.dovecot.client(one.user) as client:
+        with one.server.client(one.user) as client:
             client.select("INBOX", readonly=True)
             return b"".join(part for part in client.fetch("1:*", "(FLAGS)")[1] if isinstance(part, bytes))
 
@@ -158,7 +158,7 @@ async def test_ids_that_are_none_are_not_found(whole: Desk) -> None:
 
 async def uidvalidity_of(one: Desk, mailbox: str = "INBOX") -> int:
     def work() -> int:
-        with one.dovecot.client(one.user) as client:
+        with one.server.client(one.user) as client:
             said: Any = client.status(mailbox, "(UIDVALIDITY)")[1][0]
             return int(said.split(b"UIDVALIDITY ")[1].rstrip(b")"))
 

@@ -18,7 +18,7 @@ from tests.servers.dovecot import Dovecot
 LETTERS = [
     mail("Offer for Ada", id="1@x", body="blue sky", X_Ticket="T-1"),
     mail("Re: Offer for Ada", id="2@x", body="x" * 5000),
-    mail("Grüße aus Köln", id="3@x", Cc="chief@customer.example"),
+    mail("=?utf-8?q?Gr=C3=BC=C3=9Fe?= aus =?utf-8?q?K=C3=B6ln?=", id="3@x", Cc="chief@customer.example"),
     mail("=?utf-8?q?Gr=C3=BC=C3=9Fe_zwei?=", id="4@x"),
 ]
 
@@ -29,7 +29,7 @@ def dated(day: int, hour: int = 12) -> str:
 
 async def put(desk: Desk, message: bytes, date: str = "", flags: str = "") -> None:
     def work() -> None:
-        with desk.dovecot.client(desk.user) as client:
+        with desk.server.client(desk.user) as client:
             status, said = client.append("INBOX", flags, date, message)
             assert status == "OK", said
 
@@ -69,6 +69,11 @@ async def test_a_filter_finds_what_jmap_says(either: Desk, filter: dict[str, Any
         await put(either, letter, flags=flags)
     there = await either.ids()
     assert await either.ids(filter=filter) == [there[n] for n in found]
+
+
+async def test_text_that_stands_undeclared_in_a_header_is_found(whole: Desk) -> None:
+    await put(whole, mail("Grüße", id="8bit@x"))
+    assert await whole.ids(filter={"subject": "grüße"}) == await whole.ids()
 
 
 async def test_a_moment_is_exact_to_the_second(either: Desk) -> None:

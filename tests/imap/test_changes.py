@@ -81,6 +81,8 @@ def test_flags_and_expunges_that_nobody_asked_for_are_noted() -> None:
     assert (flags.flags, flags.gone, flags.seqs, flags.modseq) == (True, False, {2, 3}, 77)
     gone = heard(b"* 3 FETCH (FLAGS (\\Seen))", b"* 1 EXPUNGE", b"* OK [HIGHESTMODSEQ 80] Highest")
     assert (gone.flags, gone.gone, gone.seqs, gone.modseq) == (True, True, set(), 80)
+    # RFC 7162 6: what the server calls the highest counts, also below what was seen.
+    assert heard(b"* 2 FETCH (UID 9 MODSEQ (90) FLAGS ())", b"a OK [HIGHESTMODSEQ 80] Done").modseq == 80
     assert heard(b"* VANISHED 5").gone
     assert not heard(b"* VANISHED (EARLIER) 5")
 

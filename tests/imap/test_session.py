@@ -14,7 +14,8 @@ from service.contract import Security
 from service.errors import AuthRefused, PeerError, Permanent, Transient
 from service.imap import Session, SessionOptions
 from service.observe import metrics
-from tests.servers.dovecot import PASSWORD, Dovecot
+from tests.servers.dovecot import Dovecot
+from tests.servers.imap_server import PASSWORD
 from tests.servers.imap_stub import Connection, ImapStub, serving
 from tests.servers.proxy import FaultProxy
 

@@ -32,7 +32,7 @@ from service.ingest import (
     WriterIdentity,
 )
 from service.parsing import Raw
-from tests.servers.dovecot import PASSWORD
+from tests.servers.imap_server import PASSWORD
 
 QUICK = Pace(first_s=0.01, factor=1.5, max_s=0.2, auth_s=0.2, permanent_s=0.2, superseded_s=0.3, bug_s=0.2)
 
@@ -51,6 +51,7 @@ class Box:
     message_limit: int = 50 * 1024 * 1024
     inline_limit: int = 256 * 1024
     reply_s: float = 5.0
+    connect_s: float = 10.0
     idle_s: float = 30.0
     poll_s: float = 0.1
     raw: Raw = Raw.PROBLEM
@@ -77,6 +78,7 @@ def session_options(box: Box) -> SessionOptions:
         password=PASSWORD,
         message_limit=box.message_limit,
         reply_s=box.reply_s,
+        connect_s=box.connect_s,
     )
 
 

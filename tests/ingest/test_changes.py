@@ -8,10 +8,11 @@ from service.bus import Bus
 from tests.ingest.harness import bus_at, following
 from tests.ingest.view import act, mail, quick, seen, view, watching
 from tests.servers.dovecot import Dovecot
+from tests.servers.imap_server import ImapServer
 from tests.servers.mailbus import BusReader, reading
 from tests.servers.nats import NatsServer
 
-HABITS = ["qresync", "condstore", "snapshot", "old"]
+HABITS = ["qresync", "condstore", "snapshot", "old", "cyrus"]
 
 
 @pytest.fixture
@@ -27,12 +28,12 @@ async def reader(nats_server: NatsServer, prefix: str) -> AsyncIterator[BusReade
 
 
 @pytest.fixture(params=HABITS)
-def server(request: pytest.FixtureRequest, dovecot_that: Callable[[str], Dovecot]) -> Dovecot:
-    return dovecot_that(request.param)
+def server(request: pytest.FixtureRequest, server_that: Callable[[str], ImapServer]) -> ImapServer:
+    return server_that(request.param)
 
 
 async def test_flags_and_removals_are_told_while_connected(
-    server: Dovecot, bus: Bus, reader: BusReader, prefix: str
+    server: ImapServer, bus: Bus, reader: BusReader, prefix: str
 ) -> None:
     await server.append(prefix, [mail(n) for n in range(1, 6)])
     async with following(bus, quick(server, prefix)):
@@ -49,7 +50,7 @@ async def test_flags_and_removals_are_told_while_connected(
 
 
 async def test_flags_and_removals_of_a_time_away_are_told(
-    server: Dovecot, bus: Bus, reader: BusReader, prefix: str
+    server: ImapServer, bus: Bus, reader: BusReader, prefix: str
 ) -> None:
     await server.append(prefix, [mail(n) for n in range(1, 8)])
     async with following(bus, quick(server, prefix)):
@@ -84,7 +85,7 @@ async def test_flags_and_removals_of_a_time_away_are_told(
 
 @pytest.mark.fault("D21")
 async def test_a_flag_set_cleared_and_set_again_is_three_events_with_three_ids(
-    server: Dovecot, bus: Bus, reader: BusReader, prefix: str
+    server: ImapServer, bus: Bus, reader: BusReader, prefix: str
 ) -> None:
     await server.append(prefix, [mail(1)])
     async with following(bus, quick(server, prefix)):
@@ -96,7 +97,7 @@ async def test_a_flag_set_cleared_and_set_again_is_three_events_with_three_ids(
     assert len(set(found.ids)) == 5
 
 
-async def test_moved_mail_is_removed_here(server: Dovecot, bus: Bus, reader: BusReader, prefix: str) -> None:
+async def test_moved_mail_is_removed_here(server: ImapServer, bus: Bus, reader: BusReader, prefix: str) -> None:
     await server.append(prefix, [mail(n) for n in range(1, 4)])
     with server.client(prefix) as client:
         client.create("Elsewhere")
@@ -107,7 +108,7 @@ async def test_moved_mail_is_removed_here(server: Dovecot, bus: Bus, reader: Bus
 
 
 async def test_old_mail_below_the_starting_line_is_not_watched(
-    server: Dovecot, bus: Bus, reader: BusReader, prefix: str
+    server: ImapServer, bus: Bus, reader: BusReader, prefix: str
 ) -> None:
     await server.append(prefix, [mail(n) for n in range(1, 5)])
     box = quick(server, prefix, initial="new")
@@ -134,7 +135,7 @@ async def test_the_status_says_how_the_server_tells(
         assert not box.states
 
 
-async def test_an_emptied_mailbox_is_told_whole(server: Dovecot, bus: Bus, reader: BusReader, prefix: str) -> None:
+async def test_an_emptied_mailbox_is_told_whole(server: ImapServer, bus: Bus, reader: BusReader, prefix: str) -> None:
     await server.append(prefix, [mail(n) for n in range(1, 30)])
     async with following(bus, quick(server, prefix)):
         await seen(reader, {n: set() for n in range(1, 30)})

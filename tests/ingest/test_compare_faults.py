@@ -1,6 +1,7 @@
 """What servers, networks and processes do wrong while changes are told: none is lost, none is told twice."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
@@ -332,3 +333,36 @@ async def test_a_change_that_is_told_while_other_flags_are_asked_is_not_lost(
         imap_stub.flags[4], imap_stub.modseqs[4], imap_stub.highestmodseq = "", 6, 6
         await imap_stub.tell("* 4 FETCH (UID 4 MODSEQ (6) FLAGS ())")
         await seen(reader, {1: {"$flagged"}, 2: {"$seen"}, 3: {"$seen"}, 4: set()})
+
+
+@pytest.mark.fault("A11", "A14")
+async def test_a_removal_that_is_told_behind_newer_flags_is_not_lost(
+    imap_stub: ImapStub, bus: Bus, reader: BusReader
+) -> None:
+    async def enable(connection: Connection, tag: str, arguments: str) -> bool:
+        await connection.send(f"* ENABLED QRESYNC\r\n{tag} OK done\r\n")
+        return True
+
+    async def fetch(connection: Connection, tag: str, arguments: str) -> bool:
+        since = re.search(r"CHANGEDSINCE (\d+) VANISHED", arguments)
+        if not since:
+            return False
+        # Dovecot shows flags of modseq 8, and of the removal at modseq 7 it tells when they are out.
+        if 2 in imap_stub.messages:
+            imap_stub.flags[1], imap_stub.modseqs[1], imap_stub.highestmodseq = "", 8, 8
+            await connection.send(imap_stub.flags_of(1) + imap_stub.flags_of(3) + "* VANISHED 2\r\n")
+            del imap_stub.messages[2]
+        elif int(since[1]) < 7:
+            await connection.send("* VANISHED (EARLIER) 2\r\n")
+        await connection.send(f"{tag} OK done\r\n")
+        return True
+
+    imap_stub.capabilities, imap_stub.highestmodseq = f"{MODSEQ} ENABLE QRESYNC", 5
+    imap_stub.hooks["ENABLE"] = enable
+    imap_stub.messages = {n: mail(n) for n in (1, 2, 3)}
+    async with following(bus, Box(imap_stub.port)):
+        await seen(reader, {n: {"$seen"} for n in (1, 2, 3)})
+        imap_stub.hooks["UID FETCH"] = fetch
+        imap_stub.flags[3], imap_stub.modseqs[3], imap_stub.highestmodseq = "", 6, 6
+        await imap_stub.tell("* 3 FETCH (UID 3 MODSEQ (6) FLAGS ())")
+        await seen(reader, {1: set(), 3: set()})

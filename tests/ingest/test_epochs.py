@@ -1,7 +1,7 @@
 """A mailbox numbered anew, made again, or behind other settings: one reset, and nothing old is announced as new."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -11,6 +11,7 @@ from service.contract import AccountState, email_id
 from tests.ingest.harness import Box, bus_at, following
 from tests.ingest.view import act, mail, quick, seen, view, watching
 from tests.servers.dovecot import Dovecot
+from tests.servers.imap_server import ImapServer
 from tests.servers.imap_stub import ImapStub
 from tests.servers.mailbus import BusReader, Event, reading, until
 from tests.servers.nats import NatsServer
@@ -30,11 +31,16 @@ async def reader(nats_server: NatsServer, prefix: str) -> AsyncIterator[BusReade
         yield opened
 
 
+@pytest.fixture(params=["qresync", "cyrus"])
+def server(request: pytest.FixtureRequest, server_that: Callable[[str], ImapServer]) -> ImapServer:
+    return server_that(request.param)
+
+
 def at(moment: datetime) -> str:
     return moment.strftime("%d-%b-%Y %H:%M:%S +0000")
 
 
-def made_again(server: Dovecot, user: str, messages: list[tuple[int, str]], *, first: bool = False) -> None:
+def made_again(server: ImapServer, user: str, messages: list[tuple[int, str]], *, first: bool = False) -> None:
     """The mailbox `Box`, deleted and made again with these messages: number and date."""
     with server.client(user) as client:
         if not first:
@@ -54,23 +60,23 @@ def resets(events: list[Event]) -> list[str]:
 
 @pytest.mark.fault("A05")
 async def test_of_a_mailbox_made_again_only_what_came_meanwhile_is_announced(
-    dovecot: Dovecot, bus: Bus, reader: BusReader, prefix: str
+    server: ImapServer, bus: Bus, reader: BusReader, prefix: str
 ) -> None:
     now = datetime.now(UTC)
     old = [(1, LONG_AGO), (2, at(now - timedelta(minutes=2))), (3, at(now - timedelta(minutes=1)))]
     new = [(4, at(now)), (5, at(now)), (6, at(now))]
-    await asyncio.to_thread(made_again, dovecot, prefix, old, first=True)
-    box = quick(dovecot, prefix, mailbox="Box", initial="new")
+    await asyncio.to_thread(made_again, server, prefix, old, first=True)
+    box = quick(server, prefix, mailbox="Box", initial="new")
     async with following(bus, box):
         await watching(box)
         for number, date in new[:2]:
-            with dovecot.client(prefix) as client:
+            with server.client(prefix) as client:
                 client.append("Box", "", f'"{date}"', mail(number))
         await reader.wait_received(2)
     # Numbered anew, in another order, with one message more, one less, and one that was moved in and is long ago.
     again = [new[1], new[2], old[0], old[2], new[0], (7, LONG_AGO)]
-    await asyncio.to_thread(made_again, dovecot, prefix, again)
-    box = quick(dovecot, prefix, mailbox="Box", initial="new")
+    await asyncio.to_thread(made_again, server, prefix, again)
+    box = quick(server, prefix, mailbox="Box", initial="new")
     async with following(bus, box):
         await reader.wait_received(3)
         await watching(box)
@@ -80,8 +86,8 @@ async def test_of_a_mailbox_made_again_only_what_came_meanwhile_is_announced(
     assert events[3].kind == "reset"
     assert events[3].body["oldUidvalidity"] == events[0].body["uidvalidity"]
     # And once more: what was carried over in silence is still no news.
-    await asyncio.to_thread(made_again, dovecot, prefix, [*again, (8, at(now))])
-    box = quick(dovecot, prefix, mailbox="Box", initial="new")
+    await asyncio.to_thread(made_again, server, prefix, [*again, (8, at(now))])
+    box = quick(server, prefix, mailbox="Box", initial="new")
     async with following(bus, box):
         await reader.wait_received(4)
         await watching(box)
@@ -91,18 +97,18 @@ async def test_of_a_mailbox_made_again_only_what_came_meanwhile_is_announced(
 
 @pytest.mark.fault("A05")
 async def test_since_announces_after_a_reset_what_is_not_recognised_and_new_enough(
-    dovecot: Dovecot, bus: Bus, reader: BusReader, prefix: str
+    server: ImapServer, bus: Bus, reader: BusReader, prefix: str
 ) -> None:
     now = datetime.now(UTC)
     dates = [LONG_AGO, at(now - timedelta(days=3)), at(now - timedelta(days=1)), at(now)]
-    await asyncio.to_thread(made_again, dovecot, prefix, list(enumerate(dates[:3], 1)), first=True)
+    await asyncio.to_thread(made_again, server, prefix, list(enumerate(dates[:3], 1)), first=True)
     since = now - timedelta(days=4)
-    async with following(bus, quick(dovecot, prefix, mailbox="Box", initial=since)):
+    async with following(bus, quick(server, prefix, mailbox="Box", initial=since)):
         await reader.wait_received(2)
     for extra in (4, 5):
         more = [(n, at(now)) for n in range(4, extra + 1)]
-        await asyncio.to_thread(made_again, dovecot, prefix, [*enumerate(dates[:3], 1), *more])
-        box = quick(dovecot, prefix, mailbox="Box", initial=since)
+        await asyncio.to_thread(made_again, server, prefix, [*enumerate(dates[:3], 1), *more])
+        box = quick(server, prefix, mailbox="Box", initial=since)
         async with following(bus, box):
             await reader.wait_received(extra - 1)
             await watching(box)
@@ -111,17 +117,17 @@ async def test_since_announces_after_a_reset_what_is_not_recognised_and_new_enou
 
 @pytest.mark.fault("A05")
 async def test_all_announces_everything_again_with_the_id_from_before(
-    dovecot: Dovecot, bus: Bus, reader: BusReader, prefix: str
+    server: ImapServer, bus: Bus, reader: BusReader, prefix: str
 ) -> None:
-    await asyncio.to_thread(made_again, dovecot, prefix, [(n, LONG_AGO) for n in (1, 2, 3)], first=True)
-    async with following(bus, quick(dovecot, prefix, mailbox="Box")):
+    await asyncio.to_thread(made_again, server, prefix, [(n, LONG_AGO) for n in (1, 2, 3)], first=True)
+    async with following(bus, quick(server, prefix, mailbox="Box")):
         await reader.wait_received(3)
         before = (await view(reader)).messages
-        await act(dovecot, prefix, ("STORE", "2", "+FLAGS", r"(\Seen)"), mailbox="Box")
+        await act(server, prefix, ("STORE", "2", "+FLAGS", r"(\Seen)"), mailbox="Box")
         await seen(reader, before | {2: frozenset({"$seen"})})
     first = await reader.events()
-    await asyncio.to_thread(made_again, dovecot, prefix, [(n, LONG_AGO) for n in (3, 4, 1)])
-    async with following(bus, quick(dovecot, prefix, mailbox="Box")):
+    await asyncio.to_thread(made_again, server, prefix, [(n, LONG_AGO) for n in (3, 4, 1)])
+    async with following(bus, quick(server, prefix, mailbox="Box")):
         await reader.wait_received(6)
     ids = {event.body["subject"]: event.body["id"] for event in first if event.kind == "received"}
     again = [event.body for event in (await reader.received())[3:]]
@@ -132,21 +138,21 @@ async def test_all_announces_everything_again_with_the_id_from_before(
 
 
 async def test_what_a_reset_announced_is_watched_and_what_it_carried_over_is_not(
-    dovecot: Dovecot, bus: Bus, reader: BusReader, prefix: str
+    server: ImapServer, bus: Bus, reader: BusReader, prefix: str
 ) -> None:
     now = at(datetime.now(UTC))
-    await asyncio.to_thread(made_again, dovecot, prefix, [], first=True)
-    box = quick(dovecot, prefix, mailbox="Box", initial="new")
+    await asyncio.to_thread(made_again, server, prefix, [], first=True)
+    box = quick(server, prefix, mailbox="Box", initial="new")
     async with following(bus, box):
         await watching(box)
-        with dovecot.client(prefix) as client:
+        with server.client(prefix) as client:
             client.append("Box", "", f'"{now}"', mail(1))
         await reader.wait_received(1)
-    await asyncio.to_thread(made_again, dovecot, prefix, [(1, now), (2, now)])
-    box = quick(dovecot, prefix, mailbox="Box", initial="new")
+    await asyncio.to_thread(made_again, server, prefix, [(1, now), (2, now)])
+    box = quick(server, prefix, mailbox="Box", initial="new")
     async with following(bus, box):
         await seen(reader, {2: set()})
-        await act(dovecot, prefix, ("STORE", "1:2", "+FLAGS", r"(\Seen)"), mailbox="Box")
+        await act(server, prefix, ("STORE", "1:2", "+FLAGS", r"(\Seen)"), mailbox="Box")
         found = await seen(reader, {2: {"$seen"}})
     assert [kind for kind, _ in found.told] == ["received", "received", "changed"]
 

@@ -20,7 +20,7 @@ from service.contract import Keywords, keywords_of
 from service.ingest import compare, memory
 from tests.ingest.harness import bus_at, follow_mailbox
 from tests.ingest.view import View, mail, quick
-from tests.servers.dovecot import Dovecot
+from tests.servers.imap_server import ImapServer
 from tests.servers.mailbus import BusReader, reading
 from tests.servers.nats import NatsServer
 from tests.servers.proxy import FaultProxy
@@ -34,7 +34,7 @@ class Mailbox(RuleBasedStateMachine):
     """What another client and an operator may do; a new user, a new prefix for each example."""
 
     loop: asyncio.AbstractEventLoop
-    server: Dovecot
+    server: ImapServer
     nats_url: str
     proxy: FaultProxy
     prefix: str
@@ -192,9 +192,9 @@ class Mailbox(RuleBasedStateMachine):
 
 @pytest.mark.fault("A11", "A14", "A15")
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("habit", ["qresync", "condstore", "snapshot"])
+@pytest.mark.parametrize("habit", ["qresync", "condstore", "snapshot", "cyrus"])
 async def test_events_alone_make_the_servers_state_whatever_happened(
-    dovecot_that: Callable[[str], Dovecot],
+    server_that: Callable[[str], ImapServer],
     nats_server: NatsServer,
     prefix: str,
     habit: str,
@@ -208,7 +208,7 @@ async def test_events_alone_make_the_servers_state_whatever_happened(
     # Dovecot says nothing to a session whose mailbox was made again at once.
     monkeypatch.setattr(compare, "OPEN_AGAIN_MODSEQ_S", 0.5)
     monkeypatch.setattr(compare, "OPEN_AGAIN_SNAPSHOT_S", 0.5)
-    server = dovecot_that(habit)
+    server = server_that(habit)
     Mailbox.loop = asyncio.get_running_loop()
     Mailbox.server, Mailbox.nats_url, Mailbox.prefix = server, nats_server.url, prefix
     Mailbox.proxy = await fault_proxy(server.host, server.imap)

@@ -1,14 +1,15 @@
 """A consumer that reads nothing but events, and another client that changes the mailbox behind mailbus's back."""
 
 import asyncio
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
-from service.contract import place_of
+from service.contract import keywords_of, place_of
 from tests.ingest.harness import Box
-from tests.servers.dovecot import Dovecot
+from tests.servers.imap_server import ImapServer
 from tests.servers.mailbus import BusReader, Event, until
 
 
@@ -63,7 +64,22 @@ async def seen(reader: BusReader, expected: dict[int, set[str]], *, limit_s: flo
         await asyncio.sleep(0.02)
 
 
-async def act(server: Dovecot, user: str, *commands: tuple[str, ...], mailbox: str = "INBOX") -> None:
+def there_now(server: ImapServer, user: str, mailbox: str) -> dict[int, set[str]]:
+    """What another client is told: UID → keywords. Blocks."""
+    found: dict[int, set[str]] = {}
+    with server.client(user) as client:
+        client.select(mailbox, readonly=True)
+        if not client.uid("SEARCH", "ALL")[1][0]:
+            return found
+        for line in client.uid("FETCH", "1:*", "(UID FLAGS)")[1]:
+            uid, flags = re.search(rb"UID (\d+)", line), re.search(rb"FLAGS \(([^)]*)\)", line)
+            assert uid
+            assert flags
+            found[int(uid[1])] = set(keywords_of(frozenset(flags[1].decode().split())))
+    return found
+
+
+async def act(server: ImapServer, user: str, *commands: tuple[str, ...], mailbox: str = "INBOX") -> None:
     """What another client does: UID commands on a mailbox."""
 
     def run() -> None:
@@ -77,7 +93,7 @@ async def act(server: Dovecot, user: str, *commands: tuple[str, ...], mailbox: s
     await asyncio.to_thread(run)
 
 
-def quick(server: Dovecot, user: str, **more: Any) -> Box:
+def quick(server: ImapServer, user: str, **more: Any) -> Box:
     return Box(server.imap, user, idle_s=0.5, poll_s=0.05, **more)
 
 

@@ -2,26 +2,20 @@
 
 import asyncio
 import contextlib
-import imaplib
 import os
-import pwd
 import shutil
-import signal
-import socket
 import subprocess
 import tempfile
-import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trustme
 
+from tests.servers.imap_server import PASSWORD, ImapServer, account_of, free_ports
+
 DOVECOT = shutil.which("dovecot") or "/usr/sbin/dovecot"
-PASSWORD = "secret"
-TRIES = 20
 MISSING = "Dovecot is missing: apt-get install dovecot-imapd dovecot-pop3d dovecot-lmtpd"
 
 CONFIG = """
@@ -104,36 +98,8 @@ service stats {{
 """
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago: Dovecot cannot choose its own."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
-
-
-class Client(imaplib.IMAP4):
-    """Another client, whose commands are done or the test fails: what is refused without a word proves nothing."""
-
-    def _simple_command(self, name: str, *arguments: str) -> tuple[str, list[Any]]:
-        literal = self.literal
-        for _ in range(TRIES):
-            self.literal = literal
-            status, answer = super()._simple_command(name, *arguments)
-            # Just after a mailbox was made anew, Dovecot 2.3 may say so of anything.
-            if status != "NO" or b"[SERVERBUG]" not in answer[0]:
-                break
-            time.sleep(0.05)
-        assert status != "NO", answer
-        return status, answer
-
-
 @dataclass
-class Dovecot:
+class Dovecot(ImapServer):
     """One server; its mailboxes lie under `root`."""
 
     root: Path
@@ -147,22 +113,23 @@ class Dovecot:
     ca: Path = field(default_factory=Path)
     process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
-        """Start and wait until IMAP answers."""
+    def check(self) -> None:
+        """Fail with the command that installs it."""
         if not os.path.exists(DOVECOT):
             pytest.fail(MISSING)
-        for attempt in range(3):
-            self._configure()
-            self.process = subprocess.Popen([DOVECOT, "-F", "-c", str(self.root / "dovecot.conf")])
-            if self._answers():
-                return
-            self.stop()
-            if attempt == 2:
-                pytest.fail(f"Dovecot did not start: {(self.root / 'dovecot.log').read_text()[-2000:]}")
 
-    def _configure(self) -> None:
+    def command(self) -> list[str]:
+        """In the foreground."""
+        return [DOVECOT, "-F", "-c", str(self.root / "dovecot.conf")]
+
+    def last_words(self) -> str:
+        """Its log."""
+        return (self.root / "dovecot.log").read_text()[-2000:]
+
+    def configure(self) -> None:
+        """Ports, a certificate, the file."""
         self.imap, self.imaps, self.pop3, self.lmtp = free_ports(4)
-        user = pwd.getpwnam("dovecot") if os.getuid() == 0 else pwd.getpwuid(os.getuid())
+        user = account_of("dovecot")
         (self.root / "home").mkdir(parents=True, exist_ok=True)
         authority = trustme.CA()
         certificate = authority.issue_cert("localhost", "127.0.0.1")
@@ -186,48 +153,6 @@ class Dovecot:
         (self.root / "dovecot.conf").write_text(text)
         if os.getuid() == 0:
             shutil.chown(self.root / "home", user.pw_name)
-
-    def _answers(self) -> bool:
-        deadline = time.monotonic() + 15
-        while time.monotonic() < deadline:
-            with contextlib.suppress(OSError, imaplib.IMAP4.error):
-                imaplib.IMAP4(self.host, self.imap, timeout=5).logout()
-                return True
-            if self.process is not None and self.process.poll() is not None:
-                return False
-            time.sleep(0.05)
-        return False
-
-    def stop(self) -> None:
-        """Stop at once."""
-        if self.process is not None and self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-            try:
-                self.process.wait(10)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait(10)
-
-    @contextlib.contextmanager
-    def client(self, user: str) -> Iterator[imaplib.IMAP4]:
-        """A logged-in client of another kind than ours."""
-        client = Client(self.host, self.imap, timeout=30)
-        client.login(user, PASSWORD)
-        try:
-            yield client
-        finally:
-            with contextlib.suppress(OSError, imaplib.IMAP4.error):
-                client.logout()
-
-    def append_now(self, user: str, messages: Sequence[bytes], mailbox: str = "INBOX") -> None:
-        """Put messages into a mailbox; blocks."""
-        with self.client(user) as client:
-            for message in messages:
-                client.append(mailbox, "", "", message)
-
-    async def append(self, user: str, messages: Sequence[bytes], mailbox: str = "INBOX") -> None:
-        """Put messages into a mailbox, in a thread."""
-        await asyncio.to_thread(self.append_now, user, messages, mailbox)
 
 
 # What Dovecot offers when it is told to hide what tells of changes: it is one server in three habits.

@@ -17,7 +17,7 @@ import pytest
 import yaml
 from nats.aio.client import Client
 
-from tests.servers.dovecot import PASSWORD, Dovecot
+from tests.servers.imap_server import PASSWORD, ImapServer
 
 if TYPE_CHECKING:  # pytest registers it as a plugin after this one
     from tests.servers.smtp import ScriptedRelay
@@ -200,7 +200,7 @@ def settings_for(url: str, prefix: str, *accounts: dict[str, Any], **more: Any) 
     } | more
 
 
-def imap_account(server: Dovecot, user: str, *, port: int = 0, id: str = "box", **incoming: Any) -> dict[str, Any]:
+def imap_account(server: ImapServer, user: str, *, port: int = 0, id: str = "box", **incoming: Any) -> dict[str, Any]:
     """An account that reads a mailbox of Dovecot."""
     return {
         "id": id,

@@ -34,10 +34,11 @@ class _CutError(Exception):
 
 @dataclass(eq=False, slots=True)
 class _Connection:
-    """One that is up: its task, and its ends."""
+    """One that is up: its task, and its ends; whether all that it carries vanishes."""
 
     task: asyncio.Task[None]
     writers: list[asyncio.StreamWriter]
+    lost: bool = False
 
 
 class FaultProxy:
@@ -86,6 +87,11 @@ class FaultProxy:
         """Black hole: bytes, and the end of the stream, vanish; both ways unless named. Connections stay open."""
         self._swallowed |= set(ways or BOTH)
         self._healed.clear()
+
+    def lose(self) -> None:
+        """What a NAT does that has forgotten them: the open connections are black holes for ever, new ones are not."""
+        for connection in self._open:
+            connection.lost = True
 
     def stall(self, *ways: Way) -> None:
         """Pass nothing on and read nothing; all of it comes later, when healed."""
@@ -142,8 +148,8 @@ class FaultProxy:
                 server_in, server_out = await asyncio.open_connection(*self.target)
             connection.writers.append(server_out)
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._pump(Way.TO_SERVER, client_in, server_out, client_out))
-                group.create_task(self._pump(Way.TO_CLIENT, server_in, client_out, server_out))
+                group.create_task(self._pump(Way.TO_SERVER, client_in, server_out, connection))
+                group.create_task(self._pump(Way.TO_CLIENT, server_in, client_out, connection))
         except* _CutError:
             pass
         except* (OSError, TimeoutError):
@@ -155,16 +161,16 @@ class FaultProxy:
                 writer.close()
 
     async def _pump(
-        self, way: Way, source: asyncio.StreamReader, sink: asyncio.StreamWriter, other: asyncio.StreamWriter
+        self, way: Way, source: asyncio.StreamReader, sink: asyncio.StreamWriter, connection: _Connection
     ) -> None:
         left = self._cut_each if way is Way.TO_CLIENT else None
         while True:
             await self._flow[way].wait()
             chunk = await source.read(CHUNK_BYTES)
             await self._flow[way].wait()
-            if way in self._swallowed:
+            if way in self._swallowed or connection.lost:
                 if not chunk:
-                    await self._healed.wait()
+                    await (asyncio.Event() if connection.lost else self._healed).wait()
                     break
                 continue
             if not chunk:
@@ -173,14 +179,16 @@ class FaultProxy:
                 await asyncio.sleep(self.delay_s[way])
             if self.watch is not None:
                 chunk = self.watch(way, chunk)
-                if way in self._swallowed:  # the watcher may have asked for it
+                if way in self._swallowed or connection.lost:  # the watcher may have asked for it
                     continue
             limit = left if left is not None else self._cut_after[way]
             if limit is not None and len(chunk) >= limit:
                 self._cut_after[way] = None
                 await self._pass_on(way, chunk[:limit], sink)
                 # A reset at once would take back bytes that the other side has not read yet: FIN here, RST there.
-                _reset(other)
+                for writer in connection.writers:
+                    if writer is not sink:
+                        _reset(writer)
                 raise _CutError
             if left is not None:
                 left -= len(chunk)

@@ -1,0 +1,134 @@
+"""What tests ask of a real IMAP server, whichever it is: other clients of its mailboxes. Dovecot and Cyrus are two."""
+
+import asyncio
+import contextlib
+import imaplib
+import os
+import pwd
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PASSWORD = "secret"
+TRIES = 20
+START_TRIES = 3
+START_LIMIT_S = 15.0
+STOP_LIMIT_S = 10.0
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that were free a moment ago: mail servers cannot choose their own."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()
+
+
+class Client(imaplib.IMAP4):
+    """Another client, whose commands are done or the test fails: what is refused without a word proves nothing."""
+
+    def _simple_command(self, name: str, *arguments: str) -> tuple[str, list[Any]]:
+        literal = self.literal
+        for _ in range(TRIES):
+            self.literal = literal
+            status, answer = super()._simple_command(name, *arguments)
+            # Just after a mailbox was made anew, Dovecot 2.3 may say so of anything.
+            if status != "NO" or b"[SERVERBUG]" not in answer[0]:
+                break
+            time.sleep(0.05)
+        assert status != "NO", answer
+        return status, answer
+
+
+class ImapServer:
+    """One server in a folder of its own. `command()` and `configure()` are what its kind adds; `last_words()` too."""
+
+    root: Path
+    host: str = "127.0.0.1"
+    imap: int = 0
+    process: subprocess.Popen[bytes] | None = None
+
+    def check(self) -> None:
+        """Fail with the command that installs what is missing."""
+        raise NotImplementedError
+
+    def configure(self) -> None:
+        """Choose ports and write the configuration."""
+        raise NotImplementedError
+
+    def command(self) -> list[str]:
+        """What runs it in the foreground."""
+        raise NotImplementedError
+
+    def last_words(self) -> str:
+        """What it wrote, for a test that fails."""
+        raise NotImplementedError
+
+    def start(self) -> None:
+        """Start and wait until IMAP answers."""
+        self.check()
+        for attempt in range(START_TRIES):
+            self.configure()
+            self.process = subprocess.Popen(self.command())
+            if self._answers():
+                return
+            self.stop()
+            if attempt == START_TRIES - 1:
+                pytest.fail(f"{type(self).__name__} did not start: {self.last_words()}")
+
+    def _answers(self) -> bool:
+        deadline = time.monotonic() + START_LIMIT_S
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError, imaplib.IMAP4.error):
+                imaplib.IMAP4(self.host, self.imap, timeout=5).logout()
+                return True
+            if self.process is not None and self.process.poll() is not None:
+                return False
+            time.sleep(0.05)
+        return False
+
+    def stop(self) -> None:
+        """Stop at once."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(STOP_LIMIT_S)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait(STOP_LIMIT_S)
+
+    @contextlib.contextmanager
+    def client(self, user: str) -> Iterator[imaplib.IMAP4]:
+        """A logged-in client of another kind than ours."""
+        client = Client(self.host, self.imap, timeout=30)
+        client.login(user, PASSWORD)
+        try:
+            yield client
+        finally:
+            with contextlib.suppress(OSError, imaplib.IMAP4.error):
+                client.logout()
+
+    def append_now(self, user: str, messages: Sequence[bytes], mailbox: str = "INBOX") -> None:
+        """Put messages into a mailbox; blocks."""
+        with self.client(user) as client:
+            for message in messages:
+                client.append(mailbox, "", "", message)
+
+    async def append(self, user: str, messages: Sequence[bytes], mailbox: str = "INBOX") -> None:
+        """Put messages into a mailbox, in a thread."""
+        await asyncio.to_thread(self.append_now, user, messages, mailbox)
+
+
+def account_of(name: str) -> pwd.struct_passwd:
+    """Whom a server runs as: the package's own user where root starts it, whoever runs the tests otherwise."""
+    return pwd.getpwnam(name) if os.getuid() == 0 else pwd.getpwuid(os.getuid())
