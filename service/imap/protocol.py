@@ -133,6 +133,9 @@ class ImapProtocol(IMAP4ClientProtocol):  # type: ignore[misc]  # aioimaplib has
         match response:
             case Condition(tag="", status=Status.BYE):
                 self._farewell = f"BYE {response.text}"[:200]
+                # RFC 9051 7.1.5: the server is about to close. An answer follows to LOGOUT alone.
+                if not any(command.name == "LOGOUT" for command in self._under_way()):
+                    raise Transient(f"connection lost: {self._farewell}")
             case Condition(tag="", code="ALERT"):
                 # RFC 9051 7.1: must be shown to the user.
                 log.warning("imap_alert", where=self._where, text=response.text[:500])

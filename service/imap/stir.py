@@ -42,8 +42,8 @@ class Stir:
             case Expunged() | Vanished(earlier=False):
                 self.gone = True
                 self.seqs.clear()
-            case Condition(code="HIGHESTMODSEQ", argument=argument) if argument.isdigit():
-                self._raise(int(argument))
+            case Condition(code="HIGHESTMODSEQ", argument=argument):
+                self._raise(parse_number(argument.encode()) or 0)
             case _:
                 pass
 
