@@ -5,6 +5,7 @@ The map of rooms, lowest floor first; a file imports from floors below and from 
 0  errors.py clock.py observe/   verdicts; time and chance; log set-up, metric objects, stop points
 1  contract/                     what crosses the bus: subjects, events, requests, statuses, commands
    login/                        what IMAP and SMTP share of logging in: tokens in SASL, one wrong password at a time
+   reach.py                      a host's name → a socket, at an address that may be reached
 2  imap/ smtp/                   protocols: pure wire and state, one file of I/O
    bus/                          streams, fenced batches, blobs, buckets, micro service
    mime/                         bytes ⇄ Email, pure

@@ -40,6 +40,7 @@ from service.login import TokenSource
 from service.oauth import Tokens
 from service.observe import metrics
 from service.outbound import OutboundOptions, Sender
+from service.reach import Reach
 from service.secure import client_context
 from service.settings import (
     AccountSettings,
@@ -117,10 +118,13 @@ def session_options(
         reply_s=imap.reply.total_seconds(),
         tokens=tokens,
         login_remedy=login_remedy(account.preset, incoming.oauth2.grant if incoming.oauth2 else None),
+        reach=settings.network.reach,
     )
 
 
-def smtp_options(account: AccountSettings, outgoing: OutgoingSettings, *, tokens: TokenSource | None) -> SmtpOptions:
+def smtp_options(
+    account: AccountSettings, outgoing: OutgoingSettings, *, tokens: TokenSource | None, reach: Reach
+) -> SmtpOptions:
     """How to reach an account's relay; `tokens`: account_tokens(…).outgoing."""
     smtp = outgoing.smtp
     return SmtpOptions(
@@ -134,6 +138,7 @@ def smtp_options(account: AccountSettings, outgoing: OutgoingSettings, *, tokens
         login=smtp.login,
         tokens=tokens,
         login_remedy=login_remedy(account.preset, outgoing.oauth2.grant if outgoing.oauth2 else None),
+        reach=reach,
     )
 
 
@@ -146,7 +151,7 @@ def all_work(settings: Settings, shared: Shared) -> list[Work]:
     """Everything that the accounts of this process do; told to `shared.reports` as their parts."""
     found: list[Work] = []
     for account in settings.accounts:
-        tokens = account_tokens(account, shared.clock)
+        tokens = account_tokens(account, shared.clock, settings.network.reach)
         work = [_token_work(account, kind, source, shared) for kind, source in tokens.parts().items()]
         if account.incoming is not None:
             options = session_options(settings, account, account.incoming, tokens=tokens.incoming)
@@ -163,7 +168,7 @@ def all_work(settings: Settings, shared: Shared) -> list[Work]:
                 for name in account.incoming.mailboxes
             ]
         if account.outgoing is not None:
-            work += _sender_work(account, account.outgoing, tokens.outgoing, shared)
+            work += _sender_work(account, account.outgoing, tokens.outgoing, settings.network.reach, shared)
         shared.reports.add(account.id, [piece.part for piece in work])
         found += work
     return found
@@ -314,7 +319,11 @@ def _token_work(account: AccountSettings, kind: AccountPart, tokens: Tokens, sha
 
 
 def _sender_work(
-    account: AccountSettings, outgoing: OutgoingSettings, tokens: TokenSource | None, shared: Shared
+    account: AccountSettings,
+    outgoing: OutgoingSettings,
+    tokens: TokenSource | None,
+    reach: Reach,
+    shared: Shared,
 ) -> list[Work]:
     options = OutboundOptions(
         account=account.id,
@@ -326,7 +335,7 @@ def _sender_work(
         limits=send_limits(outgoing),
         redirect=outgoing.redirect,
     )
-    relay = Relay(smtp_options(account, outgoing, tokens=tokens), shared.clock)
+    relay = Relay(smtp_options(account, outgoing, tokens=tokens, reach=reach), shared.clock)
     sender = Sender(
         shared.bus, relay, options, deliveries=shared.deliveries, connecting=shared.connecting, clock=shared.clock
     )

@@ -66,7 +66,7 @@ def _account(
     for said in sorted({needs(account.preset, grant) for grant in grants} - {""}):
         yield "provider", partial(_say, said)
     try:
-        tokens = account_tokens(account, clock)
+        tokens = account_tokens(account, clock, settings.network.reach)
     except MailbusError as exc:
         yield AccountPart.OAUTH2, partial(_fail, exc)
         return
@@ -75,7 +75,7 @@ def _account(
     if incoming is not None:
         yield "incoming", partial(_incoming, settings, account, incoming, tokens.incoming, clock)
     if outgoing is not None:
-        yield "outgoing", partial(_outgoing, account, outgoing, tokens.outgoing, clock)
+        yield "outgoing", partial(_outgoing, settings, account, outgoing, tokens.outgoing, clock)
 
 
 async def _fail(error: MailbusError) -> str:
@@ -128,9 +128,9 @@ async def _incoming(
 
 
 async def _outgoing(
-    account: AccountSettings, outgoing: OutgoingSettings, tokens: TokenSource | None, clock: Clock
+    settings: Settings, account: AccountSettings, outgoing: OutgoingSettings, tokens: TokenSource | None, clock: Clock
 ) -> str:
-    relay = Relay(smtp_options(account, outgoing, tokens=tokens), clock)
+    relay = Relay(smtp_options(account, outgoing, tokens=tokens, reach=settings.network.reach), clock)
     try:
         await relay.probe()
     finally:

@@ -10,6 +10,7 @@ from service.clock import Clock
 from service.contract import AccountPart
 from service.errors import Permanent
 from service.oauth import OAuthOptions, Tokens, read_key
+from service.reach import ANYWHERE, Reach
 from service.secure import client_context
 from service.settings import AccountSettings, IncomingSettings, OAuth2Settings, OutgoingSettings, login_remedy
 
@@ -29,11 +30,11 @@ class AccountTokens:
         return {part: tokens for part, tokens in both.items() if tokens is not None}
 
 
-def account_tokens(account: AccountSettings, clock: Clock) -> AccountTokens:
+def account_tokens(account: AccountSettings, clock: Clock, reach: Reach = ANYWHERE) -> AccountTokens:
     """The account's sources. Raises Permanent where a key or a certificate's file is none."""
-    incoming = _source(account, account.incoming, clock)
+    incoming = _source(account, account.incoming, clock, reach)
     wanted = account.outgoing is not None and account.outgoing.smtp.login
-    outgoing = _source(account, account.outgoing, clock) if wanted else None
+    outgoing = _source(account, account.outgoing, clock, reach) if wanted else None
     if incoming is not None and outgoing is not None and _alike(account.incoming, account.outgoing):
         # One token, one refresh token: two sources would each make the other's void.
         outgoing = incoming
@@ -46,13 +47,17 @@ def _alike(incoming: IncomingSettings | None, outgoing: OutgoingSettings | None)
     return incoming.oauth2 == outgoing.oauth2 and incoming.username == outgoing.username
 
 
-def _source(account: AccountSettings, part: IncomingSettings | OutgoingSettings | None, clock: Clock) -> Tokens | None:
+def _source(
+    account: AccountSettings, part: IncomingSettings | OutgoingSettings | None, clock: Clock, reach: Reach
+) -> Tokens | None:
     if part is None or part.oauth2 is None:
         return None
-    return Tokens(oauth_options(account, part.oauth2, part.username), clock)
+    return Tokens(oauth_options(account, part.oauth2, part.username, reach), clock)
 
 
-def oauth_options(account: AccountSettings, oauth2: OAuth2Settings, username: str) -> OAuthOptions:
+def oauth_options(
+    account: AccountSettings, oauth2: OAuth2Settings, username: str, reach: Reach = ANYWHERE
+) -> OAuthOptions:
     """What a token is got with. Google's key file says what settings leave out."""
     key = read_key(Path(oauth2.key)) if oauth2.key else None
     token_url = oauth2.token_url or (key.token_url if key else "")
@@ -73,4 +78,5 @@ def oauth_options(account: AccountSettings, oauth2: OAuth2Settings, username: st
         subject=username,
         scope=oauth2.scope,
         remedy=login_remedy(account.preset, oauth2.grant),
+        reach=reach,
     )

@@ -20,6 +20,7 @@ FLOORS = {
     "tasks": 0,
     "observe": 0,
     "contract": 1,
+    "reach": 1,
     "login": 1,
     "imap": 2,
     "pop3": 2,

@@ -20,7 +20,7 @@ from service.imap.grammar import (
     Vanished,
     parse_flags,
     parse_modseq,
-    parse_number,
+    parse_uid,
 )
 from service.imap.identity import NO_LABELS, Labels, label_items
 from service.imap.protocol import Handler
@@ -157,7 +157,7 @@ class Changes:
             other(response)
             if not isinstance(response, FetchData) or "FLAGS" not in response.items:
                 return
-            uid = parse_number(response.items.get("UID"))
+            uid = parse_uid(response.items.get("UID"))
             if uid is None or not asked(response.seq, uid):
                 return
             modseq = parse_modseq(response.items.get("MODSEQ"))

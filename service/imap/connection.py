@@ -35,6 +35,7 @@ from service.imap.stir import Stir
 from service.imap.wire import WireLimits
 from service.login import LoginGate, TokenLogin, TokenSource, mechanism_for, said_of_token
 from service.observe import metrics
+from service.reach import ANYWHERE, Reach
 
 # One budget for an attempt: DNS, TCP, TLS, greeting, login, ENABLE.
 CONNECT_TIMEOUT_S: Final = 30.0
@@ -69,6 +70,7 @@ class SessionOptions:
     connect_s: float = CONNECT_TIMEOUT_S
     tokens: TokenSource | None = None
     login_remedy: str = ""
+    reach: Reach = ANYWHERE
     gate: LoginGate = field(default_factory=LoginGate, repr=False, compare=False)
 
 
@@ -113,7 +115,15 @@ class Connection:
         limits = WireLimits(literal_bytes=options.message_limit + LITERAL_SLACK_BYTES)
         try:
             async with asyncio.timeout(options.connect_s):
-                protocol = await connect(options.host, options.port, options.security, options.tls, limits, where=where)
+                protocol = await connect(
+                    options.host,
+                    options.port,
+                    options.security,
+                    options.tls,
+                    limits,
+                    reach=options.reach,
+                    where=where,
+                )
                 session = cls(protocol, options, clock)
                 try:
                     await session._prepare(token)

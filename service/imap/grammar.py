@@ -16,6 +16,8 @@ from service.imap.spans import Span, parse_spans
 
 # BODYSTRUCTURE of real mail nests about ten deep.
 DEPTH_LIMIT: Final = 200
+NUMBER_LIMIT: Final = 2**63
+UID_LIMIT: Final = 2**32
 MONTHS: Final = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _MONTH: Final = {name.encode(): number for number, name in enumerate(MONTHS, 1)}
 
@@ -223,10 +225,18 @@ def _numbered(number: int, name: bytes, pieces: Sequence[bytes], at: int) -> Res
 
 def _paired(items: list[Value]) -> dict[str, Value]:
     found: dict[str, Value] = {}
-    for i in range(0, len(items) - 1, 2):
-        name = items[i]
-        if isinstance(name, bytes):
-            found[_text(name).upper()] = items[i + 1]
+    at = 0
+    while at < len(items):
+        name = items[at]
+        if isinstance(name, list):
+            # Domino puts brackets round a pair: (UID 7 (ENVELOPE (…)) FLAGS (…)).
+            if len(name) == 2 and isinstance(name[0], bytes):
+                found[_text(name[0]).upper()] = name[1]
+            at += 1
+            continue
+        if name is not None and at + 1 < len(items):
+            found[_text(name).upper()] = items[at + 1]
+        at += 2
     return found
 
 
@@ -237,7 +247,8 @@ def _named(name: str, pieces: Sequence[bytes], at: int) -> Response:
         case "ENABLED":
             return Enabled(_names(pieces[0][at:]))
         case "SEARCH" | "SORT":
-            return Search([int(word) for word in pieces[0][at:].split() if word.isdigit() and len(word) <= 10])
+            numbers = map(parse_uid, pieces[0][at:].split())
+            return Search([number for number in numbers if number is not None])
         case "ESEARCH":
             return _esearch(parse_values(pieces, at))
         case "VANISHED":
@@ -263,23 +274,24 @@ def _vanished(values: list[Value]) -> Response:
 def _esearch(values: list[Value]) -> Response:
     """RFC 4731: `(TAG …) UID`, then pairs of which the values that are asked for are no lists."""
     found = _paired([value for value in values if isinstance(value, bytes) and value.upper() != b"UID"])
-    lowest, every = parse_number(found.get("MIN")), found.get("ALL")
+    lowest, every = parse_uid(found.get("MIN")), found.get("ALL")
     return Search([] if lowest is None else [lowest], parse_spans(every) if isinstance(every, bytes) else [])
 
 
 def _status(values: list[Value]) -> Response:
     match values:
-        case [bytes(name), list(items), *_]:
-            return StatusData(name, _paired(items))
+        case [bytes() | None as name, list(items), *_]:
+            return StatusData(b"NIL" if name is None else name, _paired(items))
         case _:
             return Other("STATUS")
 
 
 def _listed(values: list[Value]) -> Response:
     match values:
-        case [list(attributes), delimiter, bytes(name), *_] if not isinstance(delimiter, list):
+        case [list(attributes), delimiter, bytes() | None as name, *_] if not isinstance(delimiter, list):
             names = frozenset(_text(value).lower() for value in attributes if isinstance(value, bytes))
-            return Listed(names, _text(delimiter) if delimiter else None, name)
+            # RFC 9051 section 9: a mailbox is an astring, which NIL is one of.
+            return Listed(names, _text(delimiter) if delimiter else None, b"NIL" if name is None else name)
         case _:
             return Other("LIST")
 
@@ -336,8 +348,15 @@ def parse_date(value: Value) -> datetime | None:
 
 
 def parse_number(value: Value) -> int | None:
-    """A number; None for what is none."""
-    return int(value) if isinstance(value, bytes) and value.isdigit() and len(value) <= 20 else None
+    """A number; None for what is none (RFC 9051 section 9, number64: 63 bits are the most that anything has)."""
+    number = int(value) if isinstance(value, bytes) and value.isdigit() and len(value) <= 20 else NUMBER_LIMIT
+    return number if number < NUMBER_LIMIT else None
+
+
+def parse_uid(value: Value) -> int | None:
+    """A UID, or a UIDVALIDITY; None for what is none (RFC 9051 section 9, nz-number: 32 bits)."""
+    number = parse_number(value) or 0
+    return number if 0 < number < UID_LIMIT else None
 
 
 def parse_modseq(value: Value) -> int:

@@ -21,6 +21,7 @@ from service.imap.grammar import Condition, Continuation, Response, Status, pars
 from service.imap.state import Idle, Seen, next_idle
 from service.imap.wire import ResponseSplitter, WireLimits
 from service.observe import log
+from service.reach import Reach, open_socket
 
 Handler = Callable[[Response], None]
 
@@ -133,6 +134,9 @@ class ImapProtocol(IMAP4ClientProtocol):  # type: ignore[misc]  # aioimaplib has
         match response:
             case Condition(tag="", status=Status.BYE):
                 self._farewell = f"BYE {response.text}"[:200]
+                # RFC 9051 7.1.5: the server is about to close. An answer follows to LOGOUT alone.
+                if not any(command.name == "LOGOUT" for command in self._under_way()):
+                    raise Transient(f"connection lost: {self._farewell}")
             case Condition(tag="", code="ALERT"):
                 # RFC 9051 7.1: must be shown to the user.
                 log.warning("imap_alert", where=self._where, text=response.text[:500])
@@ -308,15 +312,23 @@ class ImapProtocol(IMAP4ClientProtocol):  # type: ignore[misc]  # aioimaplib has
 
 
 async def connect(
-    host: str, port: int, security: Security, context: ssl.SSLContext | None, limits: WireLimits, *, where: str
+    host: str,
+    port: int,
+    security: Security,
+    context: ssl.SSLContext | None,
+    limits: WireLimits,
+    *,
+    reach: Reach,
+    where: str,
 ) -> ImapProtocol:
-    """Connect and wait for the greeting. The caller sets the time. Raises Transient, Permanent (certificates)."""
+    """Connect and wait for the greeting. The caller sets the time. Raises Transient, Permanent (certificate, reach)."""
     protocol = ImapProtocol(limits, where=where)
     loop = asyncio.get_running_loop()
     secure = context if security is Security.TLS else None
     try:
+        made = await open_socket(host, port, reach, where=where)
         transport, _ = await loop.create_connection(
-            lambda: protocol, host, port, ssl=secure, server_hostname=host if secure else None
+            lambda: protocol, sock=made, ssl=secure, server_hostname=host if secure else None
         )
     except OSError as exc:
         raise network_error(exc, where) from exc

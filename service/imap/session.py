@@ -24,6 +24,7 @@ from service.imap.grammar import (
     parse_date,
     parse_flags,
     parse_number,
+    parse_uid,
 )
 from service.imap.identity import (
     GMAIL,
@@ -116,11 +117,11 @@ class Session(Connection):
 
         Raises Permanent where it cannot be opened, Transient otherwise.
         """
-        codes: dict[str, int] = {}
+        codes: dict[str, bytes] = {}
 
         def take(response: Response) -> None:
-            if isinstance(response, Condition) and response.argument.isdigit():
-                codes[response.code] = int(response.argument)
+            if isinstance(response, Condition) and response.code:
+                codes[response.code] = response.argument.encode()
 
         self.exists = 0
         self.stir = Stir()
@@ -128,17 +129,16 @@ class Session(Connection):
         arguments = [mailbox_argument(mailbox, utf8=self.utf8), *([parameters] if parameters else [])]
         await self.run("EXAMINE", *arguments, handler=take)
         self.protocol.enter(selected=True)
-        uidvalidity = codes.get("UIDVALIDITY", 0)
-        if not 0 < uidvalidity < 2**32:
+        uidvalidity = parse_uid(codes.get("UIDVALIDITY"))
+        if uidvalidity is None:
             raise Permanent(
                 "the mailbox has no UIDVALIDITY: what was announced could not be told from what was not",
                 where=f"{self.where} {mailbox}",
                 remedy="leave it out of `mailboxes`",
             )
         self.stir.clear()
-        return SelectedMailbox(
-            mailbox, uidvalidity, codes.get("UIDNEXT", 0), self.exists, codes.get("HIGHESTMODSEQ", 0)
-        )
+        uidnext, highestmodseq = parse_uid(codes.get("UIDNEXT")), parse_number(codes.get("HIGHESTMODSEQ"))
+        return SelectedMailbox(mailbox, uidvalidity, uidnext or 0, self.exists, highestmodseq or 0)
 
     # -- messages ---------------------------------------------------------------------------------------------
 
@@ -159,7 +159,7 @@ class Session(Connection):
         def take(response: Response) -> None:
             if not isinstance(response, FetchData):
                 return
-            uid, size = parse_number(response.items.get("UID")), parse_number(response.items.get("RFC822.SIZE"))
+            uid, size = parse_uid(response.items.get("UID")), parse_number(response.items.get("RFC822.SIZE"))
             # Without a size it is no answer to this command: somebody else changed a flag.
             if uid is None or size is None or uid < first or (last is not None and uid > last):
                 return
@@ -225,7 +225,7 @@ class Session(Connection):
                 uid_of.clear()  # the numbers mean other messages now
             if not isinstance(response, FetchData):
                 return
-            uid = parse_number(response.items.get("UID"))
+            uid = parse_uid(response.items.get("UID"))
             if uid is not None and uid in left:
                 uid_of[response.seq] = uid
             # Some servers give a message in two responses, the UID in one of them alone.

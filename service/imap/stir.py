@@ -42,9 +42,9 @@ class Stir:
             case Expunged() | Vanished(earlier=False):
                 self.gone = True
                 self.seqs.clear()
-            case Condition(code="HIGHESTMODSEQ", argument=argument) if argument.isdigit():
+            case Condition(code="HIGHESTMODSEQ", argument=argument):
                 # RFC 7162 6: it counts even where higher ones were seen.
-                self.modseq = int(argument)
+                self.modseq = parse_number(argument.encode()) or self.modseq
             case _:
                 pass
 

@@ -17,7 +17,7 @@ from service.errors import PeerError
 from service.imap.connection import ignore
 from service.imap.criteria import any_of, charset, sort_keys
 from service.imap.encode import Argument, Literal, cut, date_time, mailbox_argument, quoted, uid_set
-from service.imap.grammar import Condition, Response, Search, Status, StatusData, parse_number
+from service.imap.grammar import Condition, Response, Search, Status, StatusData, parse_number, parse_uid
 from service.imap.protocol import Handler
 from service.imap.refusals import Refused, refused_request
 from service.imap.session import Session, SurveyedMessage
@@ -92,7 +92,7 @@ class WritingSession(Session):
         name = "SELECT" if writing else "EXAMINE"
         answer = await self.must(name, mailbox_argument(mailbox, utf8=self.utf8), handler=take)
         self.protocol.enter(selected=True)
-        uidvalidity, uidnext = (_number(codes.get(code, "")) for code in ("UIDVALIDITY", "UIDNEXT"))
+        uidvalidity, uidnext = (parse_uid(codes.get(code, "").encode()) or 0 for code in ("UIDVALIDITY", "UIDNEXT"))
         if not uidvalidity:
             raise Refused("the mailbox has no UIDVALIDITY", where=f"{self.where} {mailbox}", remedy="use another")
         permanent = codes.get("PERMANENTFLAGS")
@@ -262,7 +262,3 @@ class WritingSession(Session):
         if answer.status is not Status.OK:
             raise refused_request(name, answer, where=self.where)
         return answer
-
-
-def _number(text: str) -> int:
-    return int(text) if text.isascii() and text.isdigit() and 0 < int(text) < 2**32 else 0

@@ -5,15 +5,19 @@ settings name and nowhere else.
 """
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Mapping
+from functools import partial
 from typing import Final
+from urllib.parse import urlsplit
 
 import aiohttp
 
 from service.errors import MailbusError, PeerError, Permanent, Transient
 from service.oauth.options import OAuthOptions
 from service.oauth.wire import Answer
+from service.reach import refused
 
 # The largest answers hold two tokens of some kilobytes.
 ANSWER_LIMIT_BYTES: Final = 256 * 1024
@@ -23,7 +27,9 @@ HEADERS: Final = {"Accept": "application/json", "Accept-Encoding": "identity", "
 async def ask(options: OAuthOptions, form: Mapping[str, str]) -> Answer:
     """Post the form. Raises Transient, PeerError, or Permanent where the certificate does not hold."""
     # A connection for each question: an account has one an hour.
-    connector = aiohttp.TCPConnector(ssl=options.tls, limit=1, force_close=True)
+    connector = aiohttp.TCPConnector(
+        ssl=options.tls, limit=1, force_close=True, socket_factory=partial(_permitted_socket, options)
+    )
     timeout = aiohttp.ClientTimeout(total=options.timeout_s)
     try:
         async with (
@@ -46,6 +52,17 @@ async def ask(options: OAuthOptions, form: Mapping[str, str]) -> Answer:
     except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as exc:
         # from None: a library's exception may hold the request, and the request holds secrets.
         raise _verdict(exc, options) from None
+
+
+def _permitted_socket(options: OAuthOptions, place: aiohttp.AddrInfoType) -> socket.socket:
+    """For an address that is about to be connected, whatever name led there."""
+    family, kind, protocol, _, address = place
+    if not options.reach.permits(str(address[0])):
+        host = urlsplit(options.token_url).hostname or ""
+        raise refused(host, str(address[0]), where=options.where)
+    made = socket.socket(family, kind, protocol)
+    made.setblocking(False)
+    return made
 
 
 def _verdict(exc: Exception, options: OAuthOptions) -> MailbusError:

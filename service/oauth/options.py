@@ -8,6 +8,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from service.oauth.key import ServiceKey
+from service.reach import ANYWHERE, Reach
 
 # One budget for DNS, TCP, TLS and the answer.
 ASK_TIMEOUT_S: Final = 20.0
@@ -38,6 +39,7 @@ class OAuthOptions:
     scope: str = ""
     remedy: str = ""
     timeout_s: float = ASK_TIMEOUT_S
+    reach: Reach = ANYWHERE
 
     @property
     def where(self) -> str:

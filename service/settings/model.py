@@ -16,6 +16,7 @@ from service.contract import ACCOUNT_ID, After, AfterKind, Security, mailbox_nam
 from service.parsing import Raw
 from service.settings.fill import filled_account, preset_name
 from service.settings.nats import NatsSettings
+from service.settings.network import NetworkSettings
 from service.settings.oauth2 import OAuth2Settings
 from service.settings.part import Part
 from service.settings.presets import PRESETS
@@ -368,6 +369,7 @@ class Settings(Part):
 
     nats: NatsSettings = Field(default_factory=NatsSettings, description="NATS")
     http: HttpSettings = Field(default_factory=HttpSettings, description="The HTTP server")
+    network: NetworkSettings = Field(default_factory=NetworkSettings, description="Where accounts' servers may be")
     instance: Annotated[str, BeforeValidator(_instance)] = Field(
         default_factory=_host_name, description="This process's name in the fleet; default: the host name"
     )

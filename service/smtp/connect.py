@@ -17,6 +17,7 @@ from aiosmtplib.protocol import SMTPProtocol
 from service.contract import Security, hidden, without_credentials
 from service.errors import AuthRefused, MailbusError, PeerError, Permanent, Transient
 from service.login import TokenLogin, mechanism_for, said_of_token
+from service.reach import ANYWHERE, Reach, open_socket
 from service.smtp.errors import RelayUnreachable
 from service.smtp.options import SmtpOptions
 from service.smtp.wire import Reply, ReplyParser, make_reply
@@ -145,6 +146,7 @@ class _Client(aiosmtplib.SMTP):
     """aiosmtplib with our protocol under it, no DNS look-up of our own name, and one try at AUTH a connection."""
 
     made: _Protocol | None = None  # outlives close(), to tell what the relay did wrong
+    reach: Reach = ANYWHERE
     secrets: tuple[str, ...] = ()  # what was said in AUTH beside the password: nobody is shown it
 
     async def _get_default_local_hostname(self) -> str:
@@ -152,11 +154,12 @@ class _Client(aiosmtplib.SMTP):
 
     async def _create_connection(self, timeout: float | None) -> aiosmtplib.SMTPResponse:
         loop = asyncio.get_running_loop()
+        made = await open_socket(self.hostname or "", self.port or 0, self.reach, where="")
         transport, protocol = await loop.create_connection(
             lambda: _Protocol(self._on_connection_lost),
-            self.hostname or "",
-            self.port or 0,
+            sock=made,
             ssl=self.tls_context if self.use_tls else None,
+            server_hostname=self.hostname if self.use_tls else None,
             ssl_handshake_timeout=timeout if self.use_tls else None,
         )
         self.protocol = self.made = protocol
@@ -289,6 +292,7 @@ async def _connect(options: SmtpOptions, token: str | None) -> Connection:
         start_tls=options.security is Security.STARTTLS,  # never None: that would fall back to clear text
         tls_context=tls,
     )
+    client.reach = options.reach
     try:
         async with asyncio.timeout(options.timeouts.connect_s):
             await client.connect()

@@ -6,6 +6,7 @@ from typing import Final
 
 from service.contract import Security
 from service.login import LoginGate, TokenSource
+from service.reach import ANYWHERE, Reach
 
 # RFC 5321 4.5.3.2.6: wait 10 minutes for the reply to the final dot; giving up early sends the mail twice.
 FINAL_REPLY_TIMEOUT_S: Final = 600.0
@@ -48,6 +49,7 @@ class SmtpOptions:
     timeouts: Timeouts = Timeouts()
     tokens: TokenSource | None = None
     login_remedy: str = ""
+    reach: Reach = ANYWHERE
     gate: LoginGate = field(default_factory=LoginGate, repr=False, compare=False)
 
     @property

@@ -215,7 +215,8 @@ async def test_a_wrong_password_is_tried_once_for_all_mailboxes_and_the_remedy_i
     assert relay.logins == 1
     code, out, _ = await command(one, "check")
     assert code == 1
-    assert out.count("Gmail wants an app password") == 2
+    # What it wants is said before anything is tried, and again where it is refused, in each direction.
+    assert out.count("Gmail wants an app password") == 3
     assert await one.stop() == 0
     assert not marked(one.log_file.read_text() + out)
 

@@ -1,0 +1,85 @@
+"""A host's name → a connected socket, at an address that may be reached. Used by imap, smtp and oauth.
+
+A name is resolved once and the address that was looked at is the one that is connected, so a name that leads elsewhere
+the second time gains nothing. Whoever may write an account's host could otherwise have mailbus talk to what stands
+behind it (OWASP, server-side request forgery).
+"""
+
+import asyncio
+import socket
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Final
+
+from service.errors import Permanent
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+
+PUBLIC: Final = "public"
+# RFC 6052 2.1: an IPv4 address stands in the last 32 bits.
+_NAT64: Final = ip_network("64:ff9b::/96")
+_REMEDY: Final = "correct the host, or add the address to `network.allow`"
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """Which addresses may be connected. `networks` None: all but link-local ones, where clouds keep their secrets."""
+
+    networks: tuple[Network, ...] | None = None
+    public: bool = False
+
+    def permits(self, text: str) -> bool:
+        """Whether an address, as getaddrinfo writes it, is one of them."""
+        address = _plain(ip_address(text.partition("%")[0]))
+        if self.networks is None:
+            return not (address.is_link_local or address.is_multicast or address.is_unspecified)
+        if self.public and address.is_global and not address.is_multicast:
+            return True
+        return any(address.version == network.version and address in network for network in self.networks)
+
+
+ANYWHERE: Final = Reach()
+
+
+def _plain(address: Address) -> Address:
+    """The IPv4 address that an IPv6 one stands for, where it does."""
+    if isinstance(address, IPv6Address):
+        if address.ipv4_mapped is not None:
+            return address.ipv4_mapped
+        if address in _NAT64:
+            return IPv4Address(int(address) & 0xFFFFFFFF)
+    return address
+
+
+def refused(host: str, address: str, *, where: str) -> Permanent:
+    """A name leads to where nobody may connect; nothing was said there."""
+    return Permanent(f"{host} is at {address}, which may not be connected", where=where, remedy=_REMEDY)
+
+
+async def open_socket(host: str, port: int, reach: Reach, *, where: str) -> socket.socket:
+    """Connect to the first address that answers, of those that are permitted. The caller sets the time.
+
+    Raises OSError as connecting does, Permanent where no address is permitted.
+    """
+    loop = asyncio.get_running_loop()
+    failure: OSError | None = None
+    last = ""
+    for family, kind, protocol, _, place in await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        last = str(place[0])
+        if not reach.permits(last):
+            continue
+        made = socket.socket(family, kind, protocol)
+        try:
+            made.setblocking(False)
+            await loop.sock_connect(made, place)
+            return made
+        except OSError as exc:
+            made.close()
+            failure = exc
+        except BaseException:
+            made.close()
+            raise
+    if failure is None:
+        raise refused(host, last, where=where)
+    raise failure
