@@ -280,7 +280,8 @@ def _esearch(values: list[Value]) -> Response:
 
 def _status(values: list[Value]) -> Response:
     match values:
-        case [bytes() | None as name, list(items), *_]:
+        # Compiled, `bytes() | None as name` binds no None (mypyc).
+        case [name, list(items), *_] if not isinstance(name, list):
             return StatusData(b"NIL" if name is None else name, _paired(items))
         case _:
             return Other("STATUS")
@@ -288,7 +289,7 @@ def _status(values: list[Value]) -> Response:
 
 def _listed(values: list[Value]) -> Response:
     match values:
-        case [list(attributes), delimiter, bytes() | None as name, *_] if not isinstance(delimiter, list):
+        case [list(attributes), delimiter, name, *_] if not isinstance(delimiter, list) and not isinstance(name, list):
             names = frozenset(_text(value).lower() for value in attributes if isinstance(value, bytes))
             # RFC 9051 section 9: a mailbox is an astring, which NIL is one of.
             return Listed(names, _text(delimiter) if delimiter else None, b"NIL" if name is None else name)
