@@ -79,7 +79,8 @@ class ImapServer:
         self.check()
         for attempt in range(START_TRIES):
             self.configure()
-            self.process = subprocess.Popen(self.command())
+            # In a group of its own: Cyrus's master, when it ends, ends its whole group, and so another test's Cyrus.
+            self.process = subprocess.Popen(self.command(), start_new_session=True)
             if self._answers():
                 return
             self.stop()
