@@ -42,10 +42,11 @@ def at(moment: datetime) -> str:
 
 def made_again(server: ImapServer, user: str, messages: list[tuple[int, str]], *, first: bool = False) -> None:
     """The mailbox `Box`, deleted and made again with these messages: number and date."""
+    if not first:
+        server.make_again(user, "Box")
     with server.client(user) as client:
-        if not first:
-            client.delete("Box")
-        client.create("Box")
+        if first:
+            client.create("Box")
         for number, date in messages:
             client.append("Box", "", f'"{date}"', mail(number))
 

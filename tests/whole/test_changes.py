@@ -172,8 +172,7 @@ def change(server: ImapServer, user: str, _date: str) -> None:
 
 def make_again(server: ImapServer, user: str, date: str) -> None:
     """The mailbox numbered anew, without its first two, with one that came meanwhile."""
-    with server.client(user) as client:
-        client.delete("Box")
+    server.make_again(user, "Box")
     put(server, user, range(3, 9), date)
 
 
