@@ -21,8 +21,9 @@ from tests.after.harness import (
     wait_subjects,
     working,
 )
-from tests.ingest.harness import Box, bus_at
+from tests.ingest.harness import Box
 from tests.ingest.view import mail, quick
+from tests.servers.bus import bus_at
 from tests.servers.dovecot import Dovecot
 from tests.servers.imap_stub import Connection, ImapStub
 from tests.servers.mailbus import until

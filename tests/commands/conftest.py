@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from nats.aio.msg import Msg
 
-from service.bus import Bus, NatsOptions, StreamOptions, open_bus
+from service.bus import Bus
 from service.clock import SystemClock
 from service.commands import Account, Answered, Context, Directory, MailAccess, serve_commands
 from service.contract import Security, SendLimits
@@ -23,7 +23,6 @@ from service.parsing import Raw
 from tests.servers.cyrus import Cyrus
 from tests.servers.dovecot import Dovecot
 from tests.servers.imap_server import PASSWORD, ImapServer
-from tests.servers.nats import NatsServer
 from tests.servers.proxy import FaultProxy
 
 SPECIAL_USE = """
@@ -163,12 +162,6 @@ async def _answers(bus: Bus) -> bool:
     except Exception:  # noqa: BLE001 no responders yet
         return False
     return True
-
-
-@pytest.fixture
-async def bus(nats_server: NatsServer, prefix: str) -> AsyncIterator[Bus]:
-    async with open_bus(NatsOptions(servers=(nats_server.url,), prefix=prefix), StreamOptions()) as opened:
-        yield opened
 
 
 @asynccontextmanager

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from service.after import AfterWork
-from service.bus import Bus, NatsOptions, StreamOptions, open_bus
+from service.bus import Bus
 from service.clock import SystemClock
 from service.contract import AccountState, After, DeadReason, Security
 from service.errors import MailbusError, Superseded
@@ -169,12 +169,6 @@ async def follow_mailbox(bus: Bus, box: Box) -> None:
     async with asyncio.TaskGroup() as group:
         group.create_task(box.copies.run())
         await supervise(life, report=report, pace=QUICK, clock=clock, where=f"{box.account}, {box.mailbox}")
-
-
-@asynccontextmanager
-async def bus_at(url: str, prefix: str) -> AsyncIterator[Bus]:
-    async with open_bus(NatsOptions(servers=(url,), prefix=prefix), StreamOptions()) as bus:
-        yield bus
 
 
 @asynccontextmanager

@@ -1,30 +1,17 @@
 """What a second client does to known mail becomes events, each once, whatever the server offers to tell of it."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
 import pytest
 
 from service.bus import Bus
-from tests.ingest.harness import bus_at, following
+from tests.ingest.harness import following
 from tests.ingest.view import act, mail, quick, seen, view, watching
 from tests.servers.dovecot import Dovecot
 from tests.servers.imap_server import ImapServer
-from tests.servers.mailbus import BusReader, reading
-from tests.servers.nats import NatsServer
+from tests.servers.mailbus import BusReader
 
 HABITS = ["qresync", "condstore", "snapshot", "old", "cyrus"]
-
-
-@pytest.fixture
-async def bus(nats_server: NatsServer, prefix: str) -> AsyncIterator[Bus]:
-    async with bus_at(nats_server.url, prefix) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def reader(nats_server: NatsServer, prefix: str) -> AsyncIterator[BusReader]:
-    async with reading(nats_server.url, prefix) as opened:
-        yield opened
 
 
 @pytest.fixture(params=HABITS)

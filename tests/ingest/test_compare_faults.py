@@ -2,34 +2,21 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 
 import pytest
 
 from service.bus import Bus
 from service.contract import AccountState
 from service.ingest import compare
-from tests.ingest.harness import Box, bus_at, following
+from tests.ingest.harness import Box, following
 from tests.ingest.view import View, act, mail, quick, seen, view, watching
 from tests.servers.dovecot import Dovecot
 from tests.servers.imap_stub import Connection, ImapStub
-from tests.servers.mailbus import BusReader, reading, until
-from tests.servers.nats import NatsServer
+from tests.servers.mailbus import BusReader, until
 from tests.servers.proxy import FaultProxy
 
 MODSEQ = "IMAP4rev1 IDLE LITERAL+ ESEARCH CONDSTORE"
-
-
-@pytest.fixture
-async def bus(nats_server: NatsServer, prefix: str) -> AsyncIterator[Bus]:
-    async with bus_at(nats_server.url, prefix) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def reader(nats_server: NatsServer, prefix: str) -> AsyncIterator[BusReader]:
-    async with reading(nats_server.url, prefix) as opened:
-        yield opened
 
 
 SEEN = frozenset({"$seen"})

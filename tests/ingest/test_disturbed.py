@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from tests.ingest.harness import bus_at, following
+from tests.ingest.harness import following
 from tests.ingest.view import mail, quick, seen, there_now, view, watching
+from tests.servers.bus import bus_at
 from tests.servers.imap_server import PASSWORD, ImapServer
 from tests.servers.mailbus import reading
 from tests.servers.nats import NatsServer

@@ -1,34 +1,21 @@
 """A mailbox numbered anew, made again, or behind other settings: one reset, and nothing old is announced as new."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from service.bus import Bus
 from service.contract import AccountState, email_id
-from tests.ingest.harness import Box, bus_at, following
+from tests.ingest.harness import Box, following
 from tests.ingest.view import act, mail, quick, seen, view, watching
 from tests.servers.dovecot import Dovecot
 from tests.servers.imap_server import ImapServer
 from tests.servers.imap_stub import ImapStub
-from tests.servers.mailbus import BusReader, Event, reading, until
-from tests.servers.nats import NatsServer
+from tests.servers.mailbus import BusReader, Event, until
 
 LONG_AGO = "01-Jan-2020 10:00:00 +0000"
-
-
-@pytest.fixture
-async def bus(nats_server: NatsServer, prefix: str) -> AsyncIterator[Bus]:
-    async with bus_at(nats_server.url, prefix) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def reader(nats_server: NatsServer, prefix: str) -> AsyncIterator[BusReader]:
-    async with reading(nats_server.url, prefix) as opened:
-        yield opened
 
 
 @pytest.fixture(params=["qresync", "cyrus"])

@@ -8,26 +8,13 @@ import pytest
 
 from service.bus import Bus
 from service.contract import mailbox_id
-from tests.ingest.harness import Box, bus_at, following
+from tests.ingest.harness import Box, following
 from tests.servers.dovecot import Dovecot
-from tests.servers.mailbus import BusReader, reading, until
-from tests.servers.nats import NatsServer
+from tests.servers.mailbus import BusReader, until
 
 
 def mail(number: int, body: str = "body") -> bytes:
     return f"From: A <a@example.org>\r\nSubject: mail {number}\r\n\r\n{body}\r\n".encode()
-
-
-@pytest.fixture
-async def bus(nats_server: NatsServer, prefix: str):
-    async with bus_at(nats_server.url, prefix) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def reader(nats_server: NatsServer, prefix: str):
-    async with reading(nats_server.url, prefix) as opened:
-        yield opened
 
 
 async def watching(box: Box) -> None:

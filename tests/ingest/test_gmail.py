@@ -1,7 +1,6 @@
 """Gmail's labels and identities, and EMAILID elsewhere: one mail is one mail, in however many mailboxes it is."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, suppress
 
 import pytest
@@ -12,23 +11,10 @@ from service.contract import mailbox_id
 from service.errors import Transient
 from service.ingest import Allowance
 from service.observe import metrics
-from tests.ingest.harness import Box, bus_at, following
+from tests.ingest.harness import Box, following
 from tests.servers.imap_stub import Connection, ImapStub
 from tests.servers.imap_stub_gmail import ALL, TRASH, Gmail
-from tests.servers.mailbus import BusReader, Event, reading, until
-from tests.servers.nats import NatsServer
-
-
-@pytest.fixture
-async def bus(nats_server: NatsServer, prefix: str) -> AsyncIterator[Bus]:
-    async with bus_at(nats_server.url, prefix) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def reader(nats_server: NatsServer, prefix: str) -> AsyncIterator[BusReader]:
-    async with reading(nats_server.url, prefix) as opened:
-        yield opened
+from tests.servers.mailbus import BusReader, Event, until
 
 
 def mail(number: int) -> bytes:

@@ -1,17 +1,16 @@
 """What mail servers and networks do wrong, and that no mail is lost, doubled or half announced by it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 
 import pytest
 
 from service.bus import Bus
 from service.contract import AccountState
-from tests.ingest.harness import Box, bus_at, following
+from tests.ingest.harness import Box, following
 from tests.servers.dovecot import Dovecot
 from tests.servers.imap_stub import Connection, ImapStub
-from tests.servers.mailbus import BusReader, Event, reading, until
-from tests.servers.nats import NatsServer
+from tests.servers.mailbus import BusReader, Event, until
 from tests.servers.proxy import FaultProxy
 
 
@@ -21,18 +20,6 @@ def mail(number: int) -> bytes:
 
 def subjects_of(events: list[Event]) -> list[str]:
     return [event.body["subject"] for event in events]
-
-
-@pytest.fixture
-async def bus(nats_server: NatsServer, prefix: str) -> AsyncIterator[Bus]:
-    async with bus_at(nats_server.url, prefix) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def reader(nats_server: NatsServer, prefix: str) -> AsyncIterator[BusReader]:
-    async with reading(nats_server.url, prefix) as opened:
-        yield opened
 
 
 @pytest.mark.fault("A08")

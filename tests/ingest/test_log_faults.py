@@ -2,14 +2,15 @@
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 
 import pytest
 
 from service.bus import Bus
 from service.ingest.cursor import copy_key, load_copy
 from service.observe import metrics
-from tests.ingest.harness import Box, bus_at, following
+from tests.ingest.harness import Box, following
+from tests.servers.bus import bus_at
 from tests.servers.imap_stub import ImapStub
 from tests.servers.mailbus import BusReader, Event, reading, until
 from tests.servers.nats import NatsServer
@@ -22,18 +23,6 @@ def mail(number: int) -> bytes:
 
 def subjects_of(events: list[Event]) -> list[str]:
     return [event.body["subject"] for event in events]
-
-
-@pytest.fixture
-async def bus(nats_server: NatsServer, prefix: str) -> AsyncIterator[Bus]:
-    async with bus_at(nats_server.url, prefix) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def reader(nats_server: NatsServer, prefix: str) -> AsyncIterator[BusReader]:
-    async with reading(nats_server.url, prefix) as opened:
-        yield opened
 
 
 async def announced(imap_stub: ImapStub, bus: Bus, reader: BusReader, count: int, **changes: object) -> Box:

@@ -1,7 +1,6 @@
 """What is known outlives everything: restarts, retention, a purge, an older version, another writer, a rollback."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import msgspec
 import pytest
@@ -11,25 +10,12 @@ from service.bus import Bus, OutMessage
 from service.contract import CURSOR_HEADER, STATE_HEADER, AccountState
 from service.ingest import memory
 from service.ingest.cursor import Cursor, copy_key, dump_copy, load_copy, load_cursor
-from tests.ingest.harness import Box, bus_at, following
+from tests.ingest.harness import Box, following
 from tests.ingest.view import mail, seen, watching
 from tests.servers.imap_stub import ImapStub
-from tests.servers.mailbus import BusReader, reading, until
-from tests.servers.nats import NatsServer
+from tests.servers.mailbus import BusReader, until
 
 KEY = copy_key("box", "INBOX")
-
-
-@pytest.fixture
-async def bus(nats_server: NatsServer, prefix: str) -> AsyncIterator[Bus]:
-    async with bus_at(nats_server.url, prefix) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def reader(nats_server: NatsServer, prefix: str) -> AsyncIterator[BusReader]:
-    async with reading(nats_server.url, prefix) as opened:
-        yield opened
 
 
 @pytest.fixture

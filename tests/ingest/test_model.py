@@ -18,8 +18,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from service.bus import Bus
 from service.contract import Keywords, keywords_of
 from service.ingest import compare, memory
-from tests.ingest.harness import bus_at, follow_mailbox
+from tests.ingest.harness import follow_mailbox
 from tests.ingest.view import View, mail, quick
+from tests.servers.bus import bus_at
 from tests.servers.imap_server import ImapServer
 from tests.servers.mailbus import BusReader, reading
 from tests.servers.nats import NatsServer

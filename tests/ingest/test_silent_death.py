@@ -1,33 +1,20 @@
 """The connection dies without a word, at each thing that it is used for: noticed within the limit, nothing lost."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 
 import pytest
 
 from service.bus import Bus
-from tests.ingest.harness import Box, bus_at, following
+from tests.ingest.harness import Box, following
 from tests.ingest.view import act, mail, seen, view, watching
 from tests.servers.dovecot import Dovecot
-from tests.servers.mailbus import BusReader, reading, until
-from tests.servers.nats import NatsServer
+from tests.servers.mailbus import BusReader, until
 from tests.servers.proxy import FaultProxy, Way
 
 MakeProxy = Callable[[str, int], Awaitable[FaultProxy]]
 REPLY_S = 0.4
 # What a busy machine may take beside it.
 NOTICED_WITHIN_S = 10.0
-
-
-@pytest.fixture
-async def bus(nats_server: NatsServer, prefix: str) -> AsyncIterator[Bus]:
-    async with bus_at(nats_server.url, prefix) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def reader(nats_server: NatsServer, prefix: str) -> AsyncIterator[BusReader]:
-    async with reading(nats_server.url, prefix) as opened:
-        yield opened
 
 
 def dies_at(proxy: FaultProxy, way: Way, word: bytes) -> None:

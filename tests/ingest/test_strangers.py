@@ -1,7 +1,5 @@
 """Somebody else publishes on a mailbox's subjects: the mailbox goes on from its own last event, and says so once."""
 
-from collections.abc import AsyncIterator
-
 import pytest
 
 from service.bus import Bus
@@ -9,10 +7,9 @@ from service.contract import CURSOR_HEADER
 from service.errors import Permanent
 from service.ingest.cursor import Cursor, dump_cursor
 from service.observe import metrics
-from tests.ingest.harness import Box, bus_at, following
+from tests.ingest.harness import Box, following
 from tests.servers.imap_stub import ImapStub
-from tests.servers.mailbus import BusReader, Event, reading, until
-from tests.servers.nats import NatsServer
+from tests.servers.mailbus import BusReader, Event, until
 
 pytestmark = pytest.mark.fault("D19")
 
@@ -23,18 +20,6 @@ def mail(number: int) -> bytes:
 
 def ours(events: list[Event]) -> list[str]:
     return [event.body["subject"] for event in events if "subject" in event.body and ".box." in event.subject]
-
-
-@pytest.fixture
-async def bus(nats_server: NatsServer, prefix: str) -> AsyncIterator[Bus]:
-    async with bus_at(nats_server.url, prefix) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def reader(nats_server: NatsServer, prefix: str) -> AsyncIterator[BusReader]:
-    async with reading(nats_server.url, prefix) as opened:
-        yield opened
 
 
 async def run(imap_stub: ImapStub, bus: Bus, **changes: object) -> Box:

@@ -12,13 +12,12 @@ import msgspec
 import pytest
 from nats.aio.msg import Msg
 
-from service.bus import Bus, NatsOptions, StreamOptions, open_bus
+from service.bus import Bus
 from service.clock import SystemClock
 from service.contract import EmailSubmission, Security
 from service.errors import MailbusError
 from service.outbound import OutboundOptions, Sender
 from service.smtp import Relay, SmtpOptions, Timeouts
-from tests.servers.nats import NatsServer
 from tests.servers.smtp import ScriptedRelay
 
 LIMIT_S = 30.0
@@ -97,12 +96,6 @@ class Post:
                 or await self.bus.pending(f"OBJ_{subjects.outbox}", f"$O.{subjects.outbox}.M.>")
             ):
                 await asyncio.sleep(0.02)
-
-
-@pytest.fixture
-async def bus(nats_server: NatsServer, prefix: str) -> AsyncIterator[Bus]:
-    async with open_bus(NatsOptions(servers=(nats_server.url,), prefix=prefix), StreamOptions()) as opened:
-        yield opened
 
 
 @pytest.fixture
