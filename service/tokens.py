@@ -10,7 +10,7 @@ from service.clock import Clock
 from service.contract import AccountPart
 from service.errors import Permanent
 from service.oauth import OAuthOptions, Tokens, read_key
-from service.reach import ANYWHERE, Reach
+from service.reach import Reach
 from service.secure import client_context
 from service.settings import AccountSettings, IncomingSettings, OAuth2Settings, OutgoingSettings, login_remedy
 
@@ -30,7 +30,7 @@ class AccountTokens:
         return {part: tokens for part, tokens in both.items() if tokens is not None}
 
 
-def account_tokens(account: AccountSettings, clock: Clock, reach: Reach = ANYWHERE) -> AccountTokens:
+def account_tokens(account: AccountSettings, clock: Clock, reach: Reach) -> AccountTokens:
     """The account's sources. Raises Permanent where a key or a certificate's file is none."""
     incoming = _source(account, account.incoming, clock, reach)
     wanted = account.outgoing is not None and account.outgoing.smtp.login
@@ -55,9 +55,7 @@ def _source(
     return Tokens(oauth_options(account, part.oauth2, part.username, reach), clock)
 
 
-def oauth_options(
-    account: AccountSettings, oauth2: OAuth2Settings, username: str, reach: Reach = ANYWHERE
-) -> OAuthOptions:
+def oauth_options(account: AccountSettings, oauth2: OAuth2Settings, username: str, reach: Reach) -> OAuthOptions:
     """What a token is got with. Google's key file says what settings leave out."""
     key = read_key(Path(oauth2.key)) if oauth2.key else None
     token_url = oauth2.token_url or (key.token_url if key else "")

@@ -8,6 +8,7 @@ import pytest
 from service.clock import SystemClock
 from service.errors import Permanent
 from service.oauth import Grant
+from service.reach import ANYWHERE
 from service.settings import PRESETS, SettingsInvalid, login_remedy
 from service.tokens import account_tokens, oauth_options
 from tests.settings.conftest import Load, Problems
@@ -58,7 +59,7 @@ def test_the_file_of_a_refresh_token_is_remembered(load: Load, tmp_path: Path) -
     more = "grant: refresh_token, client_id: c, refresh_token: {file: r}"
     found = load(account(f"preset: gmail, oauth2: {{{more}}}")).accounts[0]
     assert found.oauth2 is not None
-    options = oauth_options(found, found.oauth2, "a@example.com")
+    options = oauth_options(found, found.oauth2, "a@example.com", ANYWHERE)
     assert (options.refresh_token, options.refresh_file) == ("refresh", tmp_path / "r")
     assert options.grant is Grant.REFRESH_TOKEN
     assert "https://mail.google.com/" in options.remedy
@@ -66,13 +67,13 @@ def test_the_file_of_a_refresh_token_is_remembered(load: Load, tmp_path: Path) -
 
 def test_both_directions_share_one_source_where_they_log_in_alike(load: Load) -> None:
     one = load(account(f"preset: gmail, oauth2: {{{REFRESH}}}")).accounts[0]
-    tokens = account_tokens(one, SystemClock())
+    tokens = account_tokens(one, SystemClock(), ANYWHERE)
     assert tokens.incoming is tokens.outgoing
     assert tokens.parts().keys() == {"oauth2"}
     two = load(account(f"preset: gmail, oauth2: {{{REFRESH}}}, outgoing: {{username: b@example.com}}")).accounts[0]
-    assert account_tokens(two, SystemClock()).parts().keys() == {"oauth2-incoming", "oauth2-outgoing"}
+    assert account_tokens(two, SystemClock(), ANYWHERE).parts().keys() == {"oauth2-incoming", "oauth2-outgoing"}
     none = load(account("preset: gmail, password: p")).accounts[0]
-    assert account_tokens(none, SystemClock()).parts() == {}
+    assert account_tokens(none, SystemClock(), ANYWHERE).parts() == {}
 
 
 @pytest.mark.parametrize(
@@ -164,7 +165,7 @@ def test_a_service_account_without_an_endpoint_is_said(load: Load, tmp_path: Pat
     more = "oauth2: {grant: jwt_bearer, key: key, scope: s}, incoming: {imap: {host: h}}"
     found = load(account(more)).accounts[0]
     with pytest.raises(Permanent, match="no key"):
-        account_tokens(found, SystemClock())
+        account_tokens(found, SystemClock(), ANYWHERE)
 
 
 def test_163_may_be_written_as_a_number(load: Load) -> None:
