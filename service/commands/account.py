@@ -3,16 +3,18 @@
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from service.bus import Bus
 from service.clock import Clock
 from service.commands.errors import problem
 from service.commands.places import Directory
 from service.commands.repeat import Answered
-from service.contract import Resynced, SendLimits
+from service.contract import Resynced, SendLimits, encode
 from service.imap import Pool
 from service.parsing import Made, Page, Raw, Read
+
+T = TypeVar("T")
 
 
 class Followed(Protocol):
@@ -64,3 +66,14 @@ class Context:
     hold: Callable[[int], AbstractAsyncContextManager[None]]
     message_limit: int
     answered: Answered
+
+    def fitting(self, found: Sequence[T]) -> list[T]:
+        """As many of the first as an answer has room for: half of what NATS takes."""
+        room = self.bus.max_payload // 2
+        shown: list[T] = []
+        for one in found:
+            room -= len(encode(one)) + 1
+            if room < 0:
+                break
+            shown.append(one)
+        return shown

@@ -29,12 +29,8 @@ async def mailboxes(context: Context, account: Account, payload: bytes, _headers
         listed = await mail.directory.listed(session, within_s=0)
         totals = await list_totals(session, listed)
     found = _mailboxes(listed, totals, mail.directory.roles(listed))[request.position :]
-    room = context.bus.max_payload // 2
-    for count, one in enumerate(found):
-        room -= len(encode(one)) + 1
-        if room < 0:
-            return encode(MailboxesAnswer(found[:count], more=True))
-    return encode(MailboxesAnswer(found))
+    shown = context.fitting(found)
+    return encode(MailboxesAnswer(shown, more=len(shown) < len(found)))
 
 
 def _mailboxes(listed: list[ListedMailbox], totals: Mapping[str, Totals], role_of: Mapping[str, str]) -> list[Mailbox]:

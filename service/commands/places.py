@@ -10,7 +10,7 @@ from typing import Final
 from service.clock import Clock
 from service.commands.errors import error, problem
 from service.contract import Problem, mailbox_hash, mailbox_id, mailbox_name, place_of
-from service.imap import NONE_NAMED, ListedMailbox, Opened, WritingSession, list_mailboxes, roles, selectable
+from service.imap import NONE_NAMED, ListedMailbox, Opened, WritingSession, by_role, list_mailboxes, roles, selectable
 
 KEPT_S: Final = 60.0
 # Ids that lead nowhere shall not make the server list again and again.
@@ -80,7 +80,7 @@ class Directory:
 
     async def by_role(self, session: WritingSession) -> dict[str, str]:
         """Each role → the name of the mailbox that has it."""
-        return {role: name for name, role in self.roles(await self.listed(session)).items()}
+        return by_role(await self.listed(session), self._named)
 
     async def group(self, session: WritingSession, ids: Sequence[str]) -> Grouped:
         """Ids by mailbox, in their order. Raises ServiceError 409 where one of them is of an old epoch."""

@@ -53,12 +53,8 @@ async def resync(context: Context, account: Account, payload: bytes, _headers: M
         raise error(503, refused)
     found = [told for task in tasks if (told := task.result()) is not None]
     announced = sum(told.received + told.changed + told.removed for told in found)
-    room = context.bus.max_payload // 2
-    for count, told in enumerate(found):
-        room -= len(encode(told)) + 1
-        if room < 0:
-            return encode(ResyncAnswer(announced, found[:count], more=True))
-    return encode(ResyncAnswer(announced, found))
+    shown = context.fitting(found)
+    return encode(ResyncAnswer(announced, shown, more=len(shown) < len(found)))
 
 
 def _wanted(mail: MailAccess, request: ResyncRequest) -> list[str]:

@@ -62,6 +62,10 @@ class MailboxExtension(msgspec.Struct, frozen=True, rename="camel"):
     selectable: bool
 
 
+# RFC 6154 section 2; RFC 8457 for `important`. Beside them there is `inbox`, which INBOX has.
+ROLES: Final = ("all", "archive", "drafts", "flagged", "important", "junk", "sent", "trash")
+
+
 class Mailbox(msgspec.Struct, frozen=True, rename="camel"):
     """RFC 8621 section 2. The totals are absent where there are none, or their server was not asked."""
 

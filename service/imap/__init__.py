@@ -16,7 +16,7 @@ from service.imap.identity import GMAIL, NO_LABELS, Labelling, Labels
 from service.imap.listing import Totals, list_mailboxes, list_totals
 from service.imap.pool import NotConnected, Pool, Unanswered, sweep_all
 from service.imap.refusals import Refused
-from service.imap.roles import NONE_NAMED, roles, selectable
+from service.imap.roles import NONE_NAMED, by_role, roles, selectable
 from service.imap.session import SURVEY_LIMIT_ROWS, ListedMailbox, SelectedMailbox, Session, SurveyedMessage
 from service.imap.spans import Span
 from service.imap.uidplus import Moved
@@ -49,6 +49,7 @@ __all__ = [
     "Totals",
     "Unanswered",
     "WritingSession",
+    "by_role",
     "criteria",
     "identity_of",
     "list_mailboxes",

@@ -1,24 +1,17 @@
 """A server's mailboxes → their roles. Pure.
 
-Used by commands. RFC 6154 (SPECIAL-USE), RFC 8621 section 2: a role is had by one mailbox at the most.
+Used by commands, and by ingest for Gmail's labels. RFC 6154 (SPECIAL-USE); RFC 8621 section 2: a role is had by one
+mailbox at the most.
 """
 
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Final
 
+from service.contract import ROLES
 from service.imap.session import ListedMailbox
 
-SPECIAL_USE: Final = {
-    r"\all": "all",
-    r"\archive": "archive",
-    r"\drafts": "drafts",
-    r"\flagged": "flagged",
-    r"\important": "important",
-    r"\junk": "junk",
-    r"\sent": "sent",
-    r"\trash": "trash",
-}
+SPECIAL_USE: Final = {"\\" + role: role for role in ROLES}
 # What programs call them where the server does not say; never guessed where it says anything at all.
 USUAL_NAMES: Final = {
     "archive": "archive",
@@ -53,6 +46,11 @@ def roles(mailboxes: Iterable[ListedMailbox], named: Mapping[str, str] = NONE_NA
     for role, name in by_role.items():
         found.setdefault(name, role)
     return found
+
+
+def by_role(mailboxes: Iterable[ListedMailbox], named: Mapping[str, str] = NONE_NAMED) -> dict[str, str]:
+    """Each role → the name of the mailbox that has it."""
+    return {role: name for name, role in roles(mailboxes, named).items()}
 
 
 def _usual(mailbox: ListedMailbox) -> str | None:

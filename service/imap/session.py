@@ -86,11 +86,10 @@ class SurveyedMessage:
 class Session(Connection):
     """An open connection and the mailbox that is selected on it."""
 
-    # How Gmail's labels are read in it; whoever opens it knows which mailbox it is.
-    labelling = Labelling()
-
     def __init__(self, protocol: ImapProtocol, options: SessionOptions, clock: Clock) -> None:
         super().__init__(protocol, options, clock)
+        # How Gmail's labels are read in the mailbox; whoever opens it knows which one it is.
+        self.labelling = Labelling()
         # Somebody has a reason that the server knows nothing of to end IDLE.
         self.nudged = asyncio.Event()
 

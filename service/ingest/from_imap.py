@@ -8,7 +8,7 @@ from typing import Final
 
 from service.clock import Clock
 from service.contract import Sync, keywords_of
-from service.imap import GMAIL, NO_LABELS, NONE_NAMED, Changes, FlagsRow, Labelling, Labels, Session, roles
+from service.imap import GMAIL, NO_LABELS, NONE_NAMED, Changes, FlagsRow, Labelling, Labels, Session, by_role
 from service.ingest.allowance import Allowance
 from service.ingest.cursor import source_id
 from service.ingest.known import Flagged, Uids
@@ -70,8 +70,7 @@ class ImapSource:
         """EXAMINE: RFC 9051 6.3.3, so that not even \\Recent changes."""
         session = self._session
         if GMAIL in session.capabilities:
-            by_role = {role: name for name, role in roles(await session.list_mailboxes(), self._named).items()}
-            session.labelling = Labelling(self._mailbox, by_role)
+            session.labelling = Labelling(self._mailbox, by_role(await session.list_mailboxes(), self._named))
         selected = await self._changes.open(self._mailbox)
         # RFC 3501 7.3.1: an old server may leave UIDNEXT out.
         uidnext = selected.uidnext or await self.highest() + 1

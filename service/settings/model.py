@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 from pydantic.functional_validators import AfterValidator, PlainValidator
 from pydantic.json_schema import WithJsonSchema
 
-from service.contract import ACCOUNT_ID, After, AfterKind, Security, mailbox_name, mailbox_token
+from service.contract import ACCOUNT_ID, ROLES, After, AfterKind, Security, mailbox_name, mailbox_token
 from service.parsing import Raw
 from service.settings.fill import filled_account, preset_name
 from service.settings.nats import NatsSettings
@@ -21,7 +21,6 @@ from service.settings.oauth2 import OAuth2Settings
 from service.settings.part import Part
 from service.settings.presets import PRESETS
 from service.settings.values import (
-    MAILBOX_LIMIT_BYTES,
     Address,
     AfterRule,
     Duration,
@@ -35,6 +34,7 @@ from service.settings.values import (
     Text,
     between,
     duration,
+    mailbox_text,
     number,
     size,
     some_text,
@@ -45,8 +45,6 @@ from service.settings.values import (
 IMAP_PORTS: Final = {Security.TLS: 993, Security.STARTTLS: 143, Security.NONE: 143}
 SMTP_PORTS: Final = {Security.TLS: 465, Security.STARTTLS: 587, Security.NONE: 25}
 INSTANCE: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
-# RFC 6154 section 2; RFC 8457 for `important`.
-ROLES: Final = ("all", "archive", "drafts", "flagged", "important", "junk", "sent", "trash")
 
 
 def lasting(default: str, description: str) -> Any:
@@ -88,9 +86,7 @@ def _mailbox(value: Any) -> str:
         raise wrong(f'patterns are not available in this version: write each name, or {{name: "{name}"}} for this one')
     if not literal and name.startswith("\\"):
         raise wrong("roles are not available in this version: write the mailbox's name")
-    if len(name.encode()) > MAILBOX_LIMIT_BYTES:
-        raise wrong(f"must be at most {MAILBOX_LIMIT_BYTES} bytes long")
-    return mailbox_name(name)
+    return mailbox_name(mailbox_text(name))
 
 
 def _name(value: Any) -> str:

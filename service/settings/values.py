@@ -232,15 +232,20 @@ Initial = Annotated[
 ]
 
 
+def mailbox_text(value: Any) -> str:
+    """What may be a mailbox's name, as it was written."""
+    name = some_text(value)
+    if len(name.encode()) > MAILBOX_LIMIT_BYTES:
+        raise wrong(f"must be at most {MAILBOX_LIMIT_BYTES} bytes long")
+    return name
+
+
 def _after(value: Any) -> After:
     if value in (AfterKind.NOTHING, AfterKind.SEEN, AfterKind.DELETE):
         return After(AfterKind(value))
     if not isinstance(value, dict) or value.keys() != {"move"}:
         raise wrong("write nothing, seen, delete, or {move: MAILBOX}")
-    name = some_text(value["move"])
-    if len(name.encode()) > MAILBOX_LIMIT_BYTES:
-        raise wrong(f"must be at most {MAILBOX_LIMIT_BYTES} bytes long")
-    return After(AfterKind.MOVE, mailbox_name(name))
+    return After(AfterKind.MOVE, mailbox_name(mailbox_text(value["move"])))
 
 
 def _show_after(value: After) -> Any:
