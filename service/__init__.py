@@ -14,7 +14,7 @@ The map of rooms, lowest floor first; a file imports from floors below and from 
 4  ingest/ outbound/ commands/   mailbox → events; request → mail; a file a verb
    after/                        what is done to a mail once its event is confirmed
 5  settings/ admin/ fleet/        one YAML file → types; metrics, health, status page; presence, supervision
-6  build.py build_after.py build_bus.py build_commands.py  builds the rooms and hands them to each other
+6  build/                         puts the rooms' parts together, as settings say
    app.py                        one process's life
    secure.py tokens.py           TLS contexts and token sources, as settings say
    discovery/                    a mail address → its servers, for whoever asks on the command line

@@ -20,10 +20,12 @@ from service.build import (
     Shared,
     Work,
     all_work,
+    command_accounts,
+    command_context,
+    nats_options,
     send_limits,
+    stream_options,
 )
-from service.build_bus import nats_options, stream_options
-from service.build_commands import command_accounts, command_context
 from service.bus import Bus, OutMessage, open_bus
 from service.clock import Clock, SystemClock, backoff_s
 from service.commands import serve_commands

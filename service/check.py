@@ -9,10 +9,11 @@ from typing import Final
 from service.build import (
     CONNECTING_LIMIT,
     PRESENCE_TTL_S,
+    nats_options,
     session_options,
     smtp_options,
+    stream_options,
 )
-from service.build_bus import nats_options, stream_options
 from service.bus import open_bus
 from service.clock import Clock, SystemClock
 from service.contract import AccountPart, AfterKind

@@ -4,6 +4,7 @@ import ssl
 from functools import lru_cache
 from typing import Final
 
+from service.contract import Security
 from service.errors import Permanent
 
 # A context with the system's authorities takes 30 ms and 1 MB: thousands of accounts share one.
@@ -22,3 +23,8 @@ def client_context(ca: str | None) -> ssl.SSLContext:
         raise Permanent(f"no certificates can be read from {ca}", where="ca", remedy="name a file in PEM") from exc
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
+
+
+def tls_context(security: Security, ca: str | None) -> ssl.SSLContext | None:
+    """How a connection is secured; None where it is not. Raises Permanent where the authorities' file is none."""
+    return None if security is Security.NONE else client_context(ca)

@@ -1,6 +1,6 @@
 """An account's `oauth2` → where its tokens come from: one source for all that log in alike.
 
-Used by build.py and check.py.
+Used by build/ and check.py.
 """
 
 from dataclasses import dataclass

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from service.app import EX_FAILURE
-from service.build_bus import nats_options
+from service.build import nats_options
 from service.bus import Bus, open_bus
 from service.contract import ACCOUNT_ID, State, Verb, decode_request
 from service.errors import Permanent

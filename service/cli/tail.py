@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from service.build_bus import nats_options
+from service.build import nats_options
 from service.bus import Bus, Followed, open_bus
 from service.contract import EventType
 from service.settings import Settings

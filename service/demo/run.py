@@ -17,7 +17,7 @@ from email.message import EmailMessage
 from typing import Final
 
 from service.app import EX_FAILURE, EX_OK, Application
-from service.build_bus import nats_options
+from service.build import nats_options
 from service.bus import Bus, Followed, open_bus
 from service.demo.servers import HOST, Mail, check_installed, running_imap, running_nats, running_smtp
 from service.demo.show import Screen

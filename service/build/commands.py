@@ -1,6 +1,7 @@
 """Settings → what the commands on the bus are given: accounts, and how their mailboxes are reached. Used by app.py."""
 
-from service.build import Shared, send_limits
+from service.build.outgoing import send_limits
+from service.build.shared import Shared
 from service.commands import Account, Answered, Context, Directory, MailAccess
 from service.settings import AccountSettings, IncomingSettings, Settings
 

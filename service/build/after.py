@@ -1,19 +1,16 @@
-"""Settings → what is done after a mail's event, and the connections that it shares with commands. Used by build.py."""
+"""Settings → what is done after a mail's event, on the connections of commands. Used by accounts.py."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
 
 from service.after import AfterOptions, AfterWork
+from service.build.shared import Shared
 from service.clock import Clock
 from service.contract import AccountState, AfterKind
 from service.errors import MailbusError
 from service.fleet import AFTER
 from service.imap import Pool, SessionOptions, WritingSession
 from service.settings import IncomingSettings
-
-if TYPE_CHECKING:  # which builds this
-    from service.build import Shared
 
 
 def writing_pool(options: SessionOptions, connecting: asyncio.Semaphore, clock: Clock) -> Pool:
@@ -26,7 +23,7 @@ def writing_pool(options: SessionOptions, connecting: asyncio.Semaphore, clock: 
     return Pool(connect, clock, where=options.account)
 
 
-def after_work(account: str, incoming: IncomingSettings, shared: "Shared") -> AfterWork | None:
+def after_work(account: str, incoming: IncomingSettings, shared: Shared) -> AfterWork | None:
     """What is done after the events of an account's mail; None where that is nothing."""
     if incoming.after.kind is AfterKind.NOTHING:
         return None
@@ -48,7 +45,7 @@ def after_work(account: str, incoming: IncomingSettings, shared: "Shared") -> Af
     )
 
 
-def after_life(account: str, after: AfterWork, shared: "Shared") -> Callable[[Callable[[], None]], Awaitable[None]]:
+def after_life(account: str, after: AfterWork, shared: Shared) -> Callable[[Callable[[], None]], Awaitable[None]]:
     """It, to be supervised."""
 
     async def life(proved: Callable[[], None]) -> None:

@@ -1,0 +1,67 @@
+"""Settings → everything that an account does, as pieces of work that shall run for ever. Used by app.py."""
+
+from collections.abc import Callable
+
+from service.build.after import after_life, after_work, writing_pool
+from service.build.incoming import mailbox_work, session_options
+from service.build.outgoing import sender_work
+from service.build.shared import Shared, Work, supervised
+from service.contract import AccountPart, AccountState
+from service.fleet import AFTER, Part
+from service.ingest import Allowance
+from service.oauth import Tokens
+from service.settings import AccountSettings, IncomingSettings, Settings
+from service.tokens import account_tokens
+
+
+def all_work(settings: Settings, shared: Shared) -> list[Work]:
+    """What the accounts of this process do."""
+    return [piece for account in settings.accounts for piece in account_work(settings, account, shared)]
+
+
+def account_work(settings: Settings, account: AccountSettings, shared: Shared) -> list[Work]:
+    """What one account does; told to `shared.reports` as its parts."""
+    tokens = account_tokens(account, shared.clock, settings.network.reach)
+    work = [_token_work(account, kind, source, shared) for kind, source in tokens.parts().items()]
+    if account.incoming is not None:
+        work += _incoming_work(settings, account, account.incoming, tokens.incoming, shared)
+    if account.outgoing is not None:
+        work += sender_work(account, account.outgoing, tokens.outgoing, settings.network.reach, shared)
+    shared.reports.add(account.id, [piece.part for piece in work])
+    return work
+
+
+def _incoming_work(
+    settings: Settings,
+    account: AccountSettings,
+    incoming: IncomingSettings,
+    tokens: Tokens | None,
+    shared: Shared,
+) -> list[Work]:
+    options = session_options(settings, account, incoming, tokens=tokens)
+    shared.sessions[account.id] = options
+    daily = incoming.imap.daily
+    allowance = Allowance(daily, shared.clock) if daily is not None else None
+    shared.pools[account.id] = writing_pool(options, shared.connecting, shared.clock)
+    after = after_work(account.id, incoming, shared)
+    work = []
+    if after is not None:
+        life = after_life(account.id, after, shared)
+        work.append(Work(account.id, AFTER, supervised(life, account.id, AFTER, shared, None)))
+    return work + [
+        mailbox_work(settings, account, incoming, name, options, allowance, after, shared)
+        for name in incoming.mailboxes
+    ]
+
+
+def _token_work(account: AccountSettings, kind: AccountPart, tokens: Tokens, shared: Shared) -> Work:
+    part = Part(kind)
+
+    async def life(proved: Callable[[], None]) -> None:
+        def works() -> None:
+            proved()
+            shared.reports.part(account.id, part, AccountState.CONNECTED)
+
+        await tokens.watch(works)
+
+    return Work(account.id, part, supervised(life, account.id, part, shared, None))

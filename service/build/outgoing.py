@@ -1,0 +1,78 @@
+"""Settings → an account's sender as work: its relay watched, its requests taken. For accounts.py and the checker."""
+
+from collections.abc import Awaitable, Callable
+
+from service.build.shared import Shared, Work, supervised
+from service.contract import AccountState, SendLimits
+from service.fleet import REQUESTS, SENDER, Part
+from service.login import TokenSource
+from service.outbound import OutboundOptions, Sender
+from service.reach import Reach
+from service.secure import tls_context
+from service.settings import AccountSettings, OutgoingSettings, login_remedy
+from service.smtp import Relay, SmtpOptions
+
+
+def smtp_options(
+    account: AccountSettings, outgoing: OutgoingSettings, *, tokens: TokenSource | None, reach: Reach
+) -> SmtpOptions:
+    """How to reach an account's relay; `tokens`: account_tokens(…).outgoing."""
+    smtp = outgoing.smtp
+    return SmtpOptions(
+        account=account.id,
+        host=smtp.host,
+        port=smtp.port,
+        security=smtp.security,
+        tls=tls_context(smtp.security, smtp.ca),
+        username=outgoing.username,
+        password=outgoing.password.reveal(),
+        login=smtp.login,
+        tokens=tokens,
+        login_remedy=login_remedy(account.preset, outgoing.oauth2.grant if outgoing.oauth2 else None),
+        reach=reach,
+    )
+
+
+def send_limits(outgoing: OutgoingSettings) -> SendLimits:
+    """How long an account's requests live and are remembered."""
+    return SendLimits(outgoing.expires.total_seconds(), outgoing.window.total_seconds())
+
+
+def sender_work(
+    account: AccountSettings,
+    outgoing: OutgoingSettings,
+    tokens: TokenSource | None,
+    reach: Reach,
+    shared: Shared,
+) -> list[Work]:
+    """The relay, and the queue."""
+    options = OutboundOptions(
+        account=account.id,
+        address=account.address,
+        uncertain=outgoing.uncertain,
+        retry_first_s=outgoing.retry.first.total_seconds(),
+        retry_factor=outgoing.retry.factor,
+        retry_max_s=outgoing.retry.max.total_seconds(),
+        limits=send_limits(outgoing),
+        redirect=outgoing.redirect,
+    )
+    relay = Relay(smtp_options(account, outgoing, tokens=tokens, reach=reach), shared.clock)
+    sender = Sender(
+        shared.bus, relay, options, deliveries=shared.deliveries, connecting=shared.connecting, clock=shared.clock
+    )
+
+    def work(part: Part, life: Callable[[Callable[[], None]], Awaitable[None]]) -> Work:
+        async def connected(proved: Callable[[], None]) -> None:
+            def works() -> None:
+                proved()
+                shared.reports.part(account.id, part, AccountState.CONNECTED)
+
+            await life(works)
+
+        return Work(account.id, part, supervised(connected, account.id, part, shared, None))
+
+    async def take_requests(proved: Callable[[], None]) -> None:
+        await shared.bus.wait_connected()
+        await sender.run(proved)
+
+    return [work(SENDER, sender.watch_relay), work(REQUESTS, take_requests)]

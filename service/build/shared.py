@@ -1,0 +1,72 @@
+"""What all accounts of a process share, and what a piece of work is. Used by every file of this room."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from service.bus import Bus, OutMessage
+from service.clock import Clock
+from service.contract import AccountState
+from service.errors import MailbusError
+from service.fleet import AccountReports, Pace, Part, Presence, supervise
+from service.imap import Pool, SessionOptions
+from service.ingest import Budget, Copies, Desks, MailboxStatus, Parser
+
+# A start of a thousand accounts opens so many connections at once, not a thousand.
+CONNECTING_LIMIT: Final = 20
+DELIVERIES_LIMIT: Final = 32
+PRESENCE_TTL_S: Final = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all accounts of a process share."""
+
+    bus: Bus
+    copies: Copies
+    budget: Budget
+    parser: Parser
+    presence: Presence
+    reports: AccountReports
+    publish: Callable[[OutMessage], Awaitable[None]]
+    clock: Clock
+    connecting: asyncio.Semaphore
+    deliveries: asyncio.Semaphore
+    pace: Pace
+    # How each account's mail server is reached, set by all_work: all its connections share tokens and one gate.
+    sessions: dict[str, SessionOptions] = field(default_factory=dict)
+    # What may change its mailboxes: commands, and what is done after a mail's event.
+    pools: dict[str, Pool] = field(default_factory=dict)
+    # Where a full comparison of its mailboxes may be asked for.
+    desks: dict[str, Desks] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Work:
+    """One piece of an account's work. `run` never returns."""
+
+    account: str
+    part: Part
+    run: Callable[[], Coroutine[Any, Any, None]]
+    status: MailboxStatus | None = None
+
+
+def supervised(
+    life: Callable[[Callable[[], None]], Awaitable[None]],
+    account: str,
+    part: Part,
+    shared: Shared,
+    status: MailboxStatus | None,
+) -> Callable[[], Coroutine[Any, Any, None]]:
+    """A life that is begun again whenever it ends, and reported as a part of its account."""
+
+    def report(state: AccountState, error: MailbusError) -> None:
+        if status is not None:
+            status.state = state
+        shared.reports.part(account, part, state, error)
+
+    async def run() -> None:
+        await supervise(life, report=report, pace=shared.pace, clock=shared.clock, where=f"{account}, {part}")
+
+    return run
