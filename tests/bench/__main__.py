@@ -8,6 +8,7 @@ from typing import Final
 
 import pytest
 
+from tests.bench.commands import commands
 from tests.bench.ground import ROOT, BenchError, Ground, check_programs, install_node_packages, standing
 from tests.bench.idle import idle
 from tests.bench.ingest import ingest
@@ -26,10 +27,20 @@ WORKS: Final[dict[str, Work]] = {
     "latency": latency,
     "idle": idle,
     "resync": resync,
+    "commands": commands,
 }
-# Mails; of latency: mails into each account; of idle: accounts; of resync: known messages.
-COUNTS: Final = {"typical": 3_000, "small": 10_000, "send": 5_000, "latency": 40, "idle": 200, "resync": 100_000}
-QUICK: Final = {"typical": 300, "small": 1_000, "send": 500, "latency": 5, "idle": 40, "resync": 5_000}
+# Mails; of latency: mails into each account; of idle: accounts; of resync: known messages; of
+# commands: questions of each verb.
+COUNTS: Final = {
+    "typical": 3_000,
+    "small": 10_000,
+    "send": 5_000,
+    "latency": 40,
+    "idle": 200,
+    "resync": 100_000,
+    "commands": 200,
+}
+QUICK: Final = {"typical": 300, "small": 1_000, "send": 500, "latency": 5, "idle": 40, "resync": 5_000, "commands": 20}
 DOCUMENT: Final = ROOT / "docs" / "bench.md"
 
 
