@@ -2,8 +2,8 @@
 
 from service.build.outgoing import send_limits
 from service.build.shared import Shared
-from service.commands import Account, Answered, Context, Directory, MailAccess
-from service.settings import AccountSettings, IncomingSettings, Settings
+from service.commands import Account, Answered, Context, Directory, MailAccess, SendAccess
+from service.settings import AccountSettings, IncomingSettings, OutgoingSettings, Settings
 
 
 def command_context(settings: Settings, shared: Shared) -> Context:
@@ -24,11 +24,15 @@ def command_accounts(settings: Settings, shared: Shared) -> dict[str, Account]:
         account.id: Account(
             id=account.id,
             address=account.address,
-            sends=send_limits(account.outgoing) if account.outgoing is not None else None,
+            sends=_send_access(account, account.outgoing, shared) if account.outgoing is not None else None,
             reads=_mail_access(settings, account, account.incoming, shared) if account.incoming is not None else None,
         )
         for account in settings.accounts
     }
+
+
+def _send_access(account: AccountSettings, outgoing: OutgoingSettings, shared: Shared) -> SendAccess:
+    return SendAccess(send_limits(outgoing), shared.waiting[account.id])
 
 
 def _mail_access(

@@ -60,6 +60,7 @@ def sender_work(
     sender = Sender(
         shared.bus, relay, options, deliveries=shared.deliveries, connecting=shared.connecting, clock=shared.clock
     )
+    shared.waiting[account.id] = sender.waiting
 
     def work(part: Part, life: Callable[[Callable[[], None]], Awaitable[None]]) -> Work:
         async def connected(proved: Callable[[], None]) -> None:

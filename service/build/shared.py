@@ -12,6 +12,7 @@ from service.errors import MailbusError
 from service.fleet import AccountReports, Pace, Part, Presence, supervise
 from service.imap import Pool, SessionOptions
 from service.ingest import Budget, Copies, Desks, MailboxStatus, Parser
+from service.outbound import Waiting
 
 # A start of a thousand accounts opens so many connections at once, not a thousand.
 CONNECTING_LIMIT: Final = 20
@@ -40,6 +41,8 @@ class Shared:
     pools: dict[str, Pool] = field(default_factory=dict)
     # Where a full comparison of its mailboxes may be asked for.
     desks: dict[str, Desks] = field(default_factory=dict)
+    # What may be decided of requests that were not sent yet.
+    waiting: dict[str, Waiting] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

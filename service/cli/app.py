@@ -1,25 +1,19 @@
 """The words of the command line, each with its options and an example. One function a word."""
 
-import asyncio
 import json
 import sys
-from collections.abc import Callable, Coroutine
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
-import uvloop
-from rich.console import Console
 
 from service import __version__
-from service.app import EX_CONFIG, EX_FAILURE
+from service.cli.letters import dead_app
+from service.cli.requests import held_app
+from service.cli.words import ConfigFile, finish, settings_of
 from service.contract import Verb
-from service.errors import MailbusError, Permanent, verdict_of
-from service.observe import set_up_logs
-from service.settings import Settings, SettingsInvalid, load_settings
 
-errors: Final = Console(stderr=True, soft_wrap=True, highlight=False)
 app: Final = typer.Typer(
     name="mailbus",
     help="Mailboxes become events on NATS JetStream; requests on the bus become mail.",
@@ -28,11 +22,6 @@ app: Final = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="rich",
 )
-
-ConfigFile = Annotated[
-    Path | None,
-    typer.Option("--config", "-c", metavar="FILE", help="Settings in YAML; MAILBUS_… variables win.", dir_okay=False),
-]
 
 
 class Document(StrEnum):
@@ -46,42 +35,6 @@ class Document(StrEnum):
 def main() -> None:
     """The console script."""
     app()
-
-
-def _settings(file: Path | None) -> Settings:
-    """Settings, or all that is wrong with them on standard error and exit 78."""
-    try:
-        return load_settings(file)
-    except SettingsInvalid as exc:
-        for problem in exc.problems:
-            errors.print(f"mailbus: {problem}", style="red", markup=False)
-        raise typer.Exit(EX_CONFIG) from None
-
-
-def _failed(error: MailbusError) -> int:
-    errors.print(f"mailbus: {error}", style="red", markup=False)
-    return EX_CONFIG if isinstance(error, Permanent) else EX_FAILURE
-
-
-def _finish(work: Callable[[], Coroutine[Any, Any, int]]) -> None:
-    """Run to the end and leave with its code; an error is said in one line."""
-    set_up_logs("warning")  # the service itself sets up what its settings say
-    try:
-        code = uvloop.run(work())
-    except MailbusError as exc:
-        code = _failed(exc)
-    except BaseExceptionGroup as failed:
-        # Commands that do two things at once fail as a group.
-        error = verdict_of(failed)
-        if not isinstance(error, MailbusError):
-            raise
-        code = _failed(error)
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        code = 130
-    except BrokenPipeError:
-        sys.stderr.close()  # `mailbus tail | head`: no complaint about it
-        code = 0
-    raise typer.Exit(code)
 
 
 @app.callback(invoke_without_command=True)
@@ -102,8 +55,8 @@ def run(config: ConfigFile = None) -> None:
     """
     from service.app import run as run_application
 
-    settings = _settings(config)
-    _finish(lambda: run_application(settings))
+    settings = settings_of(config)
+    finish(lambda: run_application(settings))
 
 
 @app.command()
@@ -114,8 +67,8 @@ def check(config: ConfigFile = None) -> None:
     """
     from service.cli.check import show_check
 
-    settings = _settings(config)
-    _finish(lambda: show_check(settings))
+    settings = settings_of(config)
+    finish(lambda: show_check(settings))
 
 
 @app.command()
@@ -131,8 +84,8 @@ def tail(
     """
     from service.cli.tail import show_tail
 
-    settings = _settings(config)
-    _finish(lambda: show_tail(settings, account=account, as_json=as_json, whole=whole))
+    settings = settings_of(config)
+    finish(lambda: show_tail(settings, account=account, as_json=as_json, whole=whole))
 
 
 @app.command()
@@ -154,7 +107,7 @@ def send(
     """
     from service.cli.send import request_from_flags, send_and_wait
 
-    settings = _settings(config)
+    settings = settings_of(config)
     if request is None and not to:
         raise typer.BadParameter("give --to, or a whole --request")
     if request is not None:
@@ -162,7 +115,7 @@ def send(
     else:
         words = sys.stdin.read() if text == "-" else text
         payload = request_from_flags(to or [], subject, words or "", request_id)
-    _finish(lambda: send_and_wait(settings, account, payload, wait_s=wait_s))
+    finish(lambda: send_and_wait(settings, account, payload, wait_s=wait_s))
 
 
 def _read(file: Path) -> bytes:
@@ -174,6 +127,8 @@ def _read(file: Path) -> bytes:
 
 accounts_app: Final = typer.Typer(invoke_without_command=True)
 app.add_typer(accounts_app, name="accounts")
+app.add_typer(held_app, name="held")
+app.add_typer(dead_app, name="dead")
 
 
 @accounts_app.callback()
@@ -193,8 +148,8 @@ def accounts(
         return
     from service.cli.accounts import show_accounts
 
-    settings = _settings(config)
-    _finish(lambda: show_accounts(settings, as_json=as_json))
+    settings = settings_of(config)
+    finish(lambda: show_accounts(settings, as_json=as_json))
 
 
 @accounts_app.command()
@@ -205,7 +160,7 @@ def discover(address: Annotated[str, typer.Argument(help="A mail address.")]) ->
     """
     from service.cli.discover import show_discovered
 
-    _finish(lambda: show_discovered(address))
+    finish(lambda: show_discovered(address))
 
 
 @app.command()
@@ -231,12 +186,15 @@ def cmd(
       append     {"mailbox": "Drafts", "request": {"text": "To be written"}}
       upload     {"name": "bill.pdf", "content": "<base64>"}
       send       {"to": [{"email": "you@example.org"}], "text": "Hello"}
+      held       {}
+      cancel     {"id": "order-4711"}
+      release    {"id": "order-4711"}
     """
     from service.cli.send import command
 
-    settings = _settings(config)
+    settings = settings_of(config)
     payload = (sys.stdin.read() if body == "-" else body).encode()
-    _finish(lambda: command(settings, account, verb, payload))
+    finish(lambda: command(settings, account, verb, payload))
 
 
 @app.command()
@@ -263,4 +221,4 @@ def demo(
     """
     from service.demo import run_demo
 
-    _finish(lambda: run_demo(once=once, listen=listen))
+    finish(lambda: run_demo(once=once, listen=listen))

@@ -5,11 +5,11 @@ import json
 from typing import Any, Final
 
 import typer
-from rich.console import Console
 
 from service.app import EX_FAILURE
 from service.build import nats_options
 from service.bus import Bus, open_bus
+from service.cli.words import errors
 from service.contract import ACCOUNT_ID, State, Verb, decode_request
 from service.errors import Permanent
 from service.settings import Settings
@@ -21,8 +21,6 @@ LAST_WORDS_S: Final = 1.0
 ERROR_CODE: Final = "Nats-Service-Error-Code"
 ERROR: Final = "Nats-Service-Error"
 FINAL: Final = frozenset({State.SENT, State.FAILED, State.CANCELLED})
-
-errors: Final = Console(stderr=True, soft_wrap=True, highlight=False)
 
 
 def request_from_flags(to: list[str], subject: str, text: str, id: str | None) -> bytes:
@@ -36,12 +34,16 @@ def request_from_flags(to: list[str], subject: str, text: str, id: str | None) -
 async def command(settings: Settings, account: str, verb: Verb, payload: bytes) -> int:
     """Ask, print the answer, 0 where it is none of an error."""
     async with open_bus(nats_options(settings), None) as bus:
-        answer, failed = await _ask(bus, account, verb, payload)
-    if failed:
-        errors.print(f"mailbus: {failed}", style="red", markup=False)
+        answer, failed = await ask(bus, account, verb, payload)
     if answer:
         typer.echo(answer.decode("utf-8", "replace"))
-    return EX_FAILURE if failed else 0
+    return failure(failed) if failed else 0
+
+
+def failure(said: str) -> int:
+    """Say what was wrong; the exit code."""
+    errors.print(f"mailbus: {said}", style="red", markup=False)
+    return EX_FAILURE
 
 
 async def send_and_wait(settings: Settings, account: str, payload: bytes, *, wait_s: float) -> int:
@@ -57,12 +59,11 @@ async def send_and_wait(settings: Settings, account: str, payload: bytes, *, wai
         async with TaskGroup() as group:
             listening = group.create_task(listen())
             try:
-                answer, failed = await _ask(bus, account, Verb.SEND, payload)
+                answer, failed = await ask(bus, account, Verb.SEND, payload)
                 if failed:
-                    errors.print(f"mailbus: {failed}", style="red", markup=False)
                     if answer:
                         typer.echo(answer.decode("utf-8", "replace"), err=True)
-                    return EX_FAILURE
+                    return failure(failed)
                 id = json.loads(answer)["id"]
                 errors.print(f"queued as {id}", style="dim", markup=False)
                 return await _outcome(id, _recipients(payload), statuses, wait_s)
@@ -102,7 +103,7 @@ async def _outcome(id: str, waiting: set[str], statuses: asyncio.Queue[dict[str,
         return EX_FAILURE
 
 
-async def _ask(bus: Bus, account: str, verb: Verb, payload: bytes) -> tuple[bytes, str]:
+async def ask(bus: Bus, account: str, verb: Verb, payload: bytes) -> tuple[bytes, str]:
     """The answer's body, and what was wrong."""
     if not ACCOUNT_ID.fullmatch(account):
         raise Permanent(f"no account: {account}"[:200], remedy="mailbus accounts lists the accounts")

@@ -5,9 +5,9 @@ finds the mailboxes of ids, transfer.py is what copy, move and delete share, ord
 repeat.py answers a command that comes twice; errors.py makes answers of problems.
 """
 
-from service.commands.account import Account, Context, MailAccess
+from service.commands.account import Account, Context, MailAccess, SendAccess
 from service.commands.places import Directory
 from service.commands.repeat import Answered
 from service.commands.serve import serve_commands
 
-__all__ = ["Account", "Answered", "Context", "Directory", "MailAccess", "serve_commands"]
+__all__ = ["Account", "Answered", "Context", "Directory", "MailAccess", "SendAccess", "serve_commands"]

@@ -1,16 +1,16 @@
 """What a command is given: the account it is for, and what all commands of a process share. Plain values."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 from service.bus import Bus
 from service.clock import Clock
 from service.commands.errors import problem
 from service.commands.places import Directory
 from service.commands.repeat import Answered
-from service.contract import Resynced, SendLimits, encode
+from service.contract import HeldRequest, Resynced, SendLimits, encode
 from service.imap import Pool
 from service.parsing import Made, Page, Raw, Read
 
@@ -40,14 +40,56 @@ class MailAccess:
     raw: Raw
 
 
+class Undone(Protocol):
+    """How a request stands after it was cancelled or released (RFC 8621 section 7)."""
+
+    @property
+    def undo_status(self) -> Literal["pending", "final", "canceled"]: ...
+
+    @property
+    def cancelled(self) -> Sequence[str]:
+        """The recipients that will not get it."""
+        ...
+
+
+class Requests(Protocol):
+    """What an account was asked to send, between the request and its end. All raise Transient."""
+
+    def held(self) -> AsyncIterator[HeldRequest]:
+        """Those on hold."""
+        ...
+
+    async def cancel(self, id: str) -> Undone | None:
+        """Not to be sent any more; None: no such request."""
+        ...
+
+    async def release(self, id: str) -> Undone | None:
+        """Not to be held any more; None: no such request."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SendAccess:
+    """How commands reach what an account sends."""
+
+    limits: SendLimits
+    requests: Requests
+
+
 @dataclass(frozen=True, slots=True)
 class Account:
     """An account of this process. `sends` is None without `outgoing`, `reads` without `incoming`."""
 
     id: str
     address: str
-    sends: SendLimits | None
+    sends: SendAccess | None
     reads: MailAccess | None
+
+    def sending(self) -> SendAccess:
+        """How it sends. Raises ServiceError 404 where it does not."""
+        if self.sends is None:
+            raise problem(404, "account", "this account has no `outgoing`")
+        return self.sends
 
     def mail(self) -> MailAccess:
         """Its mailboxes. Raises ServiceError 404 where it has none."""

@@ -27,8 +27,7 @@ ROOM_BYTES: Final = 1024
 async def send(context: Context, account: Account, payload: bytes, headers: Mapping[str, str]) -> bytes:
     """Check, publish, answer. Raises ServiceError: 400 with every problem, 503 where NATS does not take it."""
     bus = context.bus
-    if account.sends is None:
-        raise problem(404, "account", "this account has no `outgoing`")
+    limits = account.sending().limits
     try:
         request = decode_request(payload)
         if request.id is None:
@@ -41,7 +40,7 @@ async def send(context: Context, account: Account, payload: bytes, headers: Mapp
     if len(payload) + ROOM_BYTES > bus.max_payload:
         size = f"{len(payload)} bytes; NATS takes {bus.max_payload}"
         raise problem(400, "attachments", f"{size}: give large ones by blobId")
-    problems = beyond(request, context.clock.now(), account.sends)
+    problems = beyond(request, context.clock.now(), limits)
     try:
         for blob in blob_ids(request):
             if not await bus.blobs().exists(blob):

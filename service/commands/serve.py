@@ -9,13 +9,16 @@ from service import __version__
 from service.bus import ServiceError, serve
 from service.commands.account import Account, Context
 from service.commands.append import append
+from service.commands.cancel import cancel
 from service.commands.copy import copy
 from service.commands.delete import delete
 from service.commands.errors import answer_of, error
 from service.commands.flags import flags
 from service.commands.get import get
+from service.commands.held import held
 from service.commands.mailboxes import mailboxes
 from service.commands.move import move
+from service.commands.release import release
 from service.commands.resync import resync
 from service.commands.search import search
 from service.commands.send import send
@@ -41,6 +44,9 @@ COMMANDS: Final[dict[Verb, Command]] = {
     Verb.APPEND: append,
     Verb.UPLOAD: upload,
     Verb.RESYNC: resync,
+    Verb.HELD: held,
+    Verb.CANCEL: cancel,
+    Verb.RELEASE: release,
 }
 # Verbs that would do a thing twice: the same id gets the same answer.
 ONCE: Final = frozenset({Verb.COPY, Verb.MOVE, Verb.DELETE, Verb.APPEND})

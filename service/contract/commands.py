@@ -35,6 +35,9 @@ class Verb(StrEnum):
     APPEND = "append"
     UPLOAD = "upload"
     RESYNC = "resync"
+    HELD = "held"
+    CANCEL = "cancel"
+    RELEASE = "release"
 
 
 # RFC 8620 1.2.
@@ -224,6 +227,43 @@ class ResyncAnswer(msgspec.Struct, frozen=True, rename={"found": "list"}):
     announced: int
     found: list[Resynced]
     more: bool = False
+
+
+class HeldRequest(msgspec.Struct, frozen=True, rename="camel"):
+    """A request of which nobody knows whether `recipients` have it. It fails at `expires_at` unless it is released."""
+
+    id: str
+    message_id: str
+    attempt: int
+    recipients: list[str]
+    expires_at: UtcDate
+
+
+class HeldAnswer(msgspec.Struct, frozen=True, rename={"found": "list"}):
+    """Requests on hold; `more`: there was no room for all."""
+
+    found: list[HeldRequest]
+    more: bool = False
+
+
+class NothingAsked(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """Of `held`: all requests on hold."""
+
+
+class CancelRequest(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """Of `cancel` and `release`: a request's id."""
+
+    id: Id
+
+
+class CancelAnswer(msgspec.Struct, frozen=True, rename="camel"):
+    """RFC 8621 section 7: `canceled` where nobody gets it, `final` where somebody has it or may, `pending` otherwise.
+
+    `cancelled`: the recipients that were still waiting and will not get it any more.
+    """
+
+    undo_status: Literal["pending", "final", "canceled"]
+    cancelled: list[str]
 
 
 class Problems(msgspec.Struct, frozen=True):

@@ -7,6 +7,8 @@ import msgspec
 from service.contract.commands import (
     AppendAnswer,
     AppendRequest,
+    CancelAnswer,
+    CancelRequest,
     CopyAnswer,
     CopyRequest,
     DeleteAnswer,
@@ -15,8 +17,10 @@ from service.contract.commands import (
     FlagsRequest,
     GetAnswer,
     GetRequest,
+    HeldAnswer,
     MailboxesAnswer,
     MailboxesRequest,
+    NothingAsked,
     Problems,
     ResyncAnswer,
     ResyncRequest,
@@ -56,6 +60,9 @@ COMMANDS: Final[list[tuple[Verb, type, type, str]]] = [
     (Verb.APPEND, AppendRequest, AppendAnswer, "A message into a mailbox."),
     (Verb.UPLOAD, UploadRequest, UploadAnswer, "Bytes as a blob."),
     (Verb.RESYNC, ResyncRequest, ResyncAnswer, "Mailboxes compared in full now."),
+    (Verb.HELD, NothingAsked, HeldAnswer, "Requests on hold."),
+    (Verb.CANCEL, CancelRequest, CancelAnswer, "A request that shall not be sent any more."),
+    (Verb.RELEASE, CancelRequest, CancelAnswer, "A request on hold that shall be sent again."),
 ]
 SOME_OF_EMAIL: Final = "SomeOfEmail"
 

@@ -30,6 +30,7 @@ from service.outbound.request import Taken, made_id, take
 from service.outbound.retry import Decision, Phase, Said, Verdict, decide, expire
 from service.outbound.sends import SendRecord, Sends, new_record, source_of
 from service.outbound.settle import ATTEMPT_HEADER, KEY_HEADER, Settler, changed
+from service.outbound.waiting import Waiting
 from service.smtp import BeforeDot, DotUnanswered, Relay, RelayUnreachable, Reply
 
 # Another process has this request in hand: how long until it is looked at again.
@@ -59,6 +60,7 @@ class Deliverer:
         self._sends = Sends(bus.key_value(bus.subjects.sends), bus.key_value(bus.subjects.cursors), clock)
         self._outbox = Outbox(bus.blobs(bus.subjects.outbox))
         self._settler = Settler(bus, self._sends, self._outbox, options, clock)
+        self.waiting = Waiting(bus, options.account, self._sends, self._settler, clock)
         self._created: datetime | None = None
         self._in_hand: set[str] = set()
         # Why the relay is not asked at the moment, and since when.
@@ -207,7 +209,8 @@ class Deliverer:
         elif record.phase is Phase.INTENT and attempt == record.attempt:
             await self._lost(key, job, record, revision)
         else:
-            await self._settler.resume(key, job, record, its_own=attempt == record.attempt)
+            final = record.phase is Phase.FINAL
+            await self._settler.resume(key, job, record, its_own=final or attempt == record.attempt)
 
     # -- an attempt -------------------------------------------------------------------------------------------
 

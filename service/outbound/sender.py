@@ -15,6 +15,7 @@ from service.errors import AuthRefused, MailbusError, Permanent, Transient, verd
 from service.observe import log, metrics
 from service.outbound.deliver import Deliverer
 from service.outbound.options import OutboundOptions
+from service.outbound.waiting import Waiting
 from service.smtp import Relay, RelayUnreachable
 from service.tasks import TaskGroup, finished
 
@@ -48,6 +49,11 @@ class Sender:
         self._free = asyncio.Event()
         self._in_hand = 0
         self._queued: dict[str, int] = {}
+
+    @property
+    def waiting(self) -> Waiting:
+        """What may be decided of requests that were not sent yet."""
+        return self._deliverer.waiting
 
     async def watch_relay(self, proved: Callable[[], None]) -> None:
         """Try the relay at no request's cost, then wait until a delivery finds it lost; supervised by itself.

@@ -34,7 +34,10 @@ class StoredStatus(msgspec.Struct, frozen=True):
 
 
 class SendRecord(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One request. `source` names the message it came in; `owner` the one who wrote this, unlike any other."""
+    """One request. `source` names the message it came in; `owner` the one who wrote this, unlike any other.
+
+    `reached`: a relay took it, or may have taken it, for somebody. `cancelled`: who will not get it by a command.
+    """
 
     id: str
     source: str
@@ -51,6 +54,8 @@ class SendRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     statuses: list[StoredStatus] = []
     outbox: str | None = None
     dead: bool = False
+    reached: bool = False
+    cancelled: list[str] = []
 
 
 _DECODER: Final = msgspec.json.Decoder(SendRecord)

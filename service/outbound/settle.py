@@ -68,14 +68,25 @@ class Settler:
             next_at=decision.next_at,
             statuses=statuses,
             outbox=outbox,
+            reached=record.reached or bool({State.SENT, State.UNCERTAIN} & decision.states.keys()),
         )
         await self._store(key, outcome, revision)
         for state, replies in decision.states.items():
             metrics.RECIPIENTS.labels(outcome=state).inc(len(replies))
-        for status in statuses:
-            await publish(self._bus, self._options.account, record.id, status)
+        await self.say(outcome)
         await self.go_on(key, outcome)
         await job.ack()
+
+    async def say(self, record: SendRecord) -> None:
+        """Publish what is stored of a request. Raises Transient."""
+        for status in record.statuses:
+            await publish(self._bus, self._options.account, record.id, status)
+
+    async def unschedule(self, key: str) -> None:
+        """Its time shall not come any more. Raises Transient."""
+        step("unschedule.before")
+        await self._later.cancel(self._bus.subjects.later(self._options.account, key))
+        step("unschedule.done")
 
     async def again(self, key: str, job: Job, record: SendRecord, revision: int, at: datetime) -> None:
         """Nothing was tried: the schedule is set anew, up to the expiry, and nobody is told. Raises Conflict."""
@@ -117,8 +128,7 @@ class Settler:
         """An outcome is stored: say it again, do what follows from it again, let the job go."""
         if record.dead and its_own:
             await self.dead_letter(key, await self._payload(job, record), "wrong request")
-        for status in record.statuses:
-            await publish(self._bus, self._options.account, record.id, status)
+        await self.say(record)
         if its_own:
             await self.go_on(key, record)
         await job.ack()
@@ -156,7 +166,7 @@ class Settler:
         metrics.RECIPIENTS.labels(outcome=State.FAILED).inc(len(recipients))
         log.info("request_refused", account=self._options.account, key=key, fields=[one.field for one in problems])
         await self.dead_letter(key, payload, problems[0].message, reason)
-        await publish(self._bus, self._options.account, record.id, status)
+        await self.say(outcome)
         await self.go_on(key, outcome)
         await job.ack()
 

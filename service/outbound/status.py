@@ -21,7 +21,7 @@ from service.contract import (
 )
 from service.observe import step
 from service.outbound.retry import Decision, Phase
-from service.outbound.sends import StoredStatus
+from service.outbound.sends import SendRecord, StoredStatus
 
 EXPIRED: Final = Problem("expiresAt", "expired before the relay took it")
 # A record with 1,000 recipients holds each reply twice and must fit into one NATS message of 1 MiB.
@@ -66,6 +66,29 @@ def refusal(
         problems=problems,
     )
     return _stored(submission, key, now)
+
+
+def cancellation(record: SendRecord, *, key: str, now: datetime) -> StoredStatus:
+    """The event of a request that was cancelled, about everybody who was still waiting."""
+    deliveries = {
+        recipient: DeliveryStatus(reply, _may_have(record, reply))
+        for recipient, reply in (record.pending | dict.fromkeys(record.held, "")).items()
+    }
+    submission = EmailSubmission(
+        id=record.id,
+        # RFC 8621 section 7: canceled means that it will not be delivered to any recipient.
+        undo_status="final" if record.reached else "canceled",
+        delivery_status=deliveries,
+        state=State.CANCELLED,
+        attempt=record.attempt,
+        message_id=record.message_id or UNSET,
+    )
+    return _stored(submission, key, now)
+
+
+def _may_have(record: SendRecord, reply: str) -> Delivered:
+    """Of whom nothing was heard after an attempt, that attempt was uncertain."""
+    return "unknown" if record.attempt and not reply else "no"
 
 
 def _delivered(state: State, decision: Decision, replies: Mapping[str, str]) -> Delivered:

@@ -21,6 +21,7 @@ from tests.servers.smtp import ScriptedRelay
 from tests.whole.test_life import Maker, mail
 
 WORDS = ["run", "check", "tail", "send", "accounts", "cmd", "schema", "demo"]
+INNER = ["held list", "held release", "held cancel", "dead list", "dead show", "dead retry"]
 
 
 @asynccontextmanager
@@ -38,9 +39,9 @@ async def tailing(one: Mailbus, *given: str) -> AsyncIterator[asyncio.StreamRead
         await asyncio.wait_for(process.wait(), 20)
 
 
-@pytest.mark.parametrize("word", WORDS)
+@pytest.mark.parametrize("word", [*WORDS, *INNER])
 async def test_every_word_has_help_with_an_example(word: str) -> None:
-    code, out, _ = await words(word, "--help")
+    code, out, _ = await words(*word.split(), "--help")
     assert code == 0
     assert f"mailbus {word}" in " ".join(out.split())
     assert "Example" in out

@@ -15,11 +15,12 @@ from nats.aio.msg import Msg
 
 from service.bus import Bus
 from service.clock import SystemClock
-from service.commands import Account, Answered, Context, Directory, MailAccess, serve_commands
+from service.commands import Account, Answered, Context, Directory, MailAccess, SendAccess, serve_commands
 from service.contract import Security, SendLimits
 from service.imap import Pool, SessionOptions, WritingSession
 from service.ingest import Budget, Desks, Parser
 from service.parsing import Raw
+from tests.outbound.conftest import idle_sender
 from tests.servers.cyrus import Cyrus
 from tests.servers.dovecot import Dovecot
 from tests.servers.imap_server import PASSWORD, ImapServer
@@ -135,12 +136,13 @@ async def desk(bus: Bus, server: ImapServer, user: str, **changes: Any) -> Async
     """Commands served for one account. `changes`: to how its server is reached."""
     clock = SystemClock()
     pool = Pool(lambda: WritingSession.open(options(server, user, **changes), clock=clock), clock, where="support")
-    limits = SendLimits(5 * 86400, 30 * 86400)
+    sender = idle_sender(bus, "support")
+    sends = SendAccess(SendLimits(5 * 86400, 30 * 86400), sender.waiting)
     followed = Desks()
     access = MailAccess(pool, Directory(clock), followed, 256 * 1024, Raw.PROBLEM)
     accounts = {
-        "support": Account("support", "support@example.com", limits, access),
-        "sender": Account("sender", "sender@example.com", limits, None),
+        "support": Account("support", "support@example.com", sends, access),
+        "sender": Account("sender", "sender@example.com", sends, None),
         "reader": Account("reader", "reader@example.com", None, access),
     }
     budget = Budget(64 * 1024 * 1024)

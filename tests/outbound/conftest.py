@@ -140,6 +140,14 @@ async def sending(
             task.cancel()
 
 
+def idle_sender(bus: Bus, account: str = "a") -> Sender:
+    """A sender that takes nothing."""
+    clock = SystemClock()
+    relay = Relay(SmtpOptions(account, "127.0.0.1", 9, Security.NONE, login=False), clock)
+    places = asyncio.Semaphore(1)
+    return Sender(bus, relay, outbound_options(account=account), deliveries=places, connecting=places, clock=clock)
+
+
 async def found_lost(sender: Sender) -> MailbusError:
     """Why the relay is taken for lost."""
     async with asyncio.timeout(LIMIT_S):

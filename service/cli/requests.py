@@ -1,0 +1,61 @@
+"""`mailbus held list|release|cancel`: requests of which nobody knows whether they were sent."""
+
+import json
+from typing import Annotated, Final
+
+import typer
+
+from service.build import nats_options
+from service.bus import open_bus
+from service.cli.send import ask, command, failure
+from service.cli.words import ConfigFile, finish, settings_of
+from service.contract import Verb
+from service.settings import Settings
+
+held_app: Final = typer.Typer(no_args_is_help=True, help="Requests on hold: list them, let them go, cancel them.")
+AccountArgument = Annotated[str, typer.Argument(help="The account that sends.")]
+IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The request's id.")]
+
+
+@held_app.command("list")
+def list_held(
+    account: AccountArgument,
+    config: ConfigFile = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Show the requests of an account whose mail may or may not have gone out.
+
+    Example:  mailbus held list support -c mailbus.yaml
+    """
+    settings = settings_of(config)
+    finish(lambda: command(settings, account, Verb.HELD, b"{}") if as_json else _show_held(settings, account))
+
+
+@held_app.command()
+def release(account: AccountArgument, id: IdArgument, config: ConfigFile = None) -> None:
+    """Send a request on hold again, at once; whoever has it already gets it twice.
+
+    Example:  mailbus held release support order-4711 -c mailbus.yaml
+    """
+    settings = settings_of(config)
+    finish(lambda: command(settings, account, Verb.RELEASE, json.dumps({"id": id}).encode()))
+
+
+@held_app.command()
+def cancel(account: AccountArgument, id: IdArgument, config: ConfigFile = None) -> None:
+    """Send a request to nobody who has not got it yet; says how far that was still possible.
+
+    Example:  mailbus held cancel support order-4711 -c mailbus.yaml
+    """
+    settings = settings_of(config)
+    finish(lambda: command(settings, account, Verb.CANCEL, json.dumps({"id": id}).encode()))
+
+
+async def _show_held(settings: Settings, account: str) -> int:
+    async with open_bus(nats_options(settings), None) as bus:
+        answer, failed = await ask(bus, account, Verb.HELD, b"{}")
+    if failed:
+        return failure(failed)
+    for one in json.loads(answer)["list"]:
+        typer.echo(f"{one['id']}  attempt {one['attempt']}, expires {one['expiresAt']}: {', '.join(one['recipients'])}")
+    return 0

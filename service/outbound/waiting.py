@@ -1,0 +1,152 @@
+"""What a person or a consumer decides of a request that was not sent yet: list what is held, cancel, release.
+
+Used by commands, on any replica: `mail-sends` and its compare-and-set decide between it and the sender. Whoever writes
+first wins: an intent before the dot means sent, a cancellation before the intent means never sent.
+"""
+
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from service.bus import Bus, Conflict
+from service.clock import Clock
+from service.contract import HeldRequest, State, request_key
+from service.errors import Transient
+from service.observe import log, metrics
+from service.outbound.retry import Phase
+from service.outbound.sends import SendRecord, Sends
+from service.outbound.settle import Settler, changed
+from service.outbound.status import cancellation
+
+# Another writes the same record at the same moment: it moves on with every write, so a few looks are enough.
+TRIES: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Undone:
+    """How a request stands now (RFC 8621 section 7). `cancelled`: the recipients that will not get it by this."""
+
+    undo_status: Literal["pending", "final", "canceled"]
+    cancelled: list[str] = field(default_factory=list)
+
+
+class Waiting:
+    """One account's requests between their publication and their end."""
+
+    def __init__(self, bus: Bus, account: str, sends: Sends, settler: Settler, clock: Clock) -> None:
+        self._bus = bus
+        self._account = account
+        self._sends = sends
+        self._settler = settler
+        self._clock = clock
+
+    async def held(self) -> AsyncIterator[HeldRequest]:
+        """Each request with recipients on hold. Raises Transient."""
+        subjects = self._bus.subjects
+        for subject in await self._bus.queued(subjects.stream_later, subjects.later(self._account, "*")):
+            record, _ = await self._sends.get(subject.rpartition(".")[2])
+            if record is not None and record.held and record.phase in (Phase.WAITING, Phase.HELD):
+                yield HeldRequest(
+                    id=record.id,
+                    message_id=record.message_id,
+                    attempt=record.attempt,
+                    recipients=record.held,
+                    expires_at=record.expires_at,
+                )
+
+    async def cancel(self, id: str) -> Undone | None:
+        """Nobody gets it any more who has not got it yet; None where there is no such request. Raises Transient."""
+        key = request_key(self._account, id)
+        for _ in range(TRIES):
+            record, revision = await self._sends.get(key)
+            if record is None:
+                if not await self._queued():
+                    return None
+                # It may lie in the queue: whoever takes it finds this, and so does the same id when it comes later.
+                record = self._unseen(id)
+            elif record.phase is Phase.INTENT:
+                return Undone("pending")
+            elif record.phase is Phase.FINAL:
+                await self._finish(key, record)
+                return _undone(record)
+            waiting = list(dict.fromkeys([*record.pending, *record.held]))
+            status = cancellation(record, key=key, now=self._clock.now())
+            ended = changed(
+                record,
+                owner=uuid.uuid4().hex,
+                phase=Phase.FINAL,
+                pending={},
+                held=[],
+                next_at=None,
+                statuses=[status],
+                cancelled=waiting,
+            )
+            try:
+                await self._sends.put(key, ended, revision)
+            except Conflict:
+                continue
+            metrics.RECIPIENTS.labels(outcome=State.CANCELLED).inc(len(waiting))
+            log.info("send_cancelled", account=self._account, key=key, attempt=record.attempt)
+            await self._finish(key, ended)
+            return _undone(ended)
+        raise Transient("the request is being worked on", where=self._account, remedy="ask again")
+
+    async def release(self, id: str) -> Undone | None:
+        """Recipients on hold are tried at once; None where there is no such request. Raises Transient."""
+        key = request_key(self._account, id)
+        for _ in range(TRIES):
+            record, revision = await self._sends.get(key)
+            if record is None:
+                return Undone("pending") if await self._queued() else None
+            if record.phase is Phase.INTENT:
+                return Undone("pending")
+            if record.phase is Phase.FINAL:
+                return _undone(record)
+            if record.held:
+                record = changed(
+                    record,
+                    owner=uuid.uuid4().hex,
+                    phase=Phase.WAITING,
+                    pending=record.pending | dict.fromkeys(record.held, ""),
+                    held=[],
+                    next_at=self._clock.now(),
+                )
+                try:
+                    await self._sends.put(key, record, revision)
+                except Conflict:
+                    continue
+                log.info("send_released", account=self._account, key=key, attempt=record.attempt)
+            # Also where it was released before: whoever did may have died before the schedule was set.
+            await self._settler.go_on(key, record)
+            return Undone("pending")
+        raise Transient("the request is being worked on", where=self._account, remedy="ask again")
+
+    async def _queued(self) -> bool:
+        subjects = self._bus.subjects
+        return bool(await self._bus.pending(subjects.stream_out, subjects.out(self._account)))
+
+    def _unseen(self, id: str) -> SendRecord:
+        now = self._clock.now()
+        return SendRecord(
+            id=id,
+            source="",
+            owner="",
+            phase=Phase.WAITING,
+            attempt=0,
+            message_id="",
+            date=now,
+            expires_at=now,
+        )
+
+    async def _finish(self, key: str, record: SendRecord) -> None:
+        """What follows from a cancellation, again where it was broken off."""
+        if any(status.state is State.CANCELLED for status in record.statuses):
+            await self._settler.say(record)
+            await self._settler.unschedule(key)
+            await self._settler.go_on(key, record)
+
+
+def _undone(record: SendRecord) -> Undone:
+    cancelled = any(status.state is State.CANCELLED for status in record.statuses)
+    return Undone("canceled" if cancelled and not record.reached else "final", record.cancelled)
