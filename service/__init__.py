@@ -4,9 +4,9 @@ The map of rooms, lowest floor first; a file imports from floors below and from 
 
 0  errors.py clock.py observe/   verdicts; time and chance; log set-up, metric objects, stop points
 1  contract/                     what crosses the bus: subjects, events, requests, statuses, commands
-   login/                        what IMAP and SMTP share of logging in: tokens in SASL, one wrong password at a time
+   login/                        what protocols share of logging in: tokens in SASL, one wrong password at a time
    reach.py                      a host's name → a socket, at an address that may be reached
-2  imap/ smtp/                   protocols: pure wire and state, one file of I/O
+2  imap/ pop3/ smtp/             protocols: pure wire and state, one file of I/O
    bus/                          streams, fenced batches, blobs, buckets, micro service
    mime/                         bytes ⇄ Email, pure
    oauth/                        OAuth 2: settings → access tokens that are good for now

@@ -1,4 +1,4 @@
-"""A host's name → a connected socket, at an address that may be reached. Used by imap, smtp and oauth.
+"""A host's name → a connected socket, at an address that may be reached. Used by imap, pop3, smtp and oauth.
 
 A name is resolved once and the address that was looked at is the one that is connected, so a name that leads elsewhere
 the second time gains nothing. Whoever may write an account's host could otherwise have mailbus talk to what stands
@@ -7,11 +7,12 @@ behind it (OWASP, server-side request forgery).
 
 import asyncio
 import socket
+import ssl
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final
 
-from service.errors import Permanent
+from service.errors import MailbusError, Permanent, Transient
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -19,6 +20,9 @@ Network = IPv4Network | IPv6Network
 PUBLIC: Final = "public"
 # RFC 6052 2.1: an IPv4 address stands in the last 32 bits.
 _NAT64: Final = ip_network("64:ff9b::/96")
+KEEPALIVE_IDLE_S: Final = 60
+KEEPALIVE_INTERVAL_S: Final = 15
+KEEPALIVE_PROBES: Final = 4
 _REMEDY: Final = "correct the host, or add the address to `network.allow`"
 
 
@@ -83,3 +87,28 @@ async def open_socket(host: str, port: int, reach: Reach, *, where: str) -> sock
     if failure is None:
         raise refused(host, last, where=where)
     raise failure
+
+
+def network_error(exc: OSError, where: str) -> MailbusError:
+    """What the network or TLS says → a verdict."""
+    if isinstance(exc, ssl.SSLCertVerificationError):
+        return Permanent(
+            f"the server's certificate is refused: {exc.verify_message}",
+            where=where,
+            remedy="use the name that the certificate has, or name its authority in `ca`",
+        )
+    if isinstance(exc, ssl.SSLError):
+        reason = (exc.reason or type(exc).__name__).replace("_", " ").lower()
+        return Transient(f"TLS failed: {reason}", where=where, remedy="check port and `security`")
+    reason = exc.strerror or type(exc).__name__
+    return Transient(f"cannot connect: {reason}", where=where, remedy="check host and port")
+
+
+def keep_alive(transport: asyncio.BaseTransport) -> None:
+    """A peer that vanished is found within two minutes even when nothing is sent."""
+    sock = transport.get_extra_info("socket")
+    if sock is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_S)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)

@@ -28,14 +28,14 @@ from service.imap.grammar import (
     Status,
     Vanished,
 )
-from service.imap.protocol import Handler, ImapProtocol, connect, network_error, sasl_plain
+from service.imap.protocol import Handler, ImapProtocol, connect
 from service.imap.refusals import no_starttls, refused_command, refused_login, refused_starttls
 from service.imap.spans import total
 from service.imap.stir import Stir
 from service.imap.wire import WireLimits
-from service.login import LoginGate, TokenLogin, TokenSource, mechanism_for, said_of_token
+from service.login import LoginGate, TokenLogin, TokenSource, mechanism_for, said_of_token, sasl_plain
 from service.observe import metrics
-from service.reach import ANYWHERE, Reach
+from service.reach import ANYWHERE, Reach, network_error
 
 # One budget for an attempt: DNS, TCP, TLS, greeting, login, ENABLE.
 CONNECT_TIMEOUT_S: Final = 30.0

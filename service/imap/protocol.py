@@ -6,9 +6,7 @@ answers by the name of a command. Here one command is under way at a time, whate
 """
 
 import asyncio
-import socket
 import ssl
-from base64 import b64encode
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -16,12 +14,12 @@ from aioimaplib import aioimaplib
 from aioimaplib.aioimaplib import Command, IMAP4ClientProtocol
 
 from service.contract import Security
-from service.errors import MailbusError, PeerError, Permanent, Transient
+from service.errors import MailbusError, PeerError, Transient
 from service.imap.grammar import Condition, Continuation, Response, Status, parse_response
 from service.imap.state import Idle, Seen, next_idle
 from service.imap.wire import ResponseSplitter, WireLimits
 from service.observe import log
-from service.reach import Reach, open_socket
+from service.reach import Reach, keep_alive, network_error, open_socket
 
 Handler = Callable[[Response], None]
 
@@ -29,9 +27,6 @@ Handler = Callable[[Response], None]
 RESPONSES_AT_ONCE: Final = 250
 # What a server may say during one command that nobody can have asked for: a window has 40,000 messages at most.
 RESPONSES_LIMIT: Final = 250_000
-KEEPALIVE_IDLE_S: Final = 60
-KEEPALIVE_INTERVAL_S: Final = 15
-KEEPALIVE_PROBES: Final = 4
 
 
 def _ignore(_response: Response) -> None:
@@ -333,39 +328,9 @@ async def connect(
     except OSError as exc:
         raise network_error(exc, where) from exc
     try:
-        _keep_alive(transport)
+        keep_alive(transport)
         await protocol.greeting
     except BaseException:
         protocol.close()
         raise
     return protocol
-
-
-def network_error(exc: OSError, where: str) -> MailbusError:
-    """What the network or TLS says → a verdict."""
-    if isinstance(exc, ssl.SSLCertVerificationError):
-        return Permanent(
-            f"the server's certificate is refused: {exc.verify_message}",
-            where=where,
-            remedy="use the name that the certificate has, or name its authority in `ca`",
-        )
-    if isinstance(exc, ssl.SSLError):
-        reason = (exc.reason or type(exc).__name__).replace("_", " ").lower()
-        return Transient(f"TLS failed: {reason}", where=where, remedy="check port and `security`")
-    reason = exc.strerror or type(exc).__name__
-    return Transient(f"cannot connect: {reason}", where=where, remedy="check host and port")
-
-
-def _keep_alive(transport: asyncio.BaseTransport) -> None:
-    """A peer that vanished is found within two minutes even when nothing is sent."""
-    sock = transport.get_extra_info("socket")
-    if sock is not None:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_S)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
-
-
-def sasl_plain(username: str, password: str) -> str:
-    """RFC 4616 in base64."""
-    return b64encode(f"\0{username}\0{password}".encode()).decode("ascii")

@@ -1,7 +1,7 @@
-"""An access token → what AUTHENTICATE (IMAP) and AUTH (SMTP) say with it; which mechanism of those offered. Pure.
+"""An access token → what AUTHENTICATE (IMAP) and AUTH (POP3, SMTP) say with it; which mechanism of those offered. Pure.
 
-Used by imap/connection.py and smtp/connect.py. RFC 7628 (OAUTHBEARER) with RFC 5801 (its GS2 header); XOAUTH2 as
-Google describes it (developers.google.com/gmail/imap/xoauth2-protocol) and Microsoft follows.
+Used by imap/connection.py, pop3/session.py and smtp/connect.py. RFC 7628 (OAUTHBEARER) with RFC 5801 (its GS2 header);
+XOAUTH2 as Google describes it (developers.google.com/gmail/imap/xoauth2-protocol) and Microsoft follows.
 """
 
 import binascii
@@ -89,3 +89,8 @@ def said_of_token(challenge: str) -> str:
         return ""
     told = [f"{key} {said[key]}" for key in ("status", "scope", "error_description") if said.get(key)]
     return _UNPRINTABLE.sub(" ", ", ".join(told))[:_SHOWN_CHARS]
+
+
+def sasl_plain(username: str, password: str) -> str:
+    """RFC 4616 in base64."""
+    return b64encode(f"\0{username}\0{password}".encode()).decode("ascii")

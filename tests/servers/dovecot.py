@@ -1,4 +1,4 @@
-"""Real Dovecot on loopback: IMAP, IMAPS, POP3, LMTP on free ports, any user with the password `secret`."""
+"""Real Dovecot on loopback: IMAP, IMAPS, POP3, POP3S, LMTP on free ports, any user with the password `secret`."""
 
 import asyncio
 import contextlib
@@ -83,7 +83,8 @@ service pop3-login {{
     port = {pop3}
   }}
   inet_listener pop3s {{
-    port = 0
+    port = {pop3s}
+    ssl = yes
   }}
 }}
 service lmtp {{
@@ -109,6 +110,7 @@ class Dovecot(ImapServer):
     imap: int = 0
     imaps: int = 0
     pop3: int = 0
+    pop3s: int = 0
     lmtp: int = 0
     ca: Path = field(default_factory=Path)
     process: subprocess.Popen[bytes] | None = None
@@ -128,7 +130,7 @@ class Dovecot(ImapServer):
 
     def configure(self) -> None:
         """Ports, a certificate, the file."""
-        self.imap, self.imaps, self.pop3, self.lmtp = free_ports(4)
+        self.imap, self.imaps, self.pop3, self.pop3s, self.lmtp = free_ports(5)
         user = account_of("dovecot")
         (self.root / "home").mkdir(parents=True, exist_ok=True)
         authority = trustme.CA()
@@ -147,6 +149,7 @@ class Dovecot(ImapServer):
             imap=self.imap,
             imaps=self.imaps,
             pop3=self.pop3,
+            pop3s=self.pop3s,
             lmtp=self.lmtp,
             extra=self.extra,
         )
