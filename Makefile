@@ -5,7 +5,7 @@ STAMP := .venv/.mailbus-setup
 UV_COMPILE := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header \
 	--no-annotate --no-emit-index-url --no-emit-find-links --quiet
 
-.PHONY: setup compiled demo test check bench schema fuzz faults lock
+.PHONY: setup compiled demo test check bench schema fuzz faults lock image
 .DEFAULT_GOAL := check
 
 setup: $(STAMP)
@@ -43,9 +43,10 @@ check: setup
 bench: compiled
 	$(BIN)/python -m tests.bench $(ARGS)
 
-# docs/schema from the classes the code uses; a test compares.
+# docs/schema from the classes the code uses, and plain manifests from the chart; tests compare.
 schema: setup
 	$(BIN)/python -m tools.schema
+	$(BIN)/python -m tools.manifests
 
 # Parsers against broken mails: ARGS="SECONDS SEED".
 fuzz: compiled
@@ -55,7 +56,11 @@ fuzz: compiled
 faults: setup
 	$(BIN)/python -m tools.faults $(ARGS)
 
+# The image, and its demo as nobody on a root that cannot be written.
+image: setup
+	$(BIN)/python -m tools.image $(ARGS)
+
 # Both locks anew; no index's name goes into them.
 lock: setup
 	$(UV_COMPILE) --extra demo --extra discover --group dev -o requirements.lock
-	$(UV_COMPILE) -c requirements.lock -o requirements-run.lock
+	$(UV_COMPILE) --extra demo --extra discover -c requirements.lock -o requirements-run.lock

@@ -53,3 +53,9 @@ TOKENS: Final = Counter("mailbus_tokens_total", "OAuth 2 tokens asked for, by ho
 LOOP_LAG_SECONDS: Final = Histogram(
     "mailbus_loop_lag_seconds", "How late the event loop wakes.", buckets=(0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 30)
 )
+
+# `increase` does not see the first count of a series that was not there before: what alerts ask for begins at 0.
+for _reason in ("message", "request", "unknown-account"):
+    DEAD.labels(reason=_reason)
+AFTER.labels(result="given_up")
+RECIPIENTS.labels(outcome="uncertain")
