@@ -3,6 +3,8 @@
 Written within seconds of a commit by one task for the whole process, by compare-and-set, never backwards.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from service.bus import Conflict, KeyValue
@@ -24,9 +26,12 @@ class Copies:
         self._pending: dict[str, Copy] = {}  # one a mailbox: the newest
 
     async def load(self, key: str) -> Copy | None:
-        """The copy of a mailbox; None where there is none."""
+        """The copy of a mailbox, also one that still waits to be written; None where there is none."""
         entry = await self._bucket.get(key)
-        return load_copy(entry.value) if entry else None
+        there, waiting = load_copy(entry.value) if entry else None, self._pending.get(key)
+        if waiting is None or (there and there.stream_created == waiting.stream_created and not _newer(waiting, there)):
+            return there
+        return waiting
 
     def note(self, key: str, copy: Copy) -> None:
         """Have this copy written soon."""
@@ -41,19 +46,30 @@ class Copies:
     async def flush(self) -> None:
         """Write all that was noted; what NATS would not take now stays noted."""
         for key in list(self._pending):
-            copy = self._pending[key]
+            copy = self._pending.get(key)
+            if copy is None:
+                continue  # replaced meanwhile
             try:
-                await self.write(key, copy)
+                await self._write(key, copy, partial(self._waits, key, copy))
             except Transient as exc:
                 log.debug("cursor_copy_waits", error=str(exc))
                 return
-            if self._pending.get(key) is copy:
+            if self._waits(key, copy):
                 del self._pending[key]
+
+    def _waits(self, key: str, copy: Copy) -> bool:
+        return self._pending.get(key) is copy
 
     async def write(self, key: str, copy: Copy) -> None:
         """Write one copy, unless a newer one of the same stream is there. Raises Transient."""
+        await self._write(key, copy, lambda: True)
+
+    async def _write(self, key: str, copy: Copy, counts: Callable[[], bool]) -> None:
         step("copy.before")
         for _ in range(CONFLICTS_LIMIT):
+            # Whoever wrote meanwhile may have been the one that took this copy back.
+            if not counts():
+                break
             entry = await self._bucket.get(key)
             try:
                 if entry is None:
@@ -77,7 +93,8 @@ class Copies:
             else:
                 await self._bucket.update(key, dump_copy(copy), entry.revision)
         except Conflict as exc:
-            raise Transient("another replica wrote the cursor's copy", where="mail-cursors") from exc
+            raise Transient("another wrote the cursor's copy meanwhile", where="mail-cursors") from exc
+        self._pending.pop(key, None)  # what the log has lost
 
 
 def _newer(copy: Copy, there: Copy) -> bool:
