@@ -65,6 +65,11 @@ class EventLog:
         self._max_payload = max_payload
         self._batches = Batches(nc, stream)
 
+    @property
+    def reconnects(self) -> int:
+        """How often the connection was made anew: NATS may be another since, or its streams restored."""
+        return int(self._nc.stats["reconnects"])
+
     async def tail(self, filter_subject: str) -> Tail | None:
         """The last message on a subject with wildcards, read from the stream's leader. Raises Transient."""
         return await self._get({"last_by_subj": filter_subject})

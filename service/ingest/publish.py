@@ -36,6 +36,8 @@ COMMIT_TRIES: Final = 5
 STAGE_FROM_MESSAGES: Final = 20
 # A reader may for an instant see the first part of a batch, whose end alone carries the cursor.
 LOOK_AGAIN_S: Final = 0.2
+# A log may go back without this process's connection having noticed anything: in a cluster, another server's disk.
+LOOK_EVERY_S: Final = 900.0
 # Strangers' messages that are stepped over one by one, 0.3 ms each: beyond, a person shall look first.
 FOREIGN_LIMIT: Final = 10_000
 
@@ -52,6 +54,15 @@ class WriterIdentity:
 class _HeadStart:
     of: Sequence[OutMessage]
     batch: Staged
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """The log's end as it was read; `as_left`: of ours it lost nothing but what retention or a purge took."""
+
+    tail: TailView | None
+    as_left: bool
+    reconnects: int
 
 
 class MailboxLog:
@@ -83,6 +94,9 @@ class MailboxLog:
         self._fence = 0
         self._at = 0
         self._fence_read = 0.0
+        self._reconnects = 0
+        # What the copy says of our last event, or of the one that we went on from.
+        self._left: Copy | None = None
         self._stream: StreamView | None = None
         self._start: Cursor | None = None
         self._staged: _HeadStart | None = None
@@ -98,6 +112,7 @@ class MailboxLog:
         Raises Superseded where another living writer wrote last and `contest` is False: this process
         was refused before, and the two must not take turns.
         """
+        reconnects = self._events.reconnects
         tail = await self._tail()
         if tail is not None and not contest:
             await self._give_way(tail)
@@ -110,8 +125,9 @@ class MailboxLog:
         if copy is not None and needs_lookup(tail, copy, self._stream):
             at_copy = await self._look_up(copy)
         position = resume(tail, copy, self._stream, at_copy)
-        self._fence, self._fence_read = position.fence, self._clock.monotonic()
+        self._fence, self._fence_read, self._reconnects = position.fence, self._clock.monotonic(), reconnects
         self._start = copy.start if copy is not None and same_stream else position.cursor
+        self._left = self._copy(position.seq, position.cursor) if position.seq and position.cursor else None
         if tail is not None:
             self._tell_foreign(tail, known_seq)
             # The copy of a position is written once its commit's dead letters are there.
@@ -126,6 +142,21 @@ class MailboxLog:
         elif position.why is Why.TAIL and position.cursor is not None and known_seq < at:
             await self._copies.write(self._key, self._copy(at, position.cursor))
         return position
+
+    async def look(self) -> None:
+        """See whether the log still ends as it was left: once after each reconnect, and now and then.
+
+        Raises as `commit` does where it does not; where NATS does not say, the next look will do.
+        """
+        is_old = self._clock.monotonic() - self._fence_read > LOOK_EVERY_S
+        if not is_old and self._events.reconnects == self._reconnects:
+            return
+        try:
+            end = await self._read_end()
+        except Transient as exc:
+            log.debug("log_not_seen", where=self._where, error=str(exc))
+            return
+        await self._go_on_from(end)
 
     async def stage(self, messages: Sequence[OutMessage]) -> None:
         """Give the next commit, of these very messages, a head start while another one is under way."""
@@ -158,10 +189,8 @@ class MailboxLog:
         reason = ""
         for attempt in range(1, COMMIT_TRIES + 1):
             if self._clock.monotonic() - self._fence_read > FENCE_LIMIT_S:
-                tail = await self._tail()
-                if tail is not None and tail.at > self._fence:
-                    await self._moved(tail)
-                self._fence_on(tail)
+                await self._go_on_from(await self._read_end())
+            reconnects = self._events.reconnects
             step("commit.before")
             try:
                 head_start = staged.batch if staged is not None and attempt == 1 else None
@@ -183,7 +212,7 @@ class MailboxLog:
                     case _:
                         await self._moved(tail)
             step("commit.done")
-            self._fence, self._fence_read = fence, self._clock.monotonic()
+            self._fence, self._fence_read, self._reconnects = fence, self._clock.monotonic(), reconnects
             await self._dead.put([messages[index] for index in dead])
             self._note(at, cursor)
             return
@@ -193,10 +222,30 @@ class MailboxLog:
             remedy="nothing is lost, it is tried again; look at the stream's limits and NATS's disk",
         )
 
+    async def _read_end(self) -> _End:
+        """The log's end, and whether it is as we left it. Raises Transient, and Permanent as _tail does."""
+        reconnects, left = self._events.reconnects, self._left
+        tail = await self._tail()
+        if left is None:
+            return _End(tail, tail is None or tail.cursor is None, reconnects)
+        if tail is not None and tail.cursor is not None and tail.at >= left.seq:
+            return _End(tail, tail.at == left.seq and same_place(tail.cursor, left.cursor), reconnects)
+        # Ours is not there any more: what a start would make of that.
+        bounds = await self._events.bounds()
+        stream = StreamView(bounds.created, bounds.first_seq, bounds.last_seq)
+        at_left = await self._look_up(left) if needs_lookup(tail, left, stream) else CopySeq.UNKNOWN
+        return _End(tail, resume(tail, left, stream, at_left).why is Why.COPY, reconnects)
+
+    async def _go_on_from(self, end: _End) -> None:
+        if not end.as_left:
+            await self._moved(end.tail)
+        self._fence_on(end.tail)
+        self._reconnects = end.reconnects
+
     async def _moved(self, tail: TailView | None) -> None:
         if tail is not None:
             await self._give_way(tail)
-        raise Transient("the log has moved on", where=self._where, remedy="it is read again")
+        raise Transient("the log is not as it was left", where=self._where, remedy="it is read again")
 
     def _fence_on(self, tail: TailView | None) -> None:
         """The fence is always the tail that is really there: lower after retention, higher after a stranger."""
@@ -241,7 +290,8 @@ class MailboxLog:
         self._at = at
         if self._start is None:
             self._start = cursor
-        self._copies.note(self._key, self._copy(at, cursor))
+        self._left = self._copy(at, cursor)
+        self._copies.note(self._key, self._left)
 
     @property
     def fence(self) -> int:

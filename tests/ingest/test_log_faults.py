@@ -2,7 +2,8 @@
 
 import asyncio
 import shutil
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -105,6 +106,89 @@ async def test_a_log_that_went_back_is_right_and_its_events_come_again_with_the_
     assert subjects_of(events) == ["mail 1", "mail 2", "mail 3", "mail 4"]
     assert {event.body["subject"]: event.headers["ce-id"] for event in events} == before
     assert metrics.LOG_ROLLBACK._value.get() == rollbacks + 1
+
+
+@asynccontextmanager
+async def rolled_back_under(
+    own_nats: NatsServer, prefix: str, imap_stub: ImapStub, box: Box
+) -> AsyncIterator[dict[str, str]]:
+    """Mails 1 to 4 are announced by a mailbus that runs on while NATS is restored from before 3 and 4.
+
+    Gives subject → ce-id of what was announced, once NATS is back.
+    """
+    imap_stub.messages = {n: mail(n) for n in (1, 2)}
+    async with bus_at(own_nats.url, prefix) as bus, following(bus, box):
+        async with reading(own_nats.url, prefix) as reader:
+            await reader.wait_received(2)
+        await own_nats.stop()
+        stream = next((own_nats.folder / "store").glob(f"jetstream/**/streams/{prefix.upper()}_IN"))
+        snapshot = own_nats.folder / "snapshot"
+        shutil.copytree(stream, snapshot)
+        await own_nats.start()
+        await until(lambda: bus.connected)
+        for number in (3, 4):
+            await imap_stub.deliver(number, mail(number))
+        async with reading(own_nats.url, prefix) as reader:
+            await reader.wait_received(4)
+            ids = {event.body["subject"]: event.headers["ce-id"] for event in await reader.received()}
+        await until(lambda: box.status.state == "watching")
+        await own_nats.stop()
+        shutil.rmtree(stream)
+        shutil.copytree(snapshot, stream)
+        await own_nats.start()
+        await until(lambda: bus.connected)
+        yield ids
+
+
+@pytest.mark.fault("D07")
+async def test_a_log_that_went_back_under_a_running_mailbus_loses_no_mail(
+    imap_stub: ImapStub, own_nats: NatsServer, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.ingest.publish.FENCE_LIMIT_S", 0.0)  # every fence is an old one
+    rollbacks = metrics.LOG_ROLLBACK._value.get()
+    box = Box(imap_stub.port)
+    async with (
+        rolled_back_under(own_nats, prefix, imap_stub, box) as ids,
+        reading(own_nats.url, prefix) as reader,
+    ):
+        await imap_stub.deliver(5, mail(5))
+        events = await reader.wait_received(5)
+    assert subjects_of(events) == [f"mail {n}" for n in range(1, 6)]
+    assert {event.body["subject"]: event.headers["ce-id"] for event in events[:4]} == ids
+    assert metrics.LOG_ROLLBACK._value.get() == rollbacks + 1
+
+
+@pytest.mark.fault("D07")
+async def test_a_mailbox_without_new_mail_notices_a_log_that_went_back_once_nats_is_back(
+    imap_stub: ImapStub, own_nats: NatsServer, prefix: str
+) -> None:
+    # It looks whenever it wakes: each time that IDLE is renewed, or the mailbox is polled.
+    box = Box(imap_stub.port, idle_s=0.2)
+    async with (
+        rolled_back_under(own_nats, prefix, imap_stub, box) as ids,
+        reading(own_nats.url, prefix) as reader,
+    ):
+        events = await reader.wait_received(4)
+    assert {event.body["subject"]: event.headers["ce-id"] for event in events} == ids
+
+
+@pytest.mark.fault("D06")
+async def test_an_old_fence_over_a_purged_log_goes_on_without_a_break(
+    imap_stub: ImapStub, bus: Bus, reader: BusReader, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.ingest.publish.FENCE_LIMIT_S", 0.0)
+    imap_stub.messages = {n: mail(n) for n in (1, 2)}
+    box = Box(imap_stub.port)
+    async with following(bus, box):
+        await reader.wait_received(2)
+        await until(lambda: box.status.state == "watching")
+        await fill(bus, prefix, 3)
+        await reader.nc.jetstream().purge_stream(f"{prefix.upper()}_IN", subject=f"{prefix}.in.box.>")
+        await imap_stub.deliver(3, mail(3))
+        await until(lambda: box.status.announced == 3)
+        events = [event for event in await reader.received() if ".box." in event.subject]
+    assert subjects_of(events) == ["mail 3"]
+    assert box.states == []
 
 
 @pytest.mark.fault("D08")
