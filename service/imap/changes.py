@@ -25,6 +25,7 @@ from service.imap.grammar import (
 from service.imap.identity import NO_LABELS, Labels, label_items
 from service.imap.protocol import Handler
 from service.imap.refusals import BadCommand, refused_command
+from service.imap.searched import runs_found
 from service.imap.session import SelectedMailbox, Session
 from service.imap.spans import Span
 from service.observe import log
@@ -193,4 +194,4 @@ class Changes:
         if not found:
             # Nothing at all would mean that everything is gone.
             raise PeerError("SEARCH was answered without a result", where=session.where)
-        return [span for search in found for span in (*search.spans, *(Span(n, n) for n in search.numbers))]
+        return [Span(run.start, run.stop - 1) for run in await runs_found(found)]

@@ -38,6 +38,7 @@ from service.imap.identity import (
 )
 from service.imap.protocol import Handler, ImapProtocol
 from service.imap.refusals import refused_command, throttled
+from service.imap.searched import numbers_of
 from service.imap.state import Idle
 from service.imap.stir import Stir
 from service.observe import log, metrics
@@ -194,16 +195,16 @@ class Session(Connection):
 
     async def search_lowest(self, criteria: str) -> int | None:
         """The lowest UID that the criteria find (RFC 9051 6.4.4), None where there is none."""
-        found: list[int] = []
+        found: list[Search] = []
 
         def take(response: Response) -> None:
             if isinstance(response, Search):
-                found.extend(response.numbers)
+                found.append(response)
 
         # RFC 4731: one number instead of a line of a million.
         options = ("RETURN (MIN)",) if "ESEARCH" in self.capabilities else ()
         await self.run("SEARCH", *options, criteria, prefix="UID", handler=take)
-        return min(found, default=None)
+        return min(await numbers_of(found), default=None)
 
     async def fetch_bodies(self, uids: Sequence[int], give: Callable[[int, bytes], None], *, header_only: bool) -> None:
         """Read messages, or the first of their headers, and give each as it comes; never marks them read.

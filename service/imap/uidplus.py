@@ -40,11 +40,15 @@ def runs(text: str) -> list[range]:
 def runs_of(uids: Sequence[int]) -> list[range]:
     """UIDs, ascending, as ranges."""
     found: list[range] = []
+    if not uids:
+        return found
+    first = after = uids[0]
     for uid in uids:
-        if found and found[-1].stop == uid:
-            found[-1] = range(found[-1].start, uid + 1)
-        else:
-            found.append(range(uid, uid + 1))
+        if uid != after:
+            found.append(range(first, after))
+            first = uid
+        after = uid + 1
+    found.append(range(first, after))
     return found
 
 

@@ -20,8 +20,9 @@ from service.imap.encode import Argument, Literal, cut, date_time, mailbox_argum
 from service.imap.grammar import Condition, Response, Search, Status, StatusData, parse_number, parse_uid
 from service.imap.protocol import Handler
 from service.imap.refusals import Refused, refused_request
+from service.imap.searched import numbers_of, runs_found
 from service.imap.session import Session, SurveyedMessage
-from service.imap.uidplus import Moved, appended, moved, runs_of
+from service.imap.uidplus import Moved, appended, moved
 
 # RFC 9051 appendix E: what IMAP4rev2 took in, of what is used here.
 _REV2: Final = frozenset({"ESEARCH", "LIST-EXTENDED", "LIST-STATUS", "MOVE", "SPECIAL-USE", "UIDPLUS"})
@@ -116,29 +117,27 @@ class WritingSession(Session):
 
     async def search(self, keys: Sequence[Argument]) -> list[range]:
         """The UIDs that search keys find, ascending. Raises Refused."""
-        numbers: list[int] = []
-        found: list[range] = []
+        found: list[Search] = []
 
         def take(response: Response) -> None:
             if isinstance(response, Search):
-                numbers.extend(response.numbers)
-                found.extend(range(span.first, span.last + 1) for span in response.spans)
+                found.append(response)
 
         # RFC 4731: runs instead of a line of a million numbers.
         options = ["RETURN (ALL)"] if self.offers("ESEARCH") else []
         await self.must("SEARCH", *options, *charset(keys, utf8=self.utf8), *keys, prefix="UID", handler=take)
-        return sorted([*found, *runs_of(sorted(numbers))], key=lambda run: run.start)
+        return await runs_found(found)
 
     async def sort(self, sort: Sequence[Comparator], keys: Sequence[Argument]) -> list[int]:
         """The same in the server's order (RFC 5256); `sortable` says whether it has one. Raises Refused."""
-        found: list[int] = []
+        found: list[Search] = []
 
         def take(response: Response) -> None:
             if isinstance(response, Search):
-                found.extend(response.numbers)
+                found.append(response)
 
         await self.must("SORT", sort_keys(sort), "UTF-8", *keys, prefix="UID", handler=take)
-        return found
+        return await numbers_of(found)
 
     async def there(self, uids: Collection[int], *keys: Argument) -> list[int]:
         """Which of these messages there are, of those that search keys find."""

@@ -119,7 +119,7 @@ class Memory:
         except Permanent as exc:
             log.warning("known_state_missing", where=self._where, error=str(exc))
             return None
-        return load_state(data, owner)
+        return await asyncio.to_thread(load_state, data, owner)
 
     async def _replayed(self, seq: int, first_id: str) -> bool:
         """Apply the log up to `seq`; False where the event that we stood at is another."""

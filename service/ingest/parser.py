@@ -1,4 +1,4 @@
-"""Pages → events: few on the event loop, many in a child process, very large ones in a thread.
+"""Pages → events: few on the event loop, many in a child process, large ones there or in a thread.
 
 One for the whole process. Parsing is nearly all that ingest costs; in a child it runs on a second
 core, and whatever kills or holds it does not reach the event loop. The child keeps nothing: what it had in hand when
@@ -23,7 +23,9 @@ MESSAGE_COST_BYTES: Final = 8 * 1024
 YIELD_AFTER_BYTES: Final = 256 * 1024
 # What costs less is not worth the pipe, and news must not wait behind another account's first sync.
 CHILD_FROM_BYTES: Final = 512 * 1024
-THREAD_FROM_BYTES: Final = 512 * 1024
+# One that is larger holds the loop for milliseconds if it was made to: it goes to a child that has nothing in hand, or
+# to a thread. What costs most at any size, HTML, is bounded by what a preview looks at.
+ALONE_FROM_BYTES: Final = 64 * 1024
 # Parsing is linear: a page takes some 20 ms, the worst of pages a second, and the pages before it as long.
 ANSWER_TIMEOUT_S: Final = 60.0
 START_TIMEOUT_S: Final = 1.0
@@ -110,11 +112,12 @@ class Parser:
 
     async def make(self, page: Page, messages: Sequence[Read]) -> list[Made]:
         """The events of a page, in its order."""
-        size = sum(len(message.body or b"") for message in messages)
-        cost = size + MESSAGE_COST_BYTES * len(messages)
-        if cost >= CHILD_FROM_BYTES and size <= INBOUND_BYTES and self._child is not None:
+        sizes = [len(message.body or b"") for message in messages]
+        size = sum(sizes)
+        child = self._child
+        if child is not None and size <= INBOUND_BYTES and _is_for_child(sizes, idle=not child.answers):
             try:
-                return await self._ask(self._child, page, messages)
+                return await self._ask(child, page, messages)
             except _ChildLostError as exc:
                 log.warning("parser_lost", why=str(exc), messages=len(messages))
         return await self._make_here(page, messages)
@@ -124,7 +127,7 @@ class Parser:
         since_yield = 0
         for message in messages:
             size = len(message.body or b"")
-            if size >= THREAD_FROM_BYTES:
+            if size >= ALONE_FROM_BYTES:
                 made.append(await asyncio.to_thread(make, page, message))
             else:
                 made.append(make(page, message))
@@ -196,6 +199,12 @@ class Parser:
             with suppress(ProcessLookupError):
                 child.process.kill()
             raise _ChildLostError(f"no answer in {ANSWER_TIMEOUT_S:g} s") from None
+
+
+def _is_for_child(sizes: Sequence[int], *, idle: bool) -> bool:
+    if sum(sizes) + MESSAGE_COST_BYTES * len(sizes) >= CHILD_FROM_BYTES:
+        return True
+    return idle and max(sizes, default=0) >= ALONE_FROM_BYTES
 
 
 async def _frame(pipe: asyncio.StreamReader) -> bytes:

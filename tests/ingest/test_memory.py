@@ -1,6 +1,7 @@
 """What is known outlives everything: restarts, retention, a purge, an older version, another writer, a rollback."""
 
 import asyncio
+import threading
 
 import msgspec
 import pytest
@@ -10,6 +11,7 @@ from service.bus import Bus, OutMessage
 from service.contract import CURSOR_HEADER, STATE_HEADER, AccountState
 from service.ingest import memory
 from service.ingest.cursor import Cursor, copy_key, dump_copy, load_copy, load_cursor
+from service.ingest.state import State, load_state
 from tests.ingest.harness import Box, following
 from tests.ingest.view import mail, seen, watching
 from tests.servers.imap_stub import ImapStub
@@ -126,6 +128,25 @@ async def test_a_snapshot_serves_when_the_events_before_it_are_gone(
         ("removed", "2"),
     ]
     assert not box.states
+
+
+async def test_a_snapshot_is_unpacked_beside_the_event_loop(
+    server: ImapStub, bus: Bus, reader: BusReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_loop: list[bool] = []
+
+    def load(data: bytes, owner: str) -> State | None:
+        on_loop.append(threading.current_thread() is threading.main_thread())
+        return load_state(data, owner)
+
+    monkeypatch.setattr(memory, "IDLE_EVENTS_LIMIT", 3)
+    monkeypatch.setattr(memory, "load_state", load)
+    async with following(bus, Box(server.port)):
+        await reader.wait_received(5)
+        await until_saved(bus, 1)
+    await changed_away(bus, reader, server, known={1, 2, 3, 4, 5})
+    assert on_loop
+    assert not any(on_loop)
 
 
 @pytest.mark.fault("A15")

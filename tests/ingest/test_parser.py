@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
@@ -11,7 +12,7 @@ import pytest
 
 from service.clock import SystemClock
 from service.ingest import Parser
-from service.parsing import Page, Raw, Read, make
+from service.parsing import Made, Page, Raw, Read, make
 from tests.servers.mailbus import until
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
@@ -104,3 +105,38 @@ async def test_no_child_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_a_single_core_has_no_child(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
     await asyncio.wait_for(Parser(SystemClock()).run(), 1)
+
+
+async def made_by(parser: Parser, messages: list[Read], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Where this process makes the events of a page: on the `loop` or in a `thread`; what a child makes is not seen."""
+    seen: list[str] = []
+
+    def watched(page: Page, message: Read) -> Made:
+        seen.append("loop" if threading.current_thread() is threading.main_thread() else "thread")
+        return make(page, message)
+
+    monkeypatch.setattr("service.ingest.parser.make", watched)
+    assert await parser.make(PAGE, messages) == [make(PAGE, message) for message in messages]
+    return seen
+
+
+SMALL = Read(1, 3_000, {}, NOW, b"Subject: small\r\n\r\n" + b"word " * 600, True)
+LARGE = Read(2, 100_000, {}, NOW, b"Subject: large\r\n\r\n" + b"word " * 20_000, True)
+
+
+async def test_a_large_mail_alone_is_made_by_a_child_that_has_nothing_to_do(
+    parser: Parser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await wait_child(parser)
+    assert await made_by(parser, [LARGE], monkeypatch) == []
+    assert await made_by(parser, [SMALL], monkeypatch) == ["loop"]
+
+
+async def test_a_large_mail_does_not_hold_the_loop_nor_wait_for_a_child_that_is_busy(
+    parser: Parser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.kill(await wait_child(parser), signal.SIGSTOP)
+    busy = asyncio.create_task(parser.make(PAGE, MANY))
+    await asyncio.sleep(0)
+    assert await made_by(parser, [SMALL, LARGE], monkeypatch) == ["loop", "thread"]
+    busy.cancel()

@@ -1,0 +1,67 @@
+"""What a search found, however the server says it: a line of numbers, spans, one line or several."""
+
+import itertools
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.imap import searched
+from service.imap.grammar import SEARCH_AT_ONCE_BYTES, Search, numbers_in, parse_response
+from service.imap.searched import numbers_of, runs_found
+from service.imap.spans import Span
+from service.imap.uidplus import runs_of
+
+MANY = [*range(1, 200_000, 2)]
+
+
+def search(line: bytes) -> Search:
+    response = parse_response([line])
+    assert isinstance(response, Search)
+    return response
+
+
+async def test_a_line_of_very_many_numbers_is_read_in_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[bool] = []
+
+    def watched(text: bytes) -> list[int]:
+        threads.append(threading.current_thread() is threading.main_thread())
+        return numbers_in(text)
+
+    monkeypatch.setattr(searched, "numbers_in", watched)
+    found = search(b"* SEARCH " + b" ".join(b"%d" % n for n in MANY))
+    assert found.numbers == []
+    assert await numbers_of([found]) == MANY
+    assert threads == [False]
+
+
+async def test_a_short_line_is_read_at_once() -> None:
+    found = search(b"* SEARCH 2 84 882")
+    assert found == Search([2, 84, 882])
+    assert await numbers_of([found]) == [2, 84, 882]
+
+
+async def test_an_order_that_the_server_chose_stays() -> None:
+    text = b" ".join(b"%d" % n for n in reversed(MANY))
+    assert await numbers_of([search(b"* SORT 9 3 5")]) == [9, 3, 5]
+    assert await numbers_of([search(b"* SORT " + text)]) == MANY[::-1]
+
+
+async def test_runs_are_ascending_and_each_number_is_there_once() -> None:
+    found = [search(b"* SEARCH 9 3 4"), search(b"* SEARCH 4 5"), Search([], [Span(1, 1)])]
+    assert await runs_found(found) == [range(1, 2), range(3, 6), range(9, 10)]
+
+
+@given(st.lists(st.integers(1, 2**32 - 1), max_size=3), st.integers(0, 3))
+def test_what_is_no_number_is_left_out_wherever_a_long_line_is_cut(numbers: list[int], spaces: int) -> None:
+    padding = b"0 x -1 4294967296 " * (SEARCH_AT_ONCE_BYTES // 18 + spaces)
+    text = b" " * spaces + padding.join(b"%d " % n for n in numbers)
+    assert numbers_in(text) == numbers
+
+
+@given(st.sets(st.integers(1, 200)))
+def test_runs_of_numbers_have_these_numbers_and_no_neighbours(numbers: set[int]) -> None:
+    runs = runs_of(sorted(numbers))
+    assert [n for run in runs for n in run] == sorted(numbers)
+    assert all(one.stop < other.start for one, other in itertools.pairwise(runs))
