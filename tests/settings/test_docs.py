@@ -61,7 +61,7 @@ def test_every_key_has_a_meaning() -> None:
 
 @pytest.mark.parametrize(
     ("file", "begin", "end"),
-    [("docs/settings.md", "```yaml\n", "```"), ("deploy/kubernetes/configmap.yaml", "  mailbus.yaml: |\n", "\n---")],
+    [("docs/settings.md", "```yaml\n", "```"), ("deploy/kubernetes/mailbus.yaml", "  mailbus.yaml: |\n", "\n---")],
 )
 def test_examples_are_settings(file: str, begin: str, end: str, load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SUPPORT_PASSWORD", "p")
