@@ -9,6 +9,7 @@ The map of rooms, lowest floor first; a file imports from floors below and from 
 2  imap/ pop3/ smtp/             protocols: pure wire and state, one file of I/O
    bus/                          streams, fenced batches, blobs, buckets, micro service
    mime/                         bytes ⇄ Email, pure
+   meaning/                      an Email → its kind, reports of delivery, calendar, list, verdicts, pure
    oauth/                        OAuth 2: settings → access tokens that are good for now
 3  parsing/                      a page of messages → events and blobs, in a child process where there are many
 4  ingest/ outbound/ commands/   mailbox → events; request → mail; a file a verb

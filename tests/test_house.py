@@ -27,6 +27,7 @@ FLOORS = {
     "smtp": 2,
     "bus": 2,
     "mime": 2,
+    "meaning": 2,
     "oauth": 2,
     "parsing": 3,
     "after": 4,
@@ -52,7 +53,7 @@ TOGETHER = {0, 6, 8}
 PURE_NAMES = {"wire", "state", "plan", "retry", "grammar", "assign", "guard", "encode", "sasl"}
 PURE_NAMES |= {"spans", "stir", "known", "marks", "notes"}
 PURE_NAMES |= {"criteria", "roles", "uidplus", "identity", "labels"}
-PURE_ROOMS = {"mime", "contract"}
+PURE_ROOMS = {"mime", "meaning", "contract"}
 IMPURE = {"asyncio", "time", "random", "socket", "ssl", "threading", "uvloop", "nats", "aiosmtplib", "aioimaplib"}
 LINES_LIMIT = 400
 # Facts of our workplace, which no reader of the repository can look up.

@@ -27,6 +27,7 @@ COMPILED: Final = (
     "service/contract/ids.py",
     "service/imap/grammar.py",
     "service/imap/wire.py",
+    "service/meaning/*.py",
     "service/mime/*.py",
     "service/parsing/frames.py",
     "service/parsing/make.py",

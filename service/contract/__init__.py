@@ -53,7 +53,6 @@ from service.contract.email import (
     EmailBodyValue,
     EmailHeader,
     Extension,
-    Kind,
     MailProblem,
     ProblemType,
 )
@@ -76,6 +75,17 @@ from service.contract.events import (
 from service.contract.filters import COMPARATORS_LIMIT, Comparator, Filter, check_filter, wants_gmail
 from service.contract.ids import ImapPlace, email_id, mailbox_hash, mailbox_id, mailbox_name, place_of
 from service.contract.keywords import Keywords, flag_of, is_keyword, keywords, keywords_of
+from service.contract.meaning import (
+    Action,
+    Attendee,
+    Authentication,
+    Calendar,
+    Kind,
+    MailingList,
+    Original,
+    Reason,
+    Report,
+)
 from service.contract.net import Security, hidden, without_credentials
 from service.contract.problems import Problem, RequestProblems, decode_body
 from service.contract.requests import (
@@ -117,13 +127,17 @@ __all__ = [
     "AccountEvent",
     "AccountPart",
     "AccountState",
+    "Action",
     "Address",
     "After",
     "AfterKind",
     "AppendAnswer",
     "AppendRequest",
     "Attachment",
+    "Attendee",
+    "Authentication",
     "Blob",
+    "Calendar",
     "CancelAnswer",
     "CancelRequest",
     "Changed",
@@ -159,11 +173,15 @@ __all__ = [
     "MailboxExtension",
     "MailboxesAnswer",
     "MailboxesRequest",
+    "MailingList",
     "NothingAsked",
+    "Original",
     "Problem",
     "ProblemType",
     "Problems",
+    "Reason",
     "Removed",
+    "Report",
     "RequestProblems",
     "Reset",
     "ResetReason",

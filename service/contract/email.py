@@ -11,6 +11,8 @@ from typing import Annotated
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from service.contract.meaning import Authentication, Calendar, Kind, MailingList, Original, Report
+
 # RFC 8621 1.4: UTCDate is Zulu time, Date may carry any offset. The Meta keeps the schema's format.
 UtcDate = Annotated[datetime, Meta(tz=True)]
 Date = Annotated[datetime, Meta(tz=True)]
@@ -54,12 +56,6 @@ class EmailBodyValue(msgspec.Struct, frozen=True, rename="camel"):
     is_truncated: bool = False
 
 
-class Kind(StrEnum):
-    """What kind of mail it is; also the header `Mail-Kind`."""
-
-    MESSAGE = "message"
-
-
 class ProblemType(StrEnum):
     """Why a mail could not be given whole."""
 
@@ -85,6 +81,12 @@ class Extension(msgspec.Struct, frozen=True, rename="camel"):
     kind: Kind = Kind.MESSAGE
     problem: MailProblem | UnsetType = UNSET
     truncated: list[str] | UnsetType = UNSET
+    reports: list[Report] | UnsetType = UNSET
+    original: Original | UnsetType = UNSET
+    feedback_type: str | UnsetType = UNSET
+    calendar: Calendar | UnsetType = UNSET
+    list_: MailingList | UnsetType = msgspec.field(name="list", default=UNSET)
+    authentication: Authentication | UnsetType = UNSET
     previous_id: str | UnsetType = UNSET
     email_id: str | UnsetType = UNSET
 

@@ -9,10 +9,11 @@ request → bytes: build.py, with encode.py for words, parameters and bodies. li
 from service.mime.build import build
 from service.mime.encode import ascii_domain
 from service.mime.limits import Cut, MimeLimits
-from service.mime.parse import Parsed, parse, parse_header_only, problem_email
+from service.mime.parse import Meaning, Parsed, parse, parse_header_only, problem_email
 
 __all__ = [
     "Cut",
+    "Meaning",
     "MimeLimits",
     "Parsed",
     "ascii_domain",

@@ -6,9 +6,10 @@ under the inline limit whatever the mail holds.
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, TypeAlias
 
 import msgspec
 from msgspec import UNSET
@@ -33,6 +34,11 @@ _LOOK_AT: Final = 4096
 _WHITE: Final = re.compile(rb"\s++")
 _NOTHING_TO_SAY: Final = Extension()
 _NO_FIELDS: Final = Fields(None, None, None, None, None, None, None, None, None, None, None)
+
+
+# What reads a meaning out of an Email, before it is made to fit: the Email, a value of each header field (names in
+# lower case) and the bytes of the parts that are no text, by partId → the Email with what it means.
+Meaning: TypeAlias = Callable[[Email, dict[str, str], dict[str, bytes]], Email]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +80,9 @@ class Parsed:
         )
 
 
-def parse(raw: bytes, *, received_at: datetime | None, limits: MimeLimits, inline_limit: int) -> Parsed:
+def parse(
+    raw: bytes, *, received_at: datetime | None, limits: MimeLimits, inline_limit: int, meaning: Meaning | None = None
+) -> Parsed:
     """A whole message. Never raises: what defeats the parser comes back with a problem `unparseable`.
 
     inline_limit: bytes that a body may have to ride in the event, and that the whole event may have as JSON,
@@ -82,13 +90,15 @@ def parse(raw: bytes, *, received_at: datetime | None, limits: MimeLimits, inlin
     """
     try:
         room = max(inline_limit, EVENT_FLOOR_BYTES)
-        return _parse(raw, received_at, limits, inline_limit, room)
+        return _parse(raw, received_at, limits, inline_limit, room, meaning)
     except Exception as exc:  # noqa: BLE001 the one place: a defect of ours must not stop a mailbox
         problem = MailProblem(ProblemType.UNPARSEABLE, f"the parser failed: {type(exc).__name__}")
         return Parsed(problem_email(len(raw), received_at=received_at, problem=problem), {}, whole=False)
 
 
-def parse_header_only(header: bytes, size: int, *, received_at: datetime | None, limits: MimeLimits) -> Parsed:
+def parse_header_only(
+    header: bytes, size: int, *, received_at: datetime | None, limits: MimeLimits, meaning: Meaning | None = None
+) -> Parsed:
     """A message over the size limit: its header is known, `size` is what the server says. Never raises."""
     detail = f"{size} bytes: over the limit for messages"
     try:
@@ -100,6 +110,8 @@ def parse_header_only(header: bytes, size: int, *, received_at: datetime | None,
         fields = read_fields(parsed.values, limits, cuts)
         problem = MailProblem(ProblemType.TOO_LARGE, detail)
         email = _email(parsed.fields, fields, None, "", size, received_at, _extension(problem, cuts))
+        if meaning is not None:
+            email = meaning(email, parsed.values, {})
         return Parsed(fit(email, None, limits, EVENT_FLOOR_BYTES, header_chars=end.header - start), {}, whole=False)
     except Exception as exc:  # noqa: BLE001 as in parse
         problem = MailProblem(ProblemType.TOO_LARGE, f"{detail}; the parser failed: {type(exc).__name__}")
@@ -111,7 +123,14 @@ def problem_email(size: int, *, received_at: datetime | None, problem: MailProbl
     return _email([], _NO_FIELDS, None, "", size, received_at, _extension(problem, {}))
 
 
-def _parse(raw: bytes, received_at: datetime | None, limits: MimeLimits, inline_limit: int, room: int) -> Parsed:
+def _parse(
+    raw: bytes,
+    received_at: datetime | None,
+    limits: MimeLimits,
+    inline_limit: int,
+    room: int,
+    meaning: Meaning | None,
+) -> Parsed:
     size = len(raw)
     data = _with_line_feeds(raw)
     start = _start(data)
@@ -131,6 +150,8 @@ def _parse(raw: bytes, received_at: datetime | None, limits: MimeLimits, inline_
     whole = problem is None and not tree.junk and not body.encoding_problem and not cuts
     preview = _preview(body, limits)
     email = _email(header.fields, fields, body, preview, size, received_at, _extension(problem, cuts))
+    if meaning is not None:
+        email = meaning(email, header.values, body.blobs)
     email = fit(email, body, limits, room, header_chars=end.header - start)
     if email.body_structure is None:
         return Parsed(email, {}, whole=False)  # no part is left that a blob could belong to

@@ -26,7 +26,8 @@ from service.contract import (
     event_id,
     mailbox_id,
 )
-from service.mime import MimeLimits, Parsed, parse, parse_header_only, problem_email
+from service.meaning import read_meaning
+from service.mime import Meaning, MimeLimits, Parsed, parse, parse_header_only, problem_email
 from service.parsing.pages import Made, Page, Raw, Read
 
 # Room for the headers of an event beside its body in max_payload.
@@ -41,7 +42,9 @@ def make(page: Page, message: Read) -> Made:
         email = problem_email(message.size, received_at=message.internal_date, problem=problem)
         return _made(page, message, email, [], kept=False)
     if not message.whole:
-        parsed = parse_header_only(message.body, message.size, received_at=message.internal_date, limits=LIMITS)
+        parsed = parse_header_only(
+            message.body, message.size, received_at=message.internal_date, limits=LIMITS, meaning=_meaning(page)
+        )
     else:
         parsed = _parse(page, message.body, message.internal_date, page.inline_limit)
     made = _with_blobs(page, message, parsed)
@@ -51,7 +54,16 @@ def make(page: Page, message: Read) -> Made:
 
 
 def _parse(page: Page, body: bytes, received: datetime | None, inline_limit: int) -> Parsed:
-    return parse(body, received_at=received, limits=LIMITS, inline_limit=inline_limit)
+    return parse(body, received_at=received, limits=LIMITS, inline_limit=inline_limit, meaning=_meaning(page))
+
+
+def _meaning(page: Page) -> Meaning:
+    server = page.server
+
+    def read(email: Email, values: dict[str, str], contents: dict[str, bytes]) -> Email:
+        return read_meaning(email, values, contents, server)
+
+    return read
 
 
 def _with_blobs(page: Page, message: Read, parsed: Parsed) -> Made:

@@ -31,6 +31,8 @@ class Page(msgspec.Struct, frozen=True, array_like=True):
     # What stands in the header Mail-After; `after_all`: also where not everything of the message is kept.
     after: str = ""
     after_all: bool = True
+    # RFC 8601 2.5: the authserv-id of the account's own mail server, "" to learn it from each mail.
+    server: str = ""
 
 
 class Read(msgspec.Struct, frozen=True, array_like=True):

@@ -1,0 +1,10 @@
+"""What a mail means: an Email and its parts → its kind, reports, calendar, list, verdicts. Pure, never raises.
+
+read.py looks for marks and puts it together; bounces.py, dsn.py and notice.py read reports of delivery, reasons.py with
+words.py, status.py and providers.py says why; feedback.py, calendar.py, lists.py, automatic.py, authentication.py one
+each. fields.py cuts what they share.
+"""
+
+from service.meaning.read import read_meaning
+
+__all__ = ["read_meaning"]

@@ -1,0 +1,266 @@
+"""A mail that may be a report → its kind, its reports and what they are about. Pure.
+
+First what a machine wrote for machines (RFC 3464, 8098), then the notice for people.
+"""
+
+import re
+from dataclasses import dataclass, field
+from typing import Final
+
+from service.contract import Action, EmailAddress, Kind, Report
+from service.meaning.dsn import Delivery, read_dsn, report_of
+from service.meaning.fields import ADDRESS, address_of, clean, one_of
+from service.meaning.notice import Notice, Refused, read_notice, returned_header
+
+_RECIPIENTS: Final = 200
+# A notice says what happened before it shows what came back.
+_LOOK_AT_CHARS: Final = 8000
+# Names under which mail servers write.
+_DAEMON: Final = re.compile(
+    r"(?:mailer|mail)[-_. ]?daemon|mdaemon|post[-_.]?master|mail[-_. ]?deliver(?:y|er)?(?:[-_. ]?(?:sub)?system)?"
+    r"|mail[-_. ]?system|ndr|bounces?|bounced|mail[-_. ]?server|smtp[-_ ]?(?:mail|gateway|server)"
+    r"|e\d+_smtp_mail_service|microsoftexchange\w+|double-bounce|administrator",
+    re.IGNORECASE,
+)
+_SUBJECT: Final = one_of(r"""
+    undeliver
+    non[- ]?deliver
+    not? (?:be )?deliver
+    return(?:ed|ing)[ :-]+(?:to sender|mail|message|e-?mail|undeliver)
+    return(?:ed)? (?:to sender|mail)
+    delivery (?:\w+ )?(?:fail|problem|error|report|unsuccessful|has failed|incomplete|delayed)
+    delivery status
+    fail(?:ed|ure)[ -]+(?:mail|notice|delivery|to deliver|report|of delivery|e-?mail)
+    (?:mail|message|e-?mail)[\w ]{0,20} (?:fail|delay|not deliver|error|could not|bounced|undeliver|return|reject)
+    mail ?system error
+    ndn:
+    ndr:
+    bounce
+    warning: (?:message|could not|unable)
+    could not send
+    failure notice
+    rejected mail
+    mail failure
+    user unknown
+    permanent (?:delivery )?(?:error|failure)
+    no se (?:ha )?(?:pudo|podido) entregar
+    unzustellbar
+    nicht zugestellt
+    zustellung
+    non remis
+    échec
+    echec
+    mancata consegna
+    onbestelbaar
+    niedostarczon
+    nie dostarcz
+    недоставлен
+    не доставлен
+    配信
+    送信できません
+    エラー
+    配送
+    退信
+    无法投递
+    系统退信
+    반송
+""")
+# Words by which a notice says that something was not delivered.
+_FAILED: Final = one_of(r"""
+    (?:could|can|was|were|has|have|be|did|is|would)(?: ?not|n'?t)(?: be| been| yet){0,3} (?:deliver|sent|reach)
+    (?:could|can|was|were|has|have|did|is|would)(?: ?not|n'?t)(?: be| been)? (?:receiv|accept|process|forward)
+    unable to (?:deliver|send|relay|transfer)
+    undeliver
+    non-?deliver
+    not deliver
+    deliver\w* (?:\w+ ){0,6}(?:fail|unsuccess|impossib|error)
+    fail(?:ed|ure|s)? (?:\w+ ){0,3}(?:deliver|recipient|address)
+    permanent(?:ly)? (?:\w+ )?(?:error|fail|fatal)
+    returned (?:to sender|mail|message|to you)
+    user unknown
+    unknown user
+    no such user
+    rejected
+    refused
+    mailbox (?:is )?(?:full|unavailable|disabled)
+    following (?:address|recipient)
+    did not reach
+    does not exist
+    not exist
+    over quota
+    error (?:was|during|occurred|while)
+    returned because
+    no puede
+    no pudo
+    nicht zugestellt
+    non (?:è stato )?(?:possibile|remis)
+    не может быть доставлено
+    送信できません
+    配信
+    nie (?:został|można)
+    invalid (?:final|recipient|address)
+    account is (?:disabled|full)
+    attempts:
+    bounced
+    transcript of session
+    trouble delivering
+    permanent errors
+""")
+_DELAYED: Final = one_of(r"""
+    not yet been delivered
+    has been delayed
+    (?:is|was|message) delayed
+    delayed (?:mail|message|delivery)
+    warning message only
+    will (?:be retried|continue to|keep trying|retry|try again)
+    still (?:being )?(?:trying|queued|attempting)
+    do not need to resend
+    delivery is delayed
+    not yet delivered
+    could not (?:yet )?be delivered (?:\w+ ){0,6}(?:so far|yet)
+    temporarily (?:delayed|deferred)
+    this is (?:just )?a warning
+    attempts will continue
+    delivery status notification \(delay
+    you do not need to take any action
+""")
+_FINAL: Final = re.compile(
+    r"giving up|fail(?:ed|ure)? permanently|permanent (?:fatal )?(?:error|fail)|will not be retried"
+    r"|not going to try again|removed from the",
+    re.IGNORECASE,
+)
+
+
+@dataclass(slots=True)
+class Reported:
+    """What a report means; `kind` None: it is none."""
+
+    kind: Kind | None = None
+    reports: list[Report] = field(default_factory=list)
+    message_id: str = ""
+    envelope_id: str = ""
+    feedback_type: str = ""
+    recipients: list[str] = field(default_factory=list)
+
+
+def is_daemon(sender: EmailAddress) -> bool:
+    """Whether an address is one that mail servers write from; some write from none."""
+    found = _DAEMON.match(sender.email)
+    return not sender.email or (found is not None and sender.email[found.end() : found.end() + 1] in ("@", ""))
+
+
+def read_report(text: str, status: str | None, returned: str, known: list[str], own: set[str]) -> Reported:
+    """`status`: the delivery-status part; `returned`: the returned mail's header, "" where the text may have it."""
+    found = Reported()
+    notice = read_notice(text, known, own)
+    header = returned_header(returned) if returned else notice.returned
+    found.message_id = message_id(header)
+    for fields in (status or "", text, returned):
+        # Where the report has no part of its own its fields stand in a text, or in a bounce that was sent on.
+        if not found.reports and fields and (fields is status or "final-recipient:" in fields.lower()):
+            _from_fields(found, fields, notice)
+    if not found.reports:
+        _from_notice(found, notice, header)
+    return found
+
+
+def _from_fields(found: Reported, fields: str, notice: Notice) -> None:
+    dsn = read_dsn(fields)
+    found.envelope_id = dsn.envelope_id
+    action = _action(notice.text)
+    for delivery in dsn.deliveries:
+        found.reports.append(
+            report_of(delivery, _said_of(delivery, notice, alone=len(dsn.deliveries) == 1), action=action)
+        )
+    found.kind = kind_of(found.reports)
+
+
+def _said_of(delivery: Delivery, notice: Notice, *, alone: bool) -> str:
+    for refused in notice.refused:
+        if refused.address.lower() == delivery.recipient.lower():
+            return refused.said
+    return notice.text[:4000] if alone else ""
+
+
+def _from_notice(found: Reported, notice: Notice, header: dict[str, str]) -> None:
+    action = _action(notice.text)
+    refused = notice.refused
+    if not refused:
+        # Nobody is named: the returned mail went to somebody, and if to one alone, he is meant.
+        sent = [
+            clean(one[0])
+            for one in ADDRESS.finditer(header.get("x-failed-recipients", "") or header.get("to", "")[:2000])
+        ]
+        refused = [Refused(sent[0], notice.text[:2000])] if len(sent) == 1 else []
+    for one in refused[:_RECIPIENTS]:
+        said = one.said
+        notes = notice.text[:4000]
+        delivery = Delivery(one.address, diagnostic=_diagnosis(said, notes, alone=len(refused) == 1))
+        found.reports.append(report_of(delivery, notes if len(refused) == 1 else said, action=action))
+    found.kind = kind_of(found.reports) or (Kind.DELAY if action is Action.DELAYED else Kind.BOUNCE)
+
+
+_REPLY_LINE: Final = re.compile(r"(?:^|[\s<>:])[45][0-5][0-9](?:[ -]|$)|\b[45]\.[0-9]{1,3}\.[0-9]{1,3}\b")
+_CLIENT_LINE: Final = re.compile(r"^\s*>>>")
+
+
+def _diagnosis(said: str, notice: str, *, alone: bool) -> str:
+    """The lines of a server's reply where there are some, else all that is said of the address."""
+    for text in (said, notice if alone else ""):
+        lines = [line.strip() for line in text.splitlines() if _CLIENT_LINE.match(line) is None]
+        at = next((i for i, line in enumerate(lines) if _REPLY_LINE.search(line) is not None), None)
+        if at is not None:
+            kept: list[str] = []
+            for line in lines[max(at - 1, 0) : at + 6]:
+                if not line and len(kept) > 1:
+                    break
+                kept.append(line.removeprefix("<<<").strip())
+            return "\n".join(kept)[:2000]
+    return (said or (notice if alone else ""))[:2000]
+
+
+def kind_of(reports: list[Report]) -> Kind | None:
+    """The worst that happened to anybody."""
+    actions = {report.action for report in reports}
+    if Action.FAILED in actions:
+        return Kind.BOUNCE
+    if Action.DELAYED in actions:
+        return Kind.DELAY
+    return Kind.DELIVERED if actions else None
+
+
+def _action(text: str) -> Action:
+    """What a notice says became of the mail; failed where it does not say that it is being tried still."""
+    head = text[:4000]
+    if _DELAYED.search(head) is not None and _FINAL.search(head) is None:
+        return Action.DELAYED
+    return Action.FAILED
+
+
+def says_undelivered(subject: str | None) -> bool:
+    """Whether a subject is one that mail servers give to bounces."""
+    return subject is not None and _SUBJECT.search(subject[:200]) is not None
+
+
+def tells_failure(text: str) -> bool:
+    """Whether a text says that a mail did not arrive."""
+    head = text[:_LOOK_AT_CHARS]
+    return _FAILED.search(head) is not None or _DELAYED.search(head) is not None
+
+
+def message_id(header: dict[str, str]) -> str:
+    """The returned mail's Message-ID without its brackets."""
+    value = header.get("message-id", "").strip()
+    start, end = value.find("<"), value.find(">")
+    bare = value[start + 1 : end] if 0 <= start < end else value.split(" ")[0]
+    return bare.strip()[:998] if "@" in bare else ""
+
+
+def known_recipients(value: str) -> list[str]:
+    """X-Failed-Recipients, as Exim and Google write it: addresses between commas."""
+    found: list[str] = []
+    for piece in value.split(",")[:_RECIPIENTS]:
+        address = address_of(piece)
+        if address and address not in found:
+            found.append(address)
+    return found

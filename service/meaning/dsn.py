@@ -1,0 +1,119 @@
+"""RFC 3464 delivery reports → one report for each recipient. Pure. RFC 3464, 6533 (addresses in UTF-8).
+
+Fields that servers misspell or leave out are taken as they are meant; the words of the diagnosis decide the reason.
+"""
+
+import re
+from dataclasses import dataclass, field
+from typing import Final
+
+from msgspec import UNSET
+
+from service.contract import Action, Report
+from service.meaning.fields import address_of, groups, typed
+from service.meaning.reasons import Words, diagnose
+from service.meaning.status import find_status, reply_of
+
+# More recipients than this does no envelope have (RFC 5321 4.5.3.1.8 asks servers for 100).
+RECIPIENTS: Final = 200
+DIAGNOSTIC_CHARS: Final = 500
+_STATUS: Final = re.compile(r"[245]\.[0-9]{1,3}\.[0-9]{1,3}")
+_UNFINISHED: Final = re.compile(r"[245][0-5][0-9]-(?!.*\s[245][0-5][0-9] )", re.DOTALL)
+_ACTIONS: Final = {
+    "failed": Action.FAILED, "failure": Action.FAILED, "fail": Action.FAILED, "expired": Action.FAILED,
+    "deferred": Action.DELAYED, "delayed": Action.DELAYED, "delay": Action.DELAYED,
+    "delivered": Action.DELIVERED, "deliverable": Action.DELIVERED, "relayed": Action.RELAYED,
+    "expanded": Action.EXPANDED,
+}  # fmt: skip
+
+
+@dataclass(slots=True)
+class Delivery:
+    """What a report says of one recipient before a reason is found."""
+
+    recipient: str
+    action: Action | None = None
+    original_recipient: str = ""
+    status: str = ""
+    diagnostic: str = ""
+    remote_mta: str = ""
+    reporting_mta: str = ""
+    command: str = ""
+
+
+@dataclass(slots=True)
+class Delivered:
+    """All of a delivery report."""
+
+    deliveries: list[Delivery] = field(default_factory=list)
+    envelope_id: str = ""
+
+
+def read_dsn(text: str) -> Delivered:
+    """The fields of a message/delivery-status part: one group for the message, one for each recipient."""
+    report = Delivered()
+    reporting = ""
+    for group in groups(text, most=RECIPIENTS + 8):
+        envelope_id = group.get("original-envelope-id", "").strip()
+        if envelope_id and not report.envelope_id:
+            report.envelope_id = envelope_id[:200]
+        reporting = reporting or typed(group.get("reporting-mta", ""))[:255]
+        final = group.get("final-recipient", "") or group.get("x-actual-recipient", "")
+        original = group.get("original-recipient", "")
+        if not final and not original:
+            continue
+        recipient = address_of(final) or address_of(original)
+        wanted = address_of(original)
+        if not recipient:
+            # A mailbox's local name, which some servers give: better than nothing.
+            recipient = typed(final or original).strip("<> ")[:320]
+        if not recipient:
+            continue
+        status = _STATUS.search(group.get("status", ""))
+        report.deliveries.append(
+            Delivery(
+                recipient=recipient,
+                action=_ACTIONS.get(group.get("action", "").partition(" ")[0].strip().lower().rstrip(";.(")),
+                original_recipient=wanted if wanted and wanted.lower() != recipient.lower() else "",
+                status="" if status is None else status[0],
+                diagnostic=typed(group.get("diagnostic-code", "")),
+                remote_mta=typed(group.get("remote-mta", ""))[:255],
+                reporting_mta=reporting,
+            )
+        )
+        if len(report.deliveries) >= RECIPIENTS:
+            break
+    return report
+
+
+def report_of(delivery: Delivery, notice: str, *, action: Action) -> Report:
+    """A report with its reason. `notice`: what the human-readable part says of it; `action` where the report has none.
+
+    A status such as 5.0.0 says nothing; one within the diagnosis is nearer to the server that refused.
+    """
+    said = delivery.diagnostic or notice
+    if notice and delivery.diagnostic and _UNFINISHED.match(delivery.diagnostic) is not None:
+        # RFC 5321 4.2.1: a reply that goes on; some reports have its first line only.
+        said = f"{delivery.diagnostic}\n{notice}"
+    done = delivery.action or action
+    status = find_status(said, delivery.status)
+    code = reply_of(said)
+    words = Words(
+        said, notice, status, code, delivery.command, delivery.remote_mta, delivery.recipient, delivery.reporting_mta
+    )
+    if done in (Action.DELIVERED, Action.RELAYED, Action.EXPANDED):
+        reason, hard = None, None
+    else:
+        found = diagnose(words, done)
+        reason, hard = found.reason, found.hard
+    return Report(
+        recipient=delivery.recipient[:320],
+        action=done,
+        original_recipient=delivery.original_recipient[:320] or UNSET,
+        status=status or UNSET,
+        reply_code=code or UNSET,
+        reason=UNSET if reason is None else reason,
+        hard=UNSET if hard is None else hard,
+        diagnostic=" ".join(said.split())[:DIAGNOSTIC_CHARS] or UNSET,
+        remote_mta=delivery.remote_mta or UNSET,
+    )

@@ -1,0 +1,91 @@
+"""Blocks of `Name: value` lines, as reports and returned mails have them → fields. Pure, linear, never raises.
+
+RFC 3464 2.1: groups of fields with an empty line between them; folded as RFC 5322 has it.
+"""
+
+import re
+from html import unescape
+from typing import Final
+
+_FOLD: Final = re.compile(r"\r?\n[ \t]+")
+_LINE_END: Final = re.compile(r"\r\n|\n|\r")
+_NAME: Final = re.compile(r"([!-9;-~]{1,76})[ \t]*:[ \t]*")
+# A report of a thousand recipients has about ten thousand lines; what is more is no report.
+_LINES: Final = 20_000
+ADDRESS: Final = re.compile(r"[^\s<>()\[\]:;,\"'`|@]{1,128}@[A-Za-z0-9\u0080-\U0010ffff\[][^\s<>()\]:;,\"'`|@*]{0,254}")
+_QUOTED: Final = re.compile(r'"[^"\s]{1,128}"@[A-Za-z0-9.-]{1,254}')
+
+
+def one_of(alternatives: str, *, before: str = "", after: str = "", lines: bool = False) -> re.Pattern[str]:
+    """An expression from its alternatives, one a line, whatever the case; with `lines` ^ and $ are each line's."""
+    words = "|".join(line.strip() for line in alternatives.strip().splitlines())
+    return re.compile(f"{before}(?:{words}){after}", re.IGNORECASE | (re.MULTILINE if lines else 0))
+
+
+def text_of(content: bytes) -> str:
+    """RFC 3464 2.1.1 wants ASCII, RFC 6533 UTF-8; NUL, which JSON readers choke on, goes."""
+    return content.decode("utf-8", "replace").replace("\0", "")
+
+
+def groups(text: str, *, most: int) -> list[dict[str, str]]:
+    """At most `most` groups: name in lower case → value without its folds, the first of a name."""
+    found: list[dict[str, str]] = []
+    group: dict[str, str] = {}
+    last = ""
+    for count, line in enumerate(_LINE_END.split(text)):
+        if count >= _LINES or len(found) >= most:
+            return found
+        if not line or line.isspace():
+            if group:
+                found.append(group)
+                group = {}
+            last = ""
+        elif line[0] in " \t":
+            if last:
+                group[last] = f"{group[last]} {line.strip()}"
+        elif (named := _NAME.match(line)) is not None:
+            last = named[1].lower()
+            if last in group:
+                last = ""
+            else:
+                group[last] = line[named.end() :].strip()
+        else:
+            last = ""
+    if group and len(found) < most:
+        found.append(group)
+    return found
+
+
+def address_of(value: str) -> str:
+    """RFC 3464 2.1.2: `rfc822; a@example.org` → the address; "" where there is none."""
+    kind, semicolon, rest = value.partition(";")
+    plain = (rest if semicolon and "@" not in kind else value).strip()
+    quoted = _QUOTED.search(plain)
+    if quoted is not None:
+        return quoted[0]
+    found = ADDRESS.search(plain)
+    return clean(found[0]) if found is not None else ""
+
+
+def clean(address: str) -> str:
+    """An address cut out of a text, without the punctuation that the text put round it."""
+    return address.strip("<>").rstrip(".,;:!?)]}>\"'\u3002").lstrip("=*<(")
+
+
+def typed(value: str) -> str:
+    """RFC 3464 2.1.2: `smtp; 550 no such user` → what stands after the type."""
+    kind, semicolon, rest = value.partition(";")
+    return rest.strip() if semicolon and len(kind) < 40 and " " not in kind.strip() else value.strip()
+
+
+_BREAKS: Final = re.compile(r"<(?:br|/p|/div|/tr|/li|/h[1-6]|/table|/pre)\b[^<>]{0,500}>", re.IGNORECASE)
+_UNSEEN: Final = re.compile(r"<(style|script|head|title)\b[^<]*+(?:<(?!/\1)[^<]*+)*+</\1>", re.IGNORECASE)
+_TAG: Final = re.compile(r"</?[A-Za-z!][^<>]{0,2000}>")
+
+
+def words_of_html(html: str) -> str:
+    """The words of a notice in HTML, line by line; no tree is built."""
+    text = _UNSEEN.sub("", html)
+    text = re.sub(r"[\r\n\t ]+", " ", text)
+    text = unescape(_TAG.sub("", _BREAKS.sub("\n", text)))
+    return text.replace("\u00a0", " ")

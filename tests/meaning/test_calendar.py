@@ -1,0 +1,89 @@
+"""Invitations and answers to them (RFC 5545, 5546, 6047)."""
+
+from msgspec import UNSET
+
+from service.contract import Attendee, Calendar, Kind
+from tests.meaning.mails import meaning_of
+
+EVENT = """\
+BEGIN:VCALENDAR
+METHOD:REQUEST
+BEGIN:VTIMEZONE
+TZID:Europe/Berlin
+BEGIN:STANDARD
+DTSTART:19701025T030000
+END:STANDARD
+END:VTIMEZONE
+BEGIN:VEVENT
+UID:4711@example.org
+SUMMARY:Lunch\\, and
+  more
+DTSTART;TZID=Europe/Berlin:20261203T120000
+DTEND;TZID=Europe/Berlin:20261203T130000
+LOCATION:Canteen
+ORGANIZER;CN="Ada; L.":mailto:ada@example.org
+ATTENDEE;PARTSTAT=NEEDS-ACTION;CN="B: x":MAILTO:b@example.org
+ATTENDEE:mailto:c@example.org
+RRULE:FREQ=WEEKLY
+SEQUENCE:2
+BEGIN:VALARM
+DTSTART:20000101T000000
+END:VALARM
+END:VEVENT
+BEGIN:VEVENT
+UID:other@example.org
+END:VEVENT
+END:VCALENDAR"""
+
+
+def mail(event: str) -> str:
+    return (
+        "From: ada@example.org\nTo: b@example.org\nContent-Type: multipart/alternative; boundary=b\n\n"
+        f"--b\nContent-Type: text/plain\n\nLunch?\n--b\nContent-Type: text/calendar; method=REQUEST\n\n{event}\n--b--\n"
+    )
+
+
+def test_an_invitation() -> None:
+    meaning = meaning_of(mail(EVENT))
+    assert meaning.kind is Kind.INVITATION
+    assert meaning.calendar == Calendar(
+        method="REQUEST",
+        uid="4711@example.org",
+        summary="Lunch, and more",
+        start="2026-12-03T12:00:00",
+        end="2026-12-03T13:00:00",
+        time_zone="Europe/Berlin",
+        location="Canteen",
+        organizer="ada@example.org",
+        attendees=[Attendee("b@example.org", "needs-action"), Attendee("c@example.org")],
+        recurrence="FREQ=WEEKLY",
+        sequence=2,
+    )
+
+
+def test_utc_and_whole_days() -> None:
+    event = EVENT.replace("DTSTART;TZID=Europe/Berlin:20261203T120000", "DTSTART:20261203T120000Z")
+    event = event.replace("DTEND;TZID=Europe/Berlin:20261203T130000", "DTEND;VALUE=DATE:20261204")
+    calendar = meaning_of(mail(event)).calendar
+    assert calendar is not UNSET
+    assert (calendar.start, calendar.end, calendar.time_zone) == ("2026-12-03T12:00:00Z", "2026-12-04", UNSET)
+
+
+def test_an_answer_is_an_invitation_with_its_method() -> None:
+    meaning = meaning_of(mail(EVENT.replace("METHOD:REQUEST", "METHOD:REPLY").replace("NEEDS-ACTION", "ACCEPTED")))
+    assert meaning.kind is Kind.INVITATION
+    assert meaning.calendar is not UNSET
+    assert meaning.calendar.method == "REPLY"
+    assert meaning.calendar.attendees is not UNSET
+    assert meaning.calendar.attendees[0].status == "accepted"
+
+
+def test_what_is_published_asks_nothing() -> None:
+    meaning = meaning_of(mail(EVENT.replace("METHOD:REQUEST", "METHOD:PUBLISH")))
+    assert meaning.kind is Kind.MESSAGE
+    assert meaning.calendar is not UNSET
+
+
+def test_no_calendar_is_no_invitation() -> None:
+    meaning = meaning_of(mail("nothing of the kind"))
+    assert (meaning.kind, meaning.calendar) == (Kind.MESSAGE, UNSET)

@@ -1,0 +1,97 @@
+"""RFC 3464 reports: who did not get a mail, and why."""
+
+import pytest
+from msgspec import UNSET
+
+from service.contract import Action, Kind, Reason
+from tests.meaning.mails import dsn, kind_of, meaning_of, reports_of
+
+FAILED = """\
+Final-Recipient: rfc822; nobody@example.net
+Original-Recipient: rfc822;alias@example.net
+Action: failed
+Status: 5.1.1
+Remote-MTA: dns; mx.example.net
+Diagnostic-Code: smtp; 550 5.1.1 <nobody@example.net>: Recipient address
+    rejected: User unknown in local recipient table"""
+
+
+def test_a_failed_recipient_is_reported_with_code_words_and_reason() -> None:
+    (report,) = reports_of(dsn(FAILED))
+    assert report.recipient == "nobody@example.net"
+    assert report.original_recipient == "alias@example.net"
+    assert (report.action, report.status, report.reply_code) == (Action.FAILED, "5.1.1", 550)
+    assert (report.reason, report.hard, report.remote_mta) == (Reason.USERUNKNOWN, True, "mx.example.net")
+    assert report.diagnostic == (
+        "550 5.1.1 <nobody@example.net>: Recipient address rejected: User unknown in local recipient table"
+    )
+
+
+def test_the_mail_that_came_back_is_named() -> None:
+    fields = f"Original-Envelope-Id: abc123\n\n{FAILED}"
+    meaning = meaning_of(dsn(fields.replace("Original-Envelope", "X-Other\nOriginal-Envelope")))
+    assert meaning.original is not UNSET
+    assert (meaning.original.message_id, meaning.original.envelope_id) == ("sent@example.org", "abc123")
+
+
+@pytest.mark.parametrize(
+    ("action", "kind"),
+    [
+        ("failed", Kind.BOUNCE),
+        ("delayed", Kind.DELAY),
+        ("delivered", Kind.DELIVERED),
+        ("relayed", Kind.DELIVERED),
+        ("expanded", Kind.DELIVERED),
+        ("failed (bad destination)", Kind.BOUNCE),
+    ],
+)
+def test_the_action_is_the_kind(action: str, kind: Kind) -> None:
+    assert kind_of(dsn(FAILED.replace("Action: failed", f"Action: {action}"))) is kind
+
+
+def test_one_failure_among_successes_is_a_bounce() -> None:
+    other = "Final-Recipient: rfc822; fine@example.net\nAction: relayed\nStatus: 2.0.0"
+    meaning = meaning_of(dsn(f"{other}\n\n{FAILED}"))
+    assert meaning.kind is Kind.BOUNCE
+    assert meaning.reports is not UNSET
+    assert [(one.recipient, one.action) for one in meaning.reports] == [
+        ("fine@example.net", Action.RELAYED),
+        ("nobody@example.net", Action.FAILED),
+    ]
+    assert meaning.reports[0].reason is UNSET
+
+
+def test_a_full_mailbox_is_soft() -> None:
+    full = FAILED.replace("5.1.1", "5.2.2").replace("User unknown in local recipient table", "quota exceeded")
+    (report,) = reports_of(dsn(full))
+    assert (report.reason, report.hard) == (Reason.MAILBOXFULL, False)
+
+
+def test_an_address_in_utf_8_is_given_as_it_is() -> None:
+    # RFC 6533 3: utf-8; and the address.
+    fields = "Final-Recipient: utf-8; käse@bücher.example\nAction: failed\nStatus: 5.1.1"
+    (report,) = reports_of(dsn(fields).replace("message/delivery-status", "message/global-delivery-status"))
+    assert report.recipient == "käse@bücher.example"
+
+
+def test_fields_that_stand_in_a_text_are_found() -> None:
+    text = dsn(FAILED).replace("Content-Type: message/delivery-status", "Content-Type: text/plain")
+    (report,) = reports_of(text)
+    assert (report.recipient, report.reason) == ("nobody@example.net", Reason.USERUNKNOWN)
+
+
+def test_the_words_of_the_notice_help_where_the_fields_have_none() -> None:
+    fields = "Final-Recipient: rfc822; nobody@example.net\nAction: failed\nStatus: 5.0.0"
+    notice = "<nobody@example.net>: host mx.example.net said: 552 mailbox is full (in reply to RCPT TO command)"
+    (report,) = reports_of(dsn(fields, notice=notice))
+    assert (report.reason, report.reply_code) == (Reason.MAILBOXFULL, 552)
+
+
+def test_more_recipients_than_an_envelope_has_are_cut() -> None:
+    many = "\n\n".join(FAILED.replace("nobody", f"nobody{number}") for number in range(250))
+    assert len(reports_of(dsn(many))) == 200
+
+
+def test_a_report_without_recipients_is_a_bounce_all_the_same() -> None:
+    meaning = meaning_of(dsn("X-Note: nothing here"))
+    assert (meaning.kind, meaning.reports) == (Kind.BOUNCE, UNSET)
