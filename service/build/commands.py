@@ -44,4 +44,5 @@ def _mail_access(
         followed=shared.desks[account.id],
         inline_limit=settings.limits.inline,
         raw=incoming.raw,
+        authserv_id=incoming.authserv_id,
     )

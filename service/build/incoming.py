@@ -141,7 +141,9 @@ def mailbox_work(
                 shared.parser,
                 account=account.id,
                 mailbox=mailbox,
-                options=AnnounceOptions(settings.limits.inline, bus.max_payload, incoming.raw, incoming.after),
+                options=AnnounceOptions(
+                    settings.limits.inline, bus.max_payload, incoming.raw, incoming.after, incoming.authserv_id
+                ),
                 clock=clock,
             )
             try:

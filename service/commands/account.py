@@ -31,13 +31,17 @@ class Followed(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class MailAccess:
-    """How commands reach an account's mailboxes. Sizes in bytes; `raw`: which raw messages are kept anyway."""
+    """How commands reach an account's mailboxes. Sizes in bytes; `raw`: which raw messages are kept anyway.
+
+    `authserv_id`: whose verdicts on a mail are believed (RFC 8601 2.5), "" to learn it from each mail.
+    """
 
     pool: Pool
     directory: Directory
     followed: Followed
     inline_limit: int
     raw: Raw
+    authserv_id: str = ""
 
 
 class Undone(Protocol):

@@ -154,6 +154,7 @@ async def _page(
         context.bus.max_payload // 2,
         Raw.ALWAYS if wanted.raw else mail.raw,
         context.clock.now(),
+        server=mail.authserv_id,
     )
     async with context.hold(sum(row.size for row in rows) if wanted.needs is Needs.ALL else 0):
         bodies: dict[int, bytes] = {}

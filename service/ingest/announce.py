@@ -38,12 +38,16 @@ from service.parsing import Made, Page, Raw, Read
 
 @dataclass(frozen=True, slots=True)
 class AnnounceOptions:
-    """Sizes in bytes. `event_limit` is what the server takes in one message; `after`: what is done once it has it."""
+    """Sizes in bytes. `event_limit` is what the server takes in one message; `after`: what is done once it has it.
+
+    `authserv_id`: whose verdicts on a mail are believed (RFC 8601 2.5), "" to learn it from each mail.
+    """
 
     inline_limit: int
     event_limit: int
     raw: Raw
     after: After = field(default_factory=After)
+    authserv_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +130,7 @@ class Announcer:
             self._clock.now(),
             self._options.after.mark,
             not self._options.after.needs_all,
+            self._options.authserv_id,
         )
         messages = [_read(message.surveyed, message.body, whole=message.whole) for message in page]
         messages += [_read(surveyed, None, whole=False) for surveyed in unavailable]

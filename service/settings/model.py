@@ -8,7 +8,7 @@ import re
 import socket
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, StringConstraints, model_validator
 from pydantic.functional_validators import AfterValidator, PlainValidator
 from pydantic.json_schema import WithJsonSchema
 
@@ -290,6 +290,11 @@ class IncomingSettings(Part):
         json_schema_extra={"default": "nothing"},
     )
     after_delay: Duration = lasting("5m", "How long after its event a mail is deleted or moved")
+    authserv_id: Annotated[str, StringConstraints(max_length=255, pattern=r"^[^\s;=]*$")] = Field(
+        default="",
+        description="The name under which the account's own mail server writes Authentication-Results (RFC 8601 2.5), "
+        "where it is not the host or domain that its topmost Received field names",
+    )
 
     @model_validator(mode="after")
     def _kept_whole(self) -> Self:

@@ -48,7 +48,8 @@ def _hosts(imap: str, smtp: str, smtp_security: str = "tls") -> Mapping[str, Any
 
 _GOOGLE: Final = {
     # 2,500 MB a day, of which other programs have their share.
-    "incoming": {"imap": {"host": "imap.gmail.com", "daily": "2GiB"}},
+    # Its topmost Received field names an address of its own network, and no host.
+    "incoming": {"imap": {"host": "imap.gmail.com", "daily": "2GiB"}, "authserv_id": "mx.google.com"},
     "outgoing": {"smtp": {"host": "smtp.gmail.com"}},
 }
 _GOOGLE_FILLS: Final = {"token_url": "https://oauth2.googleapis.com/token", "scope": "https://mail.google.com/"}
