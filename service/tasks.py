@@ -20,7 +20,8 @@ T = TypeVar("T")
 CANCEL_EVERY_S: Final = 1.0
 
 
-def _cancellations() -> int:
+def cancellations() -> int:
+    """How often this task was cancelled and has not ended."""
     task = asyncio.current_task()
     return task.cancelling() if task else 0
 
@@ -28,11 +29,11 @@ def _cancellations() -> int:
 @contextmanager
 def cancellable() -> Iterator[None]:
     """A cancellation that comes during the block ends it, whatever else the block says."""
-    before = _cancellations()
+    before = cancellations()
     try:
         yield
     finally:
-        if _cancellations() > before:
+        if cancellations() > before:
             raise asyncio.CancelledError
 
 
@@ -49,7 +50,7 @@ class TaskGroup(asyncio.TaskGroup):
     """asyncio.TaskGroup; a cancellation from outside goes before what the children raised, a further one to them."""
 
     async def __aenter__(self) -> Self:
-        self._before = _cancellations()
+        self._before = cancellations()
         return await super().__aenter__()
 
     async def __aexit__(
@@ -68,7 +69,7 @@ class TaskGroup(asyncio.TaskGroup):
         try:
             await super().__aexit__(et, exc, tb)
         finally:
-            if _cancellations() > self._before:
+            if cancellations() > self._before:
                 raise asyncio.CancelledError
 
     async def _abort_all(self) -> None:

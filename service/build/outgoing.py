@@ -55,6 +55,7 @@ def sender_work(
         retry_max_s=outgoing.retry.max.total_seconds(),
         limits=send_limits(outgoing),
         redirect=outgoing.redirect,
+        parallel=outgoing.smtp.connections,
     )
     relay = Relay(smtp_options(account, outgoing, tokens=tokens, reach=reach), shared.clock)
     sender = Sender(

@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-import nats.aio.client
 import nats.errors
 import nkeys
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from service.bus.blobs import BlobStore
+from service.bus.client import NO_TLS, BusClient
 from service.bus.errors import js_api, subject_counts, translated
 from service.bus.follow import Followed, follow
 from service.bus.kv import KeyValue
@@ -42,14 +41,8 @@ PINGS_LIMIT: Final = 2
 # Whatever counts was acknowledged: a server that does not take our farewell is left without it.
 CLOSE_TIMEOUT_S: Final = 1.0
 ERRORS_KEPT: Final = 20
-NO_TLS: Final = "the server offers no TLS"
 # What may wait inside the client while NATS is away: everything that counts is acknowledged, so little helps.
 PENDING_LIMIT_BYTES: Final = 8 * 1024 * 1024
-
-# Where fast-mail-parser is installed, nats-py parses headers with it and every value becomes a list: deleted
-# keys come back as live, and an expiry never reaches a watcher.
-nats.aio.client.parse_email = None  # type: ignore[attr-defined]  # switched off, not replaced
-
 
 _CREDS: Final = re.compile(
     rb"-BEGIN NATS USER JWT-+\s+\S+\s+-+END NATS USER JWT-+.*-BEGIN USER NKEY SEED-+\s+(\S+)\s", re.DOTALL
@@ -67,7 +60,7 @@ class Answer:
 class Bus:
     """One connection to NATS and what stands on it."""
 
-    def __init__(self, nc: Client, options: NatsOptions) -> None:
+    def __init__(self, nc: BusClient, options: NatsOptions) -> None:
         self.nc = nc
         self.options = options
         self.subjects = Subjects(options.prefix)
@@ -187,35 +180,6 @@ class Bus:
         log.info("nats_reconnected")
 
 
-class _Client(Client):
-    """nats-py's client, which never gives up. Its private names are pinned by tests/bus/test_connection.py."""
-
-    async def _process_headers(self, headers: Any) -> dict[str, str] | None:
-        # An exception here ends the task that reads for everybody, and the client does not notice.
-        try:
-            found: dict[str, str] | None = await super()._process_headers(headers)
-        except Exception as exc:  # noqa: BLE001 whatever a stranger's bytes may raise
-            log.warning("nats_headers_unreadable", error=type(exc).__name__)
-            return None
-        return found
-
-    def _connect_command(self) -> bytes:
-        # nats-py would send the credentials in the clear to a server that does not ask for TLS.
-        if self.options.get("tls") is not None and not self._server_info.get("tls_required"):
-            raise nats.errors.Error(NO_TLS)
-        command: bytes = super()._connect_command()
-        return command
-
-    async def _process_err(self, err_msg: str) -> None:
-        # nats-py closes for good on nearly every -ERR: an account that was reloaded, a limit on connections. The
-        # server has closed this connection; whether the next one fares better is not ours to say.
-        if "permissions violation" in err_msg.lower():
-            await super()._process_err(err_msg)
-            return
-        log.warning("nats_refused", error=err_msg.strip("' \r\n"))
-        await self._process_op_err(nats.errors.Error(f"nats: {err_msg}"))
-
-
 def _connect_arguments(options: NatsOptions, bus: Bus, seen: list[Exception]) -> dict[str, Any]:
     async def on_error(error: Exception) -> None:
         log.debug("nats_error", error=type(error).__name__)
@@ -282,7 +246,7 @@ def _where(options: NatsOptions) -> str:
 
 async def _connect(options: NatsOptions) -> Bus:
     where = _where(options)
-    nc = _Client()
+    nc = BusClient()
     bus = Bus(nc, options)
     seen: list[Exception] = []
     try:
@@ -321,14 +285,14 @@ def _connect_verdict(errors: list[Exception], where: str) -> Permanent | Transie
     return Transient(f"no NATS: {detail}", where=where, remedy="is the server up? nats.servers")
 
 
-async def _close(nc: Client) -> None:
+async def _close(nc: BusClient) -> None:
     # RuntimeError: uvloop's word for a transport that is gone already.
     with suppress(nats.errors.Error, OSError, TimeoutError, RuntimeError):
         async with asyncio.timeout(CLOSE_TIMEOUT_S):
             await nc.close()
 
 
-def _check_server(nc: Client, where: str) -> None:
+def _check_server(nc: BusClient, where: str) -> None:
     version = nc.connected_server_version
     found = (version.major, version.minor, version.patch)
     if found < OLDEST_NATS:

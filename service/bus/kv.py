@@ -1,20 +1,16 @@
 """A bucket of keys with compare-and-set. Used by ingest (cursors), outbound (sends) and fleet (presence)."""
 
 import base64
-import json
 from dataclasses import dataclass
 from typing import Any, Final
 
-from nats.aio.client import Client
-
+from service.bus.client import BusClient
 from service.bus.errors import (
     NO_MESSAGE,
-    REQUEST_TIMEOUT_S,
     WRONG_LAST_SEQUENCE,
     ApiError,
     Conflict,
     js_api,
-    raise_api_error,
     subject_counts,
     translated,
 )
@@ -36,7 +32,7 @@ class Entry:
 class KeyValue:
     """One bucket. Reads come from the stream's leader: compare-and-set on a stale read only costs a conflict more."""
 
-    def __init__(self, nc: Client, bucket: str) -> None:
+    def __init__(self, nc: BusClient, bucket: str) -> None:
         self._nc = nc
         self._bucket = bucket
         self._stream = f"KV_{bucket}"
@@ -99,10 +95,7 @@ class KeyValue:
                 raise
 
     async def _publish(self, key: str, value: bytes, headers: dict[str, str]) -> int:
-        reply = await self._nc.request(self._subject(key), value, headers=headers, timeout=REQUEST_TIMEOUT_S)
-        answer: dict[str, Any] = json.loads(reply.data)
-        raise_api_error(answer)
-        return int(answer["seq"])
+        return await self._nc.asks.store(self._subject(key), value, headers)
 
     def _subject(self, key: str) -> str:
         subject = f"$KV.{self._bucket}.{key}"

@@ -1,18 +1,18 @@
 """Work queues: pull, acknowledge, schedule. Used by outbound; one consumer an account, only while something waits."""
 
-import json
-import time
+import asyncio
+from collections import deque
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, Final
+from datetime import UTC, datetime, timedelta
+from typing import Final
 
-import nats.errors
-from nats.aio.client import Client
-from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from service.bus.errors import REQUEST_TIMEOUT_S, MessageTooLarge, js_api, raise_api_error, translated
+from service.bus.client import BusClient
+from service.bus.errors import MessageTooLarge, js_api, translated
+from service.bus.frames import pub
 from service.bus.guard import check_subject, header_size
+from service.bus.log import parse_headers
 from service.contract import rfc3339
 from service.errors import Transient
 from service.observe import step
@@ -24,26 +24,27 @@ INACTIVE_S: Final = 300
 FETCH_WAIT_S: Final = 1.0
 # How much later than it was to be the end of a pull may come.
 PATIENCE_S: Final = 1.0
+# "$JS.ACK.<stream>.<consumer>.<delivered>.<seq>.<consumer seq>.<time>.<pending>".
+SHORT_TOKENS: Final = 9
+_EPOCH: Final = datetime.fromtimestamp(0, UTC)
 
 
-async def publish_acknowledged(nc: Client, subject: str, payload: bytes, headers: dict[str, str]) -> int:
+async def publish_acknowledged(nc: BusClient, subject: str, payload: bytes, headers: dict[str, str]) -> int:
     """Publish and wait for the stream's acknowledgement; gives the sequence. Raises Transient, Permanent."""
     check_subject(subject)
     size = header_size(headers) + len(payload)
     if size > nc.max_payload:
         raise MessageTooLarge(f"{size} bytes; NATS takes {nc.max_payload}", where=subject)
     with translated(subject):
-        reply = await nc.request(subject, payload, headers=headers or None, timeout=REQUEST_TIMEOUT_S)
-        answer: dict[str, Any] = json.loads(reply.data)
-        raise_api_error(answer)
-        return int(answer["seq"])
+        return await nc.asks.store(subject, payload, headers)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Job:
     """One message in hand. It comes back after ACK_WAIT_S unless it is acknowledged or kept alive."""
 
-    message: Msg
+    nc: BusClient
+    reply: str
     subject: str
     payload: bytes
     headers: dict[str, str]
@@ -55,75 +56,85 @@ class Job:
         """Done, confirmed by the server. Raises Transient."""
         step("ack.before")
         with translated(self.subject):
-            await self.message.ack_sync(timeout=REQUEST_TIMEOUT_S)
+            await self.nc.asks.ask(self.reply, b"+ACK")
         step("ack.done")
 
     async def in_progress(self) -> None:
         """Still at it. Raises Transient."""
         with translated(self.subject):
-            await self.message.in_progress()
+            await self.nc.put(pub(self.reply, b"+WPI"))
 
     async def give_back(self, delay_s: float = 0) -> None:
         """Have it delivered again, after `delay_s`. Raises Transient."""
+        delay = b' {"delay": %d}' % int(delay_s * NS) if delay_s else b""
         with translated(self.subject):
-            await self.message.nak(delay=delay_s or None)
+            await self.nc.put(pub(self.reply, b"-NAK" + delay))
 
 
 class Puller:
     """A pull consumer on one subject.
 
     Its own pull and not nats-py's: with more than one asked for, that one hands a job over only when all have come
-    or a second is over.
+    or a second is over, and takes 100 µs for each.
     """
 
-    def __init__(self, nc: Client, inbox: str, news: Subscription, stream: str, name: str) -> None:
+    def __init__(self, nc: BusClient, stream: str, name: str) -> None:
         self._nc = nc
-        self._inbox = inbox
-        self._news = news
+        self._inbox = nc.new_inbox()
         self._next = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}"
+        self._subscription: Subscription | None = None
+        self._news = asyncio.Event()
+        self._jobs: deque[Job] = deque()
+        self._ended: str | None = None
         self._asked = 0
         self._asked_until = 0.0
+
+    async def open(self) -> None:
+        """Listen for what is pulled."""
+        self._subscription = await self._nc.listen(self._inbox, self._take)
 
     async def fetch(self, limit: int) -> list[Job]:
         """Up to `limit` jobs, as soon as there is one; empty when none came within a second. Raises Transient."""
         with translated("work queue"):
-            now = time.monotonic()
-            if not self._news.pending_msgs and (self._asked <= 0 or now > self._asked_until):
-                request = {"batch": limit, "expires": int(FETCH_WAIT_S * NS)}
+            now = asyncio.get_running_loop().time()
+            if not self._jobs and (self._asked <= 0 or now > self._asked_until):
+                request = b'{"batch": %d, "expires": %d}' % (limit, int(FETCH_WAIT_S * NS))
                 self._asked, self._asked_until = limit, now + FETCH_WAIT_S
-                await self._nc.publish(self._next, json.dumps(request).encode(), reply=self._inbox)
-            jobs: list[Job] = []
-            try:
-                wait_s = max(0.0, self._asked_until - now) + PATIENCE_S
-                self._take(await self._news.next_msg(timeout=wait_s), jobs)
-            except (nats.errors.TimeoutError, TimeoutError):
-                self._asked = 0
+                await self._nc.put(pub(self._next, request, self._inbox))
+            self._news.clear()
+            if not self._jobs and self._ended is None:
+                try:
+                    async with asyncio.timeout(max(0.0, self._asked_until - now) + PATIENCE_S):
+                        await self._news.wait()
+                except TimeoutError:
+                    self._asked = 0
+            if not self._jobs and (ended := self._ended) is not None:
+                self._ended, self._asked = None, 0
+                # 404 and 408: nothing (more) to be had. 409, 503: the consumer is gone.
+                if ended not in ("404", "408"):
+                    raise Transient(f"NATS: pull ended: {ended}", where="work queue")
             # An earlier pull may have asked for more than is wanted now: that waits for the next call.
-            while self._news.pending_msgs and len(jobs) < limit:
-                self._take(await self._news.next_msg(timeout=PATIENCE_S), jobs)
-            return jobs
+            return [self._jobs.popleft() for _ in range(min(limit, len(self._jobs)))]
 
-    def _take(self, message: Msg, jobs: list[Job]) -> None:
-        headers = message.headers or {}
-        if not message.reply and (status := headers.get("Status")):
-            self._asked = 0
-            # 404 and 408: nothing (more) to be had. 409, 503: the consumer is gone.
-            if status not in ("404", "408"):
-                raise Transient(f"NATS: pull ended: {status} {headers.get('Description', '')}", where="work queue")
-            return
-        self._asked -= 1
-        jobs.append(_job(message))
+    def _take(self, subject: bytes, reply: bytes, payload: bytes, headers: bytes) -> None:
+        if not reply and headers.startswith(b"NATS/1.0 "):
+            self._ended = headers[9:12].decode("ascii", "replace")
+        else:
+            self._asked -= 1
+            self._jobs.append(_job(self._nc, subject, reply, payload, headers))
+        self._news.set()
 
     async def close(self) -> None:
         """Stop pulling; the consumer ends by itself after INACTIVE_S. Raises Transient."""
         with translated("work queue"):
-            await self._news.unsubscribe()
+            if self._subscription is not None:
+                await self._subscription.unsubscribe()
 
 
 class WorkQueue:
     """One stream of work."""
 
-    def __init__(self, nc: Client, stream: str) -> None:
+    def __init__(self, nc: BusClient, stream: str) -> None:
         self._nc = nc
         self._stream = stream
 
@@ -143,8 +154,9 @@ class WorkQueue:
         }
         with translated(self._stream):
             await js_api(self._nc, f"CONSUMER.CREATE.{self._stream}.{name}.{subject}", config)
-            inbox = self._nc.new_inbox()
-            return Puller(self._nc, inbox, await self._nc.subscribe(inbox), self._stream, name)
+            puller = Puller(self._nc, self._stream, name)
+            await puller.open()
+            return puller
 
     async def schedule(self, subject: str, target: str, at: datetime, payload: bytes, headers: dict[str, str]) -> None:
         """Have the message appear on `target` at a time; one that is on `subject` already is replaced. ADR-51."""
@@ -158,14 +170,10 @@ class WorkQueue:
         return int(answer["purged"])
 
 
-def _job(message: Msg) -> Job:
-    metadata = message.metadata
-    return Job(
-        message=message,
-        subject=message.subject,
-        payload=message.data,
-        headers=dict(message.headers or {}),
-        seq=metadata.sequence.stream,
-        stored_at=metadata.timestamp,
-        delivered=metadata.num_delivered,
-    )
+def _job(nc: BusClient, subject: bytes, reply: bytes, payload: bytes, headers: bytes) -> Job:
+    """ADR-15: `$JS.ACK.` (with `<domain>.<account>.` in the long form), stream, consumer, then five numbers."""
+    to = reply.decode()
+    tokens = to.split(".")
+    delivered, seq, _, nanoseconds = map(int, tokens[4:8] if len(tokens) == SHORT_TOKENS else tokens[6:10])
+    stored_at = _EPOCH + timedelta(microseconds=nanoseconds // 1000)
+    return Job(nc, to, subject.decode(), payload, parse_headers(headers), seq, stored_at, delivered)

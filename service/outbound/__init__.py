@@ -1,9 +1,9 @@
 """A request on the bus → a mail at the relay, and what became of it as status events.
 
-sender.py takes jobs from an account's queues; deliver.py carries one through its attempt; request.py settles its id
-and finds what is wrong with it; mail.py makes its envelope and bytes; retry.py decides (pure); sends.py keeps its
-state by compare-and-set; outbox.py keeps its bytes while it waits; status.py says what became of it;
-waiting.py cancels and releases what was not sent yet; strays.py refuses what is for nobody.
+sender.py takes jobs from an account's queues, hands.py holds them; deliver.py carries one through its attempt;
+request.py settles its id and finds what is wrong with it; mail.py makes its envelope and bytes; retry.py decides
+(pure); sends.py keeps its state by compare-and-set; outbox.py keeps its bytes while it waits; status.py says what
+became of it; waiting.py cancels and releases what was not sent yet; strays.py refuses what is for nobody.
 """
 
 from service.outbound.options import OutboundOptions

@@ -4,7 +4,7 @@ Used by sender.py; settle.py stores and says what comes of it. A job is new, a r
 """
 
 import asyncio
-import uuid
+import secrets
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Final
@@ -23,6 +23,7 @@ from service.contract import (
 )
 from service.errors import AuthRefused, MailbusError, Permanent, Transient, Uncertain
 from service.observe import log, metrics, step
+from service.outbound.hands import Place
 from service.outbound.mail import Mail, make_mail, message_id
 from service.outbound.options import OutboundOptions
 from service.outbound.outbox import Bundle, Outbox
@@ -87,8 +88,8 @@ class Deliverer:
         await self._relay_gone.wait()
         return self._away or Transient("the relay was lost", where=self._options.account)
 
-    async def handle(self, job: Job) -> None:
-        """Carry a job as far as it goes now, and acknowledge it or give it back.
+    async def handle(self, job: Job, place: Place) -> None:
+        """Carry a job as far as it goes now, and acknowledge it or give it back; leave `place` after the relay.
 
         Raises Transient where NATS is away.
         """
@@ -108,7 +109,7 @@ class Deliverer:
             return
         self._in_hand.add(key)
         try:
-            await self._carry(key, job, taken)
+            await self._carry(key, job, taken, place)
         except Conflict:
             log.info("send_taken_elsewhere", account=self._options.account, key=key)
             await job.give_back(AGAIN_S)
@@ -130,18 +131,18 @@ class Deliverer:
 
     # -- which way --------------------------------------------------------------------------------------------
 
-    async def _carry(self, key: str, job: Job, taken: Taken | None) -> None:
+    async def _carry(self, key: str, job: Job, taken: Taken | None, place: Place) -> None:
         if taken is not None and job.delivered == 1:
             # Nearly always new: its first write finds out if not, before the dot, and saves a look-up.
             try:
-                await self._first(key, job, taken)
+                await self._first(key, job, taken, place)
             except Conflict:
                 log.info("send_id_known", account=self._options.account, key=key)
             else:
                 return
         record, revision = await self._sends.get(key)
         if taken is not None and record is None:
-            await self._first(key, job, taken)
+            await self._first(key, job, taken, place)
         elif record is None:
             log.error("send_state_missing", account=self._options.account, key=key)
             metrics.DEAD.labels(reason=DeadReason.REQUEST).inc()
@@ -150,9 +151,9 @@ class Deliverer:
         elif taken is not None:
             await self._known(key, job, record, revision)
         else:
-            await self._due(key, job, record, revision)
+            await self._due(key, job, record, revision, place)
 
-    async def _first(self, key: str, job: Job, taken: Taken) -> None:
+    async def _first(self, key: str, job: Job, taken: Taken, place: Place) -> None:
         options = self._options
         request, problems = taken.request, taken.problems
         if request is not None:
@@ -173,7 +174,7 @@ class Deliverer:
             later = Decision(Phase.WAITING, {}, record.pending, [], first_at)
             await self._settler.settle(key, job, record, 0, later, bundle, attempt=0)
             return
-        await self._attempt(key, job, record, 0, bundle, request)
+        await self._attempt(key, job, record, 0, bundle, request, place)
 
     async def _known(self, key: str, job: Job, record: SendRecord, revision: int) -> None:
         """A request whose id is known: the same job again, or the same id a second time."""
@@ -186,7 +187,7 @@ class Deliverer:
         else:
             await self._settler.resume(key, job, record, its_own=same and record.attempt <= 1)
 
-    async def _due(self, key: str, job: Job, record: SendRecord, revision: int) -> None:
+    async def _due(self, key: str, job: Job, record: SendRecord, revision: int, place: Place) -> None:
         attempt = int(job.headers.get(ATTEMPT_HEADER, "0"))
         if record.phase in (Phase.WAITING, Phase.HELD) and attempt == record.attempt + 1:
             self._settler.count(key, None)
@@ -205,7 +206,7 @@ class Deliverer:
                 problems = [Problem("", f"what was kept of it cannot be read: {exc.what}")]
                 await self._settler.refuse(key, job, changed(record, attempt=attempt), revision, problems, b"")
                 return
-            await self._attempt(key, job, record, revision, bundle, request)
+            await self._attempt(key, job, record, revision, bundle, request, place)
         elif record.phase is Phase.INTENT and attempt == record.attempt:
             await self._lost(key, job, record, revision)
         else:
@@ -225,7 +226,14 @@ class Deliverer:
         return Bundle(key, payload, blobs)
 
     async def _attempt(
-        self, key: str, job: Job, record: SendRecord, revision: int, bundle: Bundle, request: SendRequest
+        self,
+        key: str,
+        job: Job,
+        record: SendRecord,
+        revision: int,
+        bundle: Bundle,
+        request: SendRequest,
+        place: Place,
     ) -> None:
         attempt = record.attempt + 1
         began = self._clock.monotonic()
@@ -235,7 +243,9 @@ class Deliverer:
             wrong = changed(record, attempt=attempt)
             await self._settler.refuse(key, job, wrong, revision, exc.problems, bundle.request)
             return
-        intent = changed(record, owner=uuid.uuid4().hex, phase=Phase.INTENT, attempt=attempt, statuses=[], next_at=None)
+        intent = changed(
+            record, owner=secrets.token_hex(16), phase=Phase.INTENT, attempt=attempt, statuses=[], next_at=None
+        )
 
         async def write_intent(refused: Mapping[str, Reply]) -> None:
             nonlocal intent, revision
@@ -253,6 +263,7 @@ class Deliverer:
             said = await self._ask_relay(record, mail, write_intent)
             metrics.SEND_SECONDS.observe(self._clock.monotonic() - began)
         step("replies")
+        place.leave()
         decision = self._decide(record, said, attempt)
         await self._settler.settle(key, job, intent, revision, decision, bundle, attempt=attempt)
 

@@ -6,7 +6,7 @@ from typing import Final, Literal
 from service.contract import SendLimits
 
 # One account's deliveries at once: enough to fill one relay's round trips, few enough that memory stays at some mails.
-PARALLEL: Final = 4
+PARALLEL: Final = 8
 DAY_S: Final = 86400.0
 DEFAULT_LIMITS: Final = SendLimits(expires_s=5 * DAY_S, window_s=30 * DAY_S)
 

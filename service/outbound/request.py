@@ -32,13 +32,13 @@ _ONLY_ID: Final = msgspec.json.Decoder(_OnlyId)
 
 def take(account: str, payload: bytes, headers: Mapping[str, str], *, made_id: str) -> Taken:
     """The id of a request, from its body, from `Nats-Msg-Id`, or made; and the request itself. Never raises."""
-    id = settle_id(payload, headers, made_id)
     request: SendRequest | None = None
     problems: list[Problem] = []
     try:
         request = decode_request(payload)
     except RequestProblems as exc:
         problems = exc.problems
+    id = request.id if request is not None and request.id is not None else settle_id(payload, headers, made_id)
     return Taken(id, request_key(account, id), request, problems)
 
 

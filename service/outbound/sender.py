@@ -9,11 +9,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-from service.bus import ACK_WAIT_S, Bus, Job, Puller, WorkQueue
+from service.bus import Bus, WorkQueue
 from service.clock import Clock
-from service.errors import AuthRefused, MailbusError, Permanent, Transient, verdict_of
-from service.observe import log, metrics
+from service.errors import AuthRefused, MailbusError, Permanent, verdict_of
+from service.observe import metrics
 from service.outbound.deliver import Deliverer
+from service.outbound.hands import Hands
 from service.outbound.options import OutboundOptions
 from service.outbound.waiting import Waiting
 from service.smtp import Relay, RelayUnreachable
@@ -23,7 +24,11 @@ LOOK_EVERY_S: Final = 30.0
 # Empty fetches of a second each before a consumer is let go.
 LINGER_FETCHES: Final = 3
 FINISH_TIMEOUT_S: Final = 10.0
-GIVE_BACK_TIMEOUT_S: Final = 2.0
+# Of one account: some at the relay, some whose outcome is being stored, some that come next. MAX_ACK_PENDING is 64.
+IN_HAND_LIMIT: Final = 32
+IN_HAND_REFILL: Final = 24
+# What comes next may hold about this much, as far as the last request's size tells.
+AHEAD_BYTES: Final = 1024 * 1024
 
 
 class Sender:
@@ -42,12 +47,9 @@ class Sender:
         self._bus = bus
         self._relay = relay
         self._options = options
-        self._deliveries = deliveries
         self._connecting = connecting
         self._deliverer = Deliverer(bus, relay, options, clock)
-        self._places = asyncio.Semaphore(options.parallel)
-        self._free = asyncio.Event()
-        self._in_hand = 0
+        self._hands = Hands(self._deliverer.handle, account=options.account, own=options.parallel, shared=deliveries)
         self._queued: dict[str, int] = {}
 
     @property
@@ -77,7 +79,6 @@ class Sender:
         Raises Transient where NATS cannot be reached.
         """
         subjects, account = self._bus.subjects, self._options.account
-        self._in_hand = 0
         bells = (asyncio.Event(), asyncio.Event())
 
         def ring() -> None:
@@ -90,8 +91,10 @@ class Sender:
         )
         try:
             async with self._bus.hearing(subjects.bell(account), ring), TaskGroup() as group:
+                group.create_task(finished(self._hands.run(), FINISH_TIMEOUT_S), name="hands")
+                group.create_task(self._hands.watch(), name="watch")
                 for bell, (name, stream, subject) in zip(bells, ways, strict=True):
-                    group.create_task(self._serve(group, name, stream, subject, bell, proved), name=name)
+                    group.create_task(self._serve(name, stream, subject, bell, proved), name=name)
         except BaseExceptionGroup as failed:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
@@ -109,13 +112,15 @@ class Sender:
             self._queued[stream] = count
 
     async def _serve(
-        self,
-        group: TaskGroup,
-        name: str,
-        stream: str,
-        subject: str,
-        bell: asyncio.Event,
-        proved: Callable[[], None],
+        self, name: str, stream: str, subject: str, bell: asyncio.Event, proved: Callable[[], None]
+    ) -> None:
+        try:
+            await self._take_all(name, stream, subject, bell, proved)
+        finally:
+            self._hands.stop()
+
+    async def _take_all(
+        self, name: str, stream: str, subject: str, bell: asyncio.Event, proved: Callable[[], None]
     ) -> None:
         queue = self._bus.queue(stream)
         while True:
@@ -129,17 +134,20 @@ class Sender:
                         await bell.wait()
                 except TimeoutError:
                     continue
-            await self._drain(group, queue, name, stream, subject)
+            await self._drain(queue, name, stream, subject)
 
-    async def _drain(self, group: TaskGroup, queue: WorkQueue, name: str, stream: str, subject: str) -> None:
+    async def _drain(self, queue: WorkQueue, name: str, stream: str, subject: str) -> None:
         puller = await queue.puller(name, subject)
         try:
-            empty = 0
+            empty, size = 0, AHEAD_BYTES
             while empty < LINGER_FETCHES:
-                jobs = await self._fetch(puller)
+                # Not one by one: a pull costs as much as a mail's other half.
+                await self._hands.wait_below(IN_HAND_REFILL)
+                room = min(IN_HAND_LIMIT - len(self._hands), AHEAD_BYTES // size)
+                jobs = await puller.fetch(max(1, room))
                 for job in jobs:
-                    self._in_hand += 1
-                    group.create_task(self._job(job), name=f"{name} {job.seq}")
+                    self._hands.take(job)
+                    size = max(1, len(job.payload))
                 # One look a second or less: a full queue is not counted at every fetch.
                 waiting = 1 if jobs else await self._bus.pending(stream, subject)
                 empty = 0 if waiting else empty + 1
@@ -147,41 +155,3 @@ class Sender:
         finally:
             with suppress(MailbusError):
                 await puller.close()
-
-    async def _fetch(self, puller: Puller) -> list[Job]:
-        while self._in_hand >= self._options.parallel:
-            self._free.clear()
-            await self._free.wait()
-        return await puller.fetch(self._options.parallel - self._in_hand)
-
-    async def _job(self, job: Job) -> None:
-        metrics.WAITING.labels(where="send").inc()
-        begun = False
-        try:
-            async with TaskGroup() as group:
-                alive = group.create_task(self._keep_alive(job), name="keep_alive")
-                try:
-                    async with self._places, self._deliveries:
-                        begun = True
-                        await finished(self._deliverer.handle(job), FINISH_TIMEOUT_S)
-                finally:
-                    alive.cancel()
-        except asyncio.CancelledError:
-            if not begun:
-                with suppress(MailbusError, TimeoutError):
-                    async with asyncio.timeout(GIVE_BACK_TIMEOUT_S):
-                        await job.give_back()
-            raise
-        finally:
-            metrics.WAITING.labels(where="send").dec()
-            self._in_hand -= 1
-            self._free.set()
-
-    async def _keep_alive(self, job: Job) -> None:
-        """RFC 5321 grants the relay 10 minutes; the job would come back after ACK_WAIT_S."""
-        while True:
-            await asyncio.sleep(ACK_WAIT_S / 3)
-            try:
-                await job.in_progress()
-            except Transient as exc:
-                log.warning("job_not_kept_alive", account=self._options.account, error=exc.what)

@@ -4,7 +4,7 @@ Used by deliver.py. A crash between any two steps is found by the job's next del
 stored: a status that was stored is published with the same id again.
 """
 
-import uuid
+import secrets
 from datetime import datetime
 from typing import Final
 
@@ -59,7 +59,7 @@ class Settler:
         )
         outcome = changed(
             record,
-            owner=uuid.uuid4().hex,
+            owner=secrets.token_hex(16),
             phase=decision.phase,
             attempt=attempt,
             pending=decision.pending,
@@ -90,7 +90,7 @@ class Settler:
 
     async def again(self, key: str, job: Job, record: SendRecord, revision: int, at: datetime) -> None:
         """Nothing was tried: the schedule is set anew, up to the expiry, and nobody is told. Raises Conflict."""
-        later = changed(record, owner=uuid.uuid4().hex, next_at=min(at, record.expires_at))
+        later = changed(record, owner=secrets.token_hex(16), next_at=min(at, record.expires_at))
         await self._store(key, later, revision)
         await self.go_on(key, later)
         await job.ack()
@@ -159,7 +159,7 @@ class Settler:
             problems, key=key, id=record.id, recipients=recipients, attempt=record.attempt, now=self._clock.now()
         )
         outcome = changed(
-            record, owner=uuid.uuid4().hex, phase=Phase.FINAL, pending={}, held=[], statuses=[status], dead=True
+            record, owner=secrets.token_hex(16), phase=Phase.FINAL, pending={}, held=[], statuses=[status], dead=True
         )
         await self._store(key, outcome, revision)
         metrics.DEAD.labels(reason=reason).inc()

@@ -4,7 +4,7 @@ Used by commands, on any replica: `mail-sends` and its compare-and-set decide be
 first wins: an intent before the dot means sent, a cancellation before the intent means never sent.
 """
 
-import uuid
+import secrets
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Final, Literal
@@ -74,7 +74,7 @@ class Waiting:
             status = cancellation(record, key=key, now=self._clock.now())
             ended = changed(
                 record,
-                owner=uuid.uuid4().hex,
+                owner=secrets.token_hex(16),
                 phase=Phase.FINAL,
                 pending={},
                 held=[],
@@ -106,7 +106,7 @@ class Waiting:
             if record.held:
                 record = changed(
                     record,
-                    owner=uuid.uuid4().hex,
+                    owner=secrets.token_hex(16),
                     phase=Phase.WAITING,
                     pending=record.pending | dict.fromkeys(record.held, ""),
                     held=[],

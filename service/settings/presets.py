@@ -41,9 +41,9 @@ class Preset:
     passwords: bool = True
 
 
-def _hosts(imap: str, smtp: str, smtp_security: str = "tls") -> Mapping[str, Any]:
+def _hosts(imap: str, smtp: str, smtp_security: str = "tls", **more: Any) -> Mapping[str, Any]:
     sending = {"host": smtp} if smtp_security == "tls" else {"host": smtp, "security": smtp_security}
-    return {"incoming": {"imap": {"host": imap}}, "outgoing": {"smtp": sending}}
+    return {"incoming": {"imap": {"host": imap}}, "outgoing": {"smtp": sending | more}}
 
 
 _GOOGLE: Final = {
@@ -97,7 +97,7 @@ PRESETS: Final[Mapping[str, Preset]] = {
     ),
     "outlook": Preset(
         title="Outlook.com",
-        fills=_hosts("outlook.office365.com", "smtp-mail.outlook.com", "starttls"),
+        fills=_hosts("outlook.office365.com", "smtp-mail.outlook.com", "starttls", connections=3),
         wants=_MICROSOFT_WANTS,
         passwords=False,
         idle="30m",
@@ -106,7 +106,7 @@ PRESETS: Final[Mapping[str, Preset]] = {
     ),
     "microsoft365": Preset(
         title="Microsoft 365",
-        fills=_hosts("outlook.office365.com", "smtp.office365.com", "starttls"),
+        fills=_hosts("outlook.office365.com", "smtp.office365.com", "starttls", connections=3),
         wants=_MICROSOFT_WANTS,
         passwords=False,
         idle="30m",

@@ -127,6 +127,9 @@ class _Protocol(SMTPProtocol):
 
     async def reply(self, timeout_s: float) -> Reply:
         """The next reply. Raises Transient, PeerError."""
+        if self._replies:  # pipelined ones come together: no timer for each
+            self._expected -= 1
+            return self._replies.popleft()
         try:
             async with asyncio.timeout(timeout_s):
                 while not self._replies:

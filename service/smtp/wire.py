@@ -136,8 +136,7 @@ def checked_path(address: str) -> str:
 def bare_line_end(data: bytes) -> int | None:
     """Where a CR or LF stands that is no CRLF; None if nowhere."""
     # Counting is ten times faster than searching, and nearly every message is clean.
-    pairs = data.count(b"\r\n")
-    if data.count(b"\r") == pairs and data.count(b"\n") == pairs:
+    if data.count(b"\r") == data.count(b"\n") == data.count(b"\r\n"):
         return None
     found = _BARE.search(data)
     return found.start() if found else None
@@ -151,7 +150,7 @@ def stuffed(data: bytes) -> bytes:
     # A bare CR or LF is where one server sees the end of a message and the next does not.
     if (place := bare_line_end(data)) is not None:
         raise Permanent(f"a bare CR or LF at byte {place} of the message", remedy="lines end with CRLF")
-    body = data.replace(b"\r\n.", b"\r\n..")
+    body = data.replace(b"\n.", b"\n..") if b"\n." in data else data
     if body.startswith(b"."):
         body = b"." + body
     return body if body.endswith(b"\r\n") else body + b"\r\n"

@@ -261,9 +261,15 @@ async def test_the_connection_comes_back_and_says_so(own_nats: NatsServer, own_b
 
 
 async def test_nats_py_has_the_private_names_that_we_override() -> None:
-    for name in ("_process_err", "_process_op_err", "_process_headers"):
+    for name in ("_process_err", "_process_op_err", "_process_headers", "_process_msg", "_send_command"):
         assert asyncio.iscoroutinefunction(getattr(Client, name))
     assert callable(Client._connect_command)
+    assert callable(Client._remove_sub)
+
+
+async def test_nats_py_has_the_private_values_that_we_use(bus: Bus) -> None:
+    assert isinstance(bus.nc._flush_queue, asyncio.Queue)
+    assert isinstance((await bus.nc.subscribe("x"))._id, int)
 
 
 @pytest.mark.fault("D12")

@@ -121,7 +121,7 @@ async def test_an_expiry_reaches_a_watcher(bus: Bus, keys: KeyValue) -> None:
 
 
 async def test_nats_away_does_not_end_the_renewing(own_nats: NatsServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.bus.kv.REQUEST_TIMEOUT_S", 0.3)
+    monkeypatch.setattr("service.bus.asks.REQUEST_TIMEOUT_S", 0.3)
     async with open_bus(NatsOptions(servers=(own_nats.url,)), StreamOptions(presence_ttl_s=TTL_S)) as bus:
         clock = FakeClock()
         one = presence(bus.key_value(bus.subjects.fleet), "b1", clock=clock)

@@ -35,9 +35,9 @@ async def main(url: str, prefix: str, port: str, uncertain: str) -> None:
 
 if __name__ == "__main__":
     from service.bus import queue
-    from service.outbound import sender
+    from service.outbound import hands
 
     # A job whose process was killed comes back after this, not after 30 s.
-    for module in (queue, sender):
+    for module in (queue, hands):
         module.__dict__["ACK_WAIT_S"] = 1.0
     asyncio.run(main(*sys.argv[1:5]))

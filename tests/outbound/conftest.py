@@ -120,15 +120,20 @@ def outbound_options(**changes: Any) -> OutboundOptions:
 
 @asynccontextmanager
 async def sending(
-    bus: Bus, relay: ScriptedRelay, *, smtp: dict[str, Any] | None = None, **options: Any
+    bus: Bus,
+    relay: ScriptedRelay,
+    *,
+    smtp: dict[str, Any] | None = None,
+    places: asyncio.Semaphore | None = None,
+    **options: Any,
 ) -> AsyncIterator[Sender]:
-    """A sender that runs while the block does."""
+    """A sender that runs while the block does. `places`: the process's, where several senders share them."""
     clock = SystemClock()
     sender = Sender(
         bus,
         Relay(smtp_options(relay, **(smtp or {})), clock),
         outbound_options(**options),
-        deliveries=asyncio.Semaphore(16),
+        deliveries=places or asyncio.Semaphore(16),
         connecting=asyncio.Semaphore(16),
         clock=clock,
     )

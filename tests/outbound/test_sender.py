@@ -148,7 +148,7 @@ async def test_a_slow_relay_gets_its_time_and_the_job_does_not_come_back(
 ) -> None:
     """ack_wait shrunk to 1 s, the answer to the dot held for three of them: DESIGN's 30 s and 9 min 50 s."""
     monkeypatch.setattr("service.bus.queue.ACK_WAIT_S", 1.0)
-    monkeypatch.setattr("service.outbound.sender.ACK_WAIT_S", 1.0)
+    monkeypatch.setattr("service.outbound.hands.ACK_WAIT_S", 1.0)
     relay.script.hold = asyncio.Event()
     async with sending(bus, relay):
         await post.request("r")

@@ -1,0 +1,104 @@
+"""nats-py's client as mailbus needs it. Used by connection.py; its private names are pinned by tests/bus.
+
+What it changes: errors of the server do not end it, no exception ends its reader, and what comes in masses takes a
+shorter way.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Final
+
+import nats.aio.client
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.subscription import Subscription
+
+from service.bus.asks import Asks
+from service.observe import log
+
+NO_TLS: Final = "the server offers no TLS"
+# With so many answers under way frames are gathered for a moment: a write costs as much as building three of them.
+BUSY_ASKS: Final = 4
+GATHER_S: Final = 0.001
+# Subject, reply subject, payload, header block as it came (empty without one).
+Listener = Callable[[bytes, bytes, bytes, bytes], None]
+
+# Where fast-mail-parser is installed, nats-py parses headers with it and every value becomes a list: deleted
+# keys come back as live, and an expiry never reaches a watcher.
+nats.aio.client.parse_email = None  # type: ignore[attr-defined]  # switched off, not replaced
+
+
+class BusClient(Client):
+    """nats-py's client, which never gives up, and hands messages over at once to whoever listens in its own way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._listeners: dict[int, Listener] = {}
+        self._flushing = False
+        self.asks = Asks(self)
+
+    async def listen(self, subject: str, heard: Listener) -> Subscription:
+        """Call `heard` for each message, before the next one is read: no Msg, no queue, no task."""
+        subscription = await self.subscribe(subject)
+        self._listeners[subscription._id] = heard
+        return subscription
+
+    async def put(self, frame: bytes) -> None:
+        """Put a ready-made frame on the wire, together with its neighbours. Raises where there is no connection."""
+        if not self.is_connected:
+            raise nats.errors.ConnectionReconnectingError
+        await self._send_command(frame)
+        if self.asks.under_way < BUSY_ASKS:
+            self._flush_soon()
+        elif not self._flushing:
+            self._flushing = True
+            asyncio.get_running_loop().call_later(GATHER_S, self._flush_gathered)
+
+    def _flush_gathered(self) -> None:
+        self._flushing = False
+        self._flush_soon()
+
+    def _flush_soon(self) -> None:
+        """Wake nats-py's flusher, which writes all that is pending; as its own `_flush_pending` does."""
+        queue = self._flush_queue
+        if queue is not None and queue.empty() and self.is_connected:
+            queue.put_nowait(asyncio.get_running_loop().create_future())
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        heard = self._listeners.get(sid)
+        if heard is None:
+            await super()._process_msg(sid, subject, reply, data, headers)
+            return
+        try:
+            heard(subject, reply, data, headers or b"")
+        except Exception as exc:  # noqa: BLE001 a stranger who guessed an inbox must not end the reader
+            log.warning("nats_message_unreadable", error=type(exc).__name__)
+
+    def _remove_sub(self, sid: int, max_msgs: int = 0) -> None:
+        self._listeners.pop(sid, None)
+        super()._remove_sub(sid, max_msgs)
+
+    async def _process_headers(self, headers: Any) -> dict[str, str] | None:
+        # An exception here ends the task that reads for everybody, and the client does not notice.
+        try:
+            found: dict[str, str] | None = await super()._process_headers(headers)
+        except Exception as exc:  # noqa: BLE001 whatever a stranger's bytes may raise
+            log.warning("nats_headers_unreadable", error=type(exc).__name__)
+            return None
+        return found
+
+    def _connect_command(self) -> bytes:
+        # nats-py would send the credentials in the clear to a server that does not ask for TLS.
+        if self.options.get("tls") is not None and not self._server_info.get("tls_required"):
+            raise nats.errors.Error(NO_TLS)
+        command: bytes = super()._connect_command()
+        return command
+
+    async def _process_err(self, err_msg: str) -> None:
+        # nats-py closes for good on nearly every -ERR: an account that was reloaded, a limit on connections. The
+        # server has closed this connection; whether the next one fares better is not ours to say.
+        if "permissions violation" in err_msg.lower():
+            await super()._process_err(err_msg)
+            return
+        log.warning("nats_refused", error=err_msg.strip("' \r\n"))
+        await self._process_op_err(nats.errors.Error(f"nats: {err_msg}"))

@@ -1,0 +1,156 @@
+"""Jobs in hand: each a task with a place at the relay, all kept alive together, ended gently. Used by sender.py.
+
+A job holds its places while it may hold a mail in memory and a connection: one of its account's, and one of the
+process's, so that a thousand accounts do not send at once. Storing and saying what became of it needs none.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Final
+
+from service.bus import ACK_WAIT_S, Job
+from service.errors import MailbusError, Transient
+from service.observe import log, metrics
+from service.tasks import TaskGroup
+
+# A relay that lets one wait for longer has its account's place only: it must not keep all accounts from sending.
+SLOW_S: Final = 2.0
+GIVE_BACK_TIMEOUT_S: Final = 2.0
+_SENDING: Final = metrics.WAITING.labels(where="send")
+
+
+class Place:
+    """Where one job is worked on, until it is left."""
+
+    def __init__(self, own: asyncio.Semaphore, shared: asyncio.Semaphore) -> None:
+        self._own = own
+        self._shared = shared
+        self._slow: asyncio.TimerHandle | None = None
+        self._taken = False
+
+    async def take(self) -> None:
+        """Wait for both."""
+        await self._own.acquire()
+        try:
+            await self._shared.acquire()
+        except BaseException:
+            self._own.release()
+            raise
+        self._taken = True
+        self._slow = asyncio.get_running_loop().call_later(SLOW_S, self._leave_shared)
+
+    def leave(self) -> None:
+        """Give both back; again does nothing."""
+        if self._taken:
+            self._taken = False
+            self._leave_shared()
+            self._own.release()
+
+    def _leave_shared(self) -> None:
+        if self._slow is not None:
+            self._slow.cancel()
+            self._slow = None
+            self._shared.release()
+
+
+class Hands:
+    """The jobs of one account. `handle` is given a job and its place."""
+
+    def __init__(
+        self,
+        handle: Callable[[Job, Place], Awaitable[None]],
+        *,
+        account: str,
+        own: int,
+        shared: asyncio.Semaphore,
+    ) -> None:
+        self._handle = handle
+        self._account = account
+        self._own = asyncio.Semaphore(own)
+        self._shared = shared
+        self._group: TaskGroup | None = None
+        self._held: dict[Job, asyncio.Task[None]] = {}
+        self._begun: set[Job] = set()
+        self._stop = asyncio.Event()
+        self._free = asyncio.Event()
+        self._failed = asyncio.Event()
+        self._failure: Exception | None = None
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def take(self, job: Job) -> None:
+        """Have it worked on."""
+        if self._group is None:
+            raise RuntimeError("hands that do not run")
+        self._held[job] = self._group.create_task(self._work(job), name=f"job {job.seq}")
+
+    async def wait_below(self, count: int) -> None:
+        """Until fewer than `count` are in hand."""
+        while len(self._held) >= count:
+            self._free.clear()
+            await self._free.wait()
+
+    async def watch(self) -> None:
+        """Until a job fails; raises what it failed with. The other jobs do not end by it."""
+        await self._failed.wait()
+        if self._failure is not None:
+            raise self._failure
+
+    async def run(self) -> None:
+        """Until `stop`, then until what was begun has ended; what was not goes back to the queue."""
+        self._stop.clear()
+        self._failed.clear()
+        self._failure = None
+        async with TaskGroup() as group:
+            self._group = group
+            alive = group.create_task(self._keep_alive(), name="keep_alive")
+            try:
+                await self._stop.wait()
+                for job, task in self._held.items():
+                    if job not in self._begun:
+                        task.cancel()
+                while self._held:
+                    self._free.clear()
+                    await self._free.wait()
+            finally:
+                self._group = None
+                alive.cancel()
+
+    def stop(self) -> None:
+        """Take no more."""
+        self._stop.set()
+
+    async def _work(self, job: Job) -> None:
+        _SENDING.inc()
+        place = Place(self._own, self._shared)
+        try:
+            await place.take()
+            self._begun.add(job)
+            await self._handle(job, place)
+        except asyncio.CancelledError:
+            if job not in self._begun:
+                with suppress(MailbusError, TimeoutError):
+                    async with asyncio.timeout(GIVE_BACK_TIMEOUT_S):
+                        await job.give_back()
+            raise
+        except Exception as exc:  # noqa: BLE001 raised by watch: it ends the account's work, not its other jobs
+            self._failure = self._failure or exc
+            self._failed.set()
+        finally:
+            place.leave()
+            _SENDING.dec()
+            self._begun.discard(job)
+            self._held.pop(job, None)
+            self._free.set()
+
+    async def _keep_alive(self) -> None:
+        """RFC 5321 grants the relay 10 minutes; a job would come back after ACK_WAIT_S."""
+        while True:
+            await asyncio.sleep(ACK_WAIT_S / 3)
+            try:
+                for job in list(self._held):
+                    await job.in_progress()
+            except Transient as exc:
+                log.warning("job_not_kept_alive", account=self._account, error=exc.what)

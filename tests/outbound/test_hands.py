@@ -1,0 +1,78 @@
+"""Places at relays: who is slow holds his own only."""
+
+import asyncio
+
+import pytest
+
+from service.bus import Bus
+from service.outbound.hands import Place
+from tests.outbound.conftest import Post, sending
+from tests.servers.smtp import RelayMaker, ScriptedRelay
+
+
+async def test_a_place_is_given_back_once_whoever_leaves_first() -> None:
+    own, shared = asyncio.Semaphore(1), asyncio.Semaphore(1)
+    place = Place(own, shared)
+    await place.take()
+    assert own.locked()
+    assert shared.locked()
+    place.leave()
+    place.leave()
+    for one in (own, shared):
+        await one.acquire()
+        assert one.locked()
+
+
+async def test_who_is_cancelled_while_waiting_for_the_second_gives_the_first_back() -> None:
+    own, shared = asyncio.Semaphore(1), asyncio.Semaphore(0)
+    waiting = asyncio.create_task(Place(own, shared).take())
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert not own.locked()
+
+
+@pytest.mark.fault("E05")
+async def test_relays_that_take_their_time_do_not_keep_other_accounts_from_sending(
+    bus: Bus, make_relay: RelayMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One account's mails hold every place of the process for ever, one relay accepts: the other account's mails go."""
+    monkeypatch.setattr("service.outbound.hands.SLOW_S", 0.2)
+    slow, quick = await make_relay(), await make_relay()
+    slow.script.hold = asyncio.Event()
+    places = asyncio.Semaphore(4)
+    held, other = Post(bus, account="a"), Post(bus, account="b")
+    await other.watch()
+    async with (
+        sending(bus, slow, places=places, parallel=4),
+        sending(bus, quick, places=places, account="b"),
+    ):
+        for n in range(12):
+            await held.request(f"slow{n}")
+        await slow.received(4)
+        for n in range(20):
+            await other.request(f"quick{n}")
+        await other.states(20)
+        assert {event.state for event in other.events} == {"sent"}
+        assert len(slow.messages) == 4
+        slow.script.hold.set()
+        slow.script.hold = None
+
+
+async def test_jobs_that_have_not_begun_go_back_when_the_sender_stops(
+    bus: Bus, post: Post, relay: ScriptedRelay
+) -> None:
+    relay.script.hold = asyncio.Event()
+    async with sending(bus, relay, parallel=1):
+        for n in range(5):
+            await post.request(f"r{n}")
+        await relay.received(1)
+        asyncio.get_running_loop().call_later(0.2, relay.script.hold.set)
+    assert len(relay.messages) == 1
+    relay.script.hold = None
+    async with sending(bus, relay):
+        await post.states(5)
+        await post.empty()
+    assert sorted(event.body.id for event in post.events) == [f"r{n}" for n in range(5)]
+    assert len(relay.messages) == 5
