@@ -86,7 +86,7 @@ from service.contract.meaning import (
     Reason,
     Report,
 )
-from service.contract.net import Security, hidden, without_credentials
+from service.contract.net import Security, credentials, hidden, without_credentials
 from service.contract.problems import Problem, RequestProblems, decode_body
 from service.contract.requests import (
     BLOB_ID,
@@ -207,6 +207,7 @@ __all__ = [
     "check_filter",
     "check_request",
     "cloud_event_headers",
+    "credentials",
     "decode_body",
     "decode_request",
     "email_id",

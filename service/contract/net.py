@@ -13,12 +13,17 @@ class Security(StrEnum):
     NONE = "none"
 
 
-def without_credentials(text: str, username: str, password: str) -> str:
-    """What a server said, without the credentials that it may repeat: as they are, and as AUTH sends them."""
+def credentials(username: str, password: str) -> list[str]:
+    """What a server may repeat of a login: the words as they are, and as AUTH sends them. `password`: or the token."""
     plain = [password, username]
     sent = [f"\0{username}\0{password}", f"{username}\0{username}\0{password}", *plain]
     encoded = [base64.b64encode(word.encode("utf-8", "surrogateescape")).decode() for word in sent if word]
-    return hidden(text, (*plain, *encoded, *(one.rstrip("=") for one in encoded)))
+    return [word for word in (*plain, *encoded, *(one.rstrip("=") for one in encoded)) if word]
+
+
+def without_credentials(text: str, username: str, password: str) -> str:
+    """What a server said, without the credentials that it may repeat."""
+    return hidden(text, credentials(username, password))
 
 
 def hidden(text: str, words: Iterable[str]) -> str:

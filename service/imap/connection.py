@@ -13,7 +13,7 @@ from typing import Final, Self
 
 from service import __version__
 from service.clock import Clock
-from service.contract import Security
+from service.contract import Security, credentials
 from service.errors import AuthRefused, MailbusError, PeerError, Permanent, Transient
 from service.imap.encode import quoted
 from service.imap.grammar import (
@@ -123,6 +123,7 @@ class Connection:
                     limits,
                     reach=options.reach,
                     where=where,
+                    secrets=credentials(options.username, token or options.password),
                 )
                 session = cls(protocol, options, clock)
                 try:
@@ -198,6 +199,7 @@ class Connection:
                 remedy="write a password instead of `oauth2`, or correct the host",
             )
         initial = mechanism.initial(TokenLogin(options.username, token, options.host, options.port))
+        self.protocol.conceal(initial)
         with_ir = "SASL-IR" in capabilities  # RFC 4959
         arguments = (mechanism.name, initial) if with_ir else (mechanism.name,)
         answers = [mechanism.farewell] if with_ir else [initial, mechanism.farewell]

@@ -13,7 +13,7 @@ from typing import Any, Final
 from aioimaplib import aioimaplib
 from aioimaplib.aioimaplib import Command, IMAP4ClientProtocol
 
-from service.contract import Security
+from service.contract import Security, hidden
 from service.errors import MailbusError, PeerError, Transient
 from service.imap.grammar import Condition, Continuation, Response, Status, parse_response
 from service.imap.state import Idle, Seen, next_idle
@@ -27,6 +27,8 @@ Handler = Callable[[Response], None]
 RESPONSES_AT_ONCE: Final = 250
 # What a server may say during one command that nobody can have asked for: a window has 40,000 messages at most.
 RESPONSES_LIMIT: Final = 250_000
+# Of what a server says to people.
+SHOWN_CHARS: Final = 500
 
 
 def _ignore(_response: Response) -> None:
@@ -36,10 +38,12 @@ def _ignore(_response: Response) -> None:
 class ImapProtocol(IMAP4ClientProtocol):  # type: ignore[misc]  # aioimaplib has no types
     """One connection. Every way that it can end wakes whoever waits, with the reason."""
 
-    def __init__(self, limits: WireLimits, *, where: str) -> None:
+    def __init__(self, limits: WireLimits, *, where: str, secrets: Sequence[str] = ()) -> None:
+        """`secrets`: what the server may repeat, and nobody may read."""
         super().__init__(asyncio.get_running_loop())
         self.transport: Any
         self._where = where
+        self._secrets = list(secrets)
         self._splitter = ResponseSplitter(limits)
         self._handler: Handler = _ignore
         self._answers: list[str | bytes] = []
@@ -128,13 +132,13 @@ class ImapProtocol(IMAP4ClientProtocol):  # type: ignore[misc]  # aioimaplib has
             return
         match response:
             case Condition(tag="", status=Status.BYE):
-                self._farewell = f"BYE {response.text}"[:200]
+                self._farewell = f"BYE {self._shown(response.text)}"
                 # RFC 9051 7.1.5: the server is about to close. An answer follows to LOGOUT alone.
                 if not any(command.name == "LOGOUT" for command in self._under_way()):
                     raise Transient(f"connection lost: {self._farewell}")
             case Condition(tag="", code="ALERT"):
                 # RFC 9051 7.1: must be shown to the user.
-                log.warning("imap_alert", where=self._where, text=response.text[:500])
+                log.warning("imap_alert", where=self._where, text=self._shown(response.text))
             case Condition(tag=tag) if tag:
                 self._done(response)
                 return
@@ -154,9 +158,16 @@ class ImapProtocol(IMAP4ClientProtocol):  # type: ignore[misc]  # aioimaplib has
         if not isinstance(response, Condition) or response.tag or response.status in {Status.NO, Status.BAD}:
             raise PeerError("no IMAP greeting", remedy="is this an IMAP server's port? with TLS?")
         if response.status is Status.BYE:
-            raise Transient(f"the server is not available: {response.text[:200]}")
+            raise Transient(f"the server is not available: {self._shown(response.text)}")
         self.state = aioimaplib.AUTH if response.status is Status.PREAUTH else aioimaplib.NONAUTH
         self.greeting.set_result(response)
+
+    def conceal(self, secret: str) -> None:
+        """Another word that nobody may read."""
+        self._secrets.append(secret)
+
+    def _shown(self, text: str) -> str:
+        return hidden("".join(char if char.isprintable() else " " for char in text), self._secrets)[:SHOWN_CHARS]
 
     def _done(self, answer: Condition) -> None:
         command = self.pending_sync_command or next(iter(self.pending_async_commands.values()), None)
@@ -315,9 +326,10 @@ async def connect(
     *,
     reach: Reach,
     where: str,
+    secrets: Sequence[str],
 ) -> ImapProtocol:
     """Connect and wait for the greeting. The caller sets the time. Raises Transient, Permanent (certificate, reach)."""
-    protocol = ImapProtocol(limits, where=where)
+    protocol = ImapProtocol(limits, where=where, secrets=secrets)
     loop = asyncio.get_running_loop()
     secure = context if security is Security.TLS else None
     try:
