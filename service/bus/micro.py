@@ -18,6 +18,9 @@ from service.tasks import TaskGroup
 
 # One endpoint of nats-py serves one request at a time; more than this at once wait their turn.
 REQUESTS_AT_ONCE: Final = 256
+# What is under way when the service ends has this long, unless whoever ends it is in a hurry.
+FINISH_TIMEOUT_S: Final = 10.0
+STOPPING: Final = "mailbus stops: it may be done, or in part; look, then ask again"
 
 Handler = Callable[[str, bytes, Mapping[str, str]], Awaitable[bytes]]
 
@@ -35,19 +38,26 @@ class ServiceError(Permanent):
 async def serve(
     nc: Client, *, name: str, version: str, endpoints: Mapping[str, tuple[str, Handler]]
 ) -> AsyncIterator[None]:
-    """Answer requests while the block runs. `endpoints`: name → subject and handler.
+    """Answer requests while the block runs, and then those that are under way. `endpoints`: name → subject and handler.
 
-    A handler is given subject, payload and headers; ServiceError becomes the error headers, Transient 503, a bug 500.
-    Raises Transient where NATS is away at the start; later it comes back by itself.
+    A handler is given subject, payload and headers; ServiceError becomes the error headers, Transient 503, a bug 500,
+    and what is cut off at the end 504. Raises Transient where NATS is away at the start; later it comes back by itself.
     """
     places = asyncio.Semaphore(REQUESTS_AT_ONCE)
+    under_way: set[asyncio.Task[None]] = set()
+
+    def ended(task: asyncio.Task[None]) -> None:
+        under_way.discard(task)
+        places.release()
+
     async with TaskGroup() as group:
 
         def hand_over(handler: Handler) -> Callable[[Request], Awaitable[None]]:
             async def take(request: Request) -> None:
                 await places.acquire()
                 task = group.create_task(_answer(request, handler), name="command")
-                task.add_done_callback(lambda _: places.release())
+                under_way.add(task)
+                task.add_done_callback(ended)
 
             return take
 
@@ -62,8 +72,13 @@ async def serve(
                 await nc.flush()
             yield
         finally:
+            # Whoever asks from now on is answered by another process, or hears that there is none.
             with suppress(nats.errors.Error):
                 await service.stop()
+            if under_way:
+                await asyncio.wait(under_way, timeout=FINISH_TIMEOUT_S)
+            for task in under_way:
+                task.cancel()
 
 
 async def _answer(request: Request, handler: Handler) -> None:
@@ -78,6 +93,10 @@ async def _answer(request: Request, handler: Handler) -> None:
         metrics.BUGS.inc()
         log.error("bug", where="commands", exc_info=exc)
         code, what = 500, "a bug in mailbus: see its log"
+    except asyncio.CancelledError:
+        with suppress(nats.errors.Error, ValueError):
+            await request.respond_error("504", STOPPING)
+        raise
     with suppress(nats.errors.Error, ValueError):
         if code:
             # A header holds one line.

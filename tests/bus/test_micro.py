@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 
 import pytest
 
@@ -83,3 +84,49 @@ async def test_a_flood_of_requests_waits_its_turn(bus: Bus) -> None:
         for _ in range(1000):
             group.create_task(bus.nc.request(subject, b"", timeout=20))
     assert most <= REQUESTS_AT_ONCE
+
+
+async def until_nobody_answers(bus: Bus, subject: str) -> None:
+    with suppress(Transient):
+        while True:
+            await bus.request(subject, b"", timeout_s=0.2)
+
+
+@pytest.mark.fault("F01")
+async def test_what_is_under_way_at_the_end_is_answered_and_nothing_new_is_taken(bus: Bus) -> None:
+    begun, leaving = asyncio.Event(), asyncio.Event()
+
+    async def handler(_subject: str, payload: bytes, _headers: Mapping[str, str]) -> bytes:
+        begun.set()
+        await leaving.wait()
+        await until_nobody_answers(bus, subject)
+        return payload
+
+    subject = bus.subjects.cmd("a", "x")
+    service = serve(bus.nc, name="mailbus", version="1.0.0", endpoints={"x": (subject, handler)})
+    async with asyncio.timeout(20), asyncio.TaskGroup() as group, service:
+        asked = group.create_task(bus.nc.request(subject, b"the first", timeout=15))
+        await begun.wait()
+        leaving.set()
+    assert asked.result().data == b"the first"
+
+
+@pytest.mark.fault("F01")
+async def test_what_does_not_end_in_its_time_is_told_that_it_may_be_done(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.bus.micro.FINISH_TIMEOUT_S", 0.1)
+    begun = asyncio.Event()
+
+    async def handler(_subject: str, _payload: bytes, _headers: Mapping[str, str]) -> bytes:
+        begun.set()
+        await asyncio.Event().wait()
+        return b"never"
+
+    subject = bus.subjects.cmd("a", "x")
+    service = serve(bus.nc, name="mailbus", version="1.0.0", endpoints={"x": (subject, handler)})
+    async with asyncio.timeout(20), asyncio.TaskGroup() as group, service:
+        asked = group.create_task(bus.nc.request(subject, b"", timeout=15))
+        await begun.wait()
+    assert headers(asked.result())["Nats-Service-Error-Code"] == "504"
+    assert "may be done" in headers(asked.result())["Nats-Service-Error"]
