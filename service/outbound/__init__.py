@@ -2,8 +2,9 @@
 
 sender.py takes jobs from an account's queues, hands.py holds them; deliver.py carries one through its attempt;
 request.py settles its id and finds what is wrong with it; mail.py makes its envelope and bytes; retry.py decides
-(pure); sends.py keeps its state by compare-and-set; outbox.py keeps its bytes while it waits; status.py says what
-became of it; waiting.py cancels and releases what was not sent yet; strays.py refuses what is for nobody.
+(pure), breaker.py pauses where all is refused; sends.py keeps its state by compare-and-set; outbox.py keeps its bytes
+while it waits; status.py says what became of it; waiting.py cancels and releases what was not sent yet; strays.py
+refuses what is for nobody.
 """
 
 from service.outbound.options import OutboundOptions

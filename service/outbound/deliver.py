@@ -23,6 +23,7 @@ from service.contract import (
 )
 from service.errors import AuthRefused, MailbusError, Permanent, Transient, Uncertain
 from service.observe import log, metrics, step
+from service.outbound.breaker import Breaker
 from service.outbound.hands import Place
 from service.outbound.mail import Mail, make_mail, message_id
 from service.outbound.options import OutboundOptions
@@ -62,6 +63,7 @@ class Deliverer:
         self._outbox = Outbox(bus.blobs(bus.subjects.outbox))
         self._settler = Settler(bus, self._sends, self._outbox, options, clock)
         self.waiting = Waiting(bus, options.account, self._sends, self._settler, clock)
+        self._breaker = Breaker(options.account)
         self._created: datetime | None = None
         self._in_hand: set[str] = set()
         # Why the relay is not asked at the moment, and since when.
@@ -264,6 +266,8 @@ class Deliverer:
             metrics.SEND_SECONDS.observe(self._clock.monotonic() - began)
         step("replies")
         place.leave()
+        if (why := self._breaker.heard(said)) is not None:
+            self.relay_lost(why)
         decision = self._decide(record, said, attempt)
         await self._settler.settle(key, job, intent, revision, decision, bundle, attempt=attempt)
 
@@ -342,9 +346,12 @@ def _all(record: SendRecord, verdict: Verdict, reply: str) -> dict[str, Said]:
 def _each(mail: Mail, replies: Mapping[str, Reply]) -> dict[str, Said]:
     """The relay's replies by address → what they say of each recipient."""
     said: dict[str, Said] = {}
+    taken = any(reply.accepted for reply in replies.values())
     for address, reply in replies.items():
         if reply.accepted:
             verdict = Verdict.ACCEPTED
+        elif taken and reply.overfull:
+            verdict = Verdict.OVERFULL
         else:
             verdict = Verdict.REFUSED if reply.refused else Verdict.PUT_OFF
         said.update(dict.fromkeys(mail.wire[address], Said(verdict, str(reply))))

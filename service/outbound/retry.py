@@ -23,6 +23,7 @@ class Verdict(StrEnum):
     PUT_OFF = "put_off"
     REFUSED = "refused"
     UNKNOWN = "unknown"  # the dot was sent, its reply never came
+    OVERFULL = "overfull"  # one too many for this transaction, in which others were accepted
 
 
 class Said(msgspec.Struct, frozen=True):
@@ -67,6 +68,7 @@ def decide(
     states: dict[State, dict[str, str]] = {}
     pending: dict[str, str] = {}
     now_held = list(held)
+    at_once = False
     for recipient, one in said.items():
         match one.verdict:
             case Verdict.ACCEPTED:
@@ -82,15 +84,24 @@ def decide(
                     pending[recipient] = one.reply
                 else:
                     now_held.append(recipient)
+            case Verdict.OVERFULL:
+                # RFC 5321 4.5.3.1.10: no failure of the recipient. Somebody was accepted, so it comes to an end.
+                pending[recipient] = one.reply
+                at_once = True
+                continue
             case _:
                 assert_never(one.verdict)
         states.setdefault(state, {})[recipient] = one.reply
-    pause = backoff_s(
-        attempt, first_s=options.retry_first_s, factor=options.retry_factor, max_s=options.retry_max_s, chance=chance
-    )
+    pause = 0.0 if at_once else _pause_s(attempt, options, chance)
     # The last try is at the very end: a relay that comes back just before it gets its chance.
     next_at = min(now + timedelta(seconds=pause), max(expires_at, now))
     return _decision(states, pending, now_held, next_at if pending else expires_at)
+
+
+def _pause_s(attempt: int, options: OutboundOptions, chance: float) -> float:
+    return backoff_s(
+        attempt, first_s=options.retry_first_s, factor=options.retry_factor, max_s=options.retry_max_s, chance=chance
+    )
 
 
 def expire(pending: Mapping[str, str], held: Sequence[str]) -> Decision:

@@ -48,6 +48,11 @@ class Reply:
         """5yz: do not try again."""
         return self.code >= 500
 
+    @property
+    def overfull(self) -> bool:
+        """To a recipient among accepted ones: the transaction has as many as it may (RFC 5321 4.5.3.1.10)."""
+        return self.code == 452 or (self.code == 552 and self.enhanced in (None, "5.5.3"))
+
     def __str__(self) -> str:
         return " ".join(part for part in (str(self.code), self.enhanced, self.text) if part)
 

@@ -45,6 +45,13 @@ def test_each_outcome_has_its_state_and_only_what_was_put_off_waits() -> None:
     assert decision.next_at == NOW + timedelta(seconds=60)
 
 
+@pytest.mark.fault("E06")
+def test_recipients_too_many_for_one_transaction_go_at_once_and_nobody_is_told() -> None:
+    decision = after({"a": Verdict.ACCEPTED, "b": Verdict.OVERFULL})
+    assert set(decision.states) == {State.SENT}
+    assert (decision.pending, decision.next_at) == ({"b": "overfull"}, NOW)
+
+
 def test_pauses_grow_up_to_their_limit() -> None:
     pauses = [after({"a": Verdict.PUT_OFF}, attempt=n).next_at for n in (1, 2, 3, 20, 1000)]
     assert [(at - NOW).total_seconds() for at in pauses if at] == [60, 120, 240, 4 * 3600, 4 * 3600]
@@ -84,8 +91,9 @@ def test_who_is_held_stays_so_while_others_are_tried_again() -> None:
 def test_every_recipient_has_one_state_and_waits_unless_that_is_final(said: dict[str, Verdict], uncertain: Any) -> None:
     decision = after(said, options=OutboundOptions("a", "me@x", uncertain=uncertain))
     stated = [who for replies in decision.states.values() for who in replies]
-    assert sorted(stated) == sorted(said)
-    waits = {who for who, verdict in said.items() if verdict in (Verdict.PUT_OFF, Verdict.UNKNOWN)}
+    at_once = [who for who, verdict in said.items() if verdict is Verdict.OVERFULL]
+    assert sorted(stated) == sorted(said.keys() - set(at_once))
+    waits = {who for who, verdict in said.items() if verdict not in (Verdict.ACCEPTED, Verdict.REFUSED)}
     assert set(decision.pending) | set(decision.held) == waits
     assert (decision.phase is Phase.FINAL) == (not waits)
 

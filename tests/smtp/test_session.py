@@ -58,6 +58,7 @@ async def test_the_answer_to_the_dot_settles_all_accepted(relay: ScriptedRelay) 
     assert {address: reply.code for address, reply in replies.items()} == {"a@x": 552, "b@x": 451}
 
 
+@pytest.mark.fault("E06")
 async def test_421_in_the_envelope_puts_off_everybody(relay: ScriptedRelay) -> None:
     relay.script.rcpt = {"b@x": ["421 4.3.2 closing"]}
     replies = await deliver(relay, "a@x", "b@x", "c@x")
@@ -150,6 +151,7 @@ async def test_cancelled_anywhere_no_connection_stays_out_of_step(relay: Scripte
     await client.close()
 
 
+@pytest.mark.fault("E09")
 async def test_an_idle_connection_that_the_relay_ended_costs_nothing(relay: ScriptedRelay) -> None:
     client = relay_to(relay)
     await client.deliver("me@x", ["a@x"], MESSAGE, before_final_dot=Dot())
@@ -188,6 +190,7 @@ async def test_bare_line_ends_are_refused_before_anything_is_sent(relay: Scripte
     assert relay.data_commands == 0
 
 
+@pytest.mark.fault("E10")
 async def test_what_the_relay_cannot_take_is_refused_here(make_relay: RelayMaker) -> None:
     small = await make_relay(size=10, smtputf8=False)
     assert (await deliver(small))["a@x"].enhanced == "5.3.4"
@@ -198,6 +201,7 @@ async def test_what_the_relay_cannot_take_is_refused_here(make_relay: RelayMaker
     assert small.data_commands == plain.data_commands == 0
 
 
+@pytest.mark.fault("E10")
 async def test_parameters_say_what_the_message_needs(relay: ScriptedRelay) -> None:
     await deliver(relay, data="ü\r\n".encode())
     await deliver(relay, "jürgen@x", data=b"x\r\n")
@@ -231,6 +235,7 @@ GOOD = {
 }  # fmt: skip
 
 
+@pytest.mark.fault("E09")
 @pytest.mark.parametrize(
     ("change", "error"),
     [

@@ -32,6 +32,7 @@ REPLIES = [
 ]
 
 
+@pytest.mark.fault("E09")
 @pytest.mark.parametrize(("wire", "expected"), REPLIES)
 def test_replies(wire: bytes, expected: list[Reply]) -> None:
     """Whole, byte by byte, with trailing bytes."""
