@@ -5,7 +5,7 @@ STAMP := .venv/.mailbus-setup
 UV_COMPILE := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header \
 	--no-annotate --no-emit-index-url --no-emit-find-links --quiet
 
-.PHONY: setup compiled demo test check bench schema fuzz faults lock image
+.PHONY: setup compiled demo test check bench schema fuzz corpora faults lock image
 .DEFAULT_GOAL := check
 
 setup: $(STAMP)
@@ -51,6 +51,10 @@ schema: setup
 # Parsers against broken mails: ARGS="SECONDS SEED".
 fuzz: compiled
 	$(BIN)/python -m tests.mime.fuzz $(ARGS)
+
+# How far mailbus agrees with the expectations of other programs' tests: DIR=CORPORA, and ARGS=--differences.
+corpora: setup
+	$(BIN)/python -m tests.corpora $(DIR) $(ARGS)
 
 # The rows of docs/faults.md beside the tests that show them.
 faults: setup

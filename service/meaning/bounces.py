@@ -149,10 +149,15 @@ def is_daemon(sender: EmailAddress) -> bool:
     return not sender.email or (found is not None and sender.email[found.end() : found.end() + 1] in ("@", ""))
 
 
-def read_report(text: str, status: str | None, returned: str, known: list[str], own: set[str]) -> Reported:
-    """`status`: the delivery-status part; `returned`: the returned mail's header, "" where the text may have it."""
+def read_report(
+    text: str, status: str | None, returned: str, *, known: list[str], own: set[str], domain: str
+) -> Reported:
+    """`status`: the delivery-status part; `returned`: the returned mail's header, "" where the text may have it.
+
+    `known`, `own`, `domain`: see read_notice.
+    """
     found = Reported()
-    notice = read_notice(text, known, own)
+    notice = read_notice(text, known, own, domain)
     header = returned_header(returned) if returned else notice.returned
     found.message_id = message_id(header)
     for fields in (status or "", text, returned):
@@ -195,7 +200,11 @@ def _from_notice(found: Reported, notice: Notice, header: dict[str, str]) -> Non
     for one in refused[:_RECIPIENTS]:
         said = one.said
         notes = notice.text[:4000]
-        delivery = Delivery(one.address, diagnostic=_diagnosis(said, notes, alone=len(refused) == 1))
+        delivery = Delivery(
+            one.address,
+            original_recipient=one.original,
+            diagnostic=_diagnosis(said, notes, alone=len(refused) == 1),
+        )
         found.reports.append(report_of(delivery, notes if len(refused) == 1 else said, action=action))
     found.kind = kind_of(found.reports) or (Kind.DELAY if action is Action.DELAYED else Kind.BOUNCE)
 

@@ -122,6 +122,11 @@ _FAILS: Final = re.compile(
     r"|not found|addressed|does not|\b55[0-4]\b|\b5\.\d\.\d",
     re.IGNORECASE,
 )
+# Sendmail: what the sender wrote, where an alias led elsewhere.
+_EXPANDED: Final = re.compile(r"expanded from: ?<?([^\s<>()]{1,320}@[^\s<>()]{1,255})>?\)", re.IGNORECASE)
+# What introduces names without a domain, and such a name.
+_FOLLOWS: Final = re.compile(r"(?:recipient|address|user|deliver).{0,200}:\s*$", re.IGNORECASE)
+_LOCAL: Final = re.compile(r"[ \t]+([A-Za-z0-9._+-]{1,64})[ \t]*$")
 _SAID: Final = re.compile(r"\w{3,} \w+")
 # What an address's rank rises by where it is the notice's own sender or reader: it failed only if nobody else did.
 _OWN: Final = 10
@@ -133,10 +138,11 @@ _CODES: Final = re.compile(r"[45][0-5][0-9](?:[- ][45]\.[0-9]{1,3}\.[0-9]{1,3})?
 
 @dataclass(slots=True)
 class Refused:
-    """One address, and what the notice says after it."""
+    """One address, what the notice says after it, and the alias that led to it."""
 
     address: str
     said: str = ""
+    original: str = ""
 
 
 @dataclass(slots=True)
@@ -148,8 +154,11 @@ class Notice:
     returned: dict[str, str] = field(default_factory=dict)
 
 
-def read_notice(text: str, known: list[str], own: set[str]) -> Notice:
-    """`known`: addresses that a header field names; `own`: those that the notice is from and to, in lower case."""
+def read_notice(text: str, known: list[str], own: set[str], domain: str) -> Notice:
+    """`known`: addresses that a header field names; `own`: those that the notice is from and to, in lower case.
+
+    `domain`: the sender's, "" without one.
+    """
     text = text[:_CHARS]
     found = Notice(text)
     places: list[_Place] = []
@@ -163,9 +172,23 @@ def read_notice(text: str, known: list[str], own: set[str]) -> Notice:
     lines = found.text.splitlines()[:_LINES]
     if known:
         _known(found, known, lines, places)
-    else:
+    elif places:
         _from_places(found, lines, places)
+    else:
+        _from_local_names(found, lines, domain)
     return found
+
+
+def _from_local_names(found: Notice, lines: list[str], domain: str) -> None:
+    """A server that writes of its own users only may leave their domain out, which is its own."""
+    starts = [number for number, line in enumerate(lines) if _FOLLOWS.search(line) is not None]
+    for number, line in enumerate(lines[starts[0] + 1 :] if starts and domain else ()):
+        name = _LOCAL.match(line)
+        if name is not None and len(found.refused) < _RECIPIENTS:
+            said = "\n".join(lines[max(starts[0] - 3, 0) : starts[0] + number + 5])
+            found.refused.append(Refused(f"{name[1]}@{domain}", said))
+        elif line.strip():
+            break
 
 
 def _cuts(text: str) -> list[int]:
@@ -257,8 +280,6 @@ def _rank(before: str, after: str, previous: str) -> int:
 
 
 def _from_places(found: Notice, lines: list[str], places: list[_Place]) -> None:
-    if not places:
-        return
     best = min(place.rank for place in places)
     # An address alone on its line is as sure as one in a transcript; words round it are less.
     taken = (
@@ -274,6 +295,9 @@ def _from_places(found: Notice, lines: list[str], places: list[_Place]) -> None:
     for place in taken:
         low = place.address.lower()
         said = _after(lines, place.line, starts)
+        alias = _EXPANDED.search(said)
+        if alias is not None and low in seen:
+            seen[low].original = alias[1]
         if low in seen:
             # Named again with more said, in a transcript, or in a second language.
             if _weight(said) > _weight(seen[low].said):
@@ -281,7 +305,7 @@ def _from_places(found: Notice, lines: list[str], places: list[_Place]) -> None:
             continue
         if len(seen) >= _RECIPIENTS:
             break
-        seen[low] = Refused(place.address, said)
+        seen[low] = Refused(place.address, said, "" if alias is None else alias[1])
     found.refused = list(seen.values())
 
 

@@ -159,7 +159,8 @@ class _Reader:
             if "x-failed-recipients" not in values and not self._is_notice():
                 return Reported()
         known = known_recipients(values.get("x-failed-recipients", ""))
-        said = read_report(self._shown(), status, self._returned(), known, self._own())
+        domain = email.from_[0].email.rpartition("@")[2] if email.from_ else ""
+        said = read_report(self._shown(), status, self._returned(), known=known, own=self._own(), domain=domain)
         if status is None and not said.reports and not says_undelivered(email.subject):
             return Reported()  # nobody is named, and nothing but words in the text spoke for it
         return said

@@ -148,3 +148,19 @@ def test_the_words_of_a_notice_in_html_are_read() -> None:
 )
 def test_mail_of_people_is_no_bounce(sender: str, subject: str, text: str) -> None:
     assert kind_of(f"From: {sender}\nTo: b@example.org\nSubject: {subject}\n\n{text}\n") is Kind.MESSAGE
+
+
+def test_a_name_without_a_domain_is_of_the_server_that_writes() -> None:
+    text = (
+        "Your mail to the following recipients could not be delivered because their mailbox is full:\n\n\tscreenname\n"
+    )
+    (report,) = reports_of(notice(text))
+    assert (report.recipient, report.reason) == ("screenname@mx.example.org", Reason.MAILBOXFULL)
+
+
+def test_an_alias_that_led_elsewhere_is_the_original_recipient() -> None:
+    text = FORMS["sendmail"].replace(
+        "<nobody@example.net>\n\n", "<nobody@example.net>\n    (expanded from: <all@example.net>)\n\n"
+    )
+    (report,) = reports_of(notice(text))
+    assert (report.recipient, report.original_recipient) == ("nobody@example.net", "all@example.net")
