@@ -38,4 +38,5 @@ def stream_options(settings: Settings, presence_ttl_s: float) -> StreamOptions:
         sends_window_s=max(windows).total_seconds() if windows else defaults.sends_window_s,
         presence_ttl_s=presence_ttl_s,
         max_consumers=streams.max_consumers,
+        inline_bytes=settings.limits.inline,
     )

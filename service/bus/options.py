@@ -23,7 +23,7 @@ class NatsOptions:
 
 @dataclass(frozen=True, slots=True)
 class StreamOptions:
-    """How long things live, in seconds; None is for ever."""
+    """How long things live, in seconds; None is for ever. `inline_bytes`: of the bodies that an event may hold."""
 
     in_max_age_s: float | None = 30 * 86400
     status_max_age_s: float | None = 30 * 86400
@@ -31,3 +31,4 @@ class StreamOptions:
     sends_window_s: float | None = 30 * 86400
     presence_ttl_s: float = 15
     max_consumers: int = 20_000
+    inline_bytes: int = 0

@@ -11,7 +11,7 @@ from nats.aio.client import Client
 
 from service.bus.errors import NOT_FOUND, ApiError, js_api, translated
 from service.bus.options import StreamOptions
-from service.contract import Subjects
+from service.contract import ENVELOPE_ROOM_BYTES, Subjects
 from service.errors import Permanent
 from service.observe import log, step
 
@@ -223,11 +223,13 @@ def _republish(value: object) -> object:
 
 async def check_streams(nc: Client, subjects: Subjects, options: StreamOptions, replicas: int) -> None:
     """Check what is there and make nothing. Raises Permanent that lists every difference, or Transient."""
+    _check_payload(nc, options)
     _raise_drifts((await _survey(nc, wanted_streams(subjects, options, replicas))).drifts)
 
 
 async def ensure_streams(nc: Client, subjects: Subjects, options: StreamOptions, replicas: int) -> None:
     """Make what is missing, check what is there. Raises Permanent that lists every difference, or Transient."""
+    _check_payload(nc, options)
     found = await _survey(nc, wanted_streams(subjects, options, replicas))
     for config in found.missing:
         with translated(f"stream {config['name']}"):
@@ -235,6 +237,17 @@ async def ensure_streams(nc: Client, subjects: Subjects, options: StreamOptions,
             await _create(nc, config)
             step("stream.done")
     _raise_drifts(found.drifts)
+
+
+def _check_payload(nc: Client, options: StreamOptions) -> None:
+    """Bodies of the size that settings allow fit into a message. Raises Permanent."""
+    room = int(nc.max_payload) - ENVELOPE_ROOM_BYTES
+    if options.inline_bytes > room:
+        raise Permanent(
+            f"limits.inline is {options.inline_bytes} bytes, and NATS takes {nc.max_payload} in a message",
+            where="NATS",
+            remedy=f"lower limits.inline to {max(0, room) // 1024}KiB, or raise max_payload of the NATS server",
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,7 +56,7 @@ from service.contract.email import (
     MailProblem,
     ProblemType,
 )
-from service.contract.envelope import cloud_event_headers, event_id, rfc3339
+from service.contract.envelope import ENVELOPE_ROOM_BYTES, cloud_event_headers, event_id, rfc3339
 from service.contract.events import (
     CURSOR_HEADER,
     DEAD_HEADER,
@@ -115,6 +115,7 @@ __all__ = [
     "CURSOR_HEADER",
     "DEAD_HEADER",
     "DEFAULT_PROPERTIES",
+    "ENVELOPE_ROOM_BYTES",
     "HEADER_FIELDS",
     "IDS_LIMIT",
     "KEYWORDS_LIMIT",

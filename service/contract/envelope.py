@@ -6,8 +6,12 @@ CloudEvents 1.0, NATS protocol binding, binary mode.
 import hashlib
 from datetime import UTC, datetime
 from functools import lru_cache
+from typing import Final
 
 from service.contract.events import EventType
+
+# What an event's headers take at the most, beside its body in max_payload.
+ENVELOPE_ROOM_BYTES: Final = 16 * 1024
 
 
 def event_id(*parts: str | int) -> str:

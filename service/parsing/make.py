@@ -12,6 +12,7 @@ from msgspec import UNSET
 
 from service.contract import (
     AFTER_HEADER,
+    ENVELOPE_ROOM_BYTES,
     KIND_HEADER,
     STATE_HEADER,
     Blob,
@@ -30,8 +31,6 @@ from service.meaning import read_meaning
 from service.mime import Meaning, MimeLimits, Parsed, parse, parse_header_only, problem_email
 from service.parsing.pages import Made, Page, Raw, Read
 
-# Room for the headers of an event beside its body in max_payload.
-HEADERS_ROOM_BYTES: Final = 16 * 1024
 LIMITS: Final = MimeLimits()
 
 
@@ -48,7 +47,7 @@ def make(page: Page, message: Read) -> Made:
     else:
         parsed = _parse(page, message.body, message.internal_date, page.inline_limit)
     made = _with_blobs(page, message, parsed)
-    if len(made.payload) <= page.event_limit - HEADERS_ROOM_BYTES:
+    if len(made.payload) <= page.event_limit - ENVELOPE_ROOM_BYTES:
         return made
     return _smaller(page, message, message.body)
 
@@ -83,7 +82,7 @@ def _smaller(page: Page, message: Read, body: bytes) -> Made:
     """The event of a message with too much text for one message on the bus: all bodies become blobs."""
     if message.whole:
         made = _with_blobs(page, message, _parse(page, body, message.internal_date, 0))
-        if len(made.payload) <= page.event_limit - HEADERS_ROOM_BYTES:
+        if len(made.payload) <= page.event_limit - ENVELOPE_ROOM_BYTES:
             return made
     problem = MailProblem(ProblemType.TOO_LARGE, "even without its bodies this message is too large for the bus")
     email = problem_email(message.size, received_at=message.internal_date, problem=problem)

@@ -174,7 +174,10 @@ class StreamSettings(Part):
 class LimitSettings(Part):
     """Sizes that bound memory."""
 
-    inline: Size = sized("256KiB", "Text bodies up to this size ride in the event, others as blobs")
+    inline: Size = sized(
+        "256KiB",
+        "Text up to this size rides in the event; 16 KiB below NATS's `max_payload`",
+    )
     message: Size = sized("50MiB", "Of a larger message only the header is read")
     memory: Size = sized("512MiB", "Bytes of mail in hand at once, over all accounts")
 

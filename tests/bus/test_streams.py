@@ -118,6 +118,22 @@ async def test_a_requester_cannot_wipe_the_queue_with_a_header(bus: Bus, header:
     assert await bus.pending(bus.subjects.stream_out, bus.subjects.out("*")) == 1
 
 
+async def test_bodies_that_no_message_could_hold_are_refused_at_the_start(own_nats: NatsServer, prefix: str) -> None:
+    own_nats.config["max_payload"] = 200 * 1024
+    await own_nats.restart()
+    async with opened(own_nats.url, prefix, streams=StreamOptions(inline_bytes=184 * 1024)) as bus:
+        too_large = StreamOptions(inline_bytes=256 * 1024)
+        with pytest.raises(Permanent, match="inline"):
+            await bus.check_streams(too_large, 1)
+    with pytest.raises(Permanent) as refused:
+        async with opened(own_nats.url, prefix, streams=too_large):
+            pass
+    assert "limits.inline is 262144 bytes" in refused.value.what
+    assert "204800" in refused.value.what
+    assert "184KiB" in refused.value.remedy
+    assert "max_payload" in refused.value.remedy
+
+
 @pytest.mark.fault("D10")
 @pytest.mark.parametrize("retention_s", [86400.0, 30 * 86400.0])
 def test_a_blob_outlives_every_event_that_names_it(retention_s: float) -> None:

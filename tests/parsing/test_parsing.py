@@ -13,11 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.contract import CURSOR_HEADER, Email, place_of
+from service.contract import CURSOR_HEADER, ENVELOPE_ROOM_BYTES, Email, place_of
 from service.parsing import INBOUND_BYTES, LENGTH, Made, Page, Raw, Read, Slots, decode_answer, encode_task, make
 from service.parsing.__main__ import serve
 from service.parsing.frames import encode_answer
-from service.parsing.make import HEADERS_ROOM_BYTES
 
 NOW = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
 WITH_FILE = (
@@ -91,7 +90,7 @@ def test_a_message_that_the_server_does_not_give_is_an_event_that_says_so() -> N
 def test_an_event_too_large_for_the_bus_gives_its_bodies_as_blobs() -> None:
     body = b"Subject: s\r\n\r\n" + b"word " * 40_000
     made = make(page(event_limit=128 * 1024), read(body))
-    assert len(made.payload) < 128 * 1024 - HEADERS_ROOM_BYTES
+    assert len(made.payload) < 128 * 1024 - ENVELOPE_ROOM_BYTES
     assert [blob.data for blob in made.blobs] == [b"word " * 40_000]
 
 
