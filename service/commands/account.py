@@ -1,20 +1,24 @@
 """What a command is given: the account it is for, and what all commands of a process share. Plain values."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeVar
+from typing import Final, Literal, Protocol, TypeVar
 
 from service.bus import Bus
 from service.clock import Clock
+from service.commands.begun import Beginnings
 from service.commands.errors import problem
 from service.commands.places import Directory
 from service.commands.repeat import Answered
-from service.contract import HeldRequest, Resynced, SendLimits, encode
+from service.contract import HeldRequest, Resynced, SendLimits, Verb, encode
 from service.imap import Pool
 from service.parsing import Made, Page, Raw, Read
 
 T = TypeVar("T")
+
+# The header that names a command, so that the same one again does nothing twice.
+COMMAND_ID: Final = "Nats-Msg-Id"
 
 
 class Followed(Protocol):
@@ -112,6 +116,11 @@ class Context:
     hold: Callable[[int], AbstractAsyncContextManager[None]]
     message_limit: int
     answered: Answered
+
+    def begun(self, account: Account, verb: Verb, headers: Mapping[str, str]) -> Beginnings | None:
+        """What a command notes before it copies; None without an id, for then it comes once."""
+        id = headers.get(COMMAND_ID)
+        return Beginnings(self.bus.key_value(self.bus.subjects.after), account.id, f"{verb} {id}") if id else None
 
     def fitting(self, found: Sequence[T]) -> list[T]:
         """As many of the first as an answer has room for: half of what NATS takes."""

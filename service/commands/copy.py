@@ -7,17 +7,17 @@ import msgspec
 
 from service.commands.account import Account, Context
 from service.commands.transfer import transfer
-from service.contract import CopyAnswer, CopyRequest, decode_body, encode
+from service.contract import CopyAnswer, CopyRequest, Verb, decode_body, encode
 
 _DECODER: Final = msgspec.json.Decoder(CopyRequest)
 
 
-async def copy(_context: Context, account: Account, payload: bytes, headers: Mapping[str, str]) -> bytes:
+async def copy(context: Context, account: Account, payload: bytes, headers: Mapping[str, str]) -> bytes:
     """Copy, answer with the new ids."""
     mail = account.mail()
     request = decode_body(payload, _DECODER)
     async with mail.pool.session() as session:
         target = await mail.directory.find(session, request.mailbox)
         grouped = await mail.directory.group(session, request.ids)
-        done = await transfer(session, grouped, target, move=False, repeatable="Nats-Msg-Id" in headers)
+        done = await transfer(session, grouped, target, move=False, begun=context.begun(account, Verb.COPY, headers))
     return encode(CopyAnswer(done.created, done.not_found))

@@ -9,16 +9,17 @@ from typing import Final
 import msgspec
 
 from service.commands.account import Account, Context, MailAccess
+from service.commands.begun import Beginnings
 from service.commands.errors import problem
 from service.commands.places import Grouped, open_group
 from service.commands.transfer import transfer
-from service.contract import DeleteAnswer, DeleteRequest, decode_body, encode
+from service.contract import DeleteAnswer, DeleteRequest, Verb, decode_body, encode
 from service.imap import WritingSession
 
 _DECODER: Final = msgspec.json.Decoder(DeleteRequest)
 
 
-async def delete(_context: Context, account: Account, payload: bytes, headers: Mapping[str, str]) -> bytes:
+async def delete(context: Context, account: Account, payload: bytes, headers: Mapping[str, str]) -> bytes:
     """Delete, answer with what is deleted."""
     mail = account.mail()
     request = decode_body(payload, _DECODER)
@@ -27,7 +28,7 @@ async def delete(_context: Context, account: Account, payload: bytes, headers: M
         if request.permanently:
             answer = await _expunge(session, grouped)
         else:
-            answer = await _to_trash(session, mail, grouped, repeatable="Nats-Msg-Id" in headers)
+            answer = await _to_trash(session, mail, grouped, context.begun(account, Verb.DELETE, headers))
     return encode(answer)
 
 
@@ -43,11 +44,13 @@ async def _expunge(session: WritingSession, grouped: Grouped) -> DeleteAnswer:
     return answer
 
 
-async def _to_trash(session: WritingSession, mail: MailAccess, grouped: Grouped, *, repeatable: bool) -> DeleteAnswer:
+async def _to_trash(
+    session: WritingSession, mail: MailAccess, grouped: Grouped, begun: Beginnings | None
+) -> DeleteAnswer:
     """What lies in the trash already stays there."""
     trash = (await mail.directory.by_role(session)).get("trash")
     if trash is None:
         message = "no mailbox has the role `trash`: `move` into one that will do, or delete `permanently`"
         raise problem(400, "permanently", message)
-    done = await transfer(session, grouped, trash, move=True, repeatable=repeatable)
+    done = await transfer(session, grouped, trash, move=True, begun=begun)
     return DeleteAnswer(list(done.created), done.not_found)

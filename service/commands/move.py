@@ -10,17 +10,17 @@ import msgspec
 
 from service.commands.account import Account, Context
 from service.commands.transfer import transfer
-from service.contract import CopyAnswer, CopyRequest, decode_body, encode
+from service.contract import CopyAnswer, CopyRequest, Verb, decode_body, encode
 
 _DECODER: Final = msgspec.json.Decoder(CopyRequest)
 
 
-async def move(_context: Context, account: Account, payload: bytes, headers: Mapping[str, str]) -> bytes:
+async def move(context: Context, account: Account, payload: bytes, headers: Mapping[str, str]) -> bytes:
     """Move, answer with the new ids."""
     mail = account.mail()
     request = decode_body(payload, _DECODER)
     async with mail.pool.session() as session:
         target = await mail.directory.find(session, request.mailbox)
         grouped = await mail.directory.group(session, request.ids)
-        done = await transfer(session, grouped, target, move=True, repeatable="Nats-Msg-Id" in headers)
+        done = await transfer(session, grouped, target, move=True, begun=context.begun(account, Verb.MOVE, headers))
     return encode(CopyAnswer(done.created, done.not_found))

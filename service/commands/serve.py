@@ -7,7 +7,7 @@ from typing import Final
 
 from service import __version__
 from service.bus import ServiceError, serve
-from service.commands.account import Account, Context
+from service.commands.account import COMMAND_ID, Account, Context
 from service.commands.append import append
 from service.commands.cancel import cancel
 from service.commands.copy import copy
@@ -50,7 +50,6 @@ COMMANDS: Final[dict[Verb, Command]] = {
 }
 # Verbs that would do a thing twice: the same id gets the same answer.
 ONCE: Final = frozenset({Verb.COPY, Verb.MOVE, Verb.DELETE, Verb.APPEND})
-COMMAND_ID: Final = "Nats-Msg-Id"
 
 
 async def serve_commands(context: Context, accounts: Mapping[str, Account]) -> None:

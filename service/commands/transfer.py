@@ -1,12 +1,13 @@
 """Messages from their mailboxes into another one. Used by copy, move and delete.
 
 MOVE where it is offered (RFC 6851); otherwise COPY, and UID EXPUNGE of what was copied (RFC 4315), never another's.
-A command with an id first looks whether the messages are there: it may be the second time.
+A command with an id notes where it begins to copy: the second time it looks there for what the first one did.
 """
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
+from service.commands.begun import Beginnings
 from service.commands.errors import problem
 from service.commands.places import Group, Grouped, open_group
 from service.contract import email_id
@@ -22,9 +23,12 @@ class Transferred:
 
 
 async def transfer(
-    session: WritingSession, grouped: Grouped, target: str, *, move: bool, repeatable: bool
+    session: WritingSession, grouped: Grouped, target: str, *, move: bool, begun: Beginnings | None
 ) -> Transferred:
-    """Copy or move. Raises ServiceError 400 where the server can do it in no way that is safe for other messages."""
+    """Copy or move; `begun`: under an id.
+
+    Raises ServiceError 400 where the server can do it in no way that is safe for other messages.
+    """
     if move and not session.offers("MOVE") and not session.offers("UIDPLUS"):
         raise problem(
             400, "", "the mail server has neither MOVE nor UIDPLUS: moving would remove what others marked as deleted"
@@ -37,21 +41,23 @@ async def transfer(
         if move and group.mailbox == target:
             done.created |= {group.ids[uid]: group.ids[uid] for uid in there}
         elif there:
-            moved = await _transfer(session, group, there, target, move=move, repeatable=repeatable)
+            moved = await _transfer(session, group, there, target, move=move, begun=begun)
             for uid in there:
                 new = moved.uids.get(uid) if moved is not None else None
                 done.created[group.ids[uid]] = (
                     email_id(target, moved.uidvalidity, new) if moved is not None and new is not None else None
                 )
+    if begun is not None:
+        await begun.done()
     return done
 
 
 async def _transfer(
-    session: WritingSession, group: Group, uids: list[int], target: str, *, move: bool, repeatable: bool
+    session: WritingSession, group: Group, uids: list[int], target: str, *, move: bool, begun: Beginnings | None
 ) -> Moved | None:
     if move and session.offers("MOVE"):
         return await _once(session, group, uids, target, move=True)
-    before = await _found(session, group, uids, target) if repeatable else None
+    before = await _found(session, group, uids, target, begun) if begun is not None else None
     left = [uid for uid in uids if before is None or uid not in before.uids]
     moved = await _once(session, group, left, target, move=False) if left else None
     if move:
@@ -74,9 +80,17 @@ async def _once(session: WritingSession, group: Group, uids: list[int], target: 
     return moved if moved is not None else await _located(session, identities, target, first)
 
 
-async def _found(session: WritingSession, group: Group, uids: Collection[int], target: str) -> Moved | None:
-    identities = await session.identities(uids)
-    found = await _located(session, identities, target, 1)
+async def _found(
+    session: WritingSession, group: Group, uids: Collection[int], target: str, begun: Beginnings
+) -> Moved | None:
+    """What an earlier try has copied."""
+    status = await session.status(target, "UIDNEXT", "UIDVALIDITY")
+    if not (status.get("UIDNEXT") and status.get("UIDVALIDITY")):
+        return None  # without them nothing tells a copy from what others put there
+    first = await begun.earlier(group.mailbox, into=status["UIDVALIDITY"], first=status["UIDNEXT"])
+    if first is None:
+        return None
+    found = await _located(session, await session.identities(uids), target, first)
     await open_group(session, group, writing=False)
     return found
 

@@ -5,7 +5,10 @@ import json
 
 import pytest
 
-from tests.commands.conftest import Desk, code, mail
+from service.bus import Bus
+from tests.commands.conftest import Desk, code, desk, mail
+from tests.servers.dovecot import Dovecot
+from tests.servers.proxy import FaultProxy, Way
 
 
 async def marked_deleted(one: Desk, uid: str, mailbox: str = "INBOX") -> None:
@@ -154,14 +157,43 @@ async def test_the_same_id_of_a_command_gets_the_same_answer_and_does_it_once(wh
 
 
 @pytest.mark.fault("G10")
-async def test_a_move_that_broke_off_after_its_copy_is_finished_without_a_second_copy(uidplus: Desk) -> None:
-    await uidplus.append(mail("one", id="1@x"), mail("two", id="2@x"))
+async def test_a_move_that_broke_off_after_its_copy_is_finished_without_a_second_copy(
+    bus: Bus, uidplus_dovecot: Dovecot, prefix: str
+) -> None:
+    proxy = FaultProxy(uidplus_dovecot.host, uidplus_dovecot.imap)
+    await proxy.start()
+
+    def cut(_way: Way, chunk: bytes) -> bytes:
+        if b"UID STORE" in chunk:
+            proxy.cut()
+        return chunk
+
+    proxy.watch = cut
+    body = {"mailbox": "Sent"}
+    async with desk(bus, uidplus_dovecot, prefix, port=proxy.port) as one:
+        await one.append(mail("one", id="1@x"), mail("two", id="2@x"))
+        ids = await one.ids()
+        assert (await one.refused("move", body | {"ids": ids}, Nats_Msg_Id="again"))[0] == "504"
+        assert await one.subjects("Sent") == ["one", "two"]
+        assert await one.ids() == ids
+    proxy.watch = None
+    async with desk(bus, uidplus_dovecot, prefix, port=proxy.port) as another:
+        answer = await another.ask("move", body | {"ids": ids}, Nats_Msg_Id="again")
+        assert sorted(answer["created"].values()) == sorted(await another.ids("Sent"))
+        assert await another.subjects("Sent") == ["one", "two"]
+        assert await another.ids() == []
+    await proxy.stop()
+
+
+@pytest.mark.fault("G10")
+async def test_a_mail_that_a_stranger_put_where_another_goes_to_is_never_taken_for_its_copy(uidplus: Desk) -> None:
+    await uidplus.append(mail("ours", id="1@x"))
+    await uidplus.append(mail("evil", id="1@x"), mailbox="Sent")  # as many octets
     ids = await uidplus.ids()
-    # What a move on a server without MOVE leaves when it ends between COPY and EXPUNGE.
-    copied = await uidplus.ask("copy", {"ids": ids[:1], "mailbox": "Sent"})
-    answer = await uidplus.ask("move", {"ids": ids, "mailbox": "Sent"}, Nats_Msg_Id="again")
-    assert answer["created"][ids[0]] == copied["created"][ids[0]]
-    assert await uidplus.subjects("Sent") == ["one", "two"]
+    await uidplus.ask("copy", {"ids": ids, "mailbox": "Sent"}, Nats_Msg_Id="c")
+    assert await uidplus.subjects("Sent") == ["evil", "ours"]
+    await uidplus.ask("move", {"ids": ids, "mailbox": "Sent"}, Nats_Msg_Id="m")
+    assert await uidplus.subjects("Sent") == ["evil", "ours", "ours"]
     assert await uidplus.ids() == []
 
 
