@@ -8,35 +8,31 @@ import asyncio
 import gc
 import signal
 import uuid
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
 from typing import Any, Final, TypeVar
 
-from service.admin import AdminServer, Snapshot
+from service.admin import AccountsPage, AdminServer, Snapshot
 from service.build import (
     CONNECTING_LIMIT,
     DELIVERIES_LIMIT,
-    PRESENCE_TTL_S,
+    Hosted,
     Shared,
-    Work,
-    all_work,
-    command_accounts,
     command_context,
     nats_options,
-    send_limits,
     stream_options,
 )
 from service.bus import Bus, OutMessage, open_bus
 from service.clock import Clock, SystemClock, backoff_s
-from service.commands import serve_commands
+from service.commands import Fleet, serve_commands
 from service.errors import MailbusError, Permanent, Transient, verdict_of
-from service.fleet import AccountReports, Pace, Presence
+from service.fleet import AccountReports, Pace, Presence, Roster, Running, Steering
 from service.imap import sweep_all
 from service.ingest import Budget, Copies, Parser
 from service.observe import log, metrics, set_up_logs
 from service.outbound import Strays
 from service.parsing import COMPILED
-from service.settings import Settings
+from service.settings import AccountSettings, Settings
 from service.snapshot import take_page, take_snapshot
 from service.tasks import TaskGroup, cut_short
 
@@ -44,13 +40,10 @@ EX_OK: Final = 0
 EX_FAILURE: Final = 1
 EX_CONFIG: Final = 78
 NATS_RETRY_MAX_S: Final = 15.0
-# Kubernetes gives 30 s by default. What is in hand has this long to end, for a relay may take its time over a mail;
-# what has not ended by then comes back by being redelivered or read again.
-DRAIN_TIMEOUT_S: Final = 10.0
-# Nothing can be confirmed without NATS: after so long in silence there is nothing left to wait for.
-NATS_SILENT_S: Final = 4.0
 NATS_ASKED_S: Final = 1.0
 FAREWELL_TIMEOUT_S: Final = 3.0
+# A command waits for an account until who is gone is missed, and somebody else has it.
+MOVING_S: Final = 5.0
 LAG_EVERY_S: Final = 0.5
 READERS_EVERY_S: Final = 30.0
 GARBAGE_EVERY_OBJECTS: Final = 10_000
@@ -70,7 +63,8 @@ class Application:
         self._parser = Parser(self._clock)
         self._bus: Bus | None = None
         self._reports: AccountReports | None = None
-        self._work: list[Work] = []
+        self._roster: Roster[AccountSettings] | None = None
+        self._hosted: Hosted | None = None
         self._born = self._clock.monotonic()
         self.admin: AdminServer | None = None
 
@@ -91,12 +85,19 @@ class Application:
         """What the status page shows."""
         return take_snapshot(
             self._reports,
-            self._work,
+            self._hosted.work if self._hosted else [],
             instance=self._settings.instance,
             uptime_s=self._clock.monotonic() - self._born,
             nats_connected=self._bus is not None and self._bus.connected,
             ready=self.ready,
+            replicas=self._roster.shares() if self._roster else {},
         )
+
+    def page(self, after: str) -> AccountsPage:
+        """A page of the list of all accounts, those of other processes too."""
+        owners = self._roster.owners() if self._roster else {}
+        work = self._hosted.work if self._hosted else []
+        return take_page(self._reports, work, owners, self._settings.instance, after)
 
     async def run(self) -> None:
         """Run until `stop`. Raises Permanent where settings or NATS are wrong, or the name is taken."""
@@ -105,7 +106,7 @@ class Application:
                 self.admin = AdminServer(
                     self._settings.http.listen,
                     snapshot=self.snapshot,
-                    accounts=lambda after: take_page(self._reports, self._work, after),
+                    accounts=self.page,
                     ready=lambda: self.ready,
                 )
                 await stack.enter_async_context(self.admin)
@@ -124,7 +125,7 @@ class Application:
         while not self._stop.is_set():
             attempt += 1
             try:
-                streams = stream_options(self._settings, PRESENCE_TTL_S)
+                streams = stream_options(self._settings)
                 opening = stack.enter_async_context(open_bus(nats_options(self._settings), streams))
                 bus = await self._unless_stopped(opening)
             except Transient as exc:
@@ -150,38 +151,41 @@ class Application:
         return None if task.cancelled() else task.result()
 
     async def _serve(self, bus: Bus) -> None:
+        bucket, copies = bus.key_value(bus.subjects.fleet), Copies(bus.key_value(bus.subjects.cursors), self._clock)
         presence = Presence(
-            bus.key_value(bus.subjects.fleet),
+            bucket,
             instance=self._settings.instance,
             boot=self._boot,
-            accounts=[account.id for account in self._settings.accounts],
-            ttl_s=PRESENCE_TTL_S,
+            capacity=self._settings.fleet.capacity,
+            ttl_s=self._settings.fleet.ttl.total_seconds(),
             clock=self._clock,
         )
-        copies = Copies(bus.key_value(bus.subjects.cursors), self._clock)
+        self._roster = Roster(bucket, presence, self._clock)
+        self._roster.know({account.id: account for account in self._settings.accounts})
         try:
             await self._unless_stopped(presence.take())
             await self._unless_stopped(self._parser.started())
             _spare_garbage_collection()
             if not self._stop.is_set():
-                await self._work_on(bus, presence, copies)
+                await self._work_on(bus, self._roster, copies)
         finally:
             await _farewell(bus, presence, copies)
 
-    async def _work_on(self, bus: Bus, presence: Presence, copies: Copies) -> None:
+    async def _work_on(self, bus: Bus, roster: Roster[AccountSettings], copies: Copies) -> None:
         """Accounts and what serves them all, until stopped."""
         clock = self._clock
 
         async def publish(message: OutMessage) -> None:
             await bus.publish(message.subject, message.payload, message.headers)
 
-        reports = AccountReports(bus.subjects, publish, writer=presence.writer, clock=clock)
+        reports = AccountReports(bus.subjects, publish, writer=roster.presence.writer, clock=clock)
         shared = Shared(
             bus=bus,
             copies=copies,
             budget=Budget(self._settings.limits.memory),
             parser=self._parser,
-            presence=presence,
+            writer=roster.presence.writer,
+            is_rival=roster.is_rival,
             reports=reports,
             publish=publish,
             clock=clock,
@@ -190,50 +194,52 @@ class Application:
             pace=Pace(),
         )
         self._bus, self._reports = bus, reports
-        self._work = all_work(self._settings, shared)
-        context, accounts = command_context(self._settings, shared), command_accounts(self._settings, shared)
-        pools = [one.reads.pool for one in accounts.values() if one.reads is not None]
-        senders = {one.id: send_limits(one.outgoing) for one in self._settings.accounts if one.outgoing is not None}
+        hosted = self._hosted = Hosted(self._settings, shared)
+
+        def sends(account: str) -> bool:
+            known = roster.known.get(account)
+            return known is not None and known.outgoing is not None
+
+        context = command_context(self._settings, shared)
+        strays = Strays(bus, clock, sends=sends, decides=roster.decides_on)
+        fleet = Fleet(
+            roster.presence.instance,
+            here=hosted.commands,
+            known=lambda: roster.known,
+            owner=roster.owner,
+            wait_moved=roster.wait_moved,
+            patience_s=self._settings.fleet.ttl.total_seconds() + MOVING_S,
+        )
         async with TaskGroup() as background:
             tasks = [
-                background.create_task(presence.run(), name="presence"),
+                background.create_task(roster.presence.run(), name="presence"),
+                background.create_task(roster.follow(), name="roster"),
                 background.create_task(copies.run(), name="copies"),
                 background.create_task(reports.run(), name="reports"),
                 background.create_task(_watch_loop(clock), name="loop-lag"),
                 background.create_task(_watch_readers(bus, clock), name="readers"),
-                background.create_task(serve_commands(context, accounts), name="commands"),
-                background.create_task(sweep_all(pools, clock), name="command-connections"),
-                background.create_task(Strays(bus, senders, clock, agreed=presence.all_alike).run(), name="strays"),
+                background.create_task(serve_commands(context, fleet), name="commands"),
+                background.create_task(sweep_all(shared.pools.values(), clock), name="command-connections"),
+                background.create_task(strays.run(), name="strays"),
             ]
-            await self._accounts(bus)
+            running = Running(hosted.kind(), bus.answers, clock)
+            await self._accounts(roster, running)
             await cut_short(tasks)
 
-    async def _accounts(self, bus: Bus) -> None:
-        """All accounts, each in its own task, until stopped."""
+    async def _accounts(self, roster: Roster[AccountSettings], running: Running[AccountSettings]) -> None:
+        """The accounts that the fleet gives to this process, until stopped; then each has ended what it had in hand."""
         async with TaskGroup() as group:
-            tasks = [group.create_task(work.run(), name=f"{work.account}, {work.part}") for work in self._work]
+            tasks = [
+                group.create_task(running.run(), name="accounts"),
+                group.create_task(Steering(roster, running, self._clock).run(), name="steering"),
+            ]
             self._started.set()
             facts = {"instance": self._settings.instance, "boot": self._boot, "compiled": COMPILED}
-            log.info("started", accounts=len(tasks), **facts)
+            log.info("started", accounts=len(roster.known), **facts)
             await self._stop.wait()
-            log.info("stopping", accounts=len(tasks))
-            await self._drain(bus, tasks)
-
-    async def _drain(self, bus: Bus, tasks: Sequence[asyncio.Task[None]]) -> None:
-        """Let each task end what it has in hand, as long as there is time and NATS takes the outcome."""
-        for task in tasks:
-            task.cancel()
-        pending: set[asyncio.Task[None]] = set(tasks)
-        began = heard = self._clock.monotonic()
-        while pending:
-            _, pending = await asyncio.wait(pending, timeout=NATS_ASKED_S)
-            if pending and await bus.answers(NATS_ASKED_S):
-                heard = self._clock.monotonic()
-            if self._clock.monotonic() >= min(began + DRAIN_TIMEOUT_S, heard + NATS_SILENT_S):
-                break
-        if pending:
-            log.warning("drain_cut_short", tasks=len(pending))
-        await cut_short(pending)
+            log.info("stopping", accounts=len(running.accounts))
+            for task in reversed(tasks):
+                task.cancel()
 
 
 def _spare_garbage_collection() -> None:

@@ -8,7 +8,6 @@ from typing import Final
 
 from service.build import (
     CONNECTING_LIMIT,
-    PRESENCE_TTL_S,
     nats_options,
     session_options,
     smtp_options,
@@ -98,7 +97,7 @@ async def _nats(settings: Settings) -> str:
     async with open_bus(nats_options(settings), None) as bus:
         version = bus.nc.connected_server_version
         number = f"{version.major}.{version.minor}.{version.patch}"
-        await bus.check_streams(stream_options(settings, PRESENCE_TTL_S), settings.nats.replicas)
+        await bus.check_streams(stream_options(settings), settings.nats.replicas)
         return f"{', '.join(settings.nats.servers)}, version {number} with JetStream"
 
 

@@ -1,7 +1,7 @@
 """What the process knows → the status page's snapshot, and pages of all accounts. Used by app.py."""
 
 import heapq
-from collections.abc import Container
+from collections.abc import Container, Mapping
 
 from prometheus_client.metrics import MetricWrapperBase
 
@@ -31,8 +31,9 @@ def take_snapshot(
     uptime_s: float,
     nats_connected: bool,
     ready: bool,
+    replicas: dict[str, int],
 ) -> Snapshot:
-    """Everything at this moment."""
+    """Everything at this moment; the accounts of this process."""
     views = {} if reports is None else reports.accounts
     statuses = _statuses(work, views)
     return Snapshot(
@@ -41,7 +42,8 @@ def take_snapshot(
         uptime_s=uptime_s,
         nats_connected=nats_connected,
         ready=ready,
-        accounts=tuple(_account(view, statuses.get(view.id, [])) for view in views.values()),
+        accounts=tuple(_account(view, statuses.get(view.id, []), instance) for view in views.values()),
+        replicas=replicas,
         waiting=tuple(Waiting(where, int(count)) for where, count in sorted(_by_label(metrics.WAITING).items())),
         totals=Totals(
             events=int(sum(_by_label(metrics.EVENTS).values())),
@@ -51,10 +53,12 @@ def take_snapshot(
     )
 
 
-def take_page(reports: AccountReports | None, work: list[Work], after: str) -> AccountsPage:
-    """The accounts whose ids come after `after`: as many as a reply holds, one at least."""
+def take_page(
+    reports: AccountReports | None, work: list[Work], owners: Mapping[str, str], instance: str, after: str
+) -> AccountsPage:
+    """The accounts, of all processes, whose ids come after `after`: as many as a reply holds, one at least."""
     views = {} if reports is None else reports.accounts
-    ids = heapq.nsmallest(PAGE_LIMIT_ACCOUNTS + 1, (id for id in views if id > after))
+    ids = heapq.nsmallest(PAGE_LIMIT_ACCOUNTS + 1, (id for id in {**owners, **views} if id > after))
     statuses = _statuses(work, set(ids))
     page: list[AccountSnapshot] = []
     mailboxes = 0
@@ -62,7 +66,11 @@ def take_page(reports: AccountReports | None, work: list[Work], after: str) -> A
         mailboxes += len(statuses.get(id, []))
         if page and mailboxes > PAGE_LIMIT_MAILBOXES:
             break
-        page.append(clip(_account(views[id], statuses.get(id, []))))
+        if (view := views.get(id)) is not None:
+            page.append(clip(_account(view, statuses.get(id, []), instance)))
+        else:
+            state = "starting" if owners[id] == instance else "elsewhere"
+            page.append(AccountSnapshot(id=id, state=state, owner=owners[id]))
     return AccountsPage(accounts=tuple(page), after=page[-1].id if len(page) < len(ids) else None)
 
 
@@ -75,7 +83,7 @@ def _statuses(work: list[Work], accounts: Container[str]) -> dict[str, list[Mail
     return found
 
 
-def _account(view: AccountView, statuses: list[MailboxStatus]) -> AccountSnapshot:
+def _account(view: AccountView, statuses: list[MailboxStatus], instance: str) -> AccountSnapshot:
     sender = view.parts.get(SENDER)
     return AccountSnapshot(
         id=view.id,
@@ -95,6 +103,7 @@ def _account(view: AccountView, statuses: list[MailboxStatus]) -> AccountSnapsho
             for status in statuses
         ),
         sender=None if sender is None else sender.value,
+        owner=instance,
     )
 
 

@@ -17,7 +17,7 @@ PAGE_LIMIT_MAILBOXES: Final = 2_000
 ERROR_LIMIT: Final = 500
 # Worst first; a state that is not here counts as worse than a working one.
 WORST_FIRST: Final = ("auth_failed", "degraded", "disconnected", "starting", "paused")
-FINE: Final = "connected"
+FINE: Final = frozenset({"connected", "elsewhere"})
 
 
 class MailboxSnapshot(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
@@ -35,7 +35,10 @@ class MailboxSnapshot(msgspec.Struct, frozen=True, rename="camel", kw_only=True)
 
 
 class AccountSnapshot(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
-    """One account. `state` as its events on the bus say it; `sender` is absent where it sends nothing."""
+    """One account. `state` as its events on the bus say it, or `elsewhere`; `sender` is absent where it sends nothing.
+
+    `owner`: the instance of the process that has it.
+    """
 
     id: str
     state: str
@@ -43,6 +46,7 @@ class AccountSnapshot(msgspec.Struct, frozen=True, rename="camel", kw_only=True)
     last_error: str = ""
     mailboxes: tuple[MailboxSnapshot, ...] = ()
     sender: str | None = None
+    owner: str | None = None
 
 
 class AccountsPage(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
@@ -68,7 +72,7 @@ class Totals(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
 
 
 class Snapshot(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
-    """A process at one moment."""
+    """A process at one moment. `replicas`: all who share the accounts, and how many each has."""
 
     instance: str
     version: str
@@ -78,6 +82,7 @@ class Snapshot(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     accounts: tuple[AccountSnapshot, ...] = ()
     waiting: tuple[Waiting, ...] = ()
     totals: Totals = Totals()
+    replicas: dict[str, int] = {}
 
 
 class Shown(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
@@ -91,7 +96,7 @@ class Shown(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
 
 def severity(account: AccountSnapshot) -> int:
     """0 is worst."""
-    if account.state == FINE:
+    if account.state in FINE:
         return len(WORST_FIRST) + 1
     return WORST_FIRST.index(account.state) if account.state in WORST_FIRST else len(WORST_FIRST)
 

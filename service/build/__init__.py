@@ -1,25 +1,23 @@
 """Settings → the parts of a process, put together. Decides nothing at run time.
 
 shared.py is what accounts share and what a piece of work is; accounts.py makes an account's work of its mailboxes
-(incoming.py, after.py) and its sender (outgoing.py); bus.py says how NATS is reached, commands.py what commands get.
-Used by app.py, the checker and the command line.
+(incoming.py, after.py) and its sender (outgoing.py), and hosted.py begins and ends it; bus.py says how NATS is reached,
+commands.py what commands get. Used by app.py, the checker and the command line.
 """
 
-from service.build.accounts import all_work
 from service.build.bus import nats_options, stream_options
-from service.build.commands import command_accounts, command_context
+from service.build.commands import command_context
+from service.build.hosted import Hosted
 from service.build.incoming import session_options
 from service.build.outgoing import send_limits, smtp_options
-from service.build.shared import CONNECTING_LIMIT, DELIVERIES_LIMIT, PRESENCE_TTL_S, Shared, Work
+from service.build.shared import CONNECTING_LIMIT, DELIVERIES_LIMIT, Shared, Work
 
 __all__ = [
     "CONNECTING_LIMIT",
     "DELIVERIES_LIMIT",
-    "PRESENCE_TTL_S",
+    "Hosted",
     "Shared",
     "Work",
-    "all_work",
-    "command_accounts",
     "command_context",
     "nats_options",
     "send_limits",

@@ -14,11 +14,6 @@ from service.settings import AccountSettings, IncomingSettings, Settings
 from service.tokens import account_tokens
 
 
-def all_work(settings: Settings, shared: Shared) -> list[Work]:
-    """What the accounts of this process do."""
-    return [piece for account in settings.accounts for piece in account_work(settings, account, shared)]
-
-
 def account_work(settings: Settings, account: AccountSettings, shared: Shared) -> list[Work]:
     """What one account does; told to `shared.reports` as its parts."""
     tokens = account_tokens(account, shared.clock, settings.network.reach)

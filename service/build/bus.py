@@ -23,7 +23,7 @@ def nats_options(settings: Settings) -> NatsOptions:
     )
 
 
-def stream_options(settings: Settings, presence_ttl_s: float) -> StreamOptions:
+def stream_options(settings: Settings) -> StreamOptions:
     """How long things live on the bus."""
     streams = settings.streams
     windows = [account.outgoing.window for account in settings.accounts if account.outgoing is not None]
@@ -36,7 +36,7 @@ def stream_options(settings: Settings, presence_ttl_s: float) -> StreamOptions:
         dead_max_age_s=dead_s,
         # One bucket for all accounts: the longest memory that any of them wants.
         sends_window_s=max(windows).total_seconds() if windows else defaults.sends_window_s,
-        presence_ttl_s=presence_ttl_s,
+        presence_ttl_s=settings.fleet.ttl.total_seconds(),
         max_consumers=streams.max_consumers,
         inline_bytes=settings.limits.inline,
     )

@@ -18,17 +18,14 @@ def command_context(settings: Settings, shared: Shared) -> Context:
     )
 
 
-def command_accounts(settings: Settings, shared: Shared) -> dict[str, Account]:
-    """The accounts that commands may be about, by id; all_work has been called."""
-    return {
-        account.id: Account(
-            id=account.id,
-            address=account.address,
-            sends=_send_access(account, account.outgoing, shared) if account.outgoing is not None else None,
-            reads=_mail_access(settings, account, account.incoming, shared) if account.incoming is not None else None,
-        )
-        for account in settings.accounts
-    }
+def command_account(settings: Settings, account: AccountSettings, shared: Shared) -> Account:
+    """An account that commands may be about; account_work has been called."""
+    return Account(
+        id=account.id,
+        address=account.address,
+        sends=_send_access(account, account.outgoing, shared) if account.outgoing is not None else None,
+        reads=_mail_access(settings, account, account.incoming, shared) if account.incoming is not None else None,
+    )
 
 
 def _send_access(account: AccountSettings, outgoing: OutgoingSettings, shared: Shared) -> SendAccess:

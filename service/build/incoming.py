@@ -86,7 +86,7 @@ def mailbox_work(
         account=account.id,
         mailbox=mailbox,
         filter_subject=bus.subjects.mailbox_filter(account.id, mailbox),
-        writer=WriterIdentity(shared.presence.writer, shared.presence.is_alive),
+        writer=WriterIdentity(shared.writer, shared.rival_of(account.id)),
         alarm=alarm,
         clock=clock,
     )

@@ -3,13 +3,14 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 from service.bus import Bus, OutMessage
 from service.clock import Clock
 from service.contract import AccountState
 from service.errors import MailbusError
-from service.fleet import AccountReports, Pace, Part, Presence, supervise
+from service.fleet import AccountReports, Pace, Part, supervise
 from service.imap import Pool, SessionOptions
 from service.ingest import Budget, Copies, Desks, MailboxStatus, Parser
 from service.outbound import Waiting
@@ -17,7 +18,6 @@ from service.outbound import Waiting
 # A start of a thousand accounts opens so many connections at once, not a thousand.
 CONNECTING_LIMIT: Final = 20
 DELIVERIES_LIMIT: Final = 32
-PRESENCE_TTL_S: Final = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +28,16 @@ class Shared:
     copies: Copies
     budget: Budget
     parser: Parser
-    presence: Presence
+    # The name under which this process writes, and whether another one that writes an account may: `account, writer`.
+    writer: str
+    is_rival: Callable[[str, str], Awaitable[bool]]
     reports: AccountReports
     publish: Callable[[OutMessage], Awaitable[None]]
     clock: Clock
     connecting: asyncio.Semaphore
     deliveries: asyncio.Semaphore
     pace: Pace
-    # How each account's mail server is reached, set by all_work: all its connections share tokens and one gate.
+    # How each account's mail server is reached, set by account_work: all its connections share tokens and one gate.
     sessions: dict[str, SessionOptions] = field(default_factory=dict)
     # What may change its mailboxes: commands, and what is done after a mail's event.
     pools: dict[str, Pool] = field(default_factory=dict)
@@ -43,6 +45,17 @@ class Shared:
     desks: dict[str, Desks] = field(default_factory=dict)
     # What may be decided of requests that were not sent yet.
     waiting: dict[str, Waiting] = field(default_factory=dict)
+
+    def rival_of(self, account: str) -> Callable[[str], Awaitable[bool]]:
+        """Whether the process that writes as `instance/boot` lives, and the fleet gives it this account."""
+        return partial(self.is_rival, account)
+
+    def forget(self, account: str) -> None:
+        """Drop what an account that has ended left here."""
+        self.sessions.pop(account, None)
+        self.desks.pop(account, None)
+        if (pool := self.pools.pop(account, None)) is not None:
+            pool.abort()
 
 
 @dataclass(slots=True)

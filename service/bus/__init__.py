@@ -1,22 +1,24 @@
 """NATS JetStream as mailbus uses it: streams, fenced commits, blobs, keys, work queues. Mail-free.
 
 connection.py opens a Bus; streams.py makes and checks what stands on the server; batch.py publishes all or nothing;
-log.py commits with a fence, replay.py reads the log's headers; blobs.py stores content once; kv.py compares and sets;
-queue.py pulls, acknowledges, schedules; micro.py answers requests; errors.py turns NATS's errors into verdicts.
+log.py commits with a fence, replay.py reads the log's headers; blobs.py stores content once; kv.py compares and sets,
+watch.py tells of changes; queue.py pulls, acknowledges, schedules; micro.py answers requests; errors.py turns NATS's
+errors into verdicts.
 """
 
 from service.bus.batch import Staged
 from service.bus.blobs import BlobStore
 from service.bus.connection import Answer, Bus, open_bus
-from service.bus.errors import CommitUnknown, Conflict, FenceRefused, MessageTooLarge
+from service.bus.errors import CommitUnknown, Conflict, FenceRefused, MessageTooLarge, NobodyThere
 from service.bus.follow import Followed
 from service.bus.frames import OutMessage
 from service.bus.kv import Entry, KeyValue
 from service.bus.log import EventLog, StreamBounds, Tail
-from service.bus.micro import Handler, ServiceError, serve
+from service.bus.micro import Handler, ServiceError, failure_of, serve
 from service.bus.options import NatsOptions, StreamOptions
 from service.bus.queue import ACK_WAIT_S, Job, Puller, WorkQueue
 from service.bus.replay import Replayed
+from service.bus.watch import KeyChange
 
 __all__ = [
     "ACK_WAIT_S",
@@ -31,9 +33,11 @@ __all__ = [
     "Followed",
     "Handler",
     "Job",
+    "KeyChange",
     "KeyValue",
     "MessageTooLarge",
     "NatsOptions",
+    "NobodyThere",
     "OutMessage",
     "Puller",
     "Replayed",
@@ -43,6 +47,7 @@ __all__ = [
     "StreamOptions",
     "Tail",
     "WorkQueue",
+    "failure_of",
     "open_bus",
     "serve",
 ]

@@ -20,7 +20,7 @@ from nats.aio.msg import Msg
 
 from service.bus.blobs import BlobStore
 from service.bus.client import NO_TLS, BusClient
-from service.bus.errors import js_api, subject_counts, translated
+from service.bus.errors import NobodyThere, js_api, subject_counts, translated
 from service.bus.follow import Followed, follow
 from service.bus.kv import KeyValue
 from service.bus.log import EventLog
@@ -134,10 +134,15 @@ class Bus:
             with suppress(nats.errors.Error, OSError):
                 await subscription.unsubscribe()
 
-    async def request(self, subject: str, payload: bytes, *, timeout_s: float) -> Answer:
-        """Ask a service. Raises Transient where nobody answers."""
+    async def request(
+        self, subject: str, payload: bytes, headers: dict[str, str] | None = None, *, timeout_s: float
+    ) -> Answer:
+        """Ask a service. Raises NobodyThere, or Transient where no answer comes in time."""
         with translated(subject):
-            reply = await self.nc.request(subject, payload, timeout=timeout_s)
+            try:
+                reply = await self.nc.request(subject, payload, timeout=timeout_s, headers=headers)
+            except nats.errors.NoRespondersError as exc:
+                raise NobodyThere("NATS: nobody answers there", where=subject, remedy="is mailbus running?") from exc
         return Answer(reply.data, dict(reply.headers or {}))
 
     async def stream_created(self, stream: str) -> datetime:

@@ -34,6 +34,10 @@ class MessageTooLarge(Permanent):
     """An event is larger than the server takes; nothing was sent."""
 
 
+class NobodyThere(Transient):
+    """Nobody listens on the subject of a request."""
+
+
 class Conflict(MailbusError):
     """Compare-and-set found another revision."""
 

@@ -1,8 +1,9 @@
 """A bucket of keys with compare-and-set. Used by ingest (cursors), outbound (sends) and fleet (presence)."""
 
 import base64
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from service.bus.client import BusClient
 from service.bus.errors import (
@@ -17,8 +18,7 @@ from service.bus.errors import (
 from service.bus.frames import FENCE
 from service.bus.guard import check_subject
 from service.bus.log import parse_headers
-
-OPERATION: Final = "KV-Operation"
+from service.bus.watch import OPERATION, KeyChange, is_marker, watch
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,10 @@ class KeyValue:
             found = await subject_counts(self._nc, self._stream, f"{prefix}>")
         return sorted(subject.removeprefix(prefix) for subject in found)
 
+    def watch(self) -> AsyncGenerator[list[KeyChange], None]:
+        """All keys in one list, then each change in a list of one, for ever. Raises Transient: begin again."""
+        return watch(self._nc, self._bucket)
+
     async def _get(self, key: str) -> tuple[Entry | None, int]:
         with translated(self._bucket):
             try:
@@ -62,7 +66,7 @@ class KeyValue:
         headers = parse_headers(base64.b64decode(message.get("hdrs", "")))
         revision = int(message["seq"])
         # A marker of the server's (expiry) or of a client's (DEL, PURGE): the key is gone, its revision is not.
-        if OPERATION in headers or "Nats-Marker-Reason" in headers:
+        if is_marker(headers):
             return None, revision
         return Entry(base64.b64decode(message.get("data", "")), revision), revision
 

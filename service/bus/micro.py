@@ -25,6 +25,11 @@ STOPPING: Final = "mailbus stops: it may be done, or in part; look, then ask aga
 Handler = Callable[[str, bytes, Mapping[str, str]], Awaitable[bytes]]
 
 
+# How an error is told (ADR-32).
+ERROR_CODE: Final = "Nats-Service-Error-Code"
+ERROR: Final = "Nats-Service-Error"
+
+
 class ServiceError(Permanent):
     """The answer is an error: its code as in HTTP, and a body that says more."""
 
@@ -32,6 +37,13 @@ class ServiceError(Permanent):
         super().__init__(what)
         self.code = code
         self.body = body
+
+
+def failure_of(payload: bytes, headers: Mapping[str, str]) -> ServiceError | None:
+    """The error that a service answered with; None where it is none."""
+    if not (code := headers.get(ERROR_CODE)):
+        return None
+    return ServiceError(int(code) if code.isdecimal() else 500, headers.get(ERROR, "an error"), body=payload)
 
 
 @asynccontextmanager

@@ -42,19 +42,20 @@ async def show_accounts(settings: Settings, *, as_json: bool) -> int:
 
 def _table(accounts: list[AccountSnapshot]) -> Table:
     table = Table(box=None, pad_edge=False)
-    for column in ("account", "state", "mailbox", "announced", "behind", "sync", "last event", "last error"):
+    for column in ("account", "state", "process", "mailbox", "announced", "behind", "sync", "last event", "last error"):
         table.add_column(column, justify="right" if column in {"announced", "behind"} else "left")
     for account in accounts:
         state = Text(account.state, style=STYLES.get(account.state, ""))
-        first = (account.id, state)
+        first = (account.id, state, account.owner or "")
         error = Text(account.last_error)
         if not account.mailboxes:
-            table.add_row(*first, "(sender)", "", "", "", "", error)
+            what = "(sender)" if account.sender is not None else ""
+            table.add_row(*first, what, "", "", "", "", error)
         for mailbox in account.mailboxes:
             at = mailbox.last_event_at.isoformat()[:19] if mailbox.last_event_at else ""
             counts = (str(mailbox.announced), str(mailbox.behind), mailbox.sync)
             table.add_row(*first, Text(mailbox.name), *counts, at, error)
-            first, error = ("", Text("")), Text("")
+            first, error = ("", Text(""), ""), Text("")
     return table
 
 

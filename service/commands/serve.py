@@ -1,7 +1,8 @@
 """Requests on `mail.cmd.*.<verb>` → the verb's file, with the account found. Used by app.py."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Final
 
@@ -20,10 +21,11 @@ from service.commands.mailboxes import mailboxes
 from service.commands.move import move
 from service.commands.release import release
 from service.commands.resync import resync
+from service.commands.route import Fleet, Router
 from service.commands.search import search
 from service.commands.send import send
 from service.commands.upload import upload
-from service.contract import ACCOUNT_ID, Problem, Verb, request_key
+from service.contract import Problem, Verb, request_key
 from service.errors import MailbusError, Transient
 from service.observe import log, metrics
 
@@ -31,6 +33,7 @@ SERVICE: Final = "mailbus"
 RETRY_S: Final = 1.0
 # Longer than any who asks will wait; what is under way then is given up, and its connection with it.
 COMMAND_LIMIT_S: Final = 120.0
+PASSED_ON_S: Final = 5.0
 Command = Callable[[Context, Account, bytes, Mapping[str, str]], Awaitable[bytes]]
 COMMANDS: Final[dict[Verb, Command]] = {
     Verb.SEND: send,
@@ -52,27 +55,32 @@ COMMANDS: Final[dict[Verb, Command]] = {
 ONCE: Final = frozenset({Verb.COPY, Verb.MOVE, Verb.DELETE, Verb.APPEND})
 
 
-async def serve_commands(context: Context, accounts: Mapping[str, Account]) -> None:
-    """Answer commands until cancelled. `accounts`: looked at on every request."""
+async def serve_commands(context: Context, fleet: Fleet) -> None:
+    """Answer commands until cancelled: those for all, and those that others pass on for the accounts that are here."""
+    # Whoever has the account gives up first: its answer says more.
+    router = Router(context.bus, fleet, context.clock, limit_s=COMMAND_LIMIT_S + PASSED_ON_S)
 
     async def answer(verb: Verb, subject: str, payload: bytes, headers: Mapping[str, str]) -> bytes:
         account = subject.split(".")[-2]
-        if not ACCOUNT_ID.fullmatch(account) or account not in accounts:
-            raise error(404, [Problem("account", "no such account here")])
-        began = context.clock.monotonic()
-        code = 500
-        try:
-            body = await _run(context, verb, accounts[account], payload, headers)
-            code = 200
-            return body
-        except ServiceError as exc:
-            code = exc.code
-            raise
-        finally:
-            metrics.COMMANDS.labels(verb=verb, code=code).inc()
-            metrics.COMMAND_SECONDS.labels(verb=verb).observe(context.clock.monotonic() - began)
+        if not router.knows(account):
+            with _measured(context, verb):
+                raise error(404, [Problem("account", "no such account here")])
+        found = await router.find(account, verb, payload, headers)
+        if isinstance(found, bytes):
+            return found
+        with _measured(context, verb):
+            return await _run(context, verb, found, payload, headers)
 
-    endpoints = {str(verb): (context.bus.subjects.cmd("*", verb), partial(answer, verb)) for verb in COMMANDS}
+    async def answer_here(verb: Verb, subject: str, payload: bytes, headers: Mapping[str, str]) -> bytes:
+        account = subject.split(".")[-2]
+        with _measured(context, verb):
+            return await _run(context, verb, await router.own(account), payload, headers)
+
+    subjects = context.bus.subjects
+    endpoints = {str(verb): (subjects.cmd("*", verb), partial(answer, verb)) for verb in COMMANDS}
+    endpoints |= {
+        f"{verb}-here": (subjects.cmd_at(fleet.instance, "*", verb), partial(answer_here, verb)) for verb in COMMANDS
+    }
     while True:
         try:
             async with serve(context.bus.nc, name=SERVICE, version=__version__, endpoints=endpoints):
@@ -80,6 +88,22 @@ async def serve_commands(context: Context, accounts: Mapping[str, Account]) -> N
         except Transient as exc:
             log.warning("commands_not_served", error=str(exc))
             await asyncio.sleep(RETRY_S)
+
+
+@contextmanager
+def _measured(context: Context, verb: Verb) -> Iterator[None]:
+    """Count an answer, where it is made."""
+    began = context.clock.monotonic()
+    code = 500
+    try:
+        yield
+        code = 200
+    except ServiceError as exc:
+        code = exc.code
+        raise
+    finally:
+        metrics.COMMANDS.labels(verb=verb, code=code).inc()
+        metrics.COMMAND_SECONDS.labels(verb=verb).observe(context.clock.monotonic() - began)
 
 
 async def _run(context: Context, verb: Verb, account: Account, payload: bytes, headers: Mapping[str, str]) -> bytes:

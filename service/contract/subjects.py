@@ -85,6 +85,10 @@ class Subjects:
         """A command to an account; `*` as account is what the service listens on."""
         return f"{self.prefix}.cmd.{account}.{verb}"
 
+    def cmd_at(self, instance: str, account: str, verb: str) -> str:
+        """A command passed on to the process that has the account."""
+        return f"{self.prefix}.fleet.{instance}.{account}.{verb}"
+
     def source(self, account: str, mailbox: str) -> str:
         """`ce-source` of a mailbox's events."""
         return f"/{self.prefix}/{account}/{mailbox_token(mailbox)}"

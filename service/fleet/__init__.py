@@ -1,25 +1,37 @@
 """Who is there, which accounts are whose, and what keeps each account's work going.
 
-assign.py divides accounts among replicas, pure; presence.py holds this process's key in KV; supervise.py runs a piece
-of work for ever and turns verdicts into waiting and states; report.py says an account's state on the bus, once a
-change.
+assign.py divides accounts among replicas and members.py says who counts and when an account may be taken, both pure;
+presence.py holds this process's key in KV; roster.py hears of all keys, and steer.py has running.py begin and end
+accounts; supervise.py runs a piece of work for ever and turns verdicts into waiting and states; report.py says an
+account's state on the bus, once a change.
 """
 
 from service.fleet.assign import Replica, owner
 from service.fleet.presence import Presence
 from service.fleet.report import AFTER, REQUESTS, SENDER, AccountReports, AccountView, Part
+from service.fleet.roster import Roster
+from service.fleet.running import DRAIN_TIMEOUT_S, NATS_ASKED_S, NATS_SILENT_S, Kind, Piece, Running
+from service.fleet.steer import Steering
 from service.fleet.supervise import Pace, supervise
 
 __all__ = [
     "AFTER",
+    "DRAIN_TIMEOUT_S",
+    "NATS_ASKED_S",
+    "NATS_SILENT_S",
     "REQUESTS",
     "SENDER",
     "AccountReports",
     "AccountView",
+    "Kind",
     "Pace",
     "Part",
+    "Piece",
     "Presence",
     "Replica",
+    "Roster",
+    "Running",
+    "Steering",
     "owner",
     "supervise",
 ]

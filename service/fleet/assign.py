@@ -2,7 +2,7 @@
 
 Rendezvous hashing, weighted: each replica draws a number for the account, by hash, and the highest has it. So all
 replicas find the same without asking, one that joins takes its share from all others, and one that leaves gives its
-own to all others; nothing else moves. Used by keeper.py, and by whoever must know where an account is.
+own to all others; nothing else moves. Used by roster.py, and by whoever must know where an account is.
 """
 
 import math

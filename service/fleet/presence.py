@@ -1,120 +1,169 @@
-"""One key a process in KV `mail-fleet`, with a time to live: who is alive, and that no two share a name.
+"""This process's key in KV `mail-fleet`, with a time to live: who it is, and what it has settled.
 
-Used by app.py; publish.py asks `is_alive` before it gives way to another writer.
+Used by roster.py, which hears of the others' keys. It knows by its own clock until when the key surely is there.
 """
 
+import asyncio
 import contextlib
-import hashlib
-from collections.abc import Iterable
 from typing import Final
 
 import msgspec
 
-from service.bus import Conflict, KeyValue
+from service.bus import Conflict, Entry, KeyValue
 from service.clock import Clock
 from service.errors import Permanent, Transient
+from service.fleet.members import Member
 from service.observe import log
 
 RENEWALS_PER_TTL: Final = 4
+# An outage is noticed, and its end: not as seldom as a key is renewed.
+RETRIES_PER_TTL: Final = 15
+# So much of the time to live is left when a process that cannot renew its key lets go: 2 s of the usual 15.
+MARGIN: Final = 2 / 15
 
 
-class PresenceValue(msgspec.Struct, frozen=True):
-    """What a process says of itself: `boot` is new with every start, `accounts` a digest of those it was given."""
+class PresenceValue(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a process says of itself.
+
+    `boot` is new with every start; `since` the sequence at which its name came with this capacity (0: this very
+    value's); `settled` the sequence up to which it has released what is not its own; `accounts` a digest of those it
+    was given.
+    """
 
     boot: str
+    capacity: float = 1.0
+    since: int = 0
+    settled: int = 0
     accounts: str = ""
 
 
 _VALUE: Final = msgspec.json.Decoder(PresenceValue)
 
 
-def _said(value: bytes) -> PresenceValue:
+def member_of(instance: str, value: bytes, seq: int) -> Member:
+    """A key's value → who it is. One that cannot be read is somebody all the same."""
     try:
-        return _VALUE.decode(value)
+        said = _VALUE.decode(value)
     except msgspec.MsgspecError:
-        return PresenceValue("")
-
-
-def _boot_of(value: bytes) -> str:
-    return _said(value).boot
+        said = PresenceValue("")
+    capacity = said.capacity if said.capacity > 0 else 1.0
+    return Member(instance, said.boot, capacity, said.since or seq, said.settled, said.accounts)
 
 
 class Presence:
-    """This process's key. `writer` is the name under which it writes: `instance/boot`."""
+    """`writer` is the name under which this process writes: `instance/boot`; `since`: when its name came."""
 
     def __init__(
-        self, bucket: KeyValue, *, instance: str, boot: str, accounts: Iterable[str], ttl_s: float, clock: Clock
+        self, bucket: KeyValue, *, instance: str, boot: str, capacity: float, ttl_s: float, clock: Clock
     ) -> None:
+        self.instance = instance
+        self.boot = boot
+        self.writer = f"{instance}/{boot}"
+        self.since = 0
         self._bucket = bucket
-        self._instance = instance
-        self._boot = boot
-        digest = hashlib.sha256("\0".join(sorted(accounts)).encode()).hexdigest()[:16]
-        self._value = PresenceValue(boot, digest)
+        self._capacity = capacity
         self._ttl_s = ttl_s
         self._clock = clock
+        self._settled = 0
+        self._accounts = ""
         self._revision = 0
-        self.writer = f"{instance}/{boot}"
+        self._leased_until = 0.0
+        self._renewing = asyncio.Lock()
+        self._due = asyncio.Event()
+
+    def leased_s(self) -> float:
+        """Seconds for which the key surely is there still; 0 where it may be gone."""
+        return max(0.0, self._leased_until - self._clock.monotonic())
+
+    def say(self, *, settled: int | None = None, accounts: str | None = None, now: bool = False) -> None:
+        """Change what the key says, with the next renewal; `now`: at once."""
+        self._settled = self._settled if settled is None else max(self._settled, settled)
+        self._accounts = self._accounts if accounts is None else accounts
+        if now:
+            self._due.set()
+
+    @property
+    def said_settled(self) -> int:
+        """What was said last."""
+        return self._settled
 
     async def take(self) -> None:
         """Take the key, from an older process of the same name too: a killed one is back at once."""
-        value = msgspec.json.encode(self._value)
         for _ in range(5):
-            entry = await self._bucket.get(self._instance)
+            entry = await self._bucket.get(self.instance)
+            began = self._clock.monotonic()
+            # Who comes in another's place takes its accounts over, and moves no other.
+            since = self._inherited(entry) if entry is not None else 0
             try:
                 if entry is None:
-                    self._revision = await self._bucket.create(self._instance, value)
+                    revision = await self._bucket.create(self.instance, self._value(since))
                 else:
-                    self._revision = await self._bucket.update(self._instance, value, entry.revision)
-                return
+                    revision = await self._bucket.update(self.instance, self._value(since), entry.revision)
             except Conflict:
                 continue
-        raise self._double()
+            self.since = since or revision
+            self._took(revision, began)
+            return
+        raise self.double()
+
+    def _inherited(self, entry: Entry) -> int:
+        there = member_of(self.instance, entry.value, entry.revision)
+        return there.since if there.boot and there.capacity == self._capacity else 0
 
     async def run(self) -> None:
         """Renew the key until cancelled. Raises Permanent when another process has taken the name."""
+        pause_s = self._ttl_s / RENEWALS_PER_TTL
         while True:
-            await self._clock.sleep(self._ttl_s / RENEWALS_PER_TTL)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await self._due.wait()
+            self._due.clear()
             try:
                 await self.renew()
+                pause_s = self._ttl_s / RENEWALS_PER_TTL
             except Transient as exc:
                 log.warning("presence_not_renewed", error=str(exc))
+                pause_s = self._ttl_s / RETRIES_PER_TTL
 
     async def renew(self) -> None:
         """Write the key again. Raises Permanent when another process has taken the name."""
-        value = msgspec.json.encode(self._value)
-        try:
-            self._revision = await self._bucket.update(self._instance, value, self._revision)
-        except Conflict:
-            entry = await self._bucket.get(self._instance)
-            if entry is not None and _boot_of(entry.value) != self._boot:
-                raise self._double() from None
-            # Expired while NATS was away, or our own write whose answer was lost.
-            await self.take()
+        async with self._renewing:
+            began = self._clock.monotonic()
+            try:
+                revision = await self._bucket.update(self.instance, self._value(self.since), self._revision)
+            except Conflict:
+                entry = await self._bucket.get(self.instance)
+                if entry is not None and member_of(self.instance, entry.value, entry.revision).boot != self.boot:
+                    raise self.double() from None
+                # Expired while NATS was away, or our own write whose answer was lost.
+                await self.take()
+            else:
+                self._took(revision, began)
+
+    def _took(self, revision: int, began: float) -> None:
+        self._revision = revision
+        self._leased_until = began + self._ttl_s * (1 - MARGIN)
+
+    def _value(self, since: int) -> bytes:
+        return msgspec.json.encode(PresenceValue(self.boot, self._capacity, since, self._settled, self._accounts))
 
     async def is_alive(self, writer: str) -> bool:
-        """Whether the process that writes as `instance/boot` is there."""
+        """Whether the process that writes as `instance/boot` is there. Raises Transient."""
         instance, _, boot = writer.rpartition("/")
         entry = await self._bucket.get(instance)
-        return entry is not None and _boot_of(entry.value) == boot
-
-    async def all_alike(self) -> bool:
-        """Whether every process that is alive was given the same accounts as this one. Raises Transient."""
-        for instance in await self._bucket.keys():
-            entry = await self._bucket.get(instance)
-            if entry is not None and _said(entry.value).accounts != self._value.accounts:
-                return False
-        return True
+        return entry is not None and member_of(instance, entry.value, entry.revision).boot == boot
 
     async def leave(self) -> None:
         """Give the name back, where it is still ours."""
         with contextlib.suppress(Transient, Conflict):
-            entry = await self._bucket.get(self._instance)
-            if entry is not None and _boot_of(entry.value) == self._boot:
-                await self._bucket.delete(self._instance)
+            entry = await self._bucket.get(self.instance)
+            if entry is not None and member_of(self.instance, entry.value, entry.revision).boot == self.boot:
+                await self._bucket.delete(self.instance)
 
-    def _double(self) -> Permanent:
+    def double(self) -> Permanent:
+        """What a process that finds another under its name ends with."""
         return Permanent(
-            f"another process runs as instance {self._instance}",
+            f"another process runs as instance {self.instance}",
             where="instance",
             remedy="give each process its own `instance` in its settings",
         )

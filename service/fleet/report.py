@@ -81,11 +81,19 @@ class AccountReports:
         self._waiting: deque[OutMessage] = deque(maxlen=WAITING_LIMIT)
         self._bell = asyncio.Event()
         self.accounts: dict[str, AccountView] = {}
+        for state in AccountState:
+            metrics.ACCOUNTS.labels(state=state).set(0)
 
     def add(self, account: str, parts: list[Part]) -> None:
         """An account is there; its parts are not connected yet."""
+        self.remove(account)
         self.accounts[account] = AccountView(account, parts=dict.fromkeys(parts, AccountState.DISCONNECTED))
-        self._count_states()
+        self._counted(None, AccountState.DISCONNECTED)
+
+    def remove(self, account: str) -> None:
+        """An account is not here any more; what it said last stays on the bus."""
+        if (view := self.accounts.pop(account, None)) is not None:
+            self._counted(view.state or AccountState.DISCONNECTED, None)
 
     def part(self, account: str, part: Part, state: AccountState, error: MailbusError | None = None) -> None:
         """A part's state. Says the account's where that changed, or where it is not connected for a new reason."""
@@ -104,8 +112,8 @@ class AccountReports:
         # Before a first connection is up there is nothing to say, unless it failed.
         if view.state is None and worst is AccountState.DISCONNECTED and error is None:
             return
+        self._counted(view.state or AccountState.DISCONNECTED, worst)
         view.state, view.since = worst, self._clock.now()
-        self._count_states()
         shown = log.info if worst is AccountState.CONNECTED else log.warning
         shown("account_state", account=account, part=str(part), state=worst, error=detail)
         self._waiting.append(self._event(view, part, worst, error))
@@ -142,9 +150,8 @@ class AccountReports:
         headers = cloud_event_headers(EventType.ACCOUNT, source=source, id=id, time=now, subject=view.id)
         return OutMessage(self._subjects.account(view.id, state), encode(body), headers | {"Nats-Msg-Id": id})
 
-    def _count_states(self) -> None:
-        counts = dict.fromkeys(AccountState, 0)
-        for view in self.accounts.values():
-            counts[view.state or AccountState.DISCONNECTED] += 1
-        for state, count in counts.items():
-            metrics.ACCOUNTS.labels(state=state).set(count)
+    def _counted(self, before: AccountState | None, after: AccountState | None) -> None:
+        """Keep `mailbus_accounts` right, whatever the number of accounts."""
+        for state, change in ((before, -1), (after, 1)):
+            if state is not None:
+                metrics.ACCOUNTS.labels(state=state).inc(change)

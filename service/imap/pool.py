@@ -142,13 +142,12 @@ class Pool:
 
 
 async def sweep_all(pools: Iterable[Pool], clock: Clock) -> None:
-    """Close idle connections of many accounts until cancelled, then all of them."""
-    kept = list(pools)
+    """Close idle connections of many accounts until cancelled, then all of them. `pools`: looked at each time."""
     try:
         while True:
             await clock.sleep(SWEEP_EVERY_S)
-            for pool in kept:
+            for pool in list(pools):
                 await pool.sweep()
     finally:
-        for pool in kept:
+        for pool in list(pools):
             pool.abort()

@@ -18,6 +18,7 @@ INGEST_SECONDS: Final = Histogram(
 BYTES_FETCHED: Final = Counter("mailbus_fetched_bytes_total", "Bytes of messages read from mail servers.")
 # state: AccountState
 ACCOUNTS: Final = Gauge("mailbus_accounts", "Accounts of this process, by state.", ["state"])
+REPLICAS: Final = Gauge("mailbus_replicas", "Processes that share the accounts, as this one counts them.")
 # outcome: State of a request
 RECIPIENTS: Final = Counter("mailbus_recipients_total", "Recipients settled or put off, by outcome.", ["outcome"])
 SEND_SECONDS: Final = Histogram(

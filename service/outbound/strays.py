@@ -1,13 +1,13 @@
 """Requests for accounts that do not exist → `failed`, and whole in the dead letters. One task a process.
 
 Who sends them: a name misspelt, an account that was taken out. While the processes under one prefix were not all
-given the same accounts, nobody refuses anything: what one does not know another may. Then any of them may do it;
-compare-and-set in `mail-sends` keeps it to one status.
+given the same accounts, nobody refuses anything: what one does not know another may. Then the one does it that would
+have the account; compare-and-set in `mail-sends` keeps it to one status where two take it for theirs.
 """
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Callable
 from datetime import datetime
 from typing import Final
 
@@ -29,15 +29,17 @@ WRONG: Final = Problem("account", "no such account, or one that sends nothing: l
 
 
 class Strays:
-    """What is queued for nobody. `known`: the accounts that send; `agreed`: whether all processes know the same."""
+    """What is queued for nobody.
 
-    def __init__(
-        self, bus: Bus, known: Collection[str], clock: Clock, *, agreed: Callable[[], Awaitable[bool]]
-    ) -> None:
+    `sends`: whether an account is there and sends; `decides`: whether all processes know the same of it, and it is for
+    this one to say that it is not there.
+    """
+
+    def __init__(self, bus: Bus, clock: Clock, *, sends: Callable[[str], bool], decides: Callable[[str], bool]) -> None:
         self._bus = bus
-        self._known = known
         self._clock = clock
-        self._agreed = agreed
+        self._is_there = sends
+        self._decides = decides
         self._sends = Sends(bus.key_value(bus.subjects.sends), bus.key_value(bus.subjects.cursors), clock)
         self._outbox = Outbox(bus.blobs(bus.subjects.outbox))
 
@@ -63,8 +65,9 @@ class Strays:
         """Refuse what is queued for nobody now. Raises Transient."""
         subjects = self._bus.subjects
         queued = await self._bus.queued(subjects.stream_out, subjects.out("*"))
-        strays = [subject for subject in queued if subject.rpartition(".")[2] not in self._known]
-        if not strays or not await self._agreed():
+        names = {subject: subject.rpartition(".")[2] for subject in queued}
+        strays = [subject for subject, name in names.items() if not self._is_there(name) and self._decides(name)]
+        if not strays:
             return
         created = await self._bus.stream_created(subjects.stream_out)
         for subject in strays:

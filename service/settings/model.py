@@ -141,6 +141,17 @@ class LogSettings(Part):
     )
 
 
+class FleetSettings(Part):
+    """How accounts are divided among the processes under one prefix."""
+
+    capacity: Annotated[float, BeforeValidator(number), Field(gt=0, le=1_000, allow_inf_nan=False)] = Field(
+        default=1.0, description="This process's share of the accounts, beside those of the others"
+    )
+    ttl: Annotated[Duration, AfterValidator(between("3s", "5m"))] = lasting(
+        "15s", "How long after its last sign of life a process's accounts go to others; the same for all of them"
+    )
+
+
 class InSettings(Part):
     """The stream of events."""
 
@@ -380,6 +391,7 @@ class Settings(Part):
     instance: Annotated[str, BeforeValidator(_instance)] = Field(
         default_factory=_host_name, description="This process's name in the fleet; default: the host name"
     )
+    fleet: FleetSettings = Field(default_factory=FleetSettings, description="Sharing accounts among processes")
     log: LogSettings = Field(default_factory=LogSettings, description="Logs")
     streams: StreamSettings = Field(default_factory=StreamSettings, description="Streams")
     limits: LimitSettings = Field(default_factory=LimitSettings, description="Sizes")

@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +15,7 @@ from nats.aio.msg import Msg
 
 from service.bus import Bus
 from service.clock import SystemClock
-from service.commands import Account, Answered, Context, Directory, MailAccess, SendAccess, serve_commands
+from service.commands import Account, Answered, Context, Directory, Fleet, MailAccess, SendAccess, serve_commands
 from service.contract import Security, SendLimits
 from service.imap import Pool, SessionOptions, WritingSession
 from service.ingest import Budget, Desks, Parser
@@ -131,6 +131,11 @@ def options(server: ImapServer, user: str, **changes: Any) -> SessionOptions:
     return SessionOptions(**(usual | changes))
 
 
+def alone(accounts: Mapping[str, Account]) -> Fleet:
+    """A fleet of one, which has all accounts."""
+    return Fleet("here", accounts, lambda: accounts, lambda _: "here", asyncio.sleep, patience_s=0.0)
+
+
 @asynccontextmanager
 async def desk(bus: Bus, server: ImapServer, user: str, **changes: Any) -> AsyncIterator[Desk]:
     """Commands served for one account. `changes`: to how its server is reached."""
@@ -148,7 +153,7 @@ async def desk(bus: Bus, server: ImapServer, user: str, **changes: Any) -> Async
     budget = Budget(64 * 1024 * 1024)
     context = Context(bus, clock, Parser(clock).make, budget.hold, 1_000_000, Answered(clock))
     async with asyncio.TaskGroup() as group:
-        task = group.create_task(serve_commands(context, accounts))
+        task = group.create_task(serve_commands(context, alone(accounts)))
         async with asyncio.timeout(10):
             while not await _answers(bus):  # noqa: ASYNC110 a subscription rings no bell
                 await asyncio.sleep(0.01)

@@ -90,8 +90,9 @@ def test_a_hundred_replicas_share_and_one_that_joins_or_leaves_moves_its_share_o
     assert max(counts.values()) < 2 * min(counts.values())
     joined = assigned(ACCOUNTS, fleet(101))
     assert moved(before, joined) == Counter(joined)["mailbus-100"]
-    left = assigned(ACCOUNTS, replicas[1:])
-    assert moved(before, left) == counts["mailbus-0"]
+    some = ACCOUNTS[:1_000]
+    left = assigned(some, replicas[1:])
+    assert moved(before[:1_000], left) == Counter(before[:1_000])["mailbus-0"]
     for share in (Counter(joined)["mailbus-100"], counts["mailbus-0"]):
         assert 0.5 / 100 < share / len(ACCOUNTS) < 1.5 / 100
 

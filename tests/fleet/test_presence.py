@@ -1,14 +1,17 @@
 """One key a process: taken, renewed, doubled, expired. Real server, a clock of our own."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 
 import pytest
 
 from service.bus import Bus, KeyValue, NatsOptions, StreamOptions, open_bus
+from service.clock import Clock, SystemClock
 from service.errors import Permanent, Transient
 from service.fleet import Presence
+from service.fleet.members import Member
+from service.fleet.presence import member_of
 from tests.servers.clock import FakeClock
 from tests.servers.nats import NatsServer
 
@@ -28,14 +31,15 @@ def keys(bus: Bus) -> KeyValue:
 
 
 def presence(
-    keys: KeyValue,
-    boot: str,
-    *,
-    instance: str = "mailbus-0",
-    accounts: Sequence[str] = (),
-    clock: FakeClock | None = None,
+    keys: KeyValue, boot: str, *, instance: str = "mailbus-0", capacity: float = 1.0, clock: Clock | None = None
 ) -> Presence:
-    return Presence(keys, instance=instance, boot=boot, accounts=accounts, ttl_s=TTL_S, clock=clock or FakeClock())
+    return Presence(keys, instance=instance, boot=boot, capacity=capacity, ttl_s=TTL_S, clock=clock or FakeClock())
+
+
+async def said(keys: KeyValue, instance: str = "mailbus-0") -> Member:
+    entry = await keys.get(instance)
+    assert entry is not None
+    return member_of(instance, entry.value, entry.revision)
 
 
 async def test_a_process_is_alive_from_take_to_leave(keys: KeyValue) -> None:
@@ -70,54 +74,101 @@ async def test_of_two_with_one_name_the_older_stops_and_leaves_the_key_alone(key
     await newer.renew()
 
 
-async def test_run_renews_four_times_in_a_lifetime_and_ends_on_a_double(keys: KeyValue) -> None:
-    clock = FakeClock()
-    older = presence(keys, "b1", clock=clock)
+async def test_run_renews_in_time_and_ends_on_a_double(keys: KeyValue) -> None:
+    older = presence(keys, "b1", clock=SystemClock())
     await older.take()
-
-    async def run_for(renewals: int) -> None:
-        for _ in range(renewals):
-            await clock.advance(TTL_S / 4)
-            async with asyncio.timeout(5):
-                while not clock._waiting and not running.done():  # noqa: ASYNC110 a real server answers in between
-                    await asyncio.sleep(0.005)
-
     running = asyncio.ensure_future(older.run())
-    await clock.settle()
-    first = await keys.get("mailbus-0")
-    await run_for(3)
-    third = await keys.get("mailbus-0")
-    assert first is not None
-    assert third is not None
-    assert third.revision > first.revision
-    assert set(clock.slept) == {TTL_S / 4}
+    await asyncio.sleep(2 * TTL_S)
+    assert await older.is_alive(older.writer)
+    assert older.leased_s() > 0
     await presence(keys, "b2").take()
-    await run_for(1)
     with pytest.raises(Permanent):
-        await running
+        await asyncio.wait_for(running, 10)
+
+
+async def test_what_is_said_at_once_does_not_wait_for_the_next_renewal(keys: KeyValue) -> None:
+    one = presence(keys, "b1", clock=SystemClock())
+    await one.take()
+    running = asyncio.ensure_future(one.run())
+    one.say(settled=17, accounts="digest", now=True)
+    async with asyncio.timeout(10):
+        while (await said(keys)).settled != 17:  # noqa: ASYNC110 a real server answers in between
+            await asyncio.sleep(0.005)
+    assert (await said(keys)).accounts == "digest"
+    one.say(settled=3)
+    assert one.said_settled == 17  # never less than before
+    running.cancel()
+
+
+async def test_the_lease_ends_before_the_key_does_by_the_processes_own_clock(keys: KeyValue) -> None:
+    clock = FakeClock()
+    one = presence(keys, "b1", clock=clock)
+    assert one.leased_s() == 0
+    await one.take()
+    assert 0 < one.leased_s() < TTL_S
+    await clock.advance(TTL_S)
+    assert one.leased_s() == 0
+    await one.renew()
+    assert one.leased_s() > 0
+
+
+async def test_who_comes_in_anothers_place_has_its_since_unless_it_takes_more(keys: KeyValue) -> None:
+    killed, back, larger = presence(keys, "b1"), presence(keys, "b2"), presence(keys, "b3", capacity=2.0)
+    await killed.take()
+    came = (await said(keys)).since
+    assert killed.since == came
+    await back.take()
+    await back.renew()
+    assert (back.since, (await said(keys)).since) == (came, came)
+    await larger.take()
+    assert larger.since > came
+    assert (await said(keys)).since == larger.since
+    assert (await said(keys)).capacity == 2.0
+
+
+async def test_a_value_that_cannot_be_read_is_somebody_of_the_usual_capacity(keys: KeyValue) -> None:
+    assert member_of("one", b"no json", 7) == Member("one", "", 1.0, 7, 0)
+    assert member_of("one", b'{"boot": "b", "capacity": -1}', 7).capacity == 1.0
 
 
 async def test_a_key_that_is_not_renewed_expires_and_is_taken_again(keys: KeyValue) -> None:
     one = presence(keys, "b1")
     await one.take()
+    came = one.since
     async with asyncio.timeout(15):
         while await one.is_alive(one.writer):  # noqa: ASYNC110 the server's own time to live
             await asyncio.sleep(0.05)
     await one.renew()
     assert await one.is_alive(one.writer)
+    assert one.since > came  # it came anew
 
 
-async def test_an_expiry_reaches_a_watcher(bus: Bus, keys: KeyValue) -> None:
-    store = await bus.nc.jetstream().key_value(bus.subjects.fleet)
-    await presence(keys, "b1").take()
-    watcher: Any = await store.watch("mailbus-0")
-    operations: list[str | None] = []
-    async with asyncio.timeout(15):
-        while "PURGE" not in operations:
-            update = await watcher.updates(timeout=10)
-            if update is not None:
-                operations.append(update.operation)
-    await watcher.stop()
+async def test_a_watcher_hears_all_keys_and_then_each_change_and_expiry(keys: KeyValue) -> None:
+    await presence(keys, "b1", instance="one").take()
+    await presence(keys, "b2", instance="two").take()
+    async with aclosing(keys.watch()) as watch:
+        assert [change.key for change in await anext(watch)] == ["one", "two"]
+        three = presence(keys, "b3", instance="three")
+        await three.take()
+        (came,) = await anext(watch)
+        assert (came.key, came.seq) == ("three", three.since)
+        await three.leave()
+        (left,) = await anext(watch)
+        assert (left.key, left.value) == ("three", None)
+        async with asyncio.timeout(15):
+            gone = {(await anext(watch))[0].key, (await anext(watch))[0].key}
+        assert gone == {"one", "two"}
+
+
+async def test_a_watch_that_may_have_missed_something_ends(own_nats: NatsServer) -> None:
+    async with open_bus(NatsOptions(servers=(own_nats.url,)), StreamOptions(presence_ttl_s=TTL_S)) as bus:
+        keys = bus.key_value(bus.subjects.fleet)
+        async with aclosing(keys.watch()) as watch:
+            assert await anext(watch) == []
+            await own_nats.restart()
+            with pytest.raises(Transient):
+                async with asyncio.timeout(20):
+                    await anext(watch)
 
 
 async def test_nats_away_does_not_end_the_renewing(own_nats: NatsServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,19 +196,3 @@ async def test_nats_away_does_not_end_the_renewing(own_nats: NatsServer, monkeyp
         with pytest.raises(asyncio.CancelledError):
             await running
         assert await one.is_alive(one.writer)
-
-
-async def test_processes_with_the_same_accounts_are_alike_and_a_third_with_others_is_not(keys: KeyValue) -> None:
-    one, two = (
-        presence(keys, "1", instance="one", accounts=["a", "b"]),
-        presence(keys, "2", instance="two", accounts=["b", "a"]),
-    )
-    await one.take()
-    await two.take()
-    assert await one.all_alike()
-    assert await two.all_alike()
-    three = presence(keys, "3", instance="three", accounts=["a"])
-    await three.take()
-    assert not await one.all_alike()
-    await three.leave()
-    assert await one.all_alike()

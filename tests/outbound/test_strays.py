@@ -13,10 +13,7 @@ from tests.servers.smtp import ScriptedRelay
 
 
 def strays(bus: Bus, *, agreed: bool = True) -> Strays:
-    async def all_alike() -> bool:
-        return agreed
-
-    return Strays(bus, {"a"}, SystemClock(), agreed=all_alike)
+    return Strays(bus, SystemClock(), sends=lambda account: account == "a", decides=lambda _: agreed)
 
 
 @pytest.mark.fault("E14", "G11")

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from service.app import NATS_SILENT_S
+from service.fleet import NATS_SILENT_S
 from tests.servers.dovecot import Dovecot
 from tests.servers.mailbus import Mailbus, imap_account, reading, settings_for, until, with_relay
 from tests.servers.nats import NatsServer

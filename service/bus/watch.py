@@ -1,0 +1,113 @@
+"""A bucket's keys as they change: first all of them, then each change in its order. Used by kv.py.
+
+A consumer of its own and not nats-py's: that one mends gaps in silence, and whoever divides work by what it has seen
+must know that it has seen everything. Here a gap ends the watch, and the next one begins with all keys.
+"""
+
+from collections.abc import AsyncGenerator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.nuid import NUID
+
+from service.bus.errors import REQUEST_TIMEOUT_S, js_api, translated
+from service.errors import MailbusError, Transient
+
+NS: Final = 1_000_000_000
+HEARTBEAT_S: Final = 2.0
+# The consumer of a process that was killed goes by itself.
+INACTIVE_S: Final = 30
+OPERATION: Final = "KV-Operation"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyChange:
+    """A key's value, None where it is deleted or expired, and the sequence at which it became so."""
+
+    key: str
+    value: bytes | None
+    seq: int
+
+
+def is_marker(headers: dict[str, str]) -> bool:
+    """Whether it says that the key is gone: by a client (DEL, PURGE), or by the server (expiry)."""
+    return OPERATION in headers or "Nats-Marker-Reason" in headers
+
+
+async def watch(nc: Client, bucket: str) -> AsyncGenerator[list[KeyChange], None]:
+    """All keys as they are, in one list; then each change, in a list of one, for ever.
+
+    Raises Transient where a change may have been missed.
+    """
+    stream, prefix, subject = f"KV_{bucket}", f"$KV.{bucket}.", f"$KV.{bucket}.>"
+    name = f"watch-{NUID().next().decode()}"
+    inbox = nc.new_inbox()
+    config = {
+        "name": name,
+        "deliver_policy": "last_per_subject",
+        "deliver_subject": inbox,
+        "filter_subject": subject,
+        "ack_policy": "none",
+        "max_deliver": 1,
+        "idle_heartbeat": int(HEARTBEAT_S * NS),
+        "mem_storage": True,
+        "num_replicas": 1,
+        "inactive_threshold": INACTIVE_S * NS,
+    }
+    with translated(bucket):
+        subscription = await nc.subscribe(inbox)
+    try:
+        with translated(bucket):
+            request = {"stream_name": stream, "config": config}
+            # With its name and its filter in the subject, so that permissions can be given for one stream.
+            made = await js_api(nc, f"CONSUMER.CREATE.{stream}.{name}.{subject}", request)
+        # What was sent before the answer was made counts as delivered there.
+        first = int(made["num_pending"]) + int(made["delivered"]["consumer_seq"])
+        heard = _Heard(subscription, bucket)
+        yield [_change(await heard.next(), prefix) for _ in range(first)]
+        while True:
+            yield [_change(await heard.next(), prefix)]
+    finally:
+        with suppress(MailbusError), translated(bucket):
+            await subscription.unsubscribe()
+            await js_api(nc, f"CONSUMER.DELETE.{stream}.{name}")
+
+
+class _Heard:
+    """What the consumer delivers, without its heartbeats and without a gap."""
+
+    def __init__(self, subscription: Subscription, bucket: str) -> None:
+        self._subscription = subscription
+        self._bucket = bucket
+        self._count = 0
+
+    async def next(self) -> Msg:
+        """The next message. Raises Transient for silence, for the consumer's end, for a gap."""
+        while True:
+            with translated(self._bucket):
+                try:
+                    message = await self._subscription.next_msg(timeout=HEARTBEAT_S + REQUEST_TIMEOUT_S)
+                except nats.errors.TimeoutError:
+                    raise Transient("NATS: a watch fell silent", where=self._bucket) from None
+            if not message.reply:
+                headers = message.headers or {}
+                if headers.get("Status") != "100":
+                    raise Transient(f"NATS: a watch ended: {headers.get('Status')}", where=self._bucket)
+                if headers.get("Nats-Last-Consumer", str(self._count)) != str(self._count):
+                    raise Transient("NATS: a watch missed changes", where=self._bucket)
+                continue
+            self._count += 1
+            if message.metadata.sequence.consumer != self._count:
+                raise Transient("NATS: a watch missed changes", where=self._bucket)
+            return message
+
+
+def _change(message: Msg, prefix: str) -> KeyChange:
+    gone = is_marker(dict(message.headers or {}))
+    seq = message.metadata.sequence.stream
+    return KeyChange(message.subject.removeprefix(prefix), None if gone else message.data, seq)

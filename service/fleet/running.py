@@ -1,0 +1,160 @@
+"""Accounts that run in this process: each begun and ended while the others go on. Used by steer.py.
+
+Many that begin at once are begun in turn, host by host: a thousand logins in a second are an attack to a provider.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Generic, TypeVar
+
+from service.clock import Clock
+from service.observe import log
+from service.tasks import TaskGroup, cut_short
+
+# Accounts of one host a second, after a first burst: 10,000 of one provider are there within seven minutes, and a
+# provider that counts connections by the minute sees no storm.
+BEGUN_PER_S: Final = 25.0
+BURST: Final = 50
+# Kubernetes gives 30 s by default. What is in hand has this long to end, for a relay may take its time over a mail;
+# what has not ended by then comes back by being redelivered or read again.
+DRAIN_TIMEOUT_S: Final = 10.0
+# Nothing can be confirmed without NATS: after so long in silence there is nothing left to wait for.
+NATS_SILENT_S: Final = 4.0
+NATS_ASKED_S: Final = 1.0
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A piece of an account's work, which never returns."""
+
+    name: str
+    run: Callable[[], Coroutine[Any, Any, None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Kind(Generic[T]):
+    """What is known of accounts here: how one is begun and ended, and the host that it logs in to."""
+
+    begin: Callable[[T], Sequence[Piece]]
+    end: Callable[[str], None]
+    host: Callable[[T], str]
+
+
+@dataclass(slots=True)
+class _Host:
+    """Who waits for a host's turn, and when it comes: a bucket of tokens."""
+
+    waiting: dict[str, None]
+    tokens: float = BURST
+    at: float = 0.0
+
+
+class Running(Generic[T]):
+    """The accounts of this process. `answers`: whether NATS says anything within so many seconds."""
+
+    def __init__(self, kind: Kind[T], answers: Callable[[float], Awaitable[bool]], clock: Clock) -> None:
+        self._kind = kind
+        self._answers = answers
+        self._clock = clock
+        self._waiting: dict[str, T] = {}
+        self._hosts: dict[str, _Host] = {}
+        self._tasks: dict[str, list[asyncio.Task[None]]] = {}
+        self._begun: dict[str, T] = {}
+        self._bell = asyncio.Event()
+
+    @property
+    def accounts(self) -> Mapping[str, T]:
+        """Those that were begun, by id."""
+        return self._begun
+
+    @property
+    def wanted(self) -> set[str]:
+        """Those that were begun or wait for it."""
+        return {*self._begun, *self._waiting}
+
+    def take(self, accounts: Mapping[str, T]) -> None:
+        """Begin these soon, in turn; those that were are left alone."""
+        for id, account in accounts.items():
+            if id not in self._begun and id not in self._waiting:
+                self._waiting[id] = account
+                self._host(account).waiting[id] = None
+        self._bell.set()
+
+    def _host(self, account: T) -> _Host:
+        return self._hosts.setdefault(self._kind.host(account), _Host({}, at=self._clock.monotonic()))
+
+    async def keep(self, accounts: Mapping[str, T]) -> None:
+        """End all but these, and those that are others by now; returns once they have let go."""
+        self._waiting = {id: one for id, one in self._waiting.items() if accounts.get(id) == one}
+        await self.release([id for id, one in self._begun.items() if accounts.get(id) != one])
+
+    async def release(self, ids: Collection[str]) -> None:
+        """Let each end what it has in hand, as long as there is time and NATS takes the outcome."""
+        tasks = [task for id in ids for task in self._tasks[id]]
+        try:
+            await self._drain(tasks)
+        finally:
+            for id in ids:
+                self._tasks.pop(id, None)
+                self._begun.pop(id, None)
+                self._kind.end(id)
+
+    async def run(self) -> None:
+        """Begin what waits until cancelled; then all have let go."""
+        try:
+            async with TaskGroup() as group:
+                try:
+                    await self._begin_in_turn(group)
+                finally:
+                    self._waiting.clear()
+                    await self.release(list(self._begun))
+        finally:
+            self._tasks.clear()
+
+    async def _begin_in_turn(self, group: TaskGroup) -> None:
+        while True:
+            self._bell.clear()
+            wait_s = self._begin_ready(group)
+            if wait_s is None:
+                await self._bell.wait()
+            else:
+                await self._clock.sleep(wait_s)
+
+    def _begin_ready(self, group: TaskGroup) -> float | None:
+        """Begin those whose turn it is; gives seconds until the next one's, None where nobody waits."""
+        now = self._clock.monotonic()
+        for name, host in list(self._hosts.items()):
+            host.tokens = min(BURST, host.tokens + (now - host.at) * BEGUN_PER_S)
+            host.at = now
+            while host.waiting and host.tokens >= 1:
+                id = next(iter(host.waiting))
+                del host.waiting[id]
+                if (account := self._waiting.pop(id, None)) is not None:
+                    host.tokens -= 1
+                    self._begin(group, id, account)
+            if not host.waiting and host.tokens >= BURST:
+                del self._hosts[name]
+        return 1 / BEGUN_PER_S if self._waiting else None
+
+    def _begin(self, group: TaskGroup, id: str, account: T) -> None:
+        pieces = self._kind.begin(account)
+        self._begun[id] = account
+        self._tasks[id] = [group.create_task(piece.run(), name=piece.name) for piece in pieces]
+
+    async def _drain(self, tasks: Sequence[asyncio.Task[None]]) -> None:
+        for task in tasks:
+            task.cancel()
+        pending: set[asyncio.Task[None]] = set(tasks)
+        began = heard = self._clock.monotonic()
+        while pending:
+            _, pending = await asyncio.wait(pending, timeout=NATS_ASKED_S)
+            if pending and await self._answers(NATS_ASKED_S):
+                heard = self._clock.monotonic()
+            if self._clock.monotonic() >= min(began + DRAIN_TIMEOUT_S, heard + NATS_SILENT_S):
+                break
+        if pending:
+            log.warning("drain_cut_short", tasks=len(pending))
+        await cut_short(pending)
