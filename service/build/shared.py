@@ -54,6 +54,7 @@ class Shared:
         """Drop what an account that has ended left here."""
         self.sessions.pop(account, None)
         self.desks.pop(account, None)
+        self.waiting.pop(account, None)
         if (pool := self.pools.pop(account, None)) is not None:
             pool.abort()
 
