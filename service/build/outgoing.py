@@ -56,6 +56,7 @@ def sender_work(
         limits=send_limits(outgoing),
         redirect=outgoing.redirect,
         parallel=outgoing.smtp.connections,
+        dkim=tuple(one.signer() for one in outgoing.dkim),
     )
     relay = Relay(smtp_options(account, outgoing, tokens=tokens, reach=reach), shared.clock)
     sender = Sender(

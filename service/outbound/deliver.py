@@ -300,9 +300,11 @@ class Deliverer:
                 date=record.date,
                 address=self._options.address,
                 redirect=self._options.redirect,
+                dkim=self._options.dkim,
             )
 
-        if len(bundle.request) + sum(map(len, bundle.blobs.values())) < THREAD_FROM_BYTES:
+        # A signature with RSA takes a millisecond.
+        if not self._options.dkim and len(bundle.request) + sum(map(len, bundle.blobs.values())) < THREAD_FROM_BYTES:
             return make()
         return await asyncio.to_thread(make)
 

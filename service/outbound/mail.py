@@ -7,6 +7,7 @@ from datetime import datetime
 
 from service.contract import Problem, RequestProblems, SendRequest, blob_ids
 from service.mime import MimeLimits, ascii_domain, build, parse_header_only
+from service.outbound.dkim import DkimSigner
 from service.smtp import bare_line_end
 
 
@@ -46,6 +47,7 @@ def make_mail(
     date: datetime,
     address: str,
     redirect: str | None,
+    dkim: Sequence[DkimSigner] = (),
 ) -> Mail:
     """The mail for some of a request's recipients. Raises RequestProblems: missing blob, bad domain, bare line end."""
     problems = [Problem("attachments", f"no such blob: {blob}") for blob in blob_ids(request) if blob not in blobs]
@@ -64,6 +66,8 @@ def make_mail(
             raise RequestProblems([Problem("rawBlobId", f"a bare CR or LF at byte {place}: lines end with CRLF")])
     else:
         data = build(request, message_id=message_id, boundary_seed=key, date=date, from_default=address, blobs=blobs)
+    # Each of the mail as it is, so that none stands on another; the date makes every attempt's the same.
+    data = b"".join([*(signer.signature(data, date) for signer in dkim), data])
     return Mail(_wire(mail_from) if mail_from else "", wire, data)
 
 

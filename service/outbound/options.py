@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from service.contract import SendLimits
+from service.outbound.dkim import DkimSigner
 
 # One account's deliveries at once: enough to fill one relay's round trips, few enough that memory stays at some mails.
 PARALLEL: Final = 8
@@ -24,3 +25,4 @@ class OutboundOptions:
     limits: SendLimits = DEFAULT_LIMITS
     redirect: str | None = None
     parallel: int = PARALLEL
+    dkim: tuple[DkimSigner, ...] = ()

@@ -18,6 +18,7 @@ from service.settings.fill import filled_account, preset_name
 from service.settings.nats import NatsSettings
 from service.settings.network import NetworkSettings
 from service.settings.oauth2 import OAuth2Settings
+from service.settings.outgoing import DkimSettings
 from service.settings.part import Part
 from service.settings.presets import PRESETS
 from service.settings.values import (
@@ -344,6 +345,7 @@ class OutgoingSettings(Part):
     retry: RetrySettings = Field(default_factory=RetrySettings, description="When to try again")
     expires: Duration = lasting("5d", "When a request that was put off again and again fails")
     window: Duration = lasting("30d", "How long a request's id is remembered")
+    dkim: tuple[DkimSettings, ...] = Field(default=(), description="Signatures that every mail gets; default: none")
     redirect: Address | None = Field(default=None, description="An address that gets everything instead (staging)")
 
 

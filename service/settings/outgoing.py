@@ -1,0 +1,50 @@
+"""What of `outgoing` has keys of its own: DKIM. Used by model.py."""
+
+import re
+from typing import Annotated, Any, Final
+
+from pydantic import BeforeValidator, Field, field_validator
+from pydantic.json_schema import WithJsonSchema
+
+from service.outbound import DkimKey, DkimSigner, read_dkim_key
+from service.settings.part import Part
+from service.settings.values import FilePath, Host, text, wrong
+
+KEY_LIMIT_BYTES: Final = 64 * 1024
+# RFC 6376 3.1: labels of a name.
+_LABEL: Final = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_SELECTOR: Final = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
+
+
+def _selector(value: Any) -> str:
+    if _SELECTOR.fullmatch(text(value)) is None:
+        raise wrong("write the name under which the DNS has the public key, such as mail2026")
+    return str(value)
+
+
+class DkimSettings(Part):
+    """A DKIM signature; several may be made of one mail, with keys of different kinds."""
+
+    domain: Host = Field(description="The domain that signs; its DNS has the public key")
+    selector: Annotated[str, BeforeValidator(_selector), WithJsonSchema({"type": "string"})] = Field(
+        description="The key's name: `<selector>._domainkey.<domain>`"
+    )
+    key: FilePath = Field(description="File with the private key in PEM, RSA or Ed25519")
+
+    @field_validator("key")
+    @classmethod
+    def _is_key(cls, key: str) -> str:
+        try:
+            _read(key)
+        except (OSError, ValueError) as exc:
+            raise wrong(f"name a file with an RSA or Ed25519 key in PEM: {exc}") from None
+        return key
+
+    def signer(self) -> DkimSigner:
+        """Raises OSError, ValueError where the file is another than it was."""
+        return DkimSigner(self.domain, self.selector, _read(self.key))
+
+
+def _read(file: str) -> DkimKey:
+    with open(file, "rb") as opened:
+        return read_dkim_key(opened.read(KEY_LIMIT_BYTES).decode("ascii", "replace"))
