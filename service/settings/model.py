@@ -242,9 +242,7 @@ class SmtpSettings(Part):
     security: Security = _security()
     ca: FilePath | None = Field(default=None, description="File with the authorities to trust; default: the system's")
     login: bool = Field(default=True, description="`false` for a relay that wants no login")
-    connections: Annotated[int, BeforeValidator(number), Field(ge=1, le=32)] = Field(
-        default=8, description="Connections at once, each with one mail under way"
-    )
+    connections: Annotated[int, BeforeValidator(number), Field(ge=1, le=32, description="Mails under way at once")] = 8
 
     @model_validator(mode="before")
     @classmethod
