@@ -22,6 +22,10 @@ REQUESTS_AT_ONCE: Final = 256
 FINISH_TIMEOUT_S: Final = 10.0
 STOPPING: Final = "mailbus stops: it may be done, or in part; look, then ask again"
 
+# What clients and NATS itself wait for answers on. An answer goes out with mailbus's own rights: to any other subject
+# it would be an event, a status or a request, written by whoever may ask.
+REPLIES: Final = ("_INBOX", "_R_.")
+
 Handler = Callable[[str, bytes, Mapping[str, str]], Awaitable[bytes]]
 
 
@@ -66,6 +70,9 @@ async def serve(
 
         def hand_over(handler: Handler) -> Callable[[Request], Awaitable[None]]:
             async def take(request: Request) -> None:
+                if request._msg.reply and not request._msg.reply.startswith(REPLIES):
+                    log.warning("reply_refused", subject=request.subject)
+                    return
                 await places.acquire()
                 task = group.create_task(_answer(request, handler), name="command")
                 under_way.add(task)

@@ -11,7 +11,7 @@ import typer
 from service import __version__
 from service.cli.letters import dead_app
 from service.cli.requests import held_app
-from service.cli.words import ConfigFile, finish, settings_of
+from service.cli.words import AccountArgument, ConfigFile, account_id, finish, settings_of
 from service.contract import Verb
 
 app: Final = typer.Typer(
@@ -74,7 +74,7 @@ def check(config: ConfigFile = None) -> None:
 @app.command()
 def tail(
     config: ConfigFile = None,
-    account: Annotated[str, typer.Option(help="Only this account's events.")] = "*",
+    account: Annotated[str | None, typer.Option(help="Only this account's events.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
     whole: Annotated[bool, typer.Option("--all", help="From the beginning of the stream.")] = False,
 ) -> None:
@@ -85,12 +85,13 @@ def tail(
     from service.cli.tail import show_tail
 
     settings = settings_of(config)
-    finish(lambda: show_tail(settings, account=account, as_json=as_json, whole=whole))
+    whose = "*" if account is None else account_id(account)
+    finish(lambda: show_tail(settings, account=whose, as_json=as_json, whole=whole))
 
 
 @app.command()
 def send(
-    account: Annotated[str, typer.Argument(help="The account that sends.")],
+    account: AccountArgument,
     config: ConfigFile = None,
     to: Annotated[list[str] | None, typer.Option(help="A recipient; may be repeated.")] = None,
     subject: Annotated[str, typer.Option(help="The subject.")] = "",
@@ -99,7 +100,7 @@ def send(
         Path | None, typer.Option(metavar="FILE", help="A whole request in JSON instead; - reads standard input.")
     ] = None,
     request_id: Annotated[str | None, typer.Option("--id", help="The same id twice is sent once.")] = None,
-    wait_s: Annotated[float, typer.Option("--wait", help="Seconds to wait for the status.")] = 60.0,
+    wait_s: Annotated[float, typer.Option("--wait", min=0, help="Seconds to wait for the status.")] = 60.0,
 ) -> None:
     """Send a mail through the bus and wait for what becomes of it.
 
@@ -110,6 +111,8 @@ def send(
     settings = settings_of(config)
     if request is None and not to:
         raise typer.BadParameter("give --to, or a whole --request")
+    if request is not None and (to or subject or text is not None or request_id is not None):
+        raise typer.BadParameter("--request is a whole request: it goes without --to, --subject, --text and --id")
     if request is not None:
         payload = sys.stdin.buffer.read() if str(request) == "-" else _read(request)
     else:
@@ -165,7 +168,7 @@ def discover(address: Annotated[str, typer.Argument(help="A mail address.")]) ->
 
 @app.command()
 def cmd(
-    account: Annotated[str, typer.Argument(help="The account.")],
+    account: AccountArgument,
     verb: Annotated[Verb, typer.Argument(help="What shall be done.")],
     body: Annotated[str, typer.Argument(help="The request in JSON; - reads standard input.")] = "{}",
     config: ConfigFile = None,
@@ -185,6 +188,7 @@ def cmd(
       delete     {"ids": ["…"]}
       append     {"mailbox": "Drafts", "request": {"text": "To be written"}}
       upload     {"name": "bill.pdf", "content": "<base64>"}
+      resync     {"mailbox": "INBOX"}
       send       {"to": [{"email": "you@example.org"}], "text": "Hello"}
       held       {}
       cancel     {"id": "order-4711"}

@@ -6,9 +6,8 @@ from urllib.parse import unquote
 
 import typer
 
-from service.build import nats_options
-from service.bus import Bus, Tail, open_bus
-from service.cli.words import ConfigFile, errors, finish, settings_of
+from service.bus import Bus, Tail
+from service.cli.words import ConfigFile, errors, finish, on_bus, settings_of
 from service.contract import ACCOUNT_ID, DeadReason, RequestProblems, decode_request
 from service.errors import Permanent
 from service.settings import Settings
@@ -58,7 +57,7 @@ def retry(seq: SeqArgument, config: ConfigFile = None) -> None:
 async def _list(settings: Settings, *, whole: bool) -> int:
     # Not a table of rich: that folds its columns where the output is no terminal.
     typer.echo(f"{'number':>8}  {'time':<19}  {'reason':<15}  {'account':<16}  what was wrong")
-    async with open_bus(nats_options(settings), None) as bus:
+    async with on_bus(settings) as bus:
         last = (await bus.dead.bounds()).last_seq
         first = 0 if whole else max(0, last - LATEST)
         async for one in bus.dead.replay(bus.subjects.dead("*"), after=first, last=last):
@@ -75,7 +74,7 @@ def _printable(text: str) -> str:
 
 
 async def _show(settings: Settings, seq: int) -> int:
-    async with open_bus(nats_options(settings), None) as bus:
+    async with on_bus(settings) as bus:
         letter = await _letter(bus, seq)
         payload = await _payload(bus, letter)
     for name, value in letter.headers.items():
@@ -85,7 +84,7 @@ async def _show(settings: Settings, seq: int) -> int:
 
 
 async def _retry(settings: Settings, seq: int) -> int:
-    async with open_bus(nats_options(settings), None) as bus:
+    async with on_bus(settings) as bus:
         letter = await _letter(bus, seq)
         if letter.subject not in {bus.subjects.dead(one) for one in (DeadReason.REQUEST, DeadReason.UNKNOWN_ACCOUNT)}:
             raise Permanent("no request", where=f"dead letter {seq}", remedy="mailbus cmd ACCOUNT resync for a mail")

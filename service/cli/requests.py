@@ -5,15 +5,12 @@ from typing import Annotated, Final
 
 import typer
 
-from service.build import nats_options
-from service.bus import open_bus
 from service.cli.send import ask, command, failure
-from service.cli.words import ConfigFile, finish, settings_of
+from service.cli.words import AccountArgument, ConfigFile, finish, on_bus, settings_of
 from service.contract import Verb
 from service.settings import Settings
 
 held_app: Final = typer.Typer(no_args_is_help=True, help="Requests on hold: list them, let them go, cancel them.")
-AccountArgument = Annotated[str, typer.Argument(help="The account that sends.")]
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The request's id.")]
 
 
@@ -52,7 +49,7 @@ def cancel(account: AccountArgument, id: IdArgument, config: ConfigFile = None) 
 
 
 async def _show_held(settings: Settings, account: str) -> int:
-    async with open_bus(nats_options(settings), None) as bus:
+    async with on_bus(settings) as bus:
         answer, failed = await ask(bus, account, Verb.HELD, b"{}")
     if failed:
         return failure(failed)

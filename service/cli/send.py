@@ -7,11 +7,9 @@ from typing import Any, Final
 import typer
 
 from service.app import EX_FAILURE
-from service.build import nats_options
-from service.bus import Bus, open_bus
-from service.cli.words import errors
-from service.contract import ACCOUNT_ID, State, Verb, decode_request
-from service.errors import Permanent
+from service.bus import Bus
+from service.cli.words import Declined, errors, on_bus
+from service.contract import State, Verb, decode_request
 from service.settings import Settings
 from service.tasks import TaskGroup
 
@@ -33,7 +31,7 @@ def request_from_flags(to: list[str], subject: str, text: str, id: str | None) -
 
 async def command(settings: Settings, account: str, verb: Verb, payload: bytes) -> int:
     """Ask, print the answer, 0 where it is none of an error."""
-    async with open_bus(nats_options(settings), None) as bus:
+    async with on_bus(settings) as bus:
         answer, failed = await ask(bus, account, verb, payload)
     if answer:
         typer.echo(answer.decode("utf-8", "replace"))
@@ -48,7 +46,7 @@ def failure(said: str) -> int:
 
 async def send_and_wait(settings: Settings, account: str, payload: bytes, *, wait_s: float) -> int:
     """Ask `send`, then print each status until the final one; 0 where everybody got it."""
-    async with open_bus(nats_options(settings), None) as bus:
+    async with on_bus(settings) as bus:
         subject = bus.subjects.status(account, "*")
         statuses: asyncio.Queue[dict[str, Any]] = asyncio.Queue(maxsize=1000)
 
@@ -105,8 +103,9 @@ async def _outcome(id: str, waiting: set[str], statuses: asyncio.Queue[dict[str,
 
 async def ask(bus: Bus, account: str, verb: Verb, payload: bytes) -> tuple[bytes, str]:
     """The answer's body, and what was wrong."""
-    if not ACCOUNT_ID.fullmatch(account):
-        raise Permanent(f"no account: {account}"[:200], remedy="mailbus accounts lists the accounts")
+    if len(payload) > bus.max_payload:
+        size = f"{len(payload)} bytes, and NATS takes {bus.max_payload} at once"
+        raise Declined(size, where=verb, remedy="give large attachments by blobId: mailbus cmd ACCOUNT upload")
     answer = await bus.request(bus.subjects.cmd(account, verb), payload, timeout_s=COMMAND_TIMEOUT_S)
     code = answer.headers.get(ERROR_CODE)
     return answer.payload, f"{code} {answer.headers.get(ERROR, '')}" if code else ""

@@ -7,8 +7,8 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from service.build import nats_options
-from service.bus import Bus, Followed, open_bus
+from service.bus import Bus, Followed
+from service.cli.words import on_bus
 from service.contract import EventType
 from service.settings import Settings
 from service.tasks import TaskGroup
@@ -36,7 +36,7 @@ async def show_tail(settings: Settings, *, account: str, as_json: bool, whole: b
             else:
                 console.print(as_line(message))
 
-    async with open_bus(nats_options(settings), None) as bus, TaskGroup() as group:
+    async with on_bus(settings) as bus, TaskGroup() as group:
         subjects = bus.subjects
         group.create_task(show(bus, subjects.stream_in, f"{subjects.prefix}.in.{account}.*.*"))
         group.create_task(show(bus, subjects.stream_status, subjects.status(account, "*")))

@@ -2,7 +2,8 @@
 
 import asyncio
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -11,6 +12,9 @@ import uvloop
 from rich.console import Console
 
 from service.app import EX_CONFIG, EX_FAILURE
+from service.build import nats_options
+from service.bus import Bus, open_bus
+from service.contract import ACCOUNT_ID
 from service.errors import MailbusError, Permanent, verdict_of
 from service.observe import set_up_logs
 from service.settings import Settings, SettingsInvalid, load_settings
@@ -33,9 +37,33 @@ def settings_of(file: Path | None) -> Settings:
         raise typer.Exit(EX_CONFIG) from None
 
 
+class Declined(Permanent):
+    """What was asked for cannot be done; neither the settings nor NATS are what is wrong."""
+
+
+def account_id(value: str) -> str:
+    """An account's id as it was written. Raises BadParameter."""
+    if not ACCOUNT_ID.fullmatch(value):
+        raise typer.BadParameter("an account's id is 1 to 64 letters, digits, - or _; mailbus accounts lists them")
+    return value
+
+
+AccountArgument = Annotated[str, typer.Argument(help="The account.", callback=account_id)]
+
+
+@asynccontextmanager
+async def on_bus(settings: Settings) -> AsyncIterator[Bus]:
+    """NATS as settings name it. Raises Permanent where that is what is wrong, Declined of what is done there."""
+    async with open_bus(nats_options(settings), None) as bus:
+        try:
+            yield bus
+        except Permanent as exc:
+            raise Declined(exc.what, where=exc.where, remedy=exc.remedy) from exc
+
+
 def _failed(error: MailbusError) -> int:
     errors.print(f"mailbus: {error}", style="red", markup=False)
-    return EX_CONFIG if isinstance(error, Permanent) else EX_FAILURE
+    return EX_CONFIG if isinstance(error, Permanent) and not isinstance(error, Declined) else EX_FAILURE
 
 
 def finish(work: Callable[[], Coroutine[Any, Any, int]]) -> None:

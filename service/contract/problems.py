@@ -5,7 +5,8 @@ Used for requests to send and for commands. JMAP's clients write null for what i
 
 import re
 from collections.abc import Callable
-from typing import Final, TypeVar, get_args
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar, get_args
 
 import msgspec
 
@@ -16,6 +17,8 @@ Wrong = Callable[[str, str], None]
 
 # A filter nests deepest of what may come; what is deeper is refused by its own limit.
 _NULLS_DEPTH: Final = 16
+# Whoever makes more mistakes than this sees the rest the next time.
+PROBLEMS_LIMIT: Final = 50
 _NAMES: Final = re.compile(r"\.(\w+)")
 
 
@@ -35,18 +38,50 @@ class RequestProblems(Permanent):
         super().__init__(f"{first.field}: {first.message}", where="request", remedy="correct the named field")
 
 
+@dataclass(frozen=True, slots=True)
+class ReadBody(Generic[T]):
+    """What could be read of a body, None where nothing could, and what is wrong with the rest."""
+
+    body: T | None
+    problems: list[Problem]
+
+
 def decode_body(payload: bytes, decoder: msgspec.json.Decoder[T]) -> T:
-    """JSON → the decoder's struct, whose null members may be absent. Raises RequestProblems."""
+    """JSON → the decoder's struct, whose null members may be absent. Raises RequestProblems with all that is wrong."""
+    read = read_body(payload, decoder)
+    if read.body is None or read.problems:
+        raise RequestProblems(read.problems)
+    return read.body
+
+
+def read_body(payload: bytes, decoder: msgspec.json.Decoder[T]) -> ReadBody[T]:
+    """The struct, without the members that are wrong, and what is wrong with them; None where nothing can be read."""
     try:
         try:
-            return decoder.decode(payload)
+            body = decoder.decode(payload)
         except msgspec.ValidationError:
-            return msgspec.convert(_without_nulls(msgspec.json.decode(payload)), decoder.type)
-    except msgspec.ValidationError as exc:
-        message, _, path = str(exc).partition(" - at ")
-        raise RequestProblems([Problem(_field(message, path), _with_remedy(message, path, decoder.type))]) from exc
+            value = _without_nulls(msgspec.json.decode(payload))
+        else:
+            return ReadBody(body, [])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-        raise RequestProblems([Problem("", f"not a JSON object: {exc}")]) from exc
+        return ReadBody(None, [Problem("", f"not a JSON object: {exc}")])
+    problems: list[Problem] = []
+    # msgspec names one error at a time: the member is noted and left out until the rest is right.
+    while len(problems) < PROBLEMS_LIMIT:
+        try:
+            return ReadBody(msgspec.convert(value, decoder.type), problems)
+        except msgspec.ValidationError as exc:
+            message, _, path = str(exc).partition(" - at ")
+            field = _field(message, path)
+            problems.append(Problem(field, _with_remedy(message, path, decoder.type)))
+            if not isinstance(value, dict) or value.pop(outermost(field), None) is None:
+                break
+    return ReadBody(None, problems)
+
+
+def outermost(field: str) -> str:
+    """The member of the body that a field stands in."""
+    return re.split(r"[.\[]", field, maxsplit=1)[0]
 
 
 def _without_nulls(value: object) -> object:

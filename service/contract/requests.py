@@ -11,7 +11,7 @@ from typing import Final, Literal
 import msgspec
 
 from service.contract.email import UtcDate
-from service.contract.problems import Problem, RequestProblems, Wrong, decode_body
+from service.contract.problems import Problem, RequestProblems, Wrong, outermost, read_body
 
 ID_LIMIT_CHARS: Final = 255
 RECIPIENTS_LIMIT: Final = 1000
@@ -114,8 +114,12 @@ _DECODER: Final = msgspec.json.Decoder(SendRequest)
 
 def decode_request(payload: bytes) -> SendRequest:
     """Bytes from the bus → a request that can be built. Raises RequestProblems with all that is wrong."""
-    request = decode_body(payload, _DECODER)
-    if problems := check_request(request):
+    read = read_body(payload, _DECODER)
+    request, problems = read.body, list(read.problems)
+    if request is not None:
+        left_out = {outermost(problem.field) for problem in problems}
+        problems += [one for one in check_request(request) if outermost(one.field) not in left_out]
+    if request is None or problems:
         raise RequestProblems(problems)
     return request
 

@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
+from urllib.parse import quote
 
 from service.contract.ids import mailbox_name
 
@@ -17,6 +18,10 @@ PREFIX: Final = re.compile(r"[A-Za-z0-9_-]{1,32}")
 # A 5,000-byte subject makes the server close the connection that all accounts share.
 TOKEN_LIMIT_BYTES: Final = 200
 _FORBIDDEN: Final = re.compile(r"[.*>%\s\x00-\x20\x7f-\x9f]")
+
+
+# RFC 3986 3.3: what stands in a path as it is, and the token's own percent-encoding.
+_URI_SAFE: Final = "%/!$&'()*+,;=:@~"
 
 
 @lru_cache(maxsize=4096)
@@ -90,8 +95,8 @@ class Subjects:
         return f"{self.prefix}.fleet.{instance}.{account}.{verb}"
 
     def source(self, account: str, mailbox: str) -> str:
-        """`ce-source` of a mailbox's events."""
-        return f"/{self.prefix}/{account}/{mailbox_token(mailbox)}"
+        """`ce-source` of a mailbox's events: a URI-reference (CloudEvents 1.0, source; RFC 3986 section 2)."""
+        return f"/{self.prefix}/{account}/{quote(mailbox_token(mailbox), safe=_URI_SAFE)}"
 
     def account_source(self, account: str) -> str:
         """`ce-source` of an account's events and of its requests' statuses."""

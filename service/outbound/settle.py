@@ -77,10 +77,10 @@ class Settler:
         await self.go_on(key, outcome)
         await job.ack()
 
-    async def say(self, record: SendRecord) -> None:
-        """Publish what is stored of a request. Raises Transient."""
+    async def say(self, record: SendRecord, *, asked_again: int | None = None) -> None:
+        """Publish what is stored of a request. `asked_again`: as publish() has it. Raises Transient."""
         for status in record.statuses:
-            await publish(self._bus, self._options.account, record.id, status)
+            await publish(self._bus, self._options.account, record.id, status, asked_again=asked_again)
 
     async def unschedule(self, key: str) -> None:
         """Its time shall not come any more. Raises Transient."""
@@ -128,7 +128,7 @@ class Settler:
         """An outcome is stored: say it again, do what follows from it again, let the job go."""
         if record.dead and its_own:
             await self.dead_letter(key, await self._payload(job, record), "wrong request")
-        await self.say(record)
+        await self.say(record, asked_again=None if its_own else job.seq)
         if its_own:
             await self.go_on(key, record)
         await job.ack()

@@ -108,8 +108,11 @@ def _stored(submission: EmailSubmission, key: str, now: datetime) -> StoredStatu
     return StoredStatus(submission.state, id, now, msgspec.Raw(encode(submission)))
 
 
-async def publish(bus: Bus, account: str, id: str, status: StoredStatus) -> None:
-    """Publish, acknowledged; a repeat within the stream's duplicate window changes nothing. Raises Transient."""
+async def publish(bus: Bus, account: str, id: str, status: StoredStatus, *, asked_again: int | None = None) -> None:
+    """Publish, acknowledged; a repeat within the stream's duplicate window changes nothing. Raises Transient.
+
+    `asked_again`: the sequence of another request with this id, which gets an answer of its own with the same `ce-id`.
+    """
     headers = cloud_event_headers(
         EventType.STATUS,
         source=bus.subjects.account_source(account),
@@ -119,7 +122,8 @@ async def publish(bus: Bus, account: str, id: str, status: StoredStatus) -> None
     )
     step("status.before")
     subject = bus.subjects.status(account, status.state)
-    await bus.publish(subject, bytes(status.body), headers | {"Nats-Msg-Id": status.id})
+    once = status.id if asked_again is None else f"{status.id}-{asked_again}"
+    await bus.publish(subject, bytes(status.body), headers | {"Nats-Msg-Id": once})
     step("status.done")
 
 

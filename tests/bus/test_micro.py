@@ -130,3 +130,22 @@ async def test_what_does_not_end_in_its_time_is_told_that_it_may_be_done(
         await begun.wait()
     assert headers(asked.result())["Nats-Service-Error-Code"] == "504"
     assert "may be done" in headers(asked.result())["Nats-Service-Error"]
+
+
+@pytest.mark.fault("G08")
+@pytest.mark.parametrize("reply", ["in.a.INBOX.received", "status.a.sent", "out.a"])
+async def test_an_answer_goes_to_an_inbox_and_becomes_nothing_else(bus: Bus, reply: str) -> None:
+    asked: list[bytes] = []
+
+    async def handler(_subject: str, payload: bytes, _headers: Mapping[str, str]) -> bytes:
+        asked.append(payload)
+        return b"an event"
+
+    subject = bus.subjects.cmd("a", "x")
+    async with serve(bus.nc, name="mailbus", version="1.0.0", endpoints={"x": (subject, handler)}):
+        before = await bus.pending(bus.subjects.stream_out, bus.subjects.out("a"))
+        await bus.nc.publish(subject, b"forged", reply=f"{bus.subjects.prefix}.{reply}")
+        await bus.nc.request(subject, b"honest", timeout=5)
+        assert await bus.pending(bus.subjects.stream_out, bus.subjects.out("a")) == before
+        assert await bus.log.tail(f"{bus.subjects.prefix}.in.a.INBOX.*") is None
+    assert asked == [b"honest"]

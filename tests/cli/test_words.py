@@ -51,7 +51,19 @@ async def test_the_version_is_the_packages() -> None:
     assert await words("--version") == (0, f"mailbus {__version__}\n", "")
 
 
-@pytest.mark.parametrize("given", [["nonsense"], ["send"], ["run", "--nonsense"], ["schema", "nothing"]])
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["nonsense"],
+        ["send"],
+        ["run", "--nonsense"],
+        ["schema", "nothing"],
+        ["cmd", "a.>", "search"],
+        ["tail", "--account", "x.y"],
+        ["send", "a", "--to", "b@c.example", "--wait", "-5"],
+        ["send", "a", "--to", "b@c.example", "--request", "-"],
+    ],
+)
 async def test_a_usage_error_ends_with_2(given: list[str]) -> None:
     code, _, err = await words(*given)
     assert code == 2
@@ -176,7 +188,29 @@ async def test_send_to_nobody_says_so_in_one_line(own_nats: NatsServer, tmp_path
     code, out, err = await words("send", "box", "--to", "a@example.org", "--text", "x", "--config", str(file))
     assert (code, out) == (1, "")
     assert "Traceback" not in err
+    assert "mailbus run" in err
     assert len(err.strip().splitlines()) == 1
+
+
+async def test_what_is_larger_than_nats_takes_is_said_with_the_way_round(own_nats: NatsServer, tmp_path: Path) -> None:
+    file = tmp_path / "mailbus.yaml"
+    file.write_text(f"nats: {{servers: ['{own_nats.url}']}}\n")
+    request = tmp_path / "large.json"
+    request.write_text("x" * 2_000_000)
+    code, _, err = await words("send", "box", "--request", str(request), "--config", str(file))
+    assert code == 1
+    assert "upload" in err
+
+
+async def test_a_dead_letter_that_is_not_there_is_no_wrong_setting(
+    mailbus: Maker, own_nats: NatsServer, prefix: str
+) -> None:
+    one = mailbus(settings_for(own_nats.url, prefix))
+    one.start()
+    await one.started()
+    code, _, err = await command(one, "dead", "show", "9999")
+    assert (code, await one.stop()) == (1, 0)
+    assert "no dead letter 9999" in err
 
 
 @pytest.mark.fault("D18")

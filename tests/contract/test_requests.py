@@ -70,6 +70,11 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
     assert fields(to=[], subject="a\nb") == ["to", "subject"]
 
 
+def test_wrong_types_and_unknown_fields_are_said_beside_wrong_values() -> None:
+    wrong = {"to": [{"email": "bad"}], "subject": 5, "foo": 1, "bar": {"baz": 2}, "html": 7}
+    assert sorted(fields(**wrong)) == ["bar", "foo", "html", "subject", "to[0].email"]
+
+
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_request_or_problems(payload: bytes) -> None:
     with pytest.raises(RequestProblems):

@@ -67,3 +67,23 @@ def test_an_email_id_finds_its_place(mailbox: str, uidvalidity: int, uid: int) -
 def test_any_other_text_is_no_place(text: str) -> None:
     place = place_of(text)
     assert place is None or len(text) == 23
+
+
+@pytest.mark.parametrize(
+    ("mailbox", "source"),
+    [
+        ("INBOX", "/mail/a/INBOX"),
+        ("Lists/a b", "/mail/a/Lists/a%20b"),
+        ("Entwürfe", "/mail/a/Entw%C3%BCrfe"),
+        ('50%#?"', "/mail/a/50%25%23%3F%22"),
+    ],
+)
+def test_a_source_is_a_uri_reference(mailbox: str, source: str) -> None:
+    assert Subjects().source("a", mailbox) == source
+
+
+@given(st.text(max_size=80), st.text(max_size=80))
+def test_two_mailboxes_never_share_a_source(one: str, other: str) -> None:
+    assert Subjects().source("a", one).isascii()
+    same = mailbox_token(one) == mailbox_token(other)
+    assert (Subjects().source("a", one) == Subjects().source("a", other)) == same

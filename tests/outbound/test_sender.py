@@ -65,6 +65,7 @@ async def test_the_same_id_is_sent_once_and_answered_with_the_first_status(
         await post.request("same")
         await post.states(1)
         await post.request("same", subject="another")
+        await post.states(3)
         await post.empty()
     assert len(relay.messages) == 1
     assert {event.id for event in post.events} == {post.events[0].id}
