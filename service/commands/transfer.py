@@ -77,7 +77,11 @@ async def _once(session: WritingSession, group: Group, uids: list[int], target: 
         identities = await session.identities(uids)
         first = (await session.status(target, "UIDNEXT")).get("UIDNEXT", 1)
     moved = await (session.move(uids, target) if move else session.copy(uids, target))
-    return moved if moved is not None else await _located(session, identities, target, first)
+    if moved is not None:
+        return moved
+    if not (identities or move):
+        identities = await session.identities(uids)  # it was expected to say, and the originals are still there
+    return await _located(session, identities, target, first)
 
 
 async def _found(

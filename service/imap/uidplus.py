@@ -64,6 +64,13 @@ def moved(argument: str, limit: int) -> Moved:
     return Moved(_uid(words[0]), dict(zip(chain.from_iterable(old), chain.from_iterable(new), strict=True)))
 
 
+def moved_together(told: Sequence[Moved]) -> Moved | None:
+    """What several COPYUID say of one command; None without any. Raises PeerError where they name two mailboxes."""
+    if len({one.uidvalidity for one in told}) > 1:
+        raise PeerError("COPYUID of two mailboxes")
+    return Moved(told[0].uidvalidity, {old: new for one in told for old, new in one.uids.items()}) if told else None
+
+
 def appended(argument: str) -> Moved:
     """APPENDUID's argument, for one message: its old UID is 0."""
     words = argument.split()

@@ -22,7 +22,8 @@ from service.imap.protocol import Handler
 from service.imap.refusals import Refused, refused_request
 from service.imap.searched import numbers_of, runs_found
 from service.imap.session import Session, SurveyedMessage
-from service.imap.uidplus import Moved, appended, moved
+from service.imap.uidplus import Moved, appended, moved, moved_together
+from service.observe import log, metrics
 
 # RFC 9051 appendix E: what IMAP4rev2 took in, of what is used here.
 _REV2: Final = frozenset({"ESEARCH", "LIST-EXTENDED", "LIST-STATUS", "MOVE", "SPECIAL-USE", "UIDPLUS"})
@@ -190,7 +191,7 @@ class WritingSession(Session):
                 await self.must("STORE", uid_set(uids), f"{sign}FLAGS.SILENT ({' '.join(flags)})", prefix="UID")
 
     async def copy(self, uids: Collection[int], mailbox: str) -> Moved | None:
-        """COPY; where the copies are, None where the server does not say (no UIDPLUS). Raises Refused."""
+        """COPY; where the copies are, None where the server does not say. Raises Refused."""
         return await self._transfer("COPY", uids, mailbox)
 
     async def move(self, uids: Collection[int], mailbox: str) -> Moved | None:
@@ -209,10 +210,11 @@ class WritingSession(Session):
             name, uid_set(uids), mailbox_argument(mailbox, utf8=self.utf8), prefix="UID", handler=take
         )
         said += [answer.argument] if answer.code == "COPYUID" else []
-        told = [moved(argument, IDS_LIMIT) for argument in said if argument]
-        if len({one.uidvalidity for one in told}) > 1:
-            raise PeerError("COPYUID of two mailboxes", where=self.where)
-        return Moved(told[0].uidvalidity, {old: new for one in told for old, new in one.uids.items()}) if told else None
+        try:
+            return moved_together([moved(argument, IDS_LIMIT) for argument in said if argument])
+        except PeerError as exc:
+            self._note_lie("copyuid", exc)
+            return None
 
     async def expunge(self, uids: Collection[int]) -> None:
         """Remove messages for ever. RFC 4315 2.1: these and no others. Raises Refused without UIDPLUS."""
@@ -240,7 +242,16 @@ class WritingSession(Session):
             *([date_time(received_at)] if received_at is not None else []),
             *data,
         )
-        return appended(answer.argument) if answer.code == "APPENDUID" else None
+        try:
+            return appended(answer.argument) if answer.code == "APPENDUID" else None
+        except PeerError as exc:
+            self._note_lie("appenduid", exc)
+            return None
+
+    def _note_lie(self, kind: str, exc: PeerError) -> None:
+        """What a server says of what it did is wrong: it is done all the same, as where it does not say."""
+        metrics.PROTOCOL_VIOLATION.labels(kind=kind).inc()
+        log.debug("answer_unreadable", where=self.where, error=str(exc))
 
     # -- asking -----------------------------------------------------------------------------------------------
 

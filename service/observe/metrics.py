@@ -31,7 +31,7 @@ FENCE_REFUSED: Final = Counter("mailbus_fence_refused_total", "Commits that the 
 DEAD: Final = Counter("mailbus_dead_total", "What went to the dead letters, by reason.", ["reason"])
 BUGS: Final = Counter("mailbus_bugs_total", "Exceptions that no verdict covers. Zero, or report it.")
 IDLE_STALE: Final = Counter("mailbus_idle_stale_total", "IDLE connections found dead by their watchdog.")
-# kind: exists_shrank
+# kind: exists_shrank, uidnext_backwards, late_uid, copyuid, appenduid
 PROTOCOL_VIOLATION: Final = Counter("mailbus_protocol_violation_total", "Lies of mail servers, by kind.", ["kind"])
 LOG_ROLLBACK: Final = Counter("mailbus_log_rollback_total", "Times the log was found rolled back.")
 FOREIGN_EVENTS: Final = Counter(

@@ -197,6 +197,28 @@ async def test_a_mail_that_a_stranger_put_where_another_goes_to_is_never_taken_f
     assert await uidplus.ids() == []
 
 
+async def test_what_a_server_says_wrongly_of_what_it_did_is_done_all_the_same(
+    bus: Bus, whole_dovecot: Dovecot, prefix: str
+) -> None:
+    proxy = FaultProxy(whole_dovecot.host, whole_dovecot.imap)
+    await proxy.start()
+    proxy.watch = lambda _way, chunk: chunk.replace(b"[APPENDUID ", b"[APPENDUID x").replace(
+        b"[COPYUID ", b"[COPYUID x"
+    )
+    async with desk(bus, whole_dovecot, prefix, port=proxy.port) as one:
+        await one.append(mail("one", id="1@x"), mail("two", id="2@x"))
+        first, second = await one.ids()
+        copied = await one.ask("copy", {"ids": [first], "mailbox": "Sent"})
+        assert [copied["created"][first]] == await one.ids("Sent")
+        moved = await one.ask("move", {"ids": [second], "mailbox": "Sent"})
+        # The original is gone, and nothing tells for certain which one it was.
+        assert moved == {"created": {second: None}, "notFound": []}
+        assert await one.subjects("Sent") == ["one", "two"]
+        kept = await one.ask("append", {"mailbox": "Trash", "request": {"id": "d", "subject": "draft", "text": "x"}})
+        assert [kept["id"]] == await one.ids("Trash")
+    await proxy.stop()
+
+
 async def test_what_lies_there_already_stays(whole: Desk) -> None:
     await whole.append(mail("one"), mailbox="Trash")
     (id,) = await whole.ids("Trash")
