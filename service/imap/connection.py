@@ -33,7 +33,7 @@ from service.imap.refusals import no_starttls, refused_command, refused_login, r
 from service.imap.spans import total
 from service.imap.stir import Stir
 from service.imap.wire import WireLimits
-from service.login import LoginGate, TokenLogin, TokenSource, mechanism_for, said_of_token, sasl_plain
+from service.login import LoginGate, TokenLogin, TokenSource, mechanism_for, said_of_token, sasl_login, sasl_plain
 from service.observe import metrics
 from service.reach import ANYWHERE, Reach, network_error
 
@@ -239,6 +239,9 @@ class Connection:
             answer = await self.ask("AUTHENTICATE", *arguments, answers=[] if with_ir else [initial])
             if answer.status is not Status.BAD or "LOGINDISABLED" in capabilities:
                 return answer
+        if "LOGINDISABLED" in capabilities and "AUTH=LOGIN" in capabilities:
+            # Without TLS this was refused above. The oldest mechanism, for who offers no other one for a password.
+            return await self.ask("AUTHENTICATE", "LOGIN", answers=sasl_login(options.username, options.password))
         if "LOGINDISABLED" in capabilities:
             raise Permanent(
                 "the server allows no password (LOGINDISABLED)",

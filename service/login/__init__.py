@@ -5,7 +5,7 @@ for a while after a refusal. Where a token comes from is oauth/'s; no protocol k
 """
 
 from service.login.gate import LOGIN_PAUSE_S, LoginGate
-from service.login.sasl import Mechanism, TokenLogin, TokenSource, mechanism_for, said_of_token, sasl_plain
+from service.login.sasl import Mechanism, TokenLogin, TokenSource, mechanism_for, said_of_token, sasl_login, sasl_plain
 
 __all__ = [
     "LOGIN_PAUSE_S",
@@ -15,5 +15,6 @@ __all__ = [
     "TokenSource",
     "mechanism_for",
     "said_of_token",
+    "sasl_login",
     "sasl_plain",
 ]

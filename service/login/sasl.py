@@ -91,6 +91,11 @@ def said_of_token(challenge: str) -> str:
     return _UNPRINTABLE.sub(" ", ", ".join(told))[:_SHOWN_CHARS]
 
 
+def sasl_login(username: str, password: str) -> list[str]:
+    """What is said to the two challenges of LOGIN, in base64: no RFC has it, draft-murchison-sasl-login-00 does."""
+    return [b64encode(word.encode()).decode("ascii") for word in (username, password)]
+
+
 def sasl_plain(username: str, password: str) -> str:
     """RFC 4616 in base64."""
     return b64encode(f"\0{username}\0{password}".encode()).decode("ascii")

@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+from base64 import b64decode
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -163,6 +164,42 @@ async def test_a_server_that_takes_no_password_under_tls_says_the_remedy_of_its_
         await opened(imap_stub, client_context(authority), login_remedy="Microsoft wants oauth2")
     assert refused.value.remedy == "Microsoft wants oauth2"
     assert nothing_was_given_away(imap_stub)
+
+
+async def test_a_server_that_takes_a_password_by_sasl_login_alone_gets_it_under_tls(
+    imap_stub: ImapStub, authority: trustme.CA
+) -> None:
+    said: list[str] = []
+
+    async def authenticate(connection: Connection, tag: str, arguments: str) -> bool:
+        for challenge in ("VXNlciBOYW1lAA==", "UGFzc3dvcmQA"):
+            await connection.send(f"+ {challenge}\r\n")
+            said.append(b64decode(await connection.line()).decode())
+        await connection.send(f"{tag} OK in\r\n")
+        return True
+
+    imap_stub.capabilities = "IMAP4rev1 STARTTLS LOGINDISABLED"
+    after = "IMAP4rev1 LOGINDISABLED AUTH=LOGIN"
+    imap_stub.hooks["STARTTLS"] = upgrading(imap_stub, server_context(authority), after)
+    imap_stub.hooks["AUTHENTICATE"] = authenticate
+    session = await opened(imap_stub, client_context(authority))
+    assert "AUTHENTICATE LOGIN" in [line.partition(" ")[2] for line in imap_stub.commands]
+    assert said == ["user", PASSWORD]
+    session.abort()
+
+
+async def test_sasl_login_is_not_used_in_the_clear_nor_where_there_is_better(
+    imap_stub: ImapStub, authority: trustme.CA
+) -> None:
+    imap_stub.capabilities = "IMAP4rev1 LOGINDISABLED AUTH=LOGIN"
+    with pytest.raises(Permanent, match="LOGINDISABLED"):
+        await opened(imap_stub, None, security=Security.NONE)
+    assert nothing_was_given_away(imap_stub)
+    imap_stub.capabilities = "IMAP4rev1 STARTTLS"
+    imap_stub.hooks["STARTTLS"] = upgrading(imap_stub, server_context(authority), "IMAP4rev1 AUTH=LOGIN")
+    session = await opened(imap_stub, client_context(authority))
+    assert any(" LOGIN " in line and "AUTHENTICATE" not in line for line in imap_stub.commands)
+    session.abort()
 
 
 # -- certificates ---------------------------------------------------------------------------------------------
