@@ -47,7 +47,7 @@ def fit(email: Email, body: Body | None, limits: MimeLimits, limit_bytes: int, *
     room = limit_bytes - _RESERVED
     if _upper_bound(email, body, header_chars) <= room:
         return email
-    blob_ids = 0 if body is None else _PLACES * _BLOB_ID * len(body.parts)
+    blob_ids = 0 if body is None else _PLACES * _BLOB_ID * (len(body.parts) + len(body.unpacked))
     room -= blob_ids
     if len(encode(email)) <= room:
         return email
@@ -75,7 +75,7 @@ def _upper_bound(email: Email, body: Body | None, header_chars: int) -> int:
         for value in body.values.values():
             chars += len(value.value)
         # Names, ids and locations come from the parts' headers.
-        for part in body.parts:
+        for part in (*body.parts, *body.unpacked):
             chars += _PART + _PLACES * _text_chars(part)
     return chars * _WORST + 1024
 

@@ -14,6 +14,7 @@ class Cut(StrEnum):
     REFERENCES = "references"
     SUBJECT = "subject"
     NAMES = "names"
+    UNPACKED = "unpacked"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,10 @@ class MimeLimits:
     subject_chars: int = 4096
     # File systems take 255.
     name_chars: int = 255
+    # Files within texts and winmail.dat files; the largest known winmail.dat of a person has 40.
+    unpacked: int = 100
+    # Compressed RTF grows up to eightfold, and takes a second for 10 MB; the text of a long mail has 100 KB.
+    rtf_bytes: int = 1024 * 1024
     # Lines that begin like a boundary and are none (diffs, signatures): each costs a step of Python.
     boundary_misses: int = 100_000
     # RFC 8621 4.1.4: preview has at most 256 characters.

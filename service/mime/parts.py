@@ -13,6 +13,7 @@ from service.mime.limits import Cut, MimeLimits
 from service.mime.params import without_comments
 from service.mime.structure import Node, Tree
 from service.mime.transfer import Content, decode_transfer
+from service.mime.unpack import Unpacked, has_files, is_tnef, unpack_text, unpack_tnef
 from service.mime.words import unfold
 
 
@@ -28,6 +29,8 @@ class Body:
     blobs: dict[str, bytes] = field(default_factory=dict)
     damaged: str | None = None  # the first part whose encoding made no sense
     encoding_problem: bool = False
+    # Files found within texts and winmail.dat: attachments that are no parts of the structure.
+    unpacked: list[EmailBodyPart] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +74,43 @@ def read_parts(raw: bytes, tree: Tree, limits: MimeLimits, inline_limit: int) ->
         body.parts.append(part)
         if index in shown and node.type.startswith("text/"):
             _read_text(body, part_id, node, content, limits, inline_limit)
+            if has_files(content.data) and node.type == "text/plain":
+                _unpack(body, part_id, unpack_text(content.data, most=_room(body, limits)), tree.cuts, limits)
             continue
         body.blobs[part_id] = content.data
+        if is_tnef(node.type, part.name):
+            found = unpack_tnef(content.data, most=_room(body, limits), rtf_bytes=limits.rtf_bytes)
+            _unpack(body, part_id, found, tree.cuts, limits)
         if content.damaged and body.damaged is None:
             body.damaged = part_id
     return body
+
+
+def _room(body: Body, limits: MimeLimits) -> int:
+    return limits.unpacked - len(body.unpacked)
+
+
+def _unpack(body: Body, part_id: str, found: Unpacked, cuts: dict[Cut, None], limits: MimeLimits) -> None:
+    """What was inside a part, as attachments: 3.1 is the first within part 3."""
+    if found.cut:
+        cuts[Cut.UNPACKED] = None
+    for number, inside in enumerate(found.files, 1):
+        inside_id = f"{part_id}.{number}"
+        if len(inside.name) > limits.name_chars or len(inside.type) > limits.name_chars:
+            cuts[Cut.NAMES] = None
+        body.blobs[inside_id] = inside.data
+        body.unpacked.append(
+            EmailBodyPart(
+                part_id=inside_id,
+                blob_id=None,
+                size=len(inside.data),
+                name=inside.name[: limits.name_chars] or None,
+                type=inside.type if len(inside.type) <= limits.name_chars else "application/octet-stream",
+                charset=None,
+                disposition="attachment",
+                cid=inside.cid[: limits.name_chars] or None,
+            )
+        )
 
 
 def _content(raw: bytes, node: Node) -> Content:
@@ -175,9 +210,10 @@ def assemble(body: Body, ids: dict[str, str]) -> Assembled:
         if children is not None:
             parts[index] = msgspec.structs.replace(parts[index], sub_parts=[parts[child] for child in children])
     choice = body.choice
+    attachments = [parts[index] for index in choice.attachments]
+    for part in body.unpacked:
+        blob_id = ids.get(part.part_id or "")
+        attachments.append(part if blob_id is None else msgspec.structs.replace(part, blob_id=blob_id))
     return Assembled(
-        parts[0],
-        [parts[index] for index in choice.text],
-        [parts[index] for index in choice.html],
-        [parts[index] for index in choice.attachments],
+        parts[0], [parts[index] for index in choice.text], [parts[index] for index in choice.html], attachments
     )

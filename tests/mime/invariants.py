@@ -28,7 +28,9 @@ def _check_parsed(parsed: Parsed, limit: int) -> None:
     json.loads(event.decode("utf-8"))
     assert "\\u0000" not in event.decode("utf-8").replace("\\\\", ""), "NUL in the event"
     assert parsed.whole == (problem is None and not parsed.truncated) or not parsed.whole
+    # What was found within texts and winmail.dat files stands among the attachments alone.
     parts = _leaves(email.body_structure)
+    parts += [part for part in email.attachments if "." in (part.part_id or "")]
     ids = [part.part_id for part in parts]
     assert len(set(ids)) == len(ids)
     assert set(parsed.blobs) | set(email.body_values) <= set(ids)
