@@ -26,7 +26,7 @@ from service.bus import Bus, OutMessage, open_bus
 from service.clock import Clock, SystemClock, backoff_s
 from service.commands import Fleet, serve_commands
 from service.errors import MailbusError, Permanent, Transient, verdict_of
-from service.fleet import AccountReports, Pace, Presence, Roster, Running, Steering
+from service.fleet import DRAIN_TIMEOUT_S, NATS_ASKED_S, AccountReports, Pace, Presence, Roster, Running, Steering
 from service.imap import sweep_all
 from service.ingest import Budget, Copies, Parser
 from service.observe import log, metrics, set_up_logs
@@ -40,7 +40,6 @@ EX_OK: Final = 0
 EX_FAILURE: Final = 1
 EX_CONFIG: Final = 78
 NATS_RETRY_MAX_S: Final = 15.0
-NATS_ASKED_S: Final = 1.0
 FAREWELL_TIMEOUT_S: Final = 3.0
 # A command waits for an account until who is gone is missed, and somebody else has it.
 MOVING_S: Final = 5.0
@@ -65,7 +64,7 @@ class Application:
         self._reports: AccountReports | None = None
         self._roster: Roster[AccountSettings] | None = None
         self._hosted: Hosted | None = None
-        self._born = self._clock.monotonic()
+        self._born = self._stopped = self._clock.monotonic()
         self.admin: AdminServer | None = None
 
     def stop(self) -> None:
@@ -211,23 +210,30 @@ class Application:
             patience_s=self._settings.fleet.ttl.total_seconds() + MOVING_S,
         )
         async with TaskGroup() as background:
+            commands = background.create_task(serve_commands(context, fleet), name="commands")
             tasks = [
+                commands,
                 background.create_task(roster.presence.run(), name="presence"),
                 background.create_task(roster.follow(), name="roster"),
                 background.create_task(copies.run(), name="copies"),
                 background.create_task(reports.run(), name="reports"),
                 background.create_task(_watch_loop(clock), name="loop-lag"),
                 background.create_task(_watch_readers(bus, clock), name="readers"),
-                background.create_task(serve_commands(context, fleet), name="commands"),
                 background.create_task(sweep_all(shared.pools.values(), clock), name="command-connections"),
                 background.create_task(strays.run(), name="strays"),
             ]
             running = Running(hosted.kind(), bus.answers, clock)
-            await self._accounts(roster, running)
+            await self._accounts(roster, running, commands)
+            await self._finish(bus, commands)
             await cut_short(tasks)
 
-    async def _accounts(self, roster: Roster[AccountSettings], running: Running[AccountSettings]) -> None:
-        """The accounts that the fleet gives to this process, until stopped; then each has ended what it had in hand."""
+    async def _accounts(
+        self, roster: Roster[AccountSettings], running: Running[AccountSettings], commands: asyncio.Task[None]
+    ) -> None:
+        """The accounts that the fleet gives to this process, until stopped; then each has ended what it had in hand.
+
+        From then on commands are others' affair.
+        """
         async with TaskGroup() as group:
             tasks = [
                 group.create_task(running.run(), name="accounts"),
@@ -238,8 +244,15 @@ class Application:
             log.info("started", accounts=len(roster.known), **facts)
             await self._stop.wait()
             log.info("stopping", accounts=len(running.accounts))
-            for task in reversed(tasks):
+            self._stopped = self._clock.monotonic()
+            for task in (commands, *reversed(tasks)):
                 task.cancel()
+
+    async def _finish(self, bus: Bus, commands: asyncio.Task[None]) -> None:
+        """Let the commands in hand be answered, as long as there is time and NATS takes the answers."""
+        left_s = self._stopped + DRAIN_TIMEOUT_S - self._clock.monotonic()
+        if left_s > 0 and not commands.done() and await bus.answers(NATS_ASKED_S):
+            await asyncio.wait([commands], timeout=left_s)
 
 
 def _spare_garbage_collection() -> None:

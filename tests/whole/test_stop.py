@@ -7,11 +7,14 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import pytest
+from nats.errors import NoRespondersError
 
 from service.fleet import NATS_SILENT_S
 from tests.servers.dovecot import Dovecot
+from tests.servers.imap_stub import Connection, ImapStub
 from tests.servers.mailbus import Mailbus, imap_account, reading, settings_for, until, with_relay
 from tests.servers.nats import NatsServer
 from tests.servers.proxy import FaultProxy, Way
@@ -152,3 +155,35 @@ async def test_nats_well_and_a_relay_that_takes_its_time_gets_it_up_to_a_limit(
                 relay.script.hold.set()
         states = [event.kind for event in await reader.events("STATUS") if ".status." in event.subject]
     assert states == (["sent"] if answers else [])
+
+
+async def test_a_command_in_hand_is_answered_and_no_other_is_taken(
+    own_nats: NatsServer, mailbus: Maker, prefix: str, imap_stub: ImapStub
+) -> None:
+    asked, go_on = asyncio.Event(), asyncio.Event()
+
+    async def search(connection: Connection, tag: str, arguments: str) -> bool:
+        asked.set()
+        await go_on.wait()
+        await connection.send(f"* SEARCH 1\r\n{tag} OK\r\n")
+        return True
+
+    account = {"id": "box", "address": "me@example.com", "password": "secret"}
+    imap = {"host": "127.0.0.1", "port": imap_stub.port, "security": "none"}
+    one = mailbus(settings_for(own_nats.url, prefix, account | {"incoming": {"imap": imap}}))
+    one.start()
+    await one.started()
+    async with reading(own_nats.url, prefix) as reader, asyncio.TaskGroup() as group:
+        await until(lambda: bool(imap_stub.connections) and bool(imap_stub.connections[0].idling))
+        imap_stub.hooks["UID SEARCH"] = search
+        subject = f"{prefix}.cmd.box.search"
+        answer = group.create_task(reader.nc.request(subject, b'{"mailbox": "INBOX"}', timeout=30))
+        await asyncio.wait_for(asked.wait(), 30)
+        stop = group.create_task(stopped(one))
+        await until(lambda: bool(one.said("stopping")))
+        with suppress(NoRespondersError):  # nobody else is there
+            while True:
+                await reader.nc.request(subject, b'{"mailbox": "INBOX"}', timeout=30)
+        go_on.set()
+    assert json.loads(answer.result().data)["ids"] != []
+    assert stop.done()
