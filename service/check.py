@@ -9,6 +9,7 @@ from typing import Final
 from service.build import (
     CONNECTING_LIMIT,
     nats_options,
+    pop3_options,
     session_options,
     smtp_options,
     stream_options,
@@ -20,7 +21,17 @@ from service.errors import MailbusError
 from service.imap import Session
 from service.login import TokenSource
 from service.oauth import Tokens
-from service.settings import AccountSettings, IncomingSettings, OutgoingSettings, Settings, needs, show_duration
+from service.pop3 import Session as Pop3Session
+from service.pop3 import listed
+from service.settings import (
+    AccountSettings,
+    IncomingSettings,
+    OutgoingSettings,
+    Pop3Settings,
+    Settings,
+    needs,
+    show_duration,
+)
 from service.smtp import Relay
 from service.tasks import TaskGroup
 from service.tokens import account_tokens
@@ -73,7 +84,10 @@ def _account(
     for part, source in tokens.parts().items():
         yield part, partial(_token, source)
     if incoming is not None:
-        yield "incoming", partial(_incoming, settings, account, incoming, tokens.incoming, clock)
+        if incoming.pop3 is not None:
+            yield "incoming", partial(_maildrop, settings, account, incoming, incoming.pop3, tokens.incoming, clock)
+        else:
+            yield "incoming", partial(_incoming, settings, account, incoming, tokens.incoming, clock)
     if outgoing is not None:
         yield "outgoing", partial(_outgoing, settings, account, outgoing, tokens.outgoing, clock)
 
@@ -118,13 +132,34 @@ async def _incoming(
             await session.examine(incoming.after.mailbox)
             found.append(f"moves to {incoming.after.mailbox}")
         idle = "IDLE" if "IDLE" in session.capabilities else f"no IDLE: looked at every {show_duration(incoming.poll)}"
-        return f"{incoming.imap.host}, {idle}: {', '.join(found)}"
+        return f"{session.options.host}, {idle}: {', '.join(found)}"
     except MailbusError as exc:
         listed = [mailbox.name for mailbox in await session.list_mailboxes()]
         exc.remedy = f"{exc.remedy}; there are: {', '.join(listed[:MAILBOXES_SHOWN])}"
         raise
     finally:
         await session.logout()
+
+
+async def _maildrop(
+    settings: Settings,
+    account: AccountSettings,
+    incoming: IncomingSettings,
+    pop3: Pop3Settings,
+    tokens: TokenSource | None,
+    clock: Clock,
+) -> str:
+    options = pop3_options(settings, account, incoming, pop3, tokens=tokens)
+    session = await Pop3Session.open(options, clock=clock)
+    try:
+        listing = await listed(session)
+        every = show_duration(incoming.poll)
+        said = [f"{pop3.host}, looked at every {every}: {len(listing)} messages"]
+        said += [f"no unique ids for {listing.nameless} of them"] if listing.nameless else []
+        said += [f"{session.login_delay_s:g} s between logins"] if session.login_delay_s else []
+        return ", ".join(said)
+    finally:
+        await session.leave()
 
 
 async def _outgoing(

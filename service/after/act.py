@@ -47,8 +47,14 @@ class Acted:
     """
 
     results: Counter[Result] = field(default_factory=Counter)
-    refused: dict[int, Refused] = field(default_factory=dict)
-    stuck: dict[int, Refused] = field(default_factory=dict)
+    refused: dict[int, Permanent] = field(default_factory=dict)
+    stuck: dict[int, Permanent] = field(default_factory=dict)
+
+    def add(self, more: "Acted") -> None:
+        """What became of more messages."""
+        self.results.update(more.results)
+        self.refused |= more.refused
+        self.stuck |= more.stuck
 
 
 # Has an intention written down; None: it is carried out.

@@ -3,7 +3,7 @@
 Ingest says when a mailbox is followed (begin) and when something was announced (announced). What is pending is read
 from the log each time, by its headers: so nothing is done for an event that NATS may have forgotten since, and a
 million of them take no memory. A batch is remembered after it is done; killed in between it is done again, which
-finds it done. Over the account's connections for commands; ingest's stay read-only.
+finds it done. By whose hands, hands.py and over_pop3.py say; ingest's connections stay read-only.
 """
 
 import asyncio
@@ -15,14 +15,15 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from service.after.act import Acted, Result, act, only_marks, open_afresh, settle
+from service.after.act import Acted, Result
+from service.after.hands import Hands
 from service.after.kept import Kept
-from service.after.plan import LEFT_LIMIT, Copying, Item, Left, Record, RefusedPace, item_of, next_left, waits_s
+from service.after.plan import LEFT_LIMIT, Item, Left, Record, RefusedPace, item_of, next_left, waits_s
 from service.bus import Conflict, EventLog, KeyValue, StreamBounds
 from service.clock import Clock, backoff_s
 from service.contract import IDS_LIMIT, After, AfterKind, EventType, Subjects, email_id, mailbox_id, mailbox_name
 from service.errors import MailbusError, Permanent, Transient
-from service.imap import Pool, Refused, Unanswered, WritingSession
+from service.imap import Refused, Unanswered
 from service.observe import log, metrics, step
 
 # Of one round: no more is in memory, and other mailboxes and commands have their turn.
@@ -94,7 +95,7 @@ class AfterWork:
 
     def __init__(
         self,
-        pool: Pool,
+        hands: Hands,
         events: EventLog,
         records: KeyValue,
         subjects: Subjects,
@@ -105,7 +106,7 @@ class AfterWork:
         failing: Callable[[MailbusError], None],
         clock: Clock,
     ) -> None:
-        self._pool = pool
+        self._hands = hands
         self._events = events
         self._records = records
         self._subjects = subjects
@@ -117,7 +118,6 @@ class AfterWork:
         self._clock = clock
         self._mailboxes: dict[str, _Mailbox] = {}
         self._bell = asyncio.Event()
-        self._only_marks_said = False
 
     # -- told by whoever follows the mailboxes ----------------------------------------------------------------
 
@@ -276,9 +276,7 @@ class AfterWork:
         """Do it, or note what the server refuses of it; gives the record with what is left."""
         await box.kept.claim()
         try:
-            async with self._pool.session() as session:
-                self._say_only_marks(session)
-                acted, uidvalidity = await self._act_on(box, session, items)
+            acted, uidvalidity = await self._hands.act(box.name, items, box.kept)
         except Unanswered as exc:
             # The smaller, the sooner it is found whether a single message is why.
             if len(items) == 1 and again is None:
@@ -295,43 +293,6 @@ class AfterWork:
         for result, count in acted.results.items():
             metrics.AFTER.labels(result=result).inc(count)
         return await self._left_of(box, acted, uidvalidity, again)
-
-    async def _act_on(self, box: _Mailbox, session: WritingSession, items: Sequence[Item]) -> tuple[Acted, int]:
-        after, acted = self._options.after, Acted()
-        opened = await open_afresh(session, box.name)
-
-        async def remember(copying: Copying | None) -> None:
-            await box.kept.write(replace(box.kept.record, copying=copying))
-            step("after.intent")
-
-        if (copying := box.kept.record.copying) is not None:
-            self._add(acted, await settle(session, opened, after, copying))
-            await remember(None)
-            opened = await open_afresh(session, box.name)
-        # Nothing of another epoch is touched: UIDVALIDITY holds for as long as the mailbox is selected.
-        uids = [item.uid for item in items if item.uidvalidity == opened.uidvalidity]
-        acted.results[Result.STALE] += len(items) - len(uids)
-        uids = sorted(set(uids) - acted.stuck.keys())
-        if uids:
-            self._add(acted, await act(session, opened, after, uids, remember))
-        return acted, opened.uidvalidity
-
-    def _add(self, acted: Acted, more: Acted) -> None:
-        acted.results.update(more.results)
-        acted.refused |= more.refused
-        acted.stuck |= more.stuck
-
-    def _say_only_marks(self, session: WritingSession) -> None:
-        if self._only_marks_said or not only_marks(session, self._options.after):
-            return
-        self._only_marks_said = True
-        self._degraded(
-            Permanent(
-                "the mail server cannot expunge single messages (no UIDPLUS): mail is marked as deleted, and stays",
-                where=self._options.account,
-                remedy="expunge with a mail program, or write `after: seen`",
-            )
-        )
 
     async def _left_of(self, box: _Mailbox, acted: Acted, uidvalidity: int, again: Left | None) -> Record:
         """The record with those that the server refused; those that were refused too often are said, and passed."""
@@ -357,7 +318,7 @@ class AfterWork:
             self._give_up(box, uid, uidvalidity, refused)
         return record
 
-    def _give_up(self, box: _Mailbox, uid: int, uidvalidity: int, refused: Refused) -> None:
+    def _give_up(self, box: _Mailbox, uid: int, uidvalidity: int, refused: Permanent) -> None:
         metrics.AFTER.labels(result=Result.GIVEN_UP).inc()
         id = email_id(box.name, uidvalidity, uid)
         log.error("after_given_up", account=self._options.account, mailbox=box.name, id=id, error=str(refused))

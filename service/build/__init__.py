@@ -1,8 +1,8 @@
 """Settings → the parts of a process, put together. Decides nothing at run time.
 
 shared.py is what accounts share and what a piece of work is; accounts.py makes an account's work of its mailboxes
-(incoming.py, after.py) and its sender (outgoing.py), and hosted.py begins and ends it; bus.py says how NATS is reached,
-commands.py what commands get. Used by app.py, the checker and the command line.
+(incoming.py, after.py, or pop3.py) and its sender (outgoing.py), and hosted.py begins and ends it; bus.py says how
+NATS is reached, commands.py what commands get. Used by app.py, the checker and the command line.
 """
 
 from service.build.bus import nats_options, stream_options
@@ -10,6 +10,7 @@ from service.build.commands import command_context
 from service.build.hosted import Hosted
 from service.build.incoming import session_options
 from service.build.outgoing import send_limits, smtp_options
+from service.build.pop3 import pop3_options
 from service.build.shared import CONNECTING_LIMIT, DELIVERIES_LIMIT, Shared, Work
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Work",
     "command_context",
     "nats_options",
+    "pop3_options",
     "send_limits",
     "session_options",
     "smtp_options",

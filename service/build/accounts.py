@@ -3,8 +3,9 @@
 from collections.abc import Callable
 
 from service.build.after import after_life, after_work, writing_pool
-from service.build.incoming import mailbox_work, session_options
+from service.build.incoming import imap_of, mailbox_work, session_options
 from service.build.outgoing import sender_work
+from service.build.pop3 import pop3_work
 from service.build.shared import Shared, Work, supervised
 from service.contract import AccountPart, AccountState
 from service.fleet import AFTER, Part
@@ -33,9 +34,11 @@ def _incoming_work(
     tokens: Tokens | None,
     shared: Shared,
 ) -> list[Work]:
+    if incoming.pop3 is not None:
+        return pop3_work(settings, account, incoming, incoming.pop3, tokens, shared)
     options = session_options(settings, account, incoming, tokens=tokens)
     shared.sessions[account.id] = options
-    daily = incoming.imap.daily
+    daily = imap_of(incoming).daily
     allowance = Allowance(daily, shared.clock) if daily is not None else None
     shared.pools[account.id] = writing_pool(options, shared.connecting, shared.clock)
     after = after_work(account.id, incoming, shared)

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from service.after import AfterOptions, AfterWork
+from service.after import AfterOptions, AfterWork, ImapHands
 from service.build.shared import Shared
 from service.clock import Clock
 from service.contract import AccountState, AfterKind
@@ -31,9 +31,10 @@ def after_work(account: str, incoming: IncomingSettings, shared: Shared) -> Afte
     def say(state: AccountState) -> Callable[[MailbusError], None]:
         return lambda error: shared.reports.part(account, AFTER, state, error)
 
+    hands = ImapHands(shared.pools[account], incoming.after, account=account, degraded=say(AccountState.DEGRADED))
     delay_s = incoming.after_delay.total_seconds() if incoming.after.waits else 0.0
     return AfterWork(
-        shared.pools[account],
+        hands,
         shared.bus.log,
         shared.bus.key_value(shared.bus.subjects.after),
         shared.bus.subjects,

@@ -24,12 +24,21 @@ def command_account(settings: Settings, account: AccountSettings, shared: Shared
         id=account.id,
         address=account.address,
         sends=_send_access(account, account.outgoing, shared) if account.outgoing is not None else None,
-        reads=_mail_access(settings, account, account.incoming, shared) if account.incoming is not None else None,
+        reads=_reads(settings, account, account.incoming, shared),
+        by_pop3=account.incoming is not None and account.incoming.pop3 is not None,
     )
 
 
 def _send_access(account: AccountSettings, outgoing: OutgoingSettings, shared: Shared) -> SendAccess:
     return SendAccess(send_limits(outgoing), shared.waiting[account.id])
+
+
+def _reads(
+    settings: Settings, account: AccountSettings, incoming: IncomingSettings | None, shared: Shared
+) -> MailAccess | None:
+    if incoming is None or incoming.imap is None:
+        return None
+    return _mail_access(settings, account, incoming, shared)
 
 
 def _mail_access(

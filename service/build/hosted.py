@@ -43,5 +43,6 @@ class Hosted:
 
 def _host(account: AccountSettings) -> str:
     if account.incoming is not None:
-        return account.incoming.imap.host
+        server = account.incoming.imap or account.incoming.pop3
+        return server.host if server is not None else ""
     return account.outgoing.smtp.host if account.outgoing is not None else ""

@@ -35,11 +35,18 @@ CLOSE_TIMEOUT_S: Final = 5.0
 LOG_LOST: Final = frozenset({Why.ROLLED_BACK, Why.OTHER_STREAM})
 
 
+def imap_of(incoming: IncomingSettings) -> ImapSettings:
+    """The IMAP server of an account that is read by IMAP."""
+    if incoming.imap is None:
+        raise RuntimeError("an account without IMAP")
+    return incoming.imap
+
+
 def session_options(
     settings: Settings, account: AccountSettings, incoming: IncomingSettings, *, tokens: TokenSource | None
 ) -> SessionOptions:
     """How to reach an account's mail server; `tokens`: account_tokens(…).incoming. Whoever logs in shares them."""
-    imap: ImapSettings = incoming.imap
+    imap = imap_of(incoming)
     return SessionOptions(
         account=account.id,
         host=imap.host,
@@ -128,7 +135,7 @@ def mailbox_work(
                 host=options.host,
                 username=options.username,
                 mailbox=mailbox,
-                idle_s=incoming.imap.idle.total_seconds(),
+                idle_s=imap_of(incoming).idle.total_seconds(),
                 poll_s=incoming.poll.total_seconds(),
                 clock=clock,
                 first=incoming.mailboxes[: incoming.mailboxes.index(mailbox)] if incoming.once else (),

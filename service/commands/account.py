@@ -86,12 +86,13 @@ class SendAccess:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """An account of this process. `sends` is None without `outgoing`, `reads` without `incoming`."""
+    """An account of this process. `sends` is None without `outgoing`, `reads` without `incoming` or `by_pop3`."""
 
     id: str
     address: str
     sends: SendAccess | None
     reads: MailAccess | None
+    by_pop3: bool = False
 
     def sending(self) -> SendAccess:
         """How it sends. Raises ServiceError 404 where it does not."""
@@ -102,7 +103,8 @@ class Account:
     def mail(self) -> MailAccess:
         """Its mailboxes. Raises ServiceError 404 where it has none."""
         if self.reads is None:
-            raise problem(404, "account", "this account has no `incoming`")
+            why = "POP3, which has no commands: read it by `incoming.imap`" if self.by_pop3 else "no `incoming`"
+            raise problem(404, "account", f"this account has {why}")
         return self.reads
 
 

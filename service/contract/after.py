@@ -24,10 +24,11 @@ class AfterKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class After:
-    """A rule. `mailbox`: where mail is moved to."""
+    """A rule. `mailbox`: where mail is moved to; `keep_days`: for so long mail stays that is deleted then."""
 
     kind: AfterKind = AfterKind.NOTHING
     mailbox: str = ""
+    keep_days: int = 0
 
     @property
     def mark(self) -> str:

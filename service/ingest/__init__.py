@@ -1,6 +1,7 @@
 """A mailbox → events on the bus, exactly once.
 
-mailbox.py runs one mailbox; source.py is what it wants of a protocol, from_imap.py gives it; plan.py decides;
+mailbox.py runs one mailbox; source.py is what it wants of a protocol, from_imap.py gives it, and from_pop3.py with
+drop.py, seen.py and contents.py, which make what POP3 lacks; plan.py decides;
 announce.py makes events, parser.py says in which process; publish.py commits them with their cursor; dead.py copies
 those of mail that could not be had; copies.py keeps what outlives retention. epochs.py begins and recognises; memory.py
 keeps what is known (known.py, marks.py, labels.py, notes.py, state.py), compare.py finds what became of it, resync.py
@@ -13,10 +14,11 @@ from service.ingest.budget import Budget
 from service.ingest.copies import Copies
 from service.ingest.dead import DeadLetters
 from service.ingest.from_imap import ImapSource
+from service.ingest.from_pop3 import Pop3Source
 from service.ingest.mailbox import IngestOptions, MailboxIngest, MailboxStatus
 from service.ingest.memory import Memory
 from service.ingest.parser import Parser
-from service.ingest.plan import Why
+from service.ingest.plan import Position, Why
 from service.ingest.publish import MailboxLog, WriterIdentity
 from service.ingest.resync import Desk, Desks
 from service.ingest.source import Source
@@ -37,6 +39,8 @@ __all__ = [
     "MailboxStatus",
     "Memory",
     "Parser",
+    "Pop3Source",
+    "Position",
     "Source",
     "Why",
     "WriterIdentity",

@@ -28,6 +28,7 @@ from service.contract import (
 from service.ingest.cursor import Cursor
 from service.ingest.known import Change
 from service.ingest.labels import keywords_in, mailboxes_in, with_mailboxes
+from service.ingest.marks import with_identity
 from service.ingest.notes import Line, dump_line, dump_note
 from service.ingest.parser import Parser
 from service.ingest.plan import mark_of
@@ -163,7 +164,7 @@ def _read(surveyed: Surveyed, body: bytes | None, *, whole: bool) -> Read:
         surveyed.internal_date,
         body,
         whole,
-        dump_note(surveyed.uid, mark_of(surveyed), known),
+        dump_note(surveyed.uid, with_identity(mark_of(surveyed), surveyed.identity), known),
         surveyed.previous_id,
         surveyed.email_id,
         surveyed.thread_id,

@@ -14,6 +14,7 @@ import msgspec
 from service.errors import Permanent
 
 VERSION: Final = 1
+MAILDROP: Final = "pop3-"
 
 
 class Named(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -125,6 +126,16 @@ def source_id(host: str, username: str, mailbox: str) -> str:
     """Names the place that a cursor is about: another host, user or mailbox is another source."""
     text = f"{host.lower()}\0{username}\0{mailbox}"
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def maildrop_id(host: str, username: str, mailbox: str) -> str:
+    """As source_id, of a maildrop that is read by POP3: another place than the mailbox that IMAP shows."""
+    return MAILDROP + source_id(host, username, mailbox)
+
+
+def has_same_marks(source: str, other: str) -> bool:
+    """Whether messages of two sources are known by the same kind of marks."""
+    return source.startswith(MAILDROP) == other.startswith(MAILDROP)
 
 
 def fingerprint(size: int, internal_date: datetime | None) -> str:

@@ -16,7 +16,7 @@ from service.clock import Clock
 from service.contract import EventType, Reset, ResetReason, email_id
 from service.errors import MailbusError, Transient
 from service.ingest.announce import Announcer
-from service.ingest.cursor import Before, Cursor
+from service.ingest.cursor import Before, Cursor, has_same_marks
 from service.ingest.marks import Recogniser
 from service.ingest.memory import Memory
 from service.ingest.notes import Line
@@ -149,7 +149,7 @@ class Epochs:
         again = old.source == self._source.id and old.uidvalidity == epoch.uidvalidity
         salt = old.salt + 1 if again else 0
         start, line = await self._start(epoch)
-        if recalled is Recalled.WHOLE:
+        if recalled is Recalled.WHOLE and has_same_marks(old.source, self._source.id):
             start, line = await self._after(old, start, epoch)
         elif self._initial != "all":
             self._degraded(_not_recognised())

@@ -1,7 +1,8 @@
 """Marks: by what a message is recognised where its UID has lost its meaning. Pure.
 
 A mark is six bytes: a fingerprint of size and INTERNALDATE (RFC 9051 2.3.1.1 says that neither ever changes); and where
-the server has one, six more of EMAILID (RFC 8474 5.1), which another server does not have.
+the server has one, six more of EMAILID (RFC 8474 5.1), which another server does not have. Of a message of POP3 it is a
+fingerprint of its content; its note has its identity in the maildrop, too, which seen.py keeps.
 Used by memory.py and epochs.py.
 """
 
@@ -13,6 +14,7 @@ from datetime import datetime
 from typing import Final
 
 from service.ingest.known import Known, Uids
+from service.ingest.seen import IDENTITY_BYTES
 
 MARK_BYTES: Final = 6
 NO_MARK: Final = bytes(MARK_BYTES)
@@ -31,6 +33,20 @@ def packed_mark(mark: str) -> bytes:
 def packed_id(mark: str) -> bytes:
     """The identity of a mark as bytes; NO_MARK where it has none."""
     return _packed(mark.partition(":")[2])
+
+
+def with_identity(mark: str, identity: str) -> str:
+    """A mark as text, with 32 hex digits that name the message in its maildrop where it has any."""
+    return f"{mark}:{identity}" if identity else mark
+
+
+def identity_in(mark: str) -> bytes:
+    """The identity of a message in its maildrop; empty where the mark has none."""
+    digits = mark.partition(":")[2]
+    try:
+        return bytes.fromhex(digits) if len(digits) == 2 * IDENTITY_BYTES else b""
+    except ValueError:
+        return b""
 
 
 def _packed(digits: str) -> bytes:

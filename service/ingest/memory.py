@@ -5,8 +5,9 @@ its `Mail-State` header is what is known, whether it was committed here or is re
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Container, Sequence
 from contextlib import suppress
+from datetime import datetime
 from typing import Final
 
 from msgspec.structs import replace
@@ -22,6 +23,7 @@ from service.ingest.marks import Marks, Recogniser, packed_id, packed_mark
 from service.ingest.notes import load_line, load_note
 from service.ingest.plan import Recalled
 from service.ingest.publish import MailboxLog
+from service.ingest.seen import Seen
 from service.ingest.state import State, dump_state, load_state, recogniser_of
 from service.observe import log, step
 
@@ -57,15 +59,46 @@ class Memory:
         self._state = State()
         self._owner = ""  # of which epoch the state is; empty: it is nobody's
         self._rollbacks = 0
+        self._uidvalidity = 0
         self._seq = 0  # where in the log it stands, and the event that is there
         self._last_id = ""
         self._named = Named(0)
+        self._partial = False
+        self._settled = False  # whether the state is whole at this moment
+        self._seen: Seen | None = None  # what the next epoch of a maildrop begins with
         self._passed: list[str] = []  # objects that go once a commit has named what is newer
 
     @property
     def known(self) -> Known:
         """UID → keywords of what was announced and is there."""
         return self._state.known
+
+    @property
+    def seen(self) -> Seen | None:
+        """Of a maildrop: identity → UID of all that was looked at."""
+        return self._state.seen
+
+    @property
+    def partial(self) -> bool:
+        """Whether something of what was known is lost."""
+        return self._partial
+
+    def identities(self, uidvalidity: int, uids: Collection[int]) -> dict[int, bytes] | None:
+        """Of a maildrop: by what messages are known there. None where the epoch is another.
+
+        Raises Transient where nothing is recalled yet.
+        """
+        if not self._settled:
+            raise Transient("what is known of the maildrop is not recalled yet", where=self._where)
+        seen = self.seen
+        if self._uidvalidity != uidvalidity or seen is None:
+            return None
+        return {uid: identity for uid in uids if (identity := seen.identity(uid))}
+
+    @property
+    def floor(self) -> datetime | None:
+        """What arrived earlier was old when the epoch began; None where everything was announced."""
+        return self._state.floor
 
     @property
     def seq(self) -> int:
@@ -79,12 +112,18 @@ class Memory:
 
         `older`: a snapshot that the log still names although there is a newer one.
         """
+        self._settled = False
+        recalled = await self._recall(cursor, seq, older)
+        self._settled = True
+        return recalled
+
+    async def _recall(self, cursor: Cursor, seq: int, older: str) -> Recalled:
         if older and older not in self._passed:
             self._passed.append(older)
         owner = self._owner_of(cursor)
         if self._owner == owner and self._rollbacks == cursor.rollbacks:
             if (self._seq, self._state.events) == (seq, cursor.events):
-                return Recalled.WHOLE
+                return Recalled.PARTIAL if self._partial else Recalled.WHOLE
             if self._seq < seq and await self._replayed(seq, self._last_id) and self._state.events == cursor.events:
                 return Recalled.WHOLE
         if cursor.state is None:
@@ -104,12 +143,12 @@ class Memory:
         if await self._replayed(seq, "") and self._state.events == cursor.events:
             return Recalled.WHOLE
         log.warning("known_state_incomplete", where=self._where, events=cursor.events, found=self._state.events)
-        self._state.events, self._seq = cursor.events, seq
+        self._state.events, self._seq, self._partial = cursor.events, seq, True
         return Recalled.PARTIAL
 
     def _begin(self, owner: str, cursor: Cursor, state: State, named: Named, seq: int) -> None:
-        self._owner, self._rollbacks = owner, cursor.rollbacks
-        self._state, self._named, self._seq, self._last_id = state, named, seq, ""
+        self._owner, self._rollbacks, self._uidvalidity = owner, cursor.rollbacks, cursor.uidvalidity
+        self._state, self._named, self._seq, self._last_id, self._partial = state, named, seq, "", False
         if named.id in self._passed:
             self._passed.remove(named.id)
 
@@ -146,7 +185,9 @@ class Memory:
                 return False
             near = b"".join(packed_mark(mark) for mark in line.marks)
             ids = b"".join(packed_id(mark) for mark in line.marks)
-            self._state = State(near=near, floor=line.floor, events=1, near_ids=ids if any(ids) else b"")
+            # A maildrop's epoch begins with what was seen, which its snapshot has already.
+            seen = self._state.seen if self._state.events == 0 else None
+            self._state = State(near=near, floor=line.floor, events=1, near_ids=ids if any(ids) else b"", seen=seen)
             return True
         note = load_note(text)
         if note is None:
@@ -190,16 +231,39 @@ class Memory:
         """The commit that begins an epoch: nothing is known of it."""
         if self._named.id and (cursor.before is None or cursor.before.id != self._named.id):
             self._passed.append(self._named.id)
-        owner = self._owner_of(cursor)
+        owner, seen = self._owner_of(cursor), self._seen
         named = Named(self._events.fence)
+        if seen is not None:
+            # It does not fit a header: it is there before the commit that names it.
+            data = await asyncio.to_thread(dump_state, State(seen=seen), owner)
+            step("state.before")
+            named = replace(named, id=await self._store.put(data, now=self._clock.now()))
+            step("state.done")
         written = replace(cursor, events=1, state=named)
         self._events.new_epoch(written)
         # Whatever becomes of it: the old state is of no use any more, or is recalled.
-        self._owner = ""
+        self._owner, self._settled = "", False
         await finish(self._events.commit([event], written))
-        self._begin(owner, written, State(), named, self._events.at)
+        self._begin(owner, written, State(seen=seen), named, self._events.at)
         self._moved([event])
+        self._seen, self._settled = None, True
         return written
+
+    async def start_of(self, cursor: Cursor) -> Seen | None:
+        """What a maildrop's epoch began with; None where that is gone. Raises Transient."""
+        if cursor.state is None or not cursor.state.id:
+            return None
+        state = await self._load(cursor.state.id, self._owner_of(cursor))
+        return state.seen if state is not None else None
+
+    def begin_with(self, seen: Seen) -> None:
+        """What the next epoch of a maildrop begins with."""
+        self._seen = seen
+
+    def forget(self, gone: Container[int]) -> None:
+        """UIDs of a maildrop that will not be seen again."""
+        if self._state.seen is not None:
+            self._state.seen = self._state.seen.without(gone)
 
     def _moved(self, events: Sequence[OutMessage]) -> None:
         for event in events:
@@ -237,6 +301,7 @@ class Memory:
                 state.events,
                 ids.over(base.ids),
                 state.near_ids,
+                state.seen,
             )
             return dump_state(whole, owner)
 
@@ -244,10 +309,12 @@ class Memory:
         step("state.before")
         id = await self._store.put(data, now=self._clock.now())
         step("state.done")
-        if self._named.id and self._named.id != id:
+        # What a maildrop's epoch began with stays: a log that was rolled back to nothing goes on from there.
+        if self._named.id and self._named.id != id and self._named.events:
             self._passed.append(self._named.id)
         self._named = Named(self._seq, state.events, id)
         state.marks, state.ids = Marks(), Marks()
+        self._partial = False
         named = replace(cursor, state=self._named)
         self._events.note(self._seq, named)
         log.debug("known_state_saved", where=self._where, messages=len(state.known), bytes=len(data))
@@ -266,6 +333,13 @@ class Memory:
         if state is None:
             return None
         return await asyncio.to_thread(recogniser_of, state, elsewhere=before.elsewhere)
+
+    async def recollect(self) -> Recogniser:
+        """By all that is known now. Raises Transient."""
+        state = self._state
+        base = (await self._load(self._named.id, self._owner) if self._named.id else None) or State()
+        whole = State(state.known, state.marks.over(base.marks), state.near, state.floor)
+        return await asyncio.to_thread(recogniser_of, whole, elsewhere=True)
 
     def passed_by(self, id: str) -> None:
         """An object that no commit from now on names."""

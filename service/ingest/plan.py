@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from service.contract import ResetReason, Sync
 from service.ingest.cursor import Copy, Cursor, fingerprint
-from service.ingest.marks import whole_mark
+from service.ingest.marks import MARK_BYTES, whole_mark
 from service.ingest.notes import Line
 from service.ingest.source import Epoch, Surveyed
 
@@ -211,12 +211,16 @@ def first_look(cursor: Cursor, epoch: Epoch, sync: Sync, recalled: Recalled) -> 
 
 
 def fingerprint_of(message: Surveyed) -> str:
-    """The fingerprint of a surveyed message."""
+    """The fingerprint of a surveyed message: of its identity where it has one, which says more than its size."""
+    if message.identity:
+        return message.identity[: 2 * MARK_BYTES]
     return fingerprint(message.size, message.internal_date)
 
 
 def mark_of(message: Surveyed) -> str:
-    """The mark of a surveyed message."""
+    """The mark of a surveyed message: of its content where that alone tells it from others."""
+    if message.identity:
+        return message.content[: 2 * MARK_BYTES]
     return whole_mark(fingerprint_of(message), message.email_id)
 
 

@@ -26,8 +26,9 @@ class Epoch:
 class Surveyed:
     """What is known of a message before it is read. `size` in octets.
 
-    `mailboxes`: names of all those that it is in, where the source says so; `elsewhere`: another that is followed has
-    it and announces it.
+    `identity`: names the message in its maildrop, `content` its bytes once they were read, both in hex digits, where
+    the source numbers messages itself. `mailboxes`: names of all those that it is in, where the source says so;
+    `elsewhere`: another that is followed has it and announces it.
     """
 
     uid: int
@@ -40,6 +41,8 @@ class Surveyed:
     thread_id: str = ""
     mailboxes: frozenset[str] = frozenset()
     elsewhere: bool = False
+    identity: str = ""
+    content: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """What is known of a mailbox ⇄ the bytes of its object in the bucket `mail-state`. Pure.
 
 Written and read by memory.py. A version byte, then a packed struct: runs of UIDs and flag sets compressed, a mark of
-six bytes for each message as it is, twelve where there is EMAILID. A million messages take six megabytes, or twelve,
-and what their runs take.
+six bytes for each message as it is, twelve where there is EMAILID; of a maildrop also what seen.py keeps. A million
+messages take six megabytes, or twelve, and what their runs take.
 """
 
 import sys
@@ -15,7 +15,8 @@ from typing import Annotated, Final
 import msgspec
 
 from service.ingest.known import Known, Run
-from service.ingest.marks import MARK_BYTES, NO_MARK, Marks, Recogniser, packed_id, packed_mark
+from service.ingest.marks import MARK_BYTES, NO_MARK, Marks, Recogniser, identity_in, packed_id, packed_mark
+from service.ingest.seen import Seen
 
 VERSION: Final = b"\x01"
 # An object holds at most what a mailbox with 2**24 runs would: nothing that is larger was written here.
@@ -34,6 +35,8 @@ class _File(msgspec.Struct, frozen=True):
     floor: Annotated[datetime, msgspec.Meta(tz=True)] | None
     ids: bytes = b""
     near_ids: bytes = b""
+    seen: bytes = b""
+    seen_uids: bytes | None = None
 
 
 @dataclass(slots=True)
@@ -42,7 +45,7 @@ class State:
 
     `near`: marks of mail that was there and not announced when the epoch began, all of it that arrived since `floor`;
     what arrived earlier is old. Without a floor everything was announced. `ids`, `near_ids`: what marks have of
-    EMAILID; empty where the server has none.
+    EMAILID; empty where the server has none. `seen`: of a maildrop, all messages that have a UID; None elsewhere.
     """
 
     known: Known = field(default_factory=Known)
@@ -52,12 +55,16 @@ class State:
     events: int = 0
     ids: Marks = field(default_factory=Marks)
     near_ids: bytes = b""
+    seen: Seen | None = None
 
     def mark(self, uid: int, mark: str) -> None:
         """Note a message's mark."""
         self.marks.put(uid, packed_mark(mark))
         if (id := packed_id(mark)) != NO_MARK:
             self.ids.put(uid, id)
+        identity = identity_in(mark)
+        if identity and self.seen is not None and uid > self.seen.top():
+            self.seen.put(identity, uid)
 
 
 _PACK: Final = msgspec.msgpack.Encoder()
@@ -81,6 +88,8 @@ def dump_state(state: State, owner: str) -> bytes:
         floor=state.floor,
         ids=state.ids.column(state.known) if state.ids else b"",
         near_ids=state.near_ids,
+        seen=state.seen.identities if state.seen is not None else b"",
+        seen_uids=_packed(state.seen.uids) if state.seen is not None else None,
     )
     return VERSION + _PACK.encode(file)
 
@@ -93,6 +102,7 @@ def load_state(data: bytes, owner: str) -> State | None:
         file = _UNPACK.decode(data[1:])
         first, last, numbers = (_unpacked(part) for part in (file.first, file.last, file.numbers))
         sets = [frozenset(keywords) for keywords in file.sets]
+        seen = Seen(file.seen, _unpacked(file.seen_uids)) if file.seen_uids is not None else None
         runs = [Run(a, b, sets[n]) for a, b, n in zip(first, last, numbers, strict=True)]
     except (msgspec.MsgspecError, zlib.error, ValueError, IndexError):
         return None
@@ -107,7 +117,7 @@ def load_state(data: bytes, owner: str) -> State | None:
     if len(file.ids) not in {0, len(file.marks)} or len(file.near_ids) not in {0, len(file.near)}:
         return None
     ids = Marks.of(known, file.ids) if file.ids else Marks()
-    return State(known, Marks.of(known, file.marks), file.near, file.floor, file.events, ids, file.near_ids)
+    return State(known, Marks.of(known, file.marks), file.near, file.floor, file.events, ids, file.near_ids, seen)
 
 
 def recogniser_of(state: State, *, elsewhere: bool) -> Recogniser:

@@ -1,8 +1,8 @@
 """Mail as bytes ⇄ mail as JMAP has it. Pure: no I/O, no clock, no chance; whatever the bytes, `parse` returns.
 
 bytes → Email: header.py cuts fields, structure.py finds the parts, transfer.py and charset.py decode them,
-words.py, params.py, addresses.py, dates.py read fields, bodies.py chooses what is text, HTML and attachment,
-preview.py takes the first words, fit.py holds the event under its limit, parse.py puts it together.
+words.py, params.py, addresses.py, dates.py, received.py read fields, bodies.py chooses what is text, HTML and
+attachment, preview.py takes the first words, fit.py holds the event under its limit, parse.py puts it together.
 request → bytes: build.py, with encode.py for words, parameters and bodies. limits.py says what anything may cost.
 """
 
@@ -10,6 +10,7 @@ from service.mime.build import build
 from service.mime.encode import ascii_domain
 from service.mime.limits import Cut, MimeLimits
 from service.mime.parse import Meaning, Parsed, parse, parse_header_only, problem_email
+from service.mime.received import received_at
 
 __all__ = [
     "Cut",
@@ -21,4 +22,5 @@ __all__ = [
     "parse",
     "parse_header_only",
     "problem_email",
+    "received_at",
 ]

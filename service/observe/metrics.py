@@ -47,7 +47,7 @@ COMMAND_SECONDS: Final = Histogram(
     "mailbus_command_seconds", "From taking a command to its answer.", ["verb"], buckets=LATENCY_BUCKETS_S
 )
 NATS_CONNECTED: Final = Gauge("mailbus_nats_connected", "1 while NATS is connected.")
-# protocol: imap, smtp, nats; reason: transient, new
+# protocol: imap, pop3, smtp, nats; reason: transient, new
 RECONNECTS: Final = Counter("mailbus_reconnects_total", "Connections made anew.", ["protocol", "reason"])
 # result: renewed, refused, failed
 TOKENS: Final = Counter("mailbus_tokens_total", "OAuth 2 tokens asked for, by how it ended.", ["result"])

@@ -1,10 +1,24 @@
 """POP3: one maildrop, one session at a time.
 
 wire.py (pure) cuts replies and writes commands; state.py (pure) says what may be said when; refusals.py turns a
-server's no into a verdict; protocol.py is the connection, session.py what one does with it.
+server's no into a verdict; protocol.py is the connection, session.py what one does with it; stock.py (pure) is what a
+maildrop holds, maildrop.py how one gets in and takes stock.
 """
 
+from service.pop3.maildrop import Door, listed, take_stock
 from service.pop3.refusals import NotNow
 from service.pop3.session import Pop3Options, Session
+from service.pop3.stock import IDENTITY_BYTES, NO_IDENTITY, Listing, content_of
 
-__all__ = ["NotNow", "Pop3Options", "Session"]
+__all__ = [
+    "IDENTITY_BYTES",
+    "NO_IDENTITY",
+    "Door",
+    "Listing",
+    "NotNow",
+    "Pop3Options",
+    "Session",
+    "content_of",
+    "listed",
+    "take_stock",
+]

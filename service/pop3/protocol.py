@@ -22,6 +22,8 @@ Handler = Callable[[Challenge | Rows | Message], None]
 
 # A reply may come slowly: silence is what `reply_s` is for, this is the end of patience with a trickle.
 COMMAND_LIMIT_S: Final = 1800.0
+# Of a listing so much is handled before others get their turn: 500 lines, a millisecond.
+AT_ONCE_BYTES: Final = 16 * 1024
 
 
 def ignore(_piece: Challenge | Rows | Message) -> None:
@@ -54,6 +56,8 @@ class Pop3Protocol(asyncio.Protocol):
         self._watch: asyncio.TimerHandle | None = None
         self._closed = False
         self._hushed = False
+        self._unread = b""
+        self._reading = False
         self.failure: MailbusError | None = None
         self.phase = Phase.GREETING
         self.greeting = self._expect(Verb.GREET, Shape.LINE, ignore, 0)
@@ -93,6 +97,20 @@ class Pop3Protocol(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Bytes from the network."""
         self._heard = self._loop.time()
+        self._unread += data
+        if not self._reading:
+            self._read()
+
+    def _read(self) -> None:
+        """Handle what came; of a long listing the rest after others had their turn."""
+        self._reading = False
+        if self.failure is not None:
+            return
+        is_listing = bool(self._asked) and self._asked[0].shape is Shape.ROWS
+        if not is_listing or len(self._unread) <= AT_ONCE_BYTES:
+            data, self._unread = self._unread, b""
+        else:
+            data, self._unread = self._unread[:AT_ONCE_BYTES], self._unread[AT_ONCE_BYTES:]
         try:
             for piece in self._parser.feed(data):
                 self._take(piece)
@@ -101,6 +119,15 @@ class Pop3Protocol(asyncio.Protocol):
         except MailbusError as exc:
             exc.where = exc.where or self._where
             self.fail(exc)
+            return
+        if self._transport is None:
+            return
+        if self._unread:
+            self._reading = True
+            self._transport.pause_reading()
+            self._loop.call_soon(self._read)
+        else:
+            self._transport.resume_reading()
 
     def _take(self, piece: Piece) -> None:
         asked = self._asked[0]
@@ -133,7 +160,7 @@ class Pop3Protocol(asyncio.Protocol):
 
     def _hush(self) -> None:
         """Read nothing more in the clear (RFC 2595 4): what came with the +OK was slipped in (CVE-2011-0411)."""
-        if not self._parser.empty:
+        if self._unread or not self._parser.empty:
             raise PeerError("data after the answer to STLS", remedy="somebody is in the middle")
         self._hushed = True
         if self._transport is not None:

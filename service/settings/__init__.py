@@ -1,27 +1,27 @@
 """One YAML file and the environment → `Settings`, typed, or `SettingsInvalid` with everything that is wrong.
 
-model.py is the settings as types, nats.py and oauth2.py two of its sections, part.py what all sections share;
-values.py durations, sizes, addresses and secrets as they are written; presets.py providers as data; file.py YAML and
-environment → plain values; load.py plain values → Settings; reference.py Settings → its JSON Schema and the table in
-docs/settings.md. Only the composition root and the command line use this room: no protocol knows that pydantic exists.
+model.py is the settings as types, servers.py, nats.py and oauth2.py some of its sections, part.py what all sections
+share; values.py durations, sizes, addresses and secrets as they are written; presets.py providers as data; file.py YAML
+and environment → plain values; load.py plain values → Settings; reference.py Settings → its JSON Schema and the table
+in docs/settings.md. Only the composition root and the command line use this room: no protocol knows that pydantic
+exists.
 """
 
 from service.settings.load import SettingsInvalid, load_settings
 from service.settings.model import (
     AccountSettings,
-    ImapSettings,
     IncomingSettings,
     LimitSettings,
     OutgoingSettings,
     RetrySettings,
     Settings,
-    SmtpSettings,
     StreamSettings,
 )
 from service.settings.nats import NatsSettings
 from service.settings.oauth2 import OAuth2Settings
 from service.settings.presets import PRESETS, Preset, login_remedy, needs
 from service.settings.reference import settings_reference, settings_schema
+from service.settings.servers import ImapSettings, Pop3Settings, SmtpSettings
 from service.settings.values import Listen, Secret, show_duration
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "NatsSettings",
     "OAuth2Settings",
     "OutgoingSettings",
+    "Pop3Settings",
     "Preset",
     "RetrySettings",
     "Secret",

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from service.settings.presets import PRESETS
+from service.settings.presets import PRESETS, Preset
 
 
 def preset_name(value: Any) -> Any:
@@ -26,7 +26,7 @@ def filled_account(account: dict[str, Any]) -> dict[str, Any]:
     known = PRESETS.get(name) if isinstance(name, str) else None
     if known is None:
         return account
-    whole = filled(account, known.fills)
+    whole = filled(account, _by_pop3(known) if _wants_pop3(account) else known.fills)
     incoming = whole.get("incoming")
     if isinstance(incoming, dict) and isinstance(incoming.get("imap"), dict) and known.connections is not None:
         whole["incoming"] = incoming | {"imap": {"connections": known.connections} | incoming["imap"]}
@@ -36,3 +36,16 @@ def filled_account(account: dict[str, Any]) -> dict[str, Any]:
             consent = known.oauth2.get(str(oauth2.get("grant")))
             part["oauth2"] = filled(oauth2, consent.fills) if consent else oauth2
     return whole
+
+
+def _wants_pop3(account: dict[str, Any]) -> bool:
+    """Whether an account says that it is read by POP3, and nothing of IMAP."""
+    incoming = account.get("incoming")
+    return isinstance(incoming, dict) and incoming.get("pop3") is not None and incoming.get("imap") is None
+
+
+def _by_pop3(known: Preset) -> Mapping[str, Any]:
+    """What a preset fills in, with its POP3 server in the place of its IMAP server."""
+    if "incoming" not in known.fills:
+        return known.fills
+    return {**known.fills, "incoming": {"pop3": {"host": known.pop3} if known.pop3 else {}}}

@@ -7,11 +7,11 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from service.contract import Security
+from service.contract import AfterKind, Security
 from service.errors import Permanent
 from service.settings.file import ENV_PREFIX, Unreadable, read_all, unknown_variables
 from service.settings.fill import filled_account
-from service.settings.model import AccountSettings, Settings
+from service.settings.model import AccountSettings, IncomingSettings, Settings
 from service.settings.nats import NatsSettings
 from service.settings.oauth2 import oauth2_problems
 from service.settings.presets import PRESETS
@@ -86,7 +86,11 @@ def _account(account: dict[str, Any]) -> Iterator[str]:
         if not isinstance(part, dict):
             continue
         yield from _secrets(part, f".{name}")
-        server = part.get("smtp" if name == "outgoing" else "imap")
+        key = "smtp" if name == "outgoing" else "imap"
+        if name == "incoming":
+            yield from _protocols(part)
+            key = "pop3" if part.get("imap") is None and part.get("pop3") is not None else key
+        server = part.get(key)
         server = server if isinstance(server, dict) else {}
         if server.get("login") in (False, "false"):
             continue
@@ -96,8 +100,16 @@ def _account(account: dict[str, Any]) -> Iterator[str]:
             remedy += _hint(account)
             yield f".{name}: needs a password, here or in the account: write password: {{env: NAME}}{remedy}"
         elif whose.get("oauth2") is not None and server.get("security") == Security.NONE:
-            key = "smtp" if name == "outgoing" else "imap"
             yield f".{name}.{key}.security: none would send tokens in the clear: oauth2 wants tls or starttls"
+
+
+def _protocols(incoming: dict[str, Any]) -> Iterator[str]:
+    """Mail comes in by one way."""
+    ways = [name for name in ("imap", "pop3") if incoming.get(name) is not None]
+    if not ways:
+        yield ".incoming.imap: required, or pop3"
+    if len(ways) > 1:
+        yield ".incoming.pop3: beside imap not available in this version: keep one of imap, pop3"
 
 
 def _has_secret(part: dict[str, Any]) -> bool:
@@ -146,8 +158,26 @@ def _retry(account: AccountSettings) -> Iterator[str]:
 def _after(account: AccountSettings, kept: timedelta | None) -> Iterator[str]:
     """What is to be done to a mail is read from its event."""
     incoming = account.incoming
-    if incoming and incoming.after.waits and kept is not None and incoming.after_delay >= kept:
+    if incoming is None:
+        return
+    if incoming.pop3 is not None:
+        yield from _pop3(incoming)
+    elif incoming.after.keep_days:
+        yield "incoming.after: keep_days is for pop3: by imap write delete, with after_delay"
+    if incoming.after.keep_days and kept is not None and timedelta(days=incoming.after.keep_days) >= kept:
+        yield f"incoming.after: keep_days must be less than streams.in.max_age ({show_duration(kept)}): mail would stay"
+    if incoming.after.waits and kept is not None and incoming.after_delay >= kept:
         yield f"incoming.after_delay: must be less than streams.in.max_age ({show_duration(kept)}): mail would stay"
+
+
+def _pop3(incoming: IncomingSettings) -> Iterator[str]:
+    """What POP3 does not have."""
+    if incoming.mailboxes != ("INBOX",):
+        yield "incoming.mailboxes: POP3 has INBOX alone: leave it out, or read by imap"
+    if incoming.after.kind in {AfterKind.SEEN, AfterKind.MOVE}:
+        yield f"incoming.after: POP3 cannot do {incoming.after.kind}: write nothing, delete, or {{keep_days: N}}"
+    if incoming.pop3 is not None and incoming.pop3.apop and incoming.oauth2 is not None:
+        yield "incoming.pop3.apop: is for passwords: leave it out beside oauth2"
 
 
 def _provider(account: AccountSettings) -> Iterator[str]:
@@ -155,6 +185,8 @@ def _provider(account: AccountSettings) -> Iterator[str]:
     if known is None or account.incoming is None:
         return
     imap = account.incoming.imap
+    if imap is None:
+        return
     if known.idle and imap.idle >= duration(known.idle):
         yield f"incoming.imap.idle: must be less than {known.idle}: {known.title} ends what is silent for that long"
     if known.connections is not None and imap.connections > known.connections:

@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer, StringConstraints,
 from pydantic.functional_validators import AfterValidator, PlainValidator
 from pydantic.json_schema import WithJsonSchema
 
-from service.contract import ACCOUNT_ID, ROLES, After, AfterKind, Security, mailbox_name, mailbox_token
+from service.contract import ACCOUNT_ID, ROLES, After, AfterKind, mailbox_name, mailbox_token
 from service.parsing import Raw
 from service.settings.fill import filled_account, preset_name
 from service.settings.nats import NatsSettings
@@ -21,12 +21,11 @@ from service.settings.oauth2 import OAuth2Settings
 from service.settings.outgoing import DkimSettings
 from service.settings.part import Part
 from service.settings.presets import PRESETS
+from service.settings.servers import ImapSettings, Pop3Settings, SmtpSettings, lasting, sized
 from service.settings.values import (
     Address,
     AfterRule,
     Duration,
-    FilePath,
-    Host,
     Initial,
     Listen,
     ListenAddress,
@@ -34,31 +33,14 @@ from service.settings.values import (
     Size,
     Text,
     between,
-    duration,
     mailbox_text,
     number,
-    size,
     some_text,
     text,
     wrong,
 )
 
-IMAP_PORTS: Final = {Security.TLS: 993, Security.STARTTLS: 143, Security.NONE: 143}
-SMTP_PORTS: Final = {Security.TLS: 465, Security.STARTTLS: 587, Security.NONE: 25}
 INSTANCE: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
-
-
-def lasting(default: str, description: str) -> Any:
-    """A duration's field; its default is shown as one writes it."""
-    return Field(default=duration(default), description=description, json_schema_extra={"default": default})
-
-
-def sized(default: str, description: str) -> Any:
-    """A size's field; its default is shown as one writes it."""
-    return Field(default=size(default), description=description, json_schema_extra={"default": default})
-
-
-Port = Annotated[int, BeforeValidator(number), Field(ge=1, le=65535)]
 
 
 def _account_id(value: Any) -> str:
@@ -194,66 +176,11 @@ class LimitSettings(Part):
     memory: Size = sized("512MiB", "Bytes of mail in hand at once, over all accounts")
 
 
-def _security() -> Any:
-    return Field(default=Security.TLS, description="`tls`, `starttls`, or `none` (must be written out)")
-
-
-def _login_fields(data: Any, ports: dict[Security, int]) -> Any:
-    """The port that goes with the protection, where none is given."""
-    if not isinstance(data, dict) or "port" in data:
-        return data
-    security = data.get("security", Security.TLS)
-    known = security in list(Security) if isinstance(security, str) else False
-    return data | ({"port": ports[Security(security)]} if known else {})
-
-
-class ImapSettings(Part):
-    """The IMAP server."""
-
-    host: Host = Field(description="Host name of the IMAP server; required unless a preset has it")
-    port: Port = Field(default=993, description="Default: 993 with `security: tls`, 143 otherwise")
-    security: Security = _security()
-    ca: FilePath | None = Field(default=None, description="File with the authorities to trust; default: the system's")
-    # RFC 2177: renew IDLE at least every 29 minutes.
-    idle: Annotated[Duration, AfterValidator(between("1s", "29m"))] = lasting("4m", "IDLE is renewed this often")
-    reply: Annotated[Duration, AfterValidator(between("1s", "10m"))] = lasting(
-        "30s", "A command not answered within this time is a dead connection"
-    )
-    connections: Annotated[int, BeforeValidator(number), Field(ge=1, le=1_000)] = Field(
-        default=3, description="Connections at once, over all of the account's mailboxes and commands"
-    )
-    daily: Size | None = Field(
-        default=None, description="Bytes of mail read in 24 hours at the most; `null`: as many as there are"
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _port(cls, data: Any) -> Any:
-        return _login_fields(data, IMAP_PORTS)
-
-
-class SmtpSettings(Part):
-    """The SMTP server that takes mail (a relay, or the provider's submission server)."""
-
-    host: Host = Field(description="Host name of the SMTP server; required unless a preset has it")
-    port: Port = Field(
-        default=465, description="Default: 465 with `security: tls`, 587 with `starttls`, 25 with `none`"
-    )
-    security: Security = _security()
-    ca: FilePath | None = Field(default=None, description="File with the authorities to trust; default: the system's")
-    login: bool = Field(default=True, description="`false` for a relay that wants no login")
-    connections: Annotated[int, BeforeValidator(number), Field(ge=1, le=32, description="Mails under way at once")] = 8
-
-    @model_validator(mode="before")
-    @classmethod
-    def _port(cls, data: Any) -> Any:
-        return _login_fields(data, SMTP_PORTS)
-
-
 class IncomingSettings(Part):
     """Mail that becomes events."""
 
-    imap: ImapSettings = Field(description="The IMAP server")
+    imap: ImapSettings | None = Field(default=None, description="The IMAP server")
+    pop3: Pop3Settings | None = Field(default=None, description="The POP3 server, instead of `imap`")
     username: Text = Field(default="", description="Default: the account's")
     password: Secret = Field(default=Secret(), description="Default: the account's")
     oauth2: OAuth2Settings | None = Field(default=None, description="Default: the account's")
@@ -292,7 +219,7 @@ class IncomingSettings(Part):
         default="new", description="What of the mail already there is announced: `new`, `all`, or `{since: 2026-01-01}`"
     )
     poll: Annotated[Duration, AfterValidator(between("1s", "1d"))] = lasting(
-        "60s", "How often to look where the server has no IDLE"
+        "60s", "How often to look where the server has no IDLE, and by POP3 (a tenth more or less)"
     )
     raw: Raw = Field(
         default=Raw.PROBLEM,
@@ -302,7 +229,7 @@ class IncomingSettings(Part):
     after: AfterRule = Field(
         default_factory=After,
         description="What is done to a mail once its event is confirmed: `nothing`, `seen`, `delete`, "
-        "or `{move: MAILBOX}`",
+        "`{move: MAILBOX}`, or by POP3 `{keep_days: N}`: deleted so many days later",
         json_schema_extra={"default": "nothing"},
     )
     after_delay: Duration = lasting("5m", "How long after its event a mail is deleted or moved")

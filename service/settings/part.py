@@ -5,7 +5,7 @@ from typing import Any, Final
 from pydantic import BaseModel, ConfigDict, model_validator
 
 # Keys of the contract that come later may say what holds anyway; anything else of them is refused by name.
-NEUTRAL: Final[dict[str, object]] = {"pop3": None, "exclude": []}
+NEUTRAL: Final[dict[str, object]] = {"exclude": []}
 
 
 class Part(BaseModel):

@@ -26,7 +26,7 @@ class Preset:
     fills: keys of an account. wants: what stands as the password, and where to get it. oauth2: by grant. domains: of
     its own addresses. mx: ends of the names of its customers' MX hosts. connections: at once, for one account, which
     `imap.connections` is by default. idle: after how much silence it ends a connection; `imap.idle` must be less.
-    notes: its quirks. passwords: whether it takes any.
+    notes: its quirks. pop3: its host for POP3, where it has one. passwords: whether it takes any.
     """
 
     title: str
@@ -38,6 +38,7 @@ class Preset:
     connections: int | None = None
     idle: str = ""
     notes: str = ""
+    pop3: str = ""
     passwords: bool = True
 
 
@@ -72,6 +73,7 @@ _PASSWORD: Final = "the password that its operator gave"
 PRESETS: Final[Mapping[str, Preset]] = {
     "gmail": Preset(
         title="Gmail",
+        pop3="pop.gmail.com",
         fills=_GOOGLE,
         wants="an app password: turn on 2-Step Verification, then https://myaccount.google.com/apppasswords",
         oauth2={"refresh_token": _GOOGLE_CONSENT},
@@ -82,6 +84,7 @@ PRESETS: Final[Mapping[str, Preset]] = {
     ),
     "google-workspace": Preset(
         title="Google Workspace",
+        pop3="pop.gmail.com",
         fills=_GOOGLE,
         wants="an app password where the administrator allows it, or oauth2",
         oauth2={
@@ -97,6 +100,7 @@ PRESETS: Final[Mapping[str, Preset]] = {
     ),
     "outlook": Preset(
         title="Outlook.com",
+        pop3="outlook.office365.com",
         fills=_hosts("outlook.office365.com", "smtp-mail.outlook.com", "starttls", connections=3),
         wants=_MICROSOFT_WANTS,
         passwords=False,
@@ -106,6 +110,7 @@ PRESETS: Final[Mapping[str, Preset]] = {
     ),
     "microsoft365": Preset(
         title="Microsoft 365",
+        pop3="outlook.office365.com",
         fills=_hosts("outlook.office365.com", "smtp.office365.com", "starttls", connections=3),
         wants=_MICROSOFT_WANTS,
         passwords=False,
@@ -123,6 +128,7 @@ PRESETS: Final[Mapping[str, Preset]] = {
     ),
     "yahoo": Preset(
         title="Yahoo",
+        pop3="pop.mail.yahoo.com",
         fills=_hosts("imap.mail.yahoo.com", "smtp.mail.yahoo.com"),
         wants="an app password: Account Info, Security, App password",
         oauth2={
@@ -144,6 +150,7 @@ PRESETS: Final[Mapping[str, Preset]] = {
     ),
     "fastmail": Preset(
         title="Fastmail",
+        pop3="pop.fastmail.com",
         fills=_hosts("imap.fastmail.com", "smtp.fastmail.com"),
         wants="an app password: Settings, Privacy & Security, Manage app passwords",
         oauth2={
@@ -160,12 +167,14 @@ PRESETS: Final[Mapping[str, Preset]] = {
     ),
     "gmx": Preset(
         title="GMX",
+        pop3="pop.gmx.net",
         fills=_hosts("imap.gmx.net", "mail.gmx.net"),
         wants="the password, or an app password with two-factor login; and POP3 & IMAP switched on in its settings",
         domains=("gmx.net", "gmx.de", "gmx.at", "gmx.ch", "gmx.eu"),
     ),
     "zoho": Preset(
         title="Zoho (personal)",
+        pop3="pop.zoho.com",
         fills=_hosts("imap.zoho.com", "smtp.zoho.com"),
         wants="the password, or an application-specific one with two-factor login; and IMAP switched on",
         domains=("zoho.com", "zohomail.com"),
@@ -173,6 +182,7 @@ PRESETS: Final[Mapping[str, Preset]] = {
     ),
     "zoho-pro": Preset(
         title="Zoho (own domain)",
+        pop3="poppro.zoho.com",
         fills=_hosts("imappro.zoho.com", "smtppro.zoho.com"),
         wants="the password, or an application-specific one with two-factor login; and IMAP switched on",
         mx=("zoho.com", "zohomail.com"),
@@ -180,12 +190,14 @@ PRESETS: Final[Mapping[str, Preset]] = {
     ),
     "qq": Preset(
         title="QQ",
+        pop3="pop.qq.com",
         fills=_hosts("imap.qq.com", "smtp.qq.com"),
         wants="an authorization code (授权码) from the mailbox's settings, where IMAP/SMTP is switched on",
         domains=("qq.com", "foxmail.com"),
     ),
     "163": Preset(
         title="NetEase 163",
+        pop3="pop.163.com",
         fills=_hosts("imap.163.com", "smtp.163.com"),
         wants="an authorization code (授权码) from the mailbox's settings, where IMAP/SMTP is switched on",
         domains=("163.com",),

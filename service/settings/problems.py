@@ -12,7 +12,7 @@ from service.settings.model import Settings
 
 SECRET_KEYS: Final = frozenset({"password", "token", "nkey_seed", "oauth2"})
 # Keys of the contract that come later. Refused by name, so that nobody believes they do something.
-NOT_YET: Final = frozenset({"pop3", "exclude"})
+NOT_YET: Final = frozenset({"exclude"})
 # Only these may hold an @; in any other value it may stand before a host and behind a password.
 ADDRESS_KEYS: Final = frozenset({"address", "redirect", "username"})
 # Where a whole section was wanted: what stands there instead may hold everything, passwords too.

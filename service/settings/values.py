@@ -232,6 +232,10 @@ Initial = Annotated[
 ]
 
 
+# Ten years: longer is for ever, which is `nothing`.
+KEEP_LIMIT_DAYS: Final = 3650
+
+
 def mailbox_text(value: Any) -> str:
     """What may be a mailbox's name, as it was written."""
     name = some_text(value)
@@ -243,12 +247,19 @@ def mailbox_text(value: Any) -> str:
 def _after(value: Any) -> After:
     if value in (AfterKind.NOTHING, AfterKind.SEEN, AfterKind.DELETE):
         return After(AfterKind(value))
+    if isinstance(value, dict) and value.keys() == {"keep_days"}:
+        days = number(value["keep_days"])
+        if not isinstance(days, int) or not 1 <= days <= KEEP_LIMIT_DAYS:
+            raise wrong(f"keep_days must be between 1 and {KEEP_LIMIT_DAYS}")
+        return After(AfterKind.DELETE, keep_days=days)
     if not isinstance(value, dict) or value.keys() != {"move"}:
-        raise wrong("write nothing, seen, delete, or {move: MAILBOX}")
+        raise wrong("write nothing, seen, delete, {move: MAILBOX}, or {keep_days: N}")
     return After(AfterKind.MOVE, mailbox_name(mailbox_text(value["move"])))
 
 
 def _show_after(value: After) -> Any:
+    if value.keep_days:
+        return {"keep_days": value.keep_days}
     return {"move": value.mailbox} if value.kind is AfterKind.MOVE else str(value.kind)
 
 
@@ -264,6 +275,12 @@ AfterRule = Annotated[
                     "type": "object",
                     "properties": {"move": {"type": "string"}},
                     "required": ["move"],
+                    "additionalProperties": False,
+                },
+                {
+                    "type": "object",
+                    "properties": {"keep_days": {"type": "integer", "minimum": 1, "maximum": KEEP_LIMIT_DAYS}},
+                    "required": ["keep_days"],
                     "additionalProperties": False,
                 },
             ]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from service.after import AfterOptions, AfterWork, RefusedPace
+from service.after import AfterOptions, AfterWork, ImapHands, RefusedPace
 from service.after.plan import Record, load_record
 from service.bus import Bus, OutMessage
 from service.clock import SystemClock
@@ -52,7 +52,7 @@ async def working(
         return writer in alive
 
     work = AfterWork(
-        pool,
+        ImapHands(pool, box.after, account=box.account, degraded=said.append),
         bus.log,
         bus.key_value(bus.subjects.after),
         bus.subjects,

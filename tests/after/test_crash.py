@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from service.after import act as act_file
+from service.after import hands as hands_file
 from service.after import work as work_file
 from service.bus import Bus
 from service.contract import After
@@ -98,6 +99,7 @@ async def test_ended_at_every_step(
 
     monkeypatch.setattr(work_file, "step", step)
     monkeypatch.setattr(act_file, "step", step)
+    monkeypatch.setattr(hands_file, "step", step)
 
     async def nothing(_box: Box) -> None:
         names.clear()

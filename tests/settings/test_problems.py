@@ -101,7 +101,10 @@ def test_an_unknown_variable_names_the_nearest_known_one(monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("more", "key"),
     [
-        ("incoming: {imap: {host: h}, pop3: {host: h}}", "incoming.pop3: not available in this version"),
+        (
+            "incoming: {imap: {host: h}, pop3: {host: h}}",
+            "incoming.pop3: beside imap not available in this version: keep one of imap, pop3",
+        ),
         ("incoming: {imap: {host: h}, exclude: [a]}", "incoming.exclude: not available in this version"),
         (
             'preset: gmx, incoming: {mailboxes: ["a/*"]}',
@@ -152,7 +155,7 @@ def test_a_wrong_value_says_what_would_do(problems: Problems, text: str, problem
 @pytest.mark.parametrize(
     ("more", "problem"),
     [
-        ("incoming: {}", ".incoming.imap: required"),
+        ("incoming: {}", ".incoming.imap: required, or pop3"),
         ("incoming: {imap: {}}", ".incoming.imap.host: required"),
         ("outgoing: null", ": needs incoming, outgoing, or a preset that has them"),
         ("preset: gmx, incoming: {mailboxes: [INBOX, inbox]}", ".incoming.mailboxes: names the same mailbox twice"),
@@ -166,12 +169,12 @@ def test_a_wrong_value_says_what_would_do(problems: Problems, text: str, problem
         ("preset: gmx, incoming: {imap: {host: 'h:993'}}", f".incoming.imap.host: {HOST} (got 'h:993')"),
         (
             "preset: gmx, incoming: {after: archive}",
-            ".incoming.after: write nothing, seen, delete, or {move: MAILBOX} (got 'archive')",
+            ".incoming.after: write nothing, seen, delete, {move: MAILBOX}, or {keep_days: N} (got 'archive')",
         ),
         ("preset: gmx, incoming: {after: {move: ''}}", ".incoming.after: must not be empty"),
         (
             "preset: gmx, incoming: {after: {copy: x}}",
-            ".incoming.after: write nothing, seen, delete, or {move: MAILBOX}",
+            ".incoming.after: write nothing, seen, delete, {move: MAILBOX}, or {keep_days: N}",
         ),
         (
             "preset: gmx, incoming: {after: delete, after_delay: 30d}",

@@ -1,0 +1,76 @@
+"""Who carries a rule out, over IMAP: a batch of messages → what became of each. Used by work.py."""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from msgspec.structs import replace
+
+from service.after.act import Acted, Result, act, only_marks, open_afresh, settle
+from service.after.kept import Kept
+from service.after.plan import Copying, Item
+from service.contract import After
+from service.errors import MailbusError, Permanent
+from service.imap import Pool, WritingSession
+from service.observe import step
+
+
+class Hands(Protocol):
+    """One account's, over one protocol."""
+
+    async def act(self, mailbox: str, items: Sequence[Item], kept: Kept) -> tuple[Acted, int]:
+        """Carry the rule out; gives what became of the messages, and the epoch that they are of.
+
+        Raises Transient, where it is to be done again, and Permanent, where that helps as little.
+        """
+        ...
+
+
+class ImapHands:
+    """Over the account's connections for commands."""
+
+    def __init__(self, pool: Pool, after: After, *, account: str, degraded: Callable[[MailbusError], None]) -> None:
+        self._pool = pool
+        self._after = after
+        self._account = account
+        self._degraded = degraded
+        self._only_marks_said = False
+
+    async def act(self, mailbox: str, items: Sequence[Item], kept: Kept) -> tuple[Acted, int]:
+        """On one of the connections. Raises Unanswered where a message may be why the connection was lost."""
+        async with self._pool.session() as session:
+            self._say_only_marks(session)
+            return await self._act_on(session, mailbox, items, kept)
+
+    async def _act_on(
+        self, session: WritingSession, mailbox: str, items: Sequence[Item], kept: Kept
+    ) -> tuple[Acted, int]:
+        after, acted = self._after, Acted()
+        opened = await open_afresh(session, mailbox)
+
+        async def remember(copying: Copying | None) -> None:
+            await kept.write(replace(kept.record, copying=copying))
+            step("after.intent")
+
+        if (copying := kept.record.copying) is not None:
+            acted.add(await settle(session, opened, after, copying))
+            await remember(None)
+            opened = await open_afresh(session, mailbox)
+        # Nothing of another epoch is touched: UIDVALIDITY holds for as long as the mailbox is selected.
+        uids = [item.uid for item in items if item.uidvalidity == opened.uidvalidity]
+        acted.results[Result.STALE] += len(items) - len(uids)
+        uids = sorted(set(uids) - acted.stuck.keys())
+        if uids:
+            acted.add(await act(session, opened, after, uids, remember))
+        return acted, opened.uidvalidity
+
+    def _say_only_marks(self, session: WritingSession) -> None:
+        if self._only_marks_said or not only_marks(session, self._after):
+            return
+        self._only_marks_said = True
+        self._degraded(
+            Permanent(
+                "the mail server cannot expunge single messages (no UIDPLUS): mail is marked as deleted, and stays",
+                where=self._account,
+                remedy="expunge with a mail program, or write `after: seen`",
+            )
+        )

@@ -1,0 +1,339 @@
+"""A maildrop as a Source: looked at again and again, one session each. Used by supervision.
+
+What POP3 lacks is made here: UIDs are handed out in the order of first sight (drop.py) and kept in the known state
+(seen.py); an epoch ends when the server's unique ids do. Rules: docs/decisions/0013-pop3.md.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Final
+
+from service.clock import Clock
+from service.contract import Sync
+from service.errors import MailbusError, Transient
+from service.ingest.contents import Contents
+from service.ingest.cursor import Cursor, has_same_marks, maildrop_id
+from service.ingest.drop import Drop
+from service.ingest.known import Flagged, Uids
+from service.ingest.memory import Memory
+from service.ingest.plan import NEAR_LIMIT, NEAR_S, SURVEY_LIMIT_ROWS, Position
+from service.ingest.seen import Seen
+from service.ingest.source import Epoch, Fetched, Stirred, Surveyed, Told
+from service.pop3 import Door, Listing, Session, take_stock
+
+# Polls of many accounts that began together do not stay together.
+JITTER: Final = 0.2
+# Messages are looked for from the newest on, so many at once, until all of a step are older.
+STEP: Final = 100
+# UIDs of one generation: what a log forgot when it was rolled back was given numbers that are not given again.
+GENERATION_BITS: Final = 24
+
+
+class Pop3Source:
+    """One maildrop. Its session is open while there is something to read, and no longer: it locks everybody else out.
+
+    `deleted`: UIDs that were deleted from here; `said`: what was said already; both live as long as the account.
+    """
+
+    sync = Sync.SNAPSHOT
+    modseq = 0
+    refused: Sequence[str] = ()
+
+    def __init__(
+        self,
+        door: Door,
+        memory: Memory,
+        position: Position,
+        *,
+        mailbox: str,
+        poll_s: float,
+        deleted: set[int],
+        said: set[str],
+        degraded: Callable[[MailbusError], None],
+        clock: Clock,
+    ) -> None:
+        options = door.options
+        self.id = maildrop_id(options.host, options.username, mailbox)
+        self._where = options.where
+        self._door = door
+        self._memory = memory
+        self._position = position
+        self._poll_s = poll_s
+        self._message_limit = options.message_limit
+        self._said = said
+        self._degraded = degraded
+        self._clock = clock
+        self._session: Session | None = None
+        self._drop = Drop(deleted)
+        self._contents = Contents(options.message_limit, clock)
+        self._refused: set[int] = set()
+        self._uidvalidity = 0
+        self._marked = 0  # up to this UID messages are known by their contents, which are read
+        self._looked = False
+        self._fresh = False
+        self._gone = False
+        self._look_at = 0.0
+        self._nudged = asyncio.Event()
+
+    # -- opening ----------------------------------------------------------------------------------------------
+
+    async def open(self) -> Epoch:
+        """The maildrop as it is; as it was at the last look, where that was not long ago."""
+        if not self._looked:
+            await self._begin()
+        elif self._clock.monotonic() >= self._look_at:
+            await self._look()
+        return Epoch(self._uidvalidity, self._drop.next, len(self._drop))
+
+    async def _begin(self) -> None:
+        cursor, drop = self._position.cursor, self._drop
+        if cursor is None:
+            self._uidvalidity, drop.begun = int(self._clock.now().timestamp()), Seen()
+        elif self._position.again:
+            drop.begun = await self._memory.start_of(cursor) or Seen()
+            self._go_on(cursor, drop.begun)
+        else:
+            await self._memory.recall(cursor, self._position.seq, self._position.older)
+            seen = self._memory.seen
+            if cursor.source != self.id or self._memory.partial or seen is None:
+                self._renew(cursor)
+            else:
+                self._go_on(cursor, seen)
+        if await self._look() and cursor is not None:
+            self._say(
+                "uidls",
+                "all unique ids of the maildrop changed: a new epoch begins, known mail is recognised by its content",
+                "find out whether the mail moved to another server",
+            )
+            listing = drop.listing
+            self._renew(cursor)
+            await self._take(listing)
+        if drop.begun is not None:
+            self._memory.begin_with(drop.begun)
+            if self._marked:
+                self._marked = drop.next - 1
+
+    def _go_on(self, cursor: Cursor, seen: Seen) -> None:
+        self._uidvalidity = cursor.uidvalidity
+        self._drop.next = max(cursor.last, seen.top(), cursor.rollbacks << GENERATION_BITS) + 1
+        # Killed before all that may be recognised had passed: go on recognising.
+        self._marked = cursor.before.top if cursor.before is not None else 0
+
+    def _renew(self, old: Cursor) -> None:
+        """Nothing that is known by its unique id is here: another epoch, another number."""
+        self._uidvalidity = max(int(self._clock.now().timestamp()), old.uidvalidity + 1)
+        self._drop.renew()
+        self._marked = 1 if has_same_marks(old.source, self.id) and not self._memory.partial else 0
+
+    # -- looking ----------------------------------------------------------------------------------------------
+
+    async def _look(self) -> bool:
+        """Log in and take stock. Gives whether, at the first look, all unique ids are others than before."""
+        await self._leave()
+        self._session = await self._door.enter()
+        before = self._drop.listing
+        listing = await take_stock(self._session, self._message_limit, before)
+        pause_s = self._poll_s * (1 - JITTER / 2 + JITTER * self._clock.chance())
+        self._look_at = max(self._clock.monotonic() + pause_s, self._door.not_before)
+        self._gone = self._gone or not listing.starts_as(before)
+        changed = await self._take(listing)
+        if changed and self._looked:
+            raise Transient("all unique ids of the maildrop changed", where=self._where, remedy="it is looked at anew")
+        self._looked = True
+        return changed
+
+    async def _take(self, listing: Listing) -> bool:
+        """UIDs for what there is. Gives whether all unique ids are others than before: then nothing new has one."""
+        drop, seen, fresh = self._drop, self._seen(), list[int]()
+        for _ in drop.lookup(listing, seen, fresh):
+            await asyncio.sleep(0)
+        if fresh and drop.is_doubtful(seen) and await self._is_other(listing, fresh):
+            return True
+        for _ in drop.number(fresh):
+            await asyncio.sleep(0)
+        self._fresh = bool(fresh)
+        if outdated := drop.outdated(seen, self._memory.known):
+            self._memory.forget(outdated)
+        if listing.nameless:
+            self._say(
+                "nameless",
+                f"{listing.nameless} messages have no unique id of their own: they are read to be known by content",
+                "keep the maildrop small (`after: delete`), or use IMAP",
+            )
+        return False
+
+    def _seen(self) -> Seen:
+        drop = self._drop
+        if drop.begun is not None and self._memory.seen is drop.begun:
+            drop.begun = None
+        seen = drop.begun if drop.begun is not None else self._memory.seen
+        if seen is None:
+            raise RuntimeError("a maildrop without what was seen in it")
+        return seen
+
+    async def _is_other(self, listing: Listing, fresh: Sequence[int]) -> bool:
+        """Whether messages that nobody knows by their ids are known by their contents, or are older than the epoch.
+
+        Then all ids changed at once. If not, what was known is gone, and this is new mail.
+        """
+        recogniser, floor = await self._memory.recollect(), self._memory.floor
+        for at in range(0, len(fresh), STEP):
+            for found in await self._contents.read(self._open_session(), listing, fresh[at : at + STEP]):
+                is_old = floor is not None and found.date is not None and found.date < floor
+                if is_old or recogniser.has(found.mark):
+                    return True
+        return False
+
+    def _say(self, what: str, text: str, remedy: str) -> None:
+        if what not in self._said:
+            self._said.add(what)
+            self._degraded(Transient(text, where=self._where, remedy=remedy))
+
+    # -- reading ----------------------------------------------------------------------------------------------
+
+    async def survey(self, first: int, last: int | None) -> list[Surveyed]:
+        """From the listing; contents and dates of what is to be recognised are read."""
+        drop = self._drop
+        marked = first <= self._marked
+        # A message that was refused may be gone: only another session shows that.
+        if first == last and first in self._refused:
+            await self._look()
+        elif marked:
+            await self._ready()
+        places = drop.places(first, last)[:SURVEY_LIMIT_ROWS]
+        if marked:
+            for at in range(0, len(places), STEP):
+                step = [place for place in places[at : at + STEP] if drop.uid(place) <= self._marked]
+                await self._contents.read(self._open_session(), drop.listing, step)
+        return [self._row(place) for place in places]
+
+    def _row(self, at: int) -> Surveyed:
+        listing = self._drop.listing
+        identity = listing.identity(at)
+        content = self._contents.get(identity)
+        return Surveyed(
+            self._drop.uid(at),
+            listing.sizes[at],
+            frozenset(),
+            content.date,
+            identity=identity.hex(),
+            content=content.mark,
+        )
+
+    async def since(self, moment: datetime) -> int | None:
+        """POP3 tells no dates: headers are read from the newest message on, until all of a step are older."""
+        await self._ready()
+        drop, lowest = self._drop, None
+        is_near = moment > self._clock.now() - timedelta(seconds=2 * NEAR_S)
+        places = drop.places(1, None)
+        for end in range(len(places), 0, -STEP):
+            step = places[max(0, end - STEP) : end]
+            dates = await self._contents.dates(self._open_session(), drop.listing, step)
+            found = [at for at in step if (date := dates.get(at)) is not None and date >= moment]
+            if not found:
+                break
+            if is_near:
+                # They are known by their contents from now on, although they are never announced.
+                await self._contents.read(self._open_session(), drop.listing, found[-NEAR_LIMIT:])
+            lowest = drop.uid(found[0])
+        return lowest
+
+    async def fetch(self, wanted: Sequence[Surveyed], give: Callable[[Fetched], None], *, whole: bool) -> None:
+        """RETR, or TOP for the header alone."""
+        await self._ready()
+        drop, numbers = self._drop, dict[int, tuple[int, Surveyed]]()
+        for message in wanted:
+            for at in drop.places(message.uid, message.uid):
+                numbers[drop.listing.numbers[at]] = (at, message)
+
+        def take(number: int, body: bytes) -> None:
+            at, message = numbers[number]
+            content = self._contents.of(body, drop.listing.sizes[at], whole=whole)
+            size = len(body) if whole else message.size
+            date = content.date or self._clock.now()
+            give(Fetched(replace(message, size=size, internal_date=date, content=content.mark), body, whole))
+
+        refused = await self._open_session().read(list(numbers), take, whole=whole)
+        self._refused |= {numbers[number][1].uid for number in refused}
+
+    async def _ready(self) -> None:
+        if self._session is None:
+            await self._look()
+
+    def _open_session(self) -> Session:
+        if self._session is None:
+            raise RuntimeError("a message's number without its session")
+        return self._session
+
+    async def highest(self) -> int:
+        """As it was at the last look."""
+        return self._drop.highest()
+
+    # -- following --------------------------------------------------------------------------------------------
+
+    async def wait(self, limit_s: float) -> float | None:
+        """Let others have the maildrop until it is time to look again."""
+        await self._leave()
+        pause_s = max(0.0, min(limit_s, self._look_at - self._clock.monotonic()))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(pause_s):
+                await self._nudged.wait()
+        if self._nudged.is_set():
+            self._nudged.clear()
+            self._look_at = 0.0
+            return None
+        if self._clock.monotonic() < self._look_at:
+            return None
+        # Whoever waits has recognised all that there was to recognise.
+        self._contents.forget()
+        self._marked = 0
+        await self._look()
+        if self._fresh:
+            return self._clock.monotonic()
+        await self._leave()
+        return None
+
+    def nudge(self) -> None:
+        """Look at once."""
+        self._nudged.set()
+
+    def stirred(self) -> Stirred:
+        """POP3 knows no flags; what is gone is seen by comparing."""
+        gone, self._gone = self._gone, False
+        return Stirred(gone, False, frozenset())
+
+    async def flags(self, first: int, last: int, since: int) -> Told:
+        """Of the known messages those that are there, with what is known of them: it never changes."""
+        await asyncio.sleep(0)
+        known, there = self._memory.known, []
+        for at in self._drop.places(first, last):
+            uid = self._drop.uid(at)
+            if (keywords := known.get(uid)) is not None:
+                there.append(Flagged(uid, keywords, 0))
+        return Told(there, None, whole=True)
+
+    async def flags_of(self, numbers: frozenset[int]) -> list[Flagged]:
+        """None: no number is ever noticed."""
+        return []
+
+    async def present(self, first: int, last: int) -> list[Uids]:
+        """As it was at the last look."""
+        return [Uids(uid, uid) for uid in map(self._drop.uid, self._drop.places(first, last))]
+
+    async def close(self) -> None:
+        """QUIT."""
+        await self._leave()
+
+    def abort(self) -> None:
+        """Drop the session."""
+        session, self._session = self._session, None
+        if session is not None:
+            self._door.abort(session)
+
+    async def _leave(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            await self._door.leave(session)

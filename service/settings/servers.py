@@ -1,0 +1,101 @@
+"""The servers of an account as settings: IMAP, POP3, SMTP. Used by model.py."""
+
+from typing import Annotated, Any, Final
+
+from pydantic import BeforeValidator, Field, model_validator
+from pydantic.functional_validators import AfterValidator
+
+from service.contract import Security
+from service.settings.part import Part
+from service.settings.values import Duration, FilePath, Host, Size, between, duration, number, size
+
+IMAP_PORTS: Final = {Security.TLS: 993, Security.STARTTLS: 143, Security.NONE: 143}
+POP3_PORTS: Final = {Security.TLS: 995, Security.STARTTLS: 110, Security.NONE: 110}
+SMTP_PORTS: Final = {Security.TLS: 465, Security.STARTTLS: 587, Security.NONE: 25}
+
+
+def lasting(default: str, description: str) -> Any:
+    """A duration's field; its default is shown as one writes it."""
+    return Field(default=duration(default), description=description, json_schema_extra={"default": default})
+
+
+def sized(default: str, description: str) -> Any:
+    """A size's field; its default is shown as one writes it."""
+    return Field(default=size(default), description=description, json_schema_extra={"default": default})
+
+
+Port = Annotated[int, BeforeValidator(number), Field(ge=1, le=65535)]
+
+
+def _security() -> Any:
+    return Field(default=Security.TLS, description="`tls`, `starttls`, or `none` (must be written out)")
+
+
+def _login_fields(data: Any, ports: dict[Security, int]) -> Any:
+    """The port that goes with the protection, where none is given."""
+    if not isinstance(data, dict) or "port" in data:
+        return data
+    security = data.get("security", Security.TLS)
+    known = security in list(Security) if isinstance(security, str) else False
+    return data | ({"port": ports[Security(security)]} if known else {})
+
+
+class ImapSettings(Part):
+    """The IMAP server."""
+
+    host: Host = Field(description="Host name of the IMAP server; required unless a preset has it")
+    port: Port = Field(default=993, description="Default: 993 with `security: tls`, 143 otherwise")
+    security: Security = _security()
+    ca: FilePath | None = Field(default=None, description="File with the authorities to trust; default: the system's")
+    # RFC 2177: renew IDLE at least every 29 minutes.
+    idle: Annotated[Duration, AfterValidator(between("1s", "29m"))] = lasting("4m", "IDLE is renewed this often")
+    reply: Annotated[Duration, AfterValidator(between("1s", "10m"))] = lasting(
+        "30s", "A command not answered within this time is a dead connection"
+    )
+    connections: Annotated[int, BeforeValidator(number), Field(ge=1, le=1_000)] = Field(
+        default=3, description="Connections at once, over all of the account's mailboxes and commands"
+    )
+    daily: Size | None = Field(
+        default=None, description="Bytes of mail read in 24 hours at the most; `null`: as many as there are"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _port(cls, data: Any) -> Any:
+        return _login_fields(data, IMAP_PORTS)
+
+
+class Pop3Settings(Part):
+    """The POP3 server, where there is no IMAP. It has one mailbox, INBOX."""
+
+    host: Host = Field(description="Host name of the POP3 server; required unless a preset has it")
+    port: Port = Field(default=995, description="Default: 995 with `security: tls`, 110 otherwise")
+    security: Security = _security()
+    ca: FilePath | None = Field(default=None, description="File with the authorities to trust; default: the system's")
+    reply: Annotated[Duration, AfterValidator(between("1s", "10m"))] = lasting(
+        "30s", "A command not answered within this time is a dead connection"
+    )
+    apop: bool = Field(default=False, description="Log in by APOP, and by nothing else: for servers without TLS")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _port(cls, data: Any) -> Any:
+        return _login_fields(data, POP3_PORTS)
+
+
+class SmtpSettings(Part):
+    """The SMTP server that takes mail (a relay, or the provider's submission server)."""
+
+    host: Host = Field(description="Host name of the SMTP server; required unless a preset has it")
+    port: Port = Field(
+        default=465, description="Default: 465 with `security: tls`, 587 with `starttls`, 25 with `none`"
+    )
+    security: Security = _security()
+    ca: FilePath | None = Field(default=None, description="File with the authorities to trust; default: the system's")
+    login: bool = Field(default=True, description="`false` for a relay that wants no login")
+    connections: Annotated[int, BeforeValidator(number), Field(ge=1, le=32, description="Mails under way at once")] = 8
+
+    @model_validator(mode="before")
+    @classmethod
+    def _port(cls, data: Any) -> Any:
+        return _login_fields(data, SMTP_PORTS)
