@@ -15,8 +15,6 @@ REQUEST_TIMEOUT_S: Final = 5.0
 
 WRONG_LAST_SEQUENCE: Final = frozenset({10071, 10164})
 BATCH_PLACES_TAKEN: Final = 10210
-# Batch unknown, incomplete, or of another shape than the server allows: it did not land.
-BATCH_REFUSED: Final = frozenset({10163, 10176, 10201, 10199, 10200, 10202, 10203, 10204, 10205, 10206, 10207})
 NOT_FOUND: Final = 404
 # No such message, as against no such stream (10059), which is 404 too and says nothing about the message.
 NO_MESSAGE: Final = 10037

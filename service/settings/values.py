@@ -27,7 +27,6 @@ HOST: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,252})|[0-9a-fA-F:.]{2,45
 ADDRESS_LIMIT: Final = 254
 # What is longer is no password but a wrong path.
 SECRET_LIMIT_BYTES: Final = 64 * 1024
-CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 # RFC 9051 5.1 knows no limit; what is longer than a line of the protocol is no mailbox.
 MAILBOX_LIMIT_BYTES: Final = 1_000
 # These would end a command or a header: no encoding makes them safe everywhere.
