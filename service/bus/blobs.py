@@ -1,7 +1,7 @@
 """Bytes → an object named by period and content, stored once. Layout: NATS Object Store (ADR-20).
 
 Used by ingest and outbound. Put only if absent, never overwritten: two writers of one name left orphaned chunks
-and stalled readers. Chunks without a meta age with the bucket's TTL.
+and stalled readers. Chunks without a meta age with the bucket's TTL; `sweep` is for a bucket without one.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ import json
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from nats.aio.client import Client
@@ -19,6 +19,7 @@ from nats.nuid import NUID
 
 from service.bus.errors import NO_MESSAGE, WRONG_LAST_SEQUENCE, ApiError, js_api, raise_api_error, translated
 from service.bus.frames import FENCE, OutMessage
+from service.bus.sweep import sweep_chunks
 from service.bus.window import Window
 from service.contract import Blob, blob_id
 from service.errors import Permanent
@@ -28,6 +29,7 @@ CHUNK_LIMIT_BYTES: Final = 128 * 1024
 # Hashing runs at about 1 GB/s: more than this would hold the loop for a quarter of a millisecond.
 THREAD_FROM_BYTES: Final = 256 * 1024
 KNOWN_LIMIT: Final = 10_000
+SWEEP_EVERY: Final = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,7 @@ class BlobStore:
         self._ids = NUID()
         self._window = Window(nc)
         self._known: OrderedDict[str, None] = OrderedDict()
+        self._swept: datetime | None = None
 
     async def put(self, data: bytes, *, now: datetime) -> str:
         """Store bytes once within a period; gives the blobId. Raises Transient."""
@@ -139,6 +142,13 @@ class BlobStore:
             self._known.pop(blob_id, None)
             for subject in (self._meta_subject(blob_id), self._chunk_subject(meta["nuid"])):
                 await js_api(self._nc, f"STREAM.PURGE.{self._stream}", {"filter": subject})
+
+    async def sweep(self, *, now: datetime) -> int:
+        """Once a day, remove chunks that no object names; gives how many sets there were. Raises Transient."""
+        if self._swept is not None and now - self._swept < SWEEP_EVERY:
+            return 0
+        self._swept = now
+        return await sweep_chunks(self._nc, self._bucket, now=now)
 
     def forget(self) -> None:
         """Believe nothing to be there any more: the server was away, and may have come back from an older state."""

@@ -317,6 +317,8 @@ class Memory:
         self._partial = False
         named = replace(cursor, state=self._named)
         self._events.note(self._seq, named)
+        with suppress(Transient):
+            await self._store.sweep(now=self._clock.now())  # what was left by who was killed while saving
         log.debug("known_state_saved", where=self._where, messages=len(state.known), bytes=len(data))
         return named
 

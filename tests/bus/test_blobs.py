@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -235,3 +235,18 @@ async def test_where_one_of_many_is_there_already_the_others_are_stored_all_the_
     assert [await bus.blobs().get(blob.id) for blob in (first, logo, last)] == [b"first", b"logo", b"last"]
     assert len(await subjects(bus)) == 6
     assert await orphans(bus) == 0
+
+
+async def test_chunks_that_no_object_names_are_swept_once_they_are_old(bus: Bus) -> None:
+    store = bus.blobs()
+    ids = [await store.put(os.urandom(2 * CHUNK_LIMIT_BYTES), now=NOW) for _ in range(3)]
+    left = f"$O.{bus.subjects.blobs}.C.LEFTBYAPROCESSTHATDIED"
+    await bus.publish(left, b"half")
+    now = datetime.now(UTC)
+    assert await store.sweep(now=now) == 0
+    assert await store.sweep(now=now + timedelta(hours=2)) == 0  # not twice a day
+    assert left in await subjects(bus)
+    assert await store.sweep(now=now + timedelta(hours=26)) == 1
+    assert left not in await subjects(bus)
+    assert await orphans(bus) == 0
+    assert [len(await store.get(id)) for id in ids] == [2 * CHUNK_LIMIT_BYTES] * 3
