@@ -2,9 +2,10 @@
 
 read.py looks for marks and puts it together; bounces.py, dsn.py and notice.py read reports of delivery, reasons.py with
 words.py, status.py and providers.py says why; feedback.py, calendar.py, lists.py, automatic.py, authentication.py one
-each. fields.py cuts what they share.
+each; threads.py finds the conversation. fields.py cuts what they share.
 """
 
 from service.meaning.read import read_meaning
+from service.meaning.threads import thread_id
 
-__all__ = ["read_meaning"]
+__all__ = ["read_meaning", "thread_id"]

@@ -27,7 +27,7 @@ from service.contract import (
     event_id,
     mailbox_id,
 )
-from service.meaning import read_meaning
+from service.meaning import read_meaning, thread_id
 from service.mime import Meaning, MimeLimits, Parsed, parse, parse_header_only, problem_email
 from service.parsing.pages import Made, Page, Raw, Read
 
@@ -103,7 +103,7 @@ def _made(page: Page, message: Read, email: Email, blobs: list[Blob], *, kept: b
         email,
         id=id,
         mailbox_ids=dict.fromkeys(map(mailbox_id, [page.mailbox, *message.mailboxes]), True),
-        thread_id=message.thread_id or UNSET,
+        thread_id=message.thread_id or thread_id(email) or UNSET,
         keywords=message.keywords,
         size=message.size or email.size,
         received_at=message.internal_date,
