@@ -57,6 +57,7 @@ from service.contract.email import (
     ProblemType,
 )
 from service.contract.envelope import ENVELOPE_ROOM_BYTES, cloud_event_headers, event_id, rfc3339
+from service.contract.esmtp import REQUIRETLS, encoded_parameters
 from service.contract.events import (
     CURSOR_HEADER,
     DEAD_HEADER,
@@ -123,6 +124,7 @@ __all__ = [
     "METADATA",
     "PREFIX",
     "PROPERTIES",
+    "REQUIRETLS",
     "ROLES",
     "STATE_HEADER",
     "AccountEvent",
@@ -213,6 +215,7 @@ __all__ = [
     "decode_request",
     "email_id",
     "encode",
+    "encoded_parameters",
     "event_id",
     "event_schema",
     "flag_of",

@@ -85,13 +85,20 @@ def outermost(field: str) -> str:
 
 
 def _without_nulls(value: object) -> object:
-    """Members that are null left out, as deep as anything of ours is."""
+    """Members that are null left out, as deep as anything of ours is; not of `parameters`, where null says something.
+
+    RFC 8621 section 7: a parameter of the envelope that takes no value is null.
+    """
 
     def clean(value: object, depth: int) -> object:
         if depth == 0:
             return value
         if isinstance(value, dict):
-            return {name: clean(one, depth - 1) for name, one in value.items() if one is not None}
+            return {
+                name: one if name == "parameters" else clean(one, depth - 1)
+                for name, one in value.items()
+                if one is not None
+            }
         if isinstance(value, list):
             return [clean(one, depth - 1) for one in value]
         return value

@@ -11,6 +11,7 @@ from typing import Final, Literal
 import msgspec
 
 from service.contract.email import UtcDate
+from service.contract.esmtp import OF_MAIL, OF_RCPT, check_parameters
 from service.contract.problems import Problem, RequestProblems, Wrong, outermost, read_body
 
 ID_LIMIT_CHARS: Final = 255
@@ -44,9 +45,10 @@ class Address(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields
 
 
 class EnvelopeAddress(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
-    """RFC 8621 section 7: an address of the SMTP envelope."""
+    """RFC 8621 section 7: an address of the SMTP envelope, and what MAIL or RCPT say beside it."""
 
     email: str
+    parameters: dict[str, str | None] = {}
 
 
 class Envelope(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
@@ -164,8 +166,10 @@ def _check_addresses(request: SendRequest, wrong: Wrong) -> None:
         # RFC 5321 4.5.5: the null reverse-path is what notifications are sent with.
         if request.envelope.mail_from.email:
             _check_address("envelope.mailFrom.email", request.envelope.mail_from.email, wrong)
+        check_parameters("envelope.mailFrom.parameters", request.envelope.mail_from.parameters, OF_MAIL, wrong)
         for i, rcpt in enumerate(request.envelope.rcpt_to):
             _check_address(f"envelope.rcptTo[{i}].email", rcpt.email, wrong)
+            check_parameters(f"envelope.rcptTo[{i}].parameters", rcpt.parameters, OF_RCPT, wrong)
     recipients = request.recipients()
     count = len(recipients)
     if sum(len(one.encode("utf-8", "replace")) for one in recipients) > RECIPIENTS_LIMIT_BYTES:

@@ -275,7 +275,7 @@ class Deliverer:
         """What the relay said of each recipient, or why nothing was sent. Raises Transient where NATS is away."""
         try:
             replies = await self._relay.deliver(
-                mail.mail_from, list(mail.wire), mail.data, before_final_dot=write_intent
+                mail.mail_from, list(mail.wire), mail.data, before_final_dot=write_intent, extras=mail.extras
             )
             return _each(mail, replies)
         except (RelayUnreachable, AuthRefused, Permanent) as exc:

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from service.contract import Problem, RequestProblems, SendRequest, blob_ids
+from service.contract import Problem, RequestProblems, SendRequest, blob_ids, encoded_parameters
 from service.mime import MimeLimits, ascii_domain, build, parse_header_only
 from service.outbound.dkim import DkimSigner
-from service.smtp import bare_line_end
+from service.smtp import NO_EXTRAS, Extras, bare_line_end
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +18,7 @@ class Mail:
     mail_from: str
     wire: dict[str, list[str]]
     data: bytes
+    extras: Extras = NO_EXTRAS
 
 
 def message_id(request: SendRequest, key: str, *, address: str, secret: bytes, raw: bytes | None) -> str:
@@ -68,7 +69,17 @@ def make_mail(
         data = build(request, message_id=message_id, boundary_seed=key, date=date, from_default=address, blobs=blobs)
     # Each of the mail as it is, so that none stands on another; the date makes every attempt's the same.
     data = b"".join([*(signer.signature(data, date) for signer in dkim), data])
-    return Mail(_wire(mail_from) if mail_from else "", wire, data)
+    # What was asked for the recipients is not for the one who gets their mail instead.
+    extras = _extras(request) if redirect is None else NO_EXTRAS
+    return Mail(_wire(mail_from) if mail_from else "", wire, data, extras)
+
+
+def _extras(request: SendRequest) -> Extras:
+    envelope = request.envelope
+    if envelope is None:
+        return NO_EXTRAS
+    rcpt = {_wire(one.email): encoded_parameters(one.parameters) for one in envelope.rcpt_to if one.parameters}
+    return Extras(encoded_parameters(envelope.mail_from.parameters), rcpt)
 
 
 def _wire(address: str) -> str:

@@ -5,14 +5,16 @@ aiosmtplib, which connects, upgrades and logs in; session.py is our own transact
 """
 
 from service.smtp.errors import DotUnanswered, RelayUnreachable
-from service.smtp.options import SmtpOptions, Timeouts
+from service.smtp.options import NO_EXTRAS, Extras, SmtpOptions, Timeouts
 from service.smtp.pool import Relay
 from service.smtp.session import BeforeDot
 from service.smtp.wire import Reply, bare_line_end
 
 __all__ = [
+    "NO_EXTRAS",
     "BeforeDot",
     "DotUnanswered",
+    "Extras",
     "Relay",
     "RelayUnreachable",
     "Reply",

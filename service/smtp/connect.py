@@ -247,6 +247,11 @@ class Connection:
         return self._protocol.spoke
 
     @property
+    def secure(self) -> bool:
+        """Whether it goes through TLS."""
+        return self._client.get_transport_info("sslcontext") is not None
+
+    @property
     def lost(self) -> Transient:
         """Why it is not alive."""
         return self._protocol.broken or Transient("the relay closed the connection")

@@ -1,6 +1,7 @@
 """What a relay's connection must know: plain values, made by the composition root from settings."""
 
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -29,6 +30,17 @@ class Timeouts:
     data_s: float = DATA_TIMEOUT_S
     block_s: float = DATA_BLOCK_TIMEOUT_S
     final_s: float = FINAL_REPLY_TIMEOUT_S
+
+
+@dataclass(frozen=True, slots=True)
+class Extras:
+    """What an envelope says beside its addresses, encoded: parameters of MAIL, and of RCPT by address."""
+
+    mail: Mapping[str, str | None] = field(default_factory=dict)
+    rcpt: Mapping[str, Mapping[str, str | None]] = field(default_factory=dict)
+
+
+NO_EXTRAS: Final = Extras()
 
 
 @dataclass(frozen=True, slots=True)

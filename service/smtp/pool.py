@@ -7,7 +7,7 @@ from typing import Final
 from service.clock import Clock
 from service.errors import Transient
 from service.observe import metrics
-from service.smtp.options import SmtpOptions
+from service.smtp.options import NO_EXTRAS, Extras, SmtpOptions
 from service.smtp.session import BeforeDot, Session
 from service.smtp.wire import Reply
 
@@ -26,7 +26,13 @@ class Relay:
         self._reaper: asyncio.TimerHandle | None = None
 
     async def deliver(
-        self, mail_from: str, rcpt_to: Sequence[str], data: bytes, *, before_final_dot: BeforeDot
+        self,
+        mail_from: str,
+        rcpt_to: Sequence[str],
+        data: bytes,
+        *,
+        before_final_dot: BeforeDot,
+        extras: Extras = NO_EXTRAS,
     ) -> dict[str, Reply]:
         """Deliver a message of CRLF lines; gives the reply that settles each recipient.
 
@@ -43,13 +49,13 @@ class Relay:
 
         while (session := self._take()) is not None:
             try:
-                return await self._transact(session, mail_from, rcpt_to, data, before_final_dot=note_begun)
+                return await self._transact(session, mail_from, rcpt_to, data, note_begun, extras)
             except Transient:
                 # A relay may have ended an idle connection just now; nothing was begun, so a new try costs nothing.
                 if begun:
                     raise
         session = await self._open()
-        return await self._transact(session, mail_from, rcpt_to, data, before_final_dot=before_final_dot)
+        return await self._transact(session, mail_from, rcpt_to, data, before_final_dot, extras)
 
     async def probe(self) -> None:
         """Connect and log in, and keep the connection. Raises as `deliver` does where none comes about."""
@@ -70,9 +76,15 @@ class Relay:
         return session
 
     async def _transact(
-        self, session: Session, mail_from: str, rcpt_to: Sequence[str], data: bytes, *, before_final_dot: BeforeDot
+        self,
+        session: Session,
+        mail_from: str,
+        rcpt_to: Sequence[str],
+        data: bytes,
+        before_final_dot: BeforeDot,
+        extras: Extras,
     ) -> dict[str, Reply]:
-        replies = await session.transact(mail_from, rcpt_to, data, before_final_dot=before_final_dot)
+        replies = await session.transact(mail_from, rcpt_to, data, before_final_dot=before_final_dot, extras=extras)
         self._give_back(session)
         return replies
 

@@ -10,11 +10,12 @@ from contextlib import suppress
 from typing import Final
 
 from service.clock import Clock
+from service.contract import REQUIRETLS
 from service.errors import MailbusError, PeerError, Permanent, Transient, verdict_of
 from service.observe import step
 from service.smtp.connect import Connection, connect
 from service.smtp.errors import DotUnanswered
-from service.smtp.options import SmtpOptions
+from service.smtp.options import NO_EXTRAS, Extras, SmtpOptions
 from service.smtp.state import Seen, Stage, after
 from service.smtp.wire import Reply, mail_command, make_reply, rcpt_command, stuffed
 from service.tasks import TaskGroup
@@ -66,18 +67,24 @@ class Session:
         self._connection.close()
 
     async def transact(
-        self, mail_from: str, rcpt_to: Sequence[str], data: bytes, *, before_final_dot: BeforeDot
+        self,
+        mail_from: str,
+        rcpt_to: Sequence[str],
+        data: bytes,
+        *,
+        before_final_dot: BeforeDot,
+        extras: Extras = NO_EXTRAS,
     ) -> dict[str, Reply]:
         """Deliver one message; gives the reply that settles each recipient.
 
         `before_final_dot` runs while the body streams and is given the recipients refused so far; the dot waits for
         it, and whatever it raises drops the connection. Raises Transient before the dot, DotUnanswered after it.
         """
-        parameters, refusal = self._parameters((mail_from, *rcpt_to), data)
+        parameters, refusal = self._parameters((mail_from, *rcpt_to), data, extras.mail)
         if refusal is not None:
             return dict.fromkeys(rcpt_to, refusal)
         try:
-            commands = [mail_command(mail_from, parameters), *(rcpt_command(address) for address in rcpt_to)]
+            commands = [mail_command(mail_from, parameters), *self._rcpt_commands(rcpt_to, extras)]
             body = stuffed(data) if len(data) < BLOCK_BYTES * 16 else await asyncio.to_thread(stuffed, data)
         except Permanent as exc:
             return dict.fromkeys(rcpt_to, make_reply(554, [f"5.6.0 {exc.what}"]))
@@ -111,7 +118,14 @@ class Session:
             self.abort()
         return refused | dict.fromkeys(accepted, final)
 
-    def _parameters(self, addresses: Sequence[str], data: bytes) -> tuple[dict[str, str | None], Reply | None]:
+    def _rcpt_commands(self, rcpt_to: Sequence[str], extras: Extras) -> list[bytes]:
+        # RFC 3461 is for the relays on the way; without it the mail goes all the same, and reports come as they do.
+        rcpt = extras.rcpt if "dsn" in self._extensions else {}
+        return [rcpt_command(address, rcpt.get(address, {})) for address in rcpt_to]
+
+    def _parameters(
+        self, addresses: Sequence[str], data: bytes, given: Mapping[str, str | None]
+    ) -> tuple[dict[str, str | None], Reply | None]:
         """MAIL FROM's parameters, or the refusal that this relay would have to give."""
         parameters: dict[str, str | None] = {}
         if "size" in self._extensions:
@@ -128,7 +142,12 @@ class Session:
             if "smtputf8" not in self._extensions:
                 return {}, make_reply(553, ["5.6.7 an address is not ASCII and the relay has no SMTPUTF8"])
             parameters["SMTPUTF8"] = None
-        return parameters, None
+        if REQUIRETLS in given and not (self._connection.secure and "requiretls" in self._extensions):
+            # RFC 8689 4.2.1: it may go nowhere else, so it goes nowhere.
+            return {}, make_reply(550, ["5.7.30 REQUIRETLS support required: the relay does not offer it under TLS"])
+        if "dsn" in self._extensions:
+            return parameters | dict(given), None
+        return parameters | ({REQUIRETLS: None} if REQUIRETLS in given else {}), None
 
     async def _envelope(self, commands: list[bytes], rcpt_to: Sequence[str], refused: dict[str, Reply]) -> list[str]:
         """MAIL, RCPT, DATA; fills `refused`, gives who was accepted, in stage BODY if anybody was."""

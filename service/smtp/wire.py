@@ -21,6 +21,7 @@ _LINE: Final = re.compile(rb"([2-5][0-9]{2})([ -]?)(.*)", re.DOTALL)
 _ENHANCED: Final = re.compile(r"([245]\.[0-9]{1,3}\.[0-9]{1,3})(?: |$)")  # RFC 3463 section 2
 # RFC 5321 4.1.2: neither controls nor white space stand in an address here; < and > would end the path.
 _PATH_FORBIDDEN: Final = re.compile(r"[\x00-\x20\x7f-\x9f<>\s]|[\ud800-\udfff]")
+_CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f]")
 # A CR not before LF, or an LF not after CR. RFC 5321 2.3.8: neither may be sent but as CRLF.
 _BARE: Final = re.compile(rb"\r(?!\n)|(?<!\r)\n")
 
@@ -120,15 +121,21 @@ def make_reply(code: int, lines: list[str]) -> Reply:
 
 def mail_command(address: str, parameters: Mapping[str, str | None]) -> bytes:
     """MAIL FROM with its parameters; the empty address is the null reverse-path. Raises Permanent."""
+    return f"MAIL FROM:<{checked_path(address)}>{_given(parameters)}\r\n".encode()
+
+
+def _given(parameters: Mapping[str, str | None]) -> str:
     given = "".join(f" {name}={value}" if value is not None else f" {name}" for name, value in parameters.items())
-    return f"MAIL FROM:<{checked_path(address)}>{given}\r\n".encode()
+    if _CONTROLS.search(given):
+        raise Permanent("a parameter of the envelope holds a control", remedy="correct the parameter")
+    return given
 
 
-def rcpt_command(address: str) -> bytes:
-    """RCPT TO. Raises Permanent."""
+def rcpt_command(address: str, parameters: Mapping[str, str | None]) -> bytes:
+    """RCPT TO with its parameters. Raises Permanent."""
     if not address:
         raise Permanent("an empty recipient address")
-    return f"RCPT TO:<{checked_path(address)}>\r\n".encode()
+    return f"RCPT TO:<{checked_path(address)}>{_given(parameters)}\r\n".encode()
 
 
 def checked_path(address: str) -> str:

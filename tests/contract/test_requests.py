@@ -1,15 +1,23 @@
 """A request to send: what is taken, and what is refused with its field."""
 
 import json
+import re
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.contract import RequestProblems, decode_request
+from service.contract import RequestProblems, decode_request, encoded_parameters
 
 GOOD: dict[str, Any] = {"id": "order-1", "to": [{"email": "a@example.org"}], "subject": "Hi", "text": "x"}
+
+
+def envelope(mail: dict[str, str | None] | None = None, rcpt: dict[str, str | None] | None = None) -> dict[str, Any]:
+    return {
+        "mailFrom": {"email": "me@example.org", "parameters": mail},
+        "rcptTo": [{"email": "a@example.org", "parameters": rcpt}],
+    }
 
 
 def fields(**changes: Any) -> list[str]:
@@ -38,6 +46,17 @@ def test_a_good_request_is_taken() -> None:
         ({"inReplyTo": "<a@b>"}, "inReplyTo"),
         ({"attachments": [{"name": "a"}]}, "attachments[0]"),
         ({"rawBlobId": "x"}, "rawBlobId"),
+        ({"envelope": envelope(mail={"SIZE": "1"})}, "envelope.mailFrom.parameters.SIZE"),
+        ({"envelope": envelope(mail={"RET": "ALL"})}, "envelope.mailFrom.parameters.RET"),
+        ({"envelope": envelope(mail={"RET": None})}, "envelope.mailFrom.parameters.RET"),
+        ({"envelope": envelope(mail={"ENVID": "a\r\nb"})}, "envelope.mailFrom.parameters.ENVID"),
+        ({"envelope": envelope(mail={"REQUIRETLS": "yes"})}, "envelope.mailFrom.parameters.REQUIRETLS"),
+        ({"envelope": envelope(mail={"ret": "FULL", "RET": "HDRS"})}, "envelope.mailFrom.parameters"),
+        ({"envelope": envelope(mail={"A B": "x"})}, "envelope.mailFrom.parameters"),
+        ({"envelope": envelope(rcpt={"NOTIFY": "NEVER,DELAY"})}, "envelope.rcptTo[0].parameters.NOTIFY"),
+        ({"envelope": envelope(rcpt={"NOTIFY": "DELAY,DELAY"})}, "envelope.rcptTo[0].parameters.NOTIFY"),
+        ({"envelope": envelope(rcpt={"ORCPT": "a@b"})}, "envelope.rcptTo[0].parameters.ORCPT"),
+        ({"envelope": envelope(rcpt={"RET": "FULL"})}, "envelope.rcptTo[0].parameters.RET"),
         ({"sendAt": "2026-12-02T08:00:00Z", "expiresAt": "2026-12-01T08:00:00Z"}, "expiresAt"),
         ({"sendAt": "tomorrow"}, "sendAt"),
         ({"sendAt": "9999-12-31T23:59:59Z"}, "sendAt"),
@@ -47,6 +66,29 @@ def test_a_good_request_is_taken() -> None:
 )
 def test_a_wrong_field_is_named(changes: dict[str, Any], field: str) -> None:
     assert field in fields(**changes)
+
+
+def test_parameters_of_the_envelope_are_taken_and_a_null_among_them_says_something() -> None:
+    given = GOOD | {
+        "cc": None,
+        "envelope": envelope({"REQUIRETLS": None, "envid": "a+b c"}, {"Notify": "Success,delay"}),
+    }
+    taken = decode_request(json.dumps(given).encode()).envelope
+    assert taken is not None
+    assert encoded_parameters(taken.mail_from.parameters) == {"REQUIRETLS": None, "ENVID": "a+2Bb+20c"}
+    assert encoded_parameters(taken.rcpt_to[0].parameters) == {"NOTIFY": "SUCCESS,DELAY"}
+    assert encoded_parameters({"ORCPT": "rfc822;a=b@x"}) == {"ORCPT": "rfc822;a+3Db@x"}
+
+
+@given(st.dictionaries(st.sampled_from(["RET", "ENVID", "REQUIRETLS"]), st.none() | st.text(max_size=8)))
+def test_any_parameters_are_refused_or_stay_one_command(given: dict[str, str | None]) -> None:
+    try:
+        taken = decode_request(json.dumps(GOOD | {"envelope": envelope(given)}).encode()).envelope
+    except RequestProblems:
+        return
+    assert taken is not None
+    for value in encoded_parameters(taken.mail_from.parameters).values():
+        assert value is None or re.fullmatch("[!-~]+", value)
 
 
 @pytest.mark.fault("G07")

@@ -75,7 +75,7 @@ def test_any_bytes_give_replies_or_a_peer_error(wire: bytes) -> None:
 def test_commands() -> None:
     assert mail_command("a@x", {"SIZE": "12", "SMTPUTF8": None}) == b"MAIL FROM:<a@x> SIZE=12 SMTPUTF8\r\n"
     assert mail_command("", {}) == b"MAIL FROM:<>\r\n"
-    assert rcpt_command("jürgen@x") == "RCPT TO:<jürgen@x>\r\n".encode()
+    assert rcpt_command("jürgen@x", {}) == "RCPT TO:<jürgen@x>\r\n".encode()
 
 
 @pytest.mark.fault("G07")
@@ -83,7 +83,7 @@ def test_commands() -> None:
 @given(st.text(st.sampled_from('a@.\r\n\0<> \t{5}"\x85\u2028\u00a0ü\x7f'), max_size=20) | st.text(max_size=20))
 def test_an_address_is_refused_or_stays_one_path_of_one_command(address: str) -> None:
     try:
-        command = rcpt_command(address)
+        command = rcpt_command(address, {})
     except Permanent:
         return
     assert re.fullmatch(rb"RCPT TO:<[^\x00-\x20\x7f<>]+>\r\n", command)
