@@ -8,8 +8,9 @@ import asyncio
 import gc
 import signal
 import uuid
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, suppress
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from service.admin import AccountsPage, AdminServer, Snapshot
@@ -25,6 +26,7 @@ from service.build import (
 from service.bus import Bus, OutMessage, open_bus
 from service.clock import Clock, SystemClock, backoff_s
 from service.commands import Fleet, serve_commands
+from service.contract import AccountState
 from service.errors import MailbusError, Permanent, Transient, verdict_of
 from service.fleet import DRAIN_TIMEOUT_S, NATS_ASKED_S, AccountReports, Pace, Presence, Roster, Running, Steering
 from service.imap import sweep_all
@@ -32,7 +34,8 @@ from service.ingest import Budget, Copies, Parser
 from service.observe import log, metrics, set_up_logs
 from service.outbound import Strays
 from service.parsing import COMPILED
-from service.settings import AccountSettings, Settings
+from service.reload import Reload
+from service.settings import AccountSettings, Settings, kept
 from service.snapshot import take_page, take_snapshot
 from service.tasks import TaskGroup, cut_short
 
@@ -51,10 +54,11 @@ T = TypeVar("T")
 
 
 class Application:
-    """One mailbus process. `ready` is what /readyz says."""
+    """One mailbus process. `ready` is what /readyz says; `file`: where the settings stand, read again as it changes."""
 
-    def __init__(self, settings: Settings, *, clock: Clock | None = None) -> None:
+    def __init__(self, settings: Settings, *, file: Path | None = None, clock: Clock | None = None) -> None:
         self._settings = settings
+        self._file = file
         self._clock = clock or SystemClock()
         self._boot = uuid.uuid4().hex[:12]
         self._stop = asyncio.Event()
@@ -222,10 +226,27 @@ class Application:
                 background.create_task(sweep_all(shared.pools.values(), clock), name="command-connections"),
                 background.create_task(strays.run(), name="strays"),
             ]
+            if self._file is not None:
+                reload = Reload(self._file, self._settings, self._take_accounts, clock)
+                tasks.append(background.create_task(reload.run(), name="settings"))
             running = Running(hosted.kind(), bus.answers, clock)
             await self._accounts(roster, running, commands)
             await self._finish(bus, commands)
             await cut_short(tasks)
+
+    def _take_accounts(self, accounts: Mapping[str, AccountSettings]) -> None:
+        """The accounts of the settings file from now on."""
+        roster, reports = self._roster, self._reports
+        if roster is None or reports is None:
+            raise RuntimeError("accounts before the fleet")
+        before = roster.known
+        now = kept(before, accounts)
+        removed = [id for id in before if id not in now and roster.owner(id) == self._settings.instance]
+        changed = sum(1 for id, account in now.items() if id in before and before[id] is not account)
+        roster.know(now)
+        for id in removed:
+            reports.say(id, AccountState.REMOVED)
+        log.info("accounts_taken", added=len(now.keys() - before.keys()), changed=changed, removed=len(removed))
 
     async def _accounts(
         self, roster: Roster[AccountSettings], running: Running[AccountSettings], commands: asyncio.Task[None]
@@ -291,10 +312,12 @@ async def _watch_readers(bus: Bus, clock: Clock) -> None:
         await clock.sleep(READERS_EVERY_S)
 
 
-async def run(settings: Settings, *, announce: Callable[[Application], None] | None = None) -> int:
+async def run(
+    settings: Settings, *, file: Path | None = None, announce: Callable[[Application], None] | None = None
+) -> int:
     """`mailbus run`: the exit code. SIGTERM and SIGINT begin the drain."""
     set_up_logs(settings.log.level, settings.log.format)
-    app = Application(settings)
+    app = Application(settings, file=file)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, app.stop)

@@ -43,6 +43,7 @@ FLOORS = {
     "build": 6,
     "check": 6,
     "snapshot": 6,
+    "reload": 6,
     "app": 6,
     "demo": 7,
     "cli": 8,

@@ -1,13 +1,19 @@
 """The accounts that run in this process, put together one by one and taken apart again. Used by app.py."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Final
 
 from service.build.accounts import account_work
 from service.build.commands import command_account
-from service.build.shared import Shared, Work
+from service.build.shared import Shared, Work, supervised
 from service.commands import Account
-from service.fleet import Kind, Piece
+from service.contract import AccountPart
+from service.errors import Permanent
+from service.fleet import Kind, Part, Piece
 from service.settings import AccountSettings, Settings
+
+# What is said of an account whose settings name a file that is none.
+BROKEN: Final = Part(AccountPart.SETTINGS)
 
 
 class Hosted:
@@ -29,10 +35,25 @@ class Hosted:
         return Kind(begin=self._begin, end=self._end, host=_host)
 
     def _begin(self, account: AccountSettings) -> Sequence[Piece]:
-        work = account_work(self._settings, account, self._shared)
+        try:
+            work = account_work(self._settings, account, self._shared)
+        except Permanent as exc:
+            # A file that the settings name: one account's trouble is no other's.
+            return [self._broken(account.id, exc)]
         self._work[account.id] = work
         self.commands[account.id] = command_account(self._settings, account, self._shared)
         return [Piece(f"{piece.account}, {piece.part}", piece.run) for piece in work]
+
+    def _broken(self, account: str, error: Permanent) -> Piece:
+        """An account that cannot be put together, and says so until it is changed."""
+        self._shared.forget(account)
+        self._shared.reports.add(account, [BROKEN])
+
+        async def life(_: Callable[[], None]) -> None:
+            raise error
+
+        run = supervised(life, account, BROKEN, self._shared, None)
+        return Piece(account, run)
 
     def _end(self, account: str) -> None:
         self._work.pop(account, None)

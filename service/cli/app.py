@@ -56,7 +56,7 @@ def run(config: ConfigFile = None) -> None:
     from service.app import run as run_application
 
     settings = settings_of(config)
-    finish(lambda: run_application(settings))
+    finish(lambda: run_application(settings, file=config))
 
 
 @app.command()

@@ -49,7 +49,7 @@ class AccountState(StrEnum):
 
 class AccountPart(StrEnum):
     """What of an account an event is about: a mailbox, what is done after a mail's event, its relay, its queue of
-    requests, or its OAuth 2 token.
+    requests, its settings, or its OAuth 2 token.
 
     A token serves both directions, or there is one for each.
     """
@@ -58,6 +58,7 @@ class AccountPart(StrEnum):
     AFTER = "after"
     SENDER = "sender"
     REQUESTS = "requests"
+    SETTINGS = "settings"
     OAUTH2 = "oauth2"
     OAUTH2_INCOMING = "oauth2-incoming"
     OAUTH2_OUTGOING = "oauth2-outgoing"

@@ -95,6 +95,12 @@ class AccountReports:
         if (view := self.accounts.pop(account, None)) is not None:
             self._counted(view.state or AccountState.DISCONNECTED, None)
 
+    def say(self, account: str, state: AccountState) -> None:
+        """Something that was done to an account as a whole: paused, resumed, removed."""
+        log.info("account_state", account=account, part="", state=state, error="")
+        self._waiting.append(self._event(account, state, None, None))
+        self._bell.set()
+
     def part(self, account: str, part: Part, state: AccountState, error: MailbusError | None = None) -> None:
         """A part's state. Says the account's where that changed, or where it is not connected for a new reason."""
         view = self.accounts[account]
@@ -116,7 +122,7 @@ class AccountReports:
         view.state, view.since = worst, self._clock.now()
         shown = log.info if worst is AccountState.CONNECTED else log.warning
         shown("account_state", account=account, part=str(part), state=worst, error=detail)
-        self._waiting.append(self._event(view, part, worst, error))
+        self._waiting.append(self._event(view.id, worst, part, error))
         self._bell.set()
 
     async def run(self) -> None:
@@ -132,23 +138,24 @@ class AccountReports:
                 else:
                     self._waiting.popleft()
 
-    def _event(self, view: AccountView, part: Part, state: AccountState, error: MailbusError | None) -> OutMessage:
+    def _event(self, account: str, state: AccountState, part: Part | None, error: MailbusError | None) -> OutMessage:
         self._count += 1
         now = self._clock.now()
-        source = self._subjects.account_source(view.id)
+        source = self._subjects.account_source(account)
+        shown = None if state is AccountState.CONNECTED else part
         body = AccountEvent(
-            account=view.id,
+            account=account,
             state=state,
             at=now,
             instance=self._writer.rpartition("/")[0],
-            mailbox=UNSET if state is AccountState.CONNECTED or part.kind is not AccountPart.MAILBOX else part.mailbox,
+            mailbox=shown.mailbox if shown is not None and shown.kind is AccountPart.MAILBOX else UNSET,
             detail=error.what if error else UNSET,
             remedy=error.remedy if error and error.remedy else UNSET,
-            part=UNSET if state is AccountState.CONNECTED else part.kind,
+            part=shown.kind if shown is not None else UNSET,
         )
         id = event_id(source, self._writer, self._count, EventType.ACCOUNT)
-        headers = cloud_event_headers(EventType.ACCOUNT, source=source, id=id, time=now, subject=view.id)
-        return OutMessage(self._subjects.account(view.id, state), encode(body), headers | {"Nats-Msg-Id": id})
+        headers = cloud_event_headers(EventType.ACCOUNT, source=source, id=id, time=now, subject=account)
+        return OutMessage(self._subjects.account(account, state), encode(body), headers | {"Nats-Msg-Id": id})
 
     def _counted(self, before: AccountState | None, after: AccountState | None) -> None:
         """Keep `mailbus_accounts` right, whatever the number of accounts."""

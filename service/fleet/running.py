@@ -87,9 +87,9 @@ class Running(Generic[T]):
         return self._hosts.setdefault(self._kind.host(account), _Host({}, at=self._clock.monotonic()))
 
     async def keep(self, accounts: Mapping[str, T]) -> None:
-        """End all but these, and those that are others by now; returns once they have let go."""
-        self._waiting = {id: one for id, one in self._waiting.items() if accounts.get(id) == one}
-        await self.release([id for id, one in self._begun.items() if accounts.get(id) != one])
+        """End all but these very ones; returns once they have let go."""
+        self._waiting = {id: one for id, one in self._waiting.items() if accounts.get(id) is one}
+        await self.release([id for id, one in self._begun.items() if accounts.get(id) is not one])
 
     async def release(self, ids: Collection[str]) -> None:
         """Let each end what it has in hand, as long as there is time and NATS takes the outcome."""

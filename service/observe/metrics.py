@@ -46,6 +46,9 @@ COMMANDS: Final = Counter("mailbus_commands_total", "Commands answered, by verb 
 COMMAND_SECONDS: Final = Histogram(
     "mailbus_command_seconds", "From taking a command to its answer.", ["verb"], buckets=LATENCY_BUCKETS_S
 )
+SETTINGS_REFUSED: Final = Gauge(
+    "mailbus_settings_refused", "1 while the settings file says something wrong, and the earlier settings hold."
+)
 NATS_CONNECTED: Final = Gauge("mailbus_nats_connected", "1 while NATS is connected.")
 # protocol: imap, pop3, smtp, nats; reason: transient, new
 RECONNECTS: Final = Counter("mailbus_reconnects_total", "Connections made anew.", ["protocol", "reason"])

@@ -2,9 +2,9 @@
 
 model.py is the settings as types, servers.py, nats.py and oauth2.py some of its sections, part.py what all sections
 share; values.py durations, sizes, addresses and secrets as they are written; presets.py providers as data; file.py YAML
-and environment → plain values; load.py plain values → Settings; reference.py Settings → its JSON Schema and the table
-in docs/settings.md. Only the composition root and the command line use this room: no protocol knows that pydantic
-exists.
+and environment → plain values; load.py plain values → Settings; same.py what has changed between two of them;
+reference.py Settings → its JSON Schema and the table in docs/settings.md. Only the composition root and the command
+line use this room: no protocol knows that pydantic exists.
 """
 
 from service.settings.load import SettingsInvalid, load_settings
@@ -21,6 +21,7 @@ from service.settings.nats import NatsSettings
 from service.settings.oauth2 import OAuth2Settings
 from service.settings.presets import PRESETS, Preset, login_remedy, needs
 from service.settings.reference import settings_reference, settings_schema
+from service.settings.same import changed_sections, kept, secret_files
 from service.settings.servers import ImapSettings, Pop3Settings, SmtpSettings
 from service.settings.values import Listen, Secret, show_duration
 
@@ -42,9 +43,12 @@ __all__ = [
     "SettingsInvalid",
     "SmtpSettings",
     "StreamSettings",
+    "changed_sections",
+    "kept",
     "load_settings",
     "login_remedy",
     "needs",
+    "secret_files",
     "settings_reference",
     "settings_schema",
     "show_duration",

@@ -1,0 +1,84 @@
+"""The settings file, and the files of secrets that it names, as they change → accounts of the running process.
+
+Looked at by name and not by the kernel's events: that works over network file systems and for volumes that
+Kubernetes swaps under a link, and one `stat` a file costs nothing. Used by app.py.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from service.build import stream_options
+from service.clock import Clock
+from service.observe import log, metrics
+from service.settings import AccountSettings, Settings, SettingsInvalid, changed_sections, load_settings, secret_files
+
+LOOK_EVERY_S: Final = 2.0
+
+Signature = tuple[int, int, int]
+
+
+class Reload:
+    """`take` is given all accounts of the file whenever it has changed and is right."""
+
+    def __init__(
+        self,
+        file: Path,
+        settings: Settings,
+        take: Callable[[Mapping[str, AccountSettings]], None],
+        clock: Clock,
+    ) -> None:
+        self._file = file
+        self._settings = settings
+        self._take = take
+        self._clock = clock
+        self._read = settings
+
+    async def run(self) -> None:
+        """Look for changes, for ever."""
+        seen = await asyncio.to_thread(self._look)
+        while True:
+            await self._clock.sleep(LOOK_EVERY_S)
+            now = await asyncio.to_thread(self._look)
+            if now == seen:
+                continue
+            await self.read()
+            # Other files may be named by now; what changed meanwhile is seen the next time.
+            named = await asyncio.to_thread(self._look)
+            seen = {path: now.get(path, found) for path, found in named.items()}
+
+    async def read(self) -> None:
+        """Read the settings again. What is wrong is said, and everything stays as it was."""
+        try:
+            settings = await asyncio.to_thread(load_settings, self._file)
+            self._check_streams(settings)
+        except SettingsInvalid as exc:
+            metrics.SETTINGS_REFUSED.set(1)
+            log.error("settings_not_taken", file=str(self._file), problems=exc.problems)
+            return
+        metrics.SETTINGS_REFUSED.set(0)
+        if sections := changed_sections(self._settings, settings):
+            log.warning("settings_need_restart", sections=sections)
+        self._read = settings
+        self._take({account.id: account for account in settings.accounts})
+
+    def _check_streams(self, settings: Settings) -> None:
+        """Requests are remembered in one bucket, for as long as the accounts of the start asked for."""
+        has = stream_options(self._settings).sends_window_s
+        wants = stream_options(self._settings.model_copy(update={"accounts": settings.accounts})).sends_window_s
+        if has is not None and (wants is None or wants > has):
+            raise SettingsInvalid(
+                ["outgoing.window: longer than any account's at the start: this needs a restart"], where=str(self._file)
+            )
+
+    def _look(self) -> dict[Path, Signature | None]:
+        return {path: _signature(path) for path in {self._file, *secret_files(self._read)}}
+
+
+def _signature(path: Path) -> Signature | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return (found.st_ino, found.st_mtime_ns, found.st_size)

@@ -1,0 +1,78 @@
+"""The settings file changes while mailbus runs: accounts come, change and go; what is wrong changes nothing."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.servers.dovecot import Dovecot
+from tests.servers.mailbus import Mailbus, imap_account, reading, settings_for, until
+from tests.servers.nats import NatsServer
+
+Maker = Callable[..., Mailbus]
+
+
+def write(one: Mailbus, text: str) -> None:
+    """As an editor does: another file in its place."""
+    new = one.folder / "new.yaml"
+    new.write_text(text)
+    new.rename(one.folder / "mailbus.yaml")
+
+
+def mail(number: int) -> bytes:
+    return b"Subject: mail %d\r\n\r\nbody\r\n" % number
+
+
+def connected(one: Mailbus, account: str) -> int:
+    return sum(line["account"] == account and line["state"] == "connected" for line in one.said("account_state"))
+
+
+@pytest.mark.fault("F10", "F11")
+async def test_accounts_come_change_and_go_without_a_restart_and_what_is_wrong_changes_nothing(
+    dovecot: Dovecot, own_nats: NatsServer, mailbus: Maker, prefix: str, tmp_path: Path
+) -> None:
+    def account(id: str, **more: Any) -> dict[str, Any]:
+        return imap_account(dovecot, f"{prefix}-{id}", id=id) | more
+
+    secret = tmp_path / "password"
+    secret.write_text("wrong")
+    settings = settings_for(own_nats.url, prefix, account("stays"))
+    one = mailbus(settings)
+    one.start()
+    for id in ("stays", "comes"):
+        await dovecot.append(f"{prefix}-{id}", [mail(1)])
+    async with reading(own_nats.url, prefix) as reader:
+        await reader.wait_received(1)
+        # Comes, with a password that is wrong yet.
+        comes = account("comes", password={"file": str(secret)})
+        write(one, yaml.safe_dump(settings | {"accounts": [account("stays"), comes]}))
+        await until(lambda: any(line["state"] == "auth_failed" for line in one.said("account_state")))
+        # The secret's file changes, and nothing else.
+        secret.write_text(str(account("stays")["password"]))
+        await reader.wait_received(2)
+        # Wrong settings: all goes on as it was.
+        write(one, "accounts: [{id: stays, adress: typo}]")
+        await until(lambda: bool(one.said("settings_not_taken")))
+        assert "adress" in json.dumps(one.said("settings_not_taken")[0]["problems"])
+        for id in ("stays", "comes"):
+            await dovecot.append(f"{prefix}-{id}", [mail(2)])
+        await reader.wait_received(4)
+        # Goes; and a section that needs a restart says so.
+        write(one, yaml.safe_dump(settings | {"accounts": [account("stays")], "limits": {"inline": "1KiB"}}))
+        await until(lambda: any(line["state"] == "removed" for line in one.said("account_state")))
+        assert one.said("settings_need_restart")[-1]["sections"] == ["limits"]
+        await dovecot.append(f"{prefix}-comes", [mail(3)])
+        await dovecot.append(f"{prefix}-stays", [mail(3)])
+        await reader.wait_received(5)
+        # It is back, and goes on where it was.
+        write(one, yaml.safe_dump(settings | {"accounts": [account("stays"), account("comes")]}))
+        await reader.wait_received(6)
+        assert connected(one, "stays") == 1
+        found = [(event.subject.split(".")[2], event.body["subject"]) for event in await reader.received()]
+        assert sorted(found) == sorted((id, f"mail {n}") for id in ("stays", "comes") for n in (1, 2, 3))
+        removed = [event for event in await reader.events("STATUS") if event.kind == "removed"]
+        assert [event.body["account"] for event in removed] == ["comes"]
+    assert await one.stop() == 0
