@@ -8,12 +8,14 @@ messages take six megabytes, or twelve, and what their runs take.
 import sys
 import zlib
 from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Annotated, Final
 
 import msgspec
 
+from service.contract import Keywords
 from service.ingest.known import Known, Run
 from service.ingest.marks import MARK_BYTES, NO_MARK, Marks, Recogniser, identity_in, packed_id, packed_mark
 from service.ingest.seen import Seen
@@ -103,21 +105,25 @@ def load_state(data: bytes, owner: str) -> State | None:
         first, last, numbers = (_unpacked(part) for part in (file.first, file.last, file.numbers))
         sets = [frozenset(keywords) for keywords in file.sets]
         seen = Seen(file.seen, _unpacked(file.seen_uids)) if file.seen_uids is not None else None
-        runs = [Run(a, b, sets[n]) for a, b, n in zip(first, last, numbers, strict=True)]
+        known = Known(_runs(first, last, numbers, sets))
     except (msgspec.MsgspecError, zlib.error, ValueError, IndexError):
         return None
-    below = 0
-    for run in runs:
-        if not below < run.first <= run.last:
-            return None
-        below = run.last
-    known = Known(runs)
     if not file.owner.startswith(owner) or len(file.marks) != MARK_BYTES * len(known) or len(file.near) % MARK_BYTES:
         return None
     if len(file.ids) not in {0, len(file.marks)} or len(file.near_ids) not in {0, len(file.near)}:
         return None
     ids = Marks.of(known, file.ids) if file.ids else Marks()
     return State(known, Marks.of(known, file.marks), file.near, file.floor, file.events, ids, file.near_ids, seen)
+
+
+def _runs(first: Iterable[int], last: Iterable[int], numbers: Iterable[int], sets: Sequence[Keywords]) -> Iterator[Run]:
+    """One at a time: hundreds of thousands of objects at once would hold all threads while they are looked through."""
+    below = 0
+    for a, b, number in zip(first, last, numbers, strict=True):
+        if not below < a <= b:
+            raise ValueError("runs out of order")
+        below = b
+        yield Run(a, b, sets[number])
 
 
 def recogniser_of(state: State, *, elsewhere: bool) -> Recogniser:
