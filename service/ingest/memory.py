@@ -17,7 +17,6 @@ from service.clock import Clock
 from service.contract import STATE_HEADER, EventType
 from service.errors import Permanent, Transient
 from service.ingest.cursor import Before, Cursor, Named, copy_key
-from service.ingest.finish import finish
 from service.ingest.known import Known
 from service.ingest.marks import Marks, Recogniser, packed_id, packed_mark
 from service.ingest.notes import load_line, load_note
@@ -26,7 +25,10 @@ from service.ingest.publish import MailboxLog
 from service.ingest.seen import Seen
 from service.ingest.state import State, dump_state, load_state, recogniser_of
 from service.observe import log, step
+from service.tasks import finished
 
+# A commit that is under way when its task is cancelled.
+FINISH_S: Final = 10.0
 # What a start reads again, by its headers alone: 20 µs an event.
 IDLE_EVENTS_LIMIT: Final = 1_000
 # While a mailbox is being read for the first time, snapshots are rarer, and rarer still the more they hold: all that a
@@ -218,7 +220,7 @@ class Memory:
         written = replace(cursor, events=cursor.events + len(events), state=self._named)
         passed, self._passed = self._passed, []
         try:
-            await finish(self._events.commit(events, written, dead=dead))
+            await finished(self._events.commit(events, written, dead=dead), FINISH_S)
         except BaseException:
             self._passed += passed
             raise
@@ -243,7 +245,7 @@ class Memory:
         self._events.new_epoch(written)
         # Whatever becomes of it: the old state is of no use any more, or is recalled.
         self._owner, self._settled = "", False
-        await finish(self._events.commit([event], written))
+        await finished(self._events.commit([event], written), FINISH_S)
         self._begin(owner, written, State(seen=seen), named, self._events.at)
         self._moved([event])
         self._seen, self._settled = None, True
