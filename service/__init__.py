@@ -13,6 +13,7 @@ The map of rooms, lowest floor first; a file imports from floors below and from 
    oauth/                        OAuth 2: settings → access tokens that are good for now
 3  parsing/                      a page of messages → events and blobs, in a child process where there are many
 4  ingest/ outbound/ commands/   mailbox → events; request → mail; a file a verb
+   boxes/                        many mailboxes, few connections: which are followed, whose turn it is
    after/                        what is done to a mail once its event is confirmed
 5  settings/ admin/ fleet/        one YAML file → types; metrics, health, status page; presence, supervision
 6  build/                         puts the rooms' parts together, as settings say

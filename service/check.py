@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+from service.boxes import Chosen, no_role
 from service.build import (
     CONNECTING_LIMIT,
     nats_options,
@@ -17,8 +18,8 @@ from service.build import (
 from service.bus import open_bus
 from service.clock import Clock, SystemClock
 from service.contract import AccountPart, AfterKind
-from service.errors import MailbusError
-from service.imap import Session
+from service.errors import MailbusError, Permanent
+from service.imap import Session, overview
 from service.login import TokenSource
 from service.oauth import Tokens
 from service.pop3 import Session as Pop3Session
@@ -124,10 +125,13 @@ async def _incoming(
 ) -> str:
     session = await Session.open(session_options(settings, account, incoming, tokens=tokens), clock=clock)
     try:
+        names = await _chosen(session, incoming)
         found = []
-        for name in incoming.mailboxes:
+        for name in names[:MAILBOXES_SHOWN]:
             selected = await session.examine(name)
             found.append(f"{name} ({selected.exists} messages)")
+        if len(names) > MAILBOXES_SHOWN:
+            found.append(f"and {len(names) - MAILBOXES_SHOWN} more mailboxes")
         if incoming.after.kind is AfterKind.MOVE:
             await session.examine(incoming.after.mailbox)
             found.append(f"moves to {incoming.after.mailbox}")
@@ -160,6 +164,21 @@ async def _maildrop(
         return ", ".join(said)
     finally:
         await session.leave()
+
+
+async def _chosen(session: Session, incoming: IncomingSettings) -> list[str]:
+    """The mailboxes that would be followed. Raises Permanent where a role is nobody's, or nothing is chosen."""
+    chosen = Chosen(incoming.mailboxes, incoming.exclude, incoming.roles, incoming.after.mailbox)
+    if not chosen.needs_list:
+        return chosen.names()
+    found = chosen.resolve((await overview(session)).mailboxes)
+    if found.roles:
+        raise no_role(session.where, found.roles)
+    if not found.names:
+        raise Permanent(
+            "`mailboxes` and `exclude` leave no mailbox", where=session.where, remedy="write others in `mailboxes`"
+        )
+    return found.names
 
 
 async def _outgoing(

@@ -78,8 +78,8 @@ def _statuses(work: list[Work], accounts: Container[str]) -> dict[str, list[Mail
     """The mailboxes of some accounts."""
     found: dict[str, list[MailboxStatus]] = {}
     for piece in work:
-        if piece.status is not None and piece.account in accounts:
-            found.setdefault(piece.account, []).append(piece.status)
+        if piece.account in accounts:
+            found.setdefault(piece.account, []).extend(piece.statuses())
     return found
 
 

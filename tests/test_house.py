@@ -31,6 +31,7 @@ FLOORS = {
     "oauth": 2,
     "parsing": 3,
     "after": 4,
+    "boxes": 4,
     "ingest": 4,
     "outbound": 4,
     "commands": 4,

@@ -3,13 +3,12 @@
 from collections.abc import Callable
 
 from service.build.after import after_life, after_work, writing_pool
-from service.build.incoming import imap_of, mailbox_work, session_options
+from service.build.incoming import Mailboxes, session_options
 from service.build.outgoing import sender_work
 from service.build.pop3 import pop3_work
 from service.build.shared import Shared, Work, supervised
 from service.contract import AccountPart, AccountState
 from service.fleet import AFTER, Part
-from service.ingest import Allowance
 from service.oauth import Tokens
 from service.settings import AccountSettings, IncomingSettings, Settings
 from service.tokens import account_tokens
@@ -23,7 +22,7 @@ def account_work(settings: Settings, account: AccountSettings, shared: Shared) -
         work += _incoming_work(settings, account, account.incoming, tokens.incoming, shared)
     if account.outgoing is not None:
         work += sender_work(account, account.outgoing, tokens.outgoing, settings.network.reach, shared)
-    shared.reports.add(account.id, [piece.part for piece in work])
+    shared.reports.add(account.id, [part for piece in work for part in piece.parts])
     return work
 
 
@@ -38,18 +37,13 @@ def _incoming_work(
         return pop3_work(settings, account, incoming, incoming.pop3, tokens, shared)
     options = session_options(settings, account, incoming, tokens=tokens)
     shared.sessions[account.id] = options
-    daily = imap_of(incoming).daily
-    allowance = Allowance(daily, shared.clock) if daily is not None else None
     shared.pools[account.id] = writing_pool(options, shared.connecting, shared.clock)
     after = after_work(account.id, incoming, shared)
     work = []
     if after is not None:
         life = after_life(account.id, after, shared)
-        work.append(Work(account.id, AFTER, supervised(life, account.id, AFTER, shared, None)))
-    return work + [
-        mailbox_work(settings, account, incoming, name, options, allowance, after, shared)
-        for name in incoming.mailboxes
-    ]
+        work.append(Work(account.id, AFTER, supervised(life, account.id, AFTER, shared, None), [AFTER]))
+    return [*work, Mailboxes(settings, account, incoming, options, after, shared).work()]
 
 
 def _token_work(account: AccountSettings, kind: AccountPart, tokens: Tokens, shared: Shared) -> Work:
@@ -62,4 +56,4 @@ def _token_work(account: AccountSettings, kind: AccountPart, tokens: Tokens, sha
 
         await tokens.watch(works)
 
-    return Work(account.id, part, supervised(life, account.id, part, shared, None))
+    return Work(account.id, part, supervised(life, account.id, part, shared, None), [part])

@@ -1,15 +1,14 @@
-"""Settings → an account's mailboxes as work: each read by its own connection. Used by accounts.py and the checker."""
+"""Settings → an account's mailboxes as work, over its connections. Used by accounts.py and the checker."""
 
-import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Final
 
 from service.after import AfterWork
+from service.boxes import Boxes, Chosen, Lines, Place, Rounds
 from service.build.shared import Shared, Work, supervised
 from service.contract import AccountPart, AccountState, DeadReason
 from service.errors import MailbusError, Superseded, Transient
-from service.fleet import Part
+from service.fleet import MAILBOXES, Part, pause_s
 from service.imap import Session, SessionOptions
 from service.ingest import (
     Allowance,
@@ -23,15 +22,14 @@ from service.ingest import (
     MailboxLog,
     MailboxStatus,
     Memory,
+    Source,
     Why,
     WriterIdentity,
 )
 from service.login import TokenSource
-from service.observe import metrics
 from service.secure import tls_context
 from service.settings import AccountSettings, ImapSettings, IncomingSettings, Settings, login_remedy
 
-CLOSE_TIMEOUT_S: Final = 5.0
 LOG_LOST: Final = frozenset({Why.ROLLED_BACK, Why.OTHER_STREAM})
 
 
@@ -63,121 +61,236 @@ def session_options(
     )
 
 
-def mailbox_work(
-    settings: Settings,
-    account: AccountSettings,
-    incoming: IncomingSettings,
-    mailbox: str,
-    options: SessionOptions,
-    allowance: Allowance | None,
-    after: AfterWork | None,
-    shared: Shared,
-) -> Work:
-    """One mailbox, followed for ever."""
-    bus, clock, reports = shared.bus, shared.clock, shared.reports
-    status, desk = MailboxStatus(mailbox), shared.desks.setdefault(account.id, Desks()).desk(mailbox)
-    part = Part(AccountPart.MAILBOX, mailbox)
+class Mailboxes:
+    """An account's mailboxes as one piece of work, over one set of connections."""
 
-    def alarm(error: MailbusError) -> None:
-        reports.part(account.id, part, AccountState.DEGRADED, error)
+    def __init__(
+        self,
+        settings: Settings,
+        account: AccountSettings,
+        incoming: IncomingSettings,
+        options: SessionOptions,
+        after: AfterWork | None,
+        shared: Shared,
+    ) -> None:
+        self._settings = settings
+        self._account = account.id
+        self._incoming = incoming
+        self._imap = imap = imap_of(incoming)
+        self._options = options
+        self._after = after
+        self._shared = shared
+        daily = imap.daily
+        self._allowance = Allowance(daily, shared.clock) if daily is not None else None
+        self._statuses: dict[str, MailboxStatus] = {}
+        # One of them is for commands and `after`: service/imap/pool.py.
+        self._lines = Lines(self._connect, limit=imap.connections - 1, pause_s=self._pause_s, clock=shared.clock)
+        self._boxes = Boxes(self._lines, self._mailbox)
+        chosen = Chosen(incoming.mailboxes, incoming.exclude, incoming.roles, incoming.after.mailbox)
+        self._chosen = chosen
+        self._rounds = Rounds(
+            self._lines,
+            self._boxes,
+            chosen,
+            poll_s=incoming.poll.total_seconds(),
+            degraded=lambda error: shared.reports.part(account.id, MAILBOXES, AccountState.DEGRADED, error),
+            clock=shared.clock,
+            where=account.id,
+        )
+        shared.desks.setdefault(account.id, Desks())
 
-    events = MailboxLog(
-        bus.log,
-        shared.copies,
-        DeadLetters(
-            bus.dead,
-            shared.publish,
-            subject=bus.subjects.dead(DeadReason.MESSAGE),
-            where=f"{account.id}, {mailbox}",
-        ),
-        account=account.id,
-        mailbox=mailbox,
-        filter_subject=bus.subjects.mailbox_filter(account.id, mailbox),
-        writer=WriterIdentity(shared.writer, shared.rival_of(account.id)),
-        alarm=alarm,
-        clock=clock,
-    )
-    memory = Memory(
-        events,
-        bus.log,
-        bus.blobs(bus.subjects.state),
-        account=account.id,
-        mailbox=mailbox,
-        filter_subject=bus.subjects.mailbox_filter(account.id, mailbox),
-        clock=clock,
-    )
-    # Once superseded this process does not contest the mailbox while the other writer lives: no taking turns.
-    contest = True
-    connected = False
+    def work(self) -> Work:
+        """It, to be run."""
+        parts = [MAILBOXES] if self._rounds.needed else []
+        if not self._chosen.needs_list:
+            parts += [Part(AccountPart.MAILBOX, name) for name in self._chosen.names()]
+            for name in self._chosen.names():
+                self._status(name)
+        return Work(self._account, MAILBOXES, self._run, parts=parts, statuses=self._statuses.values)
 
-    async def life(proved: Callable[[], None]) -> None:
-        nonlocal contest, connected
+    async def _run(self) -> None:
+        await self._boxes.run(self._lead)
+
+    async def _lead(self) -> None:
+        """Say which mailboxes are followed."""
+        if not self._chosen.needs_list:
+            self._boxes.follow(self._chosen.names(), new=lambda _: False)
+        if self._rounds.needed:
+            await supervised(self._rounds_life, self._account, MAILBOXES, self._shared, None)()
+
+    async def _rounds_life(self, proved: Callable[[], None]) -> None:
+        def works() -> None:
+            proved()
+            self._shared.reports.part(self._account, MAILBOXES, AccountState.CONNECTED)
+
+        await self._rounds.life(works)
+
+    async def _connect(self) -> Session:
+        async with self._shared.connecting:
+            return await Session.open(self._options, clock=self._shared.clock)
+
+    def _pause_s(self, failures: int, error: MailbusError) -> float:
+        return pause_s(error, failures, pace=self._shared.pace, clock=self._shared.clock)
+
+    def _status(self, name: str) -> MailboxStatus:
+        return self._statuses.setdefault(name, MailboxStatus(name))
+
+    def _mailbox(self, name: str, place: Place, new: bool) -> "Mailbox":
+        incoming = self._incoming
+        source = ImapSource(
+            place,
+            host=self._options.host,
+            username=self._options.username,
+            mailbox=name,
+            idle_s=self._imap.idle.total_seconds(),
+            poll_s=incoming.poll.total_seconds(),
+            clock=self._shared.clock,
+            first=(lambda: self._boxes.before(name)) if incoming.once else tuple,
+            named=incoming.roles,
+            allowance=self._allowance,
+        )
+        # Mail of a mailbox that appears while mailbus runs is new, all of it.
+        initial = "all" if new else incoming.initial
+        return Mailbox(
+            self._settings,
+            self._account,
+            incoming,
+            name,
+            IngestOptions(initial, self._settings.limits.message),
+            source,
+            lambda: place.arrived(self._shared.clock.monotonic()),
+            self._status(name),
+            self._after,
+            self._shared,
+            gone=lambda: self._statuses.pop(name, None),
+        )
+
+
+class Mailbox:
+    """One mailbox, followed for as long as it is there. `arrived` is told that mail came, `gone` that it is gone."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        account: str,
+        incoming: IncomingSettings,
+        name: str,
+        options: IngestOptions,
+        source: Source,
+        arrived: Callable[[], None],
+        status: MailboxStatus,
+        after: AfterWork | None,
+        shared: Shared,
+        gone: Callable[[], object],
+    ) -> None:
+        bus, clock = shared.bus, shared.clock
+        filter_subject = bus.subjects.mailbox_filter(account, name)
+        self._account = account
+        self._name = name
+        self._part = Part(AccountPart.MAILBOX, name)
+        self._options = options
+        self._source = source
+        self._arrived = arrived
+        self._status = status
+        self._after = after
+        self._shared = shared
+        self._gone = gone
+        self._desks = shared.desks[account]
+        self._desk = self._desks.desk(name)
+        self._events = MailboxLog(
+            bus.log,
+            shared.copies,
+            DeadLetters(
+                bus.dead, shared.publish, subject=bus.subjects.dead(DeadReason.MESSAGE), where=f"{account}, {name}"
+            ),
+            account=account,
+            mailbox=name,
+            filter_subject=filter_subject,
+            writer=WriterIdentity(shared.writer, shared.rival_of(account)),
+            alarm=self._alarm,
+            clock=clock,
+        )
+        self._memory = Memory(
+            self._events,
+            bus.log,
+            bus.blobs(bus.subjects.state),
+            account=account,
+            mailbox=name,
+            filter_subject=filter_subject,
+            clock=clock,
+        )
+        self._announcer = Announcer(
+            bus.blobs(),
+            bus.subjects,
+            shared.parser,
+            account=account,
+            mailbox=name,
+            options=AnnounceOptions(
+                settings.limits.inline, bus.max_payload, incoming.raw, incoming.after, incoming.authserv_id
+            ),
+            clock=clock,
+        )
+        # Once superseded this process does not contest the mailbox while the other writer lives: no taking turns.
+        self._contest = True
+
+    async def run(self) -> None:
+        """Follow it for ever."""
+        await supervised(self._life, self._account, self._part, self._shared, self._status)()
+
+    def gone(self) -> None:
+        """Its position stays in the log: should it come back, it goes on from there."""
+        if self._after is not None:
+            self._after.end(self._name)
+        self._desks.drop(self._name)
+        self._shared.reports.drop(self._account, self._part)
+        self._gone()
+
+    def _alarm(self, error: MailbusError) -> None:
+        self._shared.reports.part(self._account, self._part, AccountState.DEGRADED, error)
+
+    def _announced(self) -> None:
+        self._arrived()
+        if self._after is not None:
+            self._after.announced(self._name)
+
+    async def _life(self, proved: Callable[[], None]) -> None:
+        shared = self._shared
 
         def works() -> None:
             proved()
-            reports.part(account.id, part, AccountState.CONNECTED)
+            shared.reports.part(self._account, self._part, AccountState.CONNECTED)
 
-        await bus.wait_connected()
+        await shared.bus.wait_connected()
         try:
-            position = await events.resume(contest=contest)
-            contest = True
+            position = await self._events.resume(contest=self._contest)
+            self._contest = True
             if position.why in LOG_LOST:
-                alarm(_log_lost(position.why))
-            if after is not None:
-                after.begin(mailbox)
-            async with shared.connecting:
-                session = await Session.open(options, clock=clock)
-            if connected:
-                metrics.RECONNECTS.labels(protocol="imap", reason="transient").inc()
-            connected = True
-            source = ImapSource(
-                session,
-                host=options.host,
-                username=options.username,
-                mailbox=mailbox,
-                idle_s=imap_of(incoming).idle.total_seconds(),
-                poll_s=incoming.poll.total_seconds(),
-                clock=clock,
-                first=incoming.mailboxes[: incoming.mailboxes.index(mailbox)] if incoming.once else (),
-                named=incoming.roles,
-                allowance=allowance,
-            )
-            announcer = Announcer(
-                bus.blobs(),
-                bus.subjects,
-                shared.parser,
-                account=account.id,
-                mailbox=mailbox,
-                options=AnnounceOptions(
-                    settings.limits.inline, bus.max_payload, incoming.raw, incoming.after, incoming.authserv_id
-                ),
-                clock=clock,
-            )
+                self._alarm(_log_lost(position.why))
+            if self._after is not None:
+                self._after.begin(self._name)
             try:
                 await MailboxIngest(
-                    source,
-                    events,
-                    memory,
-                    announcer,
-                    options=IngestOptions(incoming.initial, settings.limits.message),
-                    status=status,
-                    desk=desk,
+                    self._source,
+                    self._events,
+                    self._memory,
+                    self._announcer,
+                    options=self._options,
+                    status=self._status,
+                    desk=self._desk,
                     budget=shared.budget,
                     proved=works,
-                    degraded=alarm,
-                    clock=clock,
-                    account=account.id,
-                    announced=(lambda: after.announced(mailbox)) if after is not None else (lambda: None),
+                    degraded=self._alarm,
+                    clock=shared.clock,
+                    account=self._account,
+                    announced=self._announced,
                 ).run(position)
             finally:
-                await _close(source)
+                await self._source.close()
         except Superseded:
-            contest = False
-            if after is not None:
-                after.end(mailbox)
+            self._contest = False
+            if self._after is not None:
+                self._after.end(self._name)
             raise
-
-    return Work(account.id, part, supervised(life, account.id, part, shared, status), status)
 
 
 def _log_lost(why: Why) -> Transient:
@@ -186,12 +299,3 @@ def _log_lost(why: Why) -> Transient:
     else:
         what = "the log is another than before: the mailbox begins as `initial` says"
     return Transient(what, where="NATS", remedy="find out who restored or made the stream anew")
-
-
-async def _close(source: ImapSource) -> None:
-    try:
-        with suppress(MailbusError, TimeoutError):
-            async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                await source.close()
-    finally:
-        source.abort()

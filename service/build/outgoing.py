@@ -72,7 +72,7 @@ def sender_work(
 
             await life(works)
 
-        return Work(account.id, part, supervised(connected, account.id, part, shared, None))
+        return Work(account.id, part, supervised(connected, account.id, part, shared, None), [part])
 
     async def take_requests(proved: Callable[[], None]) -> None:
         await shared.bus.wait_connected()

@@ -119,7 +119,7 @@ class _Maildrop:
     def work(self) -> Work:
         """It, followed."""
         life = supervised(self._life, self._account, self._part, self._shared, self._status)
-        return Work(self._account, self._part, life, self._status)
+        return Work(self._account, self._part, life, [self._part], lambda: [self._status])
 
     def after_work(self) -> list[Work]:
         """What is done after its mail's events, where anything is."""
@@ -135,7 +135,7 @@ class _Maildrop:
             await shared.bus.wait_connected()
             await after.run(works)
 
-        return [Work(self._account, AFTER, supervised(life, self._account, AFTER, shared, None))]
+        return [Work(self._account, AFTER, supervised(life, self._account, AFTER, shared, None), [AFTER])]
 
     def _new_after(self) -> AfterWork | None:
         incoming, shared = self._incoming, self._shared

@@ -1,7 +1,7 @@
 """What all accounts of a process share, and what a piece of work is. Used by every file of this room."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
@@ -61,12 +61,14 @@ class Shared:
 
 @dataclass(slots=True)
 class Work:
-    """One piece of an account's work. `run` never returns."""
+    """One piece of an account's work. `run` never returns; `part` names it, `parts` are what it reports from the start
+    on; `statuses`: of its mailboxes, now."""
 
     account: str
     part: Part
     run: Callable[[], Coroutine[Any, Any, None]]
-    status: MailboxStatus | None = None
+    parts: list[Part]
+    statuses: Callable[[], Collection[MailboxStatus]] = tuple
 
 
 def supervised(

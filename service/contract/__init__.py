@@ -7,6 +7,7 @@ schema.py prints them as JSON Schema and AsyncAPI.
 
 from service.contract.after import AFTER_HEADER, After, AfterKind
 from service.contract.blob import Blob, blob_id
+from service.contract.choice import Choice, ChoiceKind
 from service.contract.codec import encode
 from service.contract.commands import (
     DEFAULT_PROPERTIES,
@@ -144,6 +145,8 @@ __all__ = [
     "CancelAnswer",
     "CancelRequest",
     "Changed",
+    "Choice",
+    "ChoiceKind",
     "Comparator",
     "CopyAnswer",
     "CopyRequest",

@@ -8,15 +8,16 @@ account's state on the bus, once a change.
 
 from service.fleet.assign import Replica, owner
 from service.fleet.presence import Presence
-from service.fleet.report import AFTER, REQUESTS, SENDER, AccountReports, AccountView, Part
+from service.fleet.report import AFTER, MAILBOXES, REQUESTS, SENDER, AccountReports, AccountView, Part
 from service.fleet.roster import Roster
 from service.fleet.running import DRAIN_TIMEOUT_S, NATS_ASKED_S, NATS_SILENT_S, Kind, Piece, Running
 from service.fleet.steer import Steering
-from service.fleet.supervise import Pace, supervise
+from service.fleet.supervise import Pace, pause_s, supervise
 
 __all__ = [
     "AFTER",
     "DRAIN_TIMEOUT_S",
+    "MAILBOXES",
     "NATS_ASKED_S",
     "NATS_SILENT_S",
     "REQUESTS",
@@ -33,5 +34,6 @@ __all__ = [
     "Running",
     "Steering",
     "owner",
+    "pause_s",
     "supervise",
 ]

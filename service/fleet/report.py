@@ -5,7 +5,7 @@ the process.
 """
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -53,6 +53,7 @@ class Part:
 
 SENDER: Final = Part(AccountPart.SENDER)
 AFTER: Final = Part(AccountPart.AFTER)
+MAILBOXES: Final = Part(AccountPart.MAILBOXES)
 REQUESTS: Final = Part(AccountPart.REQUESTS)
 
 
@@ -65,6 +66,20 @@ class AccountView:
     since: datetime | None = None
     last_error: str = ""
     parts: dict[Part, AccountState] = field(default_factory=dict)
+    counts: Counter[AccountState] = field(default_factory=Counter)
+
+    def set(self, part: Part, state: AccountState | None) -> None:
+        """A part's state; None: there is no such part any more."""
+        if (before := self.parts.pop(part, None)) is not None:
+            self.counts[before] -= 1
+        if state is not None:
+            self.parts[part] = state
+            self.counts[state] += 1
+
+    @property
+    def worst(self) -> AccountState:
+        """That of its worst part."""
+        return next((state for state in ORDER if self.counts[state]), AccountState.CONNECTED)
 
 
 class AccountReports:
@@ -87,7 +102,9 @@ class AccountReports:
     def add(self, account: str, parts: list[Part]) -> None:
         """An account is there; its parts are not connected yet."""
         self.remove(account)
-        self.accounts[account] = AccountView(account, parts=dict.fromkeys(parts, AccountState.DISCONNECTED))
+        view = self.accounts[account] = AccountView(account)
+        for part in parts:
+            view.set(part, AccountState.DISCONNECTED)
         self._counted(None, AccountState.DISCONNECTED)
 
     def remove(self, account: str) -> None:
@@ -106,8 +123,8 @@ class AccountReports:
         view = self.accounts[account]
         detail = str(error) if error else ""
         before = view.parts.get(part)
-        view.parts[part] = state
-        worst = min(view.parts.values(), key=ORDER.index)
+        view.set(part, state)
+        worst = view.worst
         if error is not None:
             view.last_error = detail
         if worst == view.state:
@@ -118,12 +135,24 @@ class AccountReports:
         # Before a first connection is up there is nothing to say, unless it failed.
         if view.state is None and worst is AccountState.DISCONNECTED and error is None:
             return
-        self._counted(view.state or AccountState.DISCONNECTED, worst)
-        view.state, view.since = worst, self._clock.now()
-        shown = log.info if worst is AccountState.CONNECTED else log.warning
-        shown("account_state", account=account, part=str(part), state=worst, error=detail)
-        self._waiting.append(self._event(view.id, worst, part, error))
+        self._say(view, part, worst, error)
+
+    def _say(self, view: AccountView, part: Part, state: AccountState, error: MailbusError | None) -> None:
+        self._counted(view.state or AccountState.DISCONNECTED, state)
+        view.state, view.since = state, self._clock.now()
+        shown = log.info if state is AccountState.CONNECTED else log.warning
+        shown("account_state", account=view.id, part=str(part), state=state, error=str(error) if error else "")
+        self._waiting.append(self._event(view.id, state, part, error))
         self._bell.set()
+
+    def drop(self, account: str, part: Part) -> None:
+        """A part that is no more: what it was says nothing of its account."""
+        view = self.accounts.get(account)
+        if view is None:
+            return
+        view.set(part, None)
+        if view.state is not None and view.worst is not view.state:
+            self._say(view, part, view.worst, None)
 
     async def run(self) -> None:
         """Publish what waits, for ever."""

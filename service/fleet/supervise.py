@@ -75,6 +75,11 @@ async def supervise(
         await clock.sleep(pause)
 
 
+def pause_s(error: MailbusError, failures: int, *, pace: Pace, clock: Clock) -> float:
+    """Seconds before the next try, after so many failures in a row."""
+    return _verdict(error, failures, pace, clock, "")[2]
+
+
 def _verdict(
     error: BaseException, failures: int, pace: Pace, clock: Clock, where: str
 ) -> tuple[AccountState, MailbusError, float]:

@@ -6,6 +6,7 @@ session.py is what mailbus does with a mailbox; changes.py asks what became of k
 is said of them unasked; identity.py reads what makes a message the same in several mailboxes.
 For commands: criteria.py turns filters into search keys, uidplus.py reads what says where messages are now, roles.py
 which mailbox is which; writing.py does it on a connection, listing.py lists, pool.py keeps the connections.
+For an account's mailboxes at a glance: overview.py.
 """
 
 from service.imap.changes import Changes, FlagsFound, FlagsRow
@@ -14,6 +15,7 @@ from service.imap.criteria import Near, criteria, moment_keys, moments, sortable
 from service.imap.encode import Argument, uid_set
 from service.imap.identity import GMAIL, NO_LABELS, Labelling, Labels
 from service.imap.listing import Totals, list_mailboxes, list_totals
+from service.imap.overview import Figures, Overview, figures_of, overview
 from service.imap.pool import NotConnected, Pool, Unanswered, sweep_all
 from service.imap.refusals import Refused
 from service.imap.roles import NONE_NAMED, by_role, roles, selectable
@@ -29,6 +31,7 @@ __all__ = [
     "SURVEY_LIMIT_ROWS",
     "Argument",
     "Changes",
+    "Figures",
     "FlagsFound",
     "FlagsRow",
     "Identity",
@@ -39,6 +42,7 @@ __all__ = [
     "Near",
     "NotConnected",
     "Opened",
+    "Overview",
     "Pool",
     "Refused",
     "SelectedMailbox",
@@ -51,11 +55,13 @@ __all__ = [
     "WritingSession",
     "by_role",
     "criteria",
+    "figures_of",
     "identity_of",
     "list_mailboxes",
     "list_totals",
     "moment_keys",
     "moments",
+    "overview",
     "roles",
     "selectable",
     "sortable",

@@ -54,18 +54,21 @@ class FlagsFound:
 
 
 class Changes:
-    """One session's way of telling. `sync` is what it is now, `refused` the names of what was offered and refused."""
+    """One session's way of telling. `sync` is what it is in the mailbox that is open, `refused` the names of what was
+    offered and refused."""
 
     def __init__(self, session: Session) -> None:
-        self._session = session
+        self.session = session
         self.sync = Sync.NONE
         self.refused: list[str] = []
+        self._offered = Sync.NONE
 
     async def open(self, mailbox: str) -> SelectedMailbox:
         """EXAMINE with what the server offers switched on. Raises as Session.examine does."""
-        session = self._session
-        if self.sync is Sync.NONE:
-            self.sync = await self._enable()
+        session = self.session
+        if self._offered is Sync.NONE:
+            self._offered = await self._enable()
+        self.sync = self._offered
         selected: SelectedMailbox | None = None
         if self.sync is Sync.CONDSTORE:
             try:
@@ -81,7 +84,7 @@ class Changes:
         return selected
 
     async def _enable(self) -> Sync:
-        session = self._session
+        session = self.session
         names: set[str] = set()
 
         def take(response: Response) -> None:
@@ -98,9 +101,9 @@ class Changes:
         return Sync.CONDSTORE if session.capabilities & {"CONDSTORE", "QRESYNC"} else Sync.SNAPSHOT
 
     def _refuse(self, name: str) -> None:
-        log.warning("feature_refused", where=self._session.where, feature=name)
+        log.warning("feature_refused", where=self.session.where, feature=name)
         self.refused.append(name)
-        self.sync = Sync.SNAPSHOT
+        self.sync = self._offered = Sync.SNAPSHOT
 
     async def flags(self, first: int, last: int, since: int) -> FlagsFound:
         """The flags of UIDs first to last that changed after the modseq `since`; of all of them where it is 0.
@@ -129,7 +132,7 @@ class Changes:
             modifier = ()
             rows = await self._rows(f"{first}:{last}", modifier, gone, asked, prefix="UID")
         if rows is None:
-            raise PeerError("FETCH of flags is refused", where=self._session.where)
+            raise PeerError("FETCH of flags is refused", where=self.session.where)
         return FlagsFound(rows, vanished if modifier and self.sync is Sync.QRESYNC else None, not modifier)
 
     async def flags_of(self, seqs: set[int]) -> list[FlagsRow]:
@@ -150,7 +153,7 @@ class Changes:
         prefix: str | None,
     ) -> list[FlagsRow] | None:
         """What was asked; the rest that comes is noted as unasked. None where the server answers BAD."""
-        session = self._session
+        session = self.session
         rows: dict[int, FlagsRow] = {}
         more = label_items(session.capabilities)
 
@@ -181,7 +184,7 @@ class Changes:
 
     async def present(self, first: int, last: int) -> list[Span]:
         """Which UIDs of first to last there are. Raises PeerError where the server does not say, Transient."""
-        session = self._session
+        session = self.session
         found: list[Search] = []
 
         def take(response: Response) -> None:

@@ -45,6 +45,9 @@ COMMAND_LIMIT_S: Final = 1800.0
 # What a literal may have beside the message: servers announce RFC822.SIZE a little wrong.
 LITERAL_SLACK_BYTES: Final = 1024 * 1024
 
+# RFC 9051 appendix E: what IMAP4rev2 took in, of what is used here.
+_REV2: Final = frozenset({"ESEARCH", "LIST-EXTENDED", "LIST-STATUS", "MOVE", "SPECIAL-USE", "UIDPLUS"})
+
 
 def ignore(_response: Response) -> None:
     """A handler for commands whose tagged answer says it all."""
@@ -263,6 +266,10 @@ class Connection:
         self.protocol.close()
 
     # -- commands ---------------------------------------------------------------------------------------------
+
+    def offers(self, extension: str) -> bool:
+        """Whether the server has an extension."""
+        return extension in self.capabilities or (extension in _REV2 and "IMAP4REV2" in self.capabilities)
 
     async def run(self, name: str, *arguments: str, prefix: str | None = None, handler: Handler = ignore) -> None:
         """A command that must be answered OK."""

@@ -108,9 +108,12 @@ def encode_mutf7(name: str) -> str:
     return _UNPRINTABLE.sub(shifted, name.replace("&", "&-"))
 
 
-def decode_mailbox(wire: bytes) -> str:
-    """A name as the server wrote it: modified UTF-7, or UTF-8 where it has 8-bit bytes (RFC 9051 5.1)."""
-    if not wire.isascii():
+def decode_mailbox(wire: bytes, *, utf8: bool) -> str:
+    """A name as the server wrote it: modified UTF-7, or UTF-8 where it has 8-bit bytes (RFC 9051 5.1).
+
+    `utf8`: UTF8=ACCEPT is enabled, and `&` means itself (RFC 6855 section 3).
+    """
+    if utf8 or not wire.isascii():
         return unicodedata.normalize("NFC", wire.decode("utf-8", "replace"))
 
     def unshifted(found: re.Match[bytes]) -> bytes:

@@ -117,7 +117,7 @@ class Labelling:
                 mailboxes |= {self._by_role[role] for role in [_ROLE_OF.get(lowered)] if role in self._by_role}
             else:
                 flags.add(label_flag(label))
-                mailboxes.add(decode_mailbox(label))
+                mailboxes.add(decode_mailbox(label, utf8=False))
         # Gmail keeps in \All what is neither junk nor trash.
         if "all" in self._by_role and not mailboxes & self._apart:
             mailboxes.add(self._by_role["all"])
@@ -129,5 +129,5 @@ def label_flag(label: bytes) -> str:
 
     A name that is not ASCII is written in modified UTF-7, whichever way the server sent it.
     """
-    text = _NO_ATOM.sub("_", encode_mutf7(decode_mailbox(label)))
+    text = _NO_ATOM.sub("_", encode_mutf7(decode_mailbox(label, utf8=False)))
     return "_" + text[1:] if text.startswith("$") else text

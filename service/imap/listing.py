@@ -57,10 +57,11 @@ async def _list(session: WritingSession, *, totals: bool) -> _Answer:
 
     def take(response: Response) -> None:
         if isinstance(response, Listed) and len(mailboxes) < LIST_LIMIT:
-            mailboxes.append(ListedMailbox(decode_mailbox(response.name), response.delimiter, response.attributes))
+            name = decode_mailbox(response.name, utf8=session.utf8)
+            mailboxes.append(ListedMailbox(name, response.delimiter, response.attributes))
         elif isinstance(response, StatusData) and len(found) < LIST_LIMIT:
             messages, unseen = (parse_number(response.items.get(item)) or 0 for item in TOTALS)
-            found[decode_mailbox(response.name)] = Totals(messages, unseen)
+            found[decode_mailbox(response.name, utf8=session.utf8)] = Totals(messages, unseen)
 
     extended = session.offers("LIST-EXTENDED")
     options = ["SPECIAL-USE"] if extended and session.offers("SPECIAL-USE") else []

@@ -107,7 +107,8 @@ class Session(Connection):
 
         def take(response: Response) -> None:
             if isinstance(response, Listed) and len(found) < LIST_LIMIT:
-                found.append(ListedMailbox(decode_mailbox(response.name), response.delimiter, response.attributes))
+                name = decode_mailbox(response.name, utf8=self.utf8)
+                found.append(ListedMailbox(name, response.delimiter, response.attributes))
 
         await self.run("LIST", '""', mailbox_argument(pattern, utf8=self.utf8), handler=take)
         return found

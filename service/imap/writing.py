@@ -25,8 +25,6 @@ from service.imap.session import Session, SurveyedMessage
 from service.imap.uidplus import Moved, appended, moved, moved_together
 from service.observe import log, metrics
 
-# RFC 9051 appendix E: what IMAP4rev2 took in, of what is used here.
-_REV2: Final = frozenset({"ESEARCH", "LIST-EXTENDED", "LIST-STATUS", "MOVE", "SPECIAL-USE", "UIDPLUS"})
 # A slow uplink; what is not sent at this pace is given up.
 SENDING_BYTES_PER_S: Final = 32 * 1024
 # Message-IDs in one search: a line of IMAP stays below 8,000 octets (RFC 2683 3.2.1.5).
@@ -71,10 +69,6 @@ class WritingSession(Session):
     """An open connection, the mailbox selected on it, and what may be done to its messages."""
 
     opened: Opened | None = None
-
-    def offers(self, extension: str) -> bool:
-        """Whether the server has an extension."""
-        return extension in self.capabilities or (extension in _REV2 and "IMAP4REV2" in self.capabilities)
 
     # -- mailboxes --------------------------------------------------------------------------------------------
 

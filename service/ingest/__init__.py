@@ -5,7 +5,7 @@ drop.py, seen.py and contents.py, which make what POP3 lacks; plan.py decides;
 announce.py makes events, parser.py says in which process; publish.py commits them with their cursor; dead.py copies
 those of mail that could not be had; copies.py keeps what outlives retention. epochs.py begins and recognises; memory.py
 keeps what is known (known.py, marks.py, labels.py, notes.py, state.py), compare.py finds what became of it, resync.py
-says so to whoever asked. allowance.py is what may be read a day.
+says so to whoever asked. allowance.py is what may be read a day, status.py what a mailbox shows.
 """
 
 from service.ingest.allowance import Allowance
@@ -15,13 +15,14 @@ from service.ingest.copies import Copies
 from service.ingest.dead import DeadLetters
 from service.ingest.from_imap import ImapSource
 from service.ingest.from_pop3 import Pop3Source
-from service.ingest.mailbox import IngestOptions, MailboxIngest, MailboxStatus
+from service.ingest.mailbox import IngestOptions, MailboxIngest
 from service.ingest.memory import Memory
 from service.ingest.parser import Parser
 from service.ingest.plan import Position, Why
 from service.ingest.publish import MailboxLog, WriterIdentity
 from service.ingest.resync import Desk, Desks
 from service.ingest.source import Source
+from service.ingest.status import MailboxStatus
 
 __all__ = [
     "Allowance",

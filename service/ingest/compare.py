@@ -29,6 +29,10 @@ COMMIT_LIMIT_EVENTS: Final = 500
 # under the session (Dovecot 2.3 says nothing), and not every server tells of flags.
 OPEN_AGAIN_SNAPSHOT_S: Final = 300.0
 OPEN_AGAIN_MODSEQ_S: Final = 900.0
+# At rest a mailbox is looked at when its figures move. What moves none of them: flags, but for \Seen, where there is
+# no modseq. And a log that forgets what a mailbox has not saved says nothing either.
+REST_SNAPSHOT_S: Final = 3600.0
+REST_MODSEQ_S: Final = 6 * 3600.0
 # A comparison in full takes a tenth of the time at most.
 COST: Final = 10
 MOMENT_S: Final = 0.01
@@ -66,6 +70,13 @@ class Comparer:
         if self._waiting and open_again > 0:
             return max(MOMENT_S, min(open_again, self._not_before - now))
         return max(0.0, open_again)
+
+    def rest_s(self) -> float:
+        """How long the mailbox may go unlooked at while its figures stand still."""
+        quiet = REST_SNAPSHOT_S if self._source.sync is Sync.SNAPSHOT else REST_MODSEQ_S
+        if self._waiting:
+            return max(MOMENT_S, min(quiet, self._not_before - self._clock.monotonic()))
+        return quiet
 
     def opened(self) -> None:
         """The mailbox was opened just now."""

@@ -1,29 +1,66 @@
-"""An IMAP session as a Source. Used by supervision; the only file of ingest that knows IMAP."""
+"""A mailbox on an IMAP server as a Source. Used by supervision; the only file of ingest that knows IMAP."""
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, Protocol
 
 from service.clock import Clock
 from service.contract import Sync, keywords_of
-from service.imap import GMAIL, NO_LABELS, NONE_NAMED, Changes, FlagsRow, Labelling, Labels, Session, by_role
+from service.imap import GMAIL, NO_LABELS, NONE_NAMED, Changes, Figures, FlagsRow, Labelling, Labels, Session, by_role
 from service.ingest.allowance import Allowance
 from service.ingest.cursor import source_id
 from service.ingest.known import Flagged, Uids
 from service.ingest.labels import with_mailboxes
-from service.ingest.source import Epoch, Fetched, Stirred, Surveyed, Told
+from service.ingest.source import Epoch, Fetched, Looked, Stirred, Surveyed, Told
 
 MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
+class Place(Protocol):
+    """What gives a mailbox its connection, and asks it to leave it to others."""
+
+    @property
+    def displaced(self) -> bool:
+        """Whether it is to leave."""
+        ...
+
+    async def take(self) -> Changes:
+        """Its connection, once it may have one. Raises what opening it raises."""
+        ...
+
+    def stand(self) -> None:
+        """It is about to wait: others may be let in."""
+        ...
+
+    def work(self) -> None:
+        """It goes on."""
+        ...
+
+    async def lend(self) -> None:
+        """Let somebody ask a question on the connection who waits to."""
+        ...
+
+    async def rest(self, looked: Figures, limit_s: float) -> None:
+        """Without a connection until called, or the limit has passed."""
+        ...
+
+    def call(self) -> None:
+        """There is something to look at: waiting and rest end."""
+        ...
+
+    async def leave(self) -> None:
+        """It needs no connection any more."""
+        ...
+
+
 class ImapSource:
-    """One mailbox over one IMAP connection, read without ever changing it (EXAMINE, BODY.PEEK)."""
+    """One mailbox, read without ever changing it (EXAMINE, BODY.PEEK), over what connection its place gives."""
 
     def __init__(
         self,
-        session: Session,
+        place: Place,
         *,
         host: str,
         username: str,
@@ -31,7 +68,7 @@ class ImapSource:
         idle_s: float,
         poll_s: float,
         clock: Clock,
-        first: Collection[str] = (),
+        first: Callable[[], Collection[str]] = tuple,
         named: Mapping[str, str] = NONE_NAMED,
         allowance: Allowance | None = None,
     ) -> None:
@@ -39,17 +76,28 @@ class ImapSource:
 
         `allowance`: what the account may read a day.
         """
-        self._session = session
+        self._place = place
         self._mailbox = mailbox
         self._idle_s = idle_s
         self._poll_s = poll_s
         self._clock = clock
-        self._first = frozenset(first)
+        self._firsts = first
+        self._first: frozenset[str] = frozenset()
         self._named = named
         self._allowance = allowance
         self._looked_at = -1
-        self._changes = Changes(session)
+        self._taken: Changes | None = None
         self.id = source_id(host, username, mailbox)
+
+    @property
+    def _changes(self) -> Changes:
+        if self._taken is None:
+            raise RuntimeError("a source that was not opened")
+        return self._taken
+
+    @property
+    def _session(self) -> Session:
+        return self._changes.session
 
     @property
     def sync(self) -> Sync:
@@ -68,6 +116,8 @@ class ImapSource:
 
     async def open(self) -> Epoch:
         """EXAMINE: RFC 9051 6.3.3, so that not even \\Recent changes."""
+        self._taken = await self._place.take()
+        self._first = frozenset(self._firsts())
         session = self._session
         if GMAIL in session.capabilities:
             session.labelling = Labelling(self._mailbox, by_role(await session.list_mailboxes(), self._named))
@@ -121,16 +171,39 @@ class ImapSource:
             return 0
         return max((message.uid for message in await self._session.survey_last()), default=0)
 
+    @property
+    def displaced(self) -> bool:
+        """By its place."""
+        return self._place.displaced
+
+    async def rest(self, looked: Looked, limit_s: float) -> None:
+        """Until its place is called; not at all where something was said that is not looked at yet."""
+        session = self._session
+        said = session.exists != self._looked_at or bool(session.stir)
+        figures = Figures(looked.uidvalidity, looked.uidnext, session.exists, looked.modseq or None)
+        await self._place.rest(figures, 0.0 if said else limit_s)
+
     async def wait(self, limit_s: float) -> float | None:
         """IDLE where it is offered, a pause and NOOP elsewhere."""
+        self._place.stand()
         try:
             return await self._wait(limit_s)
         finally:
+            self._place.work()
             self._session.nudged.clear()
 
     async def _wait(self, limit_s: float) -> float | None:
+        await self._place.lend()
         if self._session.exists != self._looked_at or self._session.stir:
             return self._clock.monotonic()
+        if self._place.displaced:
+            return None
+        noticed = await self._listen(limit_s)
+        if noticed is None:
+            await self._place.lend()
+        return noticed
+
+    async def _listen(self, limit_s: float) -> float | None:
         if "IDLE" in self._session.capabilities:
             return await self._session.idle(min(limit_s, self._idle_s))
         with suppress(TimeoutError):
@@ -140,8 +213,8 @@ class ImapSource:
         return None
 
     def nudge(self) -> None:
-        """IDLE and pauses end."""
-        self._session.nudge()
+        """IDLE, pauses and rest end."""
+        self._place.call()
 
     def stirred(self) -> Stirred:
         """RFC 9051 7: what the server said unasked."""
@@ -165,12 +238,8 @@ class ImapSource:
         return [Uids(span.first, span.last) for span in await self._changes.present(first, last)]
 
     async def close(self) -> None:
-        """LOGOUT."""
-        await self._session.logout()
-
-    def abort(self) -> None:
-        """Drop the connection."""
-        self._session.abort()
+        """Leave the connection to others, or LOGOUT."""
+        await self._place.leave()
 
     def _flagged(self, rows: Sequence[FlagsRow]) -> list[Flagged]:
         return [

@@ -21,7 +21,7 @@ from service.ingest.known import Flagged, Uids
 from service.ingest.memory import Memory
 from service.ingest.plan import NEAR_LIMIT, NEAR_S, SURVEY_LIMIT_ROWS, Position
 from service.ingest.seen import Seen
-from service.ingest.source import Epoch, Fetched, Stirred, Surveyed, Told
+from service.ingest.source import Epoch, Fetched, Looked, Stirred, Surveyed, Told
 from service.pop3 import Door, Listing, Session, take_stock
 
 # Polls of many accounts that began together do not stay together.
@@ -295,6 +295,15 @@ class Pop3Source:
             return self._clock.monotonic()
         await self._leave()
         return None
+
+    @property
+    def displaced(self) -> bool:
+        """Never: a maildrop is all that there is of its account."""
+        return False
+
+    async def rest(self, _looked: Looked, limit_s: float) -> None:
+        """As `wait`, without a word."""
+        await self.wait(limit_s)
 
     def nudge(self) -> None:
         """Look at once."""

@@ -73,6 +73,11 @@ class Known:
     def __len__(self) -> int:
         return self._count
 
+    @property
+    def size(self) -> int:
+        """How many runs it is kept as."""
+        return len(self._first)
+
     def get(self, uid: int) -> Keywords | None:
         """The keywords of a message; None where it is not known."""
         at = bisect_right(self._first, uid) - 1

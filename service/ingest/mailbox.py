@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from service.clock import Clock
-from service.contract import EventType, Sync
+from service.contract import EventType
 from service.errors import MailbusError, Transient, verdict_of
 from service.ingest.announce import Announced, Announcer
 from service.ingest.budget import Budget
@@ -34,7 +34,8 @@ from service.ingest.plan import (
 )
 from service.ingest.publish import MailboxLog
 from service.ingest.resync import Counts, Desk
-from service.ingest.source import Fetched, Source, Surveyed
+from service.ingest.source import Fetched, Looked, Source, Surveyed
+from service.ingest.status import MailboxStatus
 from service.observe import log, metrics, step
 from service.parsing import Made
 from service.tasks import TaskGroup
@@ -46,23 +47,6 @@ WINDOW_LIMIT_UIDS: Final = SURVEY_LIMIT_ROWS
 PROGRESS_EVERY_S: Final = 10.0
 # How often a quiet mailbox looks whether the log is about to forget what it has not saved.
 BOUNDS_EVERY_S: Final = 6 * 3600.0
-
-
-@dataclass(slots=True)
-class MailboxStatus:
-    """What a mailbox shows of itself; lives as long as the account does."""
-
-    name: str
-    state: str = "starting"
-    last_uid: int = 0
-    top_uid: int = 0
-    sync: Sync = Sync.NONE
-    announced: int = 0
-    last_event_at: datetime | None = None
-    # What the server offers and refuses, said once.
-    refused: set[str] = field(default_factory=set)
-    # UIDs that were in hand when a connection broke, and how often.
-    suspects: dict[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +106,7 @@ class MailboxIngest:
         self._held = 0
         self._told = 0.0
         self._bounds_at = clock.monotonic()
+        self._uidnext = 0
         self._comparer = Comparer(source, memory, announcer, clock=clock, where=f"{account}, {status.name}")
         self._epochs = Epochs(
             source,
@@ -136,24 +121,39 @@ class MailboxIngest:
         )
 
     async def run(self, position: Position) -> None:
-        """Catch up from `position`, then follow the mailbox; open it anew from time to time."""
+        """Catch up from `position`, then follow the mailbox; open it anew from time to time, and after a rest."""
         self._status.state = "syncing"
         self._desk.begin(self._source.nudge)
         try:
             while True:
                 cursor = await self._follow(position)
                 position = Position(Why.TAIL, self._events.fence, cursor, seq=self._memory.seq)
+                if self._source.displaced and not self._desk.is_asked():
+                    await self._rest(cursor)
         finally:
             self._desk.end()
+
+    async def _rest(self, cursor: Cursor) -> None:
+        """Leave the connection to other mailboxes for a while."""
+        limit_s = self._comparer.rest_s() if self._status.state == "watching" else 0.0
+        if limit_s:
+            self._status.state = "resting"
+            self._memory.rest()
+        looked = Looked(cursor.uidvalidity, max(self._uidnext, cursor.last + 1), cursor.modseq)
+        await self._source.rest(looked, limit_s)
 
     async def _follow(self, position: Position) -> Cursor:
         asked, self._counts = self._desk.take(), Counts()
         epoch = await self._source.open()
+        self._uidnext = epoch.uidnext
         self._comparer.opened()
         begun = await self._epochs.begin(position, epoch)
         cursor = begun.cursor
         self._status.top_uid = max(epoch.uidnext - 1, cursor.last)
-        cursor = await self._catch_up(cursor, epoch.uidnext - 1, None)
+        cursor = await self._catch_up(cursor, epoch.uidnext - 1, None, shared=not asked)
+        if cursor.last < epoch.uidnext - 1 and self._source.displaced:
+            self._status.state = "syncing"
+            return cursor
         look = Look.ALL if asked else first_look(cursor, epoch, self._source.sync, begun.recalled)
         compared = await self._comparer.look(look, cursor, adopt=begun.recalled is not Recalled.WHOLE)
         while True:
@@ -165,7 +165,7 @@ class MailboxIngest:
             if not patience_s or self._desk.is_asked():
                 return cursor
             noticed = await self._source.wait(patience_s)
-            if self._desk.is_asked():
+            if self._desk.is_asked() or (noticed is None and self._source.displaced):
                 return cursor
             stirred = self._source.stirred()
             cursor = await self._catch_up(cursor, None, noticed)
@@ -200,8 +200,13 @@ class MailboxIngest:
 
     # -- catching up ------------------------------------------------------------------------------------------
 
-    async def _catch_up(self, cursor: Cursor, top: int | None, noticed: float | None) -> Cursor:
-        """Announce what lies above the cursor, up to `top` (None: whatever there is)."""
+    async def _catch_up(
+        self, cursor: Cursor, top: int | None, noticed: float | None, *, shared: bool = False
+    ) -> Cursor:
+        """Announce what lies above the cursor, up to `top` (None: whatever there is).
+
+        `shared`: as far as other mailboxes let it; what is left comes after their turn.
+        """
         window = SURVEY_LIMIT_UIDS
         while top is None or cursor.last < top:
             last = None if top is None else min(top, cursor.last + window)
@@ -218,6 +223,8 @@ class MailboxIngest:
             if self._memory.due(idle=False):
                 cursor = await self._memory.save(cursor)
             if last is None and len(found) < SURVEY_LIMIT_ROWS:
+                break
+            if shared and self._source.displaced:
                 break
         return cursor
 

@@ -72,6 +72,11 @@ class Marks:
     def __bool__(self) -> bool:
         return bool(self._column or self._uids)
 
+    @property
+    def fresh(self) -> int:
+        """How many came since the column."""
+        return len(self._uids)
+
     @classmethod
     def of(cls, known: Known, column: bytes) -> "Marks":
         """The column of these UIDs, in their order."""

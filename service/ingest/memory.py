@@ -35,6 +35,8 @@ IDLE_EVENTS_LIMIT: Final = 1_000
 # million messages write is ten times the last one.
 BUSY_EVENTS_LIMIT: Final = 10_000
 SHARE: Final = 8
+# Runs, and marks since the snapshot, that a mailbox at rest may keep: with 1,000 of them 5 MB at the most.
+REST_LIMIT: Final = 256
 
 
 class Memory:
@@ -212,6 +214,12 @@ class Memory:
         """A message that is there and must have been announced, although nothing tells of it any more."""
         self._state.known.put(uid, keywords)
         self._state.mark(uid, mark)
+
+    def rest(self) -> None:
+        """Keep no more of it than a few kilobytes: whoever goes on recalls it, as after a start."""
+        state = self._state
+        if state.known.size + state.marks.fresh + state.ids.fresh > REST_LIMIT:
+            self._owner, self._state = "", State()
 
     # -- committing -------------------------------------------------------------------------------------------
 

@@ -87,6 +87,10 @@ class Desks:
         """The desk of a mailbox, which is there from now on."""
         return self._desks.setdefault(mailbox, Desk(mailbox))
 
+    def drop(self, mailbox: str) -> None:
+        """It is followed no more."""
+        self._desks.pop(mailbox, None)
+
     def mailboxes(self) -> Sequence[str]:
         """Their names."""
         return list(self._desks)

@@ -75,8 +75,17 @@ class Stirred:
         return self.gone or self.flags
 
 
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """How far a mailbox was looked at: all that has a lower UID, all changes up to `modseq` (0: it has none)."""
+
+    uidvalidity: int
+    uidnext: int
+    modseq: int
+
+
 class Source(Protocol):
-    """One opened mailbox on one connection. Every method raises Transient when the connection is lost."""
+    """One mailbox, on a connection that it may have to share. All raise Transient when the connection is lost."""
 
     @property
     def id(self) -> str:
@@ -99,7 +108,16 @@ class Source(Protocol):
         ...
 
     async def open(self) -> Epoch:
-        """Select the mailbox anew. Raises Permanent where it does not exist."""
+        """Select the mailbox anew, once there is a connection for it. Raises Permanent where it does not exist."""
+        ...
+
+    @property
+    def displaced(self) -> bool:
+        """Whether other mailboxes need the connection: `rest` is to be called soon."""
+        ...
+
+    async def rest(self, looked: Looked, limit_s: float) -> None:
+        """Leave the connection to others until there may be something to look at, `limit_s` at most; then `open`."""
         ...
 
     async def survey(self, first: int, last: int | None) -> list[Surveyed]:
@@ -123,7 +141,7 @@ class Source(Protocol):
         ...
 
     def nudge(self) -> None:
-        """Have `wait` end soon, or the next one at once."""
+        """Have `wait` or `rest` end soon, or the next one at once."""
         ...
 
     def stirred(self) -> Stirred:
@@ -144,8 +162,4 @@ class Source(Protocol):
 
     async def close(self) -> None:
         """Leave politely, within a few seconds."""
-        ...
-
-    def abort(self) -> None:
-        """Drop the connection at once."""
         ...

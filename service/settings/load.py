@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from service.contract import AfterKind, Security
+from service.contract import AfterKind, Choice, ChoiceKind, Security
 from service.errors import Permanent
 from service.settings.file import ENV_PREFIX, Unreadable, read_all, unknown_variables
 from service.settings.fill import filled_account
@@ -172,7 +172,7 @@ def _after(account: AccountSettings, kept: timedelta | None) -> Iterator[str]:
 
 def _pop3(incoming: IncomingSettings) -> Iterator[str]:
     """What POP3 does not have."""
-    if incoming.mailboxes != ("INBOX",):
+    if incoming.mailboxes != (Choice(ChoiceKind.NAME, "INBOX"),) or incoming.exclude:
         yield "incoming.mailboxes: POP3 has INBOX alone: leave it out, or read by imap"
     if incoming.after.kind in {AfterKind.SEEN, AfterKind.MOVE}:
         yield f"incoming.after: POP3 cannot do {incoming.after.kind}: write nothing, delete, or {{keep_days: N}}"

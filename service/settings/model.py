@@ -8,13 +8,14 @@ import re
 import socket
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BeforeValidator, Field, PlainSerializer, StringConstraints, model_validator
-from pydantic.functional_validators import AfterValidator, PlainValidator
+from pydantic import BeforeValidator, Field, StringConstraints, model_validator
+from pydantic.functional_validators import AfterValidator
 from pydantic.json_schema import WithJsonSchema
 
-from service.contract import ACCOUNT_ID, ROLES, After, AfterKind, mailbox_name, mailbox_token
+from service.contract import ACCOUNT_ID, ROLES, After, AfterKind, Choice, ChoiceKind
 from service.parsing import Raw
 from service.settings.fill import filled_account, preset_name
+from service.settings.mailboxes import Choices, SomeChoices, literal
 from service.settings.nats import NatsSettings
 from service.settings.network import NetworkSettings
 from service.settings.oauth2 import OAuth2Settings
@@ -33,9 +34,7 @@ from service.settings.values import (
     Size,
     Text,
     between,
-    mailbox_text,
     number,
-    some_text,
     text,
     wrong,
 )
@@ -61,22 +60,6 @@ def _host_name() -> str:
     return re.sub(r"[^A-Za-z0-9_-]", "-", socket.gethostname())[:64] or "mailbus"
 
 
-def _mailbox(value: Any) -> str:
-    """A plain name, or {name: …} taken literally."""
-    literal = isinstance(value, dict) and value.keys() == {"name"}
-    name = some_text(value["name"] if literal else value)
-    if not literal and re.search(r"[*%]", name):
-        raise wrong(f'patterns are not available in this version: write each name, or {{name: "{name}"}} for this one')
-    if not literal and name.startswith("\\"):
-        raise wrong("roles are not available in this version: write the mailbox's name")
-    return mailbox_name(mailbox_text(name))
-
-
-def _name(value: Any) -> str:
-    """A mailbox's name as it is."""
-    return mailbox_name(some_text(value))
-
-
 def _role(value: Any) -> str:
     if text(value) not in ROLES:
         raise wrong(f"there is {', '.join(ROLES)}")
@@ -84,16 +67,7 @@ def _role(value: Any) -> str:
 
 
 Role = Annotated[str, BeforeValidator(_role)]
-Name = Annotated[str, BeforeValidator(_name)]
-
-
-def _mailboxes(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list) or not value:
-        raise wrong("write a list of names, such as [INBOX]")
-    names = [_mailbox(one) for one in value]
-    if len({mailbox_token(name) for name in names}) < len(names):
-        raise wrong("names the same mailbox twice")
-    return tuple(names)
+Name = Annotated[str, BeforeValidator(literal)]
 
 
 def _preset(value: Any) -> str:
@@ -184,28 +158,15 @@ class IncomingSettings(Part):
     username: Text = Field(default="", description="Default: the account's")
     password: Secret = Field(default=Secret(), description="Default: the account's")
     oauth2: OAuth2Settings | None = Field(default=None, description="Default: the account's")
-    mailboxes: Annotated[
-        tuple[str, ...],
-        PlainValidator(_mailboxes),
-        PlainSerializer(list, return_type=list),
-        WithJsonSchema(
-            {
-                "type": "array",
-                "minItems": 1,
-                "items": {
-                    "anyOf": [
-                        {"type": "string"},
-                        {
-                            "type": "object",
-                            "properties": {"name": {"type": "string"}},
-                            "required": ["name"],
-                            "additionalProperties": False,
-                        },
-                    ]
-                },
-            }
-        ),
-    ] = Field(default=("INBOX",), description='Names of mailboxes; `{name: "a * b"}` where a name holds * or %')
+    mailboxes: SomeChoices = Field(
+        default=(Choice(ChoiceKind.NAME, "INBOX"),),
+        description="Mailboxes to follow: names, patterns (`*` anything, `%` anything but the server's delimiter),"
+        ' roles such as `\\Archive`, `{name: "a * b"}` for a name as it is',
+        json_schema_extra={"default": ["INBOX"]},
+    )
+    exclude: Choices = Field(
+        default=(), description="Mailboxes not to follow, written alike", json_schema_extra={"default": []}
+    )
     once: bool = Field(
         default=True,
         description="Where labels show a message in several of `mailboxes` (Gmail): announce it in the first of them"

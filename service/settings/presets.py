@@ -48,9 +48,14 @@ def _hosts(imap: str, smtp: str, smtp_security: str = "tls", **more: Any) -> Map
 
 
 _GOOGLE: Final = {
-    # 2,500 MB a day, of which other programs have their share.
-    # Its topmost Received field names an address of its own network, and no host.
-    "incoming": {"imap": {"host": "imap.gmail.com", "daily": "2GiB"}, "authserv_id": "mx.google.com"},
+    # 2,500 MB a day, of which other programs have their share. All Mail holds what is neither spam nor trash: with the
+    # three of them everything is announced once. Its topmost Received field names an address of its own network, and
+    # no host.
+    "incoming": {
+        "imap": {"host": "imap.gmail.com", "daily": "2GiB"},
+        "mailboxes": ["\\All", "\\Junk", "\\Trash"],
+        "authserv_id": "mx.google.com",
+    },
     "outgoing": {"smtp": {"host": "smtp.gmail.com"}},
 }
 _GOOGLE_FILLS: Final = {"token_url": "https://oauth2.googleapis.com/token", "scope": "https://mail.google.com/"}

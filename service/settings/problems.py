@@ -11,8 +11,6 @@ from pydantic_core import ErrorDetails
 from service.settings.model import Settings
 
 SECRET_KEYS: Final = frozenset({"password", "token", "nkey_seed", "oauth2"})
-# Keys of the contract that come later. Refused by name, so that nobody believes they do something.
-NOT_YET: Final = frozenset({"exclude"})
 # Only these may hold an @; in any other value it may stand before a host and behind a password.
 ADDRESS_KEYS: Final = frozenset({"address", "redirect", "username"})
 # Where a whole section was wanted: what stands there instead may hold everything, passwords too.
@@ -60,8 +58,6 @@ def _what(error: ErrorDetails, loc: Sequence[int | str]) -> str:
     key = str(loc[-1]) if loc else ""
     context = error.get("ctx", {})
     match error["type"]:
-        case "extra_forbidden" if key in NOT_YET:
-            return "not available in this version"
         case "extra_forbidden":
             return unknown_key(key, _keys_beside(loc))
         case "missing":

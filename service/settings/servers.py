@@ -52,8 +52,9 @@ class ImapSettings(Part):
     reply: Annotated[Duration, AfterValidator(between("1s", "10m"))] = lasting(
         "30s", "A command not answered within this time is a dead connection"
     )
-    connections: Annotated[int, BeforeValidator(number), Field(ge=1, le=1_000)] = Field(
-        default=3, description="Connections at once, over all of the account's mailboxes and commands"
+    connections: Annotated[int, BeforeValidator(number), Field(ge=2, le=1_000)] = Field(
+        default=3,
+        description="Connections at once: one for commands and `after`, the others for all of the mailboxes",
     )
     daily: Size | None = Field(
         default=None, description="Bytes of mail read in 24 hours at the most; `null`: as many as there are"

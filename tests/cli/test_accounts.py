@@ -32,8 +32,9 @@ class Many:
         for account, count in mailboxes.items():
             parts = [Part(AccountPart.MAILBOX, f"box {number}") for number in range(count)]
             self.reports.add(account, parts)
+            statuses = [MailboxStatus(part.mailbox) for part in parts]
+            self.work.append(Work(account, parts[0], _never, parts, lambda statuses=statuses: statuses))
             for part in parts:
-                self.work.append(Work(account, part, _never, MailboxStatus(part.mailbox)))
                 self.reports.part(account, part, AccountState.CONNECTED)
 
     @asynccontextmanager

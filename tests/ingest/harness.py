@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from service.after import AfterWork
+from service.boxes import Lines
 from service.bus import Bus
 from service.clock import SystemClock
 from service.contract import AccountState, After, DeadReason, Security
@@ -122,6 +123,8 @@ async def follow_mailbox(bus: Bus, box: Box) -> None:
     budget = Budget(64 * 1024 * 1024)
     contest = True
 
+    lines = Lines(lambda: Session.open(session_options(box), clock=clock), limit=1, pause_s=lambda *_: 0.0, clock=clock)
+
     async def life(proved: Any) -> None:
         nonlocal contest
         try:
@@ -129,16 +132,15 @@ async def follow_mailbox(bus: Bus, box: Box) -> None:
             contest = True
             if box.work is not None:
                 box.work.begin(box.mailbox)
-            session = await Session.open(session_options(box), clock=clock)
             source = ImapSource(
-                session,
+                lines.place(0),
                 host=box.host,
                 username=box.user,
                 mailbox=box.mailbox,
                 idle_s=box.idle_s,
                 poll_s=box.poll_s,
                 clock=clock,
-                first=box.first,
+                first=lambda: box.first,
                 allowance=box.allowance,
             )
             try:
@@ -158,7 +160,7 @@ async def follow_mailbox(bus: Bus, box: Box) -> None:
                     announced=lambda: box.work.announced(box.mailbox) if box.work is not None else None,
                 ).run(position)
             finally:
-                source.abort()
+                await source.close()
         except Superseded:
             contest = False
             raise

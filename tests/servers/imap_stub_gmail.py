@@ -123,6 +123,9 @@ class Gmail(ImapStub):
         elif name == "NOOP":
             await connection.send(f"* {len(self.box(here))} EXISTS\r\n" if here else "")
         else:
+            if name == "IDLE" and here:
+                # RFC 9051 7: what came since the last command is said with the next one.
+                await connection.send(f"* {len(self.box(here))} EXISTS\r\n")
             await super()._behave(connection, tag, name, arguments)
             return
         await connection.send(f"{answer}\r\n")

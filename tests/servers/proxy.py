@@ -44,14 +44,16 @@ class _Connection:
 class FaultProxy:
     """Listens on 127.0.0.1:`port` and passes everything on to the target, until told otherwise.
 
-    `connections` counts what was accepted; `open_now` what is up. With `recording`, `seen[way]` holds the bytes that
-    were passed on. `watch(way, chunk)` is called before a chunk is passed on and gives what shall be passed on.
+    `connections` counts what was accepted; `open_now` what is up, `open_most` what ever was at once. With `recording`,
+    `seen[way]` holds the bytes that were passed on. `watch(way, chunk)` is called before a chunk is passed on and gives
+    what shall be passed on.
     """
 
     def __init__(self, target_host: str, target_port: int) -> None:
         self.target = (target_host, target_port)
         self.port = 0
         self.connections = 0
+        self.open_most = 0
         self.recording = False
         self.seen: dict[Way, bytearray] = {way: bytearray() for way in BOTH}
         self.passed: dict[Way, int] = dict.fromkeys(BOTH, 0)
@@ -143,6 +145,7 @@ class FaultProxy:
         assert task is not None
         connection = _Connection(task, [client_out])
         self._open.add(connection)
+        self.open_most = max(self.open_most, len(self._open))
         try:
             async with asyncio.timeout(CONNECT_LIMIT_S):
                 server_in, server_out = await asyncio.open_connection(*self.target)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service.contract import After, AfterKind, Security
+from service.contract import After, AfterKind, Choice, ChoiceKind, Security
 from service.parsing import Raw
 from service.settings import PRESETS, Secret, load_settings
 from tests.settings.conftest import Load, Problems
@@ -31,7 +31,8 @@ accounts:
     password: {file: password.txt}
     incoming:
       imap: {host: imap.example.com, security: starttls, idle: 9m, reply: 500ms}
-      mailboxes: [inbox, Entwürfe, {name: "a * b"}]
+      mailboxes: [inbox, Entwürfe, {name: "a * b"}, "Lists/*", \\Archive]
+      exclude: ["%/Old", \\Junk]
       initial: {since: 2026-01-01}
       poll: 90s
       raw: always
@@ -82,7 +83,10 @@ def test_every_key_is_read(load: Load, tmp_path: Path, monkeypatch: pytest.Monke
     assert outgoing is not None
     assert (incoming.imap.port, incoming.imap.security) == (143, Security.STARTTLS)
     assert (incoming.imap.idle, incoming.imap.reply) == (timedelta(minutes=9), timedelta(seconds=1.5))
-    assert incoming.mailboxes == ("INBOX", "Entwürfe", "a * b")
+    names = [Choice(ChoiceKind.NAME, name) for name in ("INBOX", "Entwürfe", "a * b")]
+    assert incoming.mailboxes == (*names, Choice(ChoiceKind.PATTERN, "Lists/*"), Choice(ChoiceKind.ROLE, "archive"))
+    assert incoming.exclude == (Choice(ChoiceKind.PATTERN, "%/Old"), Choice(ChoiceKind.ROLE, "junk"))
+    assert incoming.model_dump()["mailboxes"] == ["INBOX", "Entwürfe", {"name": "a * b"}, "Lists/*", "\\Archive"]
     assert incoming.initial == datetime(2026, 1, 1, tzinfo=UTC)
     assert incoming.raw is Raw.ALWAYS
     assert (incoming.after, incoming.after_delay) == (After(AfterKind.MOVE, "INBOX"), timedelta(hours=1))

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from service.contract import ROLES
 from service.errors import Permanent
 from service.settings import SettingsInvalid, load_settings
 from tests.settings.conftest import Load, Problems
@@ -13,7 +14,6 @@ TEXT = "write text; put what looks like a number, a date or yes and no in quotes
 HOST = "write a host name or an IP address alone: no protocol before it, no port behind it"
 PASSWORD = "needs a password, here or in the account: write password: {env: NAME}"
 TWO = f"accounts[0].incoming: {PASSWORD}\naccounts[0].outgoing: {PASSWORD}, or smtp: {{login: false}}"
-PATTERN = 'patterns are not available in this version: write each name, or {name: "a/*"} for this one'
 PRESETS = (
     "163, courier, cyrus, dovecot, exchange, fastmail, gmail, gmx, google-workspace, icloud, microsoft365, outlook, qq,"
     " yahoo, zoho, zoho-pro"
@@ -105,15 +105,6 @@ def test_an_unknown_variable_names_the_nearest_known_one(monkeypatch: pytest.Mon
             "incoming: {imap: {host: h}, pop3: {host: h}}",
             "incoming.pop3: beside imap not available in this version: keep one of imap, pop3",
         ),
-        ("incoming: {imap: {host: h}, exclude: [a]}", "incoming.exclude: not available in this version"),
-        (
-            'preset: gmx, incoming: {mailboxes: ["a/*"]}',
-            f"incoming.mailboxes: {PATTERN}",
-        ),
-        (
-            r"preset: gmx, incoming: {mailboxes: [\Archive]}",
-            "incoming.mailboxes: roles are not available in this version: write the mailbox's name",
-        ),
     ],
 )
 def test_what_comes_later_is_refused_by_name(problems: Problems, more: str, key: str) -> None:
@@ -158,7 +149,24 @@ def test_a_wrong_value_says_what_would_do(problems: Problems, text: str, problem
         ("incoming: {}", ".incoming.imap: required, or pop3"),
         ("incoming: {imap: {}}", ".incoming.imap.host: required"),
         ("outgoing: null", ": needs incoming, outgoing, or a preset that has them"),
-        ("preset: gmx, incoming: {mailboxes: [INBOX, inbox]}", ".incoming.mailboxes: names the same mailbox twice"),
+        (
+            "preset: gmx, incoming: {mailboxes: [INBOX, inbox]}",
+            ".incoming.mailboxes: says the same mailbox, pattern or role twice",
+        ),
+        (
+            "preset: gmx, incoming: {mailboxes: []}",
+            ".incoming.mailboxes: write a list of names, patterns or roles, such as [INBOX]",
+        ),
+        (
+            r"preset: gmx, incoming: {exclude: [\Spam]}",
+            ".incoming.exclude: no such role: there is "
+            + ", ".join(rf"\{role.capitalize()}" for role in ROLES)
+            + r'; write {name: "\Spam"} for a mailbox that is called so',
+        ),
+        (
+            "preset: gmx, incoming: {imap: {connections: 1}}",
+            ".incoming.imap.connections: must be at least 2 (got '1')",
+        ),
         (
             "preset: gmx, incoming: {initial: yesterday}",
             ".incoming.initial: write new, all, or {since: 2026-01-01} (got 'yesterday')",

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 import trustme
 
+from service.contract import mailbox_token
 from tests.servers.dovecot import Dovecot
 from tests.servers.imap_stub import serving
-from tests.servers.imap_stub_gmail import Gmail
+from tests.servers.imap_stub_gmail import ALL, SPAM, Gmail
 from tests.servers.mailbus import command, imap_account, reading, settings_for
 from tests.servers.nats import NatsServer
 from tests.servers.smtp import RelayMaker
@@ -40,8 +41,7 @@ async def test_a_preset_and_a_password_are_all_there_is_to_write(
             "preset": "gmail",
             "password": "app-password",
             # Only so that it meets this server instead.
-            "incoming": {"imap": {"host": "127.0.0.1", "port": gmail.port, "ca": ca}, "initial": "all"}
-            | {"mailboxes": ["INBOX", "Work"]},
+            "incoming": {"imap": {"host": "127.0.0.1", "port": gmail.port, "ca": ca}, "initial": "all"},
             "outgoing": {"smtp": {"host": "127.0.0.1", "port": relay.port, "ca": ca}},
         }
         one = mailbus(settings_for(own_nats.url, prefix, account))
@@ -49,13 +49,19 @@ async def test_a_preset_and_a_password_are_all_there_is_to_write(
         await one.started()
         async with reading(own_nats.url, prefix) as reader:
             await reader.wait_received(1)
-            await gmail.put(mail(2), "Work")
+            await gmail.put(mail(2), "Work", "\\Inbox")
             first, second = await reader.wait_received(2)
+            spam = await gmail.put(mail(3), "\\Spam")
+            third = (await reader.wait_received(3))[2]
         assert first.body["mailbus"]["emailId"] == str(there.msgid)
         assert first.body["keywords"] == {"work": True}
         got = await cmd(one, "get", {"ids": [first.body["id"]], "properties": list(first.body)})
         assert got["list"] == [first.body | {"bodyValues": {}}]
-        raw = {"mailbox": "Work", "filter": {"gmail": "mail 2"}}
+        # Once, whatever labels it has; what is spam is where spam is.
+        places = [event.subject.split(".")[3] for event in (first, second, third)]
+        assert places == [mailbox_token(name) for name in (ALL, ALL, SPAM)]
+        assert third.body["mailbus"]["emailId"] == str(spam.msgid)
+        raw = {"mailbox": ALL, "filter": {"gmail": "mail 2"}}
         assert (await cmd(one, "search", raw))["ids"] == [second.body["id"]]
         code, out, _ = await command(one, "check")
         assert code == 0, out

@@ -1,0 +1,99 @@
+"""The mailboxes of an account that are followed: each a life of its own, begun when it appears, ended when it vanishes.
+
+Used by rounds.py, which says what there is, and by build, which says what a life is.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from service.boxes.lines import Lines, Place
+from service.tasks import TaskGroup
+
+
+class Life(Protocol):
+    """What a mailbox does for as long as it is there."""
+
+    async def run(self) -> None:
+        """Follow it for ever."""
+        ...
+
+    def gone(self) -> None:
+        """There is no such mailbox any more; `run` has ended."""
+        ...
+
+
+@dataclass(slots=True)
+class _Box:
+    place: Place
+    life: Life
+    task: asyncio.Task[None]
+    new: bool
+
+
+class Boxes:
+    """One account's. `make` gives the life of a mailbox: its name, its place, whether it appeared meanwhile."""
+
+    def __init__(self, lines: Lines, make: Callable[[str, Place, bool], Life]) -> None:
+        self._lines = lines
+        self._make = make
+        self._group: TaskGroup | None = None
+        self._boxes: dict[str, _Box] = {}
+        self._order: list[str] = []
+        self._ending: set[str] = set()
+
+    async def run(self, lead: Callable[[], Awaitable[None]]) -> None:
+        """Lives go on while `lead` does, which says what is followed."""
+        async with TaskGroup() as group:
+            self._group = group
+            await lead()
+
+    def follow(self, names: Sequence[str], *, new: Callable[[str], bool]) -> None:
+        """These and no others are followed from now on, most important first."""
+        if self._group is None:
+            raise RuntimeError("boxes that do not run")
+        self._order = list(names)
+        for name in self._boxes.keys() - set(names):
+            self._end(name)
+        for order, name in enumerate(names):
+            box = self._boxes.get(name)
+            if box is not None:
+                box.place.seat.order = order
+            elif name not in self._ending:
+                place, is_new = self._lines.place(order), new(name)
+                life = self._make(name, place, is_new)
+                task = self._group.create_task(life.run(), name=name)
+                self._boxes[name] = _Box(place, life, task, is_new)
+
+    def _end(self, name: str) -> None:
+        box = self._boxes.pop(name)
+        self._ending.add(name)
+
+        def ended(_task: asyncio.Task[None]) -> None:
+            self._ending.discard(name)
+            box.place.forget()
+            box.life.gone()
+
+        box.task.add_done_callback(ended)
+        box.task.cancel()
+
+    def place(self, name: str) -> Place | None:
+        """The place of a mailbox that is followed."""
+        box = self._boxes.get(name)
+        return box.place if box is not None else None
+
+    def resting(self) -> list[str]:
+        """Those without a connection that wait to be called."""
+        return [name for name, box in self._boxes.items() if box.place.resting]
+
+    def before(self, name: str) -> list[str]:
+        """Those that announce a mail which is in this one too (Gmail's labels).
+
+        One that appeared meanwhile comes after all others: what they have announced is not announced again.
+        """
+        box = self._boxes.get(name)
+        if box is not None and box.new:
+            return [other for other in self._order if other != name]
+        names = self._order[: self._order.index(name)] if name in self._order else self._order
+        return [other for other in names if other not in self._boxes or not self._boxes[other].new]

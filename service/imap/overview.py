@@ -1,0 +1,104 @@
+"""All mailboxes of an account at a glance: what there is, and figures by which is seen that one has moved.
+
+Used by service/boxes. RFC 9051 6.3.9 (LIST), 6.3.11 (STATUS), RFC 6154 (SPECIAL-USE), RFC 5819 (LIST-STATUS),
+RFC 7162 3.1.7 (HIGHESTMODSEQ).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from service.imap.encode import decode_mailbox, mailbox_argument
+from service.imap.grammar import Listed, Response, Status, StatusData, Value, parse_number
+from service.imap.refusals import refused_command, throttled
+from service.imap.session import LIST_LIMIT, ListedMailbox, Session
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What STATUS says of a mailbox; None for what it did not say."""
+
+    uidvalidity: int | None = None
+    uidnext: int | None = None
+    messages: int | None = None
+    modseq: int | None = None
+    unseen: int | None = None
+
+    def differ(self, other: "Figures") -> bool:
+        """Whether one of them is another, of those that both know."""
+        pairs = (
+            (self.uidvalidity, other.uidvalidity),
+            (self.uidnext, other.uidnext),
+            (self.messages, other.messages),
+            (self.modseq, other.modseq),
+            (self.unseen, other.unseen),
+        )
+        return any(one is not None and two is not None and one != two for one, two in pairs)
+
+
+@dataclass(slots=True)
+class Overview:
+    """`figures` by name, of those that the server said with its list; `whole`: these are all mailboxes."""
+
+    mailboxes: list[ListedMailbox] = field(default_factory=list)
+    figures: dict[str, Figures] = field(default_factory=dict)
+    whole: bool = True
+
+
+_ITEMS: Final = ("MESSAGES", "UIDNEXT", "UIDVALIDITY")
+
+
+def _items(session: Session) -> str:
+    # Without modseq nothing else tells that flags changed; of those \Seen is the one that people change.
+    more = "HIGHESTMODSEQ" if session.capabilities & {"CONDSTORE", "QRESYNC"} else "UNSEEN"
+    return f"({' '.join((*_ITEMS, more))})"
+
+
+def figures_in(items: Mapping[str, Value]) -> Figures:
+    """The items of a STATUS response, asked for or not."""
+
+    def number(name: str) -> int | None:
+        return parse_number(items[name]) if name in items else None
+
+    return Figures(*(number(name) for name in ("UIDVALIDITY", "UIDNEXT", "MESSAGES", "HIGHESTMODSEQ", "UNSEEN")))
+
+
+async def overview(session: Session) -> Overview:
+    """LIST, with figures where one command gives both. Raises Transient."""
+    found = Overview()
+
+    def take(response: Response) -> None:
+        if isinstance(response, Listed):
+            if len(found.mailboxes) < LIST_LIMIT:
+                name = decode_mailbox(response.name, utf8=session.utf8)
+                found.mailboxes.append(ListedMailbox(name, response.delimiter, response.attributes))
+            else:
+                found.whole = False
+        elif isinstance(response, StatusData) and len(found.figures) < LIST_LIMIT:
+            found.figures[decode_mailbox(response.name, utf8=session.utf8)] = figures_in(response.items)
+
+    options = ["SPECIAL-USE"] if session.offers("LIST-EXTENDED") and session.offers("SPECIAL-USE") else []
+    options += [f"STATUS {_items(session)}"] if session.offers("LIST-STATUS") else []
+    returned = [f"RETURN ({' '.join(options)})"] if options else []
+    answer = await session.ask("LIST", '""', '"*"', *returned, handler=take)
+    if answer.status is Status.BAD and options:
+        # Offered and not known after all: done without on this connection.
+        session.capabilities -= {"LIST-STATUS", "LIST-EXTENDED", "IMAP4REV2"}
+        return await overview(session)
+    if answer.status is not Status.OK:
+        raise refused_command("LIST", answer, where=session.where)
+    return found
+
+
+async def figures_of(session: Session, mailbox: str) -> Figures | None:
+    """STATUS of one mailbox; None where the server refuses it. Raises Transient."""
+    found: list[Figures] = []
+
+    def take(response: Response) -> None:
+        if isinstance(response, StatusData):
+            found.append(figures_in(response.items))
+
+    answer = await session.ask("STATUS", mailbox_argument(mailbox, utf8=session.utf8), _items(session), handler=take)
+    if throttled(answer):
+        raise refused_command("STATUS", answer, where=session.where)
+    return found[-1] if found and answer.status is Status.OK else None

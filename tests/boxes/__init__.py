@@ -1,0 +1,1 @@
+"""An account's mailboxes over its few connections."""

@@ -1,0 +1,159 @@
+"""Many mailboxes of one account over few connections: patterns, roles, mail wherever it arrives, once."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+
+import pytest
+
+from service.contract import mailbox_id, mailbox_token
+from tests.ingest.view import View, act, mail
+from tests.servers.dovecot import Dovecot
+from tests.servers.imap_server import ImapServer
+from tests.servers.mailbus import BusReader, Event, Mailbus, command, imap_account, reading, settings_for, until
+from tests.servers.nats import NatsServer
+from tests.servers.proxy import FaultProxy
+from tests.whole.test_commands import cmd
+
+Maker = Callable[..., Mailbus]
+Proxies = Callable[[str, int], Awaitable[FaultProxy]]
+
+
+async def make(server: ImapServer, user: str, *names: str) -> None:
+    """New mailboxes."""
+
+    def run() -> None:
+        with server.client(user) as client:
+            for name in names:
+                client.create(name)
+
+    await asyncio.to_thread(run)
+
+
+async def deliver(server: ImapServer, user: str, mailboxes: Sequence[str], first: int = 1) -> None:
+    """A mail into each, numbered from `first` on."""
+
+    def run() -> None:
+        with server.client(user) as client:
+            for number, mailbox in enumerate(mailboxes, first):
+                client.append(mailbox, "", "", mail(number))
+
+    await asyncio.to_thread(run)
+
+
+def by_mailbox(events: Sequence[Event]) -> dict[str, list[Event]]:
+    """Events by the mailbox's token."""
+    found: dict[str, list[Event]] = {}
+    for event in events:
+        found.setdefault(event.subject.split(".")[3], []).append(event)
+    return found
+
+
+async def heard(one: Mailbus, *names: str) -> None:
+    """Until these mailboxes were looked at once."""
+    await until(
+        lambda: {line["mailbox"] for line in one.said("epoch_begins")} >= set(names),
+        what=f"{names}",
+    )
+
+
+async def counted(reader: BusReader, **wanted: int) -> None:
+    """Until there are so many events of these kinds."""
+    deadline = asyncio.get_running_loop().time() + 20
+    while True:
+        counts = Counter(event.kind for event in await reader.events())
+        if all(counts[kind] >= count for kind, count in wanted.items()):
+            return
+        assert asyncio.get_running_loop().time() < deadline, counts
+        await asyncio.sleep(0.1)
+
+
+async def once_each(reader: BusReader) -> dict[str, View]:
+    """What events say of each mailbox; fails where something is told twice."""
+    return {name: View().read(events) for name, events in by_mailbox(await reader.events()).items()}
+
+
+@pytest.mark.fault("A19")
+@pytest.mark.parametrize("habit", ["qresync", "snapshot", "cyrus"])
+async def test_mail_flags_and_removals_in_mailboxes_at_rest_are_told_once_over_three_connections(
+    server_that: Callable[[str], ImapServer],
+    own_nats: NatsServer,
+    mailbus: Maker,
+    prefix: str,
+    fault_proxy: Proxies,
+    habit: str,
+) -> None:
+    server = server_that(habit)
+    names = [f"Lists/{n}" for n in range(10)]
+    await make(server, prefix, "Lists", *names, "Other")
+    await deliver(server, prefix, names)
+    proxy = await fault_proxy(server.host, server.imap)
+    account = imap_account(server, prefix, port=proxy.port)
+    account["incoming"] |= {"mailboxes": ["INBOX", "Lists/*"], "exclude": ["Lists/9"], "poll": "1s"}
+    one = mailbus(settings_for(own_nats.url, prefix, account))
+    one.start()
+    await one.started()
+    followed = ["INBOX", *names[:9]]
+    async with reading(own_nats.url, prefix) as reader:
+        await reader.wait_received(9)
+        await heard(one, *followed)
+        await deliver(server, prefix, [*followed, "Lists/9", "Other"], first=101)
+        await reader.wait_received(19)
+        await act(server, prefix, ("STORE", "1", "+FLAGS", r"(\Seen)"), mailbox="Lists/3")
+        await act(server, prefix, ("MOVE", "1", "Other"), mailbox="Lists/4")
+
+        await counted(reader, changed=1, removed=1)
+        # At rest or not, what is asked for is compared; nothing is told twice.
+        answer = await cmd(one, "resync", {})
+        assert (answer["announced"], len(answer["list"])) == (0, 10)
+        views = await once_each(reader)
+    assert views.keys() == {mailbox_token(name) for name in followed}
+    assert views[mailbox_token("Lists/3")].messages == {1: {"$seen"}, 2: set()}
+    assert views[mailbox_token("Lists/4")].messages == {2: set()}
+    assert all(len(views[mailbox_token(name)].messages) == 2 for name in names[5:9])
+    assert proxy.open_most <= 3
+    assert await one.stop() == 0
+
+
+@pytest.mark.fault("A18")
+async def test_roles_and_names_of_any_kind_are_followed_each_under_its_token(
+    dovecot: Dovecot, own_nats: NatsServer, mailbus: Maker, prefix: str
+) -> None:
+    wire = {"R&D-team": "R&-D-team", "a * b": '"a * b"', "Entwürfe & %": '"Entw&APw-rfe &- %"'}
+    await make(dovecot, prefix, *wire.values(), "Papierkorb", "Sub")
+    await deliver(dovecot, prefix, [*wire.values(), "Papierkorb"])
+    account = imap_account(dovecot, prefix)
+    account["incoming"] |= {
+        "mailboxes": ["\\Trash", {"name": "a * b"}, "%"],
+        "exclude": ["INBOX", "Sub"],
+        "roles": {"trash": "Papierkorb"},
+    }
+    one = mailbus(settings_for(own_nats.url, prefix, account))
+    one.start()
+    await one.started()
+    async with reading(own_nats.url, prefix) as reader:
+        events = await reader.wait_received(4)
+        told = {event.subject.split(".")[3]: event.body["mailboxIds"] for event in events}
+        assert told == {mailbox_token(name): {mailbox_id(name): True} for name in [*wire, "Papierkorb"]}
+        code, out, _ = await command(one, "check")
+        assert code == 0, out
+        assert "Papierkorb (1 messages), a * b (1 messages)" in out
+    assert await one.stop() == 0
+
+
+async def test_a_role_that_no_mailbox_has_is_said_and_the_others_are_followed(
+    dovecot: Dovecot, own_nats: NatsServer, mailbus: Maker, prefix: str
+) -> None:
+    await deliver(dovecot, prefix, ["INBOX"])
+    account = imap_account(dovecot, prefix, mailboxes=["INBOX", "\\Junk"])
+    one = mailbus(settings_for(own_nats.url, prefix, account))
+    one.start()
+    await one.started()
+    async with reading(own_nats.url, prefix) as reader:
+        await reader.wait_received(1)
+        (said,) = [event.body for event in await reader.events("STATUS") if event.kind == "degraded"]
+    assert (said["part"], said["detail"]) == ("mailboxes", "the server has no mailbox for \\Junk")
+    code, out, _ = await command(one, "check")
+    assert code == 1
+    assert "write its name in `roles`" in out
+    assert await one.stop() == 0
