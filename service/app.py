@@ -36,7 +36,7 @@ from service.outbound import Strays
 from service.parsing import COMPILED
 from service.reload import Reload
 from service.settings import AccountSettings, Settings, kept
-from service.snapshot import take_page, take_snapshot
+from service.snapshot import behind, take_page, take_snapshot
 from service.tasks import TaskGroup, cut_short
 
 EX_OK: Final = 0
@@ -48,6 +48,8 @@ FAREWELL_TIMEOUT_S: Final = 3.0
 MOVING_S: Final = 5.0
 LAG_EVERY_S: Final = 0.5
 READERS_EVERY_S: Final = 30.0
+# 10,000 mailboxes take two milliseconds.
+BEHIND_EVERY_S: Final = 5.0
 GARBAGE_EVERY_OBJECTS: Final = 10_000
 
 T = TypeVar("T")
@@ -222,6 +224,7 @@ class Application:
                 background.create_task(copies.run(), name="copies"),
                 background.create_task(reports.run(), name="reports"),
                 background.create_task(_watch_loop(clock), name="loop-lag"),
+                background.create_task(_watch_work(hosted, clock), name="behind"),
                 background.create_task(_watch_readers(bus, clock), name="readers"),
                 background.create_task(sweep_all(shared.pools.values(), clock), name="command-connections"),
                 background.create_task(strays.run(), name="strays"),
@@ -297,6 +300,13 @@ async def _watch_loop(clock: Clock) -> None:
         before = clock.monotonic()
         await clock.sleep(LAG_EVERY_S)
         metrics.LOOP_LAG_SECONDS.observe(max(0.0, clock.monotonic() - before - LAG_EVERY_S))
+
+
+async def _watch_work(hosted: Hosted, clock: Clock) -> None:
+    """Measure how far the mailboxes are behind."""
+    while True:
+        metrics.BEHIND.set(behind(hosted.work))
+        await clock.sleep(BEHIND_EVERY_S)
 
 
 async def _watch_readers(bus: Bus, clock: Clock) -> None:

@@ -74,6 +74,12 @@ def take_page(
     return AccountsPage(accounts=tuple(page), after=page[-1].id if len(page) < len(ids) else None)
 
 
+def behind(work: list[Work]) -> int:
+    """How many mails are there and not announced yet, over all mailboxes of this process: at most, by their UIDs."""
+    found = _statuses(work, {piece.account for piece in work})
+    return sum(max(0, status.top_uid - status.last_uid) for many in found.values() for status in many)
+
+
 def _statuses(work: list[Work], accounts: Container[str]) -> dict[str, list[MailboxStatus]]:
     """The mailboxes of some accounts."""
     found: dict[str, list[MailboxStatus]] = {}

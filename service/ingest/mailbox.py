@@ -191,6 +191,7 @@ class MailboxIngest:
 
     async def _kept(self, cursor: Cursor) -> Cursor:
         """Save what is known, where a start would have to read much of the log, or the log is about to forget it."""
+        self._status.last_uid = cursor.last
         await self._events.look()
         due = self._memory.due(idle=True)
         if not due and self._clock.monotonic() - self._bounds_at > BOUNDS_EVERY_S:

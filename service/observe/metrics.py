@@ -49,6 +49,7 @@ COMMAND_SECONDS: Final = Histogram(
 SETTINGS_REFUSED: Final = Gauge(
     "mailbus_settings_refused", "1 while the settings file says something wrong, and the earlier settings hold."
 )
+BEHIND: Final = Gauge("mailbus_behind", "Mails that are there and not announced yet, by their UIDs: so many at most.")
 NATS_CONNECTED: Final = Gauge("mailbus_nats_connected", "1 while NATS is connected.")
 # protocol: imap, pop3, smtp, nats; reason: transient, new
 RECONNECTS: Final = Counter("mailbus_reconnects_total", "Connections made anew.", ["protocol", "reason"])

@@ -63,6 +63,17 @@ async def test_initial_new_announces_what_comes_from_now_on(
     assert event.body["subject"] == "mail 3"
 
 
+async def test_a_mailbox_with_nothing_left_to_announce_is_behind_nothing(
+    dovecot: Dovecot, bus: Bus, reader: BusReader, prefix: str
+) -> None:
+    await dovecot.append(prefix, [mail(1), mail(2)])
+    for _ in range(2):  # at first sight, and after a restart
+        box = Box(dovecot.imap, prefix, initial="new")
+        async with following(bus, box):
+            await watching(box)
+            assert (box.status.last_uid, box.status.top_uid) == (2, 2)
+
+
 async def test_initial_since_announces_what_arrived_from_that_moment_on(
     dovecot: Dovecot, bus: Bus, reader: BusReader, prefix: str
 ) -> None:
