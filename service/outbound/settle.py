@@ -18,7 +18,7 @@ from service.observe import log, metrics, step
 from service.outbound.options import OutboundOptions
 from service.outbound.outbox import Bundle, Outbox
 from service.outbound.retry import Decision, Phase
-from service.outbound.sends import SendRecord, Sends
+from service.outbound.sends import SendRecord, Sends, source_of
 from service.outbound.status import publish, quoted, refusal, statuses_of
 
 KEY_HEADER: Final = "Mail-Request-Key"
@@ -128,7 +128,10 @@ class Settler:
         """An outcome is stored: say it again, do what follows from it again, let the job go."""
         if record.dead and its_own:
             await self.dead_letter(key, await self._payload(job, record), "wrong request")
-        await self.say(record, asked_again=None if its_own else job.seq)
+        # A job that comes back after its request went on asks nothing anew; nor does one that was cancelled unseen.
+        is_due = job.subject == self._bus.subjects.due(self._options.account)
+        another = not is_due and record.source not in ("", source_of(job))
+        await self.say(record, asked_again=job.seq if another else None)
         if its_own:
             await self.go_on(key, record)
         await job.ack()
