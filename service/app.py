@@ -15,8 +15,8 @@ from typing import Any, Final, TypeVar
 
 from service.admin import AccountsPage, AdminServer, Snapshot
 from service.build import (
-    CONNECTING_LIMIT,
     DELIVERIES_LIMIT,
+    Gangways,
     Hosted,
     Shared,
     command_context,
@@ -194,7 +194,7 @@ class Application:
             reports=reports,
             publish=publish,
             clock=clock,
-            connecting=asyncio.Semaphore(CONNECTING_LIMIT),
+            connecting=Gangways(),
             deliveries=asyncio.Semaphore(DELIVERIES_LIMIT),
             pace=Pace(),
         )

@@ -7,15 +7,17 @@ NATS is reached, commands.py what commands get. Used by app.py, the checker and 
 
 from service.build.bus import nats_options, stream_options
 from service.build.commands import command_context
+from service.build.gangway import CONNECTING_LIMIT, Gangways
 from service.build.hosted import Hosted
 from service.build.incoming import session_options
 from service.build.outgoing import send_limits, smtp_options
 from service.build.pop3 import pop3_options
-from service.build.shared import CONNECTING_LIMIT, DELIVERIES_LIMIT, Shared, Work
+from service.build.shared import DELIVERIES_LIMIT, Shared, Work
 
 __all__ = [
     "CONNECTING_LIMIT",
     "DELIVERIES_LIMIT",
+    "Gangways",
     "Hosted",
     "Shared",
     "Work",

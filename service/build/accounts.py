@@ -37,7 +37,7 @@ def _incoming_work(
         return pop3_work(settings, account, incoming, incoming.pop3, tokens, shared)
     options = session_options(settings, account, incoming, tokens=tokens)
     shared.sessions[account.id] = options
-    shared.pools[account.id] = writing_pool(options, shared.connecting, shared.clock)
+    shared.pools[account.id] = writing_pool(options, shared.connecting.to(options.host), shared.clock)
     after = after_work(account.id, incoming, shared)
     work = []
     if after is not None:

@@ -1,9 +1,9 @@
 """Settings → what is done after a mail's event, on the connections of commands. Used by accounts.py."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 
 from service.after import AfterOptions, AfterWork, ImapHands
+from service.build.gangway import Gangway
 from service.build.shared import Shared
 from service.clock import Clock
 from service.contract import AccountState, AfterKind
@@ -13,7 +13,7 @@ from service.imap import Pool, SessionOptions, WritingSession
 from service.settings import IncomingSettings
 
 
-def writing_pool(options: SessionOptions, connecting: asyncio.Semaphore, clock: Clock) -> Pool:
+def writing_pool(options: SessionOptions, connecting: Gangway, clock: Clock) -> Pool:
     """An account's connections that may change its mailboxes."""
 
     async def connect() -> WritingSession:

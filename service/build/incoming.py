@@ -78,6 +78,7 @@ class Mailboxes:
         self._incoming = incoming
         self._imap = imap = imap_of(incoming)
         self._options = options
+        self._gangway = shared.connecting.to(options.host)
         self._after = after
         self._shared = shared
         daily = imap.daily
@@ -126,7 +127,7 @@ class Mailboxes:
         await self._rounds.life(works)
 
     async def _connect(self) -> Session:
-        async with self._shared.connecting:
+        async with self._gangway:
             return await Session.open(self._options, clock=self._shared.clock)
 
     def _pause_s(self, failures: int, error: MailbusError) -> float:

@@ -60,7 +60,12 @@ def sender_work(
     )
     relay = Relay(smtp_options(account, outgoing, tokens=tokens, reach=reach), shared.clock)
     sender = Sender(
-        shared.bus, relay, options, deliveries=shared.deliveries, connecting=shared.connecting, clock=shared.clock
+        shared.bus,
+        relay,
+        options,
+        deliveries=shared.deliveries,
+        connecting=shared.connecting.to(outgoing.smtp.host),
+        clock=shared.clock,
     )
     shared.waiting[account.id] = sender.waiting
 

@@ -87,7 +87,7 @@ class _Maildrop:
         self._account = options.account
         self._part = Part(AccountPart.MAILBOX, INBOX)
         self._status = MailboxStatus(INBOX)
-        self._door = Door(options, shared.connecting, shared.clock, locked_s=LOCKED_S)
+        self._door = Door(options, shared.connecting.to(options.host), shared.clock, locked_s=LOCKED_S)
         self._deleted: set[int] = set()
         bus, where = shared.bus, f"{self._account}, {INBOX}"
         filter_subject = bus.subjects.mailbox_filter(self._account, INBOX)

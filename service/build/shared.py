@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
+from service.build.gangway import Gangways
 from service.bus import Bus, OutMessage
 from service.clock import Clock
 from service.contract import AccountState
@@ -15,8 +16,6 @@ from service.imap import Pool, SessionOptions
 from service.ingest import Budget, Copies, Desks, MailboxStatus, Parser
 from service.outbound import Waiting
 
-# A start of a thousand accounts opens so many connections at once, not a thousand.
-CONNECTING_LIMIT: Final = 20
 DELIVERIES_LIMIT: Final = 32
 
 
@@ -34,7 +33,7 @@ class Shared:
     reports: AccountReports
     publish: Callable[[OutMessage], Awaitable[None]]
     clock: Clock
-    connecting: asyncio.Semaphore
+    connecting: Gangways
     deliveries: asyncio.Semaphore
     pace: Pace
     # How each account's mail server is reached, set by account_work: all its connections share tokens and one gate.

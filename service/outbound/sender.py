@@ -6,7 +6,7 @@ news comes by the bell, and by looking every 30 s in case a ring was lost.
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Final
 
 from service.bus import Bus, WorkQueue
@@ -41,7 +41,7 @@ class Sender:
         options: OutboundOptions,
         *,
         deliveries: asyncio.Semaphore,
-        connecting: asyncio.Semaphore,
+        connecting: AbstractAsyncContextManager[None],
         clock: Clock,
     ) -> None:
         self._bus = bus

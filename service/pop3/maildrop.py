@@ -5,6 +5,7 @@ Used by ingest and after: two sessions of one account would lock each other out 
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Final
 
 from service.clock import Clock, backoff_s
@@ -23,7 +24,9 @@ DELAY_LIMIT_S: Final = 3600.0
 class Door:
     """One account's."""
 
-    def __init__(self, options: Pop3Options, connecting: asyncio.Semaphore, clock: Clock, *, locked_s: float) -> None:
+    def __init__(
+        self, options: Pop3Options, connecting: AbstractAsyncContextManager[None], clock: Clock, *, locked_s: float
+    ) -> None:
         """`locked_s`: how long to wait at first where the maildrop is locked."""
         self._options = options
         self._connecting = connecting
