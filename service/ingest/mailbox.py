@@ -140,7 +140,7 @@ class MailboxIngest:
             self._status.state = "resting"
             self._memory.rest()
         looked = Looked(cursor.uidvalidity, max(self._uidnext, cursor.last + 1), cursor.modseq)
-        await self._source.rest(looked, limit_s)
+        await self._events.looking(self._source.rest(looked, limit_s))
 
     async def _follow(self, position: Position) -> Cursor:
         asked, self._counts = self._desk.take(), Counts()

@@ -3,14 +3,14 @@
 Used by mailbox.py. Decides nothing itself: plan.py does. The fence is docs/decisions/0001-log-is-the-cursor.md.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from service.bus import CommitUnknown, EventLog, FenceRefused, OutMessage, Staged, Tail
 from service.clock import Clock, backoff_s
 from service.contract import CURSOR_HEADER, DEAD_HEADER
-from service.errors import MailbusError, Permanent, Superseded, Transient
+from service.errors import MailbusError, Permanent, Superseded, Transient, verdict_of
 from service.ingest.copies import Copies
 from service.ingest.cursor import Copy, Cursor, copy_key, dump_cursor, load_cursor
 from service.ingest.dead import DeadLetters, dump_places, load_places
@@ -30,6 +30,7 @@ from service.ingest.plan import (
     settle,
 )
 from service.observe import log, metrics, step
+from service.tasks import TaskGroup
 
 COMMIT_TRIES: Final = 5
 # A smaller batch is at the server before a head start would be.
@@ -38,6 +39,8 @@ STAGE_FROM_MESSAGES: Final = 20
 LOOK_AGAIN_S: Final = 0.2
 # A log may go back without this process's connection having noticed anything: in a cluster, another server's disk.
 LOOK_EVERY_S: Final = 900.0
+# A mailbox without a connection is not woken by anything: so soon after a reconnect it looks.
+LOOK_AT_REST_S: Final = 240.0
 # Strangers' messages that are stepped over one by one, 0.3 ms each: beyond, a person shall look first.
 FOREIGN_LIMIT: Final = 10_000
 
@@ -157,6 +160,22 @@ class MailboxLog:
             log.debug("log_not_seen", where=self._where, error=str(exc))
             return
         await self._go_on_from(end)
+
+    async def looking(self, rest: Coroutine[Any, Any, None]) -> None:
+        """Await what may take hours, and look meanwhile. Raises as `look` does."""
+
+        async def look() -> None:
+            while True:
+                await self._clock.sleep(LOOK_AT_REST_S)
+                await self.look()
+
+        try:
+            async with TaskGroup() as group:
+                looks = group.create_task(look(), name="look")
+                await rest
+                looks.cancel()
+        except BaseExceptionGroup as failed:
+            raise verdict_of(failed) from failed
 
     async def stage(self, messages: Sequence[OutMessage]) -> None:
         """Give the next commit, of these very messages, a head start while another one is under way."""

@@ -1,0 +1,78 @@
+"""A mailbox's log alone, without a mail server: what is at its end, and who notices that it is not as it was left."""
+
+import asyncio
+import shutil
+
+import pytest
+
+from service.bus import Bus, OutMessage
+from service.clock import SystemClock
+from service.contract import DeadReason
+from service.errors import Transient
+from service.ingest import Copies, DeadLetters, MailboxLog, Why, WriterIdentity
+from service.ingest.cursor import Cursor
+from tests.servers.bus import bus_at
+from tests.servers.mailbus import until
+from tests.servers.nats import NatsServer
+
+
+def log_of(bus: Bus) -> MailboxLog:
+    async def nobody_else(_writer: str) -> bool:
+        return False
+
+    async def publish(message: OutMessage) -> None:
+        raise AssertionError(message)
+
+    clock = SystemClock()
+    return MailboxLog(
+        bus.log,
+        Copies(bus.key_value(bus.subjects.cursors), clock),
+        DeadLetters(bus.dead, publish, subject=bus.subjects.dead(DeadReason.MESSAGE), where="box"),
+        account="box",
+        mailbox="INBOX",
+        filter_subject=bus.subjects.mailbox_filter("box", "INBOX"),
+        writer=WriterIdentity("one/1", nobody_else),
+        alarm=lambda error: pytest.fail(str(error)),
+        clock=clock,
+    )
+
+
+async def commit(bus: Bus, log: MailboxLog, uid: int) -> None:
+    message = OutMessage(bus.subjects.event("box", "INBOX", "received"), b"", {"ce-id": f"e{uid}"})
+    await log.commit([message], Cursor("src", 1, last=uid, line=0, writer="one/1"))
+
+
+@pytest.mark.fault("D07")
+async def test_a_mailbox_without_a_connection_notices_a_log_that_went_back(
+    own_nats: NatsServer, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.ingest.publish.LOOK_AT_REST_S", 0.05)
+    async with bus_at(own_nats.url, prefix) as bus:
+        log = log_of(bus)
+        await log.resume(contest=True)
+        await commit(bus, log, 1)
+        await own_nats.stop()
+        stream = next((own_nats.folder / "store").glob(f"jetstream/**/streams/{prefix.upper()}_IN"))
+        snapshot = own_nats.folder / "snapshot"
+        shutil.copytree(stream, snapshot)
+        await own_nats.start()
+        await until(lambda: bus.connected)
+        await commit(bus, log, 2)
+        resting = asyncio.create_task(log.looking(asyncio.sleep(60)))
+        await own_nats.stop()
+        shutil.rmtree(stream)
+        shutil.copytree(snapshot, stream)
+        await own_nats.start()
+        with pytest.raises(Transient, match="not as it was left"):
+            await asyncio.wait_for(resting, 30)
+        position = await log.resume(contest=True)
+        assert (position.why, position.cursor and position.cursor.last) == (Why.ROLLED_BACK, 1)
+
+
+async def test_rest_ends_when_it_is_over(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.ingest.publish.LOOK_AT_REST_S", 0.001)
+    log = log_of(bus)
+    await log.resume(contest=True)
+    await commit(bus, log, 1)
+    await log.looking(asyncio.sleep(0.02))
+    await commit(bus, log, 2)
