@@ -12,7 +12,7 @@ from typing import Final
 from service.clock import Clock
 from service.errors import PeerError, Permanent
 from service.imap.connection import Connection, SessionOptions
-from service.imap.encode import decode_mailbox, mailbox_argument, uid_set
+from service.imap.encode import date, decode_mailbox, mailbox_argument, uid_set
 from service.imap.grammar import (
     Condition,
     Expunged,
@@ -206,6 +206,10 @@ class Session(Connection):
         options = ("RETURN (MIN)",) if "ESEARCH" in self.capabilities else ()
         await self.run("SEARCH", *options, criteria, prefix="UID", handler=take)
         return min(await numbers_of(found), default=None)
+
+    async def lowest_since(self, moment: datetime) -> int | None:
+        """The lowest UID of what came on the day of a moment or later, as the server counts days."""
+        return await self.search_lowest(f"SINCE {date(moment)}")
 
     async def fetch_bodies(self, uids: Sequence[int], give: Callable[[int, bytes], None], *, header_only: bool) -> None:
         """Read messages, or the first of their headers, and give each as it comes; never marks them read.

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import Final, Protocol
+from typing import Protocol
 
 from service.clock import Clock
 from service.contract import Sync, keywords_of
@@ -14,8 +14,6 @@ from service.ingest.cursor import source_id
 from service.ingest.known import Flagged, Uids
 from service.ingest.labels import with_mailboxes
 from service.ingest.source import Epoch, Fetched, Looked, Stirred, Surveyed, Told
-
-MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
 class Place(Protocol):
@@ -151,8 +149,7 @@ class ImapSource:
 
     async def since(self, moment: datetime) -> int | None:
         """RFC 9051 6.4.4: SINCE disregards time and zone, so the day before is asked for."""
-        day = moment - timedelta(days=1)
-        return await self._session.search_lowest(f"SINCE {day.day}-{MONTHS[day.month - 1]}-{day.year}")
+        return await self._session.lowest_since(moment - timedelta(days=1))
 
     async def fetch(self, wanted: Sequence[Surveyed], give: Callable[[Fetched], None], *, whole: bool) -> None:
         """The messages as they come, with flags and date of the survey."""
