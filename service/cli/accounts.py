@@ -15,6 +15,7 @@ from service.errors import Transient
 from service.settings import Settings
 
 TIMEOUT_S: Final = 10.0
+PIPE_CHARS: Final = 400
 # Far more than mailbus puts into one page: whatever else may listen there.
 PAGE_LIMIT_BYTES: Final = 16 * 1024 * 1024
 STYLES: Final = {"connected": "green", "disconnected": "yellow", "degraded": "yellow", "auth_failed": "red"}
@@ -25,6 +26,8 @@ _PAGE: Final = msgspec.json.Decoder(AccountsPage)
 async def show_accounts(settings: Settings, *, as_json: bool) -> int:
     """Print the accounts of the process that listens where settings say; of a page those in trouble first."""
     console = Console(soft_wrap=True)
+    if not console.is_terminal:
+        console.width = PIPE_CHARS  # nobody wants a word cut in two for `grep`
     shown = 0
     async for page in _pages(settings):
         accounts = sorted(page.accounts, key=lambda account: (severity(account), account.id))
@@ -43,7 +46,9 @@ async def show_accounts(settings: Settings, *, as_json: bool) -> int:
 def _table(accounts: list[AccountSnapshot]) -> Table:
     table = Table(box=None, pad_edge=False)
     for column in ("account", "state", "process", "mailbox", "announced", "behind", "sync", "last event", "last error"):
-        table.add_column(column, justify="right" if column in {"announced", "behind"} else "left")
+        table.add_column(
+            column, justify="right" if column in {"announced", "behind"} else "left", no_wrap=column != "last error"
+        )
     for account in accounts:
         state = Text(account.state, style=STYLES.get(account.state, ""))
         first = (account.id, state, account.owner or "")
