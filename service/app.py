@@ -32,7 +32,7 @@ from service.fleet import DRAIN_TIMEOUT_S, NATS_ASKED_S, AccountReports, Pace, P
 from service.imap import sweep_all
 from service.ingest import Budget, Copies, Parser
 from service.observe import log, metrics, set_up_logs
-from service.outbound import Strays
+from service.outbound import Returned, Strays
 from service.parsing import COMPILED
 from service.reload import Reload
 from service.settings import AccountSettings, Settings, kept
@@ -196,6 +196,7 @@ class Application:
             clock=clock,
             connecting=Gangways(),
             deliveries=asyncio.Semaphore(DELIVERIES_LIMIT),
+            returned=Returned(bus, clock),
             pace=Pace(),
         )
         self._bus, self._reports = bus, reports

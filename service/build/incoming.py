@@ -230,6 +230,7 @@ class Mailbox:
                 settings.limits.inline, bus.max_payload, incoming.raw, incoming.after, incoming.authserv_id
             ),
             clock=clock,
+            returned=shared.returned.heard,
         )
         # Once superseded this process does not contest the mailbox while the other writer lives: no taking turns.
         self._contest = True

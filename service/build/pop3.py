@@ -224,6 +224,7 @@ class _Maildrop:
                 self._incoming.authserv_id,
             ),
             clock=shared.clock,
+            returned=shared.returned.heard,
         )
         return MailboxIngest(
             source,

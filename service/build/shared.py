@@ -14,7 +14,7 @@ from service.errors import MailbusError
 from service.fleet import AccountReports, Pace, Part, supervise
 from service.imap import Pool, SessionOptions
 from service.ingest import Budget, Copies, Desks, MailboxStatus, Parser
-from service.outbound import Waiting
+from service.outbound import Returned, Waiting
 
 DELIVERIES_LIMIT: Final = 32
 
@@ -35,6 +35,7 @@ class Shared:
     clock: Clock
     connecting: Gangways
     deliveries: asyncio.Semaphore
+    returned: Returned
     pace: Pace
     # How each account's mail server is reached, set by account_work: all its connections share tokens and one gate.
     sessions: dict[str, SessionOptions] = field(default_factory=dict)

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from service.contract.email import UtcDate
+from service.contract.meaning import Report
 from service.contract.problems import Problem
 
 
@@ -35,7 +36,10 @@ class DeliveryStatus(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class EmailSubmission(msgspec.Struct, frozen=True, rename="camel"):
-    """The body of `mail.status.<account>.<state>`; `delivery_status` lists the recipients this event is about."""
+    """The body of `mail.status.<account>.<state>`; `delivery_status` lists the recipients this event is about.
+
+    `report`: what a bounce says of its recipient; `verified`: that it came with a Message-ID which only mailbus makes.
+    """
 
     id: str
     undo_status: Literal["pending", "final", "canceled"]
@@ -45,6 +49,8 @@ class EmailSubmission(msgspec.Struct, frozen=True, rename="camel"):
     message_id: str | UnsetType = UNSET
     next_attempt_at: UtcDate | UnsetType = UNSET
     problems: list[Problem] | UnsetType = UNSET
+    report: Report | UnsetType = UNSET
+    verified: bool | UnsetType = UNSET
 
 
 def request_key(account: str, id: str) -> str:

@@ -3,18 +3,21 @@
 Used by mailbox.py. Knows subjects and blobs; parsing is another room's, connection and cursor are other files'.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from service.bus import BlobStore, OutMessage
 from service.clock import Clock
 from service.contract import (
+    KIND_HEADER,
     STATE_HEADER,
     After,
     Blob,
     Changed,
     EventType,
     Keywords,
+    Kind,
     Removed,
     Reset,
     Subjects,
@@ -35,6 +38,9 @@ from service.ingest.plan import mark_of
 from service.ingest.source import Fetched, Surveyed
 from service.observe import step
 from service.parsing import Made, Page, Raw, Read
+
+# Mail about a mail that was sent.
+_RETURNED: Final = frozenset((Kind.BOUNCE.value, Kind.COMPLAINT.value))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +78,7 @@ class Announcer:
         mailbox: str,
         options: AnnounceOptions,
         clock: Clock,
+        returned: Callable[[bytes], Awaitable[None]] | None = None,
     ) -> None:
         self._blobs = blobs
         self._parser = parser
@@ -79,6 +86,8 @@ class Announcer:
         self._mailbox = mailbox
         self._options = options
         self._clock = clock
+        # Who is told of mail that came back, before its event is committed; raises Transient.
+        self._returned = returned
         self._subjects = subjects
         self._subject = subjects.event(account, mailbox, EventType.RECEIVED)
         self._source = subjects.source(account, mailbox)
@@ -145,6 +154,12 @@ class Announcer:
             step("blob.before")
             await self._blobs.put_all(blobs, now=self._clock.now())
             step("blob.done")
+        if self._returned is not None:
+            for made in page:
+                if made.headers[KIND_HEADER] in _RETURNED:
+                    step("returned.before")
+                    await self._returned(made.payload)
+                    step("returned.done")
         missing = {surveyed.uid for surveyed in unavailable}
         events = [OutMessage(self._subject, made.payload, made.headers) for made in page]
         return Announced(events, [index for index, made in enumerate(page) if made.uid in missing])

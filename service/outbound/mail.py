@@ -4,11 +4,16 @@ import hmac
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from service.contract import Problem, RequestProblems, SendRequest, blob_ids, encoded_parameters
 from service.mime import MimeLimits, ascii_domain, build, parse_header_only
 from service.outbound.dkim import DkimSigner
 from service.smtp import NO_EXTRAS, Extras, bare_line_end
+
+# request_key gives so many hex digits; as many of an HMAC are 128 bits.
+KEY_CHARS: Final = 32
+_TAG_CHARS: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +27,8 @@ class Mail:
 
 
 def message_id(request: SendRequest, key: str, *, address: str, secret: bytes, raw: bytes | None) -> str:
-    """The bare Message-ID: an HMAC of the request's key, so that strangers cannot guess it.
+    """The bare Message-ID: the request's key, by which a mail that comes back is found, and an HMAC of it, so that
+    strangers cannot make one.
 
     Of raw bytes it is what they say themselves, "" where they say nothing.
     """
@@ -35,7 +41,12 @@ def message_id(request: SendRequest, key: str, *, address: str, secret: bytes, r
     except ValueError:
         domain = "invalid"
     # RFC 5322 3.6.4 wants a domain of ours on the right; what is not ASCII would need SMTPUTF8 in every reply.
-    return f"{hmac.digest(secret, key.encode(), 'sha256').hex()[:32]}@{domain if domain.isascii() else 'invalid'}"
+    return f"{key}{tag_of(key, secret)}@{domain if domain.isascii() else 'invalid'}"
+
+
+def tag_of(key: str, secret: bytes) -> str:
+    """What proves that a Message-ID is ours."""
+    return hmac.digest(secret, key.encode(), "sha256").hex()[:_TAG_CHARS]
 
 
 def make_mail(

@@ -56,6 +56,9 @@ class SendRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     dead: bool = False
     reached: bool = False
     cancelled: list[str] = []
+    account: str = ""
+    # "bounced a@example.org": what came back and was told.
+    returned: list[str] = []
 
 
 _DECODER: Final = msgspec.json.Decoder(SendRecord)
@@ -77,6 +80,7 @@ def new_record(id: str, job: Job, expires_at: datetime) -> SendRecord:
         message_id="",
         date=job.stored_at,
         expires_at=expires_at,
+        account=job.subject.rpartition(".")[2],
     )
 
 

@@ -1,7 +1,7 @@
 """One mailbox of one server, supervised as in production, on a real NATS; small enough to be told what to do."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -66,6 +66,7 @@ class Box:
     after: After = field(default_factory=After)
     work: AfterWork | None = None
     desk: Desk = field(default_factory=lambda: Desk("INBOX"))
+    returned: Callable[[bytes], Awaitable[None]] | None = None
 
 
 def session_options(box: Box) -> SessionOptions:
@@ -118,7 +119,14 @@ async def follow_mailbox(bus: Bus, box: Box) -> None:
     )
     options = AnnounceOptions(box.inline_limit, bus.max_payload, box.raw, box.after)
     announcer = Announcer(
-        bus.blobs(), subjects, Parser(clock), account=box.account, mailbox=box.mailbox, options=options, clock=clock
+        bus.blobs(),
+        subjects,
+        Parser(clock),
+        account=box.account,
+        mailbox=box.mailbox,
+        options=options,
+        clock=clock,
+        returned=box.returned,
     )
     budget = Budget(64 * 1024 * 1024)
     contest = True

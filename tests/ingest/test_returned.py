@@ -1,0 +1,47 @@
+"""Mail about a mail that was sent is told before its event stands, so that none is forgotten over a crash."""
+
+import json
+
+from service.bus import Bus
+from service.errors import Transient
+from tests.ingest.harness import Box, following
+from tests.meaning.mails import dsn
+from tests.meaning.test_dsn import FAILED
+from tests.servers.imap_stub import ImapStub
+from tests.servers.mailbus import BusReader
+
+BOUNCE = dsn(FAILED).encode().replace(b"\n", b"\r\n")
+PLAIN = b"From: a@example.org\r\nSubject: hello\r\n\r\nhi\r\n"
+
+
+async def test_only_what_came_back_is_told_and_before_its_event_stands(
+    imap_stub: ImapStub, bus: Bus, reader: BusReader
+) -> None:
+    imap_stub.messages = {1: PLAIN, 2: BOUNCE}
+    told: list[tuple[str, int]] = []
+
+    async def returned(payload: bytes) -> None:
+        said = json.loads(payload)["mailbus"]
+        told.append((said["original"]["messageId"], len([e for e in await reader.events() if e.kind == "received"])))
+
+    async with following(bus, Box(imap_stub.port, returned=returned)):
+        plain, bounce = await reader.wait_received(2)
+    assert told == [("sent@example.org", 0)]
+    assert (plain.headers["Mail-Kind"], bounce.headers["Mail-Kind"]) == ("message", "bounce")
+
+
+async def test_where_it_cannot_be_told_the_mail_is_announced_later(
+    imap_stub: ImapStub, bus: Bus, reader: BusReader
+) -> None:
+    imap_stub.messages = {1: BOUNCE}
+    tries = 0
+
+    async def returned(_: bytes) -> None:
+        nonlocal tries
+        tries += 1
+        if tries < 3:
+            raise Transient("no answer", where="mail-sends")
+
+    async with following(bus, Box(imap_stub.port, returned=returned)):
+        await reader.wait_received(1)
+    assert tries == 3

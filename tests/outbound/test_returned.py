@@ -1,0 +1,101 @@
+"""Mail that came back finds its request, once, and only by a Message-ID that mailbus itself gave."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from service.bus import Bus
+from service.clock import SystemClock
+from service.contract import Reason, request_key
+from service.outbound import Returned
+from service.outbound.mail import tag_of
+from service.outbound.returned import key_of
+from service.parsing import Page, Raw, Read, make
+from tests.meaning.mails import dsn
+from tests.meaning.test_dsn import FAILED
+from tests.meaning.test_kinds import report
+from tests.outbound.conftest import Post, sending
+from tests.servers.smtp import ScriptedRelay
+
+PAGE = Page("/mail/a/INBOX", "INBOX", "c0ffee", 7, 65536, 1048576, Raw.PROBLEM, datetime(2026, 11, 26, tzinfo=UTC))
+SECRET = b"s" * 32
+
+
+def announced(mail: str) -> bytes:
+    """The body of the event of a mail."""
+    return make(PAGE, Read(1, len(mail), {}, None, mail.encode().replace(b"\n", b"\r\n"), True)).payload
+
+
+def bounce(message_id: str) -> bytes:
+    fields = FAILED.replace("nobody@example.net", "a@x.example").replace(
+        "Original-Recipient: rfc822;alias@example.net\n", ""
+    )
+    return announced(dsn(fields, returned=f"Message-ID: <{message_id}>"))
+
+
+async def sent(post: Post, relay: ScriptedRelay) -> str:
+    """The Message-ID of a request that was sent."""
+    async with sending(post.bus, relay):
+        await post.request("order-1")
+        await post.states(1)
+        await post.empty()
+    message_id = post.events[0].body.message_id
+    assert isinstance(message_id, str)
+    return message_id
+
+
+@pytest.mark.fault("E16")
+async def test_a_bounce_is_told_once_with_its_request_and_why(post: Post, relay: ScriptedRelay, bus: Bus) -> None:
+    payload = bounce(await sent(post, relay))
+    returned = Returned(bus, SystemClock())
+    for _ in range(3):
+        await returned.heard(payload)
+    assert await post.states(2) == [("order-1", "sent"), ("order-1", "bounced")]
+    event = post.events[1]
+    assert event.body.verified is True
+    assert event.body.delivery_status["a@x.example"].delivered == "no"
+    assert event.body.report.reason is Reason.USERUNKNOWN
+    # A later one of the same mail: anything that was told again would stand before it.
+    await returned.heard(announced(report_of(event.body.message_id)))
+    assert [state for _, state in await post.states(3)] == ["sent", "bounced", "complained"]
+
+
+def report_of(message_id: object) -> str:
+    fields = "Feedback-Type: abuse\nOriginal-Rcpt-To: a@x.example"
+    mail = report("feedback-report", "message/feedback-report", fields)
+    return mail.replace("Message-ID: <sent@example.org>", f"Message-ID: <{message_id}>")
+
+
+async def test_a_complaint_names_who_complained(post: Post, relay: ScriptedRelay, bus: Bus) -> None:
+    await Returned(bus, SystemClock()).heard(announced(report_of(await sent(post, relay))))
+    assert await post.states(2) == [("order-1", "sent"), ("order-1", "complained")]
+    assert list(post.events[1].body.delivery_status) == ["a@x.example"]
+
+
+@pytest.mark.fault("E16")
+async def test_a_strangers_bounce_changes_nothing(post: Post, relay: ScriptedRelay, bus: Bus) -> None:
+    real = await sent(post, relay)
+    key = request_key("a", "order-1")
+    returned = Returned(bus, SystemClock())
+    for forged in (f"{key}{'0' * 32}@example.com", f"{key}@example.com", "some@example.com", f"{'é' * 64}@x"):
+        await returned.heard(bounce(forged))
+    await returned.heard(bounce(real))
+    assert await post.states(2) == [("order-1", "sent"), ("order-1", "bounced")]
+
+
+async def test_a_bounce_of_a_request_that_is_forgotten_says_nothing(post: Post, relay: ScriptedRelay, bus: Bus) -> None:
+    real = await sent(post, relay)
+    await bus.key_value(bus.subjects.sends).delete(request_key("a", "order-1"))
+    returned = Returned(bus, SystemClock())
+    await returned.heard(bounce(real))
+    await post.request("order-2")
+    async with sending(post.bus, relay):
+        assert await post.states(2) == [("order-1", "sent"), ("order-2", "sent")]
+
+
+@pytest.mark.parametrize("change", ["", "0", "x" * 64])
+def test_only_a_whole_id_of_ours_has_a_key(change: str) -> None:
+    key = request_key("a", "order-1")
+    assert key_of(f"{key}{tag_of(key, SECRET)}@example.com", SECRET) == key
+    assert key_of(f"{key}{tag_of(key, SECRET)}{change or 'a'}@example.com", SECRET) is None
+    assert key_of(f"{change}@example.com", SECRET) is None
