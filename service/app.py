@@ -8,7 +8,7 @@ import asyncio
 import gc
 import signal
 import uuid
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -24,9 +24,9 @@ from service.build import (
     stream_options,
 )
 from service.bus import Bus, OutMessage, open_bus
+from service.catalog import Catalog, serve_admin
 from service.clock import Clock, SystemClock, backoff_s
 from service.commands import Fleet, serve_commands
-from service.contract import AccountState
 from service.errors import MailbusError, Permanent, Transient, verdict_of
 from service.fleet import DRAIN_TIMEOUT_S, NATS_ASKED_S, AccountReports, Pace, Presence, Roster, Running, Steering
 from service.imap import sweep_all
@@ -35,7 +35,7 @@ from service.observe import log, metrics, set_up_logs
 from service.outbound import Returned, Strays
 from service.parsing import COMPILED
 from service.reload import Reload
-from service.settings import AccountSettings, Settings, kept
+from service.settings import AccountSettings, Settings
 from service.snapshot import behind, take_page, take_snapshot
 from service.tasks import TaskGroup, cut_short
 
@@ -70,6 +70,7 @@ class Application:
         self._reports: AccountReports | None = None
         self._roster: Roster[AccountSettings] | None = None
         self._hosted: Hosted | None = None
+        self._catalog: Catalog | None = None
         self._born = self._stopped = self._clock.monotonic()
         self.admin: AdminServer | None = None
 
@@ -102,7 +103,8 @@ class Application:
         """A page of the list of all accounts, those of other processes too."""
         owners = self._roster.owners() if self._roster else {}
         work = self._hosted.work if self._hosted else []
-        return take_page(self._reports, work, owners, self._settings.instance, after)
+        paused = self._catalog.paused if self._catalog else frozenset()
+        return take_page(self._reports, work, owners, paused, self._settings.instance, after)
 
     async def run(self) -> None:
         """Run until `stop`. Raises Permanent where settings or NATS are wrong, or the name is taken."""
@@ -201,9 +203,12 @@ class Application:
         )
         self._bus, self._reports = bus, reports
         hosted = self._hosted = Hosted(self._settings, shared)
+        folder = self._file.parent if self._file is not None else Path()
+        catalog = Catalog(bus.key_value(bus.subjects.accounts), self._settings, folder, roster, reports, clock)
+        self._catalog = catalog
 
         def sends(account: str) -> bool:
-            known = roster.known.get(account)
+            known = catalog.all.get(account)
             return known is not None and known.outgoing is not None
 
         context = command_context(self._settings, shared)
@@ -211,7 +216,8 @@ class Application:
         fleet = Fleet(
             roster.presence.instance,
             here=hosted.commands,
-            known=lambda: roster.known,
+            known=lambda: catalog.all,
+            paused=lambda: catalog.paused,
             owner=roster.owner,
             wait_moved=roster.wait_moved,
             patience_s=self._settings.fleet.ttl.total_seconds() + MOVING_S,
@@ -229,31 +235,23 @@ class Application:
                 background.create_task(_watch_readers(bus, clock), name="readers"),
                 background.create_task(sweep_all(shared.pools.values(), clock), name="command-connections"),
                 background.create_task(strays.run(), name="strays"),
+                background.create_task(catalog.follow(), name="catalog"),
+                background.create_task(serve_admin(bus, catalog, clock), name="admin"),
             ]
             if self._file is not None:
-                reload = Reload(self._file, self._settings, self._take_accounts, clock)
+                reload = Reload(self._file, self._settings, catalog.take_file, clock)
                 tasks.append(background.create_task(reload.run(), name="settings"))
             running = Running(hosted.kind(), bus.answers, clock)
-            await self._accounts(roster, running, commands)
+            await self._accounts(roster, running, commands, catalog.heard)
             await self._finish(bus, commands)
             await cut_short(tasks)
 
-    def _take_accounts(self, accounts: Mapping[str, AccountSettings]) -> None:
-        """The accounts of the settings file from now on."""
-        roster, reports = self._roster, self._reports
-        if roster is None or reports is None:
-            raise RuntimeError("accounts before the fleet")
-        before = roster.known
-        now = kept(before, accounts)
-        removed = [id for id in before if id not in now and roster.owner(id) == self._settings.instance]
-        changed = sum(1 for id, account in now.items() if id in before and before[id] is not account)
-        roster.know(now)
-        for id in removed:
-            reports.say(id, AccountState.REMOVED)
-        log.info("accounts_taken", added=len(now.keys() - before.keys()), changed=changed, removed=len(removed))
-
     async def _accounts(
-        self, roster: Roster[AccountSettings], running: Running[AccountSettings], commands: asyncio.Task[None]
+        self,
+        roster: Roster[AccountSettings],
+        running: Running[AccountSettings],
+        commands: asyncio.Task[None],
+        known: asyncio.Event,
     ) -> None:
         """The accounts that the fleet gives to this process, until stopped; then each has ended what it had in hand.
 
@@ -262,7 +260,7 @@ class Application:
         async with TaskGroup() as group:
             tasks = [
                 group.create_task(running.run(), name="accounts"),
-                group.create_task(Steering(roster, running, self._clock).run(), name="steering"),
+                group.create_task(Steering(roster, running, self._clock, known=known).run(), name="steering"),
             ]
             self._started.set()
             facts = {"instance": self._settings.instance, "boot": self._boot, "compiled": COMPILED}

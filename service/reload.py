@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from service.build import stream_options
+from service.build import window_problems
 from service.clock import Clock
 from service.observe import log, metrics
 from service.settings import AccountSettings, Settings, SettingsInvalid, changed_sections, load_settings, secret_files
@@ -52,7 +52,8 @@ class Reload:
         """Read the settings again. What is wrong is said, and everything stays as it was."""
         try:
             settings = await asyncio.to_thread(load_settings, self._file)
-            self._check_streams(settings)
+            if problems := window_problems(self._settings, settings.accounts):
+                raise SettingsInvalid(problems, where=str(self._file))
         except SettingsInvalid as exc:
             metrics.SETTINGS_REFUSED.set(1)
             log.error("settings_not_taken", file=str(self._file), problems=exc.problems)
@@ -62,15 +63,6 @@ class Reload:
             log.warning("settings_need_restart", sections=sections)
         self._read = settings
         self._take({account.id: account for account in settings.accounts})
-
-    def _check_streams(self, settings: Settings) -> None:
-        """Requests are remembered in one bucket, for as long as the accounts of the start asked for."""
-        has = stream_options(self._settings).sends_window_s
-        wants = stream_options(self._settings.model_copy(update={"accounts": settings.accounts})).sends_window_s
-        if has is not None and (wants is None or wants > has):
-            raise SettingsInvalid(
-                ["outgoing.window: longer than any account's at the start: this needs a restart"], where=str(self._file)
-            )
 
     def _look(self) -> dict[Path, Signature | None]:
         return {path: _signature(path) for path in {self._file, *secret_files(self._read)}}

@@ -1,7 +1,7 @@
 """What the process knows → the status page's snapshot, and pages of all accounts. Used by app.py."""
 
 import heapq
-from collections.abc import Container, Mapping
+from collections.abc import Collection, Container, Mapping
 
 from prometheus_client.metrics import MetricWrapperBase
 
@@ -54,11 +54,16 @@ def take_snapshot(
 
 
 def take_page(
-    reports: AccountReports | None, work: list[Work], owners: Mapping[str, str], instance: str, after: str
+    reports: AccountReports | None,
+    work: list[Work],
+    owners: Mapping[str, str],
+    paused: Collection[str],
+    instance: str,
+    after: str,
 ) -> AccountsPage:
     """The accounts, of all processes, whose ids come after `after`: as many as a reply holds, one at least."""
     views = {} if reports is None else reports.accounts
-    ids = heapq.nsmallest(PAGE_LIMIT_ACCOUNTS + 1, (id for id in {**owners, **views} if id > after))
+    ids = heapq.nsmallest(PAGE_LIMIT_ACCOUNTS + 1, (id for id in {*owners, *views, *paused} if id > after))
     statuses = _statuses(work, set(ids))
     page: list[AccountSnapshot] = []
     mailboxes = 0
@@ -68,6 +73,8 @@ def take_page(
             break
         if (view := views.get(id)) is not None:
             page.append(clip(_account(view, statuses.get(id, []), instance)))
+        elif id in paused:
+            page.append(AccountSnapshot(id=id, state="paused"))
         else:
             state = "starting" if owners[id] == instance else "elsewhere"
             page.append(AccountSnapshot(id=id, state=state, owner=owners[id]))

@@ -45,6 +45,7 @@ FLOORS = {
     "check": 6,
     "snapshot": 6,
     "reload": 6,
+    "catalog": 6,
     "app": 6,
     "demo": 7,
     "cli": 8,
@@ -178,7 +179,7 @@ def test_pure_files_do_no_input_or_output_read_no_clock_and_roll_no_dice() -> No
         ("nkeys", {"bus"}),
         ("aiosmtplib", {"smtp"}),
         ("dns", {"discovery/names.py"}),
-        ("cryptography", {"oauth/key.py", "outbound/dkim.py"}),
+        ("cryptography", {"oauth/key.py", "catalog/seal.py", "outbound/dkim.py"}),
         ("pydantic", {"settings", "settings.py"}),
     ],
 )

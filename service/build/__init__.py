@@ -5,7 +5,7 @@ shared.py is what accounts share and what a piece of work is; accounts.py makes 
 NATS is reached, commands.py what commands get. Used by app.py, the checker and the command line.
 """
 
-from service.build.bus import nats_options, stream_options
+from service.build.bus import nats_options, stream_options, window_problems
 from service.build.commands import command_context
 from service.build.gangway import CONNECTING_LIMIT, Gangways
 from service.build.hosted import Hosted
@@ -28,4 +28,5 @@ __all__ = [
     "session_options",
     "smtp_options",
     "stream_options",
+    "window_problems",
 ]

@@ -1,7 +1,9 @@
 """Settings → how the bus is reached, and how long things live on it. Used by app.py, check.py and cli."""
 
+from collections.abc import Iterable
+
 from service.bus import NatsOptions, StreamOptions
-from service.settings import Settings
+from service.settings import AccountSettings, Settings
 
 
 def nats_options(settings: Settings) -> NatsOptions:
@@ -40,3 +42,12 @@ def stream_options(settings: Settings) -> StreamOptions:
         max_consumers=streams.max_consumers,
         inline_bytes=settings.limits.inline,
     )
+
+
+def window_problems(settings: Settings, accounts: Iterable[AccountSettings]) -> list[str]:
+    """Requests are remembered in one bucket, for as long as the accounts of the start asked for."""
+    has = stream_options(settings).sends_window_s
+    wants = stream_options(settings.model_copy(update={"accounts": tuple(accounts)})).sends_window_s
+    if has is None or (wants is not None and wants <= has):
+        return []
+    return ["outgoing.window: longer than that of any account at the start: this needs a restart"]

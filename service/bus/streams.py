@@ -121,6 +121,7 @@ def wanted_streams(subjects: Subjects, options: StreamOptions, replicas: int) ->
         _object_store(subjects.state, None),
         _key_value(subjects.cursors),
         _key_value(subjects.after),
+        _key_value(subjects.accounts),
         _key_value(subjects.sends, ttl_s=options.sends_window_s),
         _key_value(subjects.fleet, ttl_s=options.presence_ttl_s, markers=True),
     ]

@@ -10,6 +10,7 @@ import typer
 
 from service import __version__
 from service.cli.letters import dead_app
+from service.cli.manage import register
 from service.cli.requests import held_app
 from service.cli.words import AccountArgument, ConfigFile, account_id, finish, settings_of
 from service.contract import Verb
@@ -130,6 +131,7 @@ def _read(file: Path) -> bytes:
 
 accounts_app: Final = typer.Typer(invoke_without_command=True)
 app.add_typer(accounts_app, name="accounts")
+register(accounts_app)
 app.add_typer(held_app, name="held")
 app.add_typer(dead_app, name="dead")
 

@@ -19,7 +19,7 @@ LOOK_EVERY_S: Final = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """Where accounts are. `here` and `known` (all of them, anywhere) are looked at on every request.
+    """Where accounts are. `here`, `known` (all of them, anywhere) and `paused` are looked at on every request.
 
     `patience_s`: for how long an account may be nowhere, while it is handed over or its process is not missed yet.
     """
@@ -27,6 +27,7 @@ class Fleet:
     instance: str
     here: Mapping[str, Account]
     known: Callable[[], Container[str]]
+    paused: Callable[[], Container[str]]
     owner: Callable[[str], str | None]
     wait_moved: Callable[[float], Awaitable[None]]
     patience_s: float
@@ -47,6 +48,8 @@ class Router:
 
     async def find(self, account: str, verb: Verb, payload: bytes, headers: Mapping[str, str]) -> Account | bytes:
         """The account, where it is here by now, or the answer of who has it. Raises ServiceError."""
+        if account in self._fleet.paused():
+            raise error(503, [Problem("account", "it is paused")])
         asked: set[str] = set()
         until = self._clock.monotonic() + self._fleet.patience_s
         while True:

@@ -40,6 +40,17 @@ class Verb(StrEnum):
     RELEASE = "release"
 
 
+class AccountsVerb(StrEnum):
+    """What is answered about accounts themselves."""
+
+    ADD = "add"
+    SET = "set"
+    REMOVE = "remove"
+    PAUSE = "pause"
+    RESUME = "resume"
+    LIST = "list"
+
+
 # RFC 8620 1.2.
 Id = Annotated[str, Meta(max_length=255)]
 Ids = Annotated[list[Id], Meta(max_length=IDS_LIMIT)]

@@ -90,6 +90,10 @@ class Subjects:
         """A command to an account; `*` as account is what the service listens on."""
         return f"{self.prefix}.cmd.{account}.{verb}"
 
+    def admin_accounts(self, verb: str) -> str:
+        """A request about accounts themselves."""
+        return f"{self.prefix}.admin.accounts.{verb}"
+
     def cmd_at(self, instance: str, account: str, verb: str) -> str:
         """A command passed on to the process that has the account."""
         return f"{self.prefix}.fleet.{instance}.{account}.{verb}"

@@ -14,17 +14,19 @@ T = TypeVar("T")
 
 
 class Steering(Generic[T]):
-    """This replica's share."""
+    """This replica's share. `known`: rung once all accounts are known, and whether they shall run."""
 
-    def __init__(self, roster: Roster[T], running: Running[T], clock: Clock) -> None:
+    def __init__(self, roster: Roster[T], running: Running[T], clock: Clock, *, known: asyncio.Event) -> None:
         self._roster = roster
         self._members = roster.membership
         self._presence = roster.presence
         self._running = running
         self._clock = clock
+        self._known = known
 
     async def run(self) -> None:
         """Begin and end accounts until cancelled."""
+        await self._known.wait()
         await self._roster.heard.wait()
         # Who starts counts all who are there: alone, it begins at once.
         self._roster.count()

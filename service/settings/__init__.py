@@ -7,7 +7,7 @@ reference.py Settings → its JSON Schema and the table in docs/settings.md. Onl
 line use this room: no protocol knows that pydantic exists.
 """
 
-from service.settings.load import SettingsInvalid, load_settings
+from service.settings.load import SettingsInvalid, load_account, load_settings
 from service.settings.model import (
     AccountSettings,
     IncomingSettings,
@@ -45,6 +45,7 @@ __all__ = [
     "StreamSettings",
     "changed_sections",
     "kept",
+    "load_account",
     "load_settings",
     "login_remedy",
     "needs",

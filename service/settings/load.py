@@ -54,6 +54,22 @@ def load_settings(path: Path | None = None) -> Settings:
     return settings
 
 
+def load_account(raw: dict[str, Any], settings: Settings, folder: Path) -> AccountSettings:
+    """One account as the settings file would have it, beside the other sections there. Raises SettingsInvalid."""
+    problems: list[str] = []
+    account: AccountSettings | None = None
+    try:
+        account = AccountSettings.model_validate(raw, context={"folder": folder})
+    except ValidationError as exc:
+        problems += [sentence(error) for error in exc.errors(include_url=False)]
+    problems += [problem.lstrip(".: ") for problem in _account(filled_account(raw))]
+    if account is not None:
+        problems += [*_retry(account), *_provider(account), *_after(account, settings.streams.in_.max_age)]
+    if problems or account is None:
+        raise SettingsInvalid(_listed(problems), where="account") from None
+    return account
+
+
 def _listed(problems: list[str]) -> list[str]:
     unique = list(dict.fromkeys(problems))
     more = len(unique) - PROBLEMS_LIMIT

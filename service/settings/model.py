@@ -109,6 +109,15 @@ class FleetSettings(Part):
     )
 
 
+class SealSettings(Part):
+    """How secrets of accounts that are added over the bus are kept there."""
+
+    keys: tuple[Secret, ...] = Field(
+        default=(),
+        description="Fernet keys: the first seals, all of them open; without any, secrets are `{env}`, `{file}`",
+    )
+
+
 class InSettings(Part):
     """The stream of events."""
 
@@ -280,6 +289,7 @@ class Settings(Part):
         default_factory=_host_name, description="This process's name in the fleet; default: the host name"
     )
     fleet: FleetSettings = Field(default_factory=FleetSettings, description="Sharing accounts among processes")
+    seal: SealSettings = Field(default_factory=SealSettings, description="Secrets of accounts added over the bus")
     log: LogSettings = Field(default_factory=LogSettings, description="Logs")
     streams: StreamSettings = Field(default_factory=StreamSettings, description="Streams")
     limits: LimitSettings = Field(default_factory=LimitSettings, description="Sizes")

@@ -43,7 +43,7 @@ class Many:
 
         def page(after: str) -> Any:
             self.asked.append(after)
-            return take_page(self.reports, self.work, {}, "i", after)
+            return take_page(self.reports, self.work, {}, (), "i", after)
 
         async with AdminServer(("127.0.0.1", 0), snapshot=lambda: empty, accounts=page, ready=lambda: True) as server:
             yield server

@@ -133,7 +133,7 @@ def options(server: ImapServer, user: str, **changes: Any) -> SessionOptions:
 
 def alone(accounts: Mapping[str, Account]) -> Fleet:
     """A fleet of one, which has all accounts."""
-    return Fleet("here", accounts, lambda: accounts, lambda _: "here", asyncio.sleep, patience_s=0.0)
+    return Fleet("here", accounts, lambda: accounts, set, lambda _: "here", asyncio.sleep, patience_s=0.0)
 
 
 @asynccontextmanager

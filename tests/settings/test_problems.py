@@ -75,7 +75,10 @@ def test_the_error_is_permanent_and_names_the_file(load: Load, tmp_path: Path) -
         ("{stream: {}}", "stream: unknown key: did you mean streams?"),
         ("{streams: {inn: {}}}", "streams.inn: unknown key: did you mean in?"),
         ("{streams: {in_: {}}}", "streams.in_: unknown key: did you mean in?"),
-        ("{zzz: 1}", "zzz: unknown key: there is nats, http, network, instance, fleet, log, streams, limits, accounts"),
+        (
+            "{zzz: 1}",
+            "zzz: unknown key: there is nats, http, network, instance, fleet, seal, log, streams, limits, accounts",
+        ),
         (
             account("preset: gmx, incoming: {imap: {hosts: h}}"),
             "accounts[0].incoming.imap.hosts: unknown key: did you mean host?",

@@ -1,0 +1,185 @@
+"""Requests on `mail.admin.accounts.<verb>` → the bucket `mail-accounts`. Any process answers, all of them hear."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from service import __version__
+from service.bus import Bus, Conflict, ServiceError, serve
+from service.bus import Entry as Kept
+from service.catalog.catalog import Catalog
+from service.catalog.entries import Entry, load_entry, sealed
+from service.clock import Clock
+from service.contract import ACCOUNT_ID, AccountsVerb, Problem, Problems, encode
+from service.errors import Permanent, Transient
+from service.observe import log
+from service.settings import SettingsInvalid
+
+SERVICE: Final = "mailbus-admin"
+RETRY_S: Final = 1.0
+# Between reading a key and writing it somebody else wrote: so often in a row is no chance.
+TRIES: Final = 5
+REQUEST_LIMIT_BYTES: Final = 64 * 1024
+
+Verb = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
+
+
+async def serve_admin(bus: Bus, catalog: Catalog, clock: Clock) -> None:
+    """Answer until cancelled."""
+    desk = _Desk(catalog)
+    verbs: dict[AccountsVerb, Verb] = {
+        AccountsVerb.ADD: desk.add,
+        AccountsVerb.SET: desk.set,
+        AccountsVerb.REMOVE: desk.remove,
+        AccountsVerb.PAUSE: desk.pause,
+        AccountsVerb.RESUME: desk.resume,
+        AccountsVerb.LIST: desk.list,
+    }
+
+    def endpoint(verb: AccountsVerb) -> Callable[[str, bytes, Mapping[str, str]], Awaitable[bytes]]:
+        async def answer(_subject: str, payload: bytes, _headers: Mapping[str, str]) -> bytes:
+            return encode(await verbs[verb](_request(payload)))
+
+        return answer
+
+    endpoints = {str(verb): (bus.subjects.admin_accounts(verb), endpoint(verb)) for verb in verbs}
+    while True:
+        try:
+            async with serve(bus.nc, name=SERVICE, version=__version__, endpoints=endpoints):
+                await asyncio.Event().wait()
+        except Transient as exc:
+            log.warning("admin_not_served", error=str(exc))
+            await clock.sleep(RETRY_S)
+
+
+class _Desk:
+    """What each verb does."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+
+    async def add(self, request: dict[str, Any]) -> dict[str, Any]:
+        """A new account, as one writes it in the settings file."""
+        id = self._valid(request)
+
+        def added(there: Entry | None) -> Entry:
+            if there is not None and there.account is not None:
+                raise _error(409, "id", "there is such an account already: set changes it")
+            return Entry(sealed(request, self._catalog.sealer))
+
+        return await self._write(id, added)
+
+    async def set(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Another account in the place of one that was added; paused stays paused."""
+        id = self._valid(request)
+
+        def changed(there: Entry | None) -> Entry:
+            if there is None or there.account is None:
+                raise _error(404, "id", "no such account was added: add does that")
+            return Entry(sealed(request, self._catalog.sealer), paused=there.paused)
+
+        return await self._write(id, changed)
+
+    async def remove(self, request: dict[str, Any]) -> dict[str, Any]:
+        """An account that was added goes; its position stays."""
+        id = _id(request)
+        if self._catalog.source(id) == "file" and id in self._catalog.all:
+            raise _error(400, "id", "it stands in the settings file: take it out there")
+        entry = await self._catalog.bucket.get(id)
+        if entry is None:
+            raise _error(404, "id", "no such account")
+        await self._catalog.bucket.delete(id)
+        return {"id": id}
+
+    async def pause(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Nothing is read or sent for the account until it is resumed."""
+        return await self._pause(_id(request), paused=True)
+
+    async def resume(self, request: dict[str, Any]) -> dict[str, Any]:
+        """It goes on where it was."""
+        return await self._pause(_id(request), paused=False)
+
+    async def list(self, _request: dict[str, Any]) -> dict[str, Any]:
+        """All accounts, without anything secret."""
+        catalog = self._catalog
+        return {
+            "list": [
+                {
+                    "id": id,
+                    "address": account.address,
+                    "source": catalog.source(id),
+                    "paused": id in catalog.paused,
+                    "owner": catalog.owner(id),
+                }
+                for id, account in sorted(catalog.all.items())
+            ]
+        }
+
+    async def _pause(self, id: str, *, paused: bool) -> dict[str, Any]:
+        if id not in self._catalog.all:
+            raise _error(404, "id", "no such account")
+
+        def changed(there: Entry | None) -> Entry:
+            return Entry(there.account if there is not None else None, paused=paused)
+
+        return await self._write(id, changed)
+
+    def _valid(self, request: dict[str, Any]) -> str:
+        id = _id(request)
+        if self._catalog.source(id) == "file":
+            raise _error(400, "id", "it stands in the settings file: change it there")
+        try:
+            self._catalog.check(request)
+        except SettingsInvalid as exc:
+            problems = [Problem(*_split(problem)) for problem in exc.problems]
+            raise ServiceError(400, f"account: {exc.problems[0]}", body=encode(Problems(problems))) from None
+        return id
+
+    async def _write(self, id: str, change: Callable[[Entry | None], Entry]) -> dict[str, Any]:
+        for _ in range(TRIES):
+            there = await self._catalog.bucket.get(id)
+            try:
+                await self._put(id, there, change(load_entry(there.value) if there is not None else None))
+            except Conflict:
+                continue
+            except ServiceError:
+                raise
+            except Permanent as exc:
+                raise _error(400, exc.where, f"{exc.what}: {exc.remedy}") from None
+            return {"id": id}
+        raise _error(503, "id", "somebody else changes it: ask again")
+
+    async def _put(self, id: str, there: Kept | None, entry: Entry) -> None:
+        value = msgspec.json.encode(entry)
+        if there is None:
+            await self._catalog.bucket.create(id, value)
+        else:
+            await self._catalog.bucket.update(id, value, there.revision)
+
+
+def _request(payload: bytes) -> dict[str, Any]:
+    if len(payload) > REQUEST_LIMIT_BYTES:
+        raise _error(400, "", f"larger than {REQUEST_LIMIT_BYTES} bytes")
+    try:
+        return msgspec.json.decode(payload or b"{}", type=dict[str, Any])
+    except msgspec.MsgspecError as exc:
+        raise _error(400, "", f"no JSON object: {exc}") from None
+
+
+def _id(request: dict[str, Any]) -> str:
+    id = request.get("id")
+    if not isinstance(id, str) or not ACCOUNT_ID.fullmatch(id):
+        raise _error(400, "id", "write 1 to 64 letters, digits, - or _")
+    return id
+
+
+def _error(code: int, field: str, message: str) -> ServiceError:
+    what = f"{field}: {message}" if field else message
+    return ServiceError(code, what, body=encode(Problems([Problem(field, message)])))
+
+
+def _split(problem: str) -> tuple[str, str]:
+    field, _, message = problem.partition(": ")
+    return field, message

@@ -1,0 +1,118 @@
+"""The settings file and the bucket `mail-accounts` → all accounts of the fleet, and those that are paused.
+
+Every process hears the bucket's changes and comes to the same. Where both have an account, the file's counts.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import aclosing
+from pathlib import Path
+from typing import Final
+
+from service.build import window_problems
+from service.bus import KeyChange, KeyValue
+from service.catalog.entries import Entry, load_entry, opened
+from service.catalog.seal import Sealer
+from service.clock import Clock
+from service.contract import ACCOUNT_ID, AccountState
+from service.errors import Permanent, Transient
+from service.fleet import AccountReports, Roster
+from service.observe import log
+from service.settings import AccountSettings, Settings, SettingsInvalid, kept, load_account
+
+LISTEN_AGAIN_S: Final = 1.0
+
+
+class Catalog:
+    """`heard` once the bucket was read: before that nothing may be begun, for it may be paused."""
+
+    def __init__(
+        self,
+        bucket: KeyValue,
+        settings: Settings,
+        folder: Path,
+        roster: Roster[AccountSettings],
+        reports: AccountReports,
+        clock: Clock,
+    ) -> None:
+        self.bucket = bucket
+        self.sealer = Sealer([key.reveal() for key in settings.seal.keys])
+        self.heard = asyncio.Event()
+        self.all: Mapping[str, AccountSettings] = {}
+        self.paused: frozenset[str] = frozenset()
+        self._settings = settings
+        self._folder = folder
+        self._roster = roster
+        self._reports = reports
+        self._clock = clock
+        self._of_file = {account.id: account for account in settings.accounts}
+        self._entries: dict[str, Entry] = {}
+        self._of_bus: dict[str, AccountSettings] = {}
+
+    def source(self, account: str) -> str:
+        """Where an account stands: `file` or `bus`."""
+        return "file" if account in self._of_file else "bus"
+
+    def owner(self, account: str) -> str | None:
+        """The process that has an account; None where it is paused."""
+        return None if account in self.paused else self._roster.owner(account)
+
+    def check(self, account: dict[str, object]) -> AccountSettings:
+        """An account as somebody wrote it. Raises SettingsInvalid with all that is wrong."""
+        found = load_account(account, self._settings, self._folder)
+        if problems := window_problems(self._settings, [found]):
+            raise SettingsInvalid(problems, where="account")
+        return found
+
+    def take_file(self, accounts: Mapping[str, AccountSettings]) -> None:
+        """The accounts of the settings file from now on."""
+        self._of_file = dict(accounts)
+        self._apply()
+
+    async def follow(self) -> None:
+        """Hear of the bucket's accounts, for ever."""
+        while True:
+            try:
+                async with aclosing(self.bucket.watch()) as watch:
+                    self._entries.clear()
+                    async for changes in watch:
+                        for change in changes:
+                            self._hear(change)
+                        self._apply()
+                        self.heard.set()
+            except Transient as exc:
+                log.debug("accounts_not_heard", error=str(exc))
+                await self._clock.sleep(LISTEN_AGAIN_S)
+
+    def _hear(self, change: KeyChange) -> None:
+        entry = load_entry(change.value) if change.value is not None else None
+        self._of_bus.pop(change.key, None)
+        self._entries.pop(change.key, None)
+        if entry is None or not ACCOUNT_ID.fullmatch(change.key):
+            return
+        self._entries[change.key] = entry
+        if entry.account is None:
+            return
+        try:
+            self._of_bus[change.key] = self.check(opened(entry.account, self.sealer) | {"id": change.key})
+        except Permanent as exc:
+            log.error("account_not_taken", account=change.key, error=str(exc))
+
+    def _apply(self) -> None:
+        before, paused_before = self.all, self.paused
+        gone = self._of_bus.keys() - self._entries.keys()
+        self._of_bus = {id: account for id, account in self._of_bus.items() if id not in gone}
+        self.all = kept(before, self._of_bus | self._of_file)
+        self.paused = frozenset(id for id, entry in self._entries.items() if entry.paused and id in self.all)
+        running = {id: account for id, account in self.all.items() if id not in self.paused}
+        mine = self._roster.presence.instance
+        said = [(id, AccountState.REMOVED) for id in before.keys() - self.all.keys()]
+        said += [(id, AccountState.PAUSED) for id in self.paused - paused_before if id in before]
+        said += [(id, AccountState.RESUMED) for id in paused_before - self.paused if id in self.all]
+        for id, state in said:
+            if self._roster.owner(id) == mine:
+                self._reports.say(id, state)
+        self._roster.know(running)
+        changed = sum(1 for id, account in self.all.items() if id in before and before[id] is not account)
+        added, removed = len(self.all.keys() - before.keys()), len(before.keys() - self.all.keys())
+        log.info("accounts_taken", added=added, changed=changed, removed=removed, paused=len(self.paused))

@@ -1,0 +1,63 @@
+"""An account as the bucket `mail-accounts` has it: as one writes it in the settings file, with its secrets sealed."""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from service.catalog.seal import Sealer
+
+SEALED: Final = "sealed"
+_OAUTH2: Final = ("client_secret", "refresh_token")
+
+
+class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One key. `account`: None where the settings file has it, and only `paused` is said here."""
+
+    account: dict[str, Any] | None = None
+    paused: bool = False
+
+
+_ENTRY: Final = msgspec.json.Decoder(Entry)
+
+
+def load_entry(value: bytes) -> Entry | None:
+    """A key's value; None where it is none."""
+    try:
+        return _ENTRY.decode(value)
+    except msgspec.MsgspecError:
+        return None
+
+
+def sealed(account: dict[str, Any], sealer: Sealer) -> dict[str, Any]:
+    """The account with every secret that is written out sealed. Raises Permanent where there is no key."""
+    return _with_secrets(account, lambda value: {SEALED: sealer.seal(value)} if isinstance(value, str) else value)
+
+
+def opened(account: dict[str, Any], sealer: Sealer) -> dict[str, Any]:
+    """The account as it was written. Raises Permanent where the key is missing."""
+
+    def open_one(value: Any) -> Any:
+        is_sealed = isinstance(value, dict) and value.keys() == {SEALED} and isinstance(value[SEALED], str)
+        return sealer.open(value[SEALED]) if is_sealed else value
+
+    return _with_secrets(account, open_one)
+
+
+def _with_secrets(account: dict[str, Any], change: Callable[[Any], Any]) -> dict[str, Any]:
+    found = _part(account, change)
+    for name in ("incoming", "outgoing"):
+        if isinstance(found.get(name), dict):
+            found[name] = _part(found[name], change)
+    return found
+
+
+def _part(part: dict[str, Any], change: Callable[[Any], Any]) -> dict[str, Any]:
+    found = dict(part)
+    if found.get("password") is not None:
+        found["password"] = change(found["password"])
+    if isinstance(oauth2 := found.get("oauth2"), dict):
+        found["oauth2"] = {
+            key: change(value) if key in _OAUTH2 and value is not None else value for key, value in oauth2.items()
+        }
+    return found

@@ -1,0 +1,45 @@
+"""A secret → what may lie in NATS, and back: Fernet (AES-128-CBC and HMAC-SHA-256), of the library `cryptography`.
+
+The first key seals, all of them open: a new one is put first, and accounts are set again, or sealed anew by themselves
+as they change; the old one goes when nothing is left that it sealed.
+"""
+
+from collections.abc import Sequence
+
+from service.errors import Permanent
+
+REMEDY = "python -c 'from cryptography.fernet import Fernet; print(Fernet.generate_key().decode())' makes one"
+
+
+class Sealer:
+    """The keys of the fleet; without any nothing is sealed. Raises Permanent where a key is none."""
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        # 10 MB of memory that only those need who keep accounts in NATS.
+        from cryptography.fernet import Fernet, MultiFernet
+
+        try:
+            found = [Fernet(key) for key in keys]
+        except ValueError:
+            raise Permanent("a key of seal.keys is none", where="seal.keys", remedy=REMEDY) from None
+        self._fernet = MultiFernet(found) if found else None
+
+    def __bool__(self) -> bool:
+        return self._fernet is not None
+
+    def seal(self, text: str) -> str:
+        """Hide a secret. Raises Permanent without a key."""
+        if self._fernet is None:
+            raise Permanent("no key to seal secrets with", where="seal.keys", remedy="write {env: …} or {file: …}")
+        return self._fernet.encrypt(text.encode()).decode()
+
+    def open(self, token: str) -> str:
+        """What was hidden. Raises Permanent where it was sealed with another key, or was changed."""
+        from cryptography.fernet import InvalidToken
+
+        try:
+            if self._fernet is not None:
+                return self._fernet.decrypt(token.encode()).decode()
+        except (InvalidToken, ValueError):
+            pass
+        raise Permanent("a secret was sealed with a key that is not here", where="seal.keys", remedy="add its key")

@@ -1,0 +1,112 @@
+"""`mailbus accounts add|set|remove|pause|resume|list`: accounts of the running service, over the bus."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+import yaml
+
+from service.app import EX_FAILURE
+from service.bus import failure_of
+from service.cli.words import AccountArgument, ConfigFile, Declined, errors, finish, on_bus, settings_of
+from service.contract import AccountsVerb
+from service.settings import Settings
+
+TIMEOUT_S: Final = 10.0
+FileArgument = Annotated[
+    Path, typer.Argument(metavar="FILE", help="One account in YAML, as in the settings file; - reads standard input.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the words to `mailbus accounts`."""
+    app.command()(add)
+    app.command("set")(change)
+    app.command()(remove)
+    app.command()(pause)
+    app.command()(resume)
+    app.command("list")(show)
+
+
+def add(file: FileArgument, config: ConfigFile = None) -> None:
+    """Add an account, checked as the settings file is; all processes take it at once.
+
+    Example:  mailbus accounts add support.yaml -c mailbus.yaml
+    """
+    _ask(config, AccountsVerb.ADD, _account(file))
+
+
+def change(file: FileArgument, config: ConfigFile = None) -> None:
+    """Put another account in the place of one that was added under its id.
+
+    Example:  mailbus accounts set support.yaml -c mailbus.yaml
+    """
+    _ask(config, AccountsVerb.SET, _account(file))
+
+
+def remove(account: AccountArgument, config: ConfigFile = None) -> None:
+    """Remove an account that was added. Its position stays: added again, it goes on there.
+
+    Example:  mailbus accounts remove support -c mailbus.yaml
+    """
+    _ask(config, AccountsVerb.REMOVE, {"id": account})
+
+
+def pause(account: AccountArgument, config: ConfigFile = None) -> None:
+    """Read and send nothing for an account until it is resumed.
+
+    Example:  mailbus accounts pause support -c mailbus.yaml
+    """
+    _ask(config, AccountsVerb.PAUSE, {"id": account})
+
+
+def resume(account: AccountArgument, config: ConfigFile = None) -> None:
+    """Go on with a paused account where it was.
+
+    Example:  mailbus accounts resume support -c mailbus.yaml
+    """
+    _ask(config, AccountsVerb.RESUME, {"id": account})
+
+
+def show(config: ConfigFile = None) -> None:
+    """Show all accounts in JSON: where each stands, whose it is, whether it is paused.
+
+    Example:  mailbus accounts list -c mailbus.yaml
+    """
+    _ask(config, AccountsVerb.LIST, {})
+
+
+def _account(file: Path) -> dict[str, Any]:
+    try:
+        text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
+        found = yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError) as exc:
+        raise typer.BadParameter(f"{file}: cannot be read") from exc
+    except yaml.YAMLError:
+        # Never what PyYAML shows: it may hold a password.
+        raise typer.BadParameter(f"{file}: no valid YAML") from None
+    if not isinstance(found, dict):
+        raise typer.BadParameter(f"{file}: must hold one account: id, address, incoming, …")
+    return found
+
+
+def _ask(config: Path | None, verb: AccountsVerb, request: dict[str, Any]) -> None:
+    settings = settings_of(config)
+    finish(lambda: _answered(settings, verb, request))
+
+
+async def _answered(settings: Settings, verb: AccountsVerb, request: dict[str, Any]) -> int:
+    payload = json.dumps(request, default=str).encode()
+    async with on_bus(settings) as bus:
+        if len(payload) > bus.max_payload:
+            raise Declined(f"{len(payload)} bytes, and NATS takes {bus.max_payload} at once", where=verb)
+        answer = await bus.request(bus.subjects.admin_accounts(verb), payload, timeout_s=TIMEOUT_S)
+    if (failed := failure_of(answer.payload, answer.headers)) is not None:
+        errors.print(f"mailbus: {failed.code} {failed.what}", style="red", markup=False)
+        for problem in json.loads(answer.payload or b"{}").get("problems", []):
+            errors.print(f"  {problem['field']}: {problem['message']}", markup=False)
+        return EX_FAILURE
+    typer.echo(answer.payload.decode())
+    return 0

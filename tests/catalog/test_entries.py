@@ -1,0 +1,66 @@
+"""Secrets of accounts that lie in NATS: sealed, opened, with keys that change."""
+
+import json
+from typing import Any
+
+import pytest
+from cryptography.fernet import Fernet
+
+from service.catalog import Sealer
+from service.catalog.entries import Entry, load_entry, opened, sealed
+from service.errors import Permanent
+
+KEYS = [Fernet.generate_key().decode() for _ in range(2)]
+ACCOUNT: dict[str, Any] = {
+    "id": "a",
+    "password": "hunter2",
+    "incoming": {"imap": {"host": "h"}, "password": {"env": "NAME"}},
+    "outgoing": {
+        "smtp": {"host": "h"},
+        "oauth2": {"client_id": "me", "client_secret": "hunter2", "refresh_token": "hunter2"},
+    },
+}
+
+
+@pytest.mark.fault("G04")
+def test_no_secret_is_to_be_seen_and_all_come_back() -> None:
+    sealer = Sealer(KEYS)
+    hidden = sealed(ACCOUNT, sealer)
+    assert "hunter2" not in json.dumps(hidden)
+    assert hidden["incoming"] == ACCOUNT["incoming"]  # a name of a variable is no secret
+    assert opened(hidden, sealer) == ACCOUNT
+
+
+@pytest.mark.fault("F10")
+def test_a_new_key_seals_and_the_old_one_opens_until_it_goes() -> None:
+    old, both, new = Sealer(KEYS[:1]), Sealer(KEYS[::-1]), Sealer(KEYS[1:])
+    hidden = sealed(ACCOUNT, old)
+    assert opened(hidden, both) == ACCOUNT
+    with pytest.raises(Permanent, match="not here"):
+        opened(hidden, new)
+    assert opened(sealed(opened(hidden, both), both), new) == ACCOUNT
+
+
+def test_what_was_changed_is_not_opened() -> None:
+    sealer = Sealer(KEYS)
+    hidden = sealed(ACCOUNT, sealer)
+    token = hidden["password"]["sealed"]
+    hidden["password"] = {"sealed": token[:-4] + "AAA="}
+    with pytest.raises(Permanent):
+        opened(hidden, sealer)
+
+
+def test_without_a_key_nothing_is_sealed_and_names_pass() -> None:
+    sealer = Sealer([])
+    with pytest.raises(Permanent, match="no key"):
+        sealed(ACCOUNT, sealer)
+    named = {"id": "a", "password": {"env": "NAME"}}
+    assert sealed(named, sealer) == named
+    with pytest.raises(Permanent, match="none"):
+        Sealer(["no key"])
+
+
+def test_a_value_that_is_no_entry_is_none() -> None:
+    assert load_entry(b"{") is None
+    assert load_entry(b'{"account": 7}') is None
+    assert load_entry(b'{"paused": true}') == Entry(None, paused=True)

@@ -1,0 +1,96 @@
+"""Accounts that are added, paused, changed and removed over the bus, while two processes run."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from cryptography.fernet import Fernet
+
+from tests.servers.dovecot import Dovecot
+from tests.servers.mailbus import Mailbus, command, imap_account, reading, settings_for, until
+from tests.servers.nats import NatsServer
+
+Maker = Callable[..., Mailbus]
+
+
+def mail(number: int) -> bytes:
+    return b"Subject: mail %d\r\n\r\nbody\r\n" % number
+
+
+@pytest.mark.fault("G04")
+async def test_an_account_is_added_paused_changed_and_removed_over_the_bus(
+    dovecot: Dovecot, own_nats: NatsServer, mailbus: Maker, prefix: str, tmp_path: Path
+) -> None:
+    user = f"{prefix}-b"
+    seal = {"keys": [Fernet.generate_key().decode()]}
+    processes = []
+    for name in ("one", "two"):
+        of_file = imap_account(dovecot, f"{prefix}-a", id="a")
+        processes.append(mailbus(settings_for(own_nats.url, prefix, of_file, instance=name, seal=seal)))
+        processes[-1].start()
+    for process in processes:
+        await process.started()
+    file = tmp_path / "b.yaml"
+
+    def written(**changes: Any) -> dict[str, Any]:
+        return imap_account(dovecot, user, id="b") | changes
+
+    async with reading(own_nats.url, prefix) as reader:
+
+        async def ask(verb: str, request: dict[str, Any]) -> str:
+            """What was answered: JSON, or the error."""
+            payload = json.dumps(request).encode()
+            answer = await reader.nc.request(f"{prefix}.admin.accounts.{verb}", payload, timeout=10)
+            code = (answer.headers or {}).get("Nats-Service-Error-Code", "")
+            return code + answer.data.decode()
+
+        async def said(state: str) -> None:
+            while not [one for one in await reader.events("STATUS") if one.kind == state]:
+                await until(lambda: True)
+
+        file.write_text(yaml.safe_dump(written(adress="typo")))
+        code, _, err = await command(processes[0], "accounts", "add", str(file))
+        assert (code, "adress: unknown key" in err) == (1, True)
+        file.write_text(yaml.safe_dump(written()))
+        code, out, err = await command(processes[0], "accounts", "add", str(file))
+        assert (code, out.strip()) == (0, '{"id":"b"}'), err
+        assert (await ask("add", written())).startswith("409")
+        await dovecot.append(user, [mail(1)])
+        await reader.wait_received(1)
+        kept = await (await reader.nc.jetstream().key_value(f"{prefix}-accounts")).get("b")
+        assert kept.value is not None
+        assert imap_account(dovecot, user)["password"] not in kept.value.decode()
+        # Paused: nothing is read, over restarts too; and its position is kept.
+        await ask("pause", {"id": "b"})
+        await said("paused")
+        await dovecot.append(user, [mail(2)])
+        for process in processes:
+            assert await process.stop() == 0
+            process.start()
+            await process.started()
+        listed = {one["id"]: one for one in json.loads(await ask("list", {}))["list"]}
+        assert (listed["b"]["paused"], listed["b"]["owner"], listed["b"]["source"]) == (True, None, "bus")
+        assert (listed["a"]["paused"], listed["a"]["source"]) == (False, "file")
+        answer = await reader.nc.request(f"{prefix}.cmd.b.mailboxes", b"{}", timeout=10)
+        assert (answer.headers or {})["Nats-Service-Error-Code"] == "503"
+        assert b"paused" in answer.data
+        assert len(await reader.received()) == 1
+        await ask("resume", {"id": "b"})
+        await reader.wait_received(2)
+        await said("resumed")
+        # Changed: a password that is wrong.
+        await ask("set", written(password="wrong"))
+        await said("auth_failed")
+        await ask("remove", {"id": "b"})
+        await said("removed")
+        assert (await ask("remove", {"id": "b"})).startswith("404")
+        assert "settings file" in await ask("remove", {"id": "a"})
+        assert "settings file" in await ask("set", written(id="a"))
+        assert (await ask("pause", {"id": "b.*"})).startswith("400")
+        assert [event.body["subject"] for event in await reader.received()] == ["mail 1", "mail 2"]
+    for process in processes:
+        assert await process.stop() == 0
+        assert not process.said("account_not_taken")
