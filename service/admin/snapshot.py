@@ -10,6 +10,9 @@ import msgspec
 
 # More than a person reads and a browser draws every second; the worst come first, the rest is counted.
 ACCOUNTS_LIMIT: Final = 500
+# Of an account's mailboxes those in trouble and the liveliest have a row each; the others are one.
+MAILBOXES_LIMIT: Final = 50
+QUIET: Final = frozenset({"watching", "resting"})
 # A page of the list of all of them: a reply of a few hundred KB, however many mailboxes an account has.
 PAGE_LIMIT_ACCOUNTS: Final = 500
 PAGE_LIMIT_MAILBOXES: Final = 2_000
@@ -108,13 +111,34 @@ def clip(account: AccountSnapshot) -> AccountSnapshot:
     return msgspec.structs.replace(account, last_error=account.last_error[: ERROR_LIMIT - 1] + "…")
 
 
+def folded(account: AccountSnapshot) -> AccountSnapshot:
+    """An account with no more rows than a person reads: the last one stands for all that have none."""
+    if len(account.mailboxes) <= MAILBOXES_LIMIT:
+        return account
+    ordered = sorted(account.mailboxes, key=_liveliness)
+    rows, rest = ordered[: MAILBOXES_LIMIT - 1], ordered[MAILBOXES_LIMIT - 1 :]
+    others = MailboxSnapshot(
+        name=f"{len(rest)} others",
+        state="watching" if all(one.state in QUIET for one in rest) else "syncing",
+        behind=sum(one.behind for one in rest),
+        announced=sum(one.announced for one in rest),
+        last_event_at=max((one.last_event_at for one in rest if one.last_event_at is not None), default=None),
+    )
+    return msgspec.structs.replace(account, mailboxes=(*rows, others))
+
+
+def _liveliness(mailbox: MailboxSnapshot) -> tuple[bool, int, float]:
+    last = mailbox.last_event_at
+    return mailbox.state in QUIET, -mailbox.behind, -last.timestamp() if last is not None else 0.0
+
+
 def shown(snapshot: Snapshot) -> Shown:
     """A snapshot as the page gets it: trouble first, then by name."""
     states: dict[str, int] = {}
     for account in snapshot.accounts:
         states[account.state] = states.get(account.state, 0) + 1
     first = sorted(snapshot.accounts, key=lambda account: (severity(account), account.id))[:ACCOUNTS_LIMIT]
-    clipped = tuple(map(clip, first))
+    clipped = tuple(folded(clip(account)) for account in first)
     return Shown(
         snapshot=msgspec.structs.replace(snapshot, accounts=clipped),
         states=states,

@@ -4,9 +4,9 @@ plan.py decides: names of patterns and roles, whose turn it is; lines.py owns th
 rounds.py asks what there is and what has moved; boxes.py begins and ends the mailboxes' lives, which are others' work.
 """
 
-from service.boxes.boxes import Boxes, Life
+from service.boxes.boxes import Appeared, Boxes, Life
 from service.boxes.lines import Lines, Place
 from service.boxes.plan import Chosen
 from service.boxes.rounds import Rounds, no_role
 
-__all__ = ["Boxes", "Chosen", "Life", "Lines", "Place", "Rounds", "no_role"]
+__all__ = ["Appeared", "Boxes", "Chosen", "Life", "Lines", "Place", "Rounds", "no_role"]

@@ -4,12 +4,16 @@ Used by rounds.py, which says what there is, and by build, which says what a lif
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from types import MappingProxyType
+from typing import Final, Protocol
 
 from service.boxes.lines import Lines, Place
+from service.boxes.plan import Renamed
 from service.tasks import TaskGroup
+
+NONE_RENAMED: Final[Mapping[str, Renamed]] = MappingProxyType({})
 
 
 class Life(Protocol):
@@ -24,6 +28,22 @@ class Life(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Former:
+    """The life that a mailbox had under another name; it has ended."""
+
+    life: Life
+    proved: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Appeared:
+    """`new`: while mailbus ran; `former`: its life before, where it may be a mailbox that was renamed."""
+
+    new: bool
+    former: Former | None = None
+
+
 @dataclass(slots=True)
 class _Box:
     place: Place
@@ -33,9 +53,9 @@ class _Box:
 
 
 class Boxes:
-    """One account's. `make` gives the life of a mailbox: its name, its place, whether it appeared meanwhile."""
+    """One account's. `make` gives the life of a mailbox: its name, its place, and how it appeared."""
 
-    def __init__(self, lines: Lines, make: Callable[[str, Place, bool], Life]) -> None:
+    def __init__(self, lines: Lines, make: Callable[[str, Place, Appeared], Life]) -> None:
         self._lines = lines
         self._make = make
         self._group: TaskGroup | None = None
@@ -49,24 +69,32 @@ class Boxes:
             self._group = group
             await lead()
 
-    def follow(self, names: Sequence[str], *, new: Callable[[str], bool]) -> None:
+    @property
+    def names(self) -> set[str]:
+        """Those that are followed."""
+        return set(self._boxes)
+
+    def follow(
+        self, names: Sequence[str], *, new: Callable[[str], bool], renamed: Mapping[str, Renamed] = NONE_RENAMED
+    ) -> None:
         """These and no others are followed from now on, most important first."""
         if self._group is None:
             raise RuntimeError("boxes that do not run")
         self._order = list(names)
-        for name in self._boxes.keys() - set(names):
-            self._end(name)
+        ended = {name: self._end(name) for name in self._boxes.keys() - set(names)}
         for order, name in enumerate(names):
             box = self._boxes.get(name)
             if box is not None:
                 box.place.seat.order = order
             elif name not in self._ending:
-                place, is_new = self._lines.place(order), new(name)
-                life = self._make(name, place, is_new)
-                task = self._group.create_task(life.run(), name=name)
+                place, is_new, before = self._lines.place(order), new(name), renamed.get(name)
+                old = ended.get(before.name) if before is not None else None
+                former = Former(old.life, before.proved) if old is not None and before is not None else None
+                life = self._make(name, place, Appeared(is_new, former))
+                task = self._group.create_task(_live(life, old), name=name)
                 self._boxes[name] = _Box(place, life, task, is_new)
 
-    def _end(self, name: str) -> None:
+    def _end(self, name: str) -> _Box:
         box = self._boxes.pop(name)
         self._ending.add(name)
 
@@ -77,6 +105,7 @@ class Boxes:
 
         box.task.add_done_callback(ended)
         box.task.cancel()
+        return box
 
     def place(self, name: str) -> Place | None:
         """The place of a mailbox that is followed."""
@@ -97,3 +126,9 @@ class Boxes:
             return [other for other in self._order if other != name]
         names = self._order[: self._order.index(name)] if name in self._order else self._order
         return [other for other in names if other not in self._boxes or not self._boxes[other].new]
+
+
+async def _live(life: Life, old: _Box | None) -> None:
+    if old is not None:
+        await asyncio.wait([old.task])
+    await life.run()

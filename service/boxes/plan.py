@@ -12,10 +12,12 @@ from typing import Final
 
 from service.contract import Choice, ChoiceKind, mailbox_name
 from service.errors import PeerError
-from service.imap import ListedMailbox, by_role, selectable
+from service.imap import Figures, ListedMailbox, by_role, selectable
 
 # A mailbox that is read for the first time gives its connection to others after so long.
 SLICE_S: Final = 30.0
+# 2001: an older time is no time, but a number that every mailbox may have.
+UIDVALIDITY_TIME: Final = 1_000_000_000
 
 
 # -- which mailboxes are followed -----------------------------------------------------------------------------
@@ -106,6 +108,34 @@ class Chosen:
         names = dict.fromkeys(name for choice in self.choices for name in found(choice))
         missing = [one for one in self.choices if one.kind is ChoiceKind.ROLE and one.text not in roles]
         return Resolved([name for name in names if name not in without], missing)
+
+
+@dataclass(frozen=True, slots=True)
+class Renamed:
+    """What a mailbox that appeared was called before; `proved`: by its identity, which no other has."""
+
+    name: str
+    proved: bool
+
+
+def renames(appeared: Mapping[str, Figures], vanished: Mapping[str, Figures]) -> dict[str, Renamed]:
+    """Which of the mailboxes that appeared are those that vanished at the same time.
+
+    By MAILBOXID (RFC 8474 4.2); elsewhere by a UIDVALIDITY that no other of them has and that looks like a time, as
+    servers make them: whoever takes it for the same compares messages.
+    """
+    found: dict[str, Renamed] = {}
+    for name, figures in appeared.items():
+        if figures.mailbox_id:
+            same = [old for old, before in vanished.items() if before.mailbox_id == figures.mailbox_id]
+        else:
+            value = figures.uidvalidity or 0
+            alone = sum(other.uidvalidity == value for other in appeared.values()) == 1
+            same = [old for old, before in vanished.items() if before.uidvalidity == value]
+            same = same if alone and value > UIDVALIDITY_TIME else []
+        if len(same) == 1:
+            found[name] = Renamed(same[0], bool(figures.mailbox_id))
+    return found
 
 
 # -- whose turn it is -----------------------------------------------------------------------------------------

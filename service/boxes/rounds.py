@@ -10,7 +10,7 @@ from typing import Final
 
 from service.boxes.boxes import Boxes
 from service.boxes.lines import Lines
-from service.boxes.plan import Chosen
+from service.boxes.plan import Chosen, renames
 from service.clock import Clock
 from service.contract import Choice, mailbox_name
 from service.errors import MailbusError, Permanent, Transient
@@ -45,6 +45,8 @@ class Rounds:
         self._where = where
         self._own = lines.place(-1)
         self._known: set[str] | None = None
+        # What LIST told of those that are followed.
+        self._last: dict[str, Figures] = {}
         self._told: dict[str, Figures] = {}
         self._asked_at: dict[str, float] = {}
         self._said: list[Choice] = []
@@ -84,9 +86,17 @@ class Rounds:
             self._said = found.roles
             if found.roles:
                 self._degraded(no_role(self._where, found.roles))
-        known = self._known
-        self._boxes.follow(found.names, new=lambda name: known is not None and name not in known)
+        known, followed = self._known, self._boxes.names
+        figures = {mailbox_name(name): figures for name, figures in seen.figures.items()}
+        appeared = {name: figures[name] for name in found.names if name in figures and name not in followed}
+        vanished = {name: self._last[name] for name in followed - set(found.names) if name in self._last}
+        self._boxes.follow(
+            found.names,
+            new=lambda name: known is not None and name not in known,
+            renamed=renames(appeared, vanished),
+        )
         self._known = _names(seen.mailboxes)
+        self._last = {name: figures[name] for name in found.names if name in figures}
 
     def _compare(self, name: str, figures: Figures) -> None:
         """Call a mailbox at rest that has moved since the last round, or since it was looked at; once for each move.

@@ -1,10 +1,12 @@
 """Settings → an account's mailboxes as work, over its connections. Used by accounts.py and the checker."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from datetime import datetime
 from typing import Final
 
 from service.after import AfterWork
-from service.boxes import Boxes, Chosen, Lines, Place, Rounds
+from service.boxes import Appeared, Boxes, Chosen, Lines, Place, Rounds
 from service.build.shared import Shared, Work, supervised
 from service.contract import AccountPart, AccountState, DeadReason
 from service.errors import MailbusError, Superseded, Transient
@@ -16,17 +18,20 @@ from service.ingest import (
     Announcer,
     DeadLetters,
     Desks,
+    Former,
     ImapSource,
     IngestOptions,
     MailboxIngest,
     MailboxLog,
     MailboxStatus,
     Memory,
+    Recalled,
     Source,
     Why,
     WriterIdentity,
 )
 from service.login import TokenSource
+from service.observe import log
 from service.secure import tls_context
 from service.settings import AccountSettings, ImapSettings, IncomingSettings, Settings, login_remedy
 
@@ -136,7 +141,7 @@ class Mailboxes:
     def _status(self, name: str) -> MailboxStatus:
         return self._statuses.setdefault(name, MailboxStatus(name))
 
-    def _mailbox(self, name: str, place: Place, new: bool) -> "Mailbox":
+    def _mailbox(self, name: str, place: Place, appeared: Appeared) -> "Mailbox":
         incoming = self._incoming
         source = ImapSource(
             place,
@@ -151,7 +156,7 @@ class Mailboxes:
             allowance=self._allowance,
         )
         # Mail of a mailbox that appears while mailbus runs is new, all of it.
-        initial = "all" if new else incoming.initial
+        initial = "all" if appeared.new else incoming.initial
         return Mailbox(
             self._settings,
             self._account,
@@ -164,7 +169,19 @@ class Mailboxes:
             self._after,
             self._shared,
             gone=lambda: self._statuses.pop(name, None),
+            former=self._former(appeared),
         )
+
+    def _former(self, appeared: Appeared) -> Callable[[], Awaitable[Former | None]]:
+        """What a mailbox may have been called until now."""
+
+        async def found() -> Former | None:
+            former = appeared.former
+            if former is None or not isinstance(former.life, Mailbox):
+                return None
+            return await former.life.last(self._incoming.initial, proved=former.proved)
+
+        return found
 
 
 class Mailbox:
@@ -183,6 +200,7 @@ class Mailbox:
         after: AfterWork | None,
         shared: Shared,
         gone: Callable[[], object],
+        former: Callable[[], Awaitable[Former | None]],
     ) -> None:
         bus, clock = shared.bus, shared.clock
         filter_subject = bus.subjects.mailbox_filter(account, name)
@@ -196,6 +214,7 @@ class Mailbox:
         self._after = after
         self._shared = shared
         self._gone = gone
+        self._former = former
         self._desks = shared.desks[account]
         self._desk = self._desks.desk(name)
         self._events = MailboxLog(
@@ -241,11 +260,20 @@ class Mailbox:
 
     def gone(self) -> None:
         """Its position stays in the log: should it come back, it goes on from there."""
+        log.info("mailbox_gone", account=self._account, mailbox=self._name)
         if self._after is not None:
             self._after.end(self._name)
         self._desks.drop(self._name)
         self._shared.reports.drop(self._account, self._part)
         self._gone()
+
+    async def last(self, initial: datetime | str, *, proved: bool) -> Former | None:
+        """Where it stands, for whoever goes on under another name; None where that is not known. Raises Transient."""
+        position = await self._events.resume(contest=True)
+        cursor = position.cursor
+        if cursor is None or await self._memory.recall(cursor, position.seq, position.older) is not Recalled.WHOLE:
+            return None
+        return Former(self._name, await self._memory.save(cursor), initial, proved)
 
     def _alarm(self, error: MailbusError) -> None:
         self._shared.reports.part(self._account, self._part, AccountState.DEGRADED, error)
@@ -266,6 +294,8 @@ class Mailbox:
         try:
             position = await self._events.resume(contest=self._contest)
             self._contest = True
+            if position.cursor is None:
+                position = replace(position, former=await self._former())
             if position.why in LOG_LOST:
                 self._alarm(_log_lost(position.why))
             if self._after is not None:

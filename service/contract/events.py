@@ -89,12 +89,16 @@ class Removed(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Reset(msgspec.Struct, frozen=True, rename="camel"):
-    """A new epoch: ids of the old one are void, and no `removed` follows for them."""
+    """A new epoch: ids of the old one are void, and no `removed` follows for them.
+
+    `old_mailbox`: what it was called, where it was renamed.
+    """
 
     mailbox: str
     reason: ResetReason
     uidvalidity: int
     old_uidvalidity: int | None
+    old_mailbox: str | UnsetType = UNSET
 
 
 class AccountEvent(msgspec.Struct, frozen=True, rename="camel"):

@@ -1,15 +1,17 @@
 """All mailboxes of an account at a glance: what there is, and figures by which is seen that one has moved.
 
 Used by service/boxes. RFC 9051 6.3.9 (LIST), 6.3.11 (STATUS), RFC 6154 (SPECIAL-USE), RFC 5819 (LIST-STATUS),
-RFC 7162 3.1.7 (HIGHESTMODSEQ).
+RFC 7162 3.1.7 (HIGHESTMODSEQ), RFC 8474 (MAILBOXID).
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 from service.imap.encode import decode_mailbox, mailbox_argument
 from service.imap.grammar import Listed, Response, Status, StatusData, Value, parse_number
+from service.imap.identity import OBJECTID
 from service.imap.refusals import refused_command, throttled
 from service.imap.session import LIST_LIMIT, ListedMailbox, Session
 
@@ -23,6 +25,8 @@ class Figures:
     messages: int | None = None
     modseq: int | None = None
     unseen: int | None = None
+    # RFC 8474 4: what a mailbox keeps when it is renamed; empty where the server has none.
+    mailbox_id: str = ""
 
     def differ(self, other: "Figures") -> bool:
         """Whether one of them is another, of those that both know."""
@@ -45,13 +49,17 @@ class Overview:
     whole: bool = True
 
 
+# RFC 8474 7, objectid.
+_OBJECT_ID: Final = re.compile(rb"[A-Za-z0-9_-]{1,255}")
 _ITEMS: Final = ("MESSAGES", "UIDNEXT", "UIDVALIDITY")
 
 
 def _items(session: Session) -> str:
     # Without modseq nothing else tells that flags changed; of those \Seen is the one that people change.
     more = "HIGHESTMODSEQ" if session.capabilities & {"CONDSTORE", "QRESYNC"} else "UNSEEN"
-    return f"({' '.join((*_ITEMS, more))})"
+    # RFC 8474 4.3
+    identity = ("MAILBOXID",) if OBJECTID in session.capabilities else ()
+    return f"({' '.join((*_ITEMS, more, *identity))})"
 
 
 def figures_in(items: Mapping[str, Value]) -> Figures:
@@ -60,7 +68,20 @@ def figures_in(items: Mapping[str, Value]) -> Figures:
     def number(name: str) -> int | None:
         return parse_number(items[name]) if name in items else None
 
-    return Figures(*(number(name) for name in ("UIDVALIDITY", "UIDNEXT", "MESSAGES", "HIGHESTMODSEQ", "UNSEEN")))
+    match items.get("MAILBOXID"):
+        # Cyrus 3.6 gives what is no such thing in LIST-STATUS, and another each time.
+        case [bytes() as id] if _OBJECT_ID.fullmatch(id):
+            mailbox_id = id.decode("ascii")
+        case _:
+            mailbox_id = ""
+    return Figures(
+        number("UIDVALIDITY"),
+        number("UIDNEXT"),
+        number("MESSAGES"),
+        number("HIGHESTMODSEQ"),
+        number("UNSEEN"),
+        mailbox_id,
+    )
 
 
 async def overview(session: Session) -> Overview:

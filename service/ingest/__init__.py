@@ -18,7 +18,7 @@ from service.ingest.from_pop3 import Pop3Source
 from service.ingest.mailbox import IngestOptions, MailboxIngest
 from service.ingest.memory import Memory
 from service.ingest.parser import Parser
-from service.ingest.plan import Position, Why
+from service.ingest.plan import Former, Position, Recalled, Why
 from service.ingest.publish import MailboxLog, WriterIdentity
 from service.ingest.resync import Desk, Desks
 from service.ingest.source import Source
@@ -33,6 +33,7 @@ __all__ = [
     "DeadLetters",
     "Desk",
     "Desks",
+    "Former",
     "ImapSource",
     "IngestOptions",
     "MailboxIngest",
@@ -42,6 +43,7 @@ __all__ = [
     "Parser",
     "Pop3Source",
     "Position",
+    "Recalled",
     "Source",
     "Why",
     "WriterIdentity",

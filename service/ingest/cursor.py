@@ -28,7 +28,8 @@ class Named(msgspec.Struct, frozen=True, omit_defaults=True):
 class Before(msgspec.Struct, frozen=True, omit_defaults=True):
     """The known state of the epoch before, by which mail is recognised from UID `first` to `top`.
 
-    `elsewhere`: it was of another source, whose EMAILIDs are others.
+    `elsewhere`: it was of another source, whose EMAILIDs are others. `mailbox`: what it was called, where it was
+    renamed.
     """
 
     id: str
@@ -36,6 +37,7 @@ class Before(msgspec.Struct, frozen=True, omit_defaults=True):
     first: int
     top: int
     elsewhere: bool = False
+    mailbox: str = ""
 
 
 class Cursor(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from service.clock import Clock
@@ -23,12 +24,14 @@ from service.ingest.notes import Line
 from service.ingest.plan import (
     NEAR_S,
     SURVEY_LIMIT_ROWS,
+    Former,
     Position,
     Recalled,
     Why,
     announced,
     drawn,
     epoch_break,
+    fingerprint_of,
     mark_of,
     runs_backwards,
 )
@@ -79,6 +82,8 @@ class Epochs:
     async def begin(self, position: Position, epoch: Epoch) -> Begun:
         """Go on from a position, or begin an epoch and say so."""
         cursor = position.cursor
+        if cursor is None and position.former is not None and await self._is_renamed(position.former, epoch):
+            return Begun(await self._renamed(position.former, epoch), Recalled.WHOLE, reset=True)
         if cursor is None:
             if position.why is Why.OTHER_STREAM:
                 log.error("log_made_anew", account=self._account, mailbox=self._mailbox)
@@ -111,6 +116,16 @@ class Epochs:
             # Where the last message is still there, the server is wrong about what comes next, and about nothing else.
             return None if at_last else ResetReason.SOURCE
         return reason
+
+    async def _is_renamed(self, former: Former, epoch: Epoch) -> bool:
+        """Whether this is the mailbox that had the other name: the server says so, or nothing says otherwise."""
+        old = former.cursor
+        if former.proved:
+            return True
+        if old.uidvalidity != epoch.uidvalidity or epoch.uidnext <= old.last:
+            return False
+        at_last = await self._source.survey(old.last, old.last) if old.last and old.fingerprint else []
+        return all(fingerprint_of(message) == old.fingerprint for message in at_last)
 
     # -- starting lines ---------------------------------------------------------------------------------------
 
@@ -150,19 +165,27 @@ class Epochs:
         salt = old.salt + 1 if again else 0
         start, line = await self._start(epoch)
         if recalled is Recalled.WHOLE and has_same_marks(old.source, self._source.id):
-            start, line = await self._after(old, start, epoch)
+            named = (await self._memory.save(old)).state
+            before = Before(named.id if named else "", old.uidvalidity, 1, 0, elsewhere=old.source != self._source.id)
+            start, line = await self._after(before, start, epoch)
         elif self._initial != "all":
             self._degraded(_not_recognised())
         start = replace(start, salt=salt, rollbacks=old.rollbacks)
         return await self._reset(start, reason, old.uidvalidity, line)
 
-    async def _after(self, old: Cursor, start: Cursor, epoch: Epoch) -> tuple[Cursor, Line]:
+    async def _renamed(self, former: Former, epoch: Epoch) -> Cursor:
+        """An epoch after that of the same mailbox under another name: by what is known of that."""
+        old = former.cursor
+        self._initial = former.initial
+        before = Before(old.state.id if old.state else "", old.uidvalidity, 1, 0, mailbox=former.mailbox)
+        start, line = await self._after(before, (await self._start(epoch))[0], epoch)
+        return await self._reset(start, ResetReason.RENAMED, old.uidvalidity, line)
+
+    async def _after(self, before: Before, start: Cursor, epoch: Epoch) -> tuple[Cursor, Line]:
         """The `initial` rule where the epoch before is known: only what it does not recognise is announced."""
-        named = (await self._memory.save(old)).state
-        id = named.id if named else ""
         # What the server shows counts, whatever it says of the next number.
         top = max(epoch.uidnext - 1, await self._source.highest())
-        before = Before(id, old.uidvalidity, 1, top, elsewhere=old.source != self._source.id)
+        before = replace(before, top=top)
         found = await self._recognise(before)
         if start.line == 0:
             return replace(start, before=before), NO_LINE
@@ -208,7 +231,7 @@ class Epochs:
             if recogniser is not None and row.uid <= before.top:
                 uid = recogniser.take(mark_of(row))
             if row.uid > cursor.line and not row.elsewhere:
-                previous = email_id(self._mailbox, before.uidvalidity, uid) if uid else ""
+                previous = email_id(before.mailbox or self._mailbox, before.uidvalidity, uid) if uid else ""
                 chosen.append(_with_id(row, previous))
             elif uid is None and recogniser is not None and announced(row, cursor):
                 chosen.append(row)
@@ -219,11 +242,14 @@ class Epochs:
         if cursor.before is None or cursor.last < cursor.before.top:
             return cursor
         self._recogniser = None
-        self._memory.passed_by(cursor.before.id)
+        # What another name's log refers to stays.
+        if not cursor.before.mailbox:
+            self._memory.passed_by(cursor.before.id)
         return replace(cursor, before=None)
 
     async def _reset(self, cursor: Cursor, reason: ResetReason, old: int | None, line: Line) -> Cursor:
-        body = Reset(self._mailbox, reason, cursor.uidvalidity, old)
+        former = cursor.before.mailbox if cursor.before is not None and reason is ResetReason.RENAMED else ""
+        body = Reset(self._mailbox, reason, cursor.uidvalidity, old, former or UNSET)
         log.info("epoch_begins", account=self._account, mailbox=self._mailbox, reason=reason)
         written = await self._memory.begin(self._announcer.reset(body, cursor, line), cursor)
         metrics.EVENTS.labels(type=EventType.RESET).inc()

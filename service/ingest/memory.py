@@ -57,6 +57,7 @@ class Memory:
         self._replay = replay
         self._store = store
         self._where = f"{account}, {mailbox}"
+        self._account = account
         self._key = copy_key(account, mailbox)
         self._filter = filter_subject
         self._clock = clock
@@ -341,7 +342,8 @@ class Memory:
 
     async def recogniser(self, before: Before) -> Recogniser | None:
         """The marks of the epoch before; None where its snapshot is gone. Raises Transient."""
-        state = await self._load(before.id, f"{self._key} ")
+        key = copy_key(self._account, before.mailbox) if before.mailbox else self._key
+        state = await self._load(before.id, f"{key} ")
         if state is None:
             return None
         return await asyncio.to_thread(recogniser_of, state, elsewhere=before.elsewhere)

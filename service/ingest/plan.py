@@ -78,6 +78,19 @@ class Why(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Former:
+    """What a mailbox may have been called until now; its known state is saved, and named by the cursor.
+
+    `initial`: the rule for what of it is not recognised; `proved`: the server itself says that it is the same.
+    """
+
+    mailbox: str
+    cursor: Cursor
+    initial: datetime | str
+    proved: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Position:
     """Where to go on. `cursor` is None where the `initial` rule decides; `again` where the start is announced anew."""
 
@@ -89,6 +102,8 @@ class Position:
     seq: int = 0
     # A snapshot of the known state that the log names although the cursor has a newer one.
     older: str = ""
+    # Where there is no cursor: the mailbox's name before.
+    former: Former | None = None
 
 
 def needs_lookup(tail: TailView | None, copy: Copy | None, stream: StreamView) -> bool:

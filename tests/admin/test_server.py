@@ -191,6 +191,19 @@ def test_trouble_comes_first_and_the_rest_is_counted() -> None:
 
 
 @pytest.mark.fault("G12")
+def test_of_a_thousand_mailboxes_the_page_shows_those_in_trouble_and_counts_the_others() -> None:
+    many = [MailboxSnapshot(name=f"m{n}", state="resting", announced=1, behind=n % 2) for n in range(1000)]
+    bad = MailboxSnapshot(name="bad", state="degraded")
+    account = AccountSnapshot(id="a", state="degraded", mailboxes=(*many, bad))
+    empty = Snapshot(instance="i", version="v", uptime_s=0, nats_connected=True, ready=True)
+    page = shown(msgspec.structs.replace(empty, accounts=(account,)))
+    rows = page.snapshot.accounts[0].mailboxes
+    assert (rows[0].name, rows[-1].name, len(rows)) == ("bad", "952 others", 50)
+    assert sum(row.announced for row in rows) == 1000
+    assert sum(row.behind for row in rows) == page.behind == 500
+
+
+@pytest.mark.fault("G12")
 async def test_a_connection_that_asks_for_nothing_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.admin.server.FIRST_REQUEST_S", 0.2)
     shown = Shown()

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from service.boxes.plan import SEATED, SLICE_S, Chosen, Cue, Seat, Seating, Turn, matches
+from service.boxes.plan import SEATED, SLICE_S, Chosen, Cue, Renamed, Seat, Seating, Turn, matches, renames
 from service.contract import Choice, ChoiceKind
 from service.errors import PeerError
-from service.imap import ListedMailbox
+from service.imap import Figures, ListedMailbox
 
 
 def box(name: str, *attributes: str, delimiter: str | None = "/") -> ListedMailbox:
@@ -250,3 +250,19 @@ def test_a_long_first_reading_lets_others_go_on() -> None:
     assert seating.overdue(seats[0], 2 * SLICE_S)
     seating.cue(seats[0], Cue.RESTS)
     assert seating.decide(2 * SLICE_S).seated == [seats[1]]
+
+
+# -- renamed --------------------------------------------------------------------------------------------------
+
+
+def test_a_mailbox_is_known_again_by_its_identity_or_by_a_uidvalidity_that_is_its_own() -> None:
+    time = 1_700_000_000
+    vanished = {"a": Figures(time, mailbox_id="F1"), "b": Figures(time + 1), "c": Figures(time + 2), "d": Figures(1)}
+    appeared = {
+        "a2": Figures(time + 9, mailbox_id="F1"),
+        "b2": Figures(time + 1),
+        "c2": Figures(time + 2),
+        "c3": Figures(time + 2),
+        "d2": Figures(1),
+    }
+    assert renames(appeared, vanished) == {"a2": Renamed("a", proved=True), "b2": Renamed("b", proved=False)}

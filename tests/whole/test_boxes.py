@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 
+import aiohttp
 import pytest
 
 from service.contract import mailbox_id, mailbox_token
@@ -156,4 +157,89 @@ async def test_a_role_that_no_mailbox_has_is_said_and_the_others_are_followed(
     code, out, _ = await command(one, "check")
     assert code == 1
     assert "write its name in `roles`" in out
+    assert await one.stop() == 0
+
+
+async def looked(one: Mailbus, name: str) -> None:
+    """Until a mailbox that was there is ended, and said so."""
+    await until(lambda: any(line["mailbox"] == name for line in one.said("mailbox_gone")), what=name)
+
+
+@pytest.mark.fault("A18")
+@pytest.mark.parametrize("habit", ["qresync", "cyrus"])
+async def test_mailboxes_appear_vanish_and_are_renamed_while_it_runs_and_no_mail_is_told_twice(
+    server_that: Callable[[str], ImapServer], own_nats: NatsServer, mailbus: Maker, prefix: str, habit: str
+) -> None:
+    server = server_that(habit)
+    await make(server, prefix, "Old", "Going")
+    await deliver(server, prefix, ["Old", "Old", "Going"])
+    account = imap_account(server, prefix, mailboxes=["*"], exclude=["Sent", "Trash"], initial="new", poll="1s")
+    one = mailbus(settings_for(own_nats.url, prefix, account))
+    one.start()
+    await one.started()
+    async with reading(own_nats.url, prefix) as reader:
+        await heard(one, "INBOX", "Old", "Going")
+        await deliver(server, prefix, ["Old", "Old"], first=11)
+        await reader.wait_received(2)
+
+        def change() -> None:
+            with server.client(prefix) as client:
+                client.create("Born")
+                client.append("Born", "", "", mail(21))
+                client.rename("Old", "New/er")
+                client.append("New/er", "", "", mail(22))
+
+        def delete() -> None:
+            with server.client(prefix) as client:
+                client.delete("Going")
+
+        await asyncio.to_thread(change)
+        await reader.wait_received(4)
+        await asyncio.to_thread(delete)
+        await looked(one, "Going")
+        await deliver(server, prefix, ["Born", "New/er"], first=31)
+        await reader.wait_received(6)
+        # Stopped and started it goes on from where each of them was.
+        assert await one.stop() == 0
+        await deliver(server, prefix, ["Born", "New/er"], first=41)
+        one.start()
+        await one.started()
+        await reader.wait_received(8)
+        found = by_mailbox(await reader.events())
+        subjects = {name: [event.body.get("subject") for event in events] for name, events in found.items()}
+    subjects.pop("New", None)  # Cyrus makes what is above
+    assert subjects == {
+        "INBOX": [None],
+        "Going": [None],
+        "Old": [None, "mail 11", "mail 12"],
+        "Born": [None, "mail 21", "mail 31", "mail 41"],
+        "New/er": [None, "mail 22", "mail 32", "mail 42"],
+    }
+    reset = found["New/er"][0].body
+    assert (reset["reason"], reset["oldMailbox"]) == ("renamed", "Old")
+    assert await one.stop() == 0
+
+
+@pytest.mark.fault("G12")
+async def test_hundreds_of_mailboxes_take_turns_on_two_connections_and_metrics_name_none_of_them(
+    dovecot: Dovecot, own_nats: NatsServer, mailbus: Maker, prefix: str, fault_proxy: Proxies
+) -> None:
+    names = [f"many/{n:04}" for n in range(250)]
+    await make(dovecot, prefix, "many", *names)
+    proxy = await fault_proxy(dovecot.host, dovecot.imap)
+    account = imap_account(dovecot, prefix, port=proxy.port, mailboxes=["INBOX", "many/%"], poll="1s")
+    one = mailbus(settings_for(own_nats.url, prefix, account, log={"level": "info", "format": "json"}))
+    one.start()
+    await one.started()
+    await until(lambda: len(one.said("epoch_begins")) == 251, limit_s=90)
+    async with reading(own_nats.url, prefix) as reader:
+        await deliver(dovecot, prefix, ["INBOX", *names[::25]])
+        events = await reader.wait_received(11)
+        assert Counter(event.subject.split(".")[3] for event in events) == Counter(
+            map(mailbox_token, ["INBOX", *names[::25]])
+        )
+        assert Counter(event.kind for event in await reader.events()) == {"reset": 251, "received": 11}
+    assert proxy.open_most <= 2  # nobody commanded anything
+    async with aiohttp.ClientSession() as client, client.get(f"http://127.0.0.1:{one.port}/metrics") as response:
+        assert "many" not in await response.text()
     assert await one.stop() == 0
