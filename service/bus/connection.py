@@ -151,6 +151,12 @@ class Bus:
             info = await js_api(self.nc, f"STREAM.INFO.{stream}")
         return datetime.fromisoformat(info["created"])
 
+    async def stream_state(self, stream: str) -> str:
+        """What changes with whatever a stream gets or loses. Raises Transient."""
+        with translated(stream):
+            state = (await js_api(self.nc, f"STREAM.INFO.{stream}"))["state"]
+        return f"{state['last_seq']} {state['messages']}"
+
     async def pending(self, stream: str, subject: str) -> int:
         """How many messages of a subject a stream holds. Raises Transient."""
         with translated(stream):

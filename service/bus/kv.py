@@ -89,6 +89,12 @@ class KeyValue:
         with translated(self._bucket):
             await self._publish(key, b"", {OPERATION: "DEL"})
 
+    async def purge(self, key: str) -> int:
+        """Remove a key and every trace of it; gives how many there were. Raises Transient."""
+        with translated(self._bucket):
+            answer = await js_api(self._nc, f"STREAM.PURGE.{self._stream}", {"filter": self._subject(key)})
+        return int(answer["purged"])
+
     async def _put(self, key: str, value: bytes, revision: int) -> int:
         with translated(self._bucket):
             try:

@@ -123,6 +123,7 @@ def wanted_streams(subjects: Subjects, options: StreamOptions, replicas: int) ->
         _key_value(subjects.after),
         _key_value(subjects.accounts),
         _key_value(subjects.sends, ttl_s=options.sends_window_s),
+        _key_value(subjects.suppressions),
         _key_value(subjects.fleet, ttl_s=options.presence_ttl_s, markers=True),
     ]
     return [common | stream for stream in streams]

@@ -155,6 +155,10 @@ class Subjects:
         return f"{self.prefix}-sends"
 
     @property
+    def suppressions(self) -> str:
+        return f"{self.prefix}-suppressions"
+
+    @property
     def accounts(self) -> str:
         return f"{self.prefix}-accounts"
 

@@ -1,12 +1,11 @@
 """A request on the bus → a mail at the relay, and what became of it as status events.
 
 sender.py takes jobs from an account's queues, hands.py holds them; deliver.py carries one through its attempt;
-request.py settles its id and finds what is wrong with it; mail.py makes its envelope and bytes,
-dkim.py signs them; retry.py decides
-(pure), breaker.py pauses where all is refused; sends.py keeps its state by compare-and-set; outbox.py keeps its bytes
-while it waits; status.py says what became of it; returned.py finds it again
-when a mail bounces; waiting.py cancels and releases what was not sent yet; strays.py
-refuses what is for nobody.
+request.py settles its id and finds what is wrong with it; mail.py makes its envelope and bytes, dkim.py signs them;
+suppressions.py knows who gets nothing; retry.py decides (pure), breaker.py pauses where all is refused; sends.py keeps
+its state by compare-and-set; outbox.py keeps its bytes while it waits; status.py says what became of it; returned.py
+finds it again when a mail bounces; waiting.py cancels and releases what was not sent yet; strays.py refuses what is
+for nobody.
 """
 
 from service.outbound.dkim import DkimKey, DkimSigner, read_dkim_key
@@ -14,6 +13,17 @@ from service.outbound.options import OutboundOptions
 from service.outbound.returned import Returned
 from service.outbound.sender import Sender
 from service.outbound.strays import Strays
+from service.outbound.suppressions import Suppressions
 from service.outbound.waiting import Waiting
 
-__all__ = ["DkimKey", "DkimSigner", "OutboundOptions", "Returned", "Sender", "Strays", "Waiting", "read_dkim_key"]
+__all__ = [
+    "DkimKey",
+    "DkimSigner",
+    "OutboundOptions",
+    "Returned",
+    "Sender",
+    "Strays",
+    "Suppressions",
+    "Waiting",
+    "read_dkim_key",
+]

@@ -32,6 +32,7 @@ from service.outbound.request import Taken, made_id, take
 from service.outbound.retry import Decision, Phase, Said, Verdict, decide, expire
 from service.outbound.sends import SendRecord, Sends, new_record, source_of
 from service.outbound.settle import ATTEMPT_HEADER, KEY_HEADER, Settler, changed
+from service.outbound.suppressions import Suppressions
 from service.outbound.waiting import Waiting
 from service.smtp import BeforeDot, DotUnanswered, Relay, RelayUnreachable, Reply
 
@@ -64,6 +65,7 @@ class Deliverer:
         self._settler = Settler(bus, self._sends, self._outbox, options, clock)
         self.waiting = Waiting(bus, options.account, self._sends, self._settler, clock)
         self._breaker = Breaker(options.account)
+        self._suppressions = Suppressions(bus, options.account, clock)
         self._created: datetime | None = None
         self._in_hand: set[str] = set()
         # Why the relay is not asked at the moment, and since when.
@@ -239,8 +241,10 @@ class Deliverer:
     ) -> None:
         attempt = record.attempt + 1
         began = self._clock.monotonic()
+        barred = await self._suppressions.among(record.pending)
+        going = [recipient for recipient in record.pending if recipient not in barred]
         try:
-            mail = await self._make(key, record, bundle, request)
+            mail = await self._make(key, record, bundle, request, going)
         except RequestProblems as exc:
             wrong = changed(record, attempt=attempt)
             await self._settler.refuse(key, job, wrong, revision, exc.problems, bundle.request)
@@ -251,7 +255,7 @@ class Deliverer:
 
         async def write_intent(refused: Mapping[str, Reply]) -> None:
             nonlocal intent, revision
-            intent = changed(intent, refused=_each(mail, refused))
+            intent = changed(intent, refused=barred | _each(mail, refused))
             step("intent.before")
             try:
                 revision = await self._sends.put(key, intent, revision)
@@ -259,7 +263,9 @@ class Deliverer:
                 raise _BusAwayError(exc.what, where=exc.where) from exc
             step("intent.done")
 
-        if self._away is not None:
+        if not going:
+            said = {}
+        elif self._away is not None:
             said = _not_sent(record, "4.4.1", self._away)
         else:
             said = await self._ask_relay(record, mail, write_intent)
@@ -268,7 +274,7 @@ class Deliverer:
         place.leave()
         if (why := self._breaker.heard(said)) is not None:
             self.relay_lost(why)
-        decision = self._decide(record, said, attempt)
+        decision = self._decide(record, said | barred, attempt)
         await self._settler.settle(key, job, intent, revision, decision, bundle, attempt=attempt)
 
     async def _ask_relay(self, record: SendRecord, mail: Mail, write_intent: BeforeDot) -> dict[str, Said]:
@@ -289,11 +295,11 @@ class Deliverer:
         except Transient as exc:
             return _not_sent(record, "4.4.2", exc)
 
-    async def _make(self, key: str, record: SendRecord, bundle: Bundle, request: SendRequest) -> Mail:
+    async def _make(self, key: str, record: SendRecord, bundle: Bundle, request: SendRequest, going: list[str]) -> Mail:
         def make() -> Mail:
             return make_mail(
                 request,
-                list(record.pending),
+                going,
                 bundle.blobs,
                 key=key,
                 message_id=record.message_id,

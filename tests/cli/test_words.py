@@ -22,6 +22,7 @@ from tests.whole.test_life import Maker, mail
 
 WORDS = ["run", "check", "tail", "send", "accounts", "cmd", "schema", "demo"]
 INNER = ["held list", "held release", "held cancel", "dead list", "dead show", "dead retry"]
+INNER += ["suppressions list", "suppressions add", "suppressions remove"]
 
 
 @asynccontextmanager
