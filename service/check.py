@@ -86,8 +86,9 @@ def _account(
         yield part, partial(_token, source)
     if incoming is not None:
         if incoming.pop3 is not None:
-            yield "incoming", partial(_maildrop, settings, account, incoming, incoming.pop3, tokens.incoming, clock)
-        else:
+            what = "incoming" if incoming.imap is None else "stand-in"
+            yield what, partial(_maildrop, settings, account, incoming, incoming.pop3, tokens.incoming, clock)
+        if incoming.imap is not None:
             yield "incoming", partial(_incoming, settings, account, incoming, tokens.incoming, clock)
     if outgoing is not None:
         yield "outgoing", partial(_outgoing, settings, account, outgoing, tokens.outgoing, clock)

@@ -54,7 +54,7 @@ FLOORS = {
 # These build on each other: the ground floor, and the composition root, which is several files.
 TOGETHER = {0, 6, 8}
 PURE_NAMES = {"wire", "state", "plan", "retry", "grammar", "assign", "guard", "encode", "sasl"}
-PURE_NAMES |= {"spans", "stir", "known", "marks", "notes", "seen", "stock", "drop"}
+PURE_NAMES |= {"spans", "stir", "known", "marks", "notes", "seen", "stock", "drop", "links"}
 PURE_NAMES |= {"criteria", "roles", "uidplus", "identity", "labels"}
 PURE_ROOMS = {"mime", "meaning", "contract"}
 IMPURE = {"asyncio", "time", "random", "socket", "ssl", "threading", "uvloop", "nats", "aiosmtplib", "aioimaplib"}

@@ -1,8 +1,8 @@
 """Settings → the parts of a process, put together. Decides nothing at run time.
 
 shared.py is what accounts share and what a piece of work is; accounts.py makes an account's work of its mailboxes
-(incoming.py, after.py, or pop3.py) and its sender (outgoing.py), and hosted.py begins and ends it; bus.py says how
-NATS is reached, commands.py what commands get. Used by app.py, the checker and the command line.
+(incoming.py, after.py, stand_in.py, or pop3.py) and its sender (outgoing.py), and hosted.py begins and ends it; bus.py
+says how NATS is reached, commands.py what commands get. Used by app.py, the checker and the command line.
 """
 
 from service.build.bus import nats_options, stream_options, window_problems

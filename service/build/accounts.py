@@ -7,6 +7,7 @@ from service.build.incoming import Mailboxes, session_options
 from service.build.outgoing import sender_work
 from service.build.pop3 import pop3_work
 from service.build.shared import Shared, Work, supervised
+from service.build.stand_in import StandInWork
 from service.contract import AccountPart, AccountState
 from service.fleet import AFTER, Part
 from service.oauth import Tokens
@@ -33,13 +34,15 @@ def _incoming_work(
     tokens: Tokens | None,
     shared: Shared,
 ) -> list[Work]:
-    if incoming.pop3 is not None:
+    if incoming.pop3 is not None and incoming.imap is None:
         return pop3_work(settings, account, incoming, incoming.pop3, tokens, shared)
     options = session_options(settings, account, incoming, tokens=tokens)
     shared.sessions[account.id] = options
     shared.pools[account.id] = writing_pool(options, shared.connecting.to(options.host), shared.clock)
     after = after_work(account.id, incoming, shared)
     work = []
+    if incoming.pop3 is not None:
+        work.append(StandInWork(settings, account, incoming, incoming.pop3, tokens, shared).work())
     if after is not None:
         life = after_life(account.id, after, shared)
         work.append(Work(account.id, AFTER, supervised(life, account.id, AFTER, shared, None), [AFTER]))

@@ -25,7 +25,7 @@ def command_account(settings: Settings, account: AccountSettings, shared: Shared
         address=account.address,
         sends=_send_access(account, account.outgoing, shared) if account.outgoing is not None else None,
         reads=_reads(settings, account, account.incoming, shared),
-        by_pop3=account.incoming is not None and account.incoming.pop3 is not None,
+        by_pop3=account.incoming is not None and account.incoming.imap is None,
     )
 
 

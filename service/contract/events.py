@@ -48,14 +48,15 @@ class AccountState(StrEnum):
 
 
 class AccountPart(StrEnum):
-    """What of an account an event is about: a mailbox, which mailboxes there are, what is done after a mail's event,
-    its relay, its queue of requests, its settings, or its OAuth 2 token.
+    """What of an account an event is about: a mailbox, which mailboxes there are, POP3 standing in for INBOX, what is
+    done after a mail's event, its relay, its queue of requests, its settings, or its OAuth 2 token.
 
     A token serves both directions, or there is one for each.
     """
 
     MAILBOX = "mailbox"
     MAILBOXES = "mailboxes"
+    POP3 = "pop3"
     AFTER = "after"
     SENDER = "sender"
     REQUESTS = "requests"

@@ -1,7 +1,7 @@
 """A mailbox → events on the bus, exactly once.
 
 mailbox.py runs one mailbox; source.py is what it wants of a protocol, from_imap.py gives it, and from_pop3.py with
-drop.py, seen.py and contents.py, which make what POP3 lacks; plan.py decides;
+drop.py, seen.py and contents.py, which make what POP3 lacks; stand_in.py is POP3 in the place of IMAP; plan.py decides;
 announce.py makes events, parser.py says in which process; publish.py commits them with their cursor; dead.py copies
 those of mail that could not be had; copies.py keeps what outlives retention. epochs.py begins and recognises; memory.py
 keeps what is known (known.py, marks.py, labels.py, notes.py, state.py), compare.py finds what became of it, resync.py
@@ -22,6 +22,7 @@ from service.ingest.plan import Former, Position, Recalled, Why
 from service.ingest.publish import MailboxLog, WriterIdentity
 from service.ingest.resync import Desk, Desks
 from service.ingest.source import Source
+from service.ingest.stand_in import StandIn
 from service.ingest.status import MailboxStatus
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "Position",
     "Recalled",
     "Source",
+    "StandIn",
     "Why",
     "WriterIdentity",
 ]

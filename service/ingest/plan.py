@@ -229,12 +229,14 @@ def fingerprint_of(message: Surveyed) -> str:
     """The fingerprint of a surveyed message: of its identity where it has one, which says more than its size."""
     if message.identity:
         return message.identity[: 2 * MARK_BYTES]
+    if message.unmarked:
+        return ""
     return fingerprint(message.size, message.internal_date)
 
 
 def mark_of(message: Surveyed) -> str:
     """The mark of a surveyed message: of its content where that alone tells it from others."""
-    if message.identity:
+    if message.identity or message.unmarked:
         return message.content[: 2 * MARK_BYTES]
     return whole_mark(fingerprint_of(message), message.email_id)
 

@@ -28,7 +28,7 @@ class Surveyed:
 
     `identity`: names the message in its maildrop, `content` its bytes once they were read, both in hex digits, where
     the source numbers messages itself. `mailboxes`: names of all those that it is in, where the source says so;
-    `elsewhere`: another that is followed has it and announces it.
+    `elsewhere`: another that is followed has it and announces it. `unmarked`: seen by another way, whose sizes differ.
     """
 
     uid: int
@@ -43,6 +43,7 @@ class Surveyed:
     elsewhere: bool = False
     identity: str = ""
     content: str = ""
+    unmarked: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,6 +51,7 @@ SETTINGS_REFUSED: Final = Gauge(
 )
 BEHIND: Final = Gauge("mailbus_behind", "Mails that are there and not announced yet, by their UIDs: so many at most.")
 NATS_CONNECTED: Final = Gauge("mailbus_nats_connected", "1 while NATS is connected.")
+STAND_INS: Final = Gauge("mailbus_stand_ins", "Accounts whose INBOX is read by POP3 because IMAP cannot be reached.")
 # protocol: imap, pop3, smtp, nats; reason: transient, new
 RECONNECTS: Final = Counter("mailbus_reconnects_total", "Connections made anew.", ["protocol", "reason"])
 # result: renewed, refused, failed

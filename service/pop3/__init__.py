@@ -5,6 +5,7 @@ server's no into a verdict; protocol.py is the connection, session.py what one d
 maildrop holds, maildrop.py how one gets in and takes stock.
 """
 
+from service.pop3.links import linked_uid
 from service.pop3.maildrop import Door, listed, take_stock
 from service.pop3.refusals import NotNow
 from service.pop3.session import Pop3Options, Session
@@ -19,6 +20,7 @@ __all__ = [
     "Pop3Options",
     "Session",
     "content_of",
+    "linked_uid",
     "listed",
     "take_stock",
 ]

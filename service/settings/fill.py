@@ -26,7 +26,7 @@ def filled_account(account: dict[str, Any]) -> dict[str, Any]:
     known = PRESETS.get(name) if isinstance(name, str) else None
     if known is None:
         return account
-    whole = filled(account, _by_pop3(known) if _wants_pop3(account) else known.fills)
+    whole = filled(account, _with_pop3(known, account))
     incoming = whole.get("incoming")
     if isinstance(incoming, dict) and isinstance(incoming.get("imap"), dict) and known.connections is not None:
         whole["incoming"] = incoming | {"imap": {"connections": known.connections} | incoming["imap"]}
@@ -38,14 +38,10 @@ def filled_account(account: dict[str, Any]) -> dict[str, Any]:
     return whole
 
 
-def _wants_pop3(account: dict[str, Any]) -> bool:
-    """Whether an account says that it is read by POP3, and nothing of IMAP."""
+def _with_pop3(known: Preset, account: dict[str, Any]) -> Mapping[str, Any]:
+    """What a preset fills in: its POP3 server only where the account asks for it, its IMAP server then not unasked."""
     incoming = account.get("incoming")
-    return isinstance(incoming, dict) and incoming.get("pop3") is not None and incoming.get("imap") is None
-
-
-def _by_pop3(known: Preset) -> Mapping[str, Any]:
-    """What a preset fills in, with its POP3 server in the place of its IMAP server."""
-    if "incoming" not in known.fills:
+    if not isinstance(incoming, dict) or incoming.get("pop3") is None or "incoming" not in known.fills:
         return known.fills
-    return {**known.fills, "incoming": {"pop3": {"host": known.pop3} if known.pop3 else {}}}
+    imap = {"imap": known.fills["incoming"]["imap"]} if incoming.get("imap") is not None else {}
+    return {**known.fills, "incoming": {"pop3": {"host": known.pop3} if known.pop3 else {}} | imap}

@@ -124,8 +124,6 @@ def _protocols(incoming: dict[str, Any]) -> Iterator[str]:
     ways = [name for name in ("imap", "pop3") if incoming.get(name) is not None]
     if not ways:
         yield ".incoming.imap: required, or pop3"
-    if len(ways) > 1:
-        yield ".incoming.pop3: beside imap not available in this version: keep one of imap, pop3"
 
 
 def _has_secret(part: dict[str, Any]) -> bool:
@@ -176,7 +174,13 @@ def _after(account: AccountSettings, kept: timedelta | None) -> Iterator[str]:
     incoming = account.incoming
     if incoming is None:
         return
-    if incoming.pop3 is not None:
+    if incoming.pop3 is not None and incoming.imap is not None:
+        names = {choice.text for choice in incoming.mailboxes if choice.kind is ChoiceKind.NAME}
+        if "INBOX" not in names and len(names) == len(incoming.mailboxes):
+            yield "incoming.pop3: stands in for INBOX alone, which is not among mailboxes: leave it out"
+        if incoming.oauth2 is not None and incoming.pop3.security is Security.NONE:
+            yield "incoming.pop3.security: none would send tokens in the clear: oauth2 wants tls or starttls"
+    if incoming.pop3 is not None and incoming.imap is None:
         yield from _pop3(incoming)
     elif incoming.after.keep_days:
         yield "incoming.after: keep_days is for pop3: by imap write delete, with after_delay"

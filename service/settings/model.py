@@ -163,7 +163,9 @@ class IncomingSettings(Part):
     """Mail that becomes events."""
 
     imap: ImapSettings | None = Field(default=None, description="The IMAP server")
-    pop3: Pop3Settings | None = Field(default=None, description="The POP3 server, instead of `imap`")
+    pop3: Pop3Settings | None = Field(
+        default=None, description="The POP3 server, instead of `imap` or to stand in for it"
+    )
     username: Text = Field(default="", description="Default: the account's")
     password: Secret = Field(default=Secret(), description="Default: the account's")
     oauth2: OAuth2Settings | None = Field(default=None, description="Default: the account's")

@@ -67,7 +67,7 @@ class ImapSettings(Part):
 
 
 class Pop3Settings(Part):
-    """The POP3 server, where there is no IMAP. It has one mailbox, INBOX."""
+    """The POP3 server: instead of IMAP, or to stand in for it. It has one mailbox, INBOX."""
 
     host: Host = Field(description="Host name of the POP3 server; required unless a preset has it")
     port: Port = Field(default=995, description="Default: 995 with `security: tls`, 110 otherwise")
@@ -75,6 +75,9 @@ class Pop3Settings(Part):
     ca: FilePath | None = Field(default=None, description="File with the authorities to trust; default: the system's")
     reply: Annotated[Duration, AfterValidator(between("1s", "10m"))] = lasting(
         "30s", "A command not answered within this time is a dead connection"
+    )
+    stand_in: Annotated[Duration, AfterValidator(between("1s", "1d"))] = lasting(
+        "5m", "Beside `imap`: after how long without IMAP new mail of INBOX comes by POP3"
     )
     apop: bool = Field(default=False, description="Log in by APOP, and by nothing else: for servers without TLS")
 

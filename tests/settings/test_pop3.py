@@ -38,6 +38,15 @@ def test_a_preset_has_the_host_and_its_imap_is_left_out(load: Load) -> None:
     assert incoming.imap is None
 
 
+def test_beside_imap_it_stands_in_after_a_while(load: Load) -> None:
+    incoming = load(account("{imap: {}, pop3: {stand_in: 10m}}", "preset: gmail,")).accounts[0].incoming
+    assert incoming is not None
+    assert incoming.imap is not None
+    assert incoming.pop3 is not None
+    assert (incoming.imap.host, incoming.pop3.host) == ("imap.gmail.com", "pop.gmail.com")
+    assert incoming.pop3.stand_in == timedelta(minutes=10)
+
+
 def test_mail_may_be_kept_for_days(load: Load) -> None:
     incoming = load(account("{pop3: {host: h}, after: {keep_days: 14}}")).accounts[0].incoming
     assert incoming is not None
@@ -64,6 +73,10 @@ def test_mail_may_be_kept_for_days(load: Load) -> None:
             "mailboxes: POP3 has INBOX alone: leave it out, or read by imap",
         ),
         ("{pop3: {}}", "pop3.host: required"),
+        (
+            "{imap: {host: h}, pop3: {host: h}, mailboxes: [Sent]}",
+            "pop3: stands in for INBOX alone, which is not among mailboxes: leave it out",
+        ),
         ("{pop3: {host: h, idle: 4m}}", "pop3.idle: unknown key: there is host, port"),
     ],
 )

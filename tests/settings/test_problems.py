@@ -102,19 +102,6 @@ def test_an_unknown_variable_names_the_nearest_known_one(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(
-    ("more", "key"),
-    [
-        (
-            "incoming: {imap: {host: h}, pop3: {host: h}}",
-            "incoming.pop3: beside imap not available in this version: keep one of imap, pop3",
-        ),
-    ],
-)
-def test_what_comes_later_is_refused_by_name(problems: Problems, more: str, key: str) -> None:
-    assert problems(account(more)) == [f"accounts[0].{key}"]
-
-
-@pytest.mark.parametrize(
     ("text", "problem"),
     [
         ("{nats: {user: u}}", "nats.password: required beside nats.user"),

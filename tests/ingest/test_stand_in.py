@@ -1,0 +1,93 @@
+"""Where POP3 cannot stand in for IMAP, and what it tells where it can."""
+
+import asyncio
+
+import pytest
+
+from service.bus import Bus
+from service.clock import SystemClock
+from service.contract import DeadReason
+from service.errors import Permanent
+from service.ingest import Copies, DeadLetters, MailboxLog, Memory, StandIn, WriterIdentity
+from service.pop3 import Door
+from tests.ingest.harness import Box, following
+from tests.ingest.maildrop import body
+from tests.ingest.view import watching
+from tests.pop3.harness import options
+from tests.servers.imap_stub import ImapStub
+from tests.servers.mailbus import BusReader
+from tests.servers.pop3_stub import Mail, Pop3Stub
+
+
+async def nobody(_writer: str) -> bool:
+    return False
+
+
+async def stand_in(bus: Bus, port: int, *, host: str = "127.0.0.1") -> StandIn:
+    """As it begins: from where the log stands."""
+    clock, subjects = SystemClock(), bus.subjects
+    filter_subject = subjects.mailbox_filter("box", "INBOX")
+
+    async def publish(_message: object) -> None:
+        raise AssertionError
+
+    log = MailboxLog(
+        bus.log,
+        Copies(bus.key_value(subjects.cursors), clock),
+        DeadLetters(bus.dead, publish, subject=subjects.dead(DeadReason.MESSAGE), where="box"),
+        account="box",
+        mailbox="INBOX",
+        filter_subject=filter_subject,
+        writer=WriterIdentity("one/1", nobody),
+        alarm=pytest.fail,
+        clock=clock,
+    )
+    memory = Memory(
+        log,
+        bus.log,
+        bus.blobs(subjects.state),
+        account="box",
+        mailbox="INBOX",
+        filter_subject=filter_subject,
+        clock=clock,
+    )
+    position = await log.resume(contest=False)
+    door = Door(options(port, username="user"), asyncio.Semaphore(1), clock, locked_s=0.01)
+    return StandIn(door, memory, position, host=host, mailbox="INBOX", poll_s=0.05, clock=clock)
+
+
+async def announced(imap_stub: ImapStub, bus: Bus) -> None:
+    """Mail 1 and 2, by IMAP, in the epoch 7."""
+    imap_stub.messages = {uid: body(uid) for uid in (1, 2)}
+    box = Box(imap_stub.port)
+    async with following(bus, box):
+        await watching(box)
+
+
+@pytest.mark.fault("B07")
+async def test_it_shows_what_is_above_the_cursor_under_its_number(
+    imap_stub: ImapStub, pop3_stub: Pop3Stub, bus: Bus, reader: BusReader
+) -> None:
+    await announced(imap_stub, bus)
+    pop3_stub.mails = [Mail(f"{uid:08x}{7:08x}", body(uid)) for uid in (1, 2, 5, 9)]
+    source = await stand_in(bus, pop3_stub.port)
+    epoch = await source.open()
+    assert (epoch.uidvalidity, epoch.uidnext) == (7, 10)
+    assert [row.uid for row in await source.survey(1, None)] == [5, 9]
+    assert await source.flags(1, 9, 0) == await source.flags(1, 2, 5)
+    await source.close()
+
+
+@pytest.mark.fault("B07")
+@pytest.mark.parametrize("case", ["no links", "another epoch", "another host", "never opened"])
+async def test_where_numbers_are_not_the_same_it_does_not_begin(
+    imap_stub: ImapStub, pop3_stub: Pop3Stub, bus: Bus, reader: BusReader, case: str
+) -> None:
+    if case != "never opened":
+        await announced(imap_stub, bus)
+    uidvalidity = 8 if case == "another epoch" else 7
+    pop3_stub.mails = [Mail("x1" if case == "no links" else f"{3:08x}{uidvalidity:08x}", body(3))]
+    source = await stand_in(bus, pop3_stub.port, host="elsewhere" if case == "another host" else "127.0.0.1")
+    with pytest.raises(Permanent, match="cannot stand in"):
+        await source.open()
+    source.abort()

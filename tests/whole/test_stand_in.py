@@ -1,0 +1,81 @@
+"""IMAP fails and POP3 stands in, on a whole process and real Dovecot: each mail once, under ids that outlast it."""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from service.contract import place_of
+from tests.ingest.view import act, mail, seen
+from tests.servers.dovecot import Dovecot
+from tests.servers.mailbus import BusReader, Mailbus, command, imap_account, reading, settings_for
+from tests.servers.nats import NatsServer
+from tests.servers.proxy import FaultProxy
+from tests.whole.test_commands import cmd
+
+Maker = Callable[..., Mailbus]
+OLD = 500
+
+
+async def wait_state(reader: BusReader, state: str, count: int) -> None:
+    """Until the account was said to be in this state so often."""
+    deadline = asyncio.get_running_loop().time() + 40
+    while True:
+        with contextlib.suppress(Exception):
+            states = [event.body["state"] for event in await reader.events("STATUS")]
+            if states.count(state) >= count:
+                return
+            assert asyncio.get_running_loop().time() < deadline, states
+        await asyncio.sleep(0.1)
+
+
+@pytest.mark.fault("B07")
+@pytest.mark.timeout(240)
+async def test_imap_fails_three_times_and_each_new_mail_is_announced_once_with_an_id_that_lasts(
+    dovecot: Dovecot,
+    own_nats: NatsServer,
+    mailbus: Maker,
+    prefix: str,
+    fault_proxy: Callable[[str, int], Awaitable[FaultProxy]],
+) -> None:
+    await dovecot.append(prefix, [mail(n) for n in range(OLD)])
+    proxy = await fault_proxy(dovecot.host, dovecot.imap)
+    pop3 = {"host": dovecot.host, "port": dovecot.pop3, "security": "none", "stand_in": "1s"}
+    account = imap_account(dovecot, prefix, port=proxy.port, initial="new", poll="1s", pop3=pop3)
+    one = mailbus(settings_for(own_nats.url, prefix, account))
+    one.start()
+    await one.started()
+    new = OLD
+    async with reading(own_nats.url, prefix) as reader:
+        await wait_state(reader, "connected", 1)
+        for round_ in range(1, 4):
+            # By IMAP, by POP3, and once more by IMAP.
+            await dovecot.append(prefix, [mail(new := new + 1) for _ in range(10)])
+            await reader.wait_received(new - OLD)
+            await proxy.refuse()
+            proxy.cut()
+            await wait_state(reader, "degraded", round_)
+            await dovecot.append(prefix, [mail(new := new + 1) for _ in range(10)])
+            found = await reader.wait_received(new - OLD)
+            await proxy.start()
+            await wait_state(reader, "connected", round_ + 1)
+            await dovecot.append(prefix, [mail(new := new + 1)])
+            await reader.wait_received(new - OLD)
+            by_pop3 = found[-1].body["id"]
+            # An id that was given over POP3 is good for commands.
+            assert (await cmd(one, "flags", {"ids": [by_pop3], "add": ["$flagged"]}))["updated"] == [by_pop3]
+        # What happened to the others in the meantime is told.
+        await act(dovecot, prefix, ("STORE", str(OLD + 1), "+FLAGS", r"(\Deleted)"), ("EXPUNGE",))
+        received = await reader.received()
+        uids = [place.uid for event in received if (place := place_of(event.body["id"])) is not None]
+        # Dovecot marks as seen what POP3 read.
+        read = {uid: {"$seen"} for n in (10, 31, 52) for uid in uids[n : n + 10]}
+        flagged = {uids[n]: {"$seen", "$flagged"} for n in (19, 40, 61)}
+        await seen(reader, {uid: set() for uid in uids[1:]} | read | flagged)
+        events = await reader.events()
+    assert [event.body["subject"] for event in received] == [f"mail {n}" for n in range(OLD + 1, new + 1)]
+    assert [event.kind for event in events].count("reset") == 1
+    code, out, _ = await command(one, "check")
+    assert code == 0, out
+    assert await one.stop() == 0
