@@ -18,6 +18,7 @@ from service.bus.micro import Handler, ServiceError, failure_of, serve
 from service.bus.options import NatsOptions, StreamOptions
 from service.bus.queue import ACK_WAIT_S, Job, Puller, WorkQueue
 from service.bus.replay import Replayed
+from service.bus.streams import wanted_streams
 from service.bus.watch import KeyChange
 
 __all__ = [
@@ -50,4 +51,5 @@ __all__ = [
     "failure_of",
     "open_bus",
     "serve",
+    "wanted_streams",
 ]

@@ -12,6 +12,7 @@ from service import __version__
 from service.cli.letters import dead_app
 from service.cli.manage import register
 from service.cli.requests import held_app
+from service.cli.streams import streams_app
 from service.cli.suppressions import suppressions_app
 from service.cli.words import AccountArgument, ConfigFile, account_id, finish, settings_of
 from service.contract import Verb
@@ -133,6 +134,7 @@ def _read(file: Path) -> bytes:
 accounts_app: Final = typer.Typer(invoke_without_command=True)
 app.add_typer(accounts_app, name="accounts")
 register(accounts_app)
+app.add_typer(streams_app, name="streams")
 app.add_typer(held_app, name="held")
 app.add_typer(dead_app, name="dead")
 app.add_typer(suppressions_app, name="suppressions")

@@ -127,6 +127,9 @@ class Roster(Generic[T]):
         self._divided = False
         moved, self._moved = self._moved, asyncio.Event()
         moved.set()
+        # Not as accounts are added: each process hears of those in its own time.
+        if not self.membership.alike():
+            log.warning("fleet_accounts_differ", remedy="give all processes under one prefix the same accounts")
 
     async def divide(self) -> Mapping[str, str]:
         """Account → instance, found anew where anything counts that did not; a few at a time."""
@@ -143,6 +146,4 @@ class Roster(Generic[T]):
         self._owners = owners
         metrics.REPLICAS.set(len(replicas))
         log.info("fleet_divided", accounts=len(known), replicas=self.shares())
-        if not self.membership.alike():
-            log.warning("fleet_accounts_differ", remedy="give all processes under one prefix the same accounts")
         return owners

@@ -134,6 +134,7 @@ async def asked(nc: Client, subject: str, payload: bytes) -> Msg:
         ("desk", READING | WRITING),
     ],
 )
+@pytest.mark.fault("G08")
 async def test_a_role_may_ask_what_the_documents_permit_and_nothing_else(
     dovecot: Dovecot, documented_nats: DocumentedNats, mailbus: Maker, prefix: str, user: str, allowed: dict[str, Any]
 ) -> None:
