@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from service.contract import Calendar, Email, EmailBodyPart, Extension, Kind, Original
+from service.contract import Calendar, Email, EmailBodyPart, Extension, Kind, Original, encode
 from service.meaning.authentication import authentication
 from service.meaning.automatic import is_reply, is_vacation
 from service.meaning.bounces import (
@@ -64,6 +64,9 @@ _RETURNED: Final = (
 )  # fmt: skip
 _DISPOSITIONS: Final = ("message/disposition-notification", "message/global-disposition-notification")
 _TEXT_CHARS: Final = 64 * 1024
+# An event of 64 KB, the smallest that settings allow, has room for this beside the rest; a report takes 0.3 to 1 KB.
+_EXTENSION_BYTES: Final = 20 * 1024
+_REPORTED: Final = 256
 # A report of 200 recipients has 100 KB; of a returned mail only the header is read.
 _REPORT_BYTES: Final = 256 * 1024
 
@@ -86,7 +89,27 @@ def read_meaning(email: Email, values: dict[str, str], contents: dict[str, bytes
         return email
     reader = _Reader(email, values, contents, server)
     extension = reader.read(report=report)
-    return email if extension is None else msgspec.structs.replace(email, mailbus=extension)
+    return email if extension is None else msgspec.structs.replace(email, mailbus=_bounded(extension))
+
+
+def _bounded(extension: Extension) -> Extension:
+    """Fewer reports, guests and recipients where all of them would take too much of the event; said as `meaning`."""
+    most = _REPORTED
+    while len(encode(extension)) > _EXTENSION_BYTES and most > 1:
+        most //= 2
+        calendar, original, cut = extension.calendar, extension.original, extension.truncated
+        if calendar is not UNSET:
+            calendar = msgspec.structs.replace(calendar, attendees=(calendar.attendees or [])[:most])
+        if original is not UNSET:
+            original = msgspec.structs.replace(original, recipients=(original.recipients or [])[:most])
+        extension = msgspec.structs.replace(
+            extension,
+            reports=(extension.reports or [])[:most] or UNSET,
+            calendar=calendar,
+            original=original,
+            truncated=list(dict.fromkeys([*(cut or []), "meaning"])),
+        )
+    return extension
 
 
 def _has_report(parts: list[EmailBodyPart]) -> bool:

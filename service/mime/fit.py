@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 from msgspec import UNSET
 
-from service.contract import Email, EmailBodyPart, EmailHeader, Extension, MailProblem, ProblemType, encode
+from service.contract import Email, EmailBodyPart, EmailHeader, Extension, Kind, MailProblem, ProblemType, encode
 from service.mime.limits import Cut, MimeLimits
 from service.mime.parts import Body, prefix_of
 
@@ -44,8 +44,10 @@ def fit(email: Email, body: Body | None, limits: MimeLimits, limit_bytes: int, *
 
     header_chars: length of the header that all of its fields and properties come from.
     """
+    # What a mail means comes from texts as much as from its header, so the bound below knows nothing of it.
+    meaning = 0 if email.mailbus.kind is Kind.MESSAGE else len(encode(email.mailbus))
     room = limit_bytes - _RESERVED
-    if _upper_bound(email, body, header_chars) <= room:
+    if _upper_bound(email, body, header_chars) + meaning <= room:
         return email
     blob_ids = 0 if body is None else _PLACES * _BLOB_ID * (len(body.parts) + len(body.unpacked))
     room -= blob_ids

@@ -3,7 +3,7 @@
 import pytest
 from msgspec import UNSET
 
-from service.contract import Action, Kind, Reason
+from service.contract import Action, Kind, Reason, encode
 from tests.meaning.mails import dsn, kind_of, meaning_of, reports_of
 
 FAILED = """\
@@ -89,7 +89,11 @@ def test_the_words_of_the_notice_help_where_the_fields_have_none() -> None:
 
 def test_more_recipients_than_an_envelope_has_are_cut() -> None:
     many = "\n\n".join(FAILED.replace("nobody", f"nobody{number}") for number in range(250))
-    assert len(reports_of(dsn(many))) == 200
+    meaning = meaning_of(dsn(many))
+    assert meaning.reports is not UNSET
+    assert 20 < len(meaning.reports) <= 200
+    assert meaning.truncated == ["meaning"]
+    assert len(encode(meaning)) <= 20 * 1024
 
 
 def test_a_report_without_recipients_is_a_bounce_all_the_same() -> None:
