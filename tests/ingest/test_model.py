@@ -7,6 +7,7 @@ mailbus is started, stopped and cut off from it.
 import asyncio
 import imaplib
 import re
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
@@ -107,7 +108,12 @@ class Mailbox(RuleBasedStateMachine):
         self.client.close()
         self.client.delete("Box")
         self.client.create("Box")
-        self.client.select("Box")
+        # Dovecot refuses what was made a moment ago while others have the one before open.
+        for _ in range(100):
+            if self.client.select("Box")[0] == "OK":
+                return
+            time.sleep(0.05)
+        raise AssertionError("the mailbox that was made again cannot be selected")
 
     # -- the operator and the network -----------------------------------------------------------------------------
 

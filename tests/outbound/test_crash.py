@@ -13,7 +13,7 @@ import pytest
 
 from service.bus import Bus
 from service.observe.steps import STOP_EXIT_CODE
-from tests.outbound.conftest import Post, sending, soon
+from tests.outbound.conftest import Event, Post, sending, soon
 from tests.servers.nats import NatsServer
 from tests.servers.smtp import ScriptedRelay
 
@@ -98,12 +98,20 @@ class Run:
         async with asyncio.timeout(LIMIT_S):
             while sum([await self.bus.pending(*one) for one in mine]):  # noqa: ASYNC110 an empty stream rings no bell
                 await asyncio.sleep(0.05)
+            # What was said last is on its way to whoever listens.
+            said = (subjects.stream_status, subjects.status(account, "*"))
+            while len(self.events()) < await self.bus.pending(*said):  # noqa: ASYNC110 as above
+                await asyncio.sleep(0.05)
+
+    def events(self) -> list[Event]:
+        """Those of its request, as far as they are here."""
+        source = f"/{self.bus.subjects.prefix}/{self.account}"
+        return [event for event in self.post.events if event.headers["ce-source"] == source]
 
     def check(self) -> None:
         """Each recipient has one final state; a mail that came twice was called uncertain, and kept its Message-ID."""
         where = f"{self.cut or 'stopped'} at step {self.stop_at}"
-        source = f"/{self.bus.subjects.prefix}/{self.account}"
-        events = [event for event in self.post.events if event.headers["ce-source"] == source]
+        events = self.events()
         unique = {event.id: event for event in events}
         said = Counter((who, event.state) for event in unique.values() for who in event.body.delivery_status)
         final = {key: count for key, count in said.items() if key[1] in ("sent", "failed")}

@@ -1,5 +1,6 @@
 """Accounts that are added, paused, changed and removed over the bus, while two processes run."""
 
+import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ import yaml
 from cryptography.fernet import Fernet
 
 from tests.servers.dovecot import Dovecot
-from tests.servers.mailbus import Mailbus, command, imap_account, reading, settings_for, until
+from tests.servers.mailbus import Mailbus, command, imap_account, reading, settings_for
 from tests.servers.nats import NatsServer
 
 Maker = Callable[..., Mailbus]
@@ -48,8 +49,9 @@ async def test_an_account_is_added_paused_changed_and_removed_over_the_bus(
             return code + answer.data.decode()
 
         async def said(state: str) -> None:
-            while not [one for one in await reader.events("STATUS") if one.kind == state]:
-                await until(lambda: True)
+            async with asyncio.timeout(60):
+                while not [one for one in await reader.events("STATUS") if one.kind == state]:  # noqa: ASYNC110 a log
+                    await asyncio.sleep(0.2)
 
         file.write_text(yaml.safe_dump(written(adress="typo")))
         code, _, err = await command(processes[0], "accounts", "add", str(file))

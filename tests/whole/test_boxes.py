@@ -224,10 +224,10 @@ async def test_mailboxes_appear_vanish_and_are_renamed_while_it_runs_and_no_mail
 async def test_hundreds_of_mailboxes_take_turns_on_two_connections_and_metrics_name_none_of_them(
     dovecot: Dovecot, own_nats: NatsServer, mailbus: Maker, prefix: str, fault_proxy: Proxies
 ) -> None:
-    names = [f"many/{n:04}" for n in range(250)]
-    await make(dovecot, prefix, "many", *names)
+    names = [f"crowd/{n:04}" for n in range(250)]
+    await make(dovecot, prefix, "crowd", *names)
     proxy = await fault_proxy(dovecot.host, dovecot.imap)
-    account = imap_account(dovecot, prefix, port=proxy.port, mailboxes=["INBOX", "many/%"], poll="1s")
+    account = imap_account(dovecot, prefix, port=proxy.port, mailboxes=["INBOX", "crowd/%"], poll="1s")
     one = mailbus(settings_for(own_nats.url, prefix, account, log={"level": "info", "format": "json"}))
     one.start()
     await one.started()
@@ -241,5 +241,5 @@ async def test_hundreds_of_mailboxes_take_turns_on_two_connections_and_metrics_n
         assert Counter(event.kind for event in await reader.events()) == {"reset": 251, "received": 11}
     assert proxy.open_most <= 2  # nobody commanded anything
     async with aiohttp.ClientSession() as client, client.get(f"http://127.0.0.1:{one.port}/metrics") as response:
-        assert "many" not in await response.text()
+        assert "crowd" not in await response.text()
     assert await one.stop() == 0

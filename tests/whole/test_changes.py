@@ -120,7 +120,7 @@ async def test_killed_again_and_again_among_thousands_of_changes_each_is_told_on
         )
         changed, removed = 2400, 151
         kills = 0
-        while kills < 25:
+        while kills < 12:
             one.start()
             await one.started()
             await asyncio.sleep(chance.uniform(0.0, 0.2))

@@ -194,7 +194,7 @@ async def test_killed_again_and_again_every_message_is_announced_once_and_in_ord
     chance = random.Random(seed)
     kills = 0
     async with reading(own_nats.url, prefix) as reader:
-        while kills < 25:
+        while kills < 12:
             one.start()
             await one.started()
             await asyncio.sleep(chance.uniform(0.0, 0.35))
