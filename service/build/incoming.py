@@ -7,8 +7,9 @@ from typing import Final
 
 from service.after import AfterWork
 from service.boxes import Appeared, Boxes, Chosen, Lines, Place, Rounds
+from service.build.kept import mailbox_log
 from service.build.shared import Shared, Work, supervised
-from service.contract import AccountPart, AccountState, DeadReason
+from service.contract import AccountPart, AccountState
 from service.errors import MailbusError, Superseded, Transient
 from service.fleet import MAILBOXES, Part, pause_s
 from service.imap import Session, SessionOptions
@@ -16,19 +17,15 @@ from service.ingest import (
     Allowance,
     AnnounceOptions,
     Announcer,
-    DeadLetters,
     Desks,
     Former,
     ImapSource,
     IngestOptions,
     MailboxIngest,
-    MailboxLog,
     MailboxStatus,
-    Memory,
     Recalled,
     Source,
     Why,
-    WriterIdentity,
 )
 from service.login import TokenSource
 from service.observe import log
@@ -203,7 +200,6 @@ class Mailbox:
         former: Callable[[], Awaitable[Former | None]],
     ) -> None:
         bus, clock = shared.bus, shared.clock
-        filter_subject = bus.subjects.mailbox_filter(account, name)
         self._account = account
         self._name = name
         self._part = Part(AccountPart.MAILBOX, name)
@@ -217,28 +213,7 @@ class Mailbox:
         self._former = former
         self._desks = shared.desks[account]
         self._desk = self._desks.desk(name)
-        self._events = MailboxLog(
-            bus.log,
-            shared.copies,
-            DeadLetters(
-                bus.dead, shared.publish, subject=bus.subjects.dead(DeadReason.MESSAGE), where=f"{account}, {name}"
-            ),
-            account=account,
-            mailbox=name,
-            filter_subject=filter_subject,
-            writer=WriterIdentity(shared.writer, shared.rival_of(account)),
-            alarm=self._alarm,
-            clock=clock,
-        )
-        self._memory = Memory(
-            self._events,
-            bus.log,
-            bus.blobs(bus.subjects.state),
-            account=account,
-            mailbox=name,
-            filter_subject=filter_subject,
-            clock=clock,
-        )
+        self._events, self._memory = mailbox_log(shared, account, name, self._alarm)
         self._announcer = Announcer(
             bus.blobs(),
             bus.subjects,

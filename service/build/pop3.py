@@ -6,23 +6,20 @@ from contextlib import suppress
 from typing import Final
 
 from service.after import AfterOptions, AfterWork, Pop3Hands
+from service.build.kept import mailbox_log
 from service.build.shared import Shared, Work, supervised
-from service.contract import AccountPart, AccountState, AfterKind, DeadReason
+from service.contract import AccountPart, AccountState, AfterKind
 from service.errors import MailbusError, Superseded, Transient
 from service.fleet import AFTER, Part
 from service.ingest import (
     AnnounceOptions,
     Announcer,
-    DeadLetters,
     Desk,
     IngestOptions,
     MailboxIngest,
-    MailboxLog,
     MailboxStatus,
-    Memory,
     Pop3Source,
     Why,
-    WriterIdentity,
 )
 from service.login import TokenSource
 from service.observe import metrics
@@ -89,28 +86,7 @@ class _Maildrop:
         self._status = MailboxStatus(INBOX)
         self._door = Door(options, shared.connecting.to(options.host), shared.clock, locked_s=LOCKED_S)
         self._deleted: set[int] = set()
-        bus, where = shared.bus, f"{self._account}, {INBOX}"
-        filter_subject = bus.subjects.mailbox_filter(self._account, INBOX)
-        self._events = MailboxLog(
-            bus.log,
-            shared.copies,
-            DeadLetters(bus.dead, shared.publish, subject=bus.subjects.dead(DeadReason.MESSAGE), where=where),
-            account=self._account,
-            mailbox=INBOX,
-            filter_subject=filter_subject,
-            writer=WriterIdentity(shared.writer, shared.rival_of(self._account)),
-            alarm=self._alarm,
-            clock=shared.clock,
-        )
-        self._memory = Memory(
-            self._events,
-            bus.log,
-            bus.blobs(bus.subjects.state),
-            account=self._account,
-            mailbox=INBOX,
-            filter_subject=filter_subject,
-            clock=shared.clock,
-        )
+        self._events, self._memory = mailbox_log(shared, self._account, INBOX, self._alarm)
         self._after = self._new_after()
         # Once superseded this process does not contest the maildrop while the other writer lives: no taking turns.
         self._contest = True

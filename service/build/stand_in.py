@@ -10,23 +10,20 @@ from contextlib import suppress
 from typing import Final
 
 from service.build.incoming import imap_of
+from service.build.kept import mailbox_log
 from service.build.pop3 import CLOSE_TIMEOUT_S, INBOX, LOCKED_S, pop3_options
 from service.build.shared import Shared, Work, supervised
-from service.contract import AccountPart, AccountState, DeadReason
+from service.contract import AccountPart, AccountState
 from service.errors import MailbusError, Transient
 from service.fleet import Part
 from service.ingest import (
     AnnounceOptions,
     Announcer,
-    DeadLetters,
     Desk,
     IngestOptions,
     MailboxIngest,
-    MailboxLog,
     MailboxStatus,
-    Memory,
     StandIn,
-    WriterIdentity,
 )
 from service.login import TokenSource
 from service.observe import log, metrics
@@ -59,28 +56,7 @@ class StandInWork:
         self._stand_in_s = pop3.stand_in.total_seconds()
         options = pop3_options(settings, account, incoming, pop3, tokens=tokens)
         self._door = Door(options, shared.connecting.to(options.host), shared.clock, locked_s=LOCKED_S)
-        bus, where = shared.bus, f"{account.id}, {INBOX}"
-        filter_subject = bus.subjects.mailbox_filter(account.id, INBOX)
-        self._events = MailboxLog(
-            bus.log,
-            shared.copies,
-            DeadLetters(bus.dead, shared.publish, subject=bus.subjects.dead(DeadReason.MESSAGE), where=where),
-            account=account.id,
-            mailbox=INBOX,
-            filter_subject=filter_subject,
-            writer=WriterIdentity(shared.writer, shared.rival_of(account.id)),
-            alarm=self._say,
-            clock=shared.clock,
-        )
-        self._memory = Memory(
-            self._events,
-            bus.log,
-            bus.blobs(bus.subjects.state),
-            account=account.id,
-            mailbox=INBOX,
-            filter_subject=filter_subject,
-            clock=shared.clock,
-        )
+        self._events, self._memory = mailbox_log(shared, account.id, INBOX, self._say)
 
     def work(self) -> Work:
         """It, to be run."""
