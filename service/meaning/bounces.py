@@ -124,6 +124,7 @@ _DELAYED: Final = one_of(r"""
     delivery status notification \(delay
     you do not need to take any action
 """)
+_OF_LISTS: Final = frozenset(("list-id", "list-post", "mailing-list", "x-mailing-list"))
 _FINAL: Final = re.compile(
     r"giving up|fail(?:ed|ure)? permanently|permanent (?:fatal )?(?:error|fail)|will not be retried"
     r"|not going to try again|removed from the",
@@ -192,10 +193,9 @@ def _from_notice(found: Reported, notice: Notice, header: dict[str, str]) -> Non
     refused = notice.refused
     if not refused:
         # Nobody is named: the returned mail went to somebody, and if to one alone, he is meant.
-        sent = [
-            clean(one[0])
-            for one in ADDRESS.finditer(header.get("x-failed-recipients", "") or header.get("to", "")[:2000])
-        ]
+        # A list's own address is not among its members.
+        to = "" if not _OF_LISTS.isdisjoint(header) else header.get("to", "")
+        sent = [clean(one[0]) for one in ADDRESS.finditer(header.get("x-failed-recipients", "") or to[:2000])]
         refused = [Refused(sent[0], notice.text[:2000])] if len(sent) == 1 else []
     for one in refused[:_RECIPIENTS]:
         said = one.said

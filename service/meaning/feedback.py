@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from service.contract import EmailAddress
 from service.meaning.fields import address_of, groups
 
 # RFC 5965 3.1: the type is a token; registered are abuse, fraud, virus, other, not-spam, auth-failure, dmarc.
@@ -14,6 +15,8 @@ _TYPE: Final = re.compile(r"[A-Za-z0-9-]{1,40}")
 _RECIPIENTS: Final = 100
 # Subjects of complaints that have no machine-readable part.
 _SUBJECT: Final = re.compile(r"\s*complaint about message from\b", re.IGNORECASE)
+# What Apple's Mail puts into the mail by which it leaves a list for its user (RFC 2369 3.2).
+OPT_OUT: Final = "x-apple-unsubscribe"
 _MICROSOFT: Final = ("x-hmxmroriginalrecipient", "x-ms-exchange-crosstenant-x-hmxmroriginalrecipient")
 
 
@@ -49,6 +52,16 @@ def feedback(text: str) -> Feedback:
 def is_bare_complaint(subject: str | None) -> bool:
     """Whether a mail without a machine-readable part is a complaint by its subject."""
     return subject is not None and _SUBJECT.match(subject[:200]) is not None
+
+
+def is_opt_out(values: dict[str, str]) -> bool:
+    """Whether a mail program says, at its user's press of a button, that he wants no more mail."""
+    return values.get(OPT_OUT, "").strip().lower() == "true"
+
+
+def opted_out(senders: list[EmailAddress] | None) -> Feedback:
+    """A complaint of the softest kind, by whom the mail is from."""
+    return Feedback("opt-out", [one.email for one in senders or [] if one.email][:_RECIPIENTS])
 
 
 def bare(returned: dict[str, str]) -> Feedback:

@@ -22,7 +22,7 @@ _RETURNED: Final = one_of(
     this is a copy of
     below (?:this line )?is (?:a copy|the (?:original|returned))
     below this line is
-    (?:the )?(?:header|body|start|text|copy|part) of (?:the |your )?(?:original|message)
+    (?:the )?(?:header|body|start|text|copy|part) of (?:the |your )?(?:original|message(?! generated))
     (?:the )?original (?:message|mail|email|headers?)\b
     first \d+ (?:lines|bytes) of the message
     returned (?:message|mail)
@@ -246,6 +246,8 @@ def _places(lines: list[str], own: set[str], returned: dict[str, str]) -> list[_
                 continue
             low = address.lower()
             before, after = line[: found.start()], line[found.end() :]
+            if low in own and _FIELD_LINE.match(line) is not None:
+                continue  # the notice shows its own header
             if rcpt is not None and rcpt.start(1) <= found.start() <= rcpt.end(1):
                 rank = 1
             elif _NOT_FAILED.search(before) is not None or (

@@ -20,6 +20,8 @@ _ESCAPE: Final = re.compile(r"\\(.)", re.DOTALL)
 _PATH: Final = re.compile(r'[A-Za-z]:\\(?![\\"])|\\\\[^\\"]+\\(?![\\"])')
 _TYPE: Final = re.compile(r'\s*+([^\s/;"(),=]++)\s*+/\s*+([^\s;"(),=/]++)')
 _TOKEN: Final = re.compile(r'[^\s;"(),=/]++')
+# `text/plain charset=utf-8`: what some programs write instead of the semicolon is white space.
+_NO_SEMICOLON: Final = re.compile(r"\s++(?=[A-Za-z0-9*_-]++\s*+=)")
 # RFC 2231 3 and 4: name*, name*3, name*3*.
 _PIECE: Final = re.compile(r"([^*]+)\*(?:([0-9]{1,4})(\*?))?\Z")
 _TOKENS_OR_QUOTES: Final = re.compile(r'"(?:[^"\\]++|\\.)*+"?|\\.|[()]|[^"\\()]++|\\', re.DOTALL)
@@ -49,8 +51,10 @@ def parse_disposition(raw: str) -> Parameters:
 def _content_type(raw: str) -> Parameters:
     text = unfold(raw[:_VALUE_CHARS])
     bare = without_comments(text) if "(" in text else text
-    params = _params(bare) if bare is text else _with_brackets(_params(bare), text)
     found = _TYPE.match(bare)
+    if found and (missing := _NO_SEMICOLON.match(bare, found.end())) is not None:
+        bare = text = f"{bare[: found.end()]};{bare[missing.end() :]}"
+    params = _params(bare) if bare is text else _with_brackets(_params(bare), text)
     if found:
         return Parameters(f"{found[1]}/{found[2]}".lower(), params)
     word = _TOKEN.match(bare.strip())

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.corpora.readers import Reader, mailbus, readers
 from tests.corpora.seen import PROPERTIES, Seen, agrees
-from tests.corpora.truth import Case, cases
+from tests.corpora.truth import Case, cases, mails
 
 # Which properties a peer has anything to say of.
 SAYS = {
@@ -58,7 +58,17 @@ class Table:
 
 
 def answer(reader: Reader, raw: bytes) -> Seen | None:
-    """None where the reader gives up; mailbus never does."""
+    """None where the reader gives up; mailbus never does. Of an mbox with several mails, what all of them report."""
+    first, *more = (_one(reader, mail) for mail in mails(raw))
+    for seen in more:
+        if first is None or seen is None:
+            return first
+        for name in ("recipients", "reason", "hard"):
+            setattr(first, name, (getattr(first, name) or []) + (getattr(seen, name) or []))
+    return first
+
+
+def _one(reader: Reader, raw: bytes) -> Seen | None:
     if reader is mailbus:
         return mailbus(raw)
     try:

@@ -35,6 +35,7 @@ def mailbus(raw: bytes) -> Seen:
     shown = {part.part_id: part for part in (*email.text_body, *email.html_body) if not part.type.startswith("text/")}
     media = [hash_of(parsed.blobs[part_id or ""]) for part_id in shown if part_id not in known]
     binary = [hash_of(parsed.blobs[p.part_id or ""]) for p in email.attachments if not p.type.startswith("text/")]
+    parts = [hash_of(parsed.blobs[p.part_id or ""]) for p in email.attachments if "." not in (p.part_id or "")]
     reports = [] if email.mailbus.reports is UNSET else email.mailbus.reports
     wanted = [one.original_recipient.lower() for one in reports if isinstance(one.original_recipient, str)]
     return Seen(
@@ -49,7 +50,7 @@ def mailbus(raw: bytes) -> Seen:
         recipients=[one.recipient.lower() for one in reports],
         reason=[str(one.reason) for one in reports if one.reason is not UNSET],
         hard=[one.hard for one in reports if isinstance(one.hard, bool)],
-        also={"recipients": wanted, "shown": attached + media, "binary": binary},
+        also={"recipients": wanted, "shown": attached + media, "binary": binary, "parts": parts},
     )
 
 

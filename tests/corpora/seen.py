@@ -69,5 +69,6 @@ def agrees(name: str, expected: Seen, seen: Seen) -> bool:
     if name == "attachments":
         # Some count what is shown within the text, too, some only what is no text.
         others = [seen.also.get("shown", []), seen.also.get("binary", [])]
+        others += [seen.also.get(name, []) for name in expected.also.get("attachments", [])]
         return any(sorted(want) == sorted(one) for one in (got or [], *others))
     return bool(want == got)

@@ -38,3 +38,18 @@ def test_what_is_as_expected_and_what_is_not_is_counted(tmp_path: Path, capsys: 
 def test_no_folder_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
     assert "usage" in capsys.readouterr().err
+
+
+def test_the_mails_of_an_mbox_are_read_one_by_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "sisimai-set-of-emails"
+    folder.mkdir()
+    line = b"From MAILER-DAEMON  Thu Jul  2 12:05:05 2020\n"
+    other = BOUNCE.replace(b"5.1.1 no such user", b"5.2.2 mailbox is full")
+    (folder / "two.eml").write_bytes(line + BOUNCE + b"\n" + line + other)
+    deliveries = [
+        {"reason": reason, "hardBounce": reason == "userunknown"} for reason in ("userunknown", "mailboxfull")
+    ]
+    (folder / "truth.jsonl").write_text(json.dumps({"file": "two.eml", "expect": {"deliveries": deliveries}}))
+    assert main([str(tmp_path)]) == 0
+    rows_shown = [line.split()[:3] for line in capsys.readouterr().out.splitlines()]
+    assert ["reason", "sisimai-set-of-emails", "100.0"] in rows_shown

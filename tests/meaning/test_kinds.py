@@ -133,3 +133,11 @@ def test_what_is_said_of_a_mail_over_the_limit_comes_from_its_header() -> None:
     )
     assert parsed.email.mailbus.kind is Kind.LIST
     assert parsed.problem is not None
+
+
+def test_a_program_that_leaves_a_list_for_its_user_complains_softly() -> None:
+    header = "Subject: unsubscribe\nAuto-Submitted: auto-replied\nX-Apple-Unsubscribe: true\n"
+    meaning = meaning_of(f"{FROM}{header}\nApple Mail sent this email to unsubscribe.\n")
+    assert (meaning.kind, meaning.feedback_type) == (Kind.COMPLAINT, "opt-out")
+    assert meaning.original is not UNSET
+    assert meaning.original.recipients == ["a@example.org"]

@@ -5,6 +5,7 @@ from msgspec import UNSET
 
 from service.contract import Action, Kind, Reason
 from tests.meaning.mails import kind_of, meaning_of, notice, reports_of
+from tests.mime.mails import multipart
 
 RETURNED = "Return-Path: <sender@example.org>\nMessage-ID: <sent@example.org>\nTo: other@example.com\nSubject: hello\n"
 
@@ -164,3 +165,24 @@ def test_an_alias_that_led_elsewhere_is_the_original_recipient() -> None:
     )
     (report,) = reports_of(notice(text))
     assert (report.recipient, report.original_recipient) == ("nobody@example.net", "all@example.net")
+
+
+def test_a_notice_that_shows_its_own_header_names_nobody_by_it() -> None:
+    text = (
+        "Save to the following Address Book:\n\nTo: sender@example.org\nCC:\nDate: Thursday, 29 Apr\n"
+        "Subject: failure notice\n\nundeliverable to nobody@example.net\n\nBody of message generated response:\n"
+        "550-REJECTED - Blacklisted URL in message\n"
+    )
+    (report,) = reports_of(notice(text))
+    assert (report.recipient, report.reason, report.reply_code) == ("nobody@example.net", Reason.SPAMDETECTED, 550)
+
+
+def test_a_mail_that_went_to_a_list_did_not_fail_for_the_list() -> None:
+    def bounced(field: str) -> str:
+        text = "Content-Type: text/plain\n\nYour message could not be delivered: not a valid user of the system.\n"
+        returned = f"Content-Type: message/rfc822\n\nTo: talk@lists.example.org\n{field}: <talk.lists.example.org>\n"
+        return multipart("b", text, returned, header="From: MAILER-DAEMON@mx.example.org\nSubject: failure notice\n")
+
+    assert meaning_of(bounced("List-Id")).kind is Kind.BOUNCE
+    assert meaning_of(bounced("List-Id")).reports is UNSET
+    assert [one.recipient for one in reports_of(bounced("X-Id"))] == ["talk@lists.example.org"]

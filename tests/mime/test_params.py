@@ -23,6 +23,10 @@ from tests.mime.mails import attached, multipart, read
         ("text/plain; name=a b.txt", "text/plain", {"name": "a b.txt"}),
         ('text/plain; name="never closed', "text/plain", {"name": "never closed"}),
         ("text/plain; a=1; a=2", "text/plain", {"a": "1"}),
+        # White space where the first semicolon should be.
+        ("text/plain charset=utf-8", "text/plain", {"charset": "utf-8"}),
+        ('multipart/mixed\r\n boundary="b"; x=y', "multipart/mixed", {"boundary": "b", "x": "y"}),
+        ("text/plain charset utf-8", "text/plain", {}),
         # RFC 2045 5.2: what makes no sense is the default.
         ("", "", {}),
         ("text", "", {}),

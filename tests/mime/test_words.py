@@ -25,6 +25,9 @@ from service.mime.words import composed, decode_text, unfold
         ("=?utf-8?q?no_closing", "=?utf-8?q?no_closing"),
         ("=?utf-8?x?what?=", "=?utf-8?x?what?="),
         ("=?utf-8?q?with spaces?=", "with spaces"),
+        # Folded within the word, which RFC 2047 2 forbids: the white space is the fold's.
+        ("=?utf-8?q?Hello\r\n _there=21?=", "Hello there!"),
+        ("=?utf-8?q?w=C3\n\t=BC?= =?utf-8?q?r\n de?=", "würde"),
         ("[tag]=?utf-8?q?=C3=BC?=", "[tag]ü"),
         ("=?utf-8?q??=", ""),
         ("=?utf-8?b?w7w?=", "ü"),  # without its padding
