@@ -8,11 +8,21 @@ Ends by itself, with exit code 0, once nothing is queued or waits.
 import asyncio
 import sys
 
-from service.bus import NatsOptions, StreamOptions, open_bus
+from service.bus import Bus, NatsOptions, StreamOptions, open_bus
 from service.clock import SystemClock
 from service.contract import Security
 from service.outbound import OutboundOptions, Sender
 from service.smtp import Relay, SmtpOptions
+
+
+async def waiting(bus: Bus, account: str) -> bool:
+    """Whether a request of an account is queued, waits or is due."""
+    subjects = bus.subjects
+    if await bus.pending(subjects.stream_out, subjects.out(account)):
+        return True
+    # A request goes from waiting to due and back: only one look at both misses nothing.
+    later = await bus.queued(subjects.stream_later, ">")
+    return any(f".{account}." in f"{subject}." for subject in later)
 
 
 async def main(url: str, prefix: str, port: str, uncertain: str, account: str) -> None:
@@ -28,14 +38,8 @@ async def main(url: str, prefix: str, port: str, uncertain: str, account: str) -
         )
         async with asyncio.TaskGroup() as group:
             task = group.create_task(sender.run(lambda: None))
-            subjects = bus.subjects
             # Nothing rings when a stream becomes empty.
-            mine = (
-                (subjects.stream_out, subjects.out(account)),
-                (subjects.stream_later, subjects.later(account, "*")),
-                (subjects.stream_later, subjects.due(account)),
-            )
-            while sum([await bus.pending(*one) for one in mine]):  # noqa: ASYNC110
+            while await waiting(bus, account):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
             task.cancel()
 

@@ -13,7 +13,8 @@ import pytest
 
 from service.bus import Bus
 from service.observe.steps import STOP_EXIT_CODE
-from tests.outbound.conftest import Event, Post, sending, soon
+from tests.outbound.child import waiting
+from tests.outbound.conftest import FINAL, Event, Post, sending, soon
 from tests.servers.nats import NatsServer
 from tests.servers.smtp import ScriptedRelay
 
@@ -85,23 +86,35 @@ class Run:
         if ended == STOP_EXIT_CODE:
             async with sending(self.bus, self.relay, account=self.account, retry_first_s=0.1):
                 await self._done()
+        else:
+            await self._said()
         self.check()
         return ended
 
     async def _done(self) -> None:
-        subjects, account = self.bus.subjects, self.account
-        mine = (
-            (subjects.stream_out, subjects.out(account)),
-            (subjects.stream_later, subjects.later(account, "*")),
-            (subjects.stream_later, subjects.due(account)),
-        )
+        await self._said()
         async with asyncio.timeout(LIMIT_S):
-            while sum([await self.bus.pending(*one) for one in mine]):  # noqa: ASYNC110 an empty stream rings no bell
+            while await waiting(self.bus, self.account):  # noqa: ASYNC110 an empty stream rings no bell
                 await asyncio.sleep(0.05)
             # What was said last is on its way to whoever listens.
-            said = (subjects.stream_status, subjects.status(account, "*"))
+            said = (self.bus.subjects.stream_status, self.bus.subjects.status(self.account, "*"))
             while len(self.events()) < await self.bus.pending(*said):  # noqa: ASYNC110 as above
                 await asyncio.sleep(0.05)
+
+    async def _said(self) -> None:
+        """Until a final state of each recipient is here."""
+        async with asyncio.timeout(LIMIT_S):
+            while {who for who, _ in self.final()} < {self.address(who) for who in WHO}:  # noqa: ASYNC110 as above
+                await asyncio.sleep(0.05)
+
+    def final(self) -> Counter[tuple[str, str]]:
+        """How often each recipient's final states were said."""
+        return Counter({key: count for key, count in self.said().items() if key[1] in FINAL})
+
+    def said(self) -> Counter[tuple[str, str]]:
+        """How often each recipient's states were said, an event that came twice counted once."""
+        unique = {event.id: event for event in self.events()}
+        return Counter((who, event.state) for event in unique.values() for who in event.body.delivery_status)
 
     def events(self) -> list[Event]:
         """Those of its request, as far as they are here."""
@@ -112,12 +125,10 @@ class Run:
         """Each recipient has one final state; a mail that came twice was called uncertain, and kept its Message-ID."""
         where = f"{self.cut or 'stopped'} at step {self.stop_at}"
         events = self.events()
-        unique = {event.id: event for event in events}
-        said = Counter((who, event.state) for event in unique.values() for who in event.body.delivery_status)
-        final = {key: count for key, count in said.items() if key[1] in ("sent", "failed")}
+        said = self.said()
         a, b, c = (self.address(who) for who in WHO)
-        assert final == {(a, "sent"): 1, (b, "sent"): 1, (c, "failed"): 1}, where
-        assert len(events) == len(unique), where
+        assert self.final() == {(a, "sent"): 1, (b, "sent"): 1, (c, "failed"): 1}, where
+        assert len(events) == len({event.id for event in events}), where
         for address in (a, b):
             got = ids_of(self.relay, address)
             assert 1 <= len(got) <= 1 + said[address, "uncertain"], where
