@@ -37,34 +37,26 @@ class Fields:
 
 def read_fields(values: dict[str, str], limits: MimeLimits, cuts: dict[Cut, None]) -> Fields:
     """`values`: name in lower case → raw value of the last such field."""
-    get = values.get
-    raw_date = get("date")
-
-    def ids(name: str) -> list[str] | None:
-        value = get(name)
-        return None if value is None else _ids(value, limits, cuts)
-
-    def addresses(name: str) -> list[EmailAddress] | None:
-        value = get(name)
-        return None if value is None else _addresses(value, limits, cuts)
-
+    raw_date = values.get("date")
     return Fields(
-        message_id=ids("message-id"),
-        in_reply_to=ids("in-reply-to"),
-        references=ids("references"),
-        sender=addresses("sender"),
-        from_=addresses("from"),
-        to=addresses("to"),
-        cc=addresses("cc"),
-        bcc=addresses("bcc"),
-        reply_to=addresses("reply-to"),
-        subject=_subject(get("subject"), limits, cuts),
+        message_id=_ids(values.get("message-id"), limits, cuts),
+        in_reply_to=_ids(values.get("in-reply-to"), limits, cuts),
+        references=_ids(values.get("references"), limits, cuts),
+        sender=_addresses(values.get("sender"), limits, cuts),
+        from_=_addresses(values.get("from"), limits, cuts),
+        to=_addresses(values.get("to"), limits, cuts),
+        cc=_addresses(values.get("cc"), limits, cuts),
+        bcc=_addresses(values.get("bcc"), limits, cuts),
+        reply_to=_addresses(values.get("reply-to"), limits, cuts),
+        subject=_subject(values.get("subject"), limits, cuts),
         sent_at=parse_date(raw_date) if raw_date is not None else None,
     )
 
 
-def _ids(value: str, limits: MimeLimits, cuts: dict[Cut, None]) -> list[str] | None:
+def _ids(value: str | None, limits: MimeLimits, cuts: dict[Cut, None]) -> list[str] | None:
     """RFC 8621 4.1.2.5, the MessageIds form: bare ids; null where there is none."""
+    if value is None:
+        return None
     if len(value) > limits.value_chars:
         value = value[: limits.value_chars]
         cuts[Cut.REFERENCES] = None
@@ -80,7 +72,9 @@ def _ids(value: str, limits: MimeLimits, cuts: dict[Cut, None]) -> list[str] | N
     return found or None
 
 
-def _addresses(value: str, limits: MimeLimits, cuts: dict[Cut, None]) -> list[EmailAddress] | None:
+def _addresses(value: str | None, limits: MimeLimits, cuts: dict[Cut, None]) -> list[EmailAddress] | None:
+    if value is None:
+        return None
     if len(value) > limits.value_chars:
         value = value[: limits.value_chars]
         value = value[: value.rfind(",")] if "," in value else value

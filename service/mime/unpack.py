@@ -60,8 +60,9 @@ def unpack_tnef(data: bytes, *, most: int, rtf_bytes: int) -> Unpacked:
 
 
 def has_files(data: bytes) -> bool:
-    """Whether a text may hold files; nearly none does [0.2 µs a KB]."""
-    return b"begin " in data or b"=ybegin " in data or b"begin-base64 " in data
+    """Whether a text may hold files; nearly none does."""
+    # One look for what all three forms have takes a third of the time of three.
+    return b"begin" in data
 
 
 def unpack_text(data: bytes, *, most: int) -> Unpacked:
