@@ -21,6 +21,7 @@ The map of rooms, lowest floor first; a file imports from floors below and from 
    secure.py tokens.py           TLS contexts and token sources, as settings say
    discovery/                    a mail address → its servers, for whoever asks on the command line
    catalog/ reload.py    all accounts: those added over the bus, the settings file while it changes
+   erase/                what an address or a mail left on the bus → gone
    snapshot.py check.py          what the status page shows; tries what settings name
 7  demo/                         servers of its own and a guided run
 8  cli/ __main__.py              words → calls; prints; decides nothing

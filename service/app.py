@@ -222,7 +222,7 @@ class Application:
             wait_moved=roster.wait_moved,
             patience_s=self._settings.fleet.ttl.total_seconds() + MOVING_S,
         )
-        async with TaskGroup() as background:
+        async with bus.hearing(bus.subjects.forget, bus.forget), TaskGroup() as background:
             commands = background.create_task(serve_commands(context, fleet), name="commands")
             tasks = [
                 commands,

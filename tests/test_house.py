@@ -46,6 +46,7 @@ FLOORS = {
     "snapshot": 6,
     "reload": 6,
     "catalog": 6,
+    "erase": 6,
     "app": 6,
     "demo": 7,
     "cli": 8,
@@ -55,7 +56,7 @@ FLOORS = {
 TOGETHER = {0, 6, 8}
 PURE_NAMES = {"wire", "state", "plan", "retry", "grammar", "assign", "guard", "encode", "sasl"}
 PURE_NAMES |= {"spans", "stir", "known", "marks", "notes", "seen", "stock", "drop", "links"}
-PURE_NAMES |= {"criteria", "roles", "uidplus", "identity", "labels"}
+PURE_NAMES |= {"criteria", "roles", "uidplus", "identity", "labels", "erased", "look"}
 PURE_ROOMS = {"mime", "meaning", "contract"}
 IMPURE = {"asyncio", "time", "random", "socket", "ssl", "threading", "uvloop", "nats", "aiosmtplib", "aioimaplib"}
 LINES_LIMIT = 400

@@ -1,14 +1,15 @@
 """NATS JetStream as mailbus uses it: streams, fenced commits, blobs, keys, work queues. Mail-free.
 
 connection.py opens a Bus; streams.py makes and checks what stands on the server; batch.py publishes all or nothing;
-log.py commits with a fence, replay.py reads the log's headers; blobs.py stores content once; kv.py compares and sets,
-watch.py tells of changes; queue.py pulls, acknowledges, schedules; micro.py answers requests; errors.py turns NATS's
-errors into verdicts.
+log.py commits with a fence, replay.py reads a log; blobs.py stores content once; kv.py compares and sets, watch.py
+tells of changes; queue.py pulls, acknowledges, schedules; contents.py looks through whole streams, and erases;
+micro.py answers requests; errors.py turns NATS's errors into verdicts.
 """
 
 from service.bus.batch import Staged
 from service.bus.blobs import BlobStore
 from service.bus.connection import Answer, Bus, open_bus
+from service.bus.contents import Contents
 from service.bus.errors import CommitUnknown, Conflict, FenceRefused, MessageTooLarge, NobodyThere
 from service.bus.follow import Followed
 from service.bus.frames import OutMessage
@@ -28,6 +29,7 @@ __all__ = [
     "Bus",
     "CommitUnknown",
     "Conflict",
+    "Contents",
     "Entry",
     "EventLog",
     "FenceRefused",

@@ -20,6 +20,7 @@ from nats.aio.msg import Msg
 
 from service.bus.blobs import BlobStore
 from service.bus.client import NO_TLS, BusClient
+from service.bus.contents import Contents
 from service.bus.errors import NobodyThere, js_api, subject_counts, translated
 from service.bus.follow import Followed, follow
 from service.bus.kv import KeyValue
@@ -103,6 +104,21 @@ class Bus:
             self._stores[name] = BlobStore(self.nc, name, lambda: self.max_payload)
         return self._stores[name]
 
+    def contents(self, stream: str) -> Contents:
+        """A stream as whoever looks for something in all of it sees it."""
+        return Contents(self.nc, stream)
+
+    async def tell_forget(self) -> None:
+        """Have every process forget which blobs it believes to be there. Raises Transient."""
+        with translated(self.subjects.forget):
+            await self.nc.publish(self.subjects.forget, b"")
+            await self.nc.flush()
+
+    def forget(self) -> None:
+        """Believe no blob to be there any more."""
+        for store in self._stores.values():
+            store.forget()
+
     def queue(self, stream: str) -> WorkQueue:
         """A work queue: `MAIL_OUT` or `MAIL_LATER`."""
         return WorkQueue(self.nc, stream)
@@ -178,8 +194,7 @@ class Bus:
         if self.nc.is_closed:
             return  # our own farewell
         self._back.clear()
-        for store in self._stores.values():
-            store.forget()
+        self.forget()
         metrics.NATS_CONNECTED.set(0)
         log.warning("nats_disconnected")
 

@@ -42,11 +42,11 @@ class KeyValue:
         entry, _ = await self._get(key)
         return entry
 
-    async def keys(self) -> list[str]:
-        """All keys that were ever written and are not gone for good; some may be deleted. Raises Transient."""
+    async def keys(self, under: str = ">") -> list[str]:
+        """All keys that match and were ever written, but those gone for good; some may be deleted. Raises Transient."""
         prefix = f"$KV.{self._bucket}."
         with translated(self._bucket):
-            found = await subject_counts(self._nc, self._stream, f"{prefix}>")
+            found = await subject_counts(self._nc, self._stream, f"{prefix}{under}")
         return sorted(subject.removeprefix(prefix) for subject in found)
 
     def watch(self) -> AsyncGenerator[list[KeyChange], None]:

@@ -1,11 +1,11 @@
-"""A part of the log → its messages' subjects and headers, in order, without their bodies. Used by log.py.
+"""A part of a log → its messages in order: `replay` without their bodies, `whole` with them. Used by log.py.
 
 A consumer of its own for each replay, which leaves nothing on the server: memory, no acknowledgements.
 """
 
 import json
 from collections.abc import AsyncGenerator
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -17,11 +17,14 @@ from nats.aio.subscription import Subscription
 from nats.nuid import NUID
 
 from service.bus.errors import REQUEST_TIMEOUT_S, js_api, translated
+from service.bus.follow import Followed
 from service.errors import MailbusError, Transient
 
 NS: Final = 1_000_000_000
 # A header takes 400 bytes: what is asked for at once stays far below what the client holds.
 PULL_MESSAGES: Final = 500
+# Of whole messages, which may have the 1 MiB that NATS takes by default.
+PULL_WHOLE: Final = 32
 # The consumer of a process that was killed goes by itself.
 INACTIVE_S: Final = 30
 
@@ -40,6 +43,27 @@ async def replay(
     nc: Client, stream: str, filter_subject: str, *, after: int, last: int
 ) -> AsyncGenerator[Replayed, None]:
     """The messages of a subject with wildcards beyond `after` and up to `last`. Raises Transient."""
+    reading = _read(nc, stream, filter_subject, after=after, last=last, page_limit=PULL_MESSAGES, headers_only=True)
+    async with aclosing(reading) as messages:
+        async for message in messages:
+            told = message.metadata
+            yield Replayed(told.sequence.stream, message.subject, dict(message.headers or {}), told.timestamp)
+
+
+async def whole(
+    nc: Client, stream: str, filter_subject: str, *, after: int, last: int
+) -> AsyncGenerator[Followed, None]:
+    """As `replay`, with bodies. Raises Transient."""
+    reading = _read(nc, stream, filter_subject, after=after, last=last, page_limit=PULL_WHOLE, headers_only=False)
+    async with aclosing(reading) as messages:
+        async for message in messages:
+            told, headers = message.metadata, dict(message.headers or {})
+            yield Followed(told.sequence.stream, message.subject, headers, message.data, told.timestamp)
+
+
+async def _read(
+    nc: Client, stream: str, filter_subject: str, *, after: int, last: int, page_limit: int, headers_only: bool
+) -> AsyncGenerator[Msg, None]:
     if last <= after:
         return
     config = {
@@ -47,7 +71,7 @@ async def replay(
         "opt_start_seq": after + 1,
         "filter_subject": filter_subject,
         "ack_policy": "none",
-        "headers_only": True,
+        "headers_only": headers_only,
         "mem_storage": True,
         "num_replicas": 1,
         "inactive_threshold": INACTIVE_S * NS,
@@ -62,14 +86,13 @@ async def replay(
     try:
         reached = after
         while reached < last:
-            page = await _pull(nc, stream, name, subscription, inbox)
+            page = await _pull(nc, stream, name, subscription, inbox, page_limit)
             for message in page:
-                told = message.metadata
-                found = Replayed(told.sequence.stream, message.subject, dict(message.headers or {}), told.timestamp)
-                if found.seq > last:
+                seq = message.metadata.sequence.stream
+                if seq > last:
                     return
-                reached = found.seq
-                yield found
+                reached = seq
+                yield message
             if not page:
                 return
     finally:
@@ -78,13 +101,13 @@ async def replay(
             await js_api(nc, f"CONSUMER.DELETE.{stream}.{name}")
 
 
-async def _pull(nc: Client, stream: str, name: str, subscription: Subscription, inbox: str) -> list[Msg]:
+async def _pull(nc: Client, stream: str, name: str, subscription: Subscription, inbox: str, limit: int) -> list[Msg]:
     """The next messages; none where there are no more."""
     page: list[Msg] = []
     with translated(stream):
-        request = json.dumps({"batch": PULL_MESSAGES, "no_wait": True}).encode()
+        request = json.dumps({"batch": limit, "no_wait": True}).encode()
         await nc.publish(f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}", request, reply=inbox)
-        while len(page) < PULL_MESSAGES:
+        while len(page) < limit:
             try:
                 message = await subscription.next_msg(timeout=REQUEST_TIMEOUT_S)
             except nats.errors.TimeoutError:

@@ -9,6 +9,7 @@ from typing import Annotated, Final
 import typer
 
 from service import __version__
+from service.cli.erase import erase_app
 from service.cli.letters import dead_app
 from service.cli.manage import register
 from service.cli.requests import held_app
@@ -138,6 +139,7 @@ app.add_typer(streams_app, name="streams")
 app.add_typer(held_app, name="held")
 app.add_typer(dead_app, name="dead")
 app.add_typer(suppressions_app, name="suppressions")
+app.add_typer(erase_app, name="erase")
 
 
 @accounts_app.callback()

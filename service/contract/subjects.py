@@ -94,6 +94,11 @@ class Subjects:
         """A request about accounts themselves."""
         return f"{self.prefix}.admin.accounts.{verb}"
 
+    @property
+    def forget(self) -> str:
+        """Heard by every process: blobs were erased, none may be believed to be there."""
+        return f"{self.prefix}.admin.forget"
+
     def cmd_at(self, instance: str, account: str, verb: str) -> str:
         """A command passed on to the process that has the account."""
         return f"{self.prefix}.fleet.{instance}.{account}.{verb}"

@@ -3,9 +3,10 @@
 mailbox.py runs one mailbox; source.py is what it wants of a protocol, from_imap.py gives it, and from_pop3.py with
 drop.py, seen.py and contents.py, which make what POP3 lacks; stand_in.py is POP3 in the place of IMAP; plan.py decides;
 announce.py makes events, parser.py says in which process; publish.py commits them with their cursor; dead.py copies
-those of mail that could not be had; copies.py keeps what outlives retention. epochs.py begins and recognises; memory.py
-keeps what is known (known.py, marks.py, labels.py, notes.py, state.py), compare.py finds what became of it, resync.py
-says so to whoever asked. allowance.py is what may be read a day, status.py what a mailbox shows.
+those of mail that could not be had; copies.py keeps what outlives retention, erased.py what outlives an erasure.
+epochs.py begins and recognises; memory.py keeps what is known (known.py, marks.py, labels.py, notes.py, state.py),
+compare.py finds what became of it, resync.py says so to whoever asked. allowance.py is what may be read a day,
+status.py what a mailbox shows.
 """
 
 from service.ingest.allowance import Allowance
@@ -13,6 +14,7 @@ from service.ingest.announce import AnnounceOptions, Announcer
 from service.ingest.budget import Budget
 from service.ingest.copies import Copies
 from service.ingest.dead import DeadLetters
+from service.ingest.erased import Erased
 from service.ingest.from_imap import ImapSource
 from service.ingest.from_pop3 import Pop3Source
 from service.ingest.mailbox import IngestOptions, MailboxIngest
@@ -34,6 +36,7 @@ __all__ = [
     "DeadLetters",
     "Desk",
     "Desks",
+    "Erased",
     "Former",
     "ImapSource",
     "IngestOptions",

@@ -3,7 +3,8 @@
 Written within seconds of a commit by one task for the whole process, by compare-and-set, never backwards.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from datetime import datetime
 from functools import partial
 from typing import Final
 
@@ -11,6 +12,7 @@ from service.bus import Conflict, KeyValue
 from service.clock import Clock
 from service.errors import Transient
 from service.ingest.cursor import Copy, dump_copy, load_copy
+from service.ingest.erased import Erased, dump_erased, erased_key, load_erased
 from service.observe import log, step
 
 FLUSH_EVERY_S: Final = 2.0
@@ -83,6 +85,43 @@ class Copies:
             except Conflict:
                 continue
         step("copy.done")
+
+    async def stands_at(self, account: str, seq: int, *, stream_created: datetime) -> bool:
+        """Whether the copy of a mailbox of this account is of the event at `seq`. Raises Transient."""
+        for key in await self._bucket.keys(f"{account}.*"):
+            entry = await self._bucket.get(key)
+            copy = load_copy(entry.value) if entry is not None else None
+            if copy is not None and (copy.seq, copy.stream_created) == (seq, stream_created):
+                return True
+        return False
+
+    async def erased(self, filter_subject: str, *, stream_created: datetime) -> list[Erased]:
+        """The events of a mailbox that were erased, in their order. Raises Transient."""
+        entry = await self._bucket.get(erased_key(filter_subject))
+        return load_erased(entry.value, stream_created=stream_created) if entry is not None else []
+
+    async def keep_erased(
+        self, filter_subject: str, events: Iterable[Erased], *, stream_created: datetime, first_seq: int
+    ) -> None:
+        """Keep what events say of the known state, before they go; what the log has forgotten goes.
+
+        Raises Permanent where it is too much, Transient.
+        """
+        key, more = erased_key(filter_subject), {one.seq: one for one in events}
+        for _ in range(CONFLICTS_LIMIT):
+            entry = await self._bucket.get(key)
+            there = load_erased(entry.value, stream_created=stream_created) if entry is not None else []
+            kept = {one.seq: one for one in there if one.seq >= first_seq} | more
+            value = dump_erased(kept.values(), stream_created=stream_created, where=filter_subject)
+            try:
+                if entry is None:
+                    await self._bucket.create(key, value)
+                else:
+                    await self._bucket.update(key, value, entry.revision)
+            except Conflict:
+                continue
+            return
+        raise Transient("another erases from this mailbox", where=filter_subject, remedy="begin again")
 
     async def replace(self, key: str, copy: Copy) -> None:
         """Write one copy even where it goes backwards: the log was rolled back, and the log is right."""

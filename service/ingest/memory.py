@@ -5,8 +5,9 @@ its `Mail-State` header is what is known, whether it was committed here or is re
 """
 
 import asyncio
-from collections.abc import Collection, Container, Sequence
-from contextlib import suppress
+from collections import deque
+from collections.abc import AsyncGenerator, Collection, Container, Sequence
+from contextlib import aclosing, suppress
 from datetime import datetime
 from typing import Final
 
@@ -17,6 +18,7 @@ from service.clock import Clock
 from service.contract import STATE_HEADER, EventType
 from service.errors import Permanent, Transient
 from service.ingest.cursor import Before, Cursor, Named, copy_key
+from service.ingest.erased import Erased
 from service.ingest.known import Known
 from service.ingest.marks import Marks, Recogniser, packed_id, packed_mark
 from service.ingest.notes import load_line, load_note
@@ -169,21 +171,38 @@ class Memory:
         """Apply the log up to `seq`; False where the event that we stood at is another."""
         after = self._seq - 1 if first_id else self._seq
         expected = first_id
-        async for message in self._replay.replay(self._filter, after=after, last=seq):
-            if expected:
-                # Up to this one it is all known.
-                if message.headers.get("ce-id") != expected or message.seq != self._seq:
-                    return False
-                expected = ""
-                continue
-            # A stranger's message says nothing; that none of ours did is what the count of events is for.
-            if self._apply(message.subject.rpartition(".")[2], message.headers):
-                self._seq, self._last_id = message.seq, message.headers.get("ce-id", "")
+        async with aclosing(self._told(after, seq)) as told:
+            async for one in told:
+                if expected:
+                    # Up to this one it is all known.
+                    if (one.id, one.seq) != (expected, self._seq):
+                        return False
+                    expected = ""
+                    continue
+                # A stranger's message says nothing; that none of ours did is what the count of events is for.
+                if self._apply(one.kind, one.state):
+                    self._seq, self._last_id = one.seq, one.id
         self._seq = seq
         return not expected
 
-    def _apply(self, kind: str, headers: dict[str, str]) -> bool:
-        text = headers.get(STATE_HEADER, "")
+    async def _told(self, after: int, last: int) -> AsyncGenerator[Erased, None]:
+        """The log's events beyond `after` and up to `last`, in their places those that were erased."""
+        if last <= after:
+            return
+        erased = deque(one for one in await self._events.erased() if after < one.seq <= last)
+        async with aclosing(self._replay.replay(self._filter, after=after, last=last)) as messages:
+            async for message in messages:
+                while erased and erased[0].seq <= message.seq:
+                    # One that is there after all: whoever erased was killed before it went.
+                    if (gone := erased.popleft()).seq < message.seq:
+                        yield gone
+                headers = message.headers
+                kind = message.subject.rpartition(".")[2]
+                yield Erased(message.seq, kind, headers.get("ce-id", ""), headers.get(STATE_HEADER, ""))
+        for gone in erased:
+            yield gone
+
+    def _apply(self, kind: str, text: str) -> bool:
         if kind == EventType.RESET:
             line = load_line(text)
             if line is None:
@@ -278,7 +297,7 @@ class Memory:
 
     def _moved(self, events: Sequence[OutMessage]) -> None:
         for event in events:
-            if not self._apply(event.subject.rpartition(".")[2], event.headers):
+            if not self._apply(event.subject.rpartition(".")[2], event.headers.get(STATE_HEADER, "")):
                 raise RuntimeError(f"an event without a {STATE_HEADER}: {event.subject}")
         self._seq, self._last_id = self._events.at, events[-1].headers["ce-id"]
 

@@ -14,6 +14,7 @@ from service.errors import MailbusError, Permanent, Superseded, Transient, verdi
 from service.ingest.copies import Copies
 from service.ingest.cursor import Copy, Cursor, copy_key, dump_cursor, load_cursor
 from service.ingest.dead import DeadLetters, dump_places, load_places
+from service.ingest.erased import Erased
 from service.ingest.plan import (
     FENCE_LIMIT_S,
     CopySeq,
@@ -326,6 +327,11 @@ class MailboxLog:
         """The log's first and last sequence. Raises Transient."""
         bounds = await self._events.bounds()
         return bounds.first_seq, bounds.last_seq
+
+    async def erased(self) -> list[Erased]:
+        """What was taken out of the mailbox's events by an erasure. Raises Transient."""
+        created = self._stream.created if self._stream is not None else None
+        return await self._copies.erased(self._filter, stream_created=created) if created is not None else []
 
     def note(self, seq: int, cursor: Cursor) -> None:
         """Have the copy say what is known of a place that no commit moves on from now."""

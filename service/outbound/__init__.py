@@ -10,6 +10,7 @@ for nobody.
 
 from service.outbound.dkim import DkimKey, DkimSigner, read_dkim_key
 from service.outbound.options import OutboundOptions
+from service.outbound.retry import Phase
 from service.outbound.returned import Returned
 from service.outbound.sender import Sender
 from service.outbound.strays import Strays
@@ -20,6 +21,7 @@ __all__ = [
     "DkimKey",
     "DkimSigner",
     "OutboundOptions",
+    "Phase",
     "Returned",
     "Sender",
     "Strays",

@@ -1,0 +1,101 @@
+"""What was found → gone. Killed anywhere, it is begun again and finds the rest.
+
+What an event changed in the known state is kept before it goes; the event that carries a mailbox's position goes once
+the position's copy is there. Blobs go before the events that name them: afterwards nobody would know of them.
+"""
+
+import itertools
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Final
+
+from service.bus import Bus, Conflict, KeyValue
+from service.clock import Clock
+from service.contract import CURSOR_HEADER
+from service.erase.blobs import remove_blobs
+from service.erase.found import Found
+from service.erase.look import PSEUDONYM, Wanted
+from service.errors import Transient
+from service.ingest import Copies
+
+# A copy follows its commit by two seconds.
+COPY_TRIES: Final = 15
+COPY_EVERY_S: Final = 1.0
+CONFLICTS_LIMIT: Final = 5
+# Strangers' messages on top of a mailbox's last event.
+FOREIGN_LIMIT: Final = 10_000
+
+
+@dataclass(slots=True)
+class Erasure:
+    """How much of each is gone; of requests, how many are kept under the pseudonym."""
+
+    events: int = 0
+    blobs: int = 0
+    statuses: int = 0
+    dead_letters: int = 0
+    requests: int = 0
+
+
+async def erase(bus: Bus, wanted: Wanted, found: Found, clock: Clock) -> Erasure:
+    """Erase it. Raises Transient (begin again), Permanent where more is erased than can be kept in mind."""
+    done, subjects = Erasure(), bus.subjects
+    copies = Copies(bus.key_value(subjects.cursors), clock)
+    bounds = await bus.log.bounds()
+    log = bus.contents(subjects.stream_in)
+    for mailbox, events in found.events.items():
+        await copies.keep_erased(mailbox, events, stream_created=bounds.created, first_seq=bounds.first_seq)
+        await _wait_copied(bus, copies, mailbox, {one.seq for one in events}, clock)
+    done.blobs = await remove_blobs(bus, found.blobs, since=found.last, clock=clock)
+    for one in itertools.chain.from_iterable(found.events.values()):
+        done.events += await log.erase(one.seq)
+    for seq in found.statuses:
+        done.statuses += await bus.contents(subjects.stream_status).erase(seq)
+    for seq in found.dead:
+        done.dead_letters += await bus.contents(subjects.stream_dead).erase(seq)
+    if wanted.mention is not None:
+        for key in found.sends:
+            done.requests += await _anonymous(bus.key_value(subjects.sends), key, wanted.mention)
+    return done
+
+
+async def _wait_copied(bus: Bus, copies: Copies, mailbox: str, seqs: Collection[int], clock: Clock) -> None:
+    """Until the mailbox's position stands elsewhere than in an event that goes. Raises Transient."""
+    account, created = mailbox.split(".")[2], (await bus.log.bounds()).created
+    for attempt in range(COPY_TRIES):
+        if attempt:
+            await clock.sleep(COPY_EVERY_S)
+        position = await _position(bus, mailbox)
+        if position not in seqs or await copies.stands_at(account, position, stream_created=created):
+            return
+    raise Transient(
+        f"the last event of a mailbox of {account} is the only one that says where it goes on; nothing was erased",
+        where=f"message {position} of {bus.subjects.stream_in}",
+        remedy="let mailbus run: it copies that within seconds of its start; then begin again",
+    )
+
+
+async def _position(bus: Bus, mailbox: str) -> int:
+    """The last event of a mailbox that says where it goes on; 0 without one."""
+    last = await bus.log.tail(mailbox)
+    for _ in range(FOREIGN_LIMIT):
+        if last is None or CURSOR_HEADER in last.headers:
+            break
+        last = await bus.log.before(mailbox, last.seq)
+    return last.seq if last is not None else 0
+
+
+async def _anonymous(bucket: KeyValue, key: str, mention: re.Pattern[str]) -> bool:
+    """A request's record with the pseudonym in the place of the address; False where it is gone."""
+    for _ in range(CONFLICTS_LIMIT):
+        entry = await bucket.get(key)
+        if entry is None:
+            return False
+        try:
+            text = mention.sub(PSEUDONYM, entry.value.decode("utf-8", "replace"))
+            await bucket.update(key, text.encode(), entry.revision)
+        except Conflict:
+            continue
+        return True
+    raise Transient("a request's record changes all the time", where=key, remedy="begin again")

@@ -1,0 +1,266 @@
+"""Erased mail is nowhere on the bus any more, its neighbours stay whole, and nothing is announced again."""
+
+import asyncio
+import base64
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import pytest
+
+from service.bus import Bus
+from service.clock import SystemClock
+from service.contract import AccountState
+from service.erase import Found, Wanted, blobs, erase, eraser, find, wanted_address, wanted_mails
+from service.errors import Transient
+from service.ingest import Copies
+from tests.ingest.harness import Box, following
+from tests.ingest.view import act, quick, watching
+from tests.servers.bus import bus_at
+from tests.servers.dovecot import Dovecot
+from tests.servers.mailbus import BusReader, Mailbus, command, reading, settings_for, with_relay
+from tests.servers.nats import NatsServer
+from tests.servers.smtp import ScriptedRelay
+
+ADA = "ada@example.org"
+SHARED, ALONE = b"the same file in two mails", b"a file that one mail has"
+
+
+class Hurried(SystemClock):
+    """A second is a hundredth."""
+
+    async def sleep(self, seconds: float) -> None:
+        await super().sleep(seconds / 100)
+
+
+def mail(number: int, *, sender: str = "bob@example.net", files: tuple[bytes, ...] = (), text: str = "x") -> bytes:
+    head = f"From: {sender}\r\nSubject: mail {number}\r\nMIME-Version: 1.0\r\n"
+    parts = [f"Content-Type: text/plain\r\n\r\n{text * number}\r\n"]
+    for file in files:
+        coded = base64.b64encode(file).decode()
+        parts.append(f"Content-Type: application/pdf\r\nContent-Transfer-Encoding: base64\r\n\r\n{coded}\r\n")
+    body = "".join(f"--b\r\n{part}" for part in parts)
+    return f"{head}Content-Type: multipart/mixed; boundary=b\r\n\r\n{body}--b--\r\n".encode()
+
+
+async def everything(bus: Bus) -> bytes:
+    """Every byte that the streams hold."""
+    found = b""
+    subjects = bus.subjects
+    for stream in (subjects.stream_in, subjects.stream_status, subjects.stream_dead, f"KV_{subjects.sends}"):
+        contents = bus.contents(stream)
+        async for message in contents.read(">", after=0, last=await contents.last()):
+            found += message.payload + json.dumps(message.headers).encode()
+    return found
+
+
+async def erased(bus: Bus, wanted: Wanted) -> Found:
+    found = await find(bus, wanted)
+    await erase(bus, wanted, found, Hurried())
+    return found
+
+
+async def until_count(reader: BusReader, subject: str, count: int) -> None:
+    async with asyncio.timeout(20):
+        while await reader.count(subject) < count:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+
+def degraded(box: Box) -> list[str]:
+    return [str(error) for state, error in box.states if state is AccountState.DEGRADED]
+
+
+@pytest.mark.fault("G09", "A15")
+async def test_an_address_is_nowhere_any_more_and_nothing_is_announced_again_or_forgotten(
+    dovecot_that: Callable[[str], Dovecot], bus: Bus, reader: BusReader, prefix: str
+) -> None:
+    # A server that tells nothing of what happened meanwhile: only the known state does.
+    server = dovecot_that("snapshot")
+    await server.append(f"{prefix}a", [mail(1), mail(2, sender=ADA, files=(SHARED, ALONE))])
+    await server.append(f"{prefix}a", [mail(3, text=f"ask {ADA.upper()}, "), mail(4, sender=f"x{ADA}")])
+    await server.append(f"{prefix}a", [mail(5, sender=ADA)])
+    await server.append(f"{prefix}b", [mail(1, files=(SHARED,))])
+    box = quick(server, f"{prefix}a")
+    async with following(bus, box), following(bus, quick(server, f"{prefix}b", account="other")):
+        await reader.wait_received(6)
+        await act(server, f"{prefix}a", ("STORE", "2", "+FLAGS", r"(\Seen)"))
+        await until_count(reader, f"{prefix}.in.box.INBOX.changed", 1)
+        before = await everything(bus)
+        wanted = wanted_address(ADA, "*")
+        found = await find(bus, wanted)
+        assert found.counts == {
+            "mails": 3,
+            "events": 4,
+            "blobs": 1,
+            "statuses": 0,
+            "dead_letters": 0,
+            "requests": 0,
+        }
+        assert len(found.shared) == 1
+        assert await everything(bus) == before, "looking changes nothing"
+        assert box.copies is not None
+        await box.copies.flush()
+        # Under the eyes of the process that follows it, its last event too.
+        await erased(bus, wanted)
+        left = (await everything(bus)).lower()
+        assert f"x{ADA}".encode() in left
+        assert ADA.encode() not in left.replace(f"x{ADA}".encode(), b"")
+        (alone,), (shared,) = found.blobs, found.shared
+        assert not await bus.blobs().exists(alone)
+        assert await bus.blobs().get(shared) == SHARED
+        # What comes now is announced once, and what is removed is told, of erased mail too.
+        await server.append(f"{prefix}a", [mail(6)])
+        await until_count(reader, f"{prefix}.in.box.INBOX.received", 3)
+        await act(server, f"{prefix}a", ("STORE", "3", "+FLAGS", r"(\Deleted)"), ("EXPUNGE",))
+        await until_count(reader, f"{prefix}.in.box.INBOX.removed", 1)
+    # Nor by a start, which has the log alone.
+    await act(server, f"{prefix}a", ("STORE", "1:2", "+FLAGS", r"(\Deleted)"), ("EXPUNGE",))
+    await act(server, f"{prefix}a", ("STORE", "5", "+FLAGS", r"(\Flagged)"))
+    await server.append(f"{prefix}a", [mail(7)])
+    again = quick(server, f"{prefix}a")
+    async with following(bus, again):
+        await until_count(reader, f"{prefix}.in.box.INBOX.removed", 3)
+        await until_count(reader, f"{prefix}.in.box.INBOX.received", 4)
+        await until_count(reader, f"{prefix}.in.box.INBOX.changed", 1)
+    subjects = [event.body["subject"] for event in await reader.received() if ".box." in event.subject]
+    assert subjects == ["mail 1", "mail 4", "mail 6", "mail 7"]
+    assert not degraded(again)
+
+
+async def test_killed_after_what_they_say_was_kept_and_before_they_went_events_count_once(
+    dovecot_that: Callable[[str], Dovecot], bus: Bus, reader: BusReader, prefix: str
+) -> None:
+    server = dovecot_that("snapshot")
+    await server.append(prefix, [mail(1), mail(2, sender=ADA), mail(3)])
+    async with following(bus, quick(server, prefix)):
+        await reader.wait_received(3)
+    wanted = wanted_address(ADA, "box")
+    found = await find(bus, wanted)
+    (events,) = found.events.values()
+    bounds = await bus.log.bounds()
+    copies = Copies(bus.key_value(bus.subjects.cursors), SystemClock())
+    (mailbox,) = found.events
+    await copies.keep_erased(mailbox, events, stream_created=bounds.created, first_seq=bounds.first_seq)
+    await act(server, prefix, ("STORE", "1", "+FLAGS", r"(\Deleted)"), ("EXPUNGE",))
+    box = quick(server, prefix)
+    async with following(bus, box):
+        await until_count(reader, f"{prefix}.in.box.INBOX.removed", 1)
+    # Begun again it finds the rest.
+    assert (await erased(bus, wanted)).counts["events"] == 1
+    assert (await find(bus, wanted)).counts["events"] == 0
+    await act(server, prefix, ("STORE", "2", "+FLAGS", r"(\Deleted)"), ("EXPUNGE",))
+    again = quick(server, prefix)
+    async with following(bus, again):
+        await until_count(reader, f"{prefix}.in.box.INBOX.removed", 2)
+    assert not degraded(box) + degraded(again)
+    assert len(await reader.received()) == 2
+
+
+async def test_the_event_that_alone_says_where_a_mailbox_goes_on_stays(
+    dovecot: Dovecot, bus: Bus, reader: BusReader, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(eraser, "COPY_TRIES", 2)
+    await dovecot.append(prefix, [mail(1, sender=ADA)])
+    async with following(bus, quick(dovecot, prefix)):
+        await reader.wait_received(1)
+    for key in await bus.key_value(bus.subjects.cursors).keys("box.*"):
+        await bus.key_value(bus.subjects.cursors).purge(key)
+    (event,) = await reader.received()
+    wanted = wanted_mails("box", [event.body["id"]])
+    with pytest.raises(Transient, match="the only one that says where it goes on"):
+        await erased(bus, wanted)
+    assert len(await reader.received()) == 1
+    # A start copies it.
+    async with following(bus, quick(dovecot, prefix)):
+        await until_copied(bus)
+    await erased(bus, wanted)
+    assert await reader.received() == []
+    async with following(bus, quick(dovecot, prefix)) as box:
+        await watching(box)
+        await dovecot.append(prefix, [mail(2)])
+        await reader.wait_received(1)
+    assert [one.body["subject"] for one in await reader.received()] == ["mail 2"]
+
+
+async def until_copied(bus: Bus) -> None:
+    async with asyncio.timeout(20):
+        while not await bus.key_value(bus.subjects.cursors).keys("box.*"):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+
+async def test_a_blob_that_a_new_mail_names_meanwhile_is_there_again(
+    bus: Bus, nats_server: NatsServer, prefix: str
+) -> None:
+    now = datetime.now(UTC)
+    async with bus_at(nats_server.url, prefix) as process, process.hearing(process.subjects.forget, process.forget):
+        names = [await process.blobs().put(content, now=now) for content in (SHARED, ALONE)]
+        since = await bus.contents(bus.subjects.stream_in).last()
+
+        class Meanwhile(SystemClock):
+            """What another process does while the eraser waits: it believes the file to be there, and commits."""
+
+            async def sleep(self, seconds: float) -> None:
+                event = json.dumps({"attachments": [{"blobId": names[0]}]}).encode()
+                await process.publish(process.subjects.event("box", "INBOX", "received"), event)
+
+        assert await blobs.remove_blobs(bus, names, since=since, clock=Meanwhile()) == 1
+        assert await bus.blobs().get(names[0]) == SHARED
+        assert not await bus.blobs().exists(names[1])
+        # And whoever has the same content later stores it, however sure it was that it is there.
+        async with asyncio.timeout(10):
+            while not await bus.blobs().exists(names[1]):
+                await process.blobs().put(ALONE, now=now)
+                await asyncio.sleep(0.02)
+
+
+def test_an_address_is_found_as_a_whole_and_in_any_case() -> None:
+    wanted = wanted_address(ADA, "*")
+    for text in (ADA, f"<{ADA}>", f"mailto:{ADA.upper()}?x", f"smtp.mailfrom={ADA};", f"an {ADA}."):
+        assert wanted.is_named(text.encode()), text
+    for text in (f"x{ADA}", f"b.{ADA}", f"a+{ADA}", f"{ADA}.net", f"{ADA}x", "ada@exampleXorg"):
+        assert not wanted.is_named(text.encode()), text
+
+
+async def test_finished_requests_are_kept_without_the_address_and_none_is_sent_again(
+    own_nats: NatsServer, mailbus: Callable[..., Mailbus], prefix: str, relay: ScriptedRelay
+) -> None:
+    account = with_relay({"id": "shop", "address": "shop@example.com"}, relay)
+    one = mailbus(settings_for(own_nats.url, prefix, account))
+    one.start()
+    await one.started()
+    async with reading(own_nats.url, prefix) as reader:
+
+        async def ask(id: str, state: str) -> None:
+            body = {"id": id, "to": [{"email": ADA}, {"email": "bob@example.net"}], "text": "x"}
+            statuses = await reader.count(f"{prefix}.status.shop.{state}", "STATUS")
+            await reader.nc.jetstream().publish(f"{prefix}.out.shop", json.dumps(body).encode())
+            async with asyncio.timeout(20):
+                while await reader.count(f"{prefix}.status.shop.{state}", "STATUS") == statuses:  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
+
+        await ask("done", "sent")
+        relay.script.rcpt[ADA] = ["450 4.2.0 later"]
+        await ask("waits", "deferred")
+        code, out, _ = await command(one, "erase", "address", ADA)
+        assert code == 0
+        assert "Nothing was erased" in out
+        code, out, _ = await command(one, "erase", "address", ADA, "--account", "shop", "--yes")
+        # What is not sent yet stays, and is said.
+        assert code == 1
+        assert "1  requests stay" in out
+        audit = json.loads(out.splitlines()[-1])
+        assert (audit["event"], audit["requests"], audit["account"]) == ("erased", 1, "shop")
+        assert ADA not in out
+        records = await (await reader.nc.jetstream().key_value(f"{prefix}-sends")).keys()
+        kept = {}
+        for key in records:
+            entry = await (await reader.nc.jetstream().key_value(f"{prefix}-sends")).get(key)
+            kept[json.loads(entry.value or b"{}")["id"]] = entry.value or b""
+        assert ADA.encode() not in kept["done"]
+        assert b"erased@erased.invalid" in kept["done"]
+        assert ADA.encode() in kept["waits"]
+        assert await reader.count(f"{prefix}.status.shop.*", "STATUS") == 1
+        sent = len(relay.messages)
+        await ask("done", "sent")
+        assert len(relay.messages) == sent
+    assert await one.stop() == 0
