@@ -186,6 +186,11 @@ class Application:
             await bus.publish(message.subject, message.payload, message.headers)
 
         reports = AccountReports(bus.subjects, publish, writer=roster.presence.writer, clock=clock)
+
+        def suppresses(account: str) -> bool:
+            known = self._catalog.all.get(account) if self._catalog is not None else None
+            return known is not None and known.outgoing is not None and known.outgoing.suppress
+
         shared = Shared(
             bus=bus,
             copies=copies,
@@ -198,7 +203,7 @@ class Application:
             clock=clock,
             connecting=Gangways(),
             deliveries=asyncio.Semaphore(DELIVERIES_LIMIT),
-            returned=Returned(bus, clock),
+            returned=Returned(bus, clock, suppresses=suppresses),
             pace=Pace(),
         )
         self._bus, self._reports = bus, reports

@@ -35,6 +35,7 @@ _OF_SENDING: Final = {
     "envelope": "envelope",
     "send_at": "sendAt",
     "expires_at": "expiresAt",
+    "split": "split",
 }
 _DECODER: Final = msgspec.json.Decoder(AppendRequest)
 
@@ -70,7 +71,7 @@ def _check(request: AppendRequest) -> None:
         problems += [
             Problem(f"request.{name}", "says nothing of a message that is not sent")
             for field, name in _OF_SENDING.items()
-            if getattr(request.request, field) is not None
+            if getattr(request.request, field) not in (None, False)
         ]
     if problems:
         raise error(400, problems)

@@ -4,6 +4,7 @@ Field names are JMAP's where JMAP has them (RFC 8621 sections 4 and 7).
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Literal
@@ -12,6 +13,7 @@ import msgspec
 
 from service.contract.email import UtcDate
 from service.contract.esmtp import OF_MAIL, OF_RCPT, check_parameters
+from service.contract.merge import check_variables, filled
 from service.contract.problems import Problem, RequestProblems, Wrong, outermost, read_body
 
 ID_LIMIT_CHARS: Final = 255
@@ -42,6 +44,12 @@ class Address(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields
 
     email: str
     name: str | None = None
+
+
+class Recipient(Address, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """Who a request is to; `variables` are what stands for `{{name}}` in this recipient's message."""
+
+    variables: dict[str, str] = {}
 
 
 class EnvelopeAddress(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
@@ -86,7 +94,7 @@ class SendRequest(
 
     id: str | None = None
     from_: Address | None = None
-    to: list[Address] = []
+    to: list[Recipient] = []
     cc: list[Address] = []
     bcc: list[Address] = []
     reply_to: list[Address] = []
@@ -101,6 +109,7 @@ class SendRequest(
     raw_blob_id: str | None = None
     send_at: UtcDate | None = None
     expires_at: UtcDate | None = None
+    split: bool = False
 
     def recipients(self) -> list[str]:
         """Who gets it: the envelope's, otherwise to, cc and bcc; each once, in order."""
@@ -144,6 +153,7 @@ def check_request(request: SendRequest, *, sent: bool = True) -> list[Problem]:
         wrong("text", "there is nothing to send: give text, html, attachments or rawBlobId")
     _check_headers(request, wrong)
     _check_attachments(request, wrong)
+    _check_split(request, wrong)
     for field, moment in (("sendAt", request.send_at), ("expiresAt", request.expires_at)):
         if moment is not None and not 1970 < moment.year < YEARS_LIMIT:
             wrong(field, "not a time that will come")
@@ -153,7 +163,12 @@ def check_request(request: SendRequest, *, sent: bool = True) -> list[Problem]:
 
 
 def _check_addresses(request: SendRequest, wrong: Wrong) -> None:
-    lists = {"to": request.to, "cc": request.cc, "bcc": request.bcc, "replyTo": request.reply_to}
+    lists: dict[str, Sequence[Address]] = {
+        "to": request.to,
+        "cc": request.cc,
+        "bcc": request.bcc,
+        "replyTo": request.reply_to,
+    }
     if request.from_ is not None:
         lists["from"] = [request.from_]
     for field, addresses in lists.items():
@@ -176,6 +191,47 @@ def _check_addresses(request: SendRequest, wrong: Wrong) -> None:
         wrong("to", f"more than {RECIPIENTS_LIMIT_BYTES} bytes of addresses in one request: make several")
     if count > RECIPIENTS_LIMIT:
         wrong("to", f"{count} recipients; at most {RECIPIENTS_LIMIT} in one request")
+
+
+def _check_split(request: SendRequest, wrong: Wrong) -> None:
+    if not request.split:
+        for i, one in enumerate(request.to):
+            if one.variables:
+                wrong(f"to[{i}].variables", "goes with `split: true`, where each recipient gets a message")
+        return
+    for field, value in (("cc", request.cc), ("bcc", request.bcc), ("envelope", request.envelope)):
+        if value:
+            wrong(field, "goes not with `split`: everybody in `to` gets a message")
+    if request.raw_blob_id is not None:
+        wrong("rawBlobId", "goes not with `split`: raw bytes are one message")
+    seen: set[str] = set()
+    for i, one in enumerate(request.to):
+        if one.email in seen:
+            wrong(f"to[{i}].email", "stands here twice: with `split` each address gets one message")
+        seen.add(one.email)
+    check_variables(
+        _texts(request), [one.variables for one in request.to], wrong, line_limit_chars=HEADER_VALUE_LIMIT_CHARS
+    )
+
+
+def _texts(request: SendRequest) -> dict[str, str]:
+    """Where `{{name}}` may stand, by field."""
+    texts = {"subject": request.subject, "text": request.text or "", "html": request.html or ""}
+    return texts | {f"headers.{name}": value for name, value in request.headers.items()}
+
+
+def for_one(request: SendRequest, one: Recipient) -> SendRequest:
+    """What one recipient of a request with `split` gets: a request of its own, the values in their places."""
+    values = one.variables
+    return msgspec.structs.replace(
+        request,
+        split=False,
+        to=[Recipient(one.email, one.name)],
+        subject=filled(request.subject, values),
+        text=None if request.text is None else filled(request.text, values),
+        html=None if request.html is None else filled(request.html, values, in_html=True),
+        headers={name: filled(value, values) for name, value in request.headers.items()},
+    )
 
 
 def _check_address(field: str, address: str, wrong: Wrong) -> None:

@@ -1,6 +1,7 @@
 """A request on the bus → a mail at the relay, and what became of it as status events.
 
-sender.py takes jobs from an account's queues, hands.py holds them; deliver.py carries one through its attempt;
+sender.py takes jobs from an account's queues, hands.py holds them; deliver.py knows which way one takes, attempt.py
+makes its attempt, relays.py asks the relay; settle.py stores what came of it;
 request.py settles its id and finds what is wrong with it; mail.py makes its envelope and bytes, dkim.py signs them;
 suppressions.py knows who gets nothing; retry.py decides (pure), breaker.py pauses where all is refused; sends.py keeps
 its state by compare-and-set; outbox.py keeps its bytes while it waits; status.py says what became of it; returned.py

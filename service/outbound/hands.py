@@ -23,9 +23,10 @@ _SENDING: Final = metrics.WAITING.labels(where="send")
 class Place:
     """Where one job is worked on, until it is left."""
 
-    def __init__(self, own: asyncio.Semaphore, shared: asyncio.Semaphore) -> None:
+    def __init__(self, own: asyncio.Semaphore, shared: asyncio.Semaphore, stop: asyncio.Event | None = None) -> None:
         self._own = own
         self._shared = shared
+        self._stop = stop
         self._slow: asyncio.TimerHandle | None = None
         self._taken = False
 
@@ -39,6 +40,15 @@ class Place:
             raise
         self._taken = True
         self._slow = asyncio.get_running_loop().call_later(SLOW_S, self._leave_shared)
+
+    def another(self) -> "Place":
+        """One more, for a job of several mails. Who waits for it holds none: all of them could wait for each other."""
+        return Place(self._own, self._shared, self._stop)
+
+    @property
+    def ending(self) -> bool:
+        """Whether the account's work ends, and a long job had better."""
+        return self._stop is not None and self._stop.is_set()
 
     def leave(self) -> None:
         """Give both back; again does nothing."""
@@ -124,7 +134,7 @@ class Hands:
 
     async def _work(self, job: Job) -> None:
         _SENDING.inc()
-        place = Place(self._own, self._shared)
+        place = Place(self._own, self._shared, self._stop)
         try:
             await place.take()
             self._begun.add(job)

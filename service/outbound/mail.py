@@ -1,5 +1,6 @@
 """A request → its envelope and bytes. Deterministic: every attempt makes the same."""
 
+import hashlib
 import hmac
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,9 @@ from service.smtp import NO_EXTRAS, Extras, bare_line_end
 
 # request_key gives so many hex digits; as many of an HMAC are 128 bits.
 KEY_CHARS: Final = 32
-_TAG_CHARS: Final = 32
+TAG_CHARS: Final = 32
+# What tells the messages of one request apart.
+MARK_CHARS: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,19 @@ def message_id(request: SendRequest, key: str, *, address: str, secret: bytes, r
 
 def tag_of(key: str, secret: bytes) -> str:
     """What proves that a Message-ID is ours."""
-    return hmac.digest(secret, key.encode(), "sha256").hex()[:_TAG_CHARS]
+    return hmac.digest(secret, key.encode(), "sha256").hex()[:TAG_CHARS]
+
+
+def own_message_id(message_id: str, recipient: str, secret: bytes) -> str:
+    """The Message-ID of one recipient's message, of that of a request with `split`."""
+    local, _, domain = message_id.partition("@")
+    marked = f"{local[:KEY_CHARS]}{mark_of(recipient)}"
+    return f"{marked}{tag_of(marked, secret)}@{domain}"
+
+
+def mark_of(recipient: str) -> str:
+    """What of a Message-ID names the recipient of a message."""
+    return hashlib.sha256(recipient.encode("utf-8", "surrogatepass")).hexdigest()[:MARK_CHARS]
 
 
 def make_mail(

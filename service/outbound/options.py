@@ -8,6 +8,9 @@ from service.outbound.dkim import DkimSigner
 
 # One account's deliveries at once: enough to fill one relay's round trips, few enough that memory stays at some mails.
 PARALLEL: Final = 8
+# Of a request with a message for each recipient, so many share an intent: more would be uncertain after a crash, fewer
+# would cost more writes.
+TOGETHER: Final = 8
 DAY_S: Final = 86400.0
 DEFAULT_LIMITS: Final = SendLimits(expires_s=5 * DAY_S, window_s=30 * DAY_S)
 

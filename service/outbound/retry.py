@@ -7,13 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import assert_never
+from types import MappingProxyType
+from typing import Final, assert_never
 
 import msgspec
 
 from service.clock import backoff_s
 from service.contract import State
 from service.outbound.options import OutboundOptions
+
+NOBODY: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class Verdict(StrEnum):
@@ -63,10 +66,11 @@ def decide(
     expires_at: datetime,
     options: OutboundOptions,
     chance: float,
+    others: Mapping[str, str] = NOBODY,
 ) -> Decision:
-    """After an attempt. `held` are recipients that earlier attempts left on hold."""
+    """After an attempt. `held` are recipients that earlier attempts left on hold; `others` wait without a word."""
     states: dict[State, dict[str, str]] = {}
-    pending: dict[str, str] = {}
+    pending: dict[str, str] = dict(others)
     now_held = list(held)
     at_once = False
     for recipient, one in said.items():

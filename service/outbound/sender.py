@@ -67,11 +67,11 @@ class Sender:
             async with self._connecting:
                 await self._relay.probe()
         except (RelayUnreachable, AuthRefused, Permanent) as exc:
-            self._deliverer.relay_lost(exc)
+            self._deliverer.relays.lost(exc)
             raise
-        self._deliverer.relay_found()
+        self._deliverer.relays.found()
         proved()
-        raise await self._deliverer.wait_relay_lost()
+        raise await self._deliverer.relays.wait_lost()
 
     async def run(self, proved: Callable[[], None]) -> None:
         """Take requests until cancelled; what is in hand then has 10 s to end. `proved` is called once it works.

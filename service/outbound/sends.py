@@ -24,6 +24,10 @@ INSIST_FIRST_S: Final = 0.2
 INSIST_MAX_S: Final = 10.0
 
 
+# What stands as the last reply to whoever waits for a turn, where each recipient has a mail.
+NOT_YET: Final = "not sent yet"
+
+
 class StoredStatus(msgspec.Struct, frozen=True):
     """A status event as it is published, again and again until it is known to stand."""
 
@@ -36,7 +40,7 @@ class StoredStatus(msgspec.Struct, frozen=True):
 class SendRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """One request. `source` names the message it came in; `owner` the one who wrote this, unlike any other.
 
-    `reached`: a relay took it, or may have taken it, for somebody. `cancelled`: who will not get it by a command.
+    `taken`: for whom a relay took it, or may have. `cancelled`: who will not get it by a command.
     """
 
     id: str
@@ -54,11 +58,24 @@ class SendRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     statuses: list[StoredStatus] = []
     outbox: str | None = None
     dead: bool = False
-    reached: bool = False
+    taken: list[str] = []
     cancelled: list[str] = []
     account: str = ""
     # "bounced a@example.org": what came back and was told.
     returned: list[str] = []
+    # A message for each recipient; in phase intent, those whose dot may be out: a few at a time.
+    split: bool = False
+    trying: list[str] = []
+
+    @property
+    def open(self) -> list[str]:
+        """Phase intent: whose outcome is not known."""
+        return self.trying if self.split else list(self.pending)
+
+    @property
+    def others(self) -> dict[str, str]:
+        """Those of `pending` that are not tried just now."""
+        return {who: reply for who, reply in self.pending.items() if who not in self.trying} if self.split else {}
 
 
 _DECODER: Final = msgspec.json.Decoder(SendRecord)

@@ -5,6 +5,7 @@ stored: a status that was stored is published with the same id again.
 """
 
 import secrets
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
@@ -15,7 +16,8 @@ from service.clock import Clock
 from service.contract import DeadReason, Problem, State
 from service.errors import Permanent
 from service.observe import log, metrics, step
-from service.outbound.options import OutboundOptions
+from service.outbound.mail import own_message_id
+from service.outbound.options import TOGETHER, OutboundOptions
 from service.outbound.outbox import Bundle, Outbox
 from service.outbound.retry import Decision, Phase
 from service.outbound.sends import SendRecord, Sends, source_of
@@ -25,6 +27,15 @@ KEY_HEADER: Final = "Mail-Request-Key"
 ID_HEADER: Final = "Mail-Request-Id"
 ATTEMPT_HEADER: Final = "Mail-Attempt"
 DEAD_ROOM_BYTES: Final = 1024
+_TAKEN: Final = (State.SENT, State.UNCERTAIN)
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What is stored of a request now."""
+
+    record: SendRecord
+    revision: int
 
 
 class Settler:
@@ -51,11 +62,32 @@ class Settler:
         attempt: int,
     ) -> None:
         """After an attempt, or without one. `bundle` is what waits, if it is not in the outbox yet. Raises Conflict."""
-        outbox = record.outbox
-        if decision.phase is not Phase.FINAL and outbox is None and bundle is not None:
-            outbox = await self._outbox.put(bundle, stored_at=record.date)
-        statuses = statuses_of(
-            decision, key=key, id=record.id, message_id=record.message_id, attempt=attempt, now=self._clock.now()
+        settled = await self.told(key, record, revision, decision, bundle, attempt=attempt)
+        await self.go_on(key, settled.record)
+        await job.ack()
+
+    async def told(
+        self,
+        key: str,
+        record: SendRecord,
+        revision: int,
+        decision: Decision,
+        bundle: Bundle | None,
+        *,
+        attempt: int,
+    ) -> Settled:
+        """Store an outcome and say it; what follows from it is left to the caller. Raises Conflict."""
+        if decision.phase is not Phase.FINAL and bundle is not None:
+            record = await self.kept(record, bundle)
+        # A command may have taken out who was not tried yet, and have died before it said so.
+        statuses = [one for one in record.statuses if record.phase is Phase.INTENT and one.state is State.CANCELLED]
+        statuses += statuses_of(
+            decision,
+            key=key,
+            id=record.id,
+            message_ids=await self._message_ids(record, decision),
+            attempt=attempt,
+            now=self._clock.now(),
         )
         outcome = changed(
             record,
@@ -65,17 +97,32 @@ class Settler:
             pending=decision.pending,
             held=decision.held,
             refused={},
+            trying=[],
             next_at=decision.next_at,
             statuses=statuses,
-            outbox=outbox,
-            reached=record.reached or bool({State.SENT, State.UNCERTAIN} & decision.states.keys()),
+            taken=[*record.taken, *(who for state in _TAKEN for who in decision.states.get(state, ()))],
         )
-        await self._store(key, outcome, revision)
+        revision = await self._store(key, outcome, revision)
         for state, replies in decision.states.items():
             metrics.RECIPIENTS.labels(outcome=state).inc(len(replies))
         await self.say(outcome)
-        await self.go_on(key, outcome)
-        await job.ack()
+        return Settled(outcome, revision)
+
+    async def kept(self, record: SendRecord, bundle: Bundle) -> SendRecord:
+        """With the bundle in the outbox, until the request is final."""
+        if record.outbox is not None:
+            return record
+        return changed(record, outbox=await self._outbox.put(bundle, stored_at=record.date))
+
+    async def _message_ids(self, record: SendRecord, decision: Decision) -> dict[str, str] | str:
+        """That of the message, or those of each recipient's; an event about many at once has none."""
+        if not record.split:
+            return record.message_id
+        about = [who for replies in decision.states.values() for who in replies]
+        if len(about) > TOGETHER:
+            return ""
+        secret = await self._sends.secret()
+        return {who: own_message_id(record.message_id, who, secret) for who in about}
 
     async def say(self, record: SendRecord, *, asked_again: int | None = None) -> None:
         """Publish what is stored of a request. `asked_again`: as publish() has it. Raises Transient."""
@@ -95,10 +142,11 @@ class Settler:
         await self.go_on(key, later)
         await job.ack()
 
-    async def _store(self, key: str, outcome: SendRecord, revision: int) -> None:
+    async def _store(self, key: str, outcome: SendRecord, revision: int) -> int:
         step("outcome.before")
-        await self._sends.put(key, outcome, revision)
+        revision = await self._sends.put(key, outcome, revision)
         step("outcome.done")
+        return revision
 
     async def go_on(self, key: str, record: SendRecord) -> None:
         """What follows from an outcome: a schedule while it waits, nothing left behind when it is final."""

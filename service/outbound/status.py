@@ -31,9 +31,17 @@ Delivered = Literal["queued", "yes", "no", "unknown"]
 
 
 def statuses_of(
-    decision: Decision, *, key: str, id: str, message_id: str, attempt: int, now: datetime
+    decision: Decision, *, key: str, id: str, message_ids: Mapping[str, str] | str, attempt: int, now: datetime
 ) -> list[StoredStatus]:
-    """One event for each state, about its recipients only."""
+    """One event for each state, about its recipients only; one for each recipient where each has a Message-ID."""
+    if isinstance(message_ids, str):
+        about = [(state, replies, message_ids) for state, replies in decision.states.items()]
+    else:
+        about = [
+            (state, {who: reply}, message_ids[who])
+            for state, all in decision.states.items()
+            for who, reply in all.items()
+        ]
     return [
         _stored(
             EmailSubmission(
@@ -49,7 +57,7 @@ def statuses_of(
             key,
             now,
         )
-        for state, replies in decision.states.items()
+        for state, replies, message_id in about
     ]
 
 
@@ -69,19 +77,22 @@ def refusal(
 
 
 def cancellation(record: SendRecord, *, key: str, now: datetime) -> StoredStatus:
-    """The event of a request that was cancelled, about everybody who was still waiting."""
+    """The event of a request that was cancelled, about everybody who was still waiting and is not tried just now."""
+    under_way = record.phase is Phase.INTENT
+    waiting = record.others if under_way else record.pending
     deliveries = {
         recipient: DeliveryStatus(reply, _may_have(record, reply))
-        for recipient, reply in (record.pending | dict.fromkeys(record.held, "")).items()
+        for recipient, reply in (waiting | dict.fromkeys(record.held, "")).items()
     }
+    # RFC 8621 section 7: canceled means that it will not be delivered to any recipient.
+    undo: Literal["pending", "final", "canceled"] = "final" if record.taken else "canceled"
     submission = EmailSubmission(
         id=record.id,
-        # RFC 8621 section 7: canceled means that it will not be delivered to any recipient.
-        undo_status="final" if record.reached else "canceled",
+        undo_status="pending" if under_way else undo,
         delivery_status=deliveries,
         state=State.CANCELLED,
         attempt=record.attempt,
-        message_id=record.message_id or UNSET,
+        message_id=record.message_id or UNSET if not record.split else UNSET,
     )
     return _stored(submission, key, now)
 

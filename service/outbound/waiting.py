@@ -49,7 +49,7 @@ class Waiting:
             if record is not None and record.held and record.phase in (Phase.WAITING, Phase.HELD):
                 yield HeldRequest(
                     id=record.id,
-                    message_id=record.message_id,
+                    message_id="" if record.split else record.message_id,
                     attempt=record.attempt,
                     recipients=record.held,
                     expires_at=record.expires_at,
@@ -66,7 +66,12 @@ class Waiting:
                 # It may lie in the queue: whoever takes it finds this, and so does the same id when it comes later.
                 record = self._unseen(id)
             elif record.phase is Phase.INTENT:
-                return Undone("pending")
+                if not record.others:
+                    return Undone("pending")
+                try:
+                    return await self._stop(key, record, revision)
+                except Conflict:
+                    continue
             elif record.phase is Phase.FINAL:
                 await self._finish(key, record)
                 return _undone(record)
@@ -80,7 +85,7 @@ class Waiting:
                 held=[],
                 next_at=None,
                 statuses=[status],
-                cancelled=waiting,
+                cancelled=[*record.cancelled, *waiting],
             )
             try:
                 await self._sends.put(key, ended, revision)
@@ -91,6 +96,23 @@ class Waiting:
             await self._finish(key, ended)
             return _undone(ended)
         raise Transient("the request is being worked on", where=self._account, remedy="ask again")
+
+    async def _stop(self, key: str, record: SendRecord, revision: int) -> Undone:
+        """Take out of an attempt whoever is not tried yet. Raises Conflict."""
+        out = [*record.others, *record.held]
+        status = cancellation(record, key=key, now=self._clock.now())
+        rest = changed(
+            record,
+            pending={who: reply for who, reply in record.pending.items() if who in record.trying},
+            held=[],
+            statuses=[status],
+            cancelled=[*record.cancelled, *out],
+        )
+        await self._sends.put(key, rest, revision)
+        metrics.RECIPIENTS.labels(outcome=State.CANCELLED).inc(len(out))
+        log.info("send_cancelled", account=self._account, key=key, attempt=record.attempt)
+        await self._settler.say(rest)
+        return Undone("pending", out)
 
     async def release(self, id: str) -> Undone | None:
         """Recipients on hold are tried at once; None where there is no such request. Raises Transient."""
@@ -149,4 +171,4 @@ class Waiting:
 
 def _undone(record: SendRecord) -> Undone:
     cancelled = any(status.state is State.CANCELLED for status in record.statuses)
-    return Undone("canceled" if cancelled and not record.reached else "final", record.cancelled)
+    return Undone("canceled" if cancelled and not record.taken else "final", record.cancelled)

@@ -244,6 +244,9 @@ class OutgoingSettings(Part):
     window: Duration = lasting("30d", "How long a request's id is remembered")
     dkim: tuple[DkimSettings, ...] = Field(default=(), description="Signatures that every mail gets; default: none")
     redirect: Address | None = Field(default=None, description="An address that gets everything instead (staging)")
+    suppress: bool = Field(
+        default=True, description="Send nothing more to whom mail of ours bounced for good, or who complained of it"
+    )
 
 
 class AccountSettings(Part):

@@ -32,7 +32,7 @@ async def hold(bus: Bus, id: str, recipients: list[str]) -> None:
     key, expires = request_key("support", id), NOW + timedelta(days=1)
     record = {
         "id": id, "source": "x 1", "owner": "o", "phase": "held", "attempt": 1, "message_id": "m@x", "date": NOW,
-        "expires_at": expires, "held": recipients, "next_at": expires, "reached": True,
+        "expires_at": expires, "held": recipients, "next_at": expires, "taken": recipients,
     }  # fmt: skip
     await bus.key_value(bus.subjects.sends).create(key, encode(record))
     subjects = bus.subjects

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.contract import RequestProblems, decode_request, encoded_parameters
+from service.contract import RequestProblems, decode_request, encoded_parameters, for_one
 
 GOOD: dict[str, Any] = {"id": "order-1", "to": [{"email": "a@example.org"}], "subject": "Hi", "text": "x"}
 
@@ -18,6 +18,10 @@ def envelope(mail: dict[str, str | None] | None = None, rcpt: dict[str, str | No
         "mailFrom": {"email": "me@example.org", "parameters": mail},
         "rcptTo": [{"email": "a@example.org", "parameters": rcpt}],
     }
+
+
+def merged(**variables: str) -> dict[str, Any]:
+    return {"email": "a@example.org", "variables": variables}
 
 
 def fields(**changes: Any) -> list[str]:
@@ -61,6 +65,17 @@ def test_a_good_request_is_taken() -> None:
         ({"sendAt": "tomorrow"}, "sendAt"),
         ({"sendAt": "9999-12-31T23:59:59Z"}, "sendAt"),
         ({"expiresAt": "0001-01-01T00:00:00Z"}, "expiresAt"),
+        ({"to": [{"email": "a@example.org", "variables": {"x": "1"}}]}, "to[0].variables"),
+        ({"cc": [{"email": "a@example.org", "variables": {}}]}, "cc[0].variables"),
+        ({"split": True, "cc": [{"email": "b@example.org"}]}, "cc"),
+        ({"split": True, "envelope": envelope()}, "envelope"),
+        ({"split": True, "to": [{"email": "a@example.org"}] * 2}, "to[1].email"),
+        ({"split": True, "text": "{{x}}"}, "to[0].variables.x"),
+        ({"split": True, "headers": {"X-A": "{{x}}"}}, "to[0].variables.x"),
+        ({"split": True, "subject": "{{x}}", "to": [merged(x="a\r\nBcc: b")]}, "to[0].variables.x"),
+        ({"split": True, "subject": "{{x}}", "to": [merged(x="y" * 9000)]}, "to[0].variables"),
+        ({"split": True, "text": "{{x}}" * 5000, "to": [merged(x="y" * 5000)]}, "to[0].variables"),
+        ({"split": True, "to": [{"email": "a@example.org", "variables": {"a b": "1"}}]}, "to[0].variables"),
         ({"to": [{"email": f"{n:0>60}@{'x' * 200}.example"} for n in range(300)]}, "to"),
     ],
 )
@@ -121,3 +136,38 @@ def test_wrong_types_and_unknown_fields_are_said_beside_wrong_values() -> None:
 def test_any_bytes_are_a_request_or_problems(payload: bytes) -> None:
     with pytest.raises(RequestProblems):
         decode_request(payload)
+
+
+def test_a_value_stands_where_its_name_does_as_the_place_wants_it() -> None:
+    given = GOOD | {
+        "split": True,
+        "subject": "{{who}} & {{ who }}",
+        "text": "{{who}} {{who}} {who} {{ }}",
+        "html": '<a title="{{who}}">{{who}}</a>',
+        "headers": {"X-Who": "{{who}}"},
+        "to": [merged(who='<"A&B">', unused="x")],
+    }
+    request = decode_request(json.dumps(given).encode())
+    own = for_one(request, request.to[0])
+    assert own.subject == own.subject.replace("{{", "") == '<"A&B"> & <"A&B">'
+    assert own.text == '<"A&B"> <"A&B"> {who} {{ }}'
+    assert own.html == '<a title="&lt;&quot;A&amp;B&quot;&gt;">&lt;&quot;A&amp;B&quot;&gt;</a>'
+    assert own.headers == {"X-Who": '<"A&B">'}
+    assert (own.split, own.recipients()) == (False, ["a@example.org"])
+
+
+def test_without_split_braces_are_text() -> None:
+    assert decode_request(json.dumps(GOOD | {"text": "{{x}}"}).encode()).text == "{{x}}"
+
+
+@given(st.text(max_size=60), st.text(max_size=20))
+def test_no_value_of_a_variable_is_read_as_another(text: str, value: str) -> None:
+    """What a value says is never looked at again: `{{x}}` in it stays."""
+    request = {**GOOD, "split": True, "text": f"{text}{{{{x}}}}", "to": [merged(x=value + "{{x}}")]}
+    try:
+        taken = decode_request(json.dumps(request).encode())
+    except RequestProblems:
+        return
+    own = for_one(taken, taken.to[0])
+    assert own.text is not None
+    assert own.text.endswith(value + "{{x}}")

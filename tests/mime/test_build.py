@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from service.contract import Address, Attachment, RequestProblems, SendRequest, check_request
+from service.contract import Address, Attachment, Recipient, RequestProblems, SendRequest, check_request
 from service.mime import MimeLimits, ascii_domain, build, parse
 from service.mime.encode import encoded_words, parameter_tokens, text_body, text_field
 
@@ -40,7 +40,7 @@ def read(data: bytes) -> EmailMessage:
 
 
 def one(**fields: object) -> SendRequest:
-    return SendRequest(**({"to": [Address("a@example.org")], "text": "hi"} | fields))  # type: ignore[arg-type]
+    return SendRequest(**({"to": [Recipient("a@example.org")], "text": "hi"} | fields))  # type: ignore[arg-type]
 
 
 def assert_wire(data: bytes) -> None:
@@ -107,7 +107,7 @@ def test_what_is_built_reads_back_the_same(subject: str, name: str, text: str, h
 @settings(max_examples=300, deadline=None)
 @given(name=LINE.filter(lambda text: text.strip() == text and "  " not in text and text != ""))
 def test_a_display_name_reads_back(name: str) -> None:
-    data = made(one(to=[Address("a@example.org", name), Address("b@example.org")]))
+    data = made(one(to=[Recipient("a@example.org", name), Recipient("b@example.org")]))
     email = parse(data, received_at=NOW, limits=MimeLimits(), inline_limit=1 << 20).email
     assert email.to is not None
     assert [address.email for address in email.to] == ["a@example.org", "b@example.org"]
@@ -157,17 +157,17 @@ def test_threading_ids_get_their_brackets() -> None:
 
 def test_a_domain_of_another_script_goes_as_the_dns_has_it() -> None:
     assert ascii_domain("info@bücher.example") == "info@xn--bcher-kva.example"
-    assert b"To: info@xn--bcher-kva.example" in made(one(to=[Address("info@bücher.example")]))
+    assert b"To: info@xn--bcher-kva.example" in made(one(to=[Recipient("info@bücher.example")]))
 
 
 def test_a_domain_that_is_no_name_is_a_problem_of_its_field() -> None:
     with pytest.raises(RequestProblems) as caught:
-        made(one(to=[Address("a@x.example"), Address("a@-ü-.example")]))
+        made(one(to=[Recipient("a@x.example"), Recipient("a@-ü-.example")]))
     assert caught.value.problems[0].field == "to[1].email"
 
 
 def test_a_local_part_of_another_script_stays_utf8() -> None:
-    assert "To: jürgen@example.org\r\n".encode() in made(one(to=[Address("jürgen@example.org")]))
+    assert "To: jürgen@example.org\r\n".encode() in made(one(to=[Recipient("jürgen@example.org")]))
 
 
 @pytest.mark.fault("G07")
@@ -178,7 +178,7 @@ def test_no_value_ends_its_field(value: str) -> None:
     request = one(
         subject=value,
         headers={"X-Note": value},
-        to=[Address("a@example.org", value)],
+        to=[Recipient("a@example.org", value)],
         attachments=[Attachment(content=b"", name=value or "x")],
     )
     if check_request(request):

@@ -156,7 +156,7 @@ def idle_sender(bus: Bus, account: str = "a") -> Sender:
 async def found_lost(sender: Sender) -> MailbusError:
     """Why the relay is taken for lost."""
     async with asyncio.timeout(LIMIT_S):
-        return await sender._deliverer.wait_relay_lost()
+        return await sender._deliverer.relays.wait_lost()
 
 
 def delivered(event: Event) -> dict[str, str]:

@@ -101,7 +101,7 @@ def test_every_recipient_has_one_state_and_waits_unless_that_is_final(said: dict
 def test_a_status_id_depends_on_key_state_recipients_and_attempt_alone() -> None:
     def ids(now: datetime, attempt: int = 1) -> list[str]:
         decision = after({"a": Verdict.ACCEPTED, "b": Verdict.PUT_OFF})
-        made = statuses_of(decision, key="k", id="r", message_id="m", attempt=attempt, now=now)
+        made = statuses_of(decision, key="k", id="r", message_ids="m", attempt=attempt, now=now)
         return [status.id for status in made]
 
     assert ids(NOW) == ids(NOW + timedelta(hours=1))

@@ -9,7 +9,8 @@ from service.clock import SystemClock
 from service.contract import Reason, request_key
 from service.outbound import Returned
 from service.outbound.mail import tag_of
-from service.outbound.returned import key_of
+from service.outbound.returned import known_of
+from service.outbound.suppressions import Suppressions
 from service.parsing import Page, Raw, Read, make
 from tests.meaning.mails import dsn
 from tests.meaning.test_dsn import FAILED
@@ -47,7 +48,7 @@ async def sent(post: Post, relay: ScriptedRelay) -> str:
 @pytest.mark.fault("E16")
 async def test_a_bounce_is_told_once_with_its_request_and_why(post: Post, relay: ScriptedRelay, bus: Bus) -> None:
     payload = bounce(await sent(post, relay))
-    returned = Returned(bus, SystemClock())
+    returned = Returned(bus, SystemClock(), suppresses=lambda _: True)
     for _ in range(3):
         await returned.heard(payload)
     assert await post.states(2) == [("order-1", "sent"), ("order-1", "bounced")]
@@ -67,16 +68,47 @@ def report_of(message_id: object) -> str:
 
 
 async def test_a_complaint_names_who_complained(post: Post, relay: ScriptedRelay, bus: Bus) -> None:
-    await Returned(bus, SystemClock()).heard(announced(report_of(await sent(post, relay))))
+    await Returned(bus, SystemClock(), suppresses=lambda _: True).heard(announced(report_of(await sent(post, relay))))
     assert await post.states(2) == [("order-1", "sent"), ("order-1", "complained")]
     assert list(post.events[1].body.delivery_status) == ["a@x.example"]
+
+
+async def test_who_bounced_for_good_or_complained_gets_nothing_more(post: Post, relay: ScriptedRelay, bus: Bus) -> None:
+    returned = Returned(bus, SystemClock(), suppresses=lambda account: account == "a")
+    await returned.heard(bounce(await sent(post, relay)))
+    listed = [one async for one in Suppressions(bus, "a", SystemClock()).all()]
+    assert [(one.email, one.reason) for one in listed] == [("a@x.example", "bounced: userunknown")]
+    async with sending(bus, relay):
+        await post.request("order-2")
+        await post.until(lambda: any(event.body.id == "order-2" for event in post.events))
+    assert post.events[-1].state == "failed"
+
+
+@pytest.mark.fault("E16")
+async def test_of_a_mail_to_several_nobody_is_suppressed_on_the_word_of_one(
+    post: Post, relay: ScriptedRelay, bus: Bus
+) -> None:
+    async with sending(bus, relay):
+        await post.request("order-1", to=[{"email": "a@x.example"}, {"email": "b@x.example"}])
+        await post.states(1)
+    message_id = str(post.events[0].body.message_id)
+    await Returned(bus, SystemClock(), suppresses=lambda _: True).heard(bounce(message_id))
+    await Returned(bus, SystemClock(), suppresses=lambda _: True).heard(announced(report_of(message_id)))
+    await post.states(3)
+    assert [one async for one in Suppressions(bus, "a", SystemClock()).all()] == []
+
+
+async def test_an_account_may_keep_its_list_by_hand(post: Post, relay: ScriptedRelay, bus: Bus) -> None:
+    await Returned(bus, SystemClock(), suppresses=lambda _: False).heard(bounce(await sent(post, relay)))
+    await post.states(2)
+    assert [one async for one in Suppressions(bus, "a", SystemClock()).all()] == []
 
 
 @pytest.mark.fault("E16")
 async def test_a_strangers_bounce_changes_nothing(post: Post, relay: ScriptedRelay, bus: Bus) -> None:
     real = await sent(post, relay)
     key = request_key("a", "order-1")
-    returned = Returned(bus, SystemClock())
+    returned = Returned(bus, SystemClock(), suppresses=lambda _: True)
     for forged in (f"{key}{'0' * 32}@example.com", f"{key}@example.com", "some@example.com", f"{'é' * 64}@x"):
         await returned.heard(bounce(forged))
     await returned.heard(bounce(real))
@@ -86,7 +118,7 @@ async def test_a_strangers_bounce_changes_nothing(post: Post, relay: ScriptedRel
 async def test_a_bounce_of_a_request_that_is_forgotten_says_nothing(post: Post, relay: ScriptedRelay, bus: Bus) -> None:
     real = await sent(post, relay)
     await bus.key_value(bus.subjects.sends).delete(request_key("a", "order-1"))
-    returned = Returned(bus, SystemClock())
+    returned = Returned(bus, SystemClock(), suppresses=lambda _: True)
     await returned.heard(bounce(real))
     await post.request("order-2")
     async with sending(post.bus, relay):
@@ -96,6 +128,8 @@ async def test_a_bounce_of_a_request_that_is_forgotten_says_nothing(post: Post, 
 @pytest.mark.parametrize("change", ["", "0", "x" * 64])
 def test_only_a_whole_id_of_ours_has_a_key(change: str) -> None:
     key = request_key("a", "order-1")
-    assert key_of(f"{key}{tag_of(key, SECRET)}@example.com", SECRET) == key
-    assert key_of(f"{key}{tag_of(key, SECRET)}{change or 'a'}@example.com", SECRET) is None
-    assert key_of(f"{change}@example.com", SECRET) is None
+    known = known_of(f"{key}{tag_of(key, SECRET)}@example.com", SECRET)
+    assert known is not None
+    assert (known.key, known.mark) == (key, "")
+    assert known_of(f"{key}{tag_of(key, SECRET)}{change or 'a'}@example.com", SECRET) is None
+    assert known_of(f"{change}@example.com", SECRET) is None

@@ -277,7 +277,7 @@ async def test_a_relay_that_is_down_puts_off_and_says_why(bus: Bus, post: Post, 
 async def test_while_the_relay_is_away_requests_leave_the_queue_and_expire_without_an_attempt(
     bus: Bus, post: Post, relay: ScriptedRelay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.outbound.deliver.PATIENCE_S", 0.0)
+    monkeypatch.setattr("service.outbound.relays.PATIENCE_S", 0.0)
     await relay.stop()
     async with sending(bus, relay) as sender:
         with pytest.raises(RelayUnreachable):
@@ -304,7 +304,7 @@ async def test_a_relay_that_comes_back_soon_costs_nobody_a_status(
 ) -> None:
     monkeypatch.setattr("service.outbound.deliver.AGAIN_S", 0.2)
     async with sending(bus, relay) as sender:
-        sender._deliverer.relay_lost(RelayUnreachable("gone", where="a"))
+        sender._deliverer.relays.lost(RelayUnreachable("gone", where="a"))
         await post.request("r")
         await asyncio.sleep(0.5)
         assert post.events == []

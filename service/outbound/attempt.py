@@ -1,0 +1,226 @@
+"""One attempt of a request: its mail to the relay once for all recipients, or a mail for each; then what it came to.
+
+Used by deliver.py, which knows which way a job takes. The intent stands before the first dot, the outcome before its
+status.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from service.bus import Conflict, Job
+from service.clock import Clock
+from service.contract import Problem, Recipient, RequestProblems, SendRequest, blob_ids, for_one
+from service.errors import Transient, verdict_of
+from service.observe import metrics, step
+from service.outbound.hands import Place
+from service.outbound.mail import Mail, make_mail, mark_of, own_message_id
+from service.outbound.options import TOGETHER, OutboundOptions
+from service.outbound.outbox import Bundle
+from service.outbound.relays import BusAwayError, Relays, each
+from service.outbound.retry import Decision, Phase, Said, Verdict, decide
+from service.outbound.sends import SendRecord, Sends
+from service.outbound.settle import Settled, Settler, changed
+from service.outbound.suppressions import Suppressions
+from service.smtp import Reply
+from service.tasks import TaskGroup
+
+# Building runs at about 200 MB/s: more than this would hold the loop for over a millisecond.
+THREAD_FROM_BYTES: Final = 256 * 1024
+
+
+@dataclass(slots=True)
+class Task:
+    """A request in hand. `record` and `revision` are what `mail-sends` has of it."""
+
+    key: str
+    job: Job
+    record: SendRecord
+    revision: int
+    bundle: Bundle
+    request: SendRequest
+
+
+class Attempts:
+    """Attempts of one account."""
+
+    def __init__(
+        self,
+        sends: Sends,
+        settler: Settler,
+        relays: Relays,
+        suppressions: Suppressions,
+        options: OutboundOptions,
+        clock: Clock,
+    ) -> None:
+        self._sends = sends
+        self._settler = settler
+        self._relays = relays
+        self._suppressions = suppressions
+        self._options = options
+        self._clock = clock
+
+    def decide(self, record: SendRecord, said: Mapping[str, Said], attempt: int) -> Decision:
+        """What follows from what was said of those that were tried."""
+        return decide(
+            said,
+            held=record.held,
+            attempt=attempt,
+            now=self._clock.now(),
+            expires_at=record.expires_at,
+            options=self._options,
+            chance=self._clock.chance(),
+            others=record.others,
+        )
+
+    async def make(self, task: Task, place: Place) -> None:
+        """Try whoever waits, settle, acknowledge; leave `place` after the relay. Raises Conflict, Transient."""
+        if task.request.split:
+            await self._one_by_one(task, place)
+        else:
+            await self._together(task, place)
+
+    async def _refuse(self, task: Task, attempt: int, problems: list[Problem]) -> None:
+        wrong = changed(task.record, attempt=attempt)
+        await self._settler.refuse(task.key, task.job, wrong, task.revision, problems, task.bundle.request)
+
+    # -- one mail for all -------------------------------------------------------------------------------------
+
+    async def _together(self, task: Task, place: Place) -> None:
+        record = task.record
+        attempt = record.attempt + 1
+        began = self._clock.monotonic()
+        barred = await self._suppressions.among(record.pending)
+        going = [recipient for recipient in record.pending if recipient not in barred]
+        try:
+            mail = await self._mail(task, task.request, going, record.message_id, seed=task.key)
+        except RequestProblems as exc:
+            await self._refuse(task, attempt, exc.problems)
+            return
+        intent = _intent(record, attempt)
+
+        async def write_intent(refused: Mapping[str, Reply]) -> None:
+            nonlocal intent
+            intent = changed(intent, refused=barred | each(mail, refused))
+            step("intent.before")
+            try:
+                task.revision = await self._sends.put(task.key, intent, task.revision)
+            except Transient as exc:
+                raise BusAwayError(exc.what, where=exc.where) from exc
+            step("intent.done")
+
+        said: dict[str, Said] = {}
+        if going:
+            asked = self._relays.away is None
+            said = await self._relays.ask(mail, write_intent)
+            if asked:
+                metrics.SEND_SECONDS.observe(self._clock.monotonic() - began)
+        step("replies")
+        place.leave()
+        decision = self.decide(record, said | barred, attempt)
+        await self._settler.settle(task.key, task.job, intent, task.revision, decision, task.bundle, attempt=attempt)
+
+    # -- a mail for each --------------------------------------------------------------------------------------
+
+    async def _one_by_one(self, task: Task, place: Place) -> None:
+        """A few at a time: an intent for them, their mails, their outcome.
+
+        Between two of these the record is as after any attempt: if this process ends there, whoever was not tried yet
+        waits for the next one.
+        """
+        attempt = task.record.attempt + 1
+        missing = [blob for blob in blob_ids(task.request) if blob not in task.bundle.blobs]
+        if missing:
+            await self._refuse(task, attempt, [Problem("attachments", f"no such blob: {blob}") for blob in missing])
+            return
+        # Each mail takes a place like a request of its own.
+        place.leave()
+        waiting = list(task.record.pending)
+        addresses = {one.email: one for one in task.request.to}
+        while waiting and not place.ending:
+            now, waiting = waiting[:TOGETHER], waiting[TOGETHER:]
+            barred = await self._suppressions.among(now)
+            task.record = changed(_intent(task.record, attempt), trying=now, refused=barred)
+            step("intent.before")
+            task.revision = await self._sends.put(task.key, task.record, task.revision)
+            step("intent.done")
+            if waiting:
+                task.record = await self._settler.kept(task.record, task.bundle)
+            going = [addresses[who] for who in now if who not in barred]
+            said = barred | await self._ask_for_each(task, going, place)
+            step("replies")
+            decision = self.decide(task.record, said, attempt)
+            try:
+                settled = await self._told(task, decision, attempt)
+            except Conflict:
+                # A cancellation takes out whoever was not tried yet, and nobody else.
+                record, task.revision = await self._sends.get(task.key)
+                if record is None or record.others or not record.cancelled or record.owner != task.record.owner:
+                    raise
+                task.record, waiting = changed(record, outbox=task.record.outbox), []
+                settled = await self._told(task, self.decide(record, said, attempt), attempt)
+            task.record, task.revision = settled.record, settled.revision
+        await self._settler.go_on(task.key, task.record)
+        await task.job.ack()
+
+    async def _told(self, task: Task, decision: Decision, attempt: int) -> Settled:
+        return await self._settler.told(task.key, task.record, task.revision, decision, task.bundle, attempt=attempt)
+
+    async def _ask_for_each(self, task: Task, going: Sequence[Recipient], place: Place) -> dict[str, Said]:
+        try:
+            async with TaskGroup() as group:
+                asking = [group.create_task(self._ask_for(task, one, place.another()), name="mail") for one in going]
+        except BaseExceptionGroup as failed:
+            raise verdict_of(failed) from None
+        return {one.email: asked.result() for one, asked in zip(going, asking, strict=True)}
+
+    async def _ask_for(self, task: Task, one: Recipient, place: Place) -> Said:
+        await place.take()
+        try:
+            began = self._clock.monotonic()
+            own = own_message_id(task.record.message_id, one.email, await self._sends.secret())
+            seed = f"{task.key}{mark_of(one.email)}"
+            try:
+                mail = await self._mail(task, for_one(task.request, one), [one.email], own, seed=seed)
+            except RequestProblems as exc:
+                # RFC 3463 3.2: a bad address is its recipient's affair alone.
+                return Said(Verdict.REFUSED, f"553 5.1.3 not sent by mailbus: {exc.problems[0].message}")
+            said = await self._relays.ask(mail, _written)
+            metrics.SEND_SECONDS.observe(self._clock.monotonic() - began)
+            return said[one.email]
+        finally:
+            place.leave()
+
+    # -- bytes ------------------------------------------------------------------------------------------------
+
+    async def _mail(
+        self, task: Task, request: SendRequest, going: Sequence[str], message_id: str, *, seed: str
+    ) -> Mail:
+        def make() -> Mail:
+            return make_mail(
+                request,
+                going,
+                task.bundle.blobs,
+                key=seed,
+                message_id=message_id,
+                date=task.record.date,
+                address=self._options.address,
+                redirect=self._options.redirect,
+                dkim=self._options.dkim,
+            )
+
+        # A signature with RSA takes a millisecond.
+        size = len(task.bundle.request) + sum(map(len, task.bundle.blobs.values()))
+        if not self._options.dkim and size < THREAD_FROM_BYTES:
+            return make()
+        return await asyncio.to_thread(make)
+
+
+def _intent(record: SendRecord, attempt: int) -> SendRecord:
+    return changed(record, owner=secrets.token_hex(16), phase=Phase.INTENT, attempt=attempt, statuses=[], next_at=None)
+
+
+async def _written(_refused: Mapping[str, Reply]) -> None:
+    """The intent stands already."""
