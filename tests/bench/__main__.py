@@ -14,6 +14,7 @@ from tests.bench.idle import idle
 from tests.bench.ingest import ingest
 from tests.bench.latency import latency
 from tests.bench.machine import facts
+from tests.bench.pop3 import pop3
 from tests.bench.resync import resync
 from tests.bench.send import send
 from tests.bench.table import Columns, Rates, report, write
@@ -23,6 +24,8 @@ Work = Callable[[Ground, int, int], Awaitable[Rates | Columns]]
 WORKS: Final[dict[str, Work]] = {
     "typical": lambda ground, count, runs: ingest(ground, "typical", count, runs),
     "small": lambda ground, count, runs: ingest(ground, "small", count, runs),
+    "pop3": lambda ground, count, runs: pop3(ground, "typical", count, runs),
+    "pop3-small": lambda ground, count, runs: pop3(ground, "small", count, runs),
     "send": send,
     "latency": latency,
     "idle": idle,
@@ -34,13 +37,25 @@ WORKS: Final[dict[str, Work]] = {
 COUNTS: Final = {
     "typical": 3_000,
     "small": 10_000,
+    "pop3": 3_000,
+    "pop3-small": 10_000,
     "send": 5_000,
     "latency": 40,
     "idle": 200,
     "resync": 100_000,
     "commands": 200,
 }
-QUICK: Final = {"typical": 300, "small": 1_000, "send": 500, "latency": 5, "idle": 40, "resync": 5_000, "commands": 20}
+QUICK: Final = {
+    "typical": 300,
+    "small": 1_000,
+    "pop3": 300,
+    "pop3-small": 1_000,
+    "send": 500,
+    "latency": 5,
+    "idle": 40,
+    "resync": 5_000,
+    "commands": 20,
+}
 DOCUMENT: Final = ROOT / "docs" / "bench.md"
 
 

@@ -34,6 +34,13 @@ def reading(ground: Ground, user: str, *, port: int = 0, id: str = ACCOUNT, **in
     return account | {"incoming": {"imap": imap} | incoming}
 
 
+def drop(ground: Ground, user: str) -> dict[str, Any]:
+    """An account that reads all of a user's maildrop on Dovecot."""
+    pop3 = {"host": "127.0.0.1", "port": ground.dovecot.pop3, "security": "none"}
+    account = {"id": ACCOUNT, "address": f"{user}@example.com", "username": user, "password": PASSWORD}
+    return account | {"incoming": {"pop3": pop3, "initial": "all"}}
+
+
 def sending(port: int) -> dict[str, Any]:
     """An account that sends to a relay in clear text, without a login."""
     smtp = {"host": "127.0.0.1", "port": port, "security": "none", "login": False}

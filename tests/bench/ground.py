@@ -27,6 +27,7 @@ NEEDED: Final = {
     "node": "nodejs",
     "npm": "npm",
     "mbsync": "isync",
+    "fetchmail": "fetchmail",
     "smtp-sink": "postfix",
     "smtp-source": "postfix",
     "dovecot": "dovecot-imapd dovecot-pop3d dovecot-lmtpd",

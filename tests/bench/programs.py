@@ -47,21 +47,21 @@ async def node_ingest(ground: Ground, user: str, count: int) -> float:
     """imapflow + mailparser + nats.js."""
     async with ground.turn("node") as turn:
         said = await call([program("node"), "node-ingest.mjs", *_where(ground, user, turn)], cwd=NODE)
-        return await _checked(turn, said, "PEER_NODE", count)
+        return await checked(turn, said, "PEER_NODE", count)
 
 
 async def python_ingest(ground: Ground, user: str, count: int) -> float:
     """IMAPClient + email + nats-py."""
     async with ground.turn("python") as turn:
         said = await call([sys.executable, str(PEERS / "py-ingest.py"), *_where(ground, user, turn)])
-        return await _checked(turn, said, "PEER_PY", count)
+        return await checked(turn, said, "PEER_PY", count)
 
 
 async def node_send(turn: Turn, sink_port: int, count: int) -> float:
     """nats.js + a nodemailer pool of 10."""
     where = ["127.0.0.1", str(sink_port), turn.nats_url, str(count)]
     said = await call([program("node"), "node-send.mjs", *where], cwd=NODE)
-    return await _checked(turn, said, "PEER_STATUS", count)
+    return await checked(turn, said, "PEER_STATUS", count)
 
 
 async def mbsync(ground: Ground, user: str, count: int, *, fsync: str = "yes") -> float:
@@ -102,7 +102,7 @@ def _where(ground: Ground, user: str, turn: Turn) -> list[str]:
     return [ground.dovecot.host, str(ground.dovecot.imap), user, PASSWORD, turn.nats_url]
 
 
-async def _checked(turn: Turn, said: str, stream: str, count: int) -> float:
+async def checked(turn: Turn, said: str, stream: str, count: int) -> float:
     """What the program says of itself, once its stream holds what it should."""
     result: dict[str, Any] = json.loads(said.strip().splitlines()[-1])
     async with jetstream(turn) as context:
