@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from service.after.act import Acted, Result, act, only_marks, open_afresh, settle
 from service.after.kept import Kept
 from service.after.plan import Copying, Item
-from service.contract import After
+from service.contract import NUMBERS_FROM, After
 from service.errors import MailbusError, Permanent
 from service.imap import Pool, WritingSession
 from service.observe import step
@@ -28,8 +28,18 @@ class Hands(Protocol):
 class ImapHands:
     """Over the account's connections for commands."""
 
-    def __init__(self, pool: Pool, after: After, *, account: str, degraded: Callable[[MailbusError], None]) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        after: After,
+        *,
+        account: str,
+        degraded: Callable[[MailbusError], None],
+        uid_of: Callable[[str, int, int], int | None],
+    ) -> None:
+        """`uid_of`: a mailbox, its UIDVALIDITY and a number that POP3 announced mail under → the UID, 0 of none."""
         self._pool = pool
+        self._uid_of = uid_of
         self._after = after
         self._account = account
         self._degraded = degraded
@@ -56,12 +66,17 @@ class ImapHands:
             await remember(None)
             opened = await open_afresh(session, mailbox)
         # Nothing of another epoch is touched: UIDVALIDITY holds for as long as the mailbox is selected.
-        uids = [item.uid for item in items if item.uidvalidity == opened.uidvalidity]
-        acted.results[Result.STALE] += len(items) - len(uids)
+        named = [item.uid for item in items if item.uidvalidity == opened.uidvalidity]
+        acted.results[Result.STALE] += len(items) - len(named)
+        uids = [uid for name in named if (uid := self._uid(mailbox, opened.uidvalidity, name))]
+        acted.results[Result.GONE] += len(named) - len(uids)
         uids = sorted(set(uids) - acted.stuck.keys())
         if uids:
             acted.add(await act(session, opened, after, uids, remember))
         return acted, opened.uidvalidity
+
+    def _uid(self, mailbox: str, uidvalidity: int, name: int) -> int:
+        return name if name < NUMBERS_FROM else self._uid_of(mailbox, uidvalidity, name) or 0
 
     def _say_only_marks(self, session: WritingSession) -> None:
         if self._only_marks_said or not only_marks(session, self._after):

@@ -31,7 +31,13 @@ def after_work(account: str, incoming: IncomingSettings, shared: Shared) -> Afte
     def say(state: AccountState) -> Callable[[MailbusError], None]:
         return lambda error: shared.reports.part(account, AFTER, state, error)
 
-    hands = ImapHands(shared.pools[account], incoming.after, account=account, degraded=say(AccountState.DEGRADED))
+    hands = ImapHands(
+        shared.pools[account],
+        incoming.after,
+        account=account,
+        degraded=say(AccountState.DEGRADED),
+        uid_of=lambda mailbox, uidvalidity, number: shared.desks[account].uid_of(mailbox, uidvalidity, number),
+    )
     delay_s = incoming.after_delay.total_seconds() if incoming.after.waits else 0.0
     return AfterWork(
         hands,

@@ -46,7 +46,7 @@ def _mail_access(
 ) -> MailAccess:
     return MailAccess(
         pool=shared.pools[account.id],
-        directory=Directory(shared.clock, incoming.roles),
+        directory=Directory(shared.clock, incoming.roles, uid_of=shared.desks[account.id].uid_of),
         followed=shared.desks[account.id],
         inline_limit=settings.limits.inline,
         raw=incoming.raw,

@@ -8,7 +8,7 @@ from typing import Final
 from service.after import AfterWork
 from service.boxes import Appeared, Boxes, Chosen, Lines, Place, Rounds
 from service.build.kept import mailbox_log
-from service.build.shared import Shared, Work, supervised
+from service.build.shared import INBOX, Shared, Work, supervised
 from service.contract import AccountPart, AccountState
 from service.errors import MailbusError, Superseded, Transient
 from service.fleet import MAILBOXES, Part, pause_s
@@ -214,6 +214,7 @@ class Mailbox:
         self._desks = shared.desks[account]
         self._desk = self._desks.desk(name)
         self._events, self._memory = mailbox_log(shared, account, name, self._alarm)
+        self._desk.numbers = self._memory
         self._announcer = Announcer(
             bus.blobs(),
             bus.subjects,
@@ -221,7 +222,12 @@ class Mailbox:
             account=account,
             mailbox=name,
             options=AnnounceOptions(
-                settings.limits.inline, bus.max_payload, incoming.raw, incoming.after, incoming.authserv_id
+                settings.limits.inline,
+                bus.max_payload,
+                incoming.raw,
+                incoming.after,
+                incoming.authserv_id,
+                prints=incoming.pop3 is not None and name == INBOX,
             ),
             clock=clock,
             returned=shared.returned.heard,

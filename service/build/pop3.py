@@ -7,7 +7,7 @@ from typing import Final
 
 from service.after import AfterOptions, AfterWork, Pop3Hands
 from service.build.kept import mailbox_log
-from service.build.shared import Shared, Work, supervised
+from service.build.shared import INBOX, Shared, Work, supervised
 from service.contract import AccountPart, AccountState, AfterKind
 from service.errors import MailbusError, Superseded, Transient
 from service.fleet import AFTER, Part
@@ -19,6 +19,7 @@ from service.ingest import (
     MailboxIngest,
     MailboxStatus,
     Pop3Source,
+    StandIn,
     Why,
 )
 from service.login import TokenSource
@@ -27,7 +28,6 @@ from service.pop3 import Door, Pop3Options
 from service.secure import tls_context
 from service.settings import AccountSettings, IncomingSettings, Pop3Settings, Settings, login_remedy
 
-INBOX: Final = "INBOX"
 CLOSE_TIMEOUT_S: Final = 5.0
 # A maildrop that is locked is tried again so soon at first.
 LOCKED_S: Final = 15.0
@@ -177,7 +177,7 @@ class _Maildrop:
             try:
                 await self._ingest(source, works).run(position)
             finally:
-                await _close(source)
+                await close(source)
         except Superseded:
             self._contest = False
             if after is not None:
@@ -223,7 +223,8 @@ def _log_lost(what: str) -> Transient:
     return Transient(what, where="NATS", remedy="find out who restored or made the stream anew")
 
 
-async def _close(source: Pop3Source) -> None:
+async def close(source: Pop3Source | StandIn) -> None:
+    """Leave the maildrop, within seconds."""
     try:
         with suppress(MailbusError, TimeoutError):
             async with asyncio.timeout(CLOSE_TIMEOUT_S):

@@ -17,6 +17,8 @@ from service.ingest import Budget, Copies, Desks, MailboxStatus, Parser
 from service.outbound import Returned, Waiting
 
 DELIVERIES_LIMIT: Final = 32
+# The one mailbox that POP3 has.
+INBOX: Final = "INBOX"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,18 +1,17 @@
 """Settings → POP3 for an account's INBOX while IMAP cannot be reached. Used by accounts.py.
 
 Watches how INBOX fares by IMAP, which goes on trying by itself, and reads it by POP3 meanwhile: over a log of its own,
-fenced against IMAP's as another process's would be.
+fenced against IMAP's as another process's would be. While IMAP works it learns which mail of the maildrop is which.
 """
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Final
 
 from service.build.incoming import imap_of
 from service.build.kept import mailbox_log
-from service.build.pop3 import CLOSE_TIMEOUT_S, INBOX, LOCKED_S, pop3_options
-from service.build.shared import Shared, Work, supervised
+from service.build.pop3 import LOCKED_S, close, pop3_options
+from service.build.shared import INBOX, Shared, Work, supervised
 from service.contract import AccountPart, AccountState
 from service.errors import MailbusError, Transient
 from service.fleet import Part
@@ -21,8 +20,13 @@ from service.ingest import (
     Announcer,
     Desk,
     IngestOptions,
+    Learner,
+    Lesson,
+    LinkedStandIn,
     MailboxIngest,
     MailboxStatus,
+    PairedStandIn,
+    Position,
     StandIn,
 )
 from service.login import TokenSource
@@ -32,6 +36,9 @@ from service.settings import AccountSettings, IncomingSettings, Pop3Settings, Se
 from service.tasks import TaskGroup
 
 CHECK_S: Final = 1.0
+# What is learnt is learnt anew so often, where mail came; what IMAP tells in between is known by the log.
+LEARN_EVERY_S: Final = 3600.0
+LEARN_LIMIT_S: Final = 600.0
 POP3: Final = Part(AccountPart.POP3)
 BY_IMAP: Final = Part(AccountPart.MAILBOX, INBOX)
 
@@ -57,14 +64,30 @@ class StandInWork:
         options = pop3_options(settings, account, incoming, pop3, tokens=tokens)
         self._door = Door(options, shared.connecting.to(options.host), shared.clock, locked_s=LOCKED_S)
         self._events, self._memory = mailbox_log(shared, account.id, INBOX, self._say)
+        bus = shared.bus
+        self._learner = Learner(
+            self._door,
+            bus.log,
+            bus.blobs(bus.subjects.state),
+            bus.key_value(bus.subjects.cursors),
+            account=account.id,
+            mailbox=INBOX,
+            filter_subject=bus.subjects.mailbox_filter(account.id, INBOX),
+            clock=shared.clock,
+        )
 
     def work(self) -> Work:
         """It, to be run."""
         return Work(self._account, POP3, self._run, [POP3])
 
     async def _run(self) -> None:
-        clock, since = self._shared.clock, None
         self._shared.reports.part(self._account, POP3, AccountState.CONNECTED)
+        async with TaskGroup() as group:
+            group.create_task(self._watch(), name="watch")
+            group.create_task(self._learn(), name="learn")
+
+    async def _watch(self) -> None:
+        clock, since = self._shared.clock, None
         while True:
             now = clock.monotonic()
             since = (since if since is not None else now) if self._is_away() else None
@@ -73,10 +96,41 @@ class StandInWork:
                 since = None
             await clock.sleep(CHECK_S)
 
+    def _imap(self) -> AccountState | None:
+        view = self._shared.reports.accounts.get(self._account)
+        return view.parts.get(BY_IMAP) if view is not None else None
+
     def _is_away(self) -> bool:
         """Whether IMAP cannot be reached. A password that is wrong, or another process, is no reason to stand in."""
-        view = self._shared.reports.accounts.get(self._account)
-        return view is not None and view.parts.get(BY_IMAP) is AccountState.DISCONNECTED
+        return self._imap() is AccountState.DISCONNECTED
+
+    async def _learn(self) -> None:
+        """Which mail of the maildrop is which, while IMAP can say."""
+        clock, lesson = self._shared.clock, Lesson.NOTHING
+        while True:
+            pause_s = CHECK_S
+            if self._imap() is AccountState.CONNECTED:
+                lesson = await self._lesson()
+                pause_s = min(self._stand_in_s, LEARN_EVERY_S) if lesson is Lesson.NOTHING else LEARN_EVERY_S
+            await clock.sleep(pause_s)
+
+    async def _lesson(self) -> Lesson:
+        shared = self._shared
+        try:
+            await shared.bus.wait_connected()
+            async with asyncio.timeout(LEARN_LIMIT_S):
+                lesson = await self._learner.learn(lambda: shared.desks[self._account].caught_up(INBOX))
+        except (Transient, TimeoutError) as exc:
+            log.info("pop3_not_learnt", account=self._account, error=str(exc))
+            return Lesson.NOTHING
+        except MailbusError as exc:
+            # Then it could not stand in, either.
+            self._say(exc)
+            return Lesson.NOTHING
+        log.debug("pop3_learnt", account=self._account, lesson=lesson.name)
+        if not self._is_away():
+            shared.reports.part(self._account, POP3, AccountState.CONNECTED)
+        return lesson
 
     async def _stand_in(self) -> None:
         """Until IMAP is back."""
@@ -109,15 +163,7 @@ class StandInWork:
 
         await shared.bus.wait_connected()
         position = await self._events.resume(contest=False)
-        source = StandIn(
-            self._door,
-            self._memory,
-            position,
-            host=self._host,
-            mailbox=INBOX,
-            poll_s=self._incoming.poll.total_seconds(),
-            clock=shared.clock,
-        )
+        source = await self._source(position)
         announcer = Announcer(
             shared.bus.blobs(),
             shared.bus.subjects,
@@ -150,9 +196,13 @@ class StandInWork:
                 account=self._account,
             ).run(position)
         finally:
-            try:
-                with suppress(MailbusError, TimeoutError):
-                    async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                        await source.close()
-            finally:
-                source.abort()
+            await close(source)
+
+    async def _source(self, position: Position) -> StandIn:
+        poll_s, clock = self._incoming.poll.total_seconds(), self._shared.clock
+        door, memory, host = self._door, self._memory, self._host
+        if await self._learner.is_proved():
+            return PairedStandIn(
+                door, memory, position, self._learner, host=host, mailbox=INBOX, poll_s=poll_s, clock=clock
+            )
+        return LinkedStandIn(door, memory, position, host=host, mailbox=INBOX, poll_s=poll_s, clock=clock)

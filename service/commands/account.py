@@ -32,6 +32,17 @@ class Followed(Protocol):
         """Compare one of them in full. Raises Transient."""
         ...
 
+    def uid_of(self, mailbox: str, uidvalidity: int, number: int) -> int | None:
+        """The UID of a message that was announced under a number: 0 where it is gone, None where the epoch is another.
+
+        Raises Transient while nobody knows.
+        """
+        ...
+
+    def name_of(self, mailbox: str, uidvalidity: int, uid: int) -> int:
+        """What the id of a message is made of: its UID, or the number that it was announced under."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class MailAccess:

@@ -167,7 +167,7 @@ async def _page(
         if wanted.needs in {Needs.FIELDS, Needs.HEADER}:
             await session.fetch_section(wanted.section, [row.uid for row in rows], bodies.__setitem__)
         made = await context.make(common, [_read(row, bodies.get(row.uid), row.uid in set(whole)) for row in rows])
-    return [Shown(_shown(one, wanted), one) for one in made]
+    return [Shown(_shown(one, wanted) | {"id": group.ids[one.uid]}, one) for one in made]
 
 
 def _read(row: SurveyedMessage, body: bytes | None, whole: bool) -> Read:

@@ -3,18 +3,26 @@
 Used by every verb that names mailboxes or messages. An Email id holds a hash of its mailbox, so a miss lists again.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from service.clock import Clock
 from service.commands.errors import error, problem
-from service.contract import Problem, mailbox_hash, mailbox_id, mailbox_name, place_of
+from service.contract import NUMBERS_FROM, Problem, mailbox_hash, mailbox_id, mailbox_name, place_of
 from service.imap import NONE_NAMED, ListedMailbox, Opened, WritingSession, by_role, list_mailboxes, roles, selectable
 
 KEPT_S: Final = 60.0
 # Ids that lead nowhere shall not make the server list again and again.
 AGAIN_AFTER_S: Final = 2.0
+
+
+# A mailbox, its UIDVALIDITY and a number that is no UID → the UID.
+UidOf = Callable[[str, int, int], int | None]
+
+
+def _no_uid(_mailbox: str, _uidvalidity: int, _number: int) -> None:
+    """Nothing was ever announced under a number."""
 
 
 @dataclass(slots=True)
@@ -37,10 +45,11 @@ class Grouped:
 class Directory:
     """The mailboxes of one account."""
 
-    def __init__(self, clock: Clock, named: Mapping[str, str] = NONE_NAMED) -> None:
-        """`named`: mailboxes by role, where the server does not say them."""
+    def __init__(self, clock: Clock, named: Mapping[str, str] = NONE_NAMED, *, uid_of: UidOf = _no_uid) -> None:
+        """`named`: mailboxes by role, where the server does not say them. `uid_of`: as Followed has it."""
         self._clock = clock
         self._named = named
+        self._uid_of = uid_of
         self._listed: list[ListedMailbox] = []
         self._by_hash: dict[bytes, ListedMailbox] = {}
         self._by_name: dict[str, ListedMailbox] = {}
@@ -83,7 +92,7 @@ class Directory:
         return by_role(await self.listed(session), self._named)
 
     async def group(self, session: WritingSession, ids: Sequence[str]) -> Grouped:
-        """Ids by mailbox, in their order. Raises ServiceError 409 where one of them is of an old epoch."""
+        """Ids by mailbox, in their order. Raises ServiceError 409 where one of them is of an old epoch, Transient."""
         groups: dict[tuple[str, int], Group] = {}
         not_found: list[str] = []
         for id in dict.fromkeys(ids):
@@ -92,8 +101,14 @@ class Directory:
             if place is None or mailbox is None or not selectable(mailbox):
                 not_found.append(id)
                 continue
+            uid: int | None = place.uid
+            if place.uid >= NUMBERS_FROM:
+                uid = self._uid_of(mailbox.name, place.uidvalidity, place.uid)
+            if uid == 0:
+                not_found.append(id)
+                continue
             key = (mailbox.name, place.uidvalidity)
-            groups.setdefault(key, Group(mailbox.name, place.uidvalidity)).ids[place.uid] = id
+            groups.setdefault(key, Group(mailbox.name, place.uidvalidity)).ids[uid or place.uid] = id
         if len(groups) > 1:
             for one in groups.values():
                 status = await session.status(one.mailbox, "UIDVALIDITY")
@@ -111,6 +126,7 @@ async def open_group(session: WritingSession, group: Group, *, writing: bool) ->
 
 
 def _check_epoch(group: Group, uidvalidity: int) -> None:
-    if group.uidvalidity != uidvalidity:
+    # A number that is still none is of an epoch that is not followed any more.
+    if group.uidvalidity != uidvalidity or max(group.ids) >= NUMBERS_FROM:
         message = "an id from before the mailbox's last `reset`: it names nothing any more"
         raise error(409, [Problem(f"ids.{id}", message) for id in group.ids.values()])

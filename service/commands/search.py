@@ -73,7 +73,8 @@ async def search(context: Context, account: Account, payload: bytes, _headers: M
         else:
             found = await session.search(keys)
             total, page = sum(map(len, found)), _newest(found, request.position, limit)
-    ids = [email_id(name, opened.uidvalidity, uid) for uid in page]
+    names = [mail.followed.name_of(name, opened.uidvalidity, uid) for uid in page]
+    ids = [email_id(name, opened.uidvalidity, one) for one in names]
     return encode(SearchAnswer(ids, request.position, total, more=request.position + len(ids) < total))
 
 

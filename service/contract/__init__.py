@@ -76,7 +76,15 @@ from service.contract.events import (
     ResetReason,
 )
 from service.contract.filters import COMPARATORS_LIMIT, Comparator, Filter, check_filter, wants_gmail
-from service.contract.ids import ImapPlace, email_id, mailbox_hash, mailbox_id, mailbox_name, place_of
+from service.contract.ids import (
+    NUMBERS_FROM,
+    ImapPlace,
+    email_id,
+    mailbox_hash,
+    mailbox_id,
+    mailbox_name,
+    place_of,
+)
 from service.contract.keywords import Keywords, flag_of, is_keyword, keywords, keywords_of
 from service.contract.meaning import (
     Action,
@@ -126,6 +134,7 @@ __all__ = [
     "KEYWORDS_LIMIT",
     "KIND_HEADER",
     "METADATA",
+    "NUMBERS_FROM",
     "PREFIX",
     "PROPERTIES",
     "REQUIRETLS",

@@ -14,12 +14,15 @@ from functools import lru_cache
 from typing import Final
 
 _IMAP: Final = "i"
+_POP3: Final = "p"
+# From here on it is no UID (RFC 9051 9: 32 bits), but a number that mailbus gave while POP3 stood in for IMAP.
+NUMBERS_FROM: Final = 2**32
 _PLACE: Final = struct.Struct(">8sII")
 
 
 @dataclass(frozen=True, slots=True)
 class ImapPlace:
-    """A message in one epoch of a mailbox (RFC 9051 2.3.1.1)."""
+    """A message in one epoch of a mailbox (RFC 9051 2.3.1.1). `uid`: or a number from NUMBERS_FROM on."""
 
     mailbox_hash: bytes
     uidvalidity: int
@@ -47,17 +50,19 @@ def mailbox_id(mailbox: str) -> str:
 
 
 def email_id(mailbox: str, uidvalidity: int, uid: int) -> str:
-    """The id of a message that IMAP announced."""
-    packed = _PLACE.pack(mailbox_hash(mailbox), uidvalidity, uid)
-    return _IMAP + base64.urlsafe_b64encode(packed).decode("ascii").rstrip("=")
+    """The id of a message that was announced under a UID, or under a number from NUMBERS_FROM on."""
+    way, number = (_IMAP, uid) if uid < NUMBERS_FROM else (_POP3, uid - NUMBERS_FROM)
+    packed = _PLACE.pack(mailbox_hash(mailbox), uidvalidity, number)
+    return way + base64.urlsafe_b64encode(packed).decode("ascii").rstrip("=")
 
 
 def place_of(id: str) -> ImapPlace | None:
     """Where the message of this id lies; None for what is no id of ours."""
     try:
         packed = base64.b64decode(id[1:] + "==", altchars=b"-_", validate=True)
-        if id[:1] != _IMAP or len(packed) != _PLACE.size:
+        if id[:1] not in (_IMAP, _POP3) or len(packed) != _PLACE.size:
             return None
-        return ImapPlace(*_PLACE.unpack(packed))
+        mailbox, uidvalidity, number = _PLACE.unpack(packed)
+        return ImapPlace(mailbox, uidvalidity, number if id[:1] == _IMAP else NUMBERS_FROM + number)
     except (binascii.Error, ValueError):
         return None

@@ -1,12 +1,13 @@
 """A mailbox → events on the bus, exactly once.
 
 mailbox.py runs one mailbox; source.py is what it wants of a protocol, from_imap.py gives it, and from_pop3.py with
-drop.py, seen.py and contents.py, which make what POP3 lacks; stand_in.py is POP3 in the place of IMAP; plan.py decides;
-announce.py makes events, parser.py says in which process; publish.py commits them with their cursor; dead.py copies
-those of mail that could not be had; copies.py keeps what outlives retention, erased.py what outlives an erasure.
-epochs.py begins and recognises; memory.py keeps what is known (known.py, marks.py, labels.py, notes.py, state.py),
-compare.py finds what became of it, resync.py says so to whoever asked. allowance.py is what may be read a day,
-status.py what a mailbox shows.
+drop.py, seen.py, contents.py and visits.py, which make what POP3 lacks. stand_in.py is POP3 in the place of IMAP;
+where both share no number, paired.py, by what learnt.py keeps, prints.py and numbers.py. plan.py decides; pages.py is
+what one commit announces; announce.py makes events, parser.py says in which process; publish.py commits them with
+their cursor; dead.py copies those of mail that could not be had; copies.py keeps what outlives retention, erased.py
+what outlives an erasure. epochs.py begins and recognises; memory.py keeps what is known (known.py, marks.py,
+labels.py, notes.py, state.py), compare.py finds what became of it, resync.py says so to whoever asked. allowance.py is
+what may be read a day, status.py what a mailbox shows.
 """
 
 from service.ingest.allowance import Allowance
@@ -17,14 +18,16 @@ from service.ingest.dead import DeadLetters
 from service.ingest.erased import Erased
 from service.ingest.from_imap import ImapSource
 from service.ingest.from_pop3 import Pop3Source
+from service.ingest.learnt import Learner, Lesson
 from service.ingest.mailbox import IngestOptions, MailboxIngest
 from service.ingest.memory import Memory
+from service.ingest.paired import PairedStandIn
 from service.ingest.parser import Parser
 from service.ingest.plan import Former, Position, Recalled, Why
 from service.ingest.publish import MailboxLog, WriterIdentity
 from service.ingest.resync import Desk, Desks
 from service.ingest.source import Source
-from service.ingest.stand_in import StandIn
+from service.ingest.stand_in import LinkedStandIn, StandIn
 from service.ingest.status import MailboxStatus
 
 __all__ = [
@@ -40,10 +43,14 @@ __all__ = [
     "Former",
     "ImapSource",
     "IngestOptions",
+    "Learner",
+    "Lesson",
+    "LinkedStandIn",
     "MailboxIngest",
     "MailboxLog",
     "MailboxStatus",
     "Memory",
+    "PairedStandIn",
     "Parser",
     "Pop3Source",
     "Position",

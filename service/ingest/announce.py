@@ -31,10 +31,11 @@ from service.contract import (
 from service.ingest.cursor import Cursor
 from service.ingest.known import Change
 from service.ingest.labels import keywords_in, mailboxes_in, with_mailboxes
-from service.ingest.marks import with_identity
+from service.ingest.marks import with_identity, with_print
 from service.ingest.notes import Line, dump_line, dump_note
 from service.ingest.parser import Parser
 from service.ingest.plan import mark_of
+from service.ingest.prints import print_of
 from service.ingest.source import Fetched, Surveyed
 from service.observe import step
 from service.parsing import Made, Page, Raw, Read
@@ -48,6 +49,7 @@ class AnnounceOptions:
     """Sizes in bytes. `event_limit` is what the server takes in one message; `after`: what is done once it has it.
 
     `authserv_id`: whose verdicts on a mail are believed (RFC 8601 2.5), "" to learn it from each mail.
+    `prints`: whether each event says by what its mail is known over another protocol.
     """
 
     inline_limit: int
@@ -55,6 +57,7 @@ class AnnounceOptions:
     raw: Raw
     after: After = field(default_factory=After)
     authserv_id: str = ""
+    prints: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +108,15 @@ class Announcer:
         headers[STATE_HEADER] = dump_line(line)
         return OutMessage(self._subjects.event(self._account, self._mailbox, EventType.RESET), encode(body), headers)
 
-    def change(self, change: Change, cursor: Cursor, number: int) -> OutMessage:
-        """The event of one message that changed or is gone. `number`: its place among the events of the epoch."""
+    def change(self, change: Change, cursor: Cursor, number: int, *, name: int) -> OutMessage:
+        """The event of one message that changed or is gone. `number`: its place among the events of the epoch.
+
+        `name`: what its id is made of, its UID or another number.
+        """
         kind = EventType.REMOVED if change.keywords is None else EventType.CHANGED
-        id = email_id(self._mailbox, cursor.uidvalidity, change.uid)
+        id = email_id(self._mailbox, cursor.uidvalidity, name)
         here = mailbox_id(self._mailbox)
-        parts: list[str | int] = [self._source, cursor.place, cursor.uidvalidity, change.uid, kind]
+        parts: list[str | int] = [self._source, cursor.place, cursor.uidvalidity, name, kind]
         body: Changed | Removed
         if change.keywords is None:
             body, note = Removed(id, {here: True}), dump_note(change.uid)
@@ -127,6 +133,21 @@ class Announcer:
         headers[STATE_HEADER] = note
         return OutMessage(self._subjects.event(self._account, self._mailbox, kind), encode(body), headers)
 
+    def paired(self, surveyed: Surveyed, number: int, cursor: Cursor) -> OutMessage:
+        """The event of a message that was announced under a number and has a UID from now on: its keywords are told."""
+        known, here = known_of(surveyed), mailbox_id(self._mailbox)
+        id = email_id(self._mailbox, cursor.uidvalidity, number)
+        headers = cloud_event_headers(
+            EventType.CHANGED,
+            source=self._source,
+            id=event_id(self._source, cursor.place, cursor.uidvalidity, number, EventType.CHANGED, surveyed.uid),
+            time=self._clock.now(),
+            subject=id,
+        )
+        headers[STATE_HEADER] = dump_note(surveyed.uid, mark_of(surveyed), known, number)
+        body = Changed(id, mailboxes_in(known, here), keywords_in(known))
+        return OutMessage(self._subjects.event(self._account, self._mailbox, EventType.CHANGED), encode(body), headers)
+
     async def make(self, page: Sequence[Fetched], unavailable: Sequence[Surveyed], cursor: Cursor) -> list[Made]:
         """The events of a page and their blobs, in UID order."""
         common = Page(
@@ -142,10 +163,14 @@ class Announcer:
             not self._options.after.needs_all,
             self._options.authserv_id,
         )
-        messages = [_read(message.surveyed, message.body, whole=message.whole) for message in page]
+        messages = [self._noted(message) for message in page]
         messages += [_read(surveyed, None, whole=False) for surveyed in unavailable]
         messages.sort(key=lambda message: message.uid)
         return await self._parser.make(common, messages)
+
+    def _noted(self, message: Fetched) -> Read:
+        print = print_of(message.body, whole=message.whole) if self._options.prints else ""
+        return _read(message.surveyed, message.body, whole=message.whole, print=print)
 
     async def stored(self, page: Sequence[Made], unavailable: Sequence[Surveyed]) -> Announced:
         """The events of a page, all their blobs stored. Raises Transient where a blob could not be."""
@@ -170,8 +195,9 @@ def known_of(surveyed: Surveyed) -> Keywords:
     return with_mailboxes(keywords_of(surveyed.flags), surveyed.mailboxes)
 
 
-def _read(surveyed: Surveyed, body: bytes | None, *, whole: bool) -> Read:
+def _read(surveyed: Surveyed, body: bytes | None, *, whole: bool, print: str = "") -> Read:
     known = known_of(surveyed)
+    mark = with_identity(mark_of(surveyed), surveyed.identity)
     return Read(
         surveyed.uid,
         surveyed.size,
@@ -179,7 +205,7 @@ def _read(surveyed: Surveyed, body: bytes | None, *, whole: bool) -> Read:
         surveyed.internal_date,
         body,
         whole,
-        dump_note(surveyed.uid, with_identity(mark_of(surveyed), surveyed.identity), known),
+        dump_note(surveyed.uid, with_print(mark, print), known),
         surveyed.previous_id,
         surveyed.email_id,
         surveyed.thread_id,

@@ -120,6 +120,12 @@ class Comparer:
             self._not_before = ended + COST * (ended - began)
         return compared
 
+    async def missed(self, cursor: Cursor) -> Compared:
+        """What POP3 announced and IMAP, which has shown all that there is, did not: it is in this mailbox no more."""
+        compared = Compared(cursor)
+        await self._tell([Change(number, None) for number in sorted(self._memory.numbers.waiting)], compared)
+        return compared
+
     async def _windows(self, look: Look, compared: Compared, *, gone: bool) -> None:
         cursor, known = compared.cursor, self._memory.known
         target = self._source.modseq
@@ -188,7 +194,11 @@ class Comparer:
         for at in range(0, len(changes), COMMIT_LIMIT_EVENTS):
             some = changes[at : at + COMMIT_LIMIT_EVENTS]
             cursor = compared.cursor
-            events = [self._announcer.change(one, cursor, cursor.events + n) for n, one in enumerate(some)]
+            name_of = self._memory.numbers.name_of
+            events = [
+                self._announcer.change(one, cursor, cursor.events + n, name=name_of(one.uid))
+                for n, one in enumerate(some)
+            ]
             if modseq is not None and at + COMMIT_LIMIT_EVENTS >= len(changes):
                 cursor = replace(cursor, modseq=modseq)
             compared.cursor = await self._memory.commit(events, cursor)

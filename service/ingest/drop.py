@@ -16,6 +16,8 @@ from service.pop3 import NO_IDENTITY, Listing
 AT_ONCE: Final = 2_000
 # Messages that left the maildrop and may be shown again (Gmail's `recent:`): so many stay known.
 GONE_LIMIT: Final = 10_000
+# UIDs of one generation: what a log forgot when it was rolled back was given numbers that are not given again.
+GENERATION_BITS: Final = 24
 
 
 class Drop:

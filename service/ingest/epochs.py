@@ -231,7 +231,8 @@ class Epochs:
             if recogniser is not None and row.uid <= before.top:
                 uid = recogniser.take(mark_of(row))
             if row.uid > cursor.line and not row.elsewhere:
-                previous = email_id(before.mailbox or self._mailbox, before.uidvalidity, uid) if uid else ""
+                name = recogniser.name_of(uid) if recogniser is not None and uid else 0
+                previous = email_id(before.mailbox or self._mailbox, before.uidvalidity, name) if name else ""
                 chosen.append(_with_id(row, previous))
             elif uid is None and recogniser is not None and announced(row, cursor):
                 chosen.append(row)

@@ -6,7 +6,6 @@ What POP3 lacks is made here: UIDs are handed out in the order of first sight (d
 
 import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -16,20 +15,17 @@ from service.contract import Sync
 from service.errors import MailbusError, Transient
 from service.ingest.contents import Contents
 from service.ingest.cursor import Cursor, has_same_marks, maildrop_id
-from service.ingest.drop import Drop
+from service.ingest.drop import GENERATION_BITS, Drop
 from service.ingest.known import Flagged, Uids
 from service.ingest.memory import Memory
 from service.ingest.plan import NEAR_LIMIT, NEAR_S, SURVEY_LIMIT_ROWS, Position
 from service.ingest.seen import Seen
 from service.ingest.source import Epoch, Fetched, Looked, Stirred, Surveyed, Told
-from service.pop3 import Door, Listing, Session, take_stock
+from service.ingest.visits import Visits
+from service.pop3 import Door, Listing, take_stock
 
-# Polls of many accounts that began together do not stay together.
-JITTER: Final = 0.2
 # Messages are looked for from the newest on, so many at once, until all of a step are older.
 STEP: Final = 100
-# UIDs of one generation: what a log forgot when it was rolled back was given numbers that are not given again.
-GENERATION_BITS: Final = 24
 
 
 class Pop3Source:
@@ -58,15 +54,13 @@ class Pop3Source:
         options = door.options
         self.id = maildrop_id(options.host, options.username, mailbox)
         self._where = options.where
-        self._door = door
+        self._visits = Visits(door, poll_s, clock)
         self._memory = memory
         self._position = position
-        self._poll_s = poll_s
         self._message_limit = options.message_limit
         self._said = said
         self._degraded = degraded
         self._clock = clock
-        self._session: Session | None = None
         self._drop = Drop(deleted)
         self._contents = Contents(options.message_limit, clock)
         self._refused: set[int] = set()
@@ -75,8 +69,6 @@ class Pop3Source:
         self._looked = False
         self._fresh = False
         self._gone = False
-        self._look_at = 0.0
-        self._nudged = asyncio.Event()
 
     # -- opening ----------------------------------------------------------------------------------------------
 
@@ -84,7 +76,7 @@ class Pop3Source:
         """The maildrop as it is; as it was at the last look, where that was not long ago."""
         if not self._looked:
             await self._begin()
-        elif self._clock.monotonic() >= self._look_at:
+        elif self._visits.is_due:
             await self._look()
         return Epoch(self._uidvalidity, self._drop.next, len(self._drop))
 
@@ -132,12 +124,9 @@ class Pop3Source:
 
     async def _look(self) -> bool:
         """Log in and take stock. Gives whether, at the first look, all unique ids are others than before."""
-        await self._leave()
-        self._session = await self._door.enter()
         before = self._drop.listing
-        listing = await take_stock(self._session, self._message_limit, before)
-        pause_s = self._poll_s * (1 - JITTER / 2 + JITTER * self._clock.chance())
-        self._look_at = max(self._clock.monotonic() + pause_s, self._door.not_before)
+        listing = await take_stock(await self._visits.begin(), self._message_limit, before)
+        self._visits.looked()
         self._gone = self._gone or not listing.starts_as(before)
         changed = await self._take(listing)
         if changed and self._looked:
@@ -181,7 +170,7 @@ class Pop3Source:
         """
         recogniser, floor = await self._memory.recollect(), self._memory.floor
         for at in range(0, len(fresh), STEP):
-            for found in await self._contents.read(self._open_session(), listing, fresh[at : at + STEP]):
+            for found in await self._contents.read(self._visits.session, listing, fresh[at : at + STEP]):
                 is_old = floor is not None and found.date is not None and found.date < floor
                 if is_old or recogniser.has(found.mark):
                     return True
@@ -207,7 +196,7 @@ class Pop3Source:
         if marked:
             for at in range(0, len(places), STEP):
                 step = [place for place in places[at : at + STEP] if drop.uid(place) <= self._marked]
-                await self._contents.read(self._open_session(), drop.listing, step)
+                await self._contents.read(self._visits.session, drop.listing, step)
         return [self._row(place) for place in places]
 
     def _row(self, at: int) -> Surveyed:
@@ -231,13 +220,13 @@ class Pop3Source:
         places = drop.places(1, None)
         for end in range(len(places), 0, -STEP):
             step = places[max(0, end - STEP) : end]
-            dates = await self._contents.dates(self._open_session(), drop.listing, step)
+            dates = await self._contents.dates(self._visits.session, drop.listing, step)
             found = [at for at in step if (date := dates.get(at)) is not None and date >= moment]
             if not found:
                 break
             if is_near:
                 # They are known by their contents from now on, although they are never announced.
-                await self._contents.read(self._open_session(), drop.listing, found[-NEAR_LIMIT:])
+                await self._contents.read(self._visits.session, drop.listing, found[-NEAR_LIMIT:])
             lowest = drop.uid(found[0])
         return lowest
 
@@ -256,17 +245,12 @@ class Pop3Source:
             date = content.date or self._clock.now()
             give(Fetched(replace(message, size=size, internal_date=date, content=content.mark), body, whole))
 
-        refused = await self._open_session().read(list(numbers), take, whole=whole)
+        refused = await self._visits.session.read(list(numbers), take, whole=whole)
         self._refused |= {numbers[number][1].uid for number in refused}
 
     async def _ready(self) -> None:
-        if self._session is None:
+        if not self._visits.is_open:
             await self._look()
-
-    def _open_session(self) -> Session:
-        if self._session is None:
-            raise RuntimeError("a message's number without its session")
-        return self._session
 
     async def highest(self) -> int:
         """As it was at the last look."""
@@ -276,16 +260,7 @@ class Pop3Source:
 
     async def wait(self, limit_s: float) -> float | None:
         """Let others have the maildrop until it is time to look again."""
-        await self._leave()
-        pause_s = max(0.0, min(limit_s, self._look_at - self._clock.monotonic()))
-        with suppress(TimeoutError):
-            async with asyncio.timeout(pause_s):
-                await self._nudged.wait()
-        if self._nudged.is_set():
-            self._nudged.clear()
-            self._look_at = 0.0
-            return None
-        if self._clock.monotonic() < self._look_at:
+        if not await self._visits.pause(limit_s):
             return None
         # Whoever waits has recognised all that there was to recognise.
         self._contents.forget()
@@ -293,7 +268,7 @@ class Pop3Source:
         await self._look()
         if self._fresh:
             return self._clock.monotonic()
-        await self._leave()
+        await self._visits.leave()
         return None
 
     @property
@@ -307,7 +282,7 @@ class Pop3Source:
 
     def nudge(self) -> None:
         """Look at once."""
-        self._nudged.set()
+        self._visits.nudge()
 
     def stirred(self) -> Stirred:
         """POP3 knows no flags; what is gone is seen by comparing."""
@@ -334,15 +309,8 @@ class Pop3Source:
 
     async def close(self) -> None:
         """QUIT."""
-        await self._leave()
+        await self._visits.leave()
 
     def abort(self) -> None:
         """Drop the session."""
-        session, self._session = self._session, None
-        if session is not None:
-            self._door.abort(session)
-
-    async def _leave(self) -> None:
-        session, self._session = self._session, None
-        if session is not None:
-            await self._door.leave(session)
+        self._visits.abort()

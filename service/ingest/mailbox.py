@@ -6,21 +6,22 @@ Four stages overlap, each with a page or two: read | parse | store blobs | commi
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
 import msgspec
 
 from service.clock import Clock
-from service.contract import EventType
+from service.contract import NUMBERS_FROM, EventType
 from service.errors import MailbusError, Transient, verdict_of
-from service.ingest.announce import Announced, Announcer
+from service.ingest.announce import Announcer
 from service.ingest.budget import Budget
 from service.ingest.compare import Compared, Comparer
 from service.ingest.cursor import Cursor
 from service.ingest.epochs import Epochs
 from service.ingest.memory import Memory
+from service.ingest.pages import Page, Pairing
 from service.ingest.plan import (
     SURVEY_LIMIT_ROWS,
     SURVEY_LIMIT_UIDS,
@@ -55,18 +56,6 @@ class IngestOptions:
 
     initial: datetime | str
     message_limit: int
-
-
-@dataclass(slots=True)
-class Page:
-    """What one commit will announce."""
-
-    wanted: list[Surveyed]
-    fetched: list[Fetched]
-    unavailable: list[Surveyed]
-    held: int
-    made: list[Made] = field(default_factory=list)
-    announced: Announced = field(default_factory=lambda: Announced([], []))
 
 
 class MailboxIngest:
@@ -107,6 +96,7 @@ class MailboxIngest:
         self._told = 0.0
         self._bounds_at = clock.monotonic()
         self._uidnext = 0
+        self._pairing = Pairing()
         self._comparer = Comparer(source, memory, announcer, clock=clock, where=f"{account}, {status.name}")
         self._epochs = Epochs(
             source,
@@ -154,12 +144,15 @@ class MailboxIngest:
         if cursor.last < epoch.uidnext - 1 and self._source.displaced:
             self._status.state = "syncing"
             return cursor
+        if self._memory.numbers.waiting and not epoch.is_part:
+            cursor = await self._late(await self._comparer.missed(cursor))
         look = Look.ALL if asked else first_look(cursor, epoch, self._source.sync, begun.recalled)
         compared = await self._comparer.look(look, cursor, adopt=begun.recalled is not Recalled.WHOLE)
         while True:
             cursor = await self._kept(await self._late(compared))
             self._status.state = "watching"
             self._proved()
+            self._desk.passed()
             self._desk.found(self._counts, messages=len(self._memory.known), reset=begun.reset)
             patience_s = self._comparer.patience_s()
             if not patience_s or self._desk.is_asked():
@@ -230,7 +223,8 @@ class MailboxIngest:
         return cursor
 
     def _passed(self, cursor: Cursor, message: Surveyed) -> Cursor:
-        if message.uid <= cursor.last:
+        # A number that is no UID is passed by being known.
+        if message.uid <= cursor.last or message.uid >= NUMBERS_FROM:
             return cursor
         self._status.last_uid = message.uid
         self._status.top_uid = max(self._status.top_uid, message.uid)
@@ -245,7 +239,7 @@ class MailboxIngest:
             if len(cut) == 1:
                 page = await self._read(cut[0])
                 page.made = await self._announcer.make(page.fetched, page.unavailable, cursor)
-                await self._store(page)
+                await self._store(page, cursor)
                 return await self._commit(page, cursor, noticed)
             return await self._overlapped(cut, cursor, noticed)
         finally:
@@ -268,7 +262,7 @@ class MailboxIngest:
             while (taken := await making.get()) is not None:
                 page, made = taken
                 page.made = await made
-                await self._store(page)
+                await self._store(page, cursor)
                 await stored.put(page)
             await stored.put(None)
 
@@ -309,6 +303,7 @@ class MailboxIngest:
                 await self._fetch(page, messages, whole=is_whole)
         if len(page.fetched) + len(page.unavailable) < len(wanted):
             await self._fetch_missing(page)
+        self._pairing.take(page, self._memory.numbers)
         step("fetch.done")
         return page
 
@@ -350,9 +345,10 @@ class MailboxIngest:
             if len(page.fetched) == before and await self._source.survey(message.uid, message.uid):
                 page.unavailable.append(message)
 
-    async def _store(self, page: Page) -> None:
+    async def _store(self, page: Page, cursor: Cursor) -> None:
         page.fetched = []
         page.announced = await self._announcer.stored(page.made, page.unavailable)
+        page.announced.events.extend(self._announcer.paired(row, number, cursor) for row, number in page.paired)
         page.made = []
 
     async def _commit(self, page: Page, cursor: Cursor, noticed: float | None) -> Cursor:
@@ -361,7 +357,7 @@ class MailboxIngest:
             started = self._clock.monotonic()
             reached = await self._memory.commit(events, reached, dead=page.announced.dead)
             self._announced()
-            self._tell(len(events), noticed, started, reached)
+            self._tell(len(events) - len(page.paired), noticed, started, reached)
         self._budget.give(page.held)
         self._held -= page.held
         return reached

@@ -9,7 +9,7 @@ Used by memory.py and epochs.py.
 import hashlib
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -32,7 +32,7 @@ def packed_mark(mark: str) -> bytes:
 
 def packed_id(mark: str) -> bytes:
     """The identity of a mark as bytes; NO_MARK where it has none."""
-    return _packed(mark.partition(":")[2])
+    return _packed(_second(mark))
 
 
 def with_identity(mark: str, identity: str) -> str:
@@ -42,11 +42,27 @@ def with_identity(mark: str, identity: str) -> str:
 
 def identity_in(mark: str) -> bytes:
     """The identity of a message in its maildrop; empty where the mark has none."""
-    digits = mark.partition(":")[2]
+    digits = _second(mark)
     try:
         return bytes.fromhex(digits) if len(digits) == 2 * IDENTITY_BYTES else b""
     except ValueError:
         return b""
+
+
+def with_print(mark: str, print: str) -> str:
+    """A mark as text, with what the message is known by over another protocol (prints.py) where it has any."""
+    if not print:
+        return mark
+    return f"{mark}:{print}" if ":" in mark else f"{mark}::{print}"
+
+
+def print_in(mark: str) -> str:
+    """What a message is known by over another protocol; empty where the mark does not say."""
+    return mark.split(":")[2] if mark.count(":") == 2 else ""
+
+
+def _second(mark: str) -> str:
+    return mark.partition(":")[2].partition(":")[0]
 
 
 def _packed(digits: str) -> bytes:
@@ -189,7 +205,10 @@ class Recogniser:
         *,
         ids: bytes = b"",
         near_ids: bytes = b"",
+        names: Callable[[int], int] = int,
     ) -> None:
+        """`names`: what the id of a UID was made of (numbers.py)."""
+        self.name_of = names
         self.floor = floor  # what arrived earlier and is not recognised was below the starting line
         self._uids = array("I")
         for span in _spans(known):

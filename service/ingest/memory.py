@@ -15,13 +15,14 @@ from msgspec.structs import replace
 
 from service.bus import BlobStore, EventLog, OutMessage
 from service.clock import Clock
-from service.contract import STATE_HEADER, EventType
+from service.contract import NUMBERS_FROM, STATE_HEADER, EventType
 from service.errors import Permanent, Transient
 from service.ingest.cursor import Before, Cursor, Named, copy_key
 from service.ingest.erased import Erased
 from service.ingest.known import Known
 from service.ingest.marks import Marks, Recogniser, packed_id, packed_mark
 from service.ingest.notes import load_line, load_note
+from service.ingest.numbers import Numbers
 from service.ingest.plan import Recalled
 from service.ingest.publish import MailboxLog
 from service.ingest.seen import Seen
@@ -84,6 +85,26 @@ class Memory:
     def seen(self) -> Seen | None:
         """Of a maildrop: identity → UID of all that was looked at."""
         return self._state.seen
+
+    @property
+    def numbers(self) -> Numbers:
+        """Those that mail was announced under while POP3 stood in."""
+        return self._state.numbers
+
+    def uid_of(self, uidvalidity: int, number: int) -> int | None:
+        """The UID of a message that was announced under a number: 0 where it is gone, None where the epoch is another.
+
+        Raises Transient while nobody knows.
+        """
+        if self._settled and self._uidvalidity != uidvalidity:
+            return None
+        if not self._settled or number in self.numbers.waiting:
+            raise Transient("IMAP has not shown yet what POP3 announced", where=self._where, remedy="ask again later")
+        return self.numbers.uid_of(number)
+
+    def name_of(self, uidvalidity: int, uid: int) -> int:
+        """What the id of a message is made of: its UID, or the number that it was announced under."""
+        return self.numbers.name_of(uid) if self._uidvalidity == uidvalidity else uid
 
     @property
     def partial(self) -> bool:
@@ -219,13 +240,20 @@ class Memory:
         state = self._state
         state.events += 1
         match kind:
+            case EventType.RECEIVED if note.uid >= NUMBERS_FROM:
+                state.numbers.give(note.uid, note.mark.partition(":")[0])
             case EventType.RECEIVED:
                 state.known.put(note.uid, note.keywords)
                 state.mark(note.uid, note.mark)
             case EventType.CHANGED:
                 state.known.put(note.uid, note.keywords)
+                if note.number:
+                    state.numbers.pair(note.number, note.uid)
+                    state.mark(note.uid, note.mark)
             case EventType.REMOVED:
-                state.known.discard(note.uid)
+                state.numbers.drop(note.uid)
+                if note.uid < NUMBERS_FROM:
+                    state.known.discard(note.uid)
             case _:
                 return False
         return True
@@ -238,7 +266,8 @@ class Memory:
     def rest(self) -> None:
         """Keep no more of it than a few kilobytes: whoever goes on recalls it, as after a start."""
         state = self._state
-        if state.known.size + state.marks.fresh + state.ids.fresh > REST_LIMIT:
+        # Where POP3 stood in, ids are looked up here.
+        if state.known.size + state.marks.fresh + state.ids.fresh > REST_LIMIT and not state.numbers:
             self._owner, self._state = "", State()
 
     # -- committing -------------------------------------------------------------------------------------------
@@ -332,6 +361,7 @@ class Memory:
                 ids.over(base.ids),
                 state.near_ids,
                 state.seen,
+                state.numbers,
             )
             return dump_state(whole, owner)
 

@@ -7,9 +7,25 @@ under way is answered by the next, all of them by one: what changed before they 
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 from service.contract import Resynced, mailbox_id
 from service.errors import Transient
+
+
+class Lookup(Protocol):
+    """What knows under which numbers mail was announced (memory.py)."""
+
+    def uid_of(self, uidvalidity: int, number: int) -> int | None:
+        """The UID of a number: 0 where its message is gone, None where the epoch is another.
+
+        Raises Transient while nobody knows.
+        """
+        ...
+
+    def name_of(self, uidvalidity: int, uid: int) -> int:
+        """What the id of a message is made of: its UID, or the number that it was announced under."""
+        ...
 
 
 @dataclass(slots=True)
@@ -29,6 +45,15 @@ class Desk:
         self._nudge: Callable[[], None] | None = None
         self._waiting: list[asyncio.Future[Resynced]] = []
         self._taken: list[asyncio.Future[Resynced]] = []
+        self._rounds: list[asyncio.Future[None]] = []
+        # Where numbers that are no UIDs are looked up, while the mailbox is followed.
+        self.numbers: Lookup | None = None
+
+    def uid_of(self, uidvalidity: int, number: int) -> int | None:
+        """As Lookup. Raises Transient, too, while the mailbox is not followed."""
+        if self.numbers is None:
+            raise self._not_connected()
+        return self.numbers.uid_of(uidvalidity, number)
 
     async def ask(self) -> Resynced:
         """Have it compared. Raises Transient where the mailbox is not followed now, or its connection is lost."""
@@ -38,6 +63,19 @@ class Desk:
         self._waiting.append(answer)
         self._nudge()
         return await answer
+
+    async def caught_up(self) -> None:
+        """Until all that the mailbox holds now is told. Raises Transient as `ask` does.
+
+        The round that is under way may have looked before this: the next one is waited for, too.
+        """
+        for _ in range(2):
+            if self._nudge is None:
+                raise self._not_connected()
+            passed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._rounds.append(passed)
+            self._nudge()
+            await passed
 
     # -- by whoever follows the mailbox -----------------------------------------------------------------------
 
@@ -56,6 +94,13 @@ class Desk:
         self._taken, self._waiting = self._waiting, []
         return taken
 
+    def passed(self) -> None:
+        """All that was there when it was looked at is told."""
+        rounds, self._rounds = self._rounds, []
+        for waiting in rounds:
+            if not waiting.done():
+                waiting.set_result(None)
+
     def found(self, counts: Counts, *, messages: int, reset: bool) -> None:
         """Everything is compared, and the events are confirmed."""
         taken, self._taken = self._taken, []
@@ -68,10 +113,11 @@ class Desk:
     def end(self) -> None:
         """The mailbox is not followed any more."""
         self._nudge = None
-        for answer in [*self._taken, *self._waiting]:
+        waiting: list[asyncio.Future[Any]] = [*self._taken, *self._waiting, *self._rounds]
+        for answer in waiting:
             if not answer.done():
                 answer.set_exception(self._not_connected())
-        self._taken, self._waiting = [], []
+        self._taken, self._waiting, self._rounds = [], [], []
 
     def _not_connected(self) -> Transient:
         return Transient(f"{self.mailbox} is not connected", remedy="ask again later")
@@ -94,6 +140,22 @@ class Desks:
     def mailboxes(self) -> Sequence[str]:
         """Their names."""
         return list(self._desks)
+
+    def uid_of(self, mailbox: str, uidvalidity: int, number: int) -> int | None:
+        """As Lookup. Raises Transient, too, while the mailbox is not followed."""
+        desk = self._desks.get(mailbox)
+        return desk.uid_of(uidvalidity, number) if desk is not None else None
+
+    def name_of(self, mailbox: str, uidvalidity: int, uid: int) -> int:
+        """What the id of a message is made of, as far as is known: its UID, or a number."""
+        desk = self._desks.get(mailbox)
+        return desk.numbers.name_of(uidvalidity, uid) if desk is not None and desk.numbers is not None else uid
+
+    async def caught_up(self, mailbox: str) -> None:
+        """Until all that one of them holds now is told. Raises Transient."""
+        if (desk := self._desks.get(mailbox)) is None:
+            raise Transient(f"{mailbox} is not followed")
+        await desk.caught_up()
 
     async def resync(self, mailbox: str) -> Resynced:
         """Compare one of them. Raises Transient."""

@@ -20,6 +20,8 @@ class Epoch:
     modseq: int = 0
     # Whether the server said UIDNEXT itself.
     uidnext_told: bool = True
+    # Whether new mail is all that the source shows: of what it does not show nothing follows.
+    is_part: bool = False
 
 
 @dataclass(frozen=True, slots=True)

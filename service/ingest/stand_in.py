@@ -1,18 +1,16 @@
 """A maildrop in the place of a mailbox that IMAP does not give now, as a Source: new mail, and nothing else.
 
-Only where the server's unique ids are made of IMAP's UIDs: then a mail that is announced by either way has the same
-number, the same id and the same place in the log, and the way back is no more than a reconnect. What is removed or
-flagged meanwhile IMAP tells on its return, which compares in full. Rules: docs/decisions/0014-pop3-stands-in.md.
+What is removed or flagged meanwhile IMAP tells on its return, which compares in full. LinkedStandIn is for servers that
+make their unique ids of IMAP's UIDs: then a mail that is announced by either way has the same number, the same id and
+the same place in the log, and the way back is no more than a reconnect. For the others there is paired.py.
+Rules: docs/decisions/0014-pop3-stands-in.md.
 """
 
-import asyncio
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final
 
 from service.clock import Clock
 from service.contract import Sync
@@ -23,9 +21,18 @@ from service.ingest.known import Flagged, Uids
 from service.ingest.memory import Memory
 from service.ingest.plan import SURVEY_LIMIT_ROWS, Position, Recalled
 from service.ingest.source import Epoch, Fetched, Looked, Stirred, Surveyed, Told
+from service.ingest.visits import Visits
 from service.pop3 import Door, Session, linked_uid
 
-JITTER: Final = 0.2
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A message that is new: its number in the session, its size; and by what it is known again (paired.py)."""
+
+    number: int
+    size: int
+    identity: str = ""
+    print: str = ""
 
 
 class StandIn:
@@ -34,6 +41,8 @@ class StandIn:
     sync = Sync.SNAPSHOT
     modseq = 0
     refused: Sequence[str] = ()
+    # Never: a maildrop is all that there is here.
+    displaced = False
 
     def __init__(
         self,
@@ -49,28 +58,25 @@ class StandIn:
         options = door.options
         self.id = source_id(host, options.username, mailbox)
         self._where = options.where
-        self._door = door
         self._memory = memory
         self._position = position
-        self._poll_s = poll_s
+        self._message_limit = options.message_limit
         self._clock = clock
         self._contents = Contents(options.message_limit, clock)
-        self._session: Session | None = None
+        self._visits = Visits(door, poll_s, clock)
         self._uidvalidity = 0
         self._base = 0  # up to this UID everything is announced, or is not ours to announce
-        self._uids = array("I")  # of what is new, ascending
-        self._numbers: dict[int, tuple[int, int]] = {}  # UID → number in this session, size
-        self._look_at = 0.0
+        self._uids = array("Q")  # of what is new, ascending
+        self._is_shown = False  # whether whoever asks has seen them all
+        self._rows: Mapping[int, Row] = {}
 
     async def open(self) -> Epoch:
         """The maildrop, where it can stand in. Raises Permanent where it cannot."""
         if not self._uidvalidity:
-            cursor = await self._start()
-            self._uidvalidity, self._base = cursor.uidvalidity, cursor.last
-        if self._clock.monotonic() >= self._look_at:
+            self._uidvalidity = (await self._start()).uidvalidity
+        if self._visits.is_due:
             await self._look()
-        last = self._uids[-1] if self._uids else self._base
-        return Epoch(self._uidvalidity, last + 1, len(self._uids), uidnext_told=False)
+        return Epoch(self._uidvalidity, self._uidnext(), len(self._uids), uidnext_told=False, is_part=True)
 
     async def _start(self) -> Cursor:
         """Where to go on: only from what IMAP has left in good order."""
@@ -81,42 +87,39 @@ class StandIn:
         is_behind = cursor.since is not None and cursor.last < cursor.line
         if recalled is not Recalled.WHOLE or cursor.before is not None or is_behind:
             raise self._cannot("what is known of the mailbox has to be compared by IMAP first")
+        self._base = cursor.last
         return cursor
 
     def _cannot(self, why: str) -> Permanent:
         return Permanent(f"POP3 cannot stand in: {why}", where=self._where, remedy="mail comes when IMAP is back")
 
     async def _look(self) -> None:
-        await self._leave()
-        self._session = session = await self._door.enter()
-        sizes: dict[int, int] = {}
-        numbers: dict[int, tuple[int, int]] = {}
-        linked = count = 0
+        if self._is_shown:
+            self._base = max(self._base, await self.highest())
+        self._rows = await self._new(await self._visits.begin())
+        self._uids = array("Q", sorted(self._rows))
+        self._is_shown = False
+        self._visits.looked()
 
-        def take(rows: list[tuple[int, bytes]]) -> None:
-            nonlocal linked, count
-            count += len(rows)
-            for number, uidl in rows:
-                uid = linked_uid(uidl, self._uidvalidity)
-                linked += uid > 0
-                if uid > self._base and number in sizes:
-                    numbers[uid] = (number, sizes[number])
+    async def _new(self, session: Session) -> Mapping[int, Row]:
+        """What the maildrop has that is not announced, by UID."""
+        raise NotImplementedError
 
-        await session.sizes(sizes.update)
-        await session.uidls(take)
-        if count and not linked:
-            raise self._cannot("the server's unique ids (UIDL) are not made of IMAP's UIDs")
-        self._numbers, self._uids = numbers, array("I", sorted(numbers))
-        pause_s = self._poll_s * (1 - JITTER / 2 + JITTER * self._clock.chance())
-        self._look_at = max(self._clock.monotonic() + pause_s, self._door.not_before)
+    def _uidnext(self) -> int:
+        """Up to which UID there is something to announce at once."""
+        raise NotImplementedError
 
     async def survey(self, first: int, last: int | None) -> list[Surveyed]:
         """Of what is new. Sizes and dates of POP3 are not those of IMAP: they mark nothing."""
+        self._is_shown = self._is_shown or last is None or last >= await self.highest()
         found: list[Surveyed] = []
         for uid in self._uids[bisect_left(self._uids, first) :]:
             if (last is not None and uid > last) or len(found) >= SURVEY_LIMIT_ROWS:
                 break
-            found.append(Surveyed(uid, self._numbers[uid][1], frozenset(), None, unmarked=True))
+            row = self._rows[uid]
+            found.append(
+                Surveyed(uid, row.size, frozenset(), None, identity=row.identity, content=row.print, unmarked=True)
+            )
         return found
 
     async def since(self, moment: datetime) -> int | None:
@@ -125,23 +128,18 @@ class StandIn:
 
     async def fetch(self, wanted: Sequence[Surveyed], give: Callable[[Fetched], None], *, whole: bool) -> None:
         """RETR, or TOP for the header alone."""
-        if self._session is None:
+        if not self._visits.is_open:
             await self._look()
-        there = {self._numbers[message.uid][0]: message for message in wanted if message.uid in self._numbers}
+        there = {self._rows[message.uid].number: message for message in wanted if message.uid in self._rows}
 
         def take(number: int, body: bytes) -> None:
             message = there[number]
             date = self._contents.of(body, message.size, whole=whole).date or self._clock.now()
             give(Fetched(replace(message, internal_date=date), body, whole))
 
-        if self._session is None:
-            raise RuntimeError("a message's number without its session")
-        refused = await self._session.read(list(there), take, whole=whole)
-        for number in refused:
+        for number in await self._visits.session.read(list(there), take, whole=whole):
             # It may be gone, or not to be had by POP3: IMAP will say.
-            uid = there[number].uid
-            self._uids.remove(uid)
-            del self._numbers[uid]
+            self._uids.remove(there[number].uid)
 
     async def highest(self) -> int:
         """As it was at the last look."""
@@ -149,21 +147,11 @@ class StandIn:
 
     async def wait(self, limit_s: float) -> float | None:
         """Let others have the maildrop until it is time to look again."""
-        await self._leave()
-        pause_s = max(0.0, min(limit_s, self._look_at - self._clock.monotonic()))
-        with suppress(TimeoutError):
-            async with asyncio.timeout(pause_s):
-                await asyncio.Event().wait()
-        if self._clock.monotonic() < self._look_at:
-            return None
-        self._base = max(self._base, await self.highest())
-        await self._look()
+        if self._is_shown or not self._uids:
+            if not await self._visits.pause(limit_s):
+                return None
+            await self._look()
         return self._clock.monotonic() if self._uids else None
-
-    @property
-    def displaced(self) -> bool:
-        """Never: a maildrop is all that there is here."""
-        return False
 
     async def rest(self, _looked: Looked, limit_s: float) -> None:
         """As `wait`, without a word."""
@@ -190,15 +178,38 @@ class StandIn:
 
     async def close(self) -> None:
         """QUIT."""
-        await self._leave()
+        await self._visits.leave()
 
     def abort(self) -> None:
         """Drop the session."""
-        session, self._session = self._session, None
-        if session is not None:
-            self._door.abort(session)
+        self._visits.abort()
 
-    async def _leave(self) -> None:
-        session, self._session = self._session, None
-        if session is not None:
-            await self._door.leave(session)
+
+class LinkedStandIn(StandIn):
+    """Where the server's unique ids are made of IMAP's UIDs: it shows what has one above the cursor."""
+
+    def _uidnext(self) -> int:
+        return (self._uids[-1] if self._uids else self._base) + 1
+
+    async def _new(self, session: Session) -> Mapping[int, Row]:
+        sizes: dict[int, int] = {}
+        new: dict[int, Row] = {}
+        uidvalidity = self._uidvalidity
+        linked = count = 0
+
+        def take(rows: list[tuple[int, bytes]]) -> None:
+            nonlocal linked, count
+            count += len(rows)
+            for number, uidl in rows:
+                uid = linked_uid(uidl, uidvalidity)
+                linked += uid > 0
+                if uid > self._base and number in sizes:
+                    new[uid] = Row(number, sizes[number])
+
+        await session.sizes(sizes.update)
+        await session.uidls(take)
+        if count and not linked:
+            raise self._cannot(
+                "the server's unique ids (UIDL) are not made of IMAP's UIDs, and which mail is which was not learnt"
+            )
+        return new

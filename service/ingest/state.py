@@ -18,6 +18,7 @@ import msgspec
 from service.contract import Keywords
 from service.ingest.known import Known, Run
 from service.ingest.marks import MARK_BYTES, NO_MARK, Marks, Recogniser, identity_in, packed_id, packed_mark
+from service.ingest.numbers import Numbers
 from service.ingest.seen import Seen
 
 VERSION: Final = b"\x01"
@@ -39,6 +40,7 @@ class _File(msgspec.Struct, frozen=True):
     near_ids: bytes = b""
     seen: bytes = b""
     seen_uids: bytes | None = None
+    stand_ins: bytes = b""
 
 
 @dataclass(slots=True)
@@ -48,6 +50,7 @@ class State:
     `near`: marks of mail that was there and not announced when the epoch began, all of it that arrived since `floor`;
     what arrived earlier is old. Without a floor everything was announced. `ids`, `near_ids`: what marks have of
     EMAILID; empty where the server has none. `seen`: of a maildrop, all messages that have a UID; None elsewhere.
+    `numbers`: those that mail was announced under while POP3 stood in.
     """
 
     known: Known = field(default_factory=Known)
@@ -58,6 +61,7 @@ class State:
     ids: Marks = field(default_factory=Marks)
     near_ids: bytes = b""
     seen: Seen | None = None
+    numbers: Numbers = field(default_factory=Numbers)
 
     def mark(self, uid: int, mark: str) -> None:
         """Note a message's mark."""
@@ -92,6 +96,7 @@ def dump_state(state: State, owner: str) -> bytes:
         near_ids=state.near_ids,
         seen=state.seen.identities if state.seen is not None else b"",
         seen_uids=_packed(state.seen.uids) if state.seen is not None else None,
+        stand_ins=state.numbers.dump(),
     )
     return VERSION + _PACK.encode(file)
 
@@ -106,6 +111,7 @@ def load_state(data: bytes, owner: str) -> State | None:
         sets = [frozenset(keywords) for keywords in file.sets]
         seen = Seen(file.seen, _unpacked(file.seen_uids)) if file.seen_uids is not None else None
         known = Known(_runs(first, last, numbers, sets))
+        stand_ins = Numbers.load(file.stand_ins)
     except (msgspec.MsgspecError, zlib.error, ValueError, IndexError):
         return None
     if not file.owner.startswith(owner) or len(file.marks) != MARK_BYTES * len(known) or len(file.near) % MARK_BYTES:
@@ -113,7 +119,8 @@ def load_state(data: bytes, owner: str) -> State | None:
     if len(file.ids) not in {0, len(file.marks)} or len(file.near_ids) not in {0, len(file.near)}:
         return None
     ids = Marks.of(known, file.ids) if file.ids else Marks()
-    return State(known, Marks.of(known, file.marks), file.near, file.floor, file.events, ids, file.near_ids, seen)
+    marks = Marks.of(known, file.marks)
+    return State(known, marks, file.near, file.floor, file.events, ids, file.near_ids, seen, stand_ins)
 
 
 def _runs(first: Iterable[int], last: Iterable[int], numbers: Iterable[int], sets: Sequence[Keywords]) -> Iterator[Run]:
@@ -130,9 +137,17 @@ def recogniser_of(state: State, *, elsewhere: bool) -> Recogniser:
     """By all that is known. `elsewhere`: of another server, whose identities mean nothing here."""
     column = state.marks.column(state.known)
     if elsewhere:
-        return Recogniser(state.known, column, state.near, state.floor)
+        return Recogniser(state.known, column, state.near, state.floor, names=state.numbers.name_of)
     ids = state.ids.column(state.known) if state.ids else b""
-    return Recogniser(state.known, column, state.near, state.floor, ids=ids, near_ids=state.near_ids)
+    return Recogniser(
+        state.known,
+        column,
+        state.near,
+        state.floor,
+        ids=ids,
+        near_ids=state.near_ids,
+        names=state.numbers.name_of,
+    )
 
 
 def _packed(numbers: "array[int]") -> bytes:

@@ -251,8 +251,10 @@ class Session:
             raise refused_command("UIDL", status, where=self.where)
         return status.ok
 
-    async def read(self, numbers: Sequence[int], give: Callable[[int, bytes], None], *, whole: bool) -> list[int]:
-        """RETR, or the header alone by TOP: each message as it comes; gives the numbers of those that are refused.
+    async def read(
+        self, numbers: Sequence[int], give: Callable[[int, bytes], None], *, whole: bool, lines: int = 0
+    ) -> list[int]:
+        """RETR, or by TOP the header and so many lines: each as it comes; gives the numbers of those that are refused.
 
         Raises Transient with the connection, PeerError for a message over the limit.
         """
@@ -265,7 +267,7 @@ class Session:
                     give(number, piece.body)
 
             asked = self._protocol.ask(verb, Shape.MESSAGE, take, limit_bytes=limit)
-            return (command(verb, number) if whole else command(verb, number, 0)), asked
+            return (command(verb, number) if whole else command(verb, number, lines)), asked
 
         return await self._many(numbers, wanted)
 

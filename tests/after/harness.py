@@ -52,7 +52,7 @@ async def working(
         return writer in alive
 
     work = AfterWork(
-        ImapHands(pool, box.after, account=box.account, degraded=said.append),
+        ImapHands(pool, box.after, account=box.account, degraded=said.append, uid_of=lambda *_: 0),
         bus.log,
         bus.key_value(bus.subjects.after),
         bus.subjects,

@@ -144,7 +144,7 @@ async def desk(bus: Bus, server: ImapServer, user: str, **changes: Any) -> Async
     sender = idle_sender(bus, "support")
     sends = SendAccess(SendLimits(5 * 86400, 30 * 86400), sender.waiting)
     followed = Desks()
-    access = MailAccess(pool, Directory(clock), followed, 256 * 1024, Raw.PROBLEM)
+    access = MailAccess(pool, Directory(clock, uid_of=followed.uid_of), followed, 256 * 1024, Raw.PROBLEM)
     accounts = {
         "support": Account("support", "support@example.com", sends, access),
         "sender": Account("sender", "sender@example.com", sends, None),

@@ -56,6 +56,7 @@ class Box:
     idle_s: float = 30.0
     poll_s: float = 0.1
     raw: Raw = Raw.PROBLEM
+    prints: bool = False
     first: tuple[str, ...] = ()
     allowance: Allowance | None = None
     alive: frozenset[str] = frozenset()
@@ -117,7 +118,8 @@ async def follow_mailbox(bus: Bus, box: Box) -> None:
         filter_subject=subjects.mailbox_filter(box.account, box.mailbox),
         clock=clock,
     )
-    options = AnnounceOptions(box.inline_limit, bus.max_payload, box.raw, box.after)
+    box.desk.numbers = memory
+    options = AnnounceOptions(box.inline_limit, bus.max_payload, box.raw, box.after, prints=box.prints)
     announcer = Announcer(
         bus.blobs(),
         subjects,

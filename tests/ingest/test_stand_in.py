@@ -8,7 +8,7 @@ from service.bus import Bus
 from service.clock import SystemClock
 from service.contract import DeadReason
 from service.errors import Permanent
-from service.ingest import Copies, DeadLetters, MailboxLog, Memory, StandIn, WriterIdentity
+from service.ingest import Copies, DeadLetters, LinkedStandIn, MailboxLog, Memory, WriterIdentity
 from service.pop3 import Door
 from tests.ingest.harness import Box, following
 from tests.ingest.maildrop import body
@@ -23,7 +23,7 @@ async def nobody(_writer: str) -> bool:
     return False
 
 
-async def stand_in(bus: Bus, port: int, *, host: str = "127.0.0.1") -> StandIn:
+async def stand_in(bus: Bus, port: int, *, host: str = "127.0.0.1") -> LinkedStandIn:
     """As it begins: from where the log stands."""
     clock, subjects = SystemClock(), bus.subjects
     filter_subject = subjects.mailbox_filter("box", "INBOX")
@@ -53,7 +53,7 @@ async def stand_in(bus: Bus, port: int, *, host: str = "127.0.0.1") -> StandIn:
     )
     position = await log.resume(contest=False)
     door = Door(options(port, username="user"), asyncio.Semaphore(1), clock, locked_s=0.01)
-    return StandIn(door, memory, position, host=host, mailbox="INBOX", poll_s=0.05, clock=clock)
+    return LinkedStandIn(door, memory, position, host=host, mailbox="INBOX", poll_s=0.05, clock=clock)
 
 
 async def announced(imap_stub: ImapStub, bus: Bus) -> None:

@@ -166,6 +166,8 @@ HABITS = {
     "snapshot": f"protocol imap {{\n  imap_capability = {CAPABILITIES}\n}}",
     # No MOVE: copies, and expunges what it copied.
     "uidplus": f"protocol imap {{\n  imap_capability = {CAPABILITIES.replace(' MOVE', '')}\n}}",
+    # Unique ids over POP3 that say nothing of IMAP's UIDs.
+    "guid": "protocol pop3 {\n  pop3_uidl_format = %g\n}",
     "old": "protocol imap {\n  imap_capability = IMAP4rev1\n}",
 }
 

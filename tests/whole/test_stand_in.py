@@ -2,20 +2,22 @@
 
 import asyncio
 import contextlib
+import json
 from collections.abc import Awaitable, Callable
 
 import pytest
 
-from service.contract import place_of
+from service.contract import NUMBERS_FROM, place_of
 from tests.ingest.view import act, mail, seen
 from tests.servers.dovecot import Dovecot
-from tests.servers.mailbus import BusReader, Mailbus, command, imap_account, reading, settings_for
+from tests.servers.mailbus import BusReader, Mailbus, command, imap_account, reading, settings_for, until
 from tests.servers.nats import NatsServer
 from tests.servers.proxy import FaultProxy
-from tests.whole.test_commands import cmd
 
 Maker = Callable[..., Mailbus]
 OLD = 500
+# Of each of three rounds; with one more by IMAP they are 198 mails, or 201.
+BY_IMAP, UNLEARNT, BY_POP3 = 30, 1, 35
 
 
 async def wait_state(reader: BusReader, state: str, count: int) -> None:
@@ -32,13 +34,17 @@ async def wait_state(reader: BusReader, state: str, count: int) -> None:
 
 @pytest.mark.fault("B07")
 @pytest.mark.timeout(240)
+@pytest.mark.parametrize("ids", ["made of UIDs", "of their own"])
 async def test_imap_fails_three_times_and_each_new_mail_is_announced_once_with_an_id_that_lasts(
-    dovecot: Dovecot,
+    dovecot_that: Callable[[str], Dovecot],
     own_nats: NatsServer,
     mailbus: Maker,
     prefix: str,
     fault_proxy: Callable[[str, int], Awaitable[FaultProxy]],
+    ids: str,
 ) -> None:
+    paired = ids == "of their own"
+    dovecot = dovecot_that("guid" if paired else "qresync")
     await dovecot.append(prefix, [mail(n) for n in range(OLD)])
     proxy = await fault_proxy(dovecot.host, dovecot.imap)
     pop3 = {"host": dovecot.host, "port": dovecot.pop3, "security": "none", "stand_in": "1s"}
@@ -51,12 +57,17 @@ async def test_imap_fails_three_times_and_each_new_mail_is_announced_once_with_a
         await wait_state(reader, "connected", 1)
         for round_ in range(1, 4):
             # By IMAP, by POP3, and once more by IMAP.
-            await dovecot.append(prefix, [mail(new := new + 1) for _ in range(10)])
+            await dovecot.append(prefix, [mail(new := new + 1) for _ in range(BY_IMAP)])
             await reader.wait_received(new - OLD)
+            if paired:
+                await until(lambda: any(line["lesson"] == "PROVED" for line in one.said("pop3_learnt")))
+                # What came since it was learnt is known by what the log says of it.
+                await dovecot.append(prefix, [mail(new := new + 1) for _ in range(UNLEARNT)])
+                await reader.wait_received(new - OLD)
             await proxy.refuse()
             proxy.cut()
             await wait_state(reader, "degraded", round_)
-            await dovecot.append(prefix, [mail(new := new + 1) for _ in range(10)])
+            await dovecot.append(prefix, [mail(new := new + 1) for _ in range(BY_POP3)])
             found = await reader.wait_received(new - OLD)
             await proxy.start()
             await wait_state(reader, "connected", round_ + 1)
@@ -64,18 +75,23 @@ async def test_imap_fails_three_times_and_each_new_mail_is_announced_once_with_a
             await reader.wait_received(new - OLD)
             by_pop3 = found[-1].body["id"]
             # An id that was given over POP3 is good for commands.
-            assert (await cmd(one, "flags", {"ids": [by_pop3], "add": ["$flagged"]}))["updated"] == [by_pop3]
+            asked = {"ids": [by_pop3], "add": ["$flagged"]}
+            answer = await reader.nc.request(f"{prefix}.cmd.box.flags", json.dumps(asked).encode(), timeout=20)
+            assert json.loads(answer.data)["updated"] == [by_pop3], answer.headers
         # What happened to the others in the meantime is told.
         await act(dovecot, prefix, ("STORE", str(OLD + 1), "+FLAGS", r"(\Deleted)"), ("EXPUNGE",))
         received = await reader.received()
         uids = [place.uid for event in received if (place := place_of(event.body["id"])) is not None]
-        # Dovecot marks as seen what POP3 read.
-        read = {uid: {"$seen"} for n in (10, 31, 52) for uid in uids[n : n + 10]}
-        flagged = {uids[n]: {"$seen", "$flagged"} for n in (19, 40, 61)}
-        await seen(reader, {uid: set() for uid in uids[1:]} | read | flagged)
+        a_round = len(received) // 3
+        flags: dict[int, set[str]] = {uid: set() for uid in uids[1:]}
+        for end in range(a_round - 1, len(uids), a_round):
+            # Dovecot marks as seen what POP3 read.
+            flags |= {uid: {"$seen"} for uid in uids[end - BY_POP3 : end]} | {uids[end - 1]: {"$seen", "$flagged"}}
+        await seen(reader, flags)
         events = await reader.events()
     assert [event.body["subject"] for event in received] == [f"mail {n}" for n in range(OLD + 1, new + 1)]
     assert [event.kind for event in events].count("reset") == 1
+    assert {uid >= NUMBERS_FROM for uid in uids} == ({True, False} if paired else {False})
     code, out, _ = await command(one, "check")
     assert code == 0, out
     assert await one.stop() == 0

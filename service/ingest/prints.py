@@ -1,0 +1,38 @@
+"""A message's header, and its first lines where that says too little → by what it is known over another protocol. Pure.
+
+Used where IMAP and POP3 share no number: announce.py notes what IMAP read, paired.py looks at what POP3 shows, and on
+IMAP's return mailbox.py finds what POP3 announced. Servers differ in sizes, dates and the status fields that they add;
+what is taken here came with the mail: Message-ID, Date, From, Subject, and the Received field of the delivery.
+"""
+
+import hashlib
+from typing import Final
+
+from service.ingest.marks import MARK_BYTES
+
+# RFC 1939 7, TOP: so many lines of the body come with the header.
+CONTENT_LINES: Final = 10
+# What of a message is looked at: no header that is one is longer, nor are the lines that count.
+HEADER_LIMIT_BYTES: Final = 256 * 1024
+CONTENT_LIMIT_BYTES: Final = 4096
+_TAKEN: Final = (b"received", b"message-id", b"date", b"from", b"subject")
+# Either of them is another for each delivery: a header without both may be that of many mails.
+_TELLING: Final = (b"received", b"message-id")
+
+
+def print_of(body: bytes, *, whole: bool) -> str:
+    """Hex digits; empty where a header alone says too little. `whole`: the first lines of the content are there."""
+    header, _, content = body[:HEADER_LIMIT_BYTES].replace(b"\r\n", b"\n").partition(b"\n\n")
+    fields: dict[bytes, bytes] = {}
+    for line in header.replace(b"\n ", b" ").replace(b"\n\t", b" ").split(b"\n"):
+        name, _, value = line.partition(b":")
+        name = name.strip().lower()
+        if name in _TAKEN and name not in fields:
+            fields[name] = b" ".join(value.split())
+    said = [fields.get(name, b"") for name in _TAKEN]
+    if not any(fields.get(name) for name in _TELLING):
+        if not whole:
+            return ""
+        lines = [line.rstrip() for line in content.split(b"\n")[:CONTENT_LINES]]
+        said.append(b"\n".join(lines).rstrip()[:CONTENT_LIMIT_BYTES])
+    return hashlib.sha256(b"\0".join(said)).hexdigest()[: 2 * MARK_BYTES]

@@ -1,0 +1,174 @@
+"""IMAP's account `box` by POP3, where the two share no number: what is learnt, and the stand-in as in production."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from service.bus import Bus
+from service.clock import SystemClock
+from service.contract import AccountState, DeadReason
+from service.errors import MailbusError
+from service.fleet import supervise
+from service.ingest import (
+    AnnounceOptions,
+    Announcer,
+    Budget,
+    Copies,
+    DeadLetters,
+    Desk,
+    IngestOptions,
+    Learner,
+    Lesson,
+    MailboxIngest,
+    MailboxLog,
+    MailboxStatus,
+    Memory,
+    PairedStandIn,
+    Parser,
+    WriterIdentity,
+)
+from service.parsing import Raw
+from service.pop3 import Door
+from tests.ingest.harness import QUICK, Box, following
+from tests.ingest.view import watching
+from tests.pop3.harness import options
+from tests.servers.mailbus import until
+
+HOST = "127.0.0.1"
+
+
+@dataclass
+class Away:
+    """What the stand-in says of itself."""
+
+    port: int
+    message_limit: int = 50 * 1024 * 1024
+    states: list[tuple[AccountState, MailbusError | None]] = field(default_factory=list)
+    proofs: int = 0
+
+
+def door(away: Away) -> Door:
+    given = options(away.port, username="user", message_limit=away.message_limit)
+    return Door(given, asyncio.Semaphore(1), SystemClock(), locked_s=0.01)
+
+
+def learner(bus: Bus, away: Away) -> Learner:
+    subjects = bus.subjects
+    return Learner(
+        door(away),
+        bus.log,
+        bus.blobs(subjects.state),
+        bus.key_value(subjects.cursors),
+        account="box",
+        mailbox="INBOX",
+        filter_subject=subjects.mailbox_filter("box", "INBOX"),
+        clock=SystemClock(),
+    )
+
+
+async def by_imap(bus: Bus, imap_port: int, learn_port: int = 0, **more: Any) -> Lesson | None:
+    """Until all that IMAP has is told; and what the maildrop shows of it is learnt."""
+    async with following(bus, Box(imap_port, prints=True, poll_s=0.05, **more)) as box:
+        await watching(box)
+        await box.desk.caught_up()
+        if learn_port:
+            return await learner(bus, Away(learn_port)).learn(box.desk.caught_up)
+    return None
+
+
+async def _nobody(_writer: str) -> bool:
+    return False
+
+
+async def _follow(bus: Bus, away: Away) -> None:
+    clock, subjects = SystemClock(), bus.subjects
+    copies = Copies(bus.key_value(subjects.cursors), clock)
+    filter_subject = subjects.mailbox_filter("box", "INBOX")
+
+    async def dead_letter(message: Any) -> None:
+        await bus.publish(message.subject, message.payload, message.headers)
+
+    dead = DeadLetters(bus.dead, dead_letter, subject=subjects.dead(DeadReason.MESSAGE), where="box")
+    log = MailboxLog(
+        bus.log,
+        copies,
+        dead,
+        account="box",
+        mailbox="INBOX",
+        filter_subject=filter_subject,
+        writer=WriterIdentity("one/1", _nobody),
+        alarm=lambda _error: None,
+        clock=clock,
+    )
+    memory = Memory(
+        log,
+        bus.log,
+        bus.blobs(subjects.state),
+        account="box",
+        mailbox="INBOX",
+        filter_subject=filter_subject,
+        clock=clock,
+    )
+    announcer = Announcer(
+        bus.blobs(),
+        subjects,
+        Parser(clock),
+        account="box",
+        mailbox="INBOX",
+        options=AnnounceOptions(256 * 1024, bus.max_payload, Raw.PROBLEM),
+        clock=clock,
+    )
+    at = door(away)
+
+    def report(state: AccountState, error: MailbusError | None) -> None:
+        away.states.append((state, error))
+
+    def works() -> None:
+        away.proofs += 1
+
+    async def life(proved: Any) -> None:
+        position = await log.resume(contest=False)
+        source = PairedStandIn(
+            at, memory, position, learner(bus, away), host=HOST, mailbox="INBOX", poll_s=0.05, clock=clock
+        )
+        try:
+            await MailboxIngest(
+                source,
+                log,
+                memory,
+                announcer,
+                options=IngestOptions("all", away.message_limit),
+                status=MailboxStatus("INBOX"),
+                desk=Desk("INBOX"),
+                budget=Budget(64 * 1024 * 1024),
+                proved=works,
+                degraded=lambda error: report(AccountState.DEGRADED, error),
+                clock=clock,
+                account="box",
+            ).run(position)
+        finally:
+            source.abort()
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(copies.run())
+        await supervise(life, report=report, pace=QUICK, clock=clock, where="box")
+
+
+@asynccontextmanager
+async def standing_in(bus: Bus, port: int, **more: Any) -> AsyncIterator[Away]:
+    """POP3 stands in for the length of the block."""
+    away = Away(port, **more)
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(_follow(bus, away))
+        try:
+            yield away
+        finally:
+            task.cancel()
+
+
+async def looked(away: Away) -> None:
+    """Until it has looked twice, and told what there was."""
+    before = away.proofs
+    await until(lambda: away.proofs > before + 1, what=f"{away.states}")
