@@ -70,6 +70,7 @@ class StandInWork:
             bus.log,
             bus.blobs(bus.subjects.state),
             bus.key_value(bus.subjects.cursors),
+            shared.copies,
             account=account.id,
             mailbox=INBOX,
             filter_subject=bus.subjects.mailbox_filter(account.id, INBOX),

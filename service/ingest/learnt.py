@@ -22,12 +22,14 @@ import msgspec
 
 from service.bus import BlobStore, Conflict, EventLog, KeyValue
 from service.clock import Clock
-from service.contract import CURSOR_HEADER, NUMBERS_FROM, STATE_HEADER, EventType
+from service.contract import CURSOR_HEADER, NUMBERS_FROM, EventType
 from service.errors import Permanent, Transient
+from service.ingest.copies import Copies
 from service.ingest.cursor import Cursor, copy_key, load_cursor
 from service.ingest.marks import identity_in, print_in
 from service.ingest.notes import load_note
 from service.ingest.prints import CONTENT_LINES, print_of
+from service.ingest.replay import told
 from service.mime import received_at
 from service.pop3 import NO_IDENTITY, Door, Listing, Session, linked_uid, listed
 
@@ -116,6 +118,16 @@ class Told:
     prints: Counter[str] = field(default_factory=Counter)
     keys: set[int] = field(default_factory=set)
 
+    def take(self, kind: str, state: str) -> None:
+        """An event: its kind, and what its `Mail-State` says."""
+        note = load_note(state)
+        if note is None or kind != EventType.RECEIVED:
+            return
+        if note.uid >= NUMBERS_FROM:
+            self.keys.add(key_of(identity_in(note.mark)))
+        elif print := print_in(note.mark):
+            self.prints[print] += 1
+
 
 @dataclass(frozen=True, slots=True)
 class Learnt:
@@ -154,6 +166,7 @@ class Learner:
         log: EventLog,
         store: BlobStore,
         records: KeyValue,
+        copies: Copies,
         *,
         account: str,
         mailbox: str,
@@ -164,6 +177,7 @@ class Learner:
         self._log = log
         self._store = store
         self._records = records
+        self._copies = copies
         self._filter = filter_subject
         self._key = f"{copy_key(account, mailbox)}.pop3"
         self._clock = clock
@@ -196,8 +210,10 @@ class Learner:
                 return Lesson.LINKED
             proved = old is not None and old.proved
             if not proved:
-                told = await self._told(min(before, max(0, tail.seq - PROOF_EVENTS)), tail.seq)
-                proved = await _proves(session, listing, told, self._door.options.message_limit)
+                since = min(before, max(0, tail.seq - PROOF_EVENTS))
+                proved = await _proves(
+                    session, listing, await self._told(since, tail.seq), self._door.options.message_limit
+                )
         except BaseException:
             self._door.abort(session)
             raise
@@ -264,17 +280,13 @@ class Learner:
         return await asyncio.to_thread(Keys.load, data)
 
     async def _told(self, after: int, last: int) -> Told:
-        told = Told()
-        async with aclosing(self._log.replay(self._filter, after=after, last=last)) as messages:
-            async for message in messages:
-                note = load_note(message.headers.get(STATE_HEADER, ""))
-                if note is None or not message.subject.endswith(f".{EventType.RECEIVED}"):
-                    continue
-                if note.uid >= NUMBERS_FROM:
-                    told.keys.add(key_of(identity_in(note.mark)))
-                elif print := print_in(note.mark):
-                    told.prints[print] += 1
-        return told
+        found = Told()
+        created = (await self._log.bounds()).created
+        erased = await self._copies.erased(self._filter, stream_created=created)
+        async with aclosing(told(self._log, erased, self._filter, after=after, last=last)) as events:
+            async for event in events:
+                found.take(event.kind, event.state)
+        return found
 
 
 def _is_of(record: Record, cursor: Cursor, created: datetime) -> bool:

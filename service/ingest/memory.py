@@ -5,8 +5,7 @@ its `Mail-State` header is what is known, whether it was committed here or is re
 """
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncGenerator, Collection, Container, Sequence
+from collections.abc import Collection, Container, Sequence
 from contextlib import aclosing, suppress
 from datetime import datetime
 from typing import Final
@@ -18,13 +17,13 @@ from service.clock import Clock
 from service.contract import NUMBERS_FROM, STATE_HEADER, EventType
 from service.errors import Permanent, Transient
 from service.ingest.cursor import Before, Cursor, Named, copy_key
-from service.ingest.erased import Erased
 from service.ingest.known import Known
 from service.ingest.marks import Marks, Recogniser, packed_id, packed_mark
 from service.ingest.notes import load_line, load_note
 from service.ingest.numbers import Numbers
 from service.ingest.plan import Recalled
 from service.ingest.publish import MailboxLog
+from service.ingest.replay import told
 from service.ingest.seen import Seen
 from service.ingest.state import State, dump_state, load_state, recogniser_of
 from service.observe import log, step
@@ -192,8 +191,9 @@ class Memory:
         """Apply the log up to `seq`; False where the event that we stood at is another."""
         after = self._seq - 1 if first_id else self._seq
         expected = first_id
-        async with aclosing(self._told(after, seq)) as told:
-            async for one in told:
+        erased = await self._events.erased() if seq > after else []
+        async with aclosing(told(self._replay, erased, self._filter, after=after, last=seq)) as events:
+            async for one in events:
                 if expected:
                     # Up to this one it is all known.
                     if (one.id, one.seq) != (expected, self._seq):
@@ -205,23 +205,6 @@ class Memory:
                     self._seq, self._last_id = one.seq, one.id
         self._seq = seq
         return not expected
-
-    async def _told(self, after: int, last: int) -> AsyncGenerator[Erased, None]:
-        """The log's events beyond `after` and up to `last`, in their places those that were erased."""
-        if last <= after:
-            return
-        erased = deque(one for one in await self._events.erased() if after < one.seq <= last)
-        async with aclosing(self._replay.replay(self._filter, after=after, last=last)) as messages:
-            async for message in messages:
-                while erased and erased[0].seq <= message.seq:
-                    # One that is there after all: whoever erased was killed before it went.
-                    if (gone := erased.popleft()).seq < message.seq:
-                        yield gone
-                headers = message.headers
-                kind = message.subject.rpartition(".")[2]
-                yield Erased(message.seq, kind, headers.get("ce-id", ""), headers.get(STATE_HEADER, ""))
-        for gone in erased:
-            yield gone
 
     def _apply(self, kind: str, text: str) -> bool:
         if kind == EventType.RESET:

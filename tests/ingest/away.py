@@ -61,6 +61,7 @@ def learner(bus: Bus, away: Away) -> Learner:
         bus.log,
         bus.blobs(subjects.state),
         bus.key_value(subjects.cursors),
+        Copies(bus.key_value(subjects.cursors), SystemClock()),
         account="box",
         mailbox="INBOX",
         filter_subject=subjects.mailbox_filter("box", "INBOX"),
