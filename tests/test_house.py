@@ -17,6 +17,7 @@ FLOORS = {
     "__init__": 0,
     "errors": 0,
     "clock": 0,
+    "lookup": 0,
     "tasks": 0,
     "observe": 0,
     "contract": 1,

@@ -1,11 +1,15 @@
 """What a host's name leads to is looked at before anything is connected, and is what is connected."""
 
 import asyncio
+import socket
+import threading
+from collections.abc import Iterator
 from ipaddress import ip_network
 from typing import Any
 
 import pytest
 
+from service import lookup, reach
 from service.clock import SystemClock
 from service.errors import Permanent
 from service.imap import Session
@@ -62,14 +66,15 @@ async def test_a_name_is_resolved_once_and_only_what_is_permitted_is_connected(
     imap_stub: ImapStub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    loop = asyncio.get_running_loop()
-    resolve = loop.getaddrinfo
+    resolve = socket.getaddrinfo
 
-    async def rebinding(host: str, port: int, **more: Any) -> Any:
+    def rebinding(host: str, port: int, **more: Any) -> Any:
+        if "flags" in more:
+            return resolve(host, port, **more)
         asked.append(host)
-        return [*await resolve("169.254.169.254", port, **more), *await resolve("127.0.0.1", port, **more)]
+        return [*resolve("169.254.169.254", port, **more), *resolve("127.0.0.1", port, **more)]
 
-    monkeypatch.setattr(loop, "getaddrinfo", rebinding)
+    monkeypatch.setattr(socket, "getaddrinfo", rebinding)
     (await open_socket("mail.example", imap_stub.port, ANYWHERE, where="x")).close()
     assert asked == ["mail.example"]
 
@@ -97,3 +102,110 @@ def test_networks_are_written_as_they_are_known(load: Load, problems: Problems) 
     assert problems("network: {allow: [everywhere]}") == [
         "network.allow[0]: write a network such as 10.0.0.0/8 or 192.0.2.7/32, or public (got 'everywhere')"
     ]
+
+
+# -- names that are not answered for -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stalled(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Names of .stalled are answered once the event is set, those of .broken never are, others lead to loopback."""
+    answered, resolve = threading.Event(), socket.getaddrinfo
+
+    def resolver(host: str, port: int, **more: Any) -> Any:
+        if "flags" in more:
+            return resolve(host, port, **more)
+        if host.endswith(".stalled"):
+            answered.wait(30)
+        if host.endswith(".broken"):
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        return resolve("127.0.0.1", port, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolver)
+    yield answered
+    answered.set()
+
+
+@pytest.mark.fault("F05")
+async def test_a_name_that_is_not_answered_for_holds_up_no_other(
+    imap_stub: ImapStub, oauth: OAuthServer, stalled: threading.Event
+) -> None:
+    before = threading.active_count()
+    async with asyncio.TaskGroup() as group:
+        # A provider's accounts, far more than there are threads for look-ups in an event loop.
+        waiting = [
+            group.create_task(open_socket("imap.stalled", imap_stub.port, ANYWHERE, where="x")) for _ in range(100)
+        ]
+        await asyncio.sleep(0)
+        (await open_socket("imap.example", imap_stub.port, ANYWHERE, where="x")).close()
+        with pytest.raises(socket.gaierror):
+            await open_socket("imap.broken", imap_stub.port, ANYWHERE, where="x")
+        assert await asyncio.to_thread(lambda: "the loop's own threads are free")
+        assert threading.active_count() <= before + 3  # one for the name, and of the loop's
+        # Who gives up leaves the others their look-up.
+        waiting[0].cancel()
+        stalled.set()
+    assert sum(task.cancelled() for task in waiting) == 1
+    for task in waiting[1:]:
+        task.result().close()
+
+
+@pytest.mark.fault("F05")
+async def test_a_name_is_looked_up_anew_for_each_connection(
+    imap_stub: ImapStub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places, resolve = ["127.0.0.1", "127.0.0.2"], socket.getaddrinfo
+
+    def moved(host: str, port: int, **more: Any) -> Any:
+        return resolve(host if "flags" in more else places.pop(), port, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", moved)
+    with pytest.raises(ConnectionRefusedError):
+        await open_socket("imap.example", imap_stub.port, ANYWHERE, where="x")
+    (await open_socket("imap.example", imap_stub.port, ANYWHERE, where="x")).close()
+    assert places == []
+
+
+@pytest.mark.fault("F05")
+async def test_an_address_that_refuses_or_says_nothing_is_followed_by_the_next(
+    imap_stub: ImapStub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reach, "ADDRESS_PATIENCE_S", 0.05)
+    resolve, loop = socket.getaddrinfo, asyncio.get_running_loop()
+    connect = loop.sock_connect
+
+    async def silent_at_3(sock: socket.socket, place: Any) -> None:
+        if place[0] == "127.0.0.3":
+            await asyncio.sleep(60)
+        await connect(sock, place)
+
+    def three(host: str, port: int, **more: Any) -> Any:
+        if "flags" in more:
+            return resolve(host, port, **more)
+        return [found for last in (2, 3, 1) for found in resolve(f"127.0.0.{last}", port, **more)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", three)
+    monkeypatch.setattr(loop, "sock_connect", silent_at_3)
+    made = await open_socket("imap.example", imap_stub.port, ANYWHERE, where="x")
+    assert made.getpeername()[0] == "127.0.0.1"
+    made.close()
+
+
+@pytest.mark.fault("F05")
+async def test_with_all_of_dns_away_threads_are_bounded_and_it_is_said(
+    stalled: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lookup, "LIMIT", 3)
+    async with asyncio.TaskGroup() as group:
+        waiting = [group.create_task(lookup.addresses(f"{n}.stalled", 993)) for n in range(3)]
+        await asyncio.sleep(0)
+        with pytest.raises(socket.gaierror, match="3 names are looked up and not answered"):
+            await lookup.addresses("4.stalled", 993)
+        stalled.set()
+    assert all(task.result() for task in waiting)
+
+
+@pytest.mark.parametrize("name", ["a" * 300 + ".example", ".example", "nowhere.invalid"])
+async def test_what_is_no_name_leads_nowhere(name: str) -> None:
+    with pytest.raises(socket.gaierror):
+        await lookup.addresses(name, 993)

@@ -13,8 +13,10 @@ from typing import Final
 from urllib.parse import urlsplit
 
 import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
 
 from service.errors import MailbusError, PeerError, Permanent, Transient
+from service.lookup import addresses
 from service.oauth.options import OAuthOptions
 from service.oauth.wire import Answer
 from service.reach import refused
@@ -28,7 +30,11 @@ async def ask(options: OAuthOptions, form: Mapping[str, str]) -> Answer:
     """Post the form. Raises Transient, PeerError, or Permanent where the certificate does not hold."""
     # A connection for each question: an account has one an hour.
     connector = aiohttp.TCPConnector(
-        ssl=options.tls, limit=1, force_close=True, socket_factory=partial(_permitted_socket, options)
+        ssl=options.tls,
+        limit=1,
+        force_close=True,
+        resolver=_Resolver(),
+        socket_factory=partial(_permitted_socket, options),
     )
     timeout = aiohttp.ClientTimeout(total=options.timeout_s)
     try:
@@ -52,6 +58,25 @@ async def ask(options: OAuthOptions, form: Mapping[str, str]) -> Answer:
     except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as exc:
         # from None: a library's exception may hold the request, and the request holds secrets.
         raise _verdict(exc, options) from None
+
+
+class _Resolver(AbstractResolver):
+    """As for mail servers: a name that nobody answers for holds up no other."""
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """What a name leads to."""
+        return [
+            ResolveResult(
+                hostname=host, host=str(place[0]), port=port, family=kind, proto=protocol, flags=socket.AI_NUMERICHOST
+            )
+            for kind, _, protocol, _, place in await addresses(host, port)
+            if family in (socket.AF_UNSPEC, kind)
+        ]
+
+    async def close(self) -> None:
+        """Nothing is kept."""
 
 
 def _permitted_socket(options: OAuthOptions, place: aiohttp.AddrInfoType) -> socket.socket:
