@@ -1,7 +1,8 @@
 """An account's mailboxes over its few connections: which are followed, and which is read when.
 
 plan.py decides: names of patterns and roles, whose turn it is; lines.py owns the connections and lends them;
-rounds.py asks what there is and what has moved; boxes.py begins and ends the mailboxes' lives, which are others' work.
+rounds.py asks what there is and what has moved, or hears it (ear.py: whether); boxes.py begins and ends the mailboxes'
+lives, which are others' work.
 """
 
 from service.boxes.boxes import Appeared, Boxes, Life

@@ -8,17 +8,18 @@ after a failure nobody of the account tries again before its pause is over, for 
 
 import asyncio
 import copy
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
-from typing import Final
+from typing import Final, TypeAlias
 
-from service.boxes.plan import SEATED, Cue, Seat, Seating, Turn
+from service.boxes.plan import SEATED, Cue, Seat, Seating, Turn, Weight
 from service.clock import Clock
 from service.errors import MailbusError
 from service.imap import Changes, Figures, Session
 from service.observe import metrics
 
 CLOSE_TIMEOUT_S: Final = 5.0
+Choose: TypeAlias = Callable[[Iterable[Weight]], Weight]
 
 
 class _Line:
@@ -68,6 +69,11 @@ class Lines:
     def limit(self) -> int:
         """Connections at once."""
         return self._seating.limit
+
+    @property
+    def crowded(self) -> bool:
+        """Whether there are more mailboxes than connections."""
+        return len(self._places) > self._seating.limit
 
     def place(self, order: int) -> "Place":
         """A place for a mailbox, the `order`th of its account."""
@@ -160,12 +166,28 @@ class Lines:
 
         Raises Transient where none can be opened.
         """
+        async with self.lent(min) as session:
+            if session is not None:
+                yield session
+                return
+        try:
+            yield (await own.take()).session
+        finally:
+            await own.leave()
+
+    @asynccontextmanager
+    async def lent(self, choose: "Choose") -> AsyncIterator[Session | None]:
+        """The connection of the mailbox that idles and matters least (min) or most (max); None where none idles.
+
+        That of the most important one is kept the longest.
+        """
         while True:
             idle = [self._places[seat] for seat in self._seating.standing()]
-            lenders = [place for place in idle if place.lends]
+            lenders = {place.seat.weight: place for place in idle if place.lends}
             if not lenders:
-                break
-            place = min(lenders, key=lambda place: place.seat.weight)
+                yield None
+                return
+            place = lenders[choose(lenders)]
             line = place.line
             if line is None:
                 raise RuntimeError("a place that stands without a connection")
@@ -182,10 +204,6 @@ class Lines:
                 finally:
                     _returned(line, asked)
                 return
-        try:
-            yield (await own.take()).session
-        finally:
-            await own.leave()
 
 
 def _returned(line: _Line, asked: "asyncio.Future[bool]") -> None:
@@ -204,6 +222,8 @@ class Place:
         self.line: _Line | None = None
         # As it was when it went to rest; None while it has a connection, or never had one.
         self.looked: Figures | None = None
+        # What was told of it since then, or since it began to look: that may be newer than what it saw.
+        self._told: Figures | None = None
         # The failure to connect that it was told last.
         self.heard: MailbusError | None = None
         self._bell = asyncio.Event()
@@ -222,6 +242,24 @@ class Place:
         self._lines.cue(self, Cue.CALLED)
         self.ring()
         self.nudge()
+
+    def asked(self, figures: Figures) -> bool:
+        """How it stands, as a round found it. Whether it is called: at rest it has moved; once for each move."""
+        before, self._told = self._told or self.looked, figures
+        return self.resting and before is not None and self._called(before.differ(figures))
+
+    def told(self, figures: Figures) -> bool:
+        """It has changed, says the server unasked, and not all of how it stands. Whether it is called."""
+        before = self._told or self.looked
+        self._told = figures.over(before)
+        # Without a modseq the figures may be those of before: flags change nothing else.
+        moved = before is not None and (figures.modseq is None or before.differ(figures))
+        return self.resting and self._called(moved)
+
+    def _called(self, moved: bool) -> bool:
+        if moved:
+            self.call()
+        return moved
 
     def arrived(self, at: float) -> None:
         """Mail came: the more it matters."""
@@ -244,13 +282,18 @@ class Place:
     # -- by the source ----------------------------------------------------------------------------------------
 
     @property
+    def crowded(self) -> bool:
+        """Whether there are more mailboxes than connections."""
+        return self._lines.crowded
+
+    @property
     def displaced(self) -> bool:
         """Whether it is to leave."""
         return self._lines.overdue(self)
 
     async def take(self) -> Changes:
         """Its connection: the one that it has, or one once its turn comes. Raises what opening it raises."""
-        self.looked = None
+        self.looked = self._told = None
         self._lines.cue(self, Cue.CALLED)
         while self.line is None:
             self._bell.clear()
@@ -282,9 +325,11 @@ class Place:
 
     async def rest(self, looked: Figures, limit_s: float) -> None:
         """Leave the connection to others until called, or the limit has passed."""
-        self.looked = looked
         await self._hang_up()
+        told, self._told, self.looked = self._told, None, looked
         self._lines.cue(self, Cue.RESTS)
+        if told is not None and looked.behind(told):
+            return  # its own connection had not said so when it left
         with suppress(TimeoutError):
             async with asyncio.timeout(limit_s):
                 while self.resting:

@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Final
+from typing import Final, TypeAlias
 
 from service.contract import Choice, ChoiceKind, mailbox_name
 from service.errors import PeerError
@@ -189,6 +189,10 @@ TURNS: Final[dict[tuple[Turn, Cue], Turn]] = {
 SEATED: Final = frozenset({Turn.WORK, Turn.STAND, Turn.LEAVE})
 
 
+# Whether it is the first of its account, when mail last came to it, and its place in the list, backwards.
+Weight: TypeAlias = tuple[bool, float, int]
+
+
 @dataclass(eq=False, slots=True)
 class Seat:
     """One mailbox's turn. `order`: its place in the account's list; `active_at`: when mail last came to it;
@@ -200,7 +204,7 @@ class Seat:
     since: float = 0.0
 
     @property
-    def weight(self) -> tuple[bool, float, int]:
+    def weight(self) -> Weight:
         """How much it matters to hear of its mail at once: the first of the list always, then where mail came last."""
         return (self.order == 0, self.active_at, -self.order)
 

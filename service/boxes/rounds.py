@@ -1,25 +1,47 @@
 """What there is of an account's mailboxes, and which of those at rest have moved: asked every `poll`, in fair turns.
 
 Used by build. One LIST says both where the server has LIST-STATUS (RFC 5819); elsewhere STATUS asks for one after the
-other, a few at a time, so that whoever lends the connection is not kept from hearing.
+other, a few at a time, so that whoever lends the connection is not kept from hearing. Where the server has NOTIFY
+(RFC 5465) one of the connections hears of all mailboxes at once, and rounds only find what was not told.
 """
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Final
 
 from service.boxes.boxes import Boxes
+from service.boxes.ear import EAR, OVERFLOW_PAUSE_S, Ear, Noise, pause_s
 from service.boxes.lines import Lines
-from service.boxes.plan import Chosen, renames
+from service.boxes.plan import Chosen, Renamed, renames
 from service.clock import Clock
 from service.contract import Choice, mailbox_name
 from service.errors import MailbusError, Permanent, Transient
-from service.imap import Figures, ListedMailbox, Overview, figures_of, overview, selectable
+from service.imap import (
+    Figures,
+    ListedMailbox,
+    NamesNews,
+    News,
+    NewsMissing,
+    Overview,
+    Session,
+    StatusNews,
+    figures_of,
+    notify,
+    overview,
+    selectable,
+)
 from service.observe import log
 
 # A connection that is borrowed for longer keeps its mailbox from hearing: so many questions, or so many seconds.
 PORTION: Final = 50
 PORTION_S: Final = 1.0
+# Names come and go in crowds: one round after another, with a gap as long as the last one took, or this.
+GAP_S: Final = 0.5
+# Where NOTIFY is offered and no mailbox idles yet: looked for one so often.
+LISTEN_EVERY_S: Final = 1.0
+# Renames that no round has looked at yet; what is beyond is known by its figures, or by its mail.
+RENAMES_LIMIT: Final = 1_000
 
 
 class Rounds:
@@ -47,9 +69,16 @@ class Rounds:
         self._known: set[str] | None = None
         # What LIST told of those that are followed.
         self._last: dict[str, Figures] = {}
-        self._told: dict[str, Figures] = {}
         self._asked_at: dict[str, float] = {}
         self._said: list[Choice] = []
+        # NOTIFY: which connection hears, who is followed and not told of, and since when there was too much to tell.
+        self._offered = self._cheap = False
+        self._ear = Ear.DEAF
+        self._hearing: Session | None = None
+        self._beyond: set[str] = set()
+        self._full_at = 0.0
+        self._renamed: dict[str, str] = {}
+        self._bell = asyncio.Event()
 
     @property
     def needed(self) -> bool:
@@ -59,16 +88,34 @@ class Rounds:
     async def life(self, proved: Callable[[], None]) -> None:
         """Ask for ever. Raises the verdict that ended it."""
         while True:
+            began = self._clock.monotonic()
+            self._bell.clear()
             await self._look()
             await self._ask_those_left()
             if not self._said:
                 proved()
-            await self._clock.sleep(self._poll_s)
+            await self._pause(self._clock.monotonic() - began)
+
+    async def _pause(self, took_s: float) -> None:
+        """Until the next round is due, or there is a reason for one."""
+        began = self._clock.monotonic()
+        await self._clock.sleep(min(self._poll_s, max(GAP_S, took_s)))
+        while not self._bell.is_set():
+            await self._listen()
+            whole_s = pause_s(self._ear, poll_s=self._poll_s, cheap=self._cheap, beyond=bool(self._beyond))
+            left_s = began + whole_s - self._clock.monotonic()
+            if left_s <= 0:
+                return
+            wants = self._ear is Ear.DEAF and self._offered
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(left_s, LISTEN_EVERY_S) if wants else left_s):
+                    await self._bell.wait()
 
     async def _look(self) -> None:
         """One LIST."""
         listing = self._chosen.needs_list
         async with self._lines.borrow(self._own) as session:
+            self._offered, self._cheap = session.offers("NOTIFY"), session.offers("LIST-STATUS")
             if not listing and not session.offers("LIST-STATUS"):
                 return
             seen = await overview(session)
@@ -90,30 +137,23 @@ class Rounds:
         figures = {mailbox_name(name): figures for name, figures in seen.figures.items()}
         appeared = {name: figures[name] for name in found.names if name in figures and name not in followed}
         vanished = {name: self._last[name] for name in followed - set(found.names) if name in self._last}
+        new, gone = set(found.names) - followed, followed - set(found.names)
+        told = {name: Renamed(old, proved=True) for name, old in self._renamed.items() if name in new and old in gone}
+        self._renamed = {}
         self._boxes.follow(
             found.names,
             new=lambda name: known is not None and name not in known,
-            renamed=renames(appeared, vanished),
+            renamed=renames(appeared, vanished) | told,
         )
         self._known = _names(seen.mailboxes)
         self._last = {name: figures[name] for name in found.names if name in figures}
 
     def _compare(self, name: str, figures: Figures) -> None:
-        """Call a mailbox at rest that has moved since the last round, or since it was looked at; once for each move.
-
-        Only STATUS says how many are unread: so that is compared from round to round.
-        """
+        """Call a mailbox at rest that has moved since the last round, or since it was looked at."""
         self._asked_at[name] = self._clock.monotonic()
         place = self._boxes.place(name)
-        if place is None or not place.resting or place.looked is None:
-            # It looks by itself; what is told meanwhile may be newer than what it saw.
-            self._told.pop(name, None)
-            return
-        before = self._told.get(name, place.looked)
-        self._told[name] = figures
-        if before.differ(figures):
+        if place is not None and place.asked(figures):
             log.debug("mailbox_moved", where=self._where, mailbox=name)
-            place.call()
 
     async def _ask_those_left(self) -> None:
         """STATUS of those at rest that LIST said nothing of, least recently asked first."""
@@ -136,6 +176,61 @@ class Rounds:
             left = left[count:]
             if left:
                 await self._clock.sleep(self._clock.monotonic() - since)
+
+    # -- hearing (NOTIFY) -------------------------------------------------------------------------------------
+
+    async def _listen(self) -> None:
+        """Have a connection hear of all mailboxes, where none does and the server has NOTIFY."""
+        if self._ear is Ear.FULL and self._clock.monotonic() - self._full_at > OVERFLOW_PAUSE_S:
+            self._noise(Noise.RESTED)
+        if self._ear is not Ear.DEAF or not self._offered:
+            return
+        # That of the most important mailbox, which leaves its connection last.
+        async with self._lines.lent(max) as session:
+            if session is None or not session.offers("NOTIFY"):
+                return
+            self._hearing = session
+            told = await notify(session, self._hear, lambda: self._deaf(session))
+            if told is None:
+                self._offered = False
+                self._noise(Noise.REFUSED)
+                return
+            self._beyond = self._boxes.names - {mailbox_name(name) for name in [*told, session.selected]}
+            self._noise(Noise.AGREED)
+            log.debug("notify_on", where=self._where, told=len(told), beyond=len(self._beyond))
+
+    def _noise(self, noise: Noise) -> None:
+        self._ear = EAR[self._ear, noise]
+
+    def _deaf(self, session: Session) -> None:
+        if session is self._hearing:
+            self._hearing = None
+            self._noise(Noise.LOST)
+            self._bell.set()
+
+    def _hear(self, news: News) -> None:
+        """What a server says unasked: at once, whatever is under way."""
+        match news:
+            case StatusNews(mailbox, figures, asked):
+                name = mailbox_name(mailbox)
+                place = self._boxes.place(name)
+                if place is not None and (place.asked(figures) if asked else place.told(figures)):
+                    log.debug("mailbox_told", where=self._where, mailbox=name)
+                if self._known is not None and name not in self._known:
+                    self._bell.set()  # its name is news, too
+            case NamesNews(mailbox, former):
+                if former and len(self._renamed) < RENAMES_LIMIT:
+                    self._renamed[mailbox_name(mailbox)] = mailbox_name(former)
+                place = self._boxes.place(mailbox_name(former or mailbox))
+                if place is not None and not self._chosen.needs_list:
+                    place.call()  # should it be there no more, it finds out
+                self._bell.set()
+            case NewsMissing(ended):
+                if ended:
+                    log.info("notify_overflow", where=self._where)
+                    self._full_at = self._clock.monotonic()
+                    self._noise(Noise.OVERFLOW)
+                self._bell.set()
 
 
 def _names(listed: Sequence[ListedMailbox]) -> set[str]:

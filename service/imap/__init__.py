@@ -6,7 +6,7 @@ session.py is what mailbus does with a mailbox; changes.py asks what became of k
 is said of them unasked; identity.py reads what makes a message the same in several mailboxes.
 For commands: criteria.py turns filters into search keys, uidplus.py reads what says where messages are now, roles.py
 which mailbox is which; writing.py does it on a connection, listing.py lists, pool.py keeps the connections.
-For an account's mailboxes at a glance: overview.py.
+For an account's mailboxes at a glance: overview.py; to be told of all of them on one connection: notify.py.
 """
 
 from service.imap.changes import Changes, FlagsFound, FlagsRow
@@ -15,6 +15,7 @@ from service.imap.criteria import Near, criteria, moment_keys, moments, sortable
 from service.imap.encode import Argument, uid_set
 from service.imap.identity import GMAIL, NO_LABELS, Labelling, Labels
 from service.imap.listing import Totals, list_mailboxes, list_totals
+from service.imap.notify import NamesNews, News, NewsMissing, StatusNews, notify
 from service.imap.overview import Figures, Overview, figures_of, overview
 from service.imap.pool import NotConnected, Pool, Unanswered, sweep_all
 from service.imap.refusals import Refused
@@ -39,7 +40,10 @@ __all__ = [
     "Labels",
     "ListedMailbox",
     "Moved",
+    "NamesNews",
     "Near",
+    "News",
+    "NewsMissing",
     "NotConnected",
     "Opened",
     "Overview",
@@ -49,6 +53,7 @@ __all__ = [
     "Session",
     "SessionOptions",
     "Span",
+    "StatusNews",
     "SurveyedMessage",
     "Totals",
     "Unanswered",
@@ -61,6 +66,7 @@ __all__ = [
     "list_totals",
     "moment_keys",
     "moments",
+    "notify",
     "overview",
     "roles",
     "selectable",

@@ -24,8 +24,10 @@ from service.imap.grammar import (
     Exists,
     Expunged,
     FetchData,
+    Listed,
     Response,
     Status,
+    StatusData,
     Vanished,
 )
 from service.imap.protocol import Handler, ImapProtocol, connect
@@ -89,6 +91,9 @@ class Connection:
         self.capabilities: frozenset[str] = frozenset()
         self.exists = 0
         self.stir = Stir()
+        # RFC 5465: who is given what is said unasked of other mailboxes than the selected one.
+        self.news: Handler = ignore
+        self._answers_news = False
 
     # -- open and close ---------------------------------------------------------------------------------------
 
@@ -297,6 +302,8 @@ class Connection:
             self._learn(response)
             handler(response)
 
+        # What these are answered is no news; whoever asks knows what to do with it.
+        self._answers_news = name in {"LIST", "STATUS"}
         try:
             async with asyncio.timeout(COMMAND_LIMIT_S):
                 answer = await self.protocol.run(
@@ -310,6 +317,7 @@ class Connection:
                 )
         except TimeoutError as exc:
             raise PeerError(f"{name} took over {COMMAND_LIMIT_S:g} s", where=self.where) from exc
+        self._answers_news = False
         self.stir.hear(answer)
         return answer
 
@@ -333,6 +341,10 @@ class Connection:
             case Vanished(earlier=False, uids=uids):
                 # RFC 7162 3.2.10: each of them lowers the count, as EXPUNGE would.
                 self.exists = max(0, self.exists - total(uids))
+            case Condition():
+                self.news(response)
+            case StatusData() | Listed() if not self._answers_news:
+                self.news(response)
             case _:
                 pass
 

@@ -100,11 +100,12 @@ class Enabled:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """One mailbox of a LIST; attributes in lower case, the name as it is on the wire."""
+    """One mailbox of a LIST; attributes in lower case, the name as it is on the wire; `more`: RFC 5258 6, extended."""
 
     attributes: frozenset[str]
     delimiter: str | None
     name: bytes
+    more: list[Value] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,10 +305,12 @@ def _status(values: list[Value]) -> Response:
 
 def _listed(values: list[Value]) -> Response:
     match values:
-        case [list(attributes), delimiter, name, *_] if not isinstance(delimiter, list) and not isinstance(name, list):
+        case [list(attributes), delimiter, name, *more] if not isinstance(delimiter, list) and not isinstance(
+            name, list
+        ):
             names = frozenset(_text(value).lower() for value in attributes if isinstance(value, bytes))
             # RFC 9051 section 9: a mailbox is an astring, which NIL is one of.
-            return Listed(names, _text(delimiter) if delimiter else None, b"NIL" if name is None else name)
+            return Listed(names, _text(delimiter) if delimiter else None, b"NIL" if name is None else name, more)
         case _:
             return Other("LIST")
 
@@ -323,8 +326,7 @@ def parse_values(pieces: Sequence[bytes], at: int) -> list[Value]:
         if i % 2:
             open_lists[-1].append(piece)
             continue
-        start = at if i == 0 else 0
-        for token in _TOKEN.finditer(piece, start):
+        for token in _TOKEN.finditer(piece, at if i == 0 else 0):
             opened, closed, string, atom = token.groups()
             if atom is not None:
                 open_lists[-1].append(None if atom.upper() == b"NIL" else atom)

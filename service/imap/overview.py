@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from service.contract import mailbox_name
 from service.imap.encode import decode_mailbox, mailbox_argument
 from service.imap.grammar import Listed, Response, Status, StatusData, Value, parse_number
 from service.imap.identity import OBJECTID
@@ -38,6 +39,31 @@ class Figures:
             (self.unseen, other.unseen),
         )
         return any(one is not None and two is not None and one != two for one, two in pairs)
+
+    def behind(self, told: "Figures") -> bool:
+        """Whether what was told of the same mailbox is newer than these, as far as that can be known."""
+        if (told.uidvalidity or self.uidvalidity) != self.uidvalidity or (told.uidnext or 0) > (self.uidnext or 0):
+            return True
+        if told.modseq is not None and self.modseq is not None:
+            return told.modseq > self.modseq
+        return told.messages is not None and told.messages != self.messages
+
+    def over(self, before: "Figures | None") -> "Figures":
+        """These, with what they do not say as it was before."""
+        if before is None:
+            return self
+
+        def last(now: int | None, then: int | None) -> int | None:
+            return then if now is None else now
+
+        return Figures(
+            last(self.uidvalidity, before.uidvalidity),
+            last(self.uidnext, before.uidnext),
+            last(self.messages, before.messages),
+            last(self.modseq, before.modseq),
+            last(self.unseen, before.unseen),
+            self.mailbox_id or before.mailbox_id,
+        )
 
 
 @dataclass(slots=True)
@@ -113,13 +139,18 @@ async def overview(session: Session) -> Overview:
 
 async def figures_of(session: Session, mailbox: str) -> Figures | None:
     """STATUS of one mailbox; None where the server refuses it. Raises Transient."""
-    found: list[Figures] = []
+    found: dict[str, Figures] = {}
 
     def take(response: Response) -> None:
         if isinstance(response, StatusData):
-            found.append(figures_in(response.items))
+            found[mailbox_name(decode_mailbox(response.name, utf8=session.utf8))] = figures_in(response.items)
+            if len(found) > 1:
+                session.news(response)  # of another: nobody asked
 
     answer = await session.ask("STATUS", mailbox_argument(mailbox, utf8=session.utf8), _items(session), handler=take)
     if throttled(answer):
         raise refused_command("STATUS", answer, where=session.where)
-    return found[-1] if found and answer.status is Status.OK else None
+    if answer.status is not Status.OK:
+        return None
+    # A server may write the name otherwise than it was asked.
+    return found.get(mailbox_name(mailbox), next(iter(found.values()), None))

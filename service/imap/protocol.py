@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from aioimaplib import aioimaplib
-from aioimaplib.aioimaplib import Command, IMAP4ClientProtocol
+from aioimaplib.aioimaplib import Cmd, Command, Commands, Exec, IMAP4ClientProtocol
 
 from service.contract import Security, hidden
 from service.errors import MailbusError, PeerError, Transient
@@ -29,9 +29,15 @@ RESPONSES_AT_ONCE: Final = 250
 RESPONSES_LIMIT: Final = 250_000
 # Of what a server says to people.
 SHOWN_CHARS: Final = 500
+# RFC 5465 3.1, which the library does not know.
+Commands.setdefault("NOTIFY", Cmd("NOTIFY", (aioimaplib.AUTH, aioimaplib.SELECTED), Exec.is_sync))
 
 
 def _ignore(_response: Response) -> None:
+    pass
+
+
+def _nobody() -> None:
     pass
 
 
@@ -57,6 +63,8 @@ class ImapProtocol(IMAP4ClientProtocol):  # type: ignore[misc]  # aioimaplib has
         self.idle = Idle.OFF
         self.greeting: asyncio.Future[Condition] = self.loop.create_future()
         self.failure: MailbusError | None = None
+        # Told when the connection is over, by whoever wants to know although nothing is under way.
+        self.lost: Callable[[], None] = _nobody
 
     # -- the connection's life --------------------------------------------------------------------------------
 
@@ -85,6 +93,7 @@ class ImapProtocol(IMAP4ClientProtocol):  # type: ignore[misc]  # aioimaplib has
             command._timer.cancel()
             command._event.set()
         self._news.set()
+        self.lost()
 
     def _under_way(self) -> list[Command]:
         under_way = list(self.pending_async_commands.values())

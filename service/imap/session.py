@@ -91,6 +91,8 @@ class Session(Connection):
         super().__init__(protocol, options, clock)
         # How Gmail's labels are read in the mailbox; whoever opens it knows which one it is.
         self.labelling = Labelling()
+        # The name of the mailbox that is open.
+        self.selected = ""
         # Somebody has a reason that the server knows nothing of to end IDLE.
         self.nudged = asyncio.Event()
 
@@ -124,7 +126,7 @@ class Session(Connection):
             if isinstance(response, Condition) and response.code:
                 codes[response.code] = response.argument.encode()
 
-        self.exists = 0
+        self.exists, self.selected = 0, mailbox
         self.stir = Stir()
         self.protocol.enter(selected=False)
         arguments = [mailbox_argument(mailbox, utf8=self.utf8), *([parameters] if parameters else [])]

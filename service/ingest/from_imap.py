@@ -8,7 +8,19 @@ from typing import Protocol
 
 from service.clock import Clock
 from service.contract import Sync, keywords_of
-from service.imap import GMAIL, NO_LABELS, NONE_NAMED, Changes, Figures, FlagsRow, Labelling, Labels, Session, by_role
+from service.imap import (
+    GMAIL,
+    NO_LABELS,
+    NONE_NAMED,
+    Changes,
+    Figures,
+    FlagsRow,
+    Labelling,
+    Labels,
+    Session,
+    by_role,
+    figures_of,
+)
 from service.ingest.allowance import Allowance
 from service.ingest.cursor import source_id
 from service.ingest.known import Flagged, Uids
@@ -22,6 +34,11 @@ class Place(Protocol):
     @property
     def displaced(self) -> bool:
         """Whether it is to leave."""
+        ...
+
+    @property
+    def crowded(self) -> bool:
+        """Whether it may ever have to."""
         ...
 
     async def take(self) -> Changes:
@@ -84,6 +101,9 @@ class ImapSource:
         self._named = named
         self._allowance = allowance
         self._looked_at = -1
+        # How many were unread before flags were compared; whether it has waited since then.
+        self._unseen: int | None = None
+        self._waited = False
         self._taken: Changes | None = None
         self.id = source_id(host, username, mailbox)
 
@@ -119,6 +139,9 @@ class ImapSource:
         session = self._session
         if GMAIL in session.capabilities:
             session.labelling = Labelling(self._mailbox, by_role(await session.list_mailboxes(), self._named))
+        # Before flags are compared, so that whatever changes from now on makes a difference to those who ask later.
+        self._unseen = await self._count_unseen() if self._place.crowded else None
+        self._waited = False
         selected = await self._changes.open(self._mailbox)
         # RFC 3501 7.3.1: an old server may leave UIDNEXT out.
         uidnext = selected.uidnext or await self.highest() + 1
@@ -176,12 +199,22 @@ class ImapSource:
     async def rest(self, looked: Looked, limit_s: float) -> None:
         """Until its place is called; not at all where something was said that is not looked at yet."""
         session = self._session
+        if self._waited and self._unseen is not None:
+            self._unseen = await self._count_unseen()
         said = session.exists != self._looked_at or bool(session.stir)
-        figures = Figures(looked.uidvalidity, looked.uidnext, session.exists, looked.modseq or None)
+        figures = Figures(looked.uidvalidity, looked.uidnext, session.exists, looked.modseq or None, self._unseen)
         await self._place.rest(figures, 0.0 if said else limit_s)
+
+    async def _count_unseen(self) -> int | None:
+        """By STATUS; None where modseqs tell more."""
+        if self._session.capabilities & {"CONDSTORE", "QRESYNC"}:
+            return None
+        figures = await figures_of(self._session, self._mailbox)
+        return figures.unseen if figures is not None else None
 
     async def wait(self, limit_s: float) -> float | None:
         """IDLE where it is offered, a pause and NOOP elsewhere."""
+        self._waited = True
         self._place.stand()
         try:
             return await self._wait(limit_s)
