@@ -112,7 +112,7 @@ class Chosen:
 
 @dataclass(frozen=True, slots=True)
 class Renamed:
-    """What a mailbox that appeared was called before; `proved`: by its identity, which no other has."""
+    """What a mailbox that appeared was called before; `proved`: the server itself says so."""
 
     name: str
     proved: bool
@@ -121,20 +121,16 @@ class Renamed:
 def renames(appeared: Mapping[str, Figures], vanished: Mapping[str, Figures]) -> dict[str, Renamed]:
     """Which of the mailboxes that appeared are those that vanished at the same time.
 
-    By MAILBOXID (RFC 8474 4.2); elsewhere by a UIDVALIDITY that no other of them has and that looks like a time, as
-    servers make them: whoever takes it for the same compares messages.
+    By a UIDVALIDITY that no other of them has and that looks like a time, as servers make them: whoever takes it for
+    the same compares messages.
     """
     found: dict[str, Renamed] = {}
     for name, figures in appeared.items():
-        if figures.mailbox_id:
-            same = [old for old, before in vanished.items() if before.mailbox_id == figures.mailbox_id]
-        else:
-            value = figures.uidvalidity or 0
-            alone = sum(other.uidvalidity == value for other in appeared.values()) == 1
-            same = [old for old, before in vanished.items() if before.uidvalidity == value]
-            same = same if alone and value > UIDVALIDITY_TIME else []
-        if len(same) == 1:
-            found[name] = Renamed(same[0], bool(figures.mailbox_id))
+        value = figures.uidvalidity or 0
+        alone = sum(other.uidvalidity == value for other in appeared.values()) == 1
+        same = [old for old, before in vanished.items() if before.uidvalidity == value]
+        if alone and value > UIDVALIDITY_TIME and len(same) == 1:
+            found[name] = Renamed(same[0], proved=False)
     return found
 
 

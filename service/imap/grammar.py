@@ -305,9 +305,7 @@ def _status(values: list[Value]) -> Response:
 
 def _listed(values: list[Value]) -> Response:
     match values:
-        case [list(attributes), delimiter, name, *more] if not isinstance(delimiter, list) and not isinstance(
-            name, list
-        ):
+        case [list(attributes), delimiter, name, *more] if not (isinstance(delimiter, list) or isinstance(name, list)):
             names = frozenset(_text(value).lower() for value in attributes if isinstance(value, bytes))
             # RFC 9051 section 9: a mailbox is an astring, which NIL is one of.
             return Listed(names, _text(delimiter) if delimiter else None, b"NIL" if name is None else name, more)

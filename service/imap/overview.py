@@ -1,10 +1,9 @@
 """All mailboxes of an account at a glance: what there is, and figures by which is seen that one has moved.
 
 Used by service/boxes. RFC 9051 6.3.9 (LIST), 6.3.11 (STATUS), RFC 6154 (SPECIAL-USE), RFC 5819 (LIST-STATUS),
-RFC 7162 3.1.7 (HIGHESTMODSEQ), RFC 8474 (MAILBOXID).
+RFC 7162 3.1.7 (HIGHESTMODSEQ).
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -12,7 +11,6 @@ from typing import Final
 from service.contract import mailbox_name
 from service.imap.encode import decode_mailbox, mailbox_argument
 from service.imap.grammar import Listed, Response, Status, StatusData, Value, parse_number
-from service.imap.identity import OBJECTID
 from service.imap.refusals import refused_command, throttled
 from service.imap.session import LIST_LIMIT, ListedMailbox, Session
 
@@ -26,8 +24,6 @@ class Figures:
     messages: int | None = None
     modseq: int | None = None
     unseen: int | None = None
-    # RFC 8474 4: what a mailbox keeps when it is renamed; empty where the server has none.
-    mailbox_id: str = ""
 
     def differ(self, other: "Figures") -> bool:
         """Whether one of them is another, of those that both know."""
@@ -62,7 +58,6 @@ class Figures:
             last(self.messages, before.messages),
             last(self.modseq, before.modseq),
             last(self.unseen, before.unseen),
-            self.mailbox_id or before.mailbox_id,
         )
 
 
@@ -75,17 +70,14 @@ class Overview:
     whole: bool = True
 
 
-# RFC 8474 7, objectid.
-_OBJECT_ID: Final = re.compile(rb"[A-Za-z0-9_-]{1,255}")
 _ITEMS: Final = ("MESSAGES", "UIDNEXT", "UIDVALIDITY")
 
 
 def _items(session: Session) -> str:
     # Without modseq nothing else tells that flags changed; of those \Seen is the one that people change.
     more = "HIGHESTMODSEQ" if session.capabilities & {"CONDSTORE", "QRESYNC"} else "UNSEEN"
-    # RFC 8474 4.3
-    identity = ("MAILBOXID",) if OBJECTID in session.capabilities else ()
-    return f"({' '.join((*_ITEMS, more, *identity))})"
+    # No MAILBOXID (RFC 8474 4.3): Cyrus 3.6 gives bytes without meaning in LIST-STATUS, brackets and quotes among them.
+    return f"({' '.join((*_ITEMS, more))})"
 
 
 def figures_in(items: Mapping[str, Value]) -> Figures:
@@ -94,19 +86,12 @@ def figures_in(items: Mapping[str, Value]) -> Figures:
     def number(name: str) -> int | None:
         return parse_number(items[name]) if name in items else None
 
-    match items.get("MAILBOXID"):
-        # Cyrus 3.6 gives what is no such thing in LIST-STATUS, and another each time.
-        case [bytes() as id] if _OBJECT_ID.fullmatch(id):
-            mailbox_id = id.decode("ascii")
-        case _:
-            mailbox_id = ""
     return Figures(
         number("UIDVALIDITY"),
         number("UIDNEXT"),
         number("MESSAGES"),
         number("HIGHESTMODSEQ"),
         number("UNSEEN"),
-        mailbox_id,
     )
 
 
