@@ -51,4 +51,5 @@ def _mail_access(
         inline_limit=settings.limits.inline,
         raw=incoming.raw,
         authserv_id=incoming.authserv_id,
+        extras=incoming.extras,
     )

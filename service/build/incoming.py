@@ -227,6 +227,7 @@ class Mailbox:
                 incoming.raw,
                 incoming.after,
                 incoming.authserv_id,
+                incoming.extras,
                 prints=incoming.pop3 is not None and name == INBOX,
             ),
             clock=clock,

@@ -198,6 +198,7 @@ class _Maildrop:
                 self._incoming.raw,
                 self._incoming.after,
                 self._incoming.authserv_id,
+                self._incoming.extras,
             ),
             clock=shared.clock,
             returned=shared.returned.heard,

@@ -177,6 +177,7 @@ class StandInWork:
                 self._incoming.raw,
                 self._incoming.after,
                 self._incoming.authserv_id,
+                self._incoming.extras,
             ),
             clock=shared.clock,
             returned=shared.returned.heard,

@@ -11,7 +11,7 @@ from service.commands.begun import Beginnings
 from service.commands.errors import problem
 from service.commands.places import Directory
 from service.commands.repeat import Answered
-from service.contract import HeldRequest, Resynced, SendLimits, Verb, encode
+from service.contract import Extra, HeldRequest, Resynced, SendLimits, Verb, encode
 from service.imap import Pool
 from service.parsing import Made, Page, Raw, Read
 
@@ -49,6 +49,7 @@ class MailAccess:
     """How commands reach an account's mailboxes. Sizes in bytes; `raw`: which raw messages are kept anyway.
 
     `authserv_id`: whose verdicts on a mail are believed (RFC 8601 2.5), "" to learn it from each mail.
+    `extras`: what of a mail's text is made where a request says nothing of it.
     """
 
     pool: Pool
@@ -57,6 +58,7 @@ class MailAccess:
     inline_limit: int
     raw: Raw
     authserv_id: str = ""
+    extras: tuple[Extra, ...] = ()
 
 
 class Undone(Protocol):

@@ -19,6 +19,7 @@ from service.contract import (
     HEADER_FIELDS,
     METADATA,
     PROPERTIES,
+    Extra,
     GetAnswer,
     GetRequest,
     decode_body,
@@ -57,6 +58,7 @@ class Wanted:
     needs: Needs
     values: bool
     raw: bool
+    extras: list[Extra] | None = None
 
     @property
     def section(self) -> str:
@@ -117,7 +119,7 @@ def wanted_of(request: GetRequest) -> Wanted:
         needs = Needs.HEADER
     else:
         needs = Needs.FIELDS if read else Needs.NOTHING
-    return Wanted(names, needs, request.fetch_all_body_values, request.raw)
+    return Wanted(names, needs, request.fetch_all_body_values, request.raw, request.extras)
 
 
 def _pages(rows: Sequence[SurveyedMessage], wanted: Wanted, message_limit: int) -> Iterator[list[SurveyedMessage]]:
@@ -155,6 +157,7 @@ async def _page(
         Raw.ALWAYS if wanted.raw else mail.raw,
         context.clock.now(),
         server=mail.authserv_id,
+        extras=list(mail.extras) if wanted.extras is None else wanted.extras,
     )
     async with context.hold(sum(row.size for row in rows) if wanted.needs is Needs.ALL else 0):
         bodies: dict[int, bytes] = {}

@@ -12,6 +12,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from service.contract.email import Email, UtcDate
 from service.contract.filters import Comparator, Filter
+from service.contract.meaning import Extra
 from service.contract.problems import Problem
 from service.contract.requests import SendRequest
 
@@ -119,12 +120,16 @@ class SearchAnswer(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class GetRequest(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
-    """RFC 8621 4.2. `raw` stores each message as it is and gives its `blobId`."""
+    """RFC 8621 4.2. `raw` stores each message as it is and gives its `blobId`.
+
+    `extras`: what of a mail's text is made beside its bodies, in `mailbus`; null: what the account's settings say.
+    """
 
     ids: Ids
     properties: list[str] | None = None
     fetch_all_body_values: bool = False
     raw: bool = False
+    extras: list[Extra] | None = None
 
 
 class GetAnswer(msgspec.Struct, frozen=True, rename={"found": "list", "not_found": "notFound"}):

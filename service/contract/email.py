@@ -11,7 +11,7 @@ from typing import Annotated
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from service.contract.meaning import Authentication, Calendar, Kind, MailingList, Original, Report
+from service.contract.meaning import Authentication, Calendar, FileFacts, Kind, MailingList, Original, Report
 
 # RFC 8621 1.4: UTCDate is Zulu time, Date may carry any offset. The Meta keeps the schema's format.
 UtcDate = Annotated[datetime, Meta(tz=True)]
@@ -75,6 +75,7 @@ class MailProblem(msgspec.Struct, frozen=True, rename="camel"):
 class Extension(msgspec.Struct, frozen=True, rename="camel"):
     """The property `mailbus` of an Email. Absent members mean: nothing to say.
 
+    `files`: attachments of which something is known that the mail does not say. `text`, `reply`, `html`: see Extra.
     `email_id`: the same for one message in all mailboxes of its account (RFC 8474 EMAILID, Gmail's X-GM-MSGID).
     """
 
@@ -87,6 +88,10 @@ class Extension(msgspec.Struct, frozen=True, rename="camel"):
     calendar: Calendar | UnsetType = UNSET
     list_: MailingList | UnsetType = msgspec.field(name="list", default=UNSET)
     authentication: Authentication | UnsetType = UNSET
+    files: list[FileFacts] | UnsetType = UNSET
+    text: str | UnsetType = UNSET
+    reply: str | UnsetType = UNSET
+    html: str | UnsetType = UNSET
     previous_id: str | UnsetType = UNSET
     email_id: str | UnsetType = UNSET
 

@@ -24,6 +24,14 @@ class Kind(StrEnum):
     RECEIPT = "receipt"
 
 
+class Extra(StrEnum):
+    """What an event has of a mail's text beside its bodies, where settings or a request ask for it."""
+
+    TEXT = "text"
+    REPLY = "reply"
+    HTML = "html"
+
+
 class Action(StrEnum):
     """RFC 3464 2.3.3: what became of a delivery."""
 
@@ -88,6 +96,19 @@ class Report(msgspec.Struct, frozen=True, rename="camel"):
     hard: bool | UnsetType = UNSET
     diagnostic: str | UnsetType = UNSET
     remote_mta: str | UnsetType = UNSET
+
+
+class FileFacts(msgspec.Struct, frozen=True, rename="camel"):
+    """What is known of an attachment, by its `partId`, beside what the mail says of it.
+
+    `type`: what it is by its content, where that is not what was declared. `name`: one that a file system can take,
+    where the given one is not. `encrypted`: whether an archive or a document needs a password.
+    """
+
+    part_id: str
+    type: str | UnsetType = UNSET
+    name: str | UnsetType = UNSET
+    encrypted: bool | UnsetType = UNSET
 
 
 class Original(msgspec.Struct, frozen=True, rename="camel"):

@@ -16,6 +16,7 @@ from service.contract import (
     Blob,
     Changed,
     EventType,
+    Extra,
     Keywords,
     Kind,
     Removed,
@@ -49,6 +50,7 @@ class AnnounceOptions:
     """Sizes in bytes. `event_limit` is what the server takes in one message; `after`: what is done once it has it.
 
     `authserv_id`: whose verdicts on a mail are believed (RFC 8601 2.5), "" to learn it from each mail.
+    `extras`: what of a mail's text is made beside its bodies.
     `prints`: whether each event says by what its mail is known over another protocol.
     """
 
@@ -57,6 +59,7 @@ class AnnounceOptions:
     raw: Raw
     after: After = field(default_factory=After)
     authserv_id: str = ""
+    extras: tuple[Extra, ...] = ()
     prints: bool = False
 
 
@@ -162,6 +165,7 @@ class Announcer:
             self._options.after.mark,
             not self._options.after.needs_all,
             self._options.authserv_id,
+            list(self._options.extras),
         )
         messages = [self._noted(message) for message in page]
         messages += [_read(surveyed, None, whole=False) for surveyed in unavailable]

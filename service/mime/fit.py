@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 from msgspec import UNSET
 
-from service.contract import Email, EmailBodyPart, EmailHeader, Extension, Kind, MailProblem, ProblemType, encode
+from service.contract import Email, EmailBodyPart, EmailHeader, Extension, MailProblem, ProblemType, encode
 from service.mime.limits import Cut, MimeLimits
 from service.mime.parts import Body, prefix_of
 
@@ -24,6 +24,10 @@ _BLOB_ID: Final = 80
 _PLACES: Final = 3
 # The names of a part's properties and its blobId, in all places, as a share of what is multiplied by _WORST.
 _PART: Final = 120
+
+
+_EXTRAS: Final = ("text", "reply", "html")
+_NOTHING_TO_SAY: Final = Extension()
 
 
 @dataclass(slots=True)
@@ -45,7 +49,7 @@ def fit(email: Email, body: Body | None, limits: MimeLimits, limit_bytes: int, *
     header_chars: length of the header that all of its fields and properties come from.
     """
     # What a mail means comes from texts as much as from its header, so the bound below knows nothing of it.
-    meaning = 0 if email.mailbus.kind is Kind.MESSAGE else len(encode(email.mailbus))
+    meaning = 0 if email.mailbus is _NOTHING_TO_SAY else len(encode(email.mailbus))
     room = limit_bytes - _RESERVED
     if _upper_bound(email, body, header_chars) + meaning <= room:
         return email
@@ -56,7 +60,8 @@ def fit(email: Email, body: Body | None, limits: MimeLimits, limit_bytes: int, *
     truncated = email.mailbus.truncated
     state = _Room(email, [] if truncated is UNSET else list(truncated))
     # A header that takes half of the room is no ordinary one: a short body is worth more than all of it.
-    for step, enough in ((_fewer_headers, room // 2), (_fewer_addresses, room // 2), (_no_parts, room)):
+    half = room // 2
+    for step, enough in ((_no_extras, half), (_fewer_headers, half), (_fewer_addresses, half), (_no_parts, room)):
         if _bare_bytes(state.email) <= enough:
             break
         step(state, room)
@@ -107,6 +112,17 @@ def _fit_bodies(state: _Room, body: Body, limits: MimeLimits, room: int) -> None
         values[part_id] = value
     body.values = {part_id: values[part_id] for part_id in email.body_values if part_id in values}
     state.email = msgspec.structs.replace(email, body_values=body.values)
+
+
+def _no_extras(state: _Room, room: int) -> None:
+    """Extras that take a quarter of the room, the longest first: their parts have it all."""
+    extension = state.email.mailbus
+    texts = {name: len(encode(getattr(extension, name))) for name in _EXTRAS if getattr(extension, name) is not UNSET}
+    while texts and sum(texts.values()) > room // 4:
+        longest = max(texts, key=lambda name: texts[name])
+        del texts[longest]
+        extension = msgspec.structs.replace(extension, **{longest: UNSET})
+        state.cut(Cut.EXTRAS, mailbus=extension)
 
 
 def _fewer_headers(state: _Room, room: int) -> None:

@@ -15,6 +15,7 @@ class Cut(StrEnum):
     SUBJECT = "subject"
     NAMES = "names"
     UNPACKED = "unpacked"
+    EXTRAS = "extras"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,8 @@ class MimeLimits:
     rtf_bytes: int = 1024 * 1024
     # Lines that begin like a boundary and are none (diffs, signatures): each costs a step of Python.
     boundary_misses: int = 100_000
+    # Of a text that extras are made of: an hour's reading; HTML is sanitised at about 20 MB a second.
+    extra_chars: int = 256 * 1024
     # RFC 8621 4.1.4: preview has at most 256 characters.
     preview_chars: int = 256
     # Every HTML tree parser is quadratic in depth: 1 MB of <div> takes lexbor 222 s, 16 KB at worst 13 ms.

@@ -6,7 +6,7 @@ under the inline limit whatever the mail holds.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, TypeAlias
@@ -14,7 +14,9 @@ from typing import Final, TypeAlias
 import msgspec
 from msgspec import UNSET
 
-from service.contract import Email, EmailHeader, Extension, MailProblem, ProblemType
+from service.contract import Email, EmailHeader, Extension, Extra, FileFacts, MailProblem, ProblemType
+from service.mime.derive import derived
+from service.mime.facts import facts
 from service.mime.fields import Fields, read_fields
 from service.mime.fit import fit
 from service.mime.header import find_end, first_junk, parse_header
@@ -32,6 +34,8 @@ _ENCRYPTED: Final = frozenset(("enveloped-data", "authenveloped-data"))
 _SMIME: Final = frozenset(("application/pkcs7-mime", "application/x-pkcs7-mime"))
 _LOOK_AT: Final = 4096
 _WHITE: Final = re.compile(rb"\s++")
+# A fact takes 100 to 300 bytes of the event.
+_FILES: Final = 50
 _NOTHING_TO_SAY: Final = Extension()
 _NO_FIELDS: Final = Fields(None, None, None, None, None, None, None, None, None, None, None)
 
@@ -81,16 +85,22 @@ class Parsed:
 
 
 def parse(
-    raw: bytes, *, received_at: datetime | None, limits: MimeLimits, inline_limit: int, meaning: Meaning | None = None
+    raw: bytes,
+    *,
+    received_at: datetime | None,
+    limits: MimeLimits,
+    inline_limit: int,
+    meaning: Meaning | None = None,
+    extras: Sequence[Extra] = (),
 ) -> Parsed:
     """A whole message. Never raises: what defeats the parser comes back with a problem `unparseable`.
 
     inline_limit: bytes that a body may have to ride in the event, and that the whole event may have as JSON,
-    though it is never held below EVENT_FLOOR_BYTES. 0 makes every body a blob.
+    though it is never held below EVENT_FLOOR_BYTES. 0 makes every body a blob. `extras`: see derive.py.
     """
     try:
         room = max(inline_limit, EVENT_FLOOR_BYTES)
-        return _parse(raw, received_at, limits, inline_limit, room, meaning)
+        return _parse(raw, received_at, limits, inline_limit, room, meaning, extras)
     except Exception as exc:  # noqa: BLE001 the one place: a defect of ours must not stop a mailbox
         problem = MailProblem(ProblemType.UNPARSEABLE, f"the parser failed: {type(exc).__name__}")
         return Parsed(problem_email(len(raw), received_at=received_at, problem=problem), {}, whole=False)
@@ -130,6 +140,7 @@ def _parse(
     inline_limit: int,
     room: int,
     meaning: Meaning | None,
+    extras: Sequence[Extra],
 ) -> Parsed:
     size = len(raw)
     data = _with_line_feeds(raw)
@@ -149,13 +160,20 @@ def _parse(
     problem = _problem(tree, body)
     whole = problem is None and not tree.junk and not body.encoding_problem and not cuts
     preview = _preview(body, limits)
-    email = _email(header.fields, fields, body, preview, size, received_at, _extension(problem, cuts))
+    email = _email(header.fields, fields, body, preview, size, received_at, _NOTHING_TO_SAY)
+    known = facts(email.attachments, body.blobs) if email.attachments else []
+    if problem is not None or cuts or known:
+        email = msgspec.structs.replace(email, mailbus=_extension(problem, cuts, known))
     if meaning is not None:
         email = meaning(email, header.values, body.blobs)
+    if extras:
+        email = msgspec.structs.replace(email, mailbus=derived(email.mailbus, body, extras, limits))
     email = fit(email, body, limits, room, header_chars=end.header - start)
     if email.body_structure is None:
         return Parsed(email, {}, whole=False)  # no part is left that a blob could belong to
-    return Parsed(email, body.blobs, whole and email.mailbus.truncated is UNSET, body)
+    # Extras say again what the bodies say: without them nothing is lost.
+    cut = email.mailbus.truncated
+    return Parsed(email, body.blobs, whole and (cut is UNSET or cut == [Cut.EXTRAS.value]), body)
 
 
 def _with_line_feeds(raw: bytes) -> bytes:
@@ -204,10 +222,14 @@ def _preview(body: Body, limits: MimeLimits) -> str:
     return ""
 
 
-def _extension(problem: MailProblem | None, cuts: dict[Cut, None]) -> Extension:
-    if problem is None and not cuts:
+def _extension(problem: MailProblem | None, cuts: dict[Cut, None], known: Sequence[FileFacts] = ()) -> Extension:
+    if problem is None and not cuts and not known:
         return _NOTHING_TO_SAY
-    return Extension(problem=problem or UNSET, truncated=[cut.value for cut in cuts] if cuts else UNSET)
+    return Extension(
+        problem=problem or UNSET,
+        truncated=[cut.value for cut in cuts] if cuts else UNSET,
+        files=list(known[:_FILES]) if known else UNSET,
+    )
 
 
 def _email(

@@ -31,6 +31,8 @@ class Body:
     encoding_problem: bool = False
     # Files found within texts and winmail.dat: attachments that are no parts of the structure.
     unpacked: list[EmailBodyPart] = field(default_factory=list)
+    # Texts whose lines flow (RFC 3676 4.1), and whether the space at a line's end goes then.
+    flowed: dict[str, bool] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,10 +127,13 @@ def _content(raw: bytes, node: Node) -> Content:
 
 
 def _read_text(body: Body, part_id: str, node: Node, content: Content, limits: MimeLimits, inline_limit: int) -> None:
-    declared = node.content_type.params.get("charset")
+    params = node.content_type.params
+    declared = params.get("charset")
     data = content.data
+    if "format" in params and params["format"].lower() == "flowed":
+        body.flowed[part_id] = params.get("delsp", "").lower() == "yes"
     if len(data) > inline_limit:
-        decoded = decode(_head(data, limits.prefix_chars * 4), declared)
+        decoded = decode(head_of(data, limits.prefix_chars * 4), declared)
         value = EmailBodyValue(decoded.text, decoded.problem or content.damaged)
         body.values[part_id] = prefix_of(value, node.type, limits)
         body.encoding_problem = body.encoding_problem or value.is_encoding_problem
@@ -148,7 +153,7 @@ def _read_text(body: Body, part_id: str, node: Node, content: Content, limits: M
         body.blobs[part_id] = data
 
 
-def _head(data: bytes, most: int) -> bytes:
+def head_of(data: bytes, most: int) -> bytes:
     """At most `most` bytes, cut between two characters if they are UTF-8: a torn one would look like a lie."""
     if len(data) <= most:
         return data

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from service.mime.kinds import type_of
 from service.mime.tnef import Inside, read_tnef
 from service.mime.transfer import decode_transfer
 
@@ -19,22 +20,6 @@ _YENC: Final = re.compile(
 )
 _YENC_END: Final = re.compile(rb"^=yend size=([0-9]{1,12})", re.MULTILINE)
 _MINUS_42: Final = bytes((byte - 42) & 255 for byte in range(256))
-# What a file is by its first bytes; names and declared types are the sender's word.
-_SIGNATURES: Final = (
-    (b"%PDF-", "application/pdf"),
-    (b"\x89PNG\r\n\x1a\n", "image/png"),
-    (b"\xff\xd8\xff", "image/jpeg"),
-    (b"GIF87a", "image/gif"),
-    (b"GIF89a", "image/gif"),
-    (b"PK\x03\x04", "application/zip"),
-    (b"\x1f\x8b", "application/gzip"),
-    (b"{\\rtf", "application/rtf"),
-    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "application/x-ole-storage"),
-    (b"7z\xbc\xaf\x27\x1c", "application/x-7z-compressed"),
-    (b"Rar!\x1a\x07", "application/vnd.rar"),
-    (b"MZ", "application/vnd.microsoft.portable-executable"),
-    (b"\x78\x9f\x3e\x22", "application/ms-tnef"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,11 +115,3 @@ def _yenc(lines: bytes) -> bytes:
     pieces = [first.translate(_MINUS_42)]
     pieces += [bytes(((piece[0] - 106) & 255,)) + piece[1:].translate(_MINUS_42) for piece in escaped if piece]
     return b"".join(pieces)
-
-
-def type_of(data: bytes) -> str:
-    """By its first bytes; application/octet-stream where they say nothing."""
-    for signature, kind in _SIGNATURES:
-        if data.startswith(signature):
-            return kind
-    return "application/octet-stream"

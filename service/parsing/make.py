@@ -53,7 +53,14 @@ def make(page: Page, message: Read) -> Made:
 
 
 def _parse(page: Page, body: bytes, received: datetime | None, inline_limit: int) -> Parsed:
-    return parse(body, received_at=received, limits=LIMITS, inline_limit=inline_limit, meaning=_meaning(page))
+    return parse(
+        body,
+        received_at=received,
+        limits=LIMITS,
+        inline_limit=inline_limit,
+        meaning=_meaning(page),
+        extras=page.extras,
+    )
 
 
 def _meaning(page: Page) -> Meaning:

@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from service.contract import Blob
+from service.contract import Blob, Extra
 
 
 class Raw(StrEnum):
@@ -33,6 +33,8 @@ class Page(msgspec.Struct, frozen=True, array_like=True):
     after_all: bool = True
     # RFC 8601 2.5: the authserv-id of the account's own mail server, "" to learn it from each mail.
     server: str = ""
+    # What of the mail's text is made beside its bodies.
+    extras: list[Extra] = []
 
 
 class Read(msgspec.Struct, frozen=True, array_like=True):

@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 from pydantic.functional_validators import AfterValidator
 from pydantic.json_schema import WithJsonSchema
 
-from service.contract import ACCOUNT_ID, ROLES, After, AfterKind, Choice, ChoiceKind
+from service.contract import ACCOUNT_ID, ROLES, After, AfterKind, Choice, ChoiceKind, Extra
 from service.parsing import Raw
 from service.settings.fill import filled_account, preset_name
 from service.settings.mailboxes import Choices, SomeChoices, literal
@@ -209,6 +209,12 @@ class IncomingSettings(Part):
         default="",
         description="The name under which the account's own mail server writes Authentication-Results (RFC 8601 2.5), "
         "where it is not the host or domain that its topmost Received field names",
+    )
+    extras: tuple[Extra, ...] = Field(
+        default=(),
+        description="What events have of a mail's text beside its bodies, each at a cost of its own: `text` (plain "
+        "text of HTML and of flowed lines), `reply` (what is new, without quotes and signature), `html` (HTML that may "
+        "be shown)",
     )
 
     @model_validator(mode="after")

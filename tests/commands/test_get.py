@@ -108,6 +108,15 @@ async def test_no_more_is_read_than_the_properties_need(
     assert b"EXAMINE" in sent
 
 
+async def test_text_to_work_with_is_made_where_it_is_asked_for(whole: Desk) -> None:
+    await whole.append(LETTER.replace(b"See below.", b"See below.\r\n\r\nOn Mon at 10:00, Ada wrote:\r\n> Bill?"))
+    (id,) = await whole.ids()
+    plain = await whole.ask("get", {"ids": [id], "properties": ["mailbus"]})
+    assert "reply" not in plain["list"][0]["mailbus"]
+    asked = await whole.ask("get", {"ids": [id], "properties": ["mailbus"], "extras": ["reply", "text"]})
+    assert asked["list"][0]["mailbus"] == {"kind": "message", "reply": "See below."}
+
+
 async def test_raw_is_the_message_byte_for_byte(either: Desk) -> None:
     await either.append(LETTER)
     (id,) = await either.ids()

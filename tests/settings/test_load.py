@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service.contract import After, AfterKind, Choice, ChoiceKind, Security
+from service.contract import After, AfterKind, Choice, ChoiceKind, Extra, Security
 from service.parsing import Raw
 from service.settings import PRESETS, Secret, load_settings
 from tests.settings.conftest import Load, Problems
@@ -36,6 +36,7 @@ accounts:
       initial: {since: 2026-01-01}
       poll: 90s
       raw: always
+      extras: [reply, text]
       after: {move: inbox}
       after_delay: 1h
     outgoing:
@@ -89,6 +90,7 @@ def test_every_key_is_read(load: Load, tmp_path: Path, monkeypatch: pytest.Monke
     assert incoming.model_dump()["mailboxes"] == ["INBOX", "Entwürfe", {"name": "a * b"}, "Lists/*", "\\Archive"]
     assert incoming.initial == datetime(2026, 1, 1, tzinfo=UTC)
     assert incoming.raw is Raw.ALWAYS
+    assert incoming.extras == (Extra.REPLY, Extra.TEXT)
     assert (incoming.after, incoming.after_delay) == (After(AfterKind.MOVE, "INBOX"), timedelta(hours=1))
     assert (incoming.username, incoming.password.reveal()) == ("login", "p w")
     assert (outgoing.username, outgoing.password.reveal()) == ("relay", "other")

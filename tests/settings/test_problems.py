@@ -178,6 +178,10 @@ def test_a_wrong_value_says_what_would_do(problems: Problems, text: str, problem
             "preset: gmx, incoming: {after: delete, after_delay: 30d}",
             ".incoming.after_delay: must be less than streams.in.max_age (30d): mail would stay",
         ),
+        (
+            "preset: gmx, incoming: {extras: [replies]}",
+            ".incoming.extras[0]: write text, reply or html (got 'replies')",
+        ),
         ("preset: gmx, incoming: {raw: often}", ".incoming.raw: write problem, always or never (got 'often')"),
         (
             "preset: gmx, outgoing: {retry: {first: 2h, max: 1h}}",
