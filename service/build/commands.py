@@ -3,6 +3,7 @@
 from service.build.outgoing import send_limits
 from service.build.shared import Shared
 from service.commands import Account, Answered, Context, Directory, MailAccess, SendAccess
+from service.outbound import Originals
 from service.settings import AccountSettings, IncomingSettings, OutgoingSettings, Settings
 
 
@@ -30,7 +31,8 @@ def command_account(settings: Settings, account: AccountSettings, shared: Shared
 
 
 def _send_access(account: AccountSettings, outgoing: OutgoingSettings, shared: Shared) -> SendAccess:
-    return SendAccess(send_limits(outgoing), shared.waiting[account.id])
+    originals = Originals(shared.bus, account.id, account.address)
+    return SendAccess(send_limits(outgoing), shared.waiting[account.id], originals)
 
 
 def _reads(

@@ -88,18 +88,18 @@ class EventLog:
         high, low, stride = seq, seq, 1  # nothing of the subject stands from `high` up to `seq`
         while found is None and low > 1:
             high, low, stride = low, max(1, low - stride), stride * 2
-            found = await self._next(filter_subject, low, high)
+            found = await self.within(filter_subject, low, high)
         while found is not None and found.seq + 1 < high:
             middle = (found.seq + 1 + high) // 2
-            later = await self._next(filter_subject, middle, high)
+            later = await self.within(filter_subject, middle, high)
             if later is None:
                 high = middle
             else:
                 found = later
         return found
 
-    async def _next(self, filter_subject: str, first: int, end: int) -> Tail | None:
-        """The first message on a subject from `first` on and below `end`."""
+    async def within(self, filter_subject: str, first: int, end: int) -> Tail | None:
+        """The first message on a subject from `first` on and below `end`, None without one. Raises Transient."""
         found = await self._get({"next_by_subj": filter_subject, "seq": first})
         return found if found is not None and found.seq < end else None
 

@@ -70,7 +70,8 @@ async def send_and_wait(settings: Settings, account: str, payload: bytes, *, wai
 
 
 def _recipients(payload: bytes) -> set[str]:
-    return set(decode_request(payload).recipients())
+    # Of a reply they stand in the message that it answers: its last word tells the end.
+    return set(decode_request(payload).recipients()) or {""}
 
 
 async def _outcome(id: str, waiting: set[str], statuses: asyncio.Queue[dict[str, Any]], wait_s: float) -> int:

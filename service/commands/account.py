@@ -11,7 +11,7 @@ from service.commands.begun import Beginnings
 from service.commands.errors import problem
 from service.commands.places import Directory
 from service.commands.repeat import Answered
-from service.contract import Extra, HeldRequest, Resynced, SendLimits, Verb, encode
+from service.contract import Extra, HeldRequest, Resynced, SendLimits, SendRequest, Verb, encode
 from service.imap import Pool
 from service.parsing import Made, Page, Raw, Read
 
@@ -73,6 +73,14 @@ class Undone(Protocol):
         ...
 
 
+class Originals(Protocol):
+    """The messages that a request may reply to or pass on."""
+
+    async def resolved(self, request: SendRequest) -> SendRequest:
+        """With everything in it that it takes from such a message. Raises RequestProblems, Transient."""
+        ...
+
+
 class Requests(Protocol):
     """What an account was asked to send, between the request and its end. All raise Transient."""
 
@@ -95,6 +103,7 @@ class SendAccess:
 
     limits: SendLimits
     requests: Requests
+    originals: Originals
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,8 @@ _OF_SENDING: Final = {
     "send_at": "sendAt",
     "expires_at": "expiresAt",
     "split": "split",
+    "reply": "reply",
+    "forward": "forward",
 }
 _DECODER: Final = msgspec.json.Decoder(AppendRequest)
 

@@ -35,6 +35,7 @@ async def send(context: Context, account: Account, payload: bytes, headers: Mapp
             payload = encode(request)
             if problems := check_request(request):
                 raise RequestProblems(problems)
+        whole = await account.sending().originals.resolved(request)
     except RequestProblems as exc:
         raise error(400, exc.problems) from exc
     if len(payload) + ROOM_BYTES > bus.max_payload:
@@ -42,7 +43,7 @@ async def send(context: Context, account: Account, payload: bytes, headers: Mapp
         raise problem(400, "attachments", f"{size}: give large ones by blobId")
     problems = beyond(request, context.clock.now(), limits)
     try:
-        for blob in blob_ids(request):
+        for blob in blob_ids(whole):
             if not await bus.blobs().exists(blob):
                 field = "rawBlobId" if blob == request.raw_blob_id else "attachments"
                 problems.append(Problem(field, f"no such blob: {blob}"))

@@ -6,6 +6,7 @@ schema.py prints them as JSON Schema and AsyncAPI.
 """
 
 from service.contract.after import AFTER_HEADER, After, AfterKind
+from service.contract.answer import Forward, Reply
 from service.contract.blob import Blob, blob_id
 from service.contract.choice import Choice, ChoiceKind
 from service.contract.codec import encode
@@ -99,6 +100,7 @@ from service.contract.meaning import (
     Reason,
     Report,
 )
+from service.contract.media import is_address, media_type
 from service.contract.net import Security, credentials, hidden, without_credentials
 from service.contract.problems import Problem, RequestProblems, decode_body
 from service.contract.requests import (
@@ -184,6 +186,7 @@ __all__ = [
     "Filter",
     "FlagsAnswer",
     "FlagsRequest",
+    "Forward",
     "GetAnswer",
     "GetRequest",
     "HeldAnswer",
@@ -205,6 +208,7 @@ __all__ = [
     "Reason",
     "Recipient",
     "Removed",
+    "Reply",
     "Report",
     "RequestProblems",
     "Reset",
@@ -242,6 +246,7 @@ __all__ = [
     "flag_of",
     "for_one",
     "hidden",
+    "is_address",
     "is_keyword",
     "keywords",
     "keywords_of",
@@ -249,6 +254,7 @@ __all__ = [
     "mailbox_id",
     "mailbox_name",
     "mailbox_token",
+    "media_type",
     "place_of",
     "request_key",
     "rfc3339",

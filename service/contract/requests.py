@@ -11,8 +11,11 @@ from typing import Final, Literal
 
 import msgspec
 
+from service.contract.answer import Forward, Reply
 from service.contract.email import UtcDate
 from service.contract.esmtp import OF_MAIL, OF_RCPT, check_parameters
+from service.contract.ids import place_of
+from service.contract.media import is_address, media_type
 from service.contract.merge import check_variables, filled
 from service.contract.problems import Problem, RequestProblems, Wrong, outermost, read_body
 
@@ -30,8 +33,6 @@ HEADER_VALUE_LIMIT_CHARS: Final = 8000
 BLOB_ID: Final = re.compile(r"[0-9]{4,8}-[0-9a-f]{64}")
 _HEADER_NAME: Final = re.compile(r"[!-9;-~]{1,76}")  # RFC 5322 2.2: printable ASCII without the colon
 _BREAKS: Final = re.compile(r"[\r\n\0]")
-# RFC 5321 4.1.2 without quoted local parts and address literals, UTF-8 allowed (RFC 6531 3.3).
-_ADDRESS: Final = re.compile(r"[^\s\x00-\x20\x7f<>()\[\]\\,;:@\"]{1,64}@[^\s\x00-\x20\x7f<>()\[\]\\,;:@\"]{1,255}")
 # What mailbus sets itself, from the request's own fields.
 _OURS: Final = frozenset(
     "from sender to cc bcc reply-to subject date message-id in-reply-to references mime-version content-type"
@@ -110,6 +111,14 @@ class SendRequest(
     send_at: UtcDate | None = None
     expires_at: UtcDate | None = None
     split: bool = False
+    reply: Reply | None = None
+    forward: Forward | None = None
+
+    @property
+    def original_id(self) -> str | None:
+        """The announced message that it is about, until `answered` has put that in its place."""
+        about = self.reply or self.forward
+        return about.email_id if about is not None else None
 
     def recipients(self) -> list[str]:
         """Who gets it: the envelope's, otherwise to, cc and bcc; each once, in order."""
@@ -145,15 +154,17 @@ def check_request(request: SendRequest, *, sent: bool = True) -> list[Problem]:
     if request.id is not None and (not 1 <= len(request.id) <= ID_LIMIT_CHARS or not request.id.isprintable()):
         wrong("id", f"1 to {ID_LIMIT_CHARS} printable characters are wanted")
     _check_addresses(request, wrong)
-    if sent and not request.recipients():
+    if sent and not request.recipients() and request.reply is None:
         wrong("to", "no recipient: give to, cc, bcc or envelope.rcptTo")
     if request.raw_blob_id is not None:
         _check_raw(request, wrong)
-    elif request.text is None and request.html is None and not request.attachments:
+    elif request.text is None and request.html is None and not request.attachments and request.forward is None:
         wrong("text", "there is nothing to send: give text, html, attachments or rawBlobId")
     _check_headers(request, wrong)
     _check_attachments(request, wrong)
     _check_split(request, wrong)
+    if request.original_id is not None:
+        _check_answer(request, wrong)
     for field, moment in (("sendAt", request.send_at), ("expiresAt", request.expires_at)):
         if moment is not None and not 1970 < moment.year < YEARS_LIMIT:
             wrong(field, "not a time that will come")
@@ -214,6 +225,22 @@ def _check_split(request: SendRequest, wrong: Wrong) -> None:
     )
 
 
+def _check_answer(request: SendRequest, wrong: Wrong) -> None:
+    field = "reply" if request.reply is not None else "forward"
+    if place_of(request.original_id or "") is None:
+        wrong(f"{field}.emailId", "not the id of an announced message")
+    if request.reply is not None and request.forward is not None:
+        wrong("forward", "goes not with `reply`")
+    for name, value in (
+        ("inReplyTo", request.in_reply_to),
+        ("references", request.references),
+        ("rawBlobId", request.raw_blob_id),
+        ("split", request.split),
+    ):
+        if value:
+            wrong(name, f"goes not with `{field}`")
+
+
 def _texts(request: SendRequest) -> dict[str, str]:
     """Where `{{name}}` may stand, by field."""
     texts = {"subject": request.subject, "text": request.text or "", "html": request.html or ""}
@@ -235,7 +262,7 @@ def for_one(request: SendRequest, one: Recipient) -> SendRequest:
 
 
 def _check_address(field: str, address: str, wrong: Wrong) -> None:
-    if not _ADDRESS.fullmatch(address):
+    if not is_address(address):
         wrong(field, "not an address: local@domain is wanted")
 
 
@@ -279,10 +306,7 @@ def _check_attachments(request: SendRequest, wrong: Wrong) -> None:
             wrong(field, "exactly one of blobId and content is wanted")
         if attachment.blob_id is not None and not BLOB_ID.fullmatch(attachment.blob_id):
             wrong(f"{field}.blobId", "not a blobId")
-        # RFC 2045 5.1: type/subtype are tokens; message and multipart need an encoding that would change them.
-        if not re.fullmatch(
-            r"(?!multipart/|message/)[a-z0-9!#$&^_.+-]{1,60}/[a-z0-9!#$&^_.+-]{1,100}", attachment.type.lower()
-        ):
+        if media_type(attachment.type) is None:
             wrong(f"{field}.type", "a media type such as application/pdf is wanted, neither multipart nor message")
         for name, value in (("name", attachment.name), ("cid", attachment.cid)):
             if value is not None and (_BREAKS.search(value) or not 1 <= len(value) <= 255):

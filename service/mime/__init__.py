@@ -10,6 +10,7 @@ from service.mime.build import build
 from service.mime.encode import ascii_domain
 from service.mime.limits import Cut, MimeLimits
 from service.mime.parse import Meaning, Parsed, parse, parse_header_only, problem_email
+from service.mime.preview import text_of_html
 from service.mime.received import received_at
 
 __all__ = [
@@ -23,4 +24,5 @@ __all__ = [
     "parse_header_only",
     "problem_email",
     "received_at",
+    "text_of_html",
 ]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import format_datetime
 
-from service.contract import Address, Attachment, Problem, RequestProblems, SendRequest
+from service.contract import Address, Attachment, Problem, RequestProblems, SendRequest, media_type
 from service.mime.encode import (
     address_tokens,
     ascii_domain,
@@ -126,13 +126,18 @@ def _file(attachment: Attachment, blobs: Mapping[str, bytes]) -> _Part:
     if attachment.name is not None:
         disposition = [f"{attachment.disposition};", *parameter_tokens("filename", attachment.name)]
     fields = [
-        field("Content-Type", [attachment.type]),
+        field("Content-Type", _type_tokens(attachment.type)),
         "Content-Transfer-Encoding: base64\r\n",
         field("Content-Disposition", disposition),
     ]
     if attachment.cid is not None:
         fields.append(field("Content-ID", [f"<{attachment.cid}>"]))
     return _Part("".join(fields), base64_lines(data))
+
+
+def _type_tokens(type: str) -> list[str]:
+    parts = media_type(type) or [type]
+    return [*(f"{part};" for part in parts[:-1]), parts[-1]]
 
 
 def _multipart(subtype: str, parts: Sequence[_Part], seed: str, parameter: str = "") -> _Part:

@@ -2,7 +2,8 @@
 
 sender.py takes jobs from an account's queues, hands.py holds them; deliver.py knows which way one takes, attempt.py
 makes its attempt, relays.py asks the relay; settle.py stores what came of it;
-request.py settles its id and finds what is wrong with it; mail.py makes its envelope and bytes, dkim.py signs them;
+request.py settles its id and finds what is wrong with it; originals.py finds the
+message that it is about, answer.py puts that in (pure); mail.py makes its envelope and bytes, dkim.py signs them;
 suppressions.py knows who gets nothing; retry.py decides (pure), breaker.py pauses where all is refused; sends.py keeps
 its state by compare-and-set; outbox.py keeps its bytes while it waits; status.py says what became of it; returned.py
 finds it again when a mail bounces; waiting.py cancels and releases what was not sent yet; strays.py refuses what is
@@ -11,6 +12,7 @@ for nobody.
 
 from service.outbound.dkim import DkimKey, DkimSigner, read_dkim_key
 from service.outbound.options import OutboundOptions
+from service.outbound.originals import Originals
 from service.outbound.retry import Phase
 from service.outbound.returned import Returned
 from service.outbound.sender import Sender
@@ -21,6 +23,7 @@ from service.outbound.waiting import Waiting
 __all__ = [
     "DkimKey",
     "DkimSigner",
+    "Originals",
     "OutboundOptions",
     "Phase",
     "Returned",

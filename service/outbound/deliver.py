@@ -12,10 +12,12 @@ from service.clock import Clock
 from service.contract import (
     DeadReason,
     Problem,
+    RequestProblems,
     SendRequest,
     beyond,
     blob_ids,
     decode_request,
+    encode,
     times,
 )
 from service.errors import MailbusError, Permanent
@@ -24,6 +26,7 @@ from service.outbound.attempt import Attempts, Task
 from service.outbound.hands import Place
 from service.outbound.mail import message_id
 from service.outbound.options import OutboundOptions
+from service.outbound.originals import Originals
 from service.outbound.outbox import Bundle, Outbox
 from service.outbound.relays import Relays
 from service.outbound.request import Taken, made_id, take
@@ -56,6 +59,7 @@ class Deliverer:
         self.relays = Relays(relay, options.account, clock)
         suppressions = Suppressions(bus, options.account, clock)
         self._attempts = Attempts(self._sends, self._settler, self.relays, suppressions, options, clock)
+        self._originals = Originals(bus, options.account, options.address)
         self._created: datetime | None = None
         self._in_hand: set[str] = set()
 
@@ -127,14 +131,21 @@ class Deliverer:
     async def _first(self, key: str, job: Job, taken: Taken, place: Place) -> None:
         options = self._options
         request, problems = taken.request, taken.problems
+        payload = job.payload
         if request is not None:
             problems = beyond(request, job.stored_at, options.limits)
+        if request is not None and request.original_id is not None:
+            try:
+                request = await self._originals.resolved(request)
+                payload = encode(request)
+            except RequestProblems as exc:
+                problems = exc.problems
         if request is None or problems:
             await self._settler.refuse(key, job, new_record(taken.id, job, job.stored_at), 0, problems, job.payload)
             return
         first_at, expires_at = times(request, job.stored_at, options.limits)
         record = new_record(taken.id, job, expires_at)
-        bundle = await self._gather(key, request, job.payload)
+        bundle = await self._gather(key, request, payload)
         raw = bundle.blobs.get(request.raw_blob_id or "")
         named = message_id(request, key, address=options.address, secret=await self._sends.secret(), raw=raw)
         waiting = dict.fromkeys(request.recipients(), NOT_YET if request.split else "")
@@ -200,7 +211,14 @@ class Deliverer:
         log.warning("send_uncertain", account=self._options.account, key=key, attempt=record.attempt)
         bundle = None
         if record.outbox is None:
-            bundle = await self._gather(key, decode_request(job.payload), job.payload)
+            try:
+                asked = decode_request(job.payload)
+                request = await self._originals.resolved(asked)
+            except RequestProblems as exc:
+                # The log forgot the message that it is about between the two deliveries.
+                await self._settler.refuse(key, job, record, revision, exc.problems, job.payload)
+                return
+            bundle = await self._gather(key, request, job.payload if request is asked else encode(request))
         said = dict.fromkeys(record.open, Said(Verdict.UNKNOWN, "")) | record.refused
         decision = self._attempts.decide(record, said, record.attempt)
         await self._settler.settle(key, job, record, revision, decision, bundle, attempt=record.attempt)

@@ -21,6 +21,8 @@ _LINE: Final = re.compile(rb"([2-5][0-9]{2})([ -]?)(.*)", re.DOTALL)
 _ENHANCED: Final = re.compile(r"([245]\.[0-9]{1,3}\.[0-9]{1,3})(?: |$)")  # RFC 3463 section 2
 # RFC 5321 4.1.2: neither controls nor white space stand in an address here; < and > would end the path.
 _PATH_FORBIDDEN: Final = re.compile(r"[\x00-\x20\x7f-\x9f<>\s]|[\ud800-\udfff]")
+# But for spaces within quotes.
+_QUOTED_LOCAL: Final = re.compile(r'"(?:[^"\\]|\\.)*"(?=@)')
 _CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f]")
 # A CR not before LF, or an LF not after CR. RFC 5321 2.3.8: neither may be sent but as CRLF.
 _BARE: Final = re.compile(rb"\r(?!\n)|(?<!\r)\n")
@@ -140,7 +142,9 @@ def rcpt_command(address: str, parameters: Mapping[str, str | None]) -> bytes:
 
 def checked_path(address: str) -> str:
     """The address, if nothing in it can end the path or the command. Raises Permanent."""
-    if _PATH_FORBIDDEN.search(address):
+    quoted = _QUOTED_LOCAL.match(address)
+    plain = quoted[0].replace(" ", "") + address[quoted.end() :] if quoted else address
+    if _PATH_FORBIDDEN.search(plain):
         raise Permanent("an address holds CR, LF, NUL, a control, white space, < or >", remedy="correct the address")
     return address
 

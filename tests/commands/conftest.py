@@ -19,6 +19,7 @@ from service.commands import Account, Answered, Context, Directory, Fleet, MailA
 from service.contract import Security, SendLimits
 from service.imap import Pool, SessionOptions, WritingSession
 from service.ingest import Budget, Desks, Parser
+from service.outbound import Originals
 from service.parsing import Raw
 from tests.outbound.conftest import idle_sender
 from tests.servers.cyrus import Cyrus
@@ -142,7 +143,9 @@ async def desk(bus: Bus, server: ImapServer, user: str, **changes: Any) -> Async
     clock = SystemClock()
     pool = Pool(lambda: WritingSession.open(options(server, user, **changes), clock=clock), clock, where="support")
     sender = idle_sender(bus, "support")
-    sends = SendAccess(SendLimits(5 * 86400, 30 * 86400), sender.waiting)
+    sends = SendAccess(
+        SendLimits(5 * 86400, 30 * 86400), sender.waiting, Originals(bus, "support", "support@example.com")
+    )
     followed = Desks()
     access = MailAccess(pool, Directory(clock, uid_of=followed.uid_of), followed, 256 * 1024, Raw.PROBLEM)
     accounts = {

@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.contract import RequestProblems, decode_request, encoded_parameters, for_one
+from service.contract import RequestProblems, decode_request, email_id, encoded_parameters, for_one
+from service.smtp.wire import rcpt_command
 
+ID = email_id("INBOX", 7, 3)
 GOOD: dict[str, Any] = {"id": "order-1", "to": [{"email": "a@example.org"}], "subject": "Hi", "text": "x"}
 
 
@@ -171,3 +173,57 @@ def test_no_value_of_a_variable_is_read_as_another(text: str, value: str) -> Non
     own = for_one(taken, taken.to[0])
     assert own.text is not None
     assert own.text.endswith(value + "{{x}}")
+
+
+@pytest.mark.parametrize(
+    "address",
+    ['"two words"@x.example', '"a@b"@x.example', '"a\\"b"@x.example', "a@[192.0.2.1]", "a@[IPv6:2001:db8::1]", "jü@x"],
+)
+def test_quoted_local_parts_and_address_literals_are_addresses(address: str) -> None:
+    request = decode_request(json.dumps(GOOD | {"to": [{"email": address}]}).encode())
+    assert request.recipients() == [address]
+    assert rcpt_command(address, {}) == f"RCPT TO:<{address}>\r\n".encode()
+
+
+@pytest.mark.parametrize(
+    "address",
+    ['"a"b@x', '"a>b"@x', '"a\r\nb"@x', '"a\\\nb"@x', "a@[300.1.1.1]", "a@[IPv6:x]", "a@[x]", "a b@x", '"a@x'],
+)
+def test_what_only_looks_like_one_is_not(address: str) -> None:
+    assert "to[0].email" in fields(to=[{"email": address}])
+
+
+@pytest.mark.parametrize(
+    ("type", "good"),
+    [
+        ("text/calendar; method=REQUEST", True),
+        ('text/plain;charset="utf-8"; format=flowed', True),
+        ("text/plain; x=\r\n y", False),
+        ("text/plain; x", False),
+        ("text/plain;", False),
+        ("Message/rfc822", False),
+        ("multipart/mixed; boundary=x", False),
+    ],
+)
+def test_a_media_type_may_have_parameters(type: str, good: bool) -> None:
+    file = {"type": type, "content": "eA=="}
+    if good:
+        assert decode_request(json.dumps(GOOD | {"attachments": [file]}).encode()).attachments[0].type == type
+    else:
+        assert fields(attachments=[file]) == ["attachments[0].type"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"reply": {"emailId": "x"}}, "reply.emailId"),
+        ({"forward": {"emailId": "m" * 20}}, "forward.emailId"),
+        ({"reply": {"emailId": ID}, "forward": {"emailId": ID}}, "forward"),
+        ({"reply": {"emailId": ID}, "inReplyTo": "a@b"}, "inReplyTo"),
+        ({"reply": {"emailId": ID}, "split": True}, "split"),
+        ({"forward": {"emailId": ID}, "to": []}, "to"),
+        ({"reply": {"id": ID}}, "reply.id"),
+    ],
+)
+def test_what_goes_not_with_an_answer_is_named(changes: dict[str, Any], field: str) -> None:
+    assert field in fields(**changes)

@@ -212,3 +212,15 @@ def test_a_long_run_of_spaces_makes_no_line_that_is_too_long() -> None:
     made = text_field("Subject", subject)
     assert max(map(len, made.split("\r\n"))) <= 76
     assert str(make_header(decode_header(made.removeprefix("Subject:").strip()))) == subject
+
+
+def test_quoted_local_parts_literals_and_parameters_of_a_type_read_back() -> None:
+    invite = Attachment(type='text/calendar; method=REQUEST; name="in vite.ics"', content=b"BEGIN:VCALENDAR\r\n")
+    addresses = [Recipient('"two words"@example.org', "A"), Recipient("b@[192.0.2.1]")]
+    data = made(one(to=addresses, attachments=[invite]))
+    assert_wire(data)
+    message = read(data)
+    assert b'To: A <"two words"@example.org>, b@[192.0.2.1]\r\n' in data
+    (part,) = message.iter_attachments()
+    assert part.get_content_type() == "text/calendar"
+    assert (part.get_param("method"), part.get_param("name")) == ("REQUEST", "in vite.ics")

@@ -1,0 +1,45 @@
+"""Addresses of SMTP's envelope and media types of attachments, as a request may have them. Pure.
+
+Used by requests.py. RFC 5321 4.1.2 (with UTF-8: RFC 6531 3.3), 4.1.3 (literals); RFC 2045 5.1.
+"""
+
+import ipaddress
+import re
+from typing import Final
+
+# Within quotes < and > are legal too; a server that reads them as the end of the path is one too many.
+_QUOTED: Final = r'"(?:[^\x00-\x1f\x7f-\x9f"\\<>]|\\[ -;=?-~]){1,62}"'
+_DOTTED: Final = r"[^\s\x00-\x20\x7f<>()\[\]\\,;:@\"]{1,64}"
+_NAME: Final = r"[^\s\x00-\x20\x7f<>()\[\]\\,;:@\"]{1,255}"
+_ADDRESS: Final = re.compile(
+    rf"(?:{_QUOTED}|{_DOTTED})@(?:{_NAME}|\[(?:(?P<v6>IPv6:[0-9A-Fa-f:.]+)|(?P<v4>[0-9.]+))\])"
+)
+_TOKEN: Final = r"[A-Za-z0-9!#$&^_.+-]"
+_TYPE: Final = rf"(?!(?i:multipart|message)/){_TOKEN}{{1,60}}/{_TOKEN}{{1,100}}"
+_VALUE: Final = rf'(?:{_TOKEN}{{1,200}}|"(?:[ !#-\[\]-~]|\\[ -~]){{0,200}}")'
+_PARAMETER: Final = rf"[ \t]*;[ \t]*({_TOKEN}{{1,60}}={_VALUE})"
+_MEDIA_TYPE: Final = re.compile(rf"({_TYPE})((?:{_PARAMETER}){{0,10}})")
+
+
+def is_address(text: str) -> bool:
+    """Whether it is an address: a local part, quoted where need be, and a domain or an address literal."""
+    found = _ADDRESS.fullmatch(text)
+    if found is None:
+        return False
+    try:
+        if found["v4"]:
+            ipaddress.IPv4Address(found["v4"])
+        elif found["v6"]:
+            ipaddress.IPv6Address(found["v6"].removeprefix("IPv6:"))
+    except ValueError:
+        return False
+    return True
+
+
+def media_type(text: str) -> list[str] | None:
+    """A media type and its parameters, each whole; None for what is none, and for multipart and message.
+
+    RFC 2046: those two want an encoding that would change what is in them.
+    """
+    found = _MEDIA_TYPE.fullmatch(text)
+    return [found[1], *re.findall(_PARAMETER, found[2])] if found else None
