@@ -23,7 +23,7 @@ async def nobody(_writer: str) -> bool:
     return False
 
 
-async def stand_in(bus: Bus, port: int, *, host: str = "127.0.0.1") -> LinkedStandIn:
+async def stand_in(bus: Bus, port: int, *, host: str = "127.0.0.1", user: str = "user") -> LinkedStandIn:
     """As it begins: from where the log stands."""
     clock, subjects = SystemClock(), bus.subjects
     filter_subject = subjects.mailbox_filter("box", "INBOX")
@@ -52,7 +52,7 @@ async def stand_in(bus: Bus, port: int, *, host: str = "127.0.0.1") -> LinkedSta
         clock=clock,
     )
     position = await log.resume(contest=False)
-    door = Door(options(port, username="user"), asyncio.Semaphore(1), clock, locked_s=0.01)
+    door = Door(options(port, username=user), asyncio.Semaphore(1), clock, locked_s=0.01)
     return LinkedStandIn(door, memory, position, host=host, mailbox="INBOX", poll_s=0.05, clock=clock)
 
 

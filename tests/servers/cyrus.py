@@ -1,4 +1,4 @@
-"""Real Cyrus on loopback, the other server with QRESYNC (Fastmail's): any user, any password.
+"""Real Cyrus on loopback, IMAP and POP3, the other server with QRESYNC (Fastmail's): any user, any password.
 
 Debian lets one IMAP server be installed: Dovecot. Cyrus's programs are unpacked beside it, into PROGRAMS; what they
 share with the rest of Cyrus is a package that Dovecot does not mind.
@@ -20,8 +20,8 @@ MASTER = Path("/usr/lib/cyrus/bin/master")
 UNPACKED = Path("/usr/local/lib/cyrus")
 PROGRAMS = UNPACKED / "usr/lib/cyrus/bin"
 MISSING = (
-    "Cyrus is missing: apt-get install cyrus-common;"
-    f" cd /tmp && apt-get download cyrus-imapd && dpkg -x cyrus-imapd_*.deb {UNPACKED}"
+    "Cyrus is missing: apt-get install cyrus-common; cd /tmp && apt-get download cyrus-imapd cyrus-pop3d"
+    f" && for package in cyrus-imapd_*.deb cyrus-pop3d_*.deb; do dpkg -x $package {UNPACKED}; done"
 )
 
 IMAPD = """
@@ -49,6 +49,7 @@ START {{
 }}
 SERVICES {{
   imap cmd="{programs}/imapd -C {root}/imapd.conf" listen="127.0.0.1:{imap}" prefork=2
+  pop3 cmd="{programs}/pop3d -C {root}/imapd.conf" listen="127.0.0.1:{pop3}" prefork=0
 }}
 DAEMON {{
   idled cmd="{programs}/idled -C {root}/imapd.conf -d"
@@ -61,6 +62,7 @@ class Cyrus(ImapServer):
     """One server; its mailboxes lie under `root`."""
 
     root: Path
+    pop3: int = 0
 
     def check(self) -> None:
         """Fail with the command that installs it."""
@@ -68,13 +70,15 @@ class Cyrus(ImapServer):
             pytest.fail(MISSING)
 
     def configure(self) -> None:
-        """A port, folders, the two files."""
-        (self.imap,) = free_ports(1)
+        """Ports, folders, the two files."""
+        self.imap, self.pop3 = free_ports(2)
         user = account_of("cyrus")
         for folder in ("conf/socket", "conf/proc", "spool"):
             (self.root / folder).mkdir(parents=True, exist_ok=True)
         (self.root / "imapd.conf").write_text(IMAPD.format(root=self.root, user=user.pw_name))
-        (self.root / "master.conf").write_text(MASTER_CONF.format(root=self.root, programs=PROGRAMS, imap=self.imap))
+        (self.root / "master.conf").write_text(
+            MASTER_CONF.format(root=self.root, programs=PROGRAMS, imap=self.imap, pop3=self.pop3)
+        )
         if os.getuid() == 0:
             for found in [self.root, *self.root.rglob("*")]:
                 shutil.chown(found, user.pw_name)
@@ -100,6 +104,14 @@ def cyrus() -> Iterator[Cyrus]:
         server.start()
         yield server
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def cyrus_pop3(cyrus: Cyrus) -> Cyrus:
+    """The same, for those who speak POP3 with it."""
+    if not (PROGRAMS / "pop3d").exists():
+        pytest.fail(MISSING)
+    return cyrus
 
 
 @pytest.fixture(scope="session")
