@@ -249,7 +249,7 @@ class Pop3Source:
         self._refused |= {numbers[number][1].uid for number in refused}
 
     async def _ready(self) -> None:
-        if not self._visits.is_open:
+        if not await self._visits.is_open():
             await self._look()
 
     async def highest(self) -> int:

@@ -17,6 +17,7 @@ from service.ingest.learnt import AT_ONCE, Learner, Learnt, Shown, key_of, shown
 from service.ingest.memory import Memory
 from service.ingest.numbers import WAITING_LIMIT
 from service.ingest.plan import NEAR_S, Position
+from service.ingest.source import Surveyed
 from service.ingest.stand_in import Row, StandIn
 from service.pop3 import NO_IDENTITY, Door, Listing, Session, listed
 
@@ -57,6 +58,14 @@ class PairedStandIn(StandIn):
     def _uidnext(self) -> int:
         # What is new has no UID: all of it comes by `wait`.
         return self._last + 1
+
+    async def _look_on(self) -> None:
+        self._base = max(self._base, self._memory.numbers.top)
+        await self._look()
+
+    async def survey(self, first: int, last: int | None) -> list[Surveyed]:
+        """Of what is new. The cursor stands where IMAP left it: what is announced is known by its number."""
+        return await super().survey(max(first, self._memory.numbers.top + 1), last)
 
     async def _new(self, session: Session) -> Mapping[int, Row]:
         listing = await listed(session)

@@ -75,7 +75,7 @@ class StandIn:
         if not self._uidvalidity:
             self._uidvalidity = (await self._start()).uidvalidity
         if self._visits.is_due:
-            await self._look()
+            await self._look_on()
         return Epoch(self._uidvalidity, self._uidnext(), len(self._uids), uidnext_told=False, is_part=True)
 
     async def _start(self) -> Cursor:
@@ -93,9 +93,13 @@ class StandIn:
     def _cannot(self, why: str) -> Permanent:
         return Permanent(f"POP3 cannot stand in: {why}", where=self._where, remedy="mail comes when IMAP is back")
 
-    async def _look(self) -> None:
+    async def _look_on(self) -> None:
+        """Look again: all that was shown is announced."""
         if self._is_shown:
             self._base = max(self._base, await self.highest())
+        await self._look()
+
+    async def _look(self) -> None:
         self._rows = await self._new(await self._visits.begin())
         self._uids = array("Q", sorted(self._rows))
         self._is_shown = False
@@ -128,7 +132,7 @@ class StandIn:
 
     async def fetch(self, wanted: Sequence[Surveyed], give: Callable[[Fetched], None], *, whole: bool) -> None:
         """RETR, or TOP for the header alone."""
-        if not self._visits.is_open:
+        if not await self._visits.is_open():
             await self._look()
         there = {self._rows[message.uid].number: message for message in wanted if message.uid in self._rows}
 
@@ -150,7 +154,7 @@ class StandIn:
         if self._is_shown or not self._uids:
             if not await self._visits.pause(limit_s):
                 return None
-            await self._look()
+            await self._look_on()
         return self._clock.monotonic() if self._uids else None
 
     async def rest(self, _looked: Looked, limit_s: float) -> None:

@@ -31,10 +31,12 @@ class Visits:
             raise RuntimeError("a message's number without its session")
         return self._session
 
-    @property
-    def is_open(self) -> bool:
-        """Whether there is one."""
-        return self._session is not None
+    async def is_open(self) -> bool:
+        """Whether there is one, and its server still answers.
+
+        A connection that was lost while nothing was read (NATS or memory was waited for) is no message's fault.
+        """
+        return self._session is not None and await self._session.is_alive()
 
     @property
     def is_due(self) -> bool:

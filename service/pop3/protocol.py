@@ -177,6 +177,11 @@ class Pop3Protocol(asyncio.Protocol):
             verb = self._asked[0].verb
             self.fail(PeerError(f"no answer to {verb} in {self.patience_s:g} s", where=self._where))
 
+    @property
+    def silent_s(self) -> float:
+        """For how long the server has said nothing."""
+        return self._loop.time() - self._heard
+
     # -- commands ---------------------------------------------------------------------------------------------
 
     def _expect(self, verb: Verb, shape: Shape, handler: Handler, limit_bytes: int) -> Asked:
@@ -206,6 +211,9 @@ class Pop3Protocol(asyncio.Protocol):
 
         When cancelled, the connection is out of step and ends.
         """
+        if asked.status is not None and asked.answer.done() and asked.answer.exception() is None:
+            # Of many at once most are there already: a timer for each would be a fifth of what a small mail costs here.
+            return asked.status
         try:
             async with asyncio.timeout(COMMAND_LIMIT_S):
                 return await asked.answer

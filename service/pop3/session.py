@@ -41,6 +41,8 @@ CONNECT_TIMEOUT_S: Final = 30.0
 # Real servers take a few hundred.
 CAPA_LIMIT_BYTES: Final = 64 * 1024
 QUIT_TIMEOUT_S: Final = 3.0
+# A session that was silent for so long is asked whether it is still there.
+SILENT_S: Final = 60.0
 # Taking away 100,000 messages takes a server a while.
 UPDATE_TIMEOUT_S: Final = 600.0
 # What a message may have beyond the limit: servers announce sizes a little wrong.
@@ -270,6 +272,13 @@ class Session:
             return (command(verb, number) if whole else command(verb, number, lines)), asked
 
         return await self._many(numbers, wanted)
+
+    async def is_alive(self) -> bool:
+        """Whether the server still answers: RFC 1939 3 lets it end a session after ten minutes of silence."""
+        if self._protocol.failure is None and self._protocol.silent_s > SILENT_S:
+            with suppress(MailbusError):
+                await self._say(Verb.NOOP)
+        return self._protocol.failure is None
 
     async def delete(self, numbers: Sequence[int]) -> list[int]:
         """DELE: marks messages, which go with QUIT; gives the numbers of those that are refused. Raises Transient."""

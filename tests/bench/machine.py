@@ -23,7 +23,8 @@ def facts(runs: int) -> list[str]:
     libraries = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
     servers = (
         f"{_says('nats-server', '--version')}, Dovecot {_says('dovecot', '--version').partition(' ')[0]},"
-        f" {_says('mbsync', '--version')}, Postfix {_says('postconf', '-d', '-h', 'mail_version')}"
+        f" {_says('mbsync', '--version')}, fetchmail {_says('fetchmail', '--version').split()[4].partition('+')[0]},"
+        f" Postfix {_says('postconf', '-d', '-h', 'mail_version')}"
     )
     turns = "1 turn" if runs == 1 else f"medians of {runs} turns"
     return [

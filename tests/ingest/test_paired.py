@@ -9,13 +9,14 @@ import pytest
 from service.bus import Bus
 from service.contract import NUMBERS_FROM, AccountState, place_of
 from service.ingest import Lesson
+from service.pop3 import session
 from tests.ingest.away import Away, by_imap, learner, looked, standing_in
 from tests.ingest.harness import Box, following
 from tests.ingest.maildrop import kinds, subjects
 from tests.ingest.view import view, watching
 from tests.servers.imap_stub import ImapStub
 from tests.servers.mailbus import BusReader, Event, until
-from tests.servers.pop3_stub import Mail, Pop3Stub
+from tests.servers.pop3_stub import Mail, Pop3Connection, Pop3Stub
 
 pytestmark = pytest.mark.fault("B07")
 NOW = datetime.now(UTC)
@@ -89,6 +90,30 @@ async def test_only_what_neither_way_has_told_is_announced_and_imap_gives_it_its
     ]
     assert events[-1].body["keywords"] == {"$flagged": True}
     assert kinds(events).count("reset") == 1
+
+
+@pytest.mark.usefixtures("learnt")
+async def test_a_session_that_ended_before_its_mail_was_read_tells_it_once(
+    imap_stub: ImapStub, pop3_stub: Pop3Stub, bus: Bus, reader: BusReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "SILENT_S", 0.0)
+    arrive(imap_stub, pop3_stub, range(4, 6))
+
+    async def noop(connection: Pop3Connection, arguments: str) -> bool:
+        # By the time that it is looked again there is more.
+        pop3_stub.hooks.clear()
+        arrive(imap_stub, pop3_stub, range(6, 7))
+        connection.cut()
+        return True
+
+    pop3_stub.hooks["NOOP"] = noop
+    async with standing_in(bus, pop3_stub.port) as away:
+        await reader.wait_received(6)
+        await looked(away)
+    assert not pop3_stub.hooks
+    assert not away.states
+    await by_imap(bus, imap_stub.port)
+    assert subjects(await reader.events()) == [f"mail {n}" for n in range(1, 7)]
 
 
 @pytest.mark.usefixtures("learnt")

@@ -7,6 +7,7 @@ import pytest
 
 from service.bus import Bus
 from service.contract import AccountState, email_id
+from service.pop3 import session
 from tests.ingest.maildrop import LONG_AGO, NOW, Drop, body, caught_up, following, kinds, mail, run, subjects
 from tests.ingest.view import seen
 from tests.pop3.harness import answering, cutting
@@ -144,6 +145,26 @@ async def test_cut_anywhere_each_mail_is_announced_once(pop3_stub: Pop3Stub, bus
     assert not cuts
     events = await reader.events()
     assert subjects(events) == [f"mail {n}" for n in range(1, 7)]
+
+
+async def test_a_session_that_ended_while_nothing_was_read_is_no_messages_fault(
+    pop3_stub: Pop3Stub, bus: Bus, reader: BusReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "SILENT_S", 0.0)
+    pop3_stub.mails = [mail(n) for n in range(1, 4)]
+    cuts = 4
+
+    def again() -> bool:
+        nonlocal cuts
+        cuts -= 1
+        return cuts >= 0
+
+    pop3_stub.hooks["NOOP"] = cutting(again)
+    drop = await run(bus, pop3_stub)
+    assert subjects(await reader.events()) == ["mail 1", "mail 2", "mail 3"]
+    assert cuts < 4
+    assert not drop.status.suspects
+    assert not drop.states
 
 
 @pytest.mark.fault("B06")

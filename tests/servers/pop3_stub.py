@@ -149,6 +149,8 @@ class Pop3Stub:
         if name in {"LIST", "UIDL"}:
             said = {n: len(mail.body) if name == "LIST" else mail.uidl for n, mail in there.items()}
             await connection.send("+OK\r\n" + "".join(f"{n} {what}\r\n" for n, what in said.items()) + ".\r\n")
+        elif name == "NOOP":
+            await connection.send("+OK\r\n")
         elif name in {"RETR", "TOP", "DELE"}:
             number = int(arguments.partition(" ")[0])
             if number not in there:
