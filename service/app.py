@@ -228,7 +228,7 @@ class Application:
             patience_s=self._settings.fleet.ttl.total_seconds() + MOVING_S,
         )
         async with bus.hearing(bus.subjects.forget, bus.forget), TaskGroup() as background:
-            commands = background.create_task(serve_commands(context, fleet), name="commands")
+            commands = background.create_task(catalog.once_heard(serve_commands(context, fleet)), name="commands")
             tasks = [
                 commands,
                 background.create_task(roster.presence.run(), name="presence"),
@@ -239,9 +239,9 @@ class Application:
                 background.create_task(_watch_work(hosted, clock), name="behind"),
                 background.create_task(_watch_readers(bus, clock), name="readers"),
                 background.create_task(sweep_all(shared.pools.values(), clock), name="command-connections"),
-                background.create_task(strays.run(), name="strays"),
+                background.create_task(catalog.once_heard(strays.run()), name="strays"),
                 background.create_task(catalog.follow(), name="catalog"),
-                background.create_task(serve_admin(bus, catalog, clock), name="admin"),
+                background.create_task(catalog.once_heard(serve_admin(bus, catalog, clock)), name="admin"),
             ]
             if self._file is not None:
                 reload = Reload(self._file, self._settings, catalog.take_file, clock)

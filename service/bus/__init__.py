@@ -3,7 +3,7 @@
 connection.py opens a Bus; streams.py makes and checks what stands on the server; batch.py publishes all or nothing;
 log.py commits with a fence, replay.py reads a log; blobs.py stores content once; kv.py compares and sets, watch.py
 tells of changes; queue.py pulls, acknowledges, schedules; contents.py looks through whole streams, and erases;
-micro.py answers requests; errors.py turns NATS's errors into verdicts.
+micro.py answers requests; permissions.py is who may do what; errors.py turns NATS's errors into verdicts.
 """
 
 from service.bus.batch import Staged
@@ -17,6 +17,7 @@ from service.bus.kv import Entry, KeyValue
 from service.bus.log import EventLog, StreamBounds, Tail
 from service.bus.micro import Handler, ServiceError, failure_of, serve
 from service.bus.options import NatsOptions, StreamOptions
+from service.bus.permissions import mailbus_permissions, reader_permissions, requester_permissions
 from service.bus.queue import ACK_WAIT_S, Job, Puller, WorkQueue
 from service.bus.replay import Replayed
 from service.bus.streams import wanted_streams
@@ -51,7 +52,10 @@ __all__ = [
     "Tail",
     "WorkQueue",
     "failure_of",
+    "mailbus_permissions",
     "open_bus",
+    "reader_permissions",
+    "requester_permissions",
     "serve",
     "wanted_streams",
 ]

@@ -4,10 +4,10 @@ Every process hears the bucket's changes and comes to the same. Where both have 
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from contextlib import aclosing
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from service.build import window_problems
 from service.bus import KeyChange, KeyValue
@@ -68,6 +68,15 @@ class Catalog:
         """The accounts of the settings file from now on."""
         self._of_file = dict(accounts)
         self._apply()
+
+    async def once_heard(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do what depends on all accounts being known: before, one that was added over the bus looks like none."""
+        try:
+            await self.heard.wait()
+        except BaseException:
+            work.close()
+            raise
+        await work
 
     async def follow(self) -> None:
         """Hear of the bucket's accounts, for ever."""

@@ -1,21 +1,30 @@
-"""`mailbus streams print`: what mailbus needs on NATS, as commands, for a NATS where it may make nothing itself."""
+"""`mailbus streams print|permissions`: what mailbus needs on NATS, for a NATS where it may make nothing itself."""
 
 import json
-from typing import Final
+from enum import StrEnum
+from typing import Annotated, Final
 
 import typer
 
 from service.build import stream_options
-from service.bus import wanted_streams
-from service.cli.words import ConfigFile, settings_of
+from service.bus import mailbus_permissions, reader_permissions, requester_permissions, wanted_streams
+from service.cli.words import ConfigFile, account_id, settings_of
 from service.contract import Subjects
 
-streams_app: Final = typer.Typer(no_args_is_help=True, help="The streams and buckets that mailbus needs.")
+streams_app: Final = typer.Typer(no_args_is_help=True, help="What mailbus needs on NATS: streams, rights.")
+
+
+class Role(StrEnum):
+    """Whose rights are printed."""
+
+    MAILBUS = "mailbus"
+    READER = "reader"
+    REQUESTER = "requester"
 
 
 @streams_app.callback()
 def streams() -> None:
-    """The streams and buckets that mailbus needs."""
+    """What mailbus needs on NATS: streams, buckets, and who may do what."""
 
 
 @streams_app.command("print")
@@ -31,3 +40,25 @@ def show(config: ConfigFile = None) -> None:
         typer.echo(f"nats stream add {stream['name']} --config /dev/stdin <<'END'")
         typer.echo(json.dumps(stream, indent=2))
         typer.echo("END")
+
+
+@streams_app.command()
+def permissions(
+    role: Annotated[Role, typer.Argument(help="Whose.")] = Role.MAILBUS,
+    config: ConfigFile = None,
+    name: Annotated[str, typer.Option(help="A reader's durable consumers, and the inbox of whoever it is.")] = "crm",
+    account: Annotated[str, typer.Option(help="The account that a requester sends from.")] = "support",
+) -> None:
+    """Print what a user of NATS may do, for its configuration: mailbus itself, a reader of events, a requester.
+
+    Example:  mailbus streams permissions reader --name crm -c mailbus.yaml
+    """
+    subjects = Subjects(settings_of(config).nats.prefix)
+    name, account = account_id(name), account_id(account)
+    match role:
+        case Role.MAILBUS:
+            typer.echo(mailbus_permissions(subjects))
+        case Role.READER:
+            typer.echo(reader_permissions(subjects, name))
+        case Role.REQUESTER:
+            typer.echo(requester_permissions(subjects, name, account))

@@ -3,16 +3,19 @@
 import asyncio
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import nats
 import pytest
 import yaml
 from cryptography.fernet import Fernet
 
 from tests.servers.dovecot import Dovecot
-from tests.servers.mailbus import Mailbus, command, imap_account, reading, settings_for
+from tests.servers.mailbus import Mailbus, command, imap_account, reading, settings_for, with_relay
 from tests.servers.nats import NatsServer
+from tests.servers.smtp import ScriptedRelay
 
 Maker = Callable[..., Mailbus]
 
@@ -96,3 +99,27 @@ async def test_an_account_is_added_paused_changed_and_removed_over_the_bus(
     for process in processes:
         assert await process.stop() == 0
         assert not process.said("account_not_taken")
+
+
+@pytest.mark.fault("F01")
+async def test_a_request_that_waits_for_an_account_of_the_bus_outlives_a_restart(
+    own_nats: NatsServer, mailbus: Maker, prefix: str, relay: ScriptedRelay
+) -> None:
+    account = with_relay({"id": "b", "address": "b@example.com"}, relay)
+    one = mailbus(settings_for(own_nats.url, prefix))
+    one.start()
+    await one.started()
+    async with reading(own_nats.url, prefix) as reader:
+        async with asyncio.timeout(20):
+            while True:
+                with suppress(nats.errors.NoRespondersError):
+                    await reader.nc.request(f"{prefix}.admin.accounts.add", json.dumps(account).encode(), timeout=10)
+                    break
+                await asyncio.sleep(0.02)
+        assert await one.stop() == 0
+        request = {"to": [{"email": "a@example.org"}], "text": "x"}
+        await reader.nc.jetstream().publish(f"{prefix}.out.b", json.dumps(request).encode())
+        one.start()
+        await relay.received(1)
+        assert await reader.count(f"{prefix}.dead.>", "DEAD") == 0
+    assert await one.stop() == 0

@@ -2,12 +2,7 @@
 
 import asyncio
 import json
-import os
-import re
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import nats
@@ -17,8 +12,9 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from tests.servers.dovecot import Dovecot
-from tests.servers.mailbus import ROOT, Mailbus, command, imap_account, reading, settings_for
+from tests.servers.mailbus import Mailbus, command, imap_account, reading, settings_for
 from tests.servers.nats import NatsServer
+from tests.servers.nats_documented import DocumentedNats
 
 Maker = Callable[..., Mailbus]
 LETTER = b"From: ada@customer.example\r\nSubject: hello\r\nMessage-ID: <1@customer.example>\r\n\r\nGood morning.\r\n"
@@ -66,42 +62,6 @@ async def test_what_is_announced_can_be_asked_for_and_announcing_goes_on(
 
 
 # -- permissions: what docs/operations.md says, on a server that runs with it ---------------------------------------
-
-
-def documented_authorization() -> str:
-    """The `authorization` block of docs/operations.md, as it stands there."""
-    text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
-    found = re.search(r"^authorization \{\n.*?^\}\n", text, re.MULTILINE | re.DOTALL)
-    assert found
-    return found[0]
-
-
-class DocumentedNats(NatsServer):
-    """A server with the permissions of the documents; every password is `secret`."""
-
-    def _spawn(self) -> subprocess.Popen[bytes]:
-        process_file = self.folder / "nats.conf"
-        self.folder.mkdir(parents=True, exist_ok=True)
-        process_file.write_text(
-            f"host: 127.0.0.1\nport: {self.port}\nports_file_dir: {json.dumps(str(self.folder))}\n"
-            f"jetstream {{ store_dir: {json.dumps(str(self.folder / 'store'))} }}\n{documented_authorization()}"
-        )
-        passwords = dict.fromkeys(re.findall(r"\$(\w+_PASSWORD)", documented_authorization()), "secret")
-        with open(self.folder / "nats.log", "ab") as output:
-            return subprocess.Popen(
-                [str(Path(sys.executable).parent / "nats-server"), "-c", str(process_file)],
-                stdout=output,
-                stderr=output,
-                env={**os.environ, **passwords},
-            )
-
-
-@pytest.fixture
-async def documented_nats(tmp_path: Path) -> AsyncIterator[DocumentedNats]:
-    server = DocumentedNats(tmp_path / "nats")
-    await server.start()
-    yield server
-    await server.kill()
 
 
 READING = {"mailboxes": {}, "search": {"mailbox": "INBOX"}, "get": {"ids": []}}

@@ -1,0 +1,76 @@
+"""Who may publish and hear what, for NATS's `authorization`. Pure. Used by `mailbus streams permissions`.
+
+Every subject is one that the code uses; docs/operations.md shows the same for the prefix `mail`, and tests run with it.
+"""
+
+from dataclasses import dataclass
+
+from service.contract import Subjects
+
+
+@dataclass(frozen=True, slots=True)
+class Permissions:
+    """Subjects, in the order in which they are printed."""
+
+    publish: tuple[str, ...]
+    subscribe: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """As the server's configuration has them."""
+        listed = {"publish": self.publish, "subscribe": self.subscribe}
+        lines = ["permissions {"]
+        for name, subjects in listed.items():
+            lines += [f"  {name}: [", *(f'    "{subject}"' for subject in subjects), "  ]"]
+        return "\n".join([*lines, *(["  allow_responses: true"] if self.answers else []), "}"])
+
+    @property
+    def answers(self) -> bool:
+        """Whether it answers requests: then it may publish to whoever asks."""
+        return any(subject.startswith("$SRV.") for subject in self.subscribe)
+
+
+def mailbus_permissions(subjects: Subjects) -> Permissions:
+    """What mailbus itself needs."""
+    p, api = subjects.prefix, "$JS.API"
+    keys = (subjects.cursors, subjects.after, subjects.sends, subjects.fleet, subjects.accounts)
+    stores = (subjects.blobs, subjects.state, subjects.outbox)
+    logs = (subjects.stream_in, subjects.stream_out, subjects.stream_later)
+    watched = (f"KV_{subjects.fleet}", f"KV_{subjects.accounts}")
+    publish = [f"{p}.{name}" for name in ("in.>", "out.*", "later.*.*", "status.>", "account.>", "dead.>", "fleet.>")]
+    publish += [f"$KV.{bucket}.>" for bucket in keys] + [f"$O.{bucket}.>" for bucket in stores]
+    publish += [f"{api}.STREAM.{verb}.*" for verb in ("INFO", "CREATE", "MSG.GET")]
+    publish += [f"{api}.STREAM.PURGE.{stream}" for stream in (subjects.stream_later, *(f"OBJ_{one}" for one in stores))]
+    publish += [f"{api}.CONSUMER.CREATE.{stream}.>" for stream in (*logs, *watched)]
+    publish += [f"{api}.CONSUMER.MSG.NEXT.{stream}.*" for stream in logs]
+    publish += [f"{api}.CONSUMER.LIST.{subjects.stream_in}"]
+    publish += [f"{api}.CONSUMER.DELETE.{stream}.*" for stream in (subjects.stream_in, *watched)]
+    publish += [f"$JS.ACK.{stream}.>" for stream in (subjects.stream_out, subjects.stream_later)]
+    heard = [f"{p}.{name}" for name in ("bell.*", "cmd.>", "fleet.>", "admin.>")]
+    return Permissions(tuple(publish), ("_INBOX.>", *heard, "$SRV.>"))
+
+
+def reader_permissions(subjects: Subjects, name: str) -> Permissions:
+    """Of who reads events, statuses and blobs, by durable consumers of this name that an operator made."""
+    publish = [
+        subject
+        for stream in (subjects.stream_in, subjects.stream_status)
+        for subject in (
+            f"$JS.API.CONSUMER.INFO.{stream}.{name}",
+            f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}",
+            f"$JS.ACK.{stream}.{name}.>",
+        )
+    ]
+    return Permissions((*publish, f"$JS.API.STREAM.MSG.GET.OBJ_{subjects.blobs}"), (f"_INBOX_{name}.>",))
+
+
+def requester_permissions(subjects: Subjects, name: str, account: str) -> Permissions:
+    """Of who sends from an account, and stores attachments."""
+    store = subjects.blobs
+    publish = (
+        subjects.cmd(account, "send"),
+        subjects.out(account),
+        f"$O.{store}.>",
+        f"$JS.API.STREAM.INFO.OBJ_{store}",
+        f"$JS.API.STREAM.MSG.GET.OBJ_{store}",
+    )
+    return Permissions(publish, (f"_INBOX_{name}.>",))

@@ -1,0 +1,155 @@
+"""What readers and requesters may do, as docs/operations.md writes it and `mailbus streams permissions` prints it."""
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import nats
+import nats.errors
+import pytest
+import yaml
+from nats.aio.client import Client
+
+from service.bus import (
+    NatsOptions,
+    StreamOptions,
+    mailbus_permissions,
+    open_bus,
+    reader_permissions,
+    requester_permissions,
+)
+from service.bus.permissions import Permissions
+from service.contract import Subjects
+from tests.servers.mailbus import words
+from tests.servers.nats_documented import DocumentedNats, documented_authorization
+
+MAIL = Subjects("mail")
+# What each may not, and another may: asked by the one, nothing happens.
+FORBIDDEN = {
+    "crm": [
+        "mail.in.support.INBOX.received",
+        "mail.status.support.sent",
+        "mail.out.support",
+        "mail.cmd.support.search",
+        "mail.admin.accounts.list",
+        "mail.admin.forget",
+        "$O.mail-blobs.M.x",
+        "$KV.mail-cursors.x",
+        "$JS.API.CONSUMER.CREATE.MAIL_IN.mine",
+        "$JS.API.CONSUMER.MSG.NEXT.MAIL_IN.another",
+        "$JS.API.STREAM.MSG.GET.MAIL_IN",
+        "$JS.API.STREAM.MSG.GET.KV_mail-accounts",
+        "$JS.API.STREAM.MSG.DELETE.MAIL_IN",
+        "$JS.API.STREAM.PURGE.MAIL_IN",
+        "$JS.API.STREAM.UPDATE.MAIL_IN",
+        "$JS.API.STREAM.DELETE.MAIL_IN",
+    ],
+    "shop": [
+        "mail.in.support.INBOX.received",
+        "mail.out.billing",
+        "mail.later.support.x",
+        "mail.due.support",
+        "mail.cmd.support.delete",
+        "mail.cmd.billing.send",
+        "mail.admin.accounts.list",
+        "$KV.mail-sends.x",
+        "$JS.API.CONSUMER.CREATE.MAIL_OUT.mine",
+        "$JS.API.STREAM.MSG.GET.MAIL_IN",
+        "$JS.API.STREAM.MSG.GET.MAIL_OUT",
+        "$JS.API.STREAM.PURGE.MAIL_OUT",
+        "$JS.API.STREAM.PURGE.OBJ_mail-blobs",
+    ],
+    "mailbus": [
+        "$JS.API.STREAM.MSG.DELETE.MAIL_IN",
+        "$JS.API.STREAM.PURGE.MAIL_IN",
+        "$JS.API.STREAM.UPDATE.MAIL_IN",
+        "$JS.API.STREAM.DELETE.MAIL_IN",
+        "$KV.mail-suppressions.x",
+        "somebody.else",
+    ],
+}
+
+
+def documented(user: str) -> Permissions:
+    """A user's rights as the document has them."""
+    text = documented_authorization()
+    block = text[text.index(f"user: {user},") :]
+    listed = [re.search(rf"{name}: \[(.*?)\]", block, re.DOTALL) for name in ("publish", "subscribe")]
+    publish, subscribe = (tuple(re.findall(r'"([^"]+)"', found[1])) for found in listed if found)
+    return Permissions(publish, subscribe)
+
+
+@asynccontextmanager
+async def logged_in(server: DocumentedNats, user: str) -> AsyncIterator[tuple[Client, list[str]]]:
+    refused: list[str] = []
+
+    async def on_error(error: Exception) -> None:
+        refused.append(str(error))
+
+    inbox = b"_INBOX" if user == "mailbus" else f"_INBOX_{user}".encode()
+    nc = await nats.connect(server.url, user=user, password="secret", inbox_prefix=inbox, error_cb=on_error)
+    try:
+        yield nc, refused
+    finally:
+        await nc.close()
+
+
+@pytest.mark.parametrize(
+    ("user", "made"),
+    [
+        ("mailbus", mailbus_permissions(MAIL)),
+        ("crm", reader_permissions(MAIL, "crm")),
+        ("shop", requester_permissions(MAIL, "shop", "support")),
+    ],
+)
+def test_what_is_printed_is_what_the_document_shows(user: str, made: Permissions) -> None:
+    found = documented(user)
+    assert sorted(made.publish) == sorted(found.publish)
+    assert sorted(made.subscribe) == sorted(found.subscribe)
+
+
+@pytest.mark.fault("G08")
+async def test_a_role_can_do_what_it_is_for_and_not_what_others_may(documented_nats: DocumentedNats) -> None:
+    options = NatsOptions(servers=(documented_nats.url,), user="mailbus", password="secret")
+    async with open_bus(options, StreamOptions()) as bus, logged_in(documented_nats, "admin") as (admin, _):
+        await admin.jetstream().add_consumer("MAIL_IN", durable_name="crm", ack_policy="explicit")
+        blob = await bus.blobs().put(b"a file", now=(await bus.log.bounds()).now)
+        await bus.publish("mail.in.support.INBOX.received", b"{}")
+        async with logged_in(documented_nats, "crm") as (crm, _):
+            events = await crm.jetstream().pull_subscribe_bind("crm", stream="MAIL_IN")
+            (event,) = await events.fetch(1, timeout=10)
+            await event.ack_sync()
+            assert await crm.jetstream().get_last_msg("OBJ_mail-blobs", "$O.mail-blobs.M.>")
+        async with logged_in(documented_nats, "shop") as (shop, _):
+            assert (await shop.jetstream().publish("mail.out.support", b"{}")).stream == "MAIL_OUT"
+            # What a stream of schedules would obey wipes nothing here.
+            for header in ({"Nats-Rollup": "all"}, {"Nats-Schedule": "@every 1s"}, {"Nats-TTL": "1s"}):
+                reply = await shop.request("mail.out.support", b"{}", timeout=10, headers=header)
+                assert "error" in json.loads(reply.data), header
+        assert await bus.pending("MAIL_OUT", "mail.out.support") == 1
+        before = [await bus.stream_state(stream) for stream in ("MAIL_IN", "MAIL_OUT", "OBJ_mail-blobs")]
+        for user, subjects in FORBIDDEN.items():
+            async with logged_in(documented_nats, user) as (nc, refused):
+                for subject in subjects:
+                    await nc.publish(subject, b"{}")
+                # The server answers in order: what it thinks of all of them is known then.
+                await nc.flush()
+                async with asyncio.timeout(10):
+                    while len(refused) < len(subjects):  # noqa: ASYNC110
+                        await asyncio.sleep(0.02)
+                said = " ".join(refused).lower()
+                assert [subject for subject in subjects if f'"{subject.lower()}"' not in said] == []
+        assert [await bus.stream_state(stream) for stream in ("MAIL_IN", "MAIL_OUT", "OBJ_mail-blobs")] == before
+        assert await bus.blobs().get(blob) == b"a file"
+
+
+async def test_the_command_line_prints_them_under_another_prefix(tmp_path: Path) -> None:
+    file = tmp_path / "mailbus.yaml"
+    file.write_text(yaml.safe_dump({"nats": {"prefix": "post"}}))
+    code, out, err = await words("streams", "permissions", "requester", "--account", "box", "-c", str(file))
+    assert code == 0, err
+    assert '"post.out.box"' in out
+    assert "mail." not in out.replace("post-", "")
