@@ -84,7 +84,7 @@ class Application:
         return self._started.is_set() and not self._stop.is_set() and self._bus is not None and self._bus.connected
 
     async def wait_started(self) -> None:
-        """Until the streams are checked and the accounts are started."""
+        """Until the streams are checked, the accounts are started and commands are heard."""
         await self._started.wait()
 
     def snapshot(self) -> Snapshot:
@@ -228,7 +228,9 @@ class Application:
             patience_s=self._settings.fleet.ttl.total_seconds() + MOVING_S,
         )
         async with bus.hearing(bus.subjects.forget, bus.forget), TaskGroup() as background:
-            commands = background.create_task(catalog.once_heard(serve_commands(context, fleet)), name="commands")
+            served = asyncio.Event()
+            answering = catalog.once_heard(serve_commands(context, fleet, served))
+            commands = background.create_task(answering, name="commands")
             tasks = [
                 commands,
                 background.create_task(roster.presence.run(), name="presence"),
@@ -247,7 +249,7 @@ class Application:
                 reload = Reload(self._file, self._settings, catalog.take_file, clock)
                 tasks.append(background.create_task(reload.run(), name="settings"))
             running = Running(hosted.kind(), bus.answers, clock)
-            await self._accounts(roster, running, commands, catalog.heard)
+            await self._accounts(roster, running, commands, catalog.heard, served)
             await self._finish(bus, commands)
             await cut_short(tasks)
 
@@ -257,6 +259,7 @@ class Application:
         running: Running[AccountSettings],
         commands: asyncio.Task[None],
         known: asyncio.Event,
+        served: asyncio.Event,
     ) -> None:
         """The accounts that the fleet gives to this process, until stopped; then each has ended what it had in hand.
 
@@ -267,9 +270,11 @@ class Application:
                 group.create_task(running.run(), name="accounts"),
                 group.create_task(Steering(roster, running, self._clock, known=known).run(), name="steering"),
             ]
-            self._started.set()
-            facts = {"instance": self._settings.instance, "boot": self._boot, "compiled": COMPILED}
-            log.info("started", accounts=len(roster.known), **facts)
+            await self._unless_stopped(served.wait())
+            if not self._stop.is_set():
+                self._started.set()
+                facts = {"instance": self._settings.instance, "boot": self._boot, "compiled": COMPILED}
+                log.info("started", accounts=len(roster.known), **facts)
             await self._stop.wait()
             log.info("stopping", accounts=len(running.accounts))
             self._stopped = self._clock.monotonic()

@@ -55,8 +55,11 @@ COMMANDS: Final[dict[Verb, Command]] = {
 ONCE: Final = frozenset({Verb.COPY, Verb.MOVE, Verb.DELETE, Verb.APPEND})
 
 
-async def serve_commands(context: Context, fleet: Fleet) -> None:
-    """Answer commands until cancelled: those for all, and those that others pass on for the accounts that are here."""
+async def serve_commands(context: Context, fleet: Fleet, served: asyncio.Event) -> None:
+    """Answer commands until cancelled: those for all, and those that others pass on for the accounts that are here.
+
+    Sets `served` once questions reach it.
+    """
     # Whoever has the account gives up first: its answer says more.
     router = Router(context.bus, fleet, context.clock, limit_s=COMMAND_LIMIT_S + PASSED_ON_S)
 
@@ -84,6 +87,7 @@ async def serve_commands(context: Context, fleet: Fleet) -> None:
     while True:
         try:
             async with serve(context.bus.nc, name=SERVICE, version=__version__, endpoints=endpoints):
+                served.set()
                 await asyncio.Event().wait()
         except Transient as exc:
             log.warning("commands_not_served", error=str(exc))

@@ -156,22 +156,13 @@ async def desk(bus: Bus, server: ImapServer, user: str, **changes: Any) -> Async
     budget = Budget(64 * 1024 * 1024)
     context = Context(bus, clock, Parser(clock).make, budget.hold, 1_000_000, Answered(clock))
     async with asyncio.TaskGroup() as group:
-        task = group.create_task(serve_commands(context, alone(accounts)))
+        served = asyncio.Event()
+        task = group.create_task(serve_commands(context, alone(accounts), served))
         async with asyncio.timeout(10):
-            while not await _answers(bus):  # noqa: ASYNC110 a subscription rings no bell
-                await asyncio.sleep(0.01)
+            await served.wait()
         yield Desk(bus, server, user, pools=[pool], followed=followed)
         task.cancel()
     pool.abort()
-
-
-async def _answers(bus: Bus) -> bool:
-    """Whether the service listens, on this test's prefix, to all its verbs."""
-    try:
-        await bus.nc.request(bus.subjects.cmd("nobody", "upload"), b"{}", timeout=1)
-    except Exception:  # noqa: BLE001 no responders yet
-        return False
-    return True
 
 
 @asynccontextmanager
