@@ -10,6 +10,7 @@ from service.boxes import Chosen, no_role
 from service.build import (
     CONNECTING_LIMIT,
     nats_options,
+    next_relays,
     pop3_options,
     session_options,
     smtp_options,
@@ -185,10 +186,16 @@ async def _chosen(session: Session, incoming: IncomingSettings) -> list[str]:
 async def _outgoing(
     settings: Settings, account: AccountSettings, outgoing: OutgoingSettings, tokens: TokenSource | None, clock: Clock
 ) -> str:
-    relay = Relay(smtp_options(account, outgoing, tokens=tokens, reach=settings.network.reach), clock)
-    try:
-        await relay.probe()
-    finally:
-        await relay.close()
-    login = "logged in" if outgoing.smtp.login else "no login wanted"
-    return f"{outgoing.smtp.host}, {outgoing.smtp.security}, {login}"
+    reach = settings.network.reach
+    said = []
+    for options in (
+        smtp_options(account, outgoing, tokens=tokens, reach=reach),
+        *next_relays(account, outgoing, reach=reach),
+    ):
+        relay = Relay(options, clock)
+        try:
+            await relay.probe()
+        finally:
+            await relay.close()
+        said.append(f"{options.host}, {options.security}, {'logged in' if options.login else 'no login wanted'}")
+    return "; ".join(said)

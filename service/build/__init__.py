@@ -10,7 +10,7 @@ from service.build.commands import command_context
 from service.build.gangway import CONNECTING_LIMIT, Gangways
 from service.build.hosted import Hosted
 from service.build.incoming import session_options
-from service.build.outgoing import send_limits, smtp_options
+from service.build.outgoing import next_relays, send_limits, smtp_options
 from service.build.pop3 import pop3_options
 from service.build.shared import DELIVERIES_LIMIT, Shared, Work
 
@@ -23,6 +23,7 @@ __all__ = [
     "Work",
     "command_context",
     "nats_options",
+    "next_relays",
     "pop3_options",
     "send_limits",
     "session_options",

@@ -33,6 +33,24 @@ def smtp_options(
     )
 
 
+def next_relays(account: AccountSettings, outgoing: OutgoingSettings, *, reach: Reach) -> list[SmtpOptions]:
+    """How to reach the relays behind the first."""
+    return [
+        SmtpOptions(
+            account=account.id,
+            host=one.host,
+            port=one.port,
+            security=one.security,
+            tls=tls_context(one.security, one.ca),
+            username=one.username,
+            password=one.password.reveal(),
+            login=one.login,
+            reach=reach,
+        )
+        for one in outgoing.relays
+    ]
+
+
 def send_limits(outgoing: OutgoingSettings) -> SendLimits:
     """How long an account's requests live and are remembered."""
     return SendLimits(outgoing.expires.total_seconds(), outgoing.window.total_seconds())
@@ -66,6 +84,7 @@ def sender_work(
         deliveries=shared.deliveries,
         connecting=shared.connecting.to(outgoing.smtp.host),
         clock=shared.clock,
+        others=[Relay(one, shared.clock) for one in next_relays(account, outgoing, reach=reach)],
     )
     shared.waiting[account.id] = sender.waiting
 

@@ -49,6 +49,9 @@ def _with_secrets(account: dict[str, Any], change: Callable[[Any], Any]) -> dict
     for name in ("incoming", "outgoing"):
         if isinstance(found.get(name), dict):
             found[name] = _part(found[name], change)
+    relays = found["outgoing"].get("relays") if isinstance(found.get("outgoing"), dict) else None
+    if isinstance(relays, list):
+        found["outgoing"]["relays"] = [_part(one, change) if isinstance(one, dict) else one for one in relays]
     return found
 
 

@@ -38,7 +38,8 @@ class DeliveryStatus(msgspec.Struct, frozen=True, rename="camel"):
 class EmailSubmission(msgspec.Struct, frozen=True, rename="camel"):
     """The body of `mail.status.<account>.<state>`; `delivery_status` lists the recipients this event is about.
 
-    `report`: what a bounce says of its recipient; `verified`: that it came with a Message-ID which only mailbus makes.
+    `relay`: where an account has several, the one that was asked last. `report`: what a bounce says of its recipient;
+    `verified`: that it came with a Message-ID which only mailbus makes.
     """
 
     id: str
@@ -49,6 +50,7 @@ class EmailSubmission(msgspec.Struct, frozen=True, rename="camel"):
     message_id: str | UnsetType = UNSET
     next_attempt_at: UtcDate | UnsetType = UNSET
     problems: list[Problem] | UnsetType = UNSET
+    relay: str | UnsetType = UNSET
     report: Report | UnsetType = UNSET
     verified: bool | UnsetType = UNSET
 

@@ -101,9 +101,9 @@ class Attempts:
             return
         intent = _intent(record, attempt)
 
-        async def write_intent(refused: Mapping[str, Reply]) -> None:
+        async def write_intent(relay: str, refused: Mapping[str, Reply]) -> None:
             nonlocal intent
-            intent = changed(intent, refused=barred | each(mail, refused))
+            intent = changed(intent, relay=relay, refused=barred | each(mail, refused))
             step("intent.before")
             try:
                 task.revision = await self._sends.put(task.key, intent, task.revision)
@@ -222,5 +222,5 @@ def _intent(record: SendRecord, attempt: int) -> SendRecord:
     return changed(record, owner=secrets.token_hex(16), phase=Phase.INTENT, attempt=attempt, statuses=[], next_at=None)
 
 
-async def _written(_refused: Mapping[str, Reply]) -> None:
+async def _written(_relay: str, _refused: Mapping[str, Reply]) -> None:
     """The intent stands already."""

@@ -4,6 +4,7 @@ Used by sender.py; attempt.py makes the attempt, settle.py stores and says what 
 due, or its answer was lost.
 """
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -48,7 +49,7 @@ BUG_DELIVERIES: Final = 3
 class Deliverer:
     """Carries jobs of one account through. `handle` may run several times at once."""
 
-    def __init__(self, bus: Bus, relay: Relay, options: OutboundOptions, clock: Clock) -> None:
+    def __init__(self, bus: Bus, relays: Sequence[Relay], options: OutboundOptions, clock: Clock) -> None:
         self._bus = bus
         self._options = options
         self._clock = clock
@@ -56,7 +57,7 @@ class Deliverer:
         self._outbox = Outbox(bus.blobs(bus.subjects.outbox))
         self._settler = Settler(bus, self._sends, self._outbox, options, clock)
         self.waiting = Waiting(bus, options.account, self._sends, self._settler, clock)
-        self.relays = Relays(relay, options.account, clock)
+        self.relays = Relays(relays, options.account, clock)
         suppressions = Suppressions(bus, options.account, clock)
         self._attempts = Attempts(self._sends, self._settler, self.relays, suppressions, options, clock)
         self._originals = Originals(bus, options.account, options.address)

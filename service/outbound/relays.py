@@ -1,93 +1,150 @@
-"""An account's relay → what it said of each recipient of a mail, or why nothing was sent; and whether it is there.
+"""An account's relays → what it said of each recipient of a mail, or why nothing was sent; and whether one is
+there.
 
-Used by attempt.py; deliver.py asks whether it is away, sender.py watches it.
+Used by attempt.py; deliver.py asks whether all are away, sender.py watches the first.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
 from service.clock import Clock
 from service.errors import AuthRefused, MailbusError, Permanent, Transient, Uncertain
+from service.observe import log
 from service.outbound.breaker import Breaker
 from service.outbound.mail import Mail
 from service.outbound.retry import Said, Verdict
-from service.smtp import BeforeDot, DotUnanswered, Relay, RelayUnreachable, Reply
+from service.smtp import DotUnanswered, Relay, RelayUnreachable, Reply
 
 # How long a relay may be away before its requests are put off.
 PATIENCE_S: Final = 15.0
+# A relay behind the first is tried again after so long: one that could not be reached, one that refuses.
+AGAIN_S: Final = 60.0
+REFUSED_S: Final = 300.0
+SERVICE_CLOSING: Final = "421"  # RFC 5321 3.8
 # RFC 3463 3.5: where it failed. Nobody answered; the connection was lost.
 NO_ANSWER: Final = "4.4.1"
 CUT_OFF: Final = "4.4.2"
+
+
+# Awaited before a relay may act on a mail, with its name (where there are several) and who was refused so far.
+Intent = Callable[[str, Mapping[str, Reply]], Awaitable[None]]
 
 
 class BusAwayError(Uncertain):
     """The intent could not be written: not the relay's fault."""
 
 
-class Relays:
-    """Where one account's mail goes."""
+class _Way:
+    """One relay, and why it is not asked at the moment."""
 
-    def __init__(self, relay: Relay, account: str, clock: Clock) -> None:
-        self._relay = relay
+    def __init__(self, relay: Relay, account: str) -> None:
+        self.relay = relay
+        self.breaker = Breaker(account)
+        self.away: MailbusError | None = None
+        self.since = 0.0
+
+
+class Relays:
+    """Where one account's mail goes: the first relay that is there, in the order of preference."""
+
+    def __init__(self, relays: Sequence[Relay], account: str, clock: Clock) -> None:
+        self._ways = [_Way(relay, account) for relay in relays]
+        self._first = self._ways[0]
         self._account = account
         self._clock = clock
-        self._breaker = Breaker(account)
-        # Why the relay is not asked at the moment, and since when.
-        self._away: MailbusError | None = None
-        self._away_since = 0.0
         self._gone = asyncio.Event()
 
     @property
     def away(self) -> MailbusError | None:
-        """Why nobody is asked at the moment."""
-        return self._away
+        """Why nobody is asked at the moment; None where somebody is."""
+        return None if any(map(self._is_there, self._ways)) else self._first.away
 
     @property
     def just_lost(self) -> bool:
         """Most relays are back in a moment: nobody need hear of it."""
-        return self._away is not None and self._clock.monotonic() - self._away_since < PATIENCE_S
+        return self.away is not None and self._clock.monotonic() - self._first.since < PATIENCE_S
+
+    def _is_there(self, way: _Way) -> bool:
+        if way.away is None:
+            return True
+        # Nobody watches those behind the first: a mail tries them.
+        pause_s = REFUSED_S if isinstance(way.away, Permanent) else AGAIN_S
+        return way is not self._first and self._clock.monotonic() - way.since >= pause_s
 
     def lost(self, why: MailbusError) -> None:
-        """No attempt is made until `found`."""
-        if self._away is None:
-            self._away_since = self._clock.monotonic()
+        """The first is not asked until `found`."""
+        self._lose(self._first, why)
+
+    def _lose(self, way: _Way, why: MailbusError) -> None:
+        if way.away is None or way is not self._first:
+            way.since = self._clock.monotonic()
         # Kept for long: a traceback would keep the mail that was in hand.
         why.__traceback__ = why.__cause__ = why.__context__ = None
-        self._away = why
-        self._gone.set()
+        way.away = why
+        if way is self._first:
+            self._gone.set()
+        else:
+            log.warning("relay_lost", account=self._account, relay=way.relay.name, error=why.what, remedy=why.remedy)
 
     def found(self) -> None:
-        """The relay is there."""
-        self._away = None
+        """The first relay is there."""
+        self._first.away = None
         self._gone.clear()
 
     async def wait_lost(self) -> MailbusError:
-        """Until a delivery finds the relay lost; gives why."""
+        """Until a delivery finds the first relay lost; gives why."""
         await self._gone.wait()
-        return self._away or Transient("the relay was lost", where=self._account)
+        return self._first.away or Transient("the relay was lost", where=self._account)
 
-    async def ask(self, mail: Mail, before_final_dot: BeforeDot) -> dict[str, Said]:
-        """What was said of each recipient of a mail, or why nothing was sent. Raises Transient where NATS is away."""
-        if self._away is not None:
-            return _not_sent(mail, NO_ANSWER, self._away)
+    async def ask(self, mail: Mail, intent: Intent) -> dict[str, Said]:
+        """What was said of each recipient of a mail, or why nothing was sent. Raises Transient where NATS is away.
+
+        The next relay is asked only where the one before certainly has nothing of it, for anybody.
+        """
+        said = _not_sent(mail, NO_ANSWER, self._first.away) if self._first.away is not None else {}
+        for way in self._ways:
+            if not self._is_there(way):
+                continue
+            said = await self._ask(way, mail, intent)
+            if not all(map(_of_the_relay, said.values())):
+                break
+        return said
+
+    async def _ask(self, way: _Way, mail: Mail, intent: Intent) -> dict[str, Said]:
+        name = way.relay.name if len(self._ways) > 1 else ""
         try:
-            replies = await self._relay.deliver(
-                mail.mail_from, list(mail.wire), mail.data, before_final_dot=before_final_dot, extras=mail.extras
+            replies = await way.relay.deliver(
+                mail.mail_from,
+                list(mail.wire),
+                mail.data,
+                before_final_dot=lambda refused: intent(name, refused),
+                extras=mail.extras,
             )
             said = each(mail, replies)
+            if way is not self._first:
+                way.away = None
         except (RelayUnreachable, AuthRefused, Permanent) as exc:
             said = _not_sent(mail, NO_ANSWER, exc)
-            self.lost(exc)
+            self._lose(way, exc)
         except DotUnanswered as exc:
             said = _all(mail, Said(Verdict.UNKNOWN, "")) | each(mail, exc.refused)
         except BusAwayError as exc:
             raise Transient(exc.what, where=exc.where) from exc
         except Transient as exc:
             said = _not_sent(mail, CUT_OFF, exc)
-        if (why := self._breaker.heard(said)) is not None:
-            self.lost(why)
+        if (why := way.breaker.heard(said)) is not None:
+            self._lose(way, why)
         return said
+
+
+def _of_the_relay(said: Said) -> bool:
+    """Whether a relay took nothing for a reason of its own, which another may not have (RFC 3463 3.4, 3.5, 3.8)."""
+    if said.verdict not in (Verdict.PUT_OFF, Verdict.REFUSED):
+        return False
+    words = said.reply.split()
+    enhanced = words[1][1:4] if len(words) > 1 else ""
+    return words[0] == SERVICE_CLOSING or enhanced in (".3.", ".4.", ".7.")
 
 
 def _not_sent(mail: Mail, status: str, why: MailbusError) -> dict[str, Said]:

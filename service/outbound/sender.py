@@ -5,7 +5,7 @@ news comes by the bell, and by looking every 30 s in case a ring was lost.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import Final
 
@@ -32,7 +32,10 @@ AHEAD_BYTES: Final = 1024 * 1024
 
 
 class Sender:
-    """All that one account sends. `deliveries` and `connecting` bound the process, shared by its senders in turn."""
+    """All that one account sends. `others` are relays for while the first is away.
+
+    `deliveries` and `connecting` bound the process, shared by its senders in turn.
+    """
 
     def __init__(
         self,
@@ -43,12 +46,14 @@ class Sender:
         deliveries: asyncio.Semaphore,
         connecting: AbstractAsyncContextManager[None],
         clock: Clock,
+        others: Sequence[Relay] = (),
     ) -> None:
         self._bus = bus
         self._relay = relay
         self._options = options
         self._connecting = connecting
-        self._deliverer = Deliverer(bus, relay, options, clock)
+        self._others = others
+        self._deliverer = Deliverer(bus, [relay, *others], options, clock)
         self._hands = Hands(self._deliverer.handle, account=options.account, own=options.parallel, shared=deliveries)
         self._queued: dict[str, int] = {}
 
@@ -102,7 +107,8 @@ class Sender:
                 raise asyncio.CancelledError from failed
             raise verdict_of(failed) from failed
         finally:
-            await self._relay.close()
+            for relay in (self._relay, *self._others):
+                await relay.close()
             self._count(dict.fromkeys(self._queued, 0))
 
     def _count(self, queued: dict[str, int]) -> None:

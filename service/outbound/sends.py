@@ -63,6 +63,8 @@ class SendRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     account: str = ""
     # "bounced a@example.org": what came back and was told.
     returned: list[str] = []
+    # Where there are several: who was asked last.
+    relay: str = ""
     # A message for each recipient; in phase intent, those whose dot may be out: a few at a time.
     split: bool = False
     trying: list[str] = []

@@ -88,6 +88,7 @@ class Settler:
             message_ids=await self._message_ids(record, decision),
             attempt=attempt,
             now=self._clock.now(),
+            relay=record.relay,
         )
         outcome = changed(
             record,

@@ -31,7 +31,14 @@ Delivered = Literal["queued", "yes", "no", "unknown"]
 
 
 def statuses_of(
-    decision: Decision, *, key: str, id: str, message_ids: Mapping[str, str] | str, attempt: int, now: datetime
+    decision: Decision,
+    *,
+    key: str,
+    id: str,
+    message_ids: Mapping[str, str] | str,
+    attempt: int,
+    now: datetime,
+    relay: str = "",
 ) -> list[StoredStatus]:
     """One event for each state, about its recipients only; one for each recipient where each has a Message-ID."""
     if isinstance(message_ids, str):
@@ -53,6 +60,7 @@ def statuses_of(
                 message_id=message_id or UNSET,
                 next_attempt_at=decision.next_at if decision.pending.keys() & replies and decision.next_at else UNSET,
                 problems=[EXPIRED] if decision.expired else UNSET,
+                relay=relay or UNSET,
             ),
             key,
             now,

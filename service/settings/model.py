@@ -22,7 +22,7 @@ from service.settings.oauth2 import OAuth2Settings
 from service.settings.outgoing import DkimSettings
 from service.settings.part import Part
 from service.settings.presets import PRESETS
-from service.settings.servers import ImapSettings, Pop3Settings, SmtpSettings, lasting, sized
+from service.settings.servers import ImapSettings, NextRelaySettings, Pop3Settings, SmtpSettings, lasting, sized
 from service.settings.values import (
     Address,
     AfterRule,
@@ -239,6 +239,9 @@ class OutgoingSettings(Part):
     """Requests that become mail."""
 
     smtp: SmtpSettings = Field(description="The SMTP server")
+    relays: tuple[NextRelaySettings, ...] = Field(
+        default=(), description="Further ones, asked in this order while those before are away or refuse all mail"
+    )
     username: Text = Field(default="", description="Default: the account's")
     password: Secret = Field(default=Secret(), description="Default: the account's")
     oauth2: OAuth2Settings | None = Field(default=None, description="Default: the account's")

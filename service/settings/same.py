@@ -29,6 +29,7 @@ def secret_files(settings: Settings) -> set[Path]:
             if part is None:
                 continue
             secrets = [part.password] + ([part.oauth2.client_secret] if part.oauth2 is not None else [])
+            secrets += [relay.password for relay in account.outgoing.relays] if part is account.outgoing else []
             found |= {secret.file for secret in secrets if secret.file is not None}
     return found
 

@@ -1,13 +1,25 @@
 """The servers of an account as settings: IMAP, POP3, SMTP. Used by model.py."""
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic.functional_validators import AfterValidator
 
 from service.contract import Security
 from service.settings.part import Part
-from service.settings.values import Duration, FilePath, Host, Size, between, duration, number, size
+from service.settings.values import (
+    Duration,
+    FilePath,
+    Host,
+    Secret,
+    Size,
+    Text,
+    between,
+    duration,
+    number,
+    size,
+    wrong,
+)
 
 IMAP_PORTS: Final = {Security.TLS: 993, Security.STARTTLS: 143, Security.NONE: 143}
 POP3_PORTS: Final = {Security.TLS: 995, Security.STARTTLS: 110, Security.NONE: 110}
@@ -87,8 +99,8 @@ class Pop3Settings(Part):
         return _login_fields(data, POP3_PORTS)
 
 
-class SmtpSettings(Part):
-    """The SMTP server that takes mail (a relay, or the provider's submission server)."""
+class RelaySettings(Part):
+    """A server that takes mail."""
 
     host: Host = Field(description="Host name of the SMTP server; required unless a preset has it")
     port: Port = Field(
@@ -97,9 +109,27 @@ class SmtpSettings(Part):
     security: Security = _security()
     ca: FilePath | None = Field(default=None, description="File with the authorities to trust; default: the system's")
     login: bool = Field(default=True, description="`false` for a relay that wants no login")
-    connections: Annotated[int, BeforeValidator(number), Field(ge=1, le=32, description="Mails under way at once")] = 8
 
     @model_validator(mode="before")
     @classmethod
     def _port(cls, data: Any) -> Any:
         return _login_fields(data, SMTP_PORTS)
+
+
+class SmtpSettings(RelaySettings):
+    """The SMTP server that takes mail (a relay, or the provider's submission server)."""
+
+    connections: Annotated[int, BeforeValidator(number), Field(ge=1, le=32, description="Mails under way at once")] = 8
+
+
+class NextRelaySettings(RelaySettings):
+    """A further relay, with credentials of its own: those of another provider are none of its business."""
+
+    username: Text = Field(default="", description="Required unless `login` is `false`")
+    password: Secret = Field(default=Secret(), description="Required unless `login` is `false`")
+
+    @model_validator(mode="after")
+    def _logs_in(self) -> Self:
+        if self.login and not (self.username and self.password):
+            raise wrong("write username and password of this relay, or login: false")
+        return self

@@ -25,6 +25,11 @@ class Relay:
         self._idle: list[Session] = []
         self._reaper: asyncio.TimerHandle | None = None
 
+    @property
+    def name(self) -> str:
+        """As a record names it."""
+        return f"{self.options.host}:{self.options.port}"
+
     async def deliver(
         self,
         mail_from: str,

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -125,6 +125,7 @@ async def sending(
     *,
     smtp: dict[str, Any] | None = None,
     places: asyncio.Semaphore | None = None,
+    others: Sequence[ScriptedRelay] = (),
     **options: Any,
 ) -> AsyncIterator[Sender]:
     """A sender that runs while the block does. `places`: the process's, where several senders share them."""
@@ -136,6 +137,7 @@ async def sending(
         deliveries=places or asyncio.Semaphore(16),
         connecting=asyncio.Semaphore(16),
         clock=clock,
+        others=[Relay(smtp_options(one), clock) for one in others],
     )
     async with asyncio.TaskGroup() as group:
         task = group.create_task(sender.run(lambda: None), name="sender")

@@ -265,3 +265,20 @@ def test_a_secret_file_lies_beside_the_settings_and_loses_its_last_line_end_only
     (tmp_path / "pw").write_bytes(b" secret \r\n")
     account = load("accounts: [{id: a, address: a@b.example, preset: gmx, password: {file: pw}}]").accounts[0]
     assert account.password.reveal() == " secret "
+
+
+def test_further_relays_have_credentials_of_their_own(load: Load) -> None:
+    settings = load("""
+        accounts:
+          - id: a
+            address: a@example.com
+            outgoing:
+              password: first
+              smtp: {host: one.example}
+              relays: [{host: two.example, username: u, password: second}, {host: three.example, login: false}]
+        """)
+    outgoing = settings.accounts[0].outgoing
+    assert outgoing is not None
+    assert [(one.host, one.port, one.password.reveal()) for one in outgoing.relays] == [
+        ("two.example", 465, "second"), ("three.example", 465, ""),
+    ]  # fmt: skip

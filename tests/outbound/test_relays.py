@@ -1,0 +1,88 @@
+"""Several relays in order of preference: the next one only where the one before certainly has nothing of the mail."""
+
+import pytest
+
+from service.bus import Bus
+from service.smtp import RelayUnreachable
+from tests.outbound.conftest import Post, found_lost, sending
+from tests.servers.smtp import RelayMaker, ScriptedRelay
+
+
+@pytest.fixture
+async def second(make_relay: RelayMaker) -> ScriptedRelay:
+    return await make_relay()
+
+
+async def test_while_the_first_is_away_mail_goes_by_the_second_and_by_the_first_again(
+    bus: Bus, post: Post, relay: ScriptedRelay, second: ScriptedRelay
+) -> None:
+    await relay.stop()
+    async with sending(bus, relay, others=[second]) as sender:
+        await post.request("r1")
+        await post.request("r2")
+        assert sorted(await post.states(2)) == [("r1", "sent"), ("r2", "sent")]
+        # Its state is the account's to hear of.
+        assert isinstance(await found_lost(sender), RelayUnreachable)
+        await relay.start()
+        sender._deliverer.relays.found()
+        await post.request("r3")
+        await post.states(3)
+    assert (len(relay.messages), len(second.messages)) == (1, 2)
+    assert post.events[0].body.relay == f"127.0.0.1:{second.port}"
+
+
+@pytest.mark.parametrize("said", ["421 4.3.2 closing", "451 4.7.0 too fast", "550 5.7.1 not you"])
+async def test_who_refuses_all_mail_is_passed_by(
+    bus: Bus, post: Post, relay: ScriptedRelay, second: ScriptedRelay, said: str
+) -> None:
+    relay.script.mail = said
+    async with sending(bus, relay, others=[second]):
+        await post.request("r", to=[{"email": "a@x.example"}, {"email": "b@x.example"}])
+        assert await post.states(1) == [("r", "sent")]
+        await post.empty()
+    assert [mail.rcpt_to for mail in second.messages] == [["a@x.example", "b@x.example"]]
+
+
+async def test_a_refusal_of_a_recipient_is_final_and_no_other_relay_is_asked(
+    bus: Bus, post: Post, relay: ScriptedRelay, second: ScriptedRelay
+) -> None:
+    relay.script.rcpt = {"a@x.example": ["550 5.1.1 unknown"]}
+    async with sending(bus, relay, others=[second]):
+        await post.request("r")
+        assert await post.states(1) == [("r", "failed")]
+    assert not second.connections
+
+
+@pytest.mark.parametrize("stage", ["mail", "data", "body"])
+async def test_a_connection_lost_before_the_dot_is_free_for_the_next_relay(
+    bus: Bus, post: Post, relay: ScriptedRelay, second: ScriptedRelay, stage: str
+) -> None:
+    relay.script.cut, relay.script.cut_always = [stage], True
+    async with sending(bus, relay, others=[second]):
+        await post.request("r", text="a line of text\n" * 3000)
+        assert await post.states(1) == [("r", "sent")]
+        await post.empty()
+    assert (len(relay.messages), len(second.messages)) == (0, 1)
+
+
+@pytest.mark.fault("E01")
+async def test_who_may_have_the_mail_is_named_and_nobody_else_is_asked_in_that_attempt(
+    bus: Bus, post: Post, relay: ScriptedRelay, second: ScriptedRelay
+) -> None:
+    relay.script.cut = ["before_reply"]
+    async with sending(bus, relay, others=[second]):
+        await post.request("r")
+        assert await post.states(2) == [("r", "uncertain"), ("r", "sent")]
+        await post.empty()
+    assert post.events[0].body.relay == f"127.0.0.1:{relay.port}"
+    assert (len(relay.messages), len(second.messages)) == (2, 0)
+
+
+async def test_where_all_are_away_requests_are_put_off(
+    bus: Bus, post: Post, relay: ScriptedRelay, second: ScriptedRelay
+) -> None:
+    await relay.stop()
+    await second.stop()
+    async with sending(bus, relay, others=[second], retry_first_s=60):
+        await post.request("r")
+        assert await post.states(1) == [("r", "deferred")]
