@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+from service.after import no_target
 from service.boxes import Chosen, no_role
 from service.build import (
     CONNECTING_LIMIT,
@@ -135,7 +136,7 @@ async def _incoming(
         if len(names) > MAILBOXES_SHOWN:
             found.append(f"and {len(names) - MAILBOXES_SHOWN} more mailboxes")
         if incoming.after.kind is AfterKind.MOVE:
-            await session.examine(incoming.after.mailbox)
+            await _target(session, incoming.after.mailbox)
             found.append(f"moves to {incoming.after.mailbox}")
         idle = "IDLE" if "IDLE" in session.capabilities else f"no IDLE: looked at every {show_duration(incoming.poll)}"
         return f"{session.options.host}, {idle}: {', '.join(found)}"
@@ -145,6 +146,13 @@ async def _incoming(
         raise
     finally:
         await session.logout()
+
+
+async def _target(session: Session, name: str) -> None:
+    try:
+        await session.examine(name)
+    except Permanent as exc:
+        raise no_target(name, where=session.where) from exc
 
 
 async def _maildrop(

@@ -5,9 +5,10 @@ over IMAP, by over_pop3.py over POP3; plan.py (pure) is the record of how far it
 Why so: docs/decisions/0012-after-is-read-from-the-log.md.
 """
 
+from service.after.act import no_target
 from service.after.hands import ImapHands
 from service.after.over_pop3 import Pop3Hands
 from service.after.plan import RefusedPace
 from service.after.work import AfterOptions, AfterWork
 
-__all__ = ["AfterOptions", "AfterWork", "ImapHands", "Pop3Hands", "RefusedPace"]
+__all__ = ["AfterOptions", "AfterWork", "ImapHands", "Pop3Hands", "RefusedPace", "no_target"]

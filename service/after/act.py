@@ -117,11 +117,16 @@ def _target_named(session: WritingSession, mailbox: str) -> Iterator[None]:
     except Refused as exc:
         if not exc.missing:
             raise
-        raise Permanent(
-            f"there is no mailbox {mailbox} to move mail to: {exc.what}",
-            where=session.where,
-            remedy="make it, or correct `after`",
-        ) from exc
+        raise no_target(mailbox, where=session.where) from exc
+
+
+def no_target(mailbox: str, *, where: str) -> Permanent:
+    """Mail is to be moved to a mailbox that is not there."""
+    return Permanent(
+        f"there is no mailbox {mailbox} to move mail to",
+        where=where,
+        remedy="make it, or correct `after`; `mailbus check` lists what is there",
+    )
 
 
 def only_marks(session: WritingSession, after: After) -> bool:

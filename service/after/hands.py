@@ -5,17 +5,21 @@ from typing import Protocol
 
 from msgspec.structs import replace
 
-from service.after.act import Acted, Result, act, only_marks, open_afresh, settle
+from service.after.act import Acted, Result, act, no_target, only_marks, open_afresh, settle
 from service.after.kept import Kept
 from service.after.plan import Copying, Item
-from service.contract import NUMBERS_FROM, After
-from service.errors import MailbusError, Permanent
-from service.imap import Pool, WritingSession
+from service.contract import NUMBERS_FROM, After, AfterKind
+from service.errors import MailbusError, Permanent, Transient
+from service.imap import Pool, Refused, WritingSession
 from service.observe import step
 
 
 class Hands(Protocol):
     """One account's, over one protocol."""
+
+    async def ready(self) -> None:
+        """Raises Permanent where the rule can be carried out for no mail at all, Transient where that is not known."""
+        ...
 
     async def act(self, mailbox: str, items: Sequence[Item], kept: Kept) -> tuple[Acted, int]:
         """Carry the rule out; gives what became of the messages, and the epoch that they are of.
@@ -44,6 +48,19 @@ class ImapHands:
         self._account = account
         self._degraded = degraded
         self._only_marks_said = False
+
+    async def ready(self) -> None:
+        """The mailbox that mail is moved to is there."""
+        name = self._after.mailbox
+        if self._after.kind is not AfterKind.MOVE:
+            return
+        async with self._pool.session() as session:
+            try:
+                await session.status(name, "UIDVALIDITY")
+            except Refused as exc:
+                if exc.later or not exc.missing:
+                    raise Transient(exc.what, where=exc.where, remedy=exc.remedy) from exc
+                raise no_target(name, where=session.where) from exc
 
     async def act(self, mailbox: str, items: Sequence[Item], kept: Kept) -> tuple[Acted, int]:
         """On one of the connections. Raises Unanswered where a message may be why the connection was lost."""

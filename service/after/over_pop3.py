@@ -29,6 +29,9 @@ class Pop3Hands:
         self._identities = identities
         self._deleted = deleted
 
+    async def ready(self) -> None:
+        """There is nothing that could be missing."""
+
     async def act(self, mailbox: str, items: Sequence[Item], kept: Kept) -> tuple[Acted, int]:
         """In one session. Raises Transient where the server did not say that it is done."""
         acted = Acted()

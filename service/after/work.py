@@ -150,6 +150,7 @@ class AfterWork:
     async def run(self, proved: Callable[[], None]) -> None:
         """Carry the rule out for ever. A mailbox that fails waits, and holds up no other."""
         await self._warn()
+        await self._wait_ready()
         proved()
         while True:
             box = min(self._mailboxes.values(), key=lambda box: box.at, default=None)
@@ -160,6 +161,17 @@ class AfterWork:
             await self._round(box)
             if not any(box.failures for box in self._mailboxes.values()):
                 proved()
+
+    async def _wait_ready(self) -> None:
+        """Say what is missing before the first mail is concerned, and look for it now and then."""
+        while True:
+            try:
+                await self._hands.ready()
+            except Permanent as exc:
+                self._degraded(exc)
+                await self._clock.sleep(self._options.permanent_s)
+            else:
+                return
 
     async def _wait(self, seconds: float) -> None:
         try:

@@ -4,6 +4,7 @@ Of a message no more is read than the properties need: nothing, some header fiel
 made an Email by the same code as events are. Reading never marks as read.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -17,16 +18,21 @@ from service.commands.places import Group, open_group
 from service.contract import (
     DEFAULT_PROPERTIES,
     HEADER_FIELDS,
+    HEADER_PREFIX,
     METADATA,
     PROPERTIES,
+    EmailHeader,
     Extra,
     GetAnswer,
     GetRequest,
+    HeaderProperty,
     decode_body,
     encode,
+    header_property,
     keywords,
 )
 from service.imap import GMAIL, Labelling, SurveyedMessage, WritingSession
+from service.mime import MimeLimits, header_form
 from service.parsing import Made, Page, Raw, Read
 
 # What is read, and held, at once.
@@ -34,10 +40,15 @@ PAGE_LIMIT_BYTES: Final = 4 * 1024 * 1024
 PAGE_LIMIT_MESSAGES: Final = 50
 # Gmail refuses headers over 500 KB, Exchange over 256 KB.
 HEADER_LIMIT_BYTES: Final = 512 * 1024
+# Fields asked for by name: more of them, or with a name that is no atom of IMAP's, are read with the whole header.
+FIELDS_LIMIT: Final = 50
+_ATOM: Final = re.compile(r"[a-z0-9_.-]+")
+LIMITS: Final = MimeLimits()
 # blobIds stand in these.
 _PARTS: Final = frozenset({"bodyStructure", "textBody", "htmlBody", "attachments"})
 _DECODER: Final = msgspec.json.Decoder(GetRequest)
 _PROPERTIES: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_HEADERS: Final = msgspec.json.Decoder(list[EmailHeader])
 _NO_VALUES: Final = msgspec.Raw(b"{}")
 
 
@@ -58,6 +69,7 @@ class Wanted:
     needs: Needs
     values: bool
     raw: bool
+    headers: list[HeaderProperty]
     extras: list[Extra] | None = None
 
     @property
@@ -65,7 +77,10 @@ class Wanted:
         """Of FETCH (RFC 9051 6.4.5), for what needs a header."""
         if self.needs is Needs.HEADER:
             return f"BODY.PEEK[HEADER]<0.{HEADER_LIMIT_BYTES}>"
-        fields = sorted(HEADER_FIELDS[name] for name in self.properties & HEADER_FIELDS.keys())
+        fields = sorted(
+            {HEADER_FIELDS[name] for name in self.properties & HEADER_FIELDS.keys()}
+            | {one.name.title() for one in self.headers}
+        )
         return f"BODY.PEEK[HEADER.FIELDS ({' '.join(fields)})]<0.{HEADER_LIMIT_BYTES}>"
 
 
@@ -107,19 +122,24 @@ async def get(context: Context, account: Account, payload: bytes, _headers: Mapp
 def wanted_of(request: GetRequest) -> Wanted:
     """Raises ServiceError 400 for a property that there is not."""
     names = DEFAULT_PROPERTIES if request.properties is None else frozenset(request.properties)
+    try:
+        headers = [header_property(name) for name in sorted(names) if name.startswith(HEADER_PREFIX)]
+    except ValueError as exc:
+        raise problem(400, "properties", str(exc)) from exc
+    names -= {one.property for one in headers}
     if unknown := sorted(names - PROPERTIES):
-        known = ", ".join(sorted(PROPERTIES))
+        known = ", ".join([*sorted(PROPERTIES), f"{HEADER_PREFIX}NAME"])
         raise problem(400, "properties", f"no property of an Email: {', '.join(unknown)[:200]}; known are {known}")
     # RFC 8621 4.2: the id is always given.
     names |= {"id", "blobId"} if request.raw else {"id"}
     read = names - METADATA - {"blobId", "threadId"}
     if request.raw or read - HEADER_FIELDS.keys() - {"headers"}:
         needs = Needs.ALL
-    elif "headers" in read:
+    elif "headers" in read or len(headers) > FIELDS_LIMIT or not all(_ATOM.fullmatch(one.name) for one in headers):
         needs = Needs.HEADER
     else:
-        needs = Needs.FIELDS if read else Needs.NOTHING
-    return Wanted(names, needs, request.fetch_all_body_values, request.raw, request.extras)
+        needs = Needs.FIELDS if read or headers else Needs.NOTHING
+    return Wanted(names, needs, request.fetch_all_body_values, request.raw, headers, request.extras)
 
 
 def _pages(rows: Sequence[SurveyedMessage], wanted: Wanted, message_limit: int) -> Iterator[list[SurveyedMessage]]:
@@ -191,7 +211,11 @@ def _shown(made: Made, wanted: Wanted) -> dict[str, Any]:
     properties: dict[str, Any] = _PROPERTIES.decode(made.payload)
     if not wanted.values and "bodyValues" in properties:
         properties["bodyValues"] = _NO_VALUES
-    return {name: value for name, value in properties.items() if name in wanted.properties}
+    shown = {name: value for name, value in properties.items() if name in wanted.properties}
+    if wanted.headers:
+        fields = _HEADERS.decode(properties["headers"])
+        shown |= {one.property: header_form(fields, one, LIMITS) for one in wanted.headers}
+    return shown
 
 
 async def _store(context: Context, shown: Shown, wanted: Wanted) -> None:

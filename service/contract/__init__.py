@@ -77,6 +77,8 @@ from service.contract.events import (
     ResetReason,
 )
 from service.contract.filters import COMPARATORS_LIMIT, Comparator, Filter, check_filter, wants_gmail
+from service.contract.header_property import PREFIX as HEADER_PREFIX
+from service.contract.header_property import HeaderForm, HeaderProperty, header_property
 from service.contract.ids import (
     NUMBERS_FROM,
     ImapPlace,
@@ -134,6 +136,7 @@ __all__ = [
     "DEFAULT_PROPERTIES",
     "ENVELOPE_ROOM_BYTES",
     "HEADER_FIELDS",
+    "HEADER_PREFIX",
     "IDS_LIMIT",
     "KEYWORDS_LIMIT",
     "KIND_HEADER",
@@ -189,6 +192,8 @@ __all__ = [
     "Forward",
     "GetAnswer",
     "GetRequest",
+    "HeaderForm",
+    "HeaderProperty",
     "HeldAnswer",
     "HeldRequest",
     "ImapPlace",
@@ -245,6 +250,7 @@ __all__ = [
     "event_schema",
     "flag_of",
     "for_one",
+    "header_property",
     "hidden",
     "is_address",
     "is_keyword",

@@ -30,7 +30,9 @@ COMMIT_LIMIT_EVENTS: Final = 500
 OPEN_AGAIN_SNAPSHOT_S: Final = 300.0
 OPEN_AGAIN_MODSEQ_S: Final = 900.0
 # At rest a mailbox is looked at when its figures move. What moves none of them: flags, but for \Seen, where there is
-# no modseq. And a log that forgets what a mailbox has not saved says nothing either.
+# no modseq: there it is looked at after as long as nothing has happened in it, for people flag what came lately. And a
+# log that forgets what a mailbox has not saved says nothing either.
+REST_SNAPSHOT_LEAST_S: Final = 300.0
 REST_SNAPSHOT_S: Final = 3600.0
 REST_MODSEQ_S: Final = 6 * 3600.0
 # A comparison in full takes a tenth of the time at most.
@@ -71,12 +73,13 @@ class Comparer:
             return max(MOMENT_S, min(open_again, self._not_before - now))
         return max(0.0, open_again)
 
-    def rest_s(self) -> float:
-        """How long the mailbox may go unlooked at while its figures stand still."""
-        quiet = REST_SNAPSHOT_S if self._source.sync is Sync.SNAPSHOT else REST_MODSEQ_S
-        if self._waiting:
-            return max(MOMENT_S, min(quiet, self._not_before - self._clock.monotonic()))
-        return quiet
+    def rest_s(self, calm_s: float) -> float:
+        """How long the mailbox may go unlooked at while its figures stand still; nothing has happened for `calm_s`."""
+        busy_s = self._not_before - self._clock.monotonic()
+        quiet = REST_MODSEQ_S
+        if self._source.sync is Sync.SNAPSHOT:
+            quiet = min(REST_SNAPSHOT_S, max(REST_SNAPSHOT_LEAST_S, calm_s, busy_s))
+        return max(MOMENT_S, min(quiet, busy_s)) if self._waiting else quiet
 
     def opened(self) -> None:
         """The mailbox was opened just now."""

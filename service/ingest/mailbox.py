@@ -125,7 +125,9 @@ class MailboxIngest:
 
     async def _rest(self, cursor: Cursor) -> None:
         """Leave the connection to other mailboxes for a while."""
-        limit_s = self._comparer.rest_s() if self._status.state == "watching" else 0.0
+        limit_s = (
+            self._comparer.rest_s(self._status.calm_s(self._clock.now())) if self._status.state == "watching" else 0.0
+        )
         if limit_s:
             self._status.state = "resting"
             self._memory.rest()
@@ -167,7 +169,9 @@ class MailboxIngest:
     async def _late(self, compared: Compared) -> Cursor:
         """Announce what came below numbers that were given already, and say what the server does not do."""
         cursor = compared.cursor
-        self._status.announced += compared.changed + compared.removed
+        if compared.changed or compared.removed:
+            self._status.announced += compared.changed + compared.removed
+            self._status.last_event_at = self._clock.now()
         self._counts.changed += compared.changed
         self._counts.removed += compared.removed
         self._status.sync = self._source.sync

@@ -1,5 +1,6 @@
 """What a mailbox shows of itself, and remembers over its connections. Used by mailbox.py; shown by the status page."""
 
+import math
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -21,3 +22,7 @@ class MailboxStatus:
     refused: set[str] = field(default_factory=set)
     # UIDs that were in hand when a connection broke, and how often.
     suspects: dict[int, int] = field(default_factory=dict)
+
+    def calm_s(self, now: datetime) -> float:
+        """For how long nothing has happened in it, as far as this process knows."""
+        return math.inf if self.last_event_at is None else (now - self.last_event_at).total_seconds()

@@ -3,11 +3,13 @@
 bytes → Email: header.py cuts fields, structure.py finds the parts, transfer.py and charset.py decode them,
 words.py, params.py, addresses.py, dates.py, received.py read fields, bodies.py chooses what is text, HTML and
 attachment, preview.py takes the first words, fit.py holds the event under its limit, parse.py puts it together.
+forms.py gives any field in the form that is asked for.
 request → bytes: build.py, with encode.py for words, parameters and bodies. limits.py says what anything may cost.
 """
 
 from service.mime.build import build
 from service.mime.encode import ascii_domain
+from service.mime.forms import header_form
 from service.mime.limits import Cut, MimeLimits
 from service.mime.parse import Meaning, Parsed, parse, parse_header_only, problem_email
 from service.mime.preview import text_of_html
@@ -20,6 +22,7 @@ __all__ = [
     "Parsed",
     "ascii_domain",
     "build",
+    "header_form",
     "parse",
     "parse_header_only",
     "problem_email",

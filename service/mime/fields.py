@@ -39,9 +39,9 @@ def read_fields(values: dict[str, str], limits: MimeLimits, cuts: dict[Cut, None
     """`values`: name in lower case → raw value of the last such field."""
     raw_date = values.get("date")
     return Fields(
-        message_id=_ids(values.get("message-id"), limits, cuts),
-        in_reply_to=_ids(values.get("in-reply-to"), limits, cuts),
-        references=_ids(values.get("references"), limits, cuts),
+        message_id=message_ids(values.get("message-id"), limits, cuts),
+        in_reply_to=message_ids(values.get("in-reply-to"), limits, cuts),
+        references=message_ids(values.get("references"), limits, cuts),
         sender=_addresses(values.get("sender"), limits, cuts),
         from_=_addresses(values.get("from"), limits, cuts),
         to=_addresses(values.get("to"), limits, cuts),
@@ -53,7 +53,7 @@ def read_fields(values: dict[str, str], limits: MimeLimits, cuts: dict[Cut, None
     )
 
 
-def _ids(value: str | None, limits: MimeLimits, cuts: dict[Cut, None]) -> list[str] | None:
+def message_ids(value: str | None, limits: MimeLimits, cuts: dict[Cut, None]) -> list[str] | None:
     """RFC 8621 4.1.2.5, the MessageIds form: bare ids; null where there is none."""
     if value is None:
         return None

@@ -81,6 +81,11 @@ async def test_values_come_where_they_are_asked_for(whole: Desk) -> None:
         (["keywords", "size", "receivedAt", "mailboxIds"], None),
         (["subject", "from"], b"BODY.PEEK[HEADER.FIELDS (From Subject)]<0.524288>"),
         (["subject", "headers"], b"BODY.PEEK[HEADER]<0.524288>"),
+        (
+            ["subject", "header:date:asDate", "header:X-None"],
+            b"BODY.PEEK[HEADER.FIELDS (Date Subject X-None)]<0.524288>",
+        ),
+        (["subject", "header:a]b"], b"BODY.PEEK[HEADER]<0.524288>"),
         (["subject", "preview"], b"BODY.PEEK[]"),
     ],
 )
@@ -102,6 +107,10 @@ async def test_no_more_is_read_than_the_properties_need(
     assert set(email) == {*properties, "id"}
     if "subject" in properties:
         assert email["subject"] == "bill"
+    assert (
+        email.get("header:date:asDate", email.get("sentAt", "2026-11-24T12:00:00+01:00")) == "2026-11-24T12:00:00+01:00"
+    )
+    assert email.get("header:X-None") is None
     assert (section in sent) if section else b"BODY" not in sent
     assert (b"See below" in said) == (section == b"BODY.PEEK[]")
     assert b"SELECT" not in sent
@@ -206,5 +215,8 @@ async def test_a_property_that_there_is_not_is_named(whole: Desk) -> None:
     assert (answered, problems[0]["field"]) == ("400", "properties")
     assert "subjekt" in problems[0]["message"]
     assert "subject" in problems[0]["message"]
+    answered, problems = await whole.refused("get", {"ids": [], "properties": ["header:Subject:asDate"]})
+    assert (answered, problems[0]["field"]) == ("400", "properties")
+    assert "asText" in problems[0]["message"]
     assert (await whole.refused("get", {"ids": ["x"] * 501}))[1][0]["field"] == "ids"
     assert (await whole.refused("get", {"ids": ["x" * 256]}))[0] == "400"

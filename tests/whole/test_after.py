@@ -4,11 +4,12 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
+import yaml
 
 from tests.after.harness import make, subjects, wait_subjects
 from tests.ingest.view import act, mail, seen
 from tests.servers.dovecot import Dovecot
-from tests.servers.mailbus import Mailbus, command, imap_account, reading, settings_for, until
+from tests.servers.mailbus import BusReader, Mailbus, command, imap_account, reading, settings_for, until
 from tests.servers.nats import NatsServer
 from tests.whole.test_commands import cmd
 
@@ -61,3 +62,35 @@ async def test_who_deletes_from_a_log_with_one_replica_is_warned(
     await until(lambda: one.log_file.exists() and bool(one.said("after_outlives_log")))
     assert one.said("after_outlives_log")[0]["stream"] == f"{prefix.upper()}_IN"
     assert await one.stop() == 0
+
+
+async def test_a_mailbox_to_move_to_that_is_not_there_is_said_at_the_start(
+    dovecot: Dovecot, own_nats: NatsServer, mailbus: Maker, prefix: str
+) -> None:
+    account = imap_account(dovecot, prefix, initial="new", after={"move": "Nowhere"})
+    one = mailbus(settings_for(own_nats.url, prefix, account))
+    one.start()
+    await until(lambda: one.log_file.exists() and any("Nowhere" in line["error"] for line in one.said("account_state")))
+    async with reading(own_nats.url, prefix) as reader:
+        await until_event(reader, "degraded")
+        (event,) = [event.body for event in await reader.events("STATUS") if event.kind == "degraded"]
+    assert event["part"] == "after"
+    assert event["detail"] == "there is no mailbox Nowhere to move mail to"
+    assert "make it" in event["remedy"]
+    code, out, _ = await command(one, "check")
+    assert code == 1
+    assert "there is no mailbox Nowhere to move mail to" in out
+    one.settings["http"]["listen"] = f"127.0.0.1:{one.port}"
+    (one.folder / "mailbus.yaml").write_text(yaml.safe_dump(one.settings))
+    _, out, _ = await command(one, "accounts")
+    assert "Nowhere" in out
+    assert await one.stop() == 0
+
+
+async def until_event(reader: BusReader, kind: str) -> None:
+    """Until an account event of this kind is there."""
+    for _ in range(400):
+        if kind in {event.kind for event in await reader.events("STATUS")}:
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError(kind)
