@@ -73,6 +73,7 @@ def sender_work(
         retry_max_s=outgoing.retry.max.total_seconds(),
         limits=send_limits(outgoing),
         redirect=outgoing.redirect,
+        verp=outgoing.verp,
         parallel=outgoing.smtp.connections,
         dkim=tuple(one.signer() for one in outgoing.dkim),
     )

@@ -16,9 +16,10 @@ from service.contract import Problem, Recipient, RequestProblems, SendRequest, b
 from service.errors import Transient, verdict_of
 from service.observe import metrics, step
 from service.outbound.hands import Place
-from service.outbound.mail import Mail, make_mail, mark_of, own_message_id
+from service.outbound.mail import Mail, make_mail, own_message_id
 from service.outbound.options import TOGETHER, OutboundOptions
 from service.outbound.outbox import Bundle
+from service.outbound.proof import mark_of, proof_of
 from service.outbound.relays import BusAwayError, Relays, each
 from service.outbound.retry import Decision, Phase, Said, Verdict, decide
 from service.outbound.sends import SendRecord, Sends
@@ -198,6 +199,8 @@ class Attempts:
     async def _mail(
         self, task: Task, request: SendRequest, going: Sequence[str], message_id: str, *, seed: str
     ) -> Mail:
+        proof = proof_of(seed, await self._sends.secret())
+
         def make() -> Mail:
             return make_mail(
                 request,
@@ -208,6 +211,8 @@ class Attempts:
                 date=task.record.date,
                 address=self._options.address,
                 redirect=self._options.redirect,
+                proof=proof,
+                verp=self._options.verp,
                 dkim=self._options.dkim,
             )
 

@@ -1,22 +1,14 @@
 """A request → its envelope and bytes. Deterministic: every attempt makes the same."""
 
-import hashlib
-import hmac
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
 
 from service.contract import Problem, RequestProblems, SendRequest, blob_ids, encoded_parameters
 from service.mime import MimeLimits, ascii_domain, build, parse_header_only
 from service.outbound.dkim import DkimSigner
+from service.outbound.proof import KEY_CHARS, mark_of, proof_of, verp_address
 from service.smtp import NO_EXTRAS, Extras, bare_line_end
-
-# request_key gives so many hex digits; as many of an HMAC are 128 bits.
-KEY_CHARS: Final = 32
-TAG_CHARS: Final = 32
-# What tells the messages of one request apart.
-MARK_CHARS: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,24 +36,13 @@ def message_id(request: SendRequest, key: str, *, address: str, secret: bytes, r
     except ValueError:
         domain = "invalid"
     # RFC 5322 3.6.4 wants a domain of ours on the right; what is not ASCII would need SMTPUTF8 in every reply.
-    return f"{key}{tag_of(key, secret)}@{domain if domain.isascii() else 'invalid'}"
-
-
-def tag_of(key: str, secret: bytes) -> str:
-    """What proves that a Message-ID is ours."""
-    return hmac.digest(secret, key.encode(), "sha256").hex()[:TAG_CHARS]
+    return f"{proof_of(key, secret)}@{domain if domain.isascii() else 'invalid'}"
 
 
 def own_message_id(message_id: str, recipient: str, secret: bytes) -> str:
     """The Message-ID of one recipient's message, of that of a request with `split`."""
     local, _, domain = message_id.partition("@")
-    marked = f"{local[:KEY_CHARS]}{mark_of(recipient)}"
-    return f"{marked}{tag_of(marked, secret)}@{domain}"
-
-
-def mark_of(recipient: str) -> str:
-    """What of a Message-ID names the recipient of a message."""
-    return hashlib.sha256(recipient.encode("utf-8", "surrogatepass")).hexdigest()[:MARK_CHARS]
+    return f"{proof_of(f'{local[:KEY_CHARS]}{mark_of(recipient)}', secret)}@{domain}"
 
 
 def make_mail(
@@ -74,9 +55,14 @@ def make_mail(
     date: datetime,
     address: str,
     redirect: str | None,
+    proof: str,
+    verp: str = "",
     dkim: Sequence[DkimSigner] = (),
 ) -> Mail:
-    """The mail for some of a request's recipients. Raises RequestProblems: missing blob, bad domain, bare line end."""
+    """The mail for some of a request's recipients. Raises RequestProblems: missing blob, bad domain, bare line end.
+
+    `proof`: see proof.py; `verp`: where it stands in the reverse-path, "" for nowhere.
+    """
     problems = [Problem("attachments", f"no such blob: {blob}") for blob in blob_ids(request) if blob not in blobs]
     if problems:
         raise RequestProblems(problems)
@@ -84,6 +70,8 @@ def make_mail(
         mail_from = request.envelope.mail_from.email
     else:
         mail_from = request.from_.email if request.from_ is not None else address
+        if verp and redirect is None:
+            mail_from = verp_address(verp, proof)
     wire: dict[str, list[str]] = {}
     for recipient in recipients:
         wire.setdefault(redirect or _wire(recipient), []).append(recipient)
@@ -96,16 +84,18 @@ def make_mail(
     # Each of the mail as it is, so that none stands on another; the date makes every attempt's the same.
     data = b"".join([*(signer.signature(data, date) for signer in dkim), data])
     # What was asked for the recipients is not for the one who gets their mail instead.
-    extras = _extras(request) if redirect is None else NO_EXTRAS
+    extras = _extras(request, proof) if redirect is None else NO_EXTRAS
     return Mail(_wire(mail_from) if mail_from else "", wire, data, extras)
 
 
-def _extras(request: SendRequest) -> Extras:
+def _extras(request: SendRequest, proof: str) -> Extras:
+    """RFC 3461 4.4: an ENVID comes back in the report; the requester's own, where he gives one, and then not ours."""
     envelope = request.envelope
+    ours = {"ENVID": proof}
     if envelope is None:
-        return NO_EXTRAS
+        return Extras(ours)
     rcpt = {_wire(one.email): encoded_parameters(one.parameters) for one in envelope.rcpt_to if one.parameters}
-    return Extras(encoded_parameters(envelope.mail_from.parameters), rcpt)
+    return Extras(ours | encoded_parameters(envelope.mail_from.parameters), rcpt)
 
 
 def _wire(address: str) -> str:

@@ -17,7 +17,10 @@ DEFAULT_LIMITS: Final = SendLimits(expires_s=5 * DAY_S, window_s=30 * DAY_S)
 
 @dataclass(frozen=True, slots=True)
 class OutboundOptions:
-    """`address`: the default From. `redirect`: gets everything instead (staging). Durations in seconds."""
+    """`address`: the default From. `redirect`: gets everything instead (staging). Durations in seconds.
+
+    `verp`: the reverse-path, with `{}` where a mail's proof stands; "": the sender's address.
+    """
 
     account: str
     address: str
@@ -27,5 +30,6 @@ class OutboundOptions:
     retry_max_s: float = 4 * 3600.0
     limits: SendLimits = DEFAULT_LIMITS
     redirect: str | None = None
+    verp: str = ""
     parallel: int = PARALLEL
     dkim: tuple[DkimSigner, ...] = ()

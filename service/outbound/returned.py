@@ -1,14 +1,13 @@
 """A bounce or a complaint that was announced → the status of the request it is about: `bounced`, `complained`.
 
 Handed to ingest, which calls it for such a mail before its event is committed: so none is forgotten over a crash, and
-one that is told again has the same `ce-id`. Only a Message-ID that mailbus itself gave counts: strangers cannot make
-one, so a forged bounce changes nothing (RFC 3464 4.2 warns of them). Whoever got the mail can: of several recipients
-of one mail one may speak for another. What is proved puts the recipient on the account's list of suppressions.
+one that is told again has the same `ce-id`. Only what mailbus itself sent along counts (proof.py): strangers cannot
+make it, so a forged bounce changes nothing (RFC 3464 4.2 warns of them). Whoever got the mail can: of several
+recipients of one mail one may speak for another. What is proved puts the recipient on the account's list of
+suppressions.
 """
 
-import hmac
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 import msgspec
@@ -19,9 +18,12 @@ from service.clock import Clock
 from service.contract import (
     Action,
     DeliveryStatus,
+    EmailAddress,
+    EmailHeader,
     EmailSubmission,
     Extension,
     Kind,
+    Original,
     Report,
     State,
     encode,
@@ -29,7 +31,7 @@ from service.contract import (
 )
 from service.errors import Transient
 from service.observe import log
-from service.outbound.mail import KEY_CHARS, MARK_CHARS, TAG_CHARS, mark_of, tag_of
+from service.outbound.proof import Known, known_by_address, known_of
 from service.outbound.retry import Phase
 from service.outbound.sends import SendRecord, Sends, StoredStatus
 from service.outbound.status import publish
@@ -45,31 +47,13 @@ class _Announced(msgspec.Struct):
     """What counts of an announced mail."""
 
     mailbus: Extension
+    to: list[EmailAddress] | None = None
+    headers: list[EmailHeader] = []
 
 
+# Fields in which servers keep RCPT TO.
+_ENVELOPE: Final = frozenset(("delivered-to", "x-original-to", "envelope-to", "x-envelope-to", "x-rcpt-to"))
 _DECODER: Final = msgspec.json.Decoder(_Announced)
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """What a Message-ID of ours says: the request's key, and what names the recipient where each got a message."""
-
-    key: str
-    mark: str
-
-    def is_of(self, recipient: str) -> bool:
-        """Whether it proves that this recipient is meant."""
-        return bool(self.mark) and self.mark == mark_of(recipient)
-
-
-def known_of(message_id: str, secret: bytes) -> Known | None:
-    """What a Message-ID of ours says; None for any other."""
-    local = message_id.partition("@")[0]
-    if not local.isascii():
-        return None
-    cut = KEY_CHARS + (MARK_CHARS if len(local) > KEY_CHARS + TAG_CHARS else 0)
-    said, tag = local[:cut], local[cut:]
-    return Known(said[:KEY_CHARS], said[KEY_CHARS:]) if hmac.compare_digest(tag, tag_of(said, secret)) else None
 
 
 class Returned:
@@ -86,19 +70,19 @@ class Returned:
 
     async def heard(self, payload: bytes) -> None:
         """`payload`: the body of a `received` event of kind bounce or complaint. Raises Transient."""
-        said = _DECODER.decode(payload).mailbus
-        if said.original is UNSET or said.original.message_id is UNSET:
-            return
-        known = known_of(said.original.message_id, await self._sends.secret())
+        announced = _DECODER.decode(payload)
+        said, secret = announced.mailbus, await self._sends.secret()
+        original = said.original or Original()
+        id, envelope_id = original.message_id or "", original.envelope_id or ""
+        known = known_of(id, secret) or known_of(envelope_id, secret) or known_by_address(_addresses(announced), secret)
         if known is None:
             return
-        id = said.original.message_id
         if said.kind is Kind.BOUNCE:
             failed = [one for one in (said.reports or ()) if one.action is Action.FAILED]
-            await self._tell(known, id, State.BOUNCED, {_who(known, one): one for one in failed})
+            await self._tell(known, id, State.BOUNCED, {_who(known, one): one for one in failed} or {"": UNSET})
         elif said.kind is Kind.COMPLAINT:
             # RFC 5965 3.2: a provider need not say who complained.
-            who: Iterable[str] = said.original.recipients or ("",)
+            who: Iterable[str] = original.recipients or ("",)
             await self._tell(known, id, State.COMPLAINED, dict.fromkeys(who, UNSET))
 
     async def _tell(
@@ -109,6 +93,10 @@ class Returned:
             record, revision = await self._sends.get(key)
             if record is None or not record.account:
                 return  # forgotten after its window
+            if state is State.BOUNCED and "" in about:
+                # The report names nobody: where the mail went to one alone, it is him.
+                went = _went_to(known, record)
+                about = {one: Report(one, Action.FAILED) for one in went} if len(went) == 1 else {}
             told = record.returned
             new = {who: report for who, report in about.items() if f"{state} {who}" not in told}
             for who, report in new.items():
@@ -132,7 +120,7 @@ class Returned:
         """Put on the list whom the relay took it for, alone, and who does not get it for good or does not want it."""
         if not self._suppresses(record.account) or (report is not UNSET and report.hard is not True):
             return
-        proved = [one for one in record.taken if known.is_of(one)] if known.mark else record.taken
+        proved = _went_to(known, record)
         if len(proved) != 1 or who.lower() not in ("", proved[0].lower()):
             return
         reason = f"{state}: {report.reason}" if report is not UNSET and report.reason is not UNSET else str(state)
@@ -150,11 +138,22 @@ class Returned:
             delivery_status=delivered,
             state=state,
             attempt=record.attempt,
-            message_id=message_id if record.split else record.message_id or UNSET,
+            message_id=(message_id if record.split else record.message_id) or UNSET,
             report=report,
             verified=True,
         )
         return StoredStatus(state, event_id(key, state, who, 0), self._clock.now(), msgspec.Raw(encode(body)))
+
+
+def _went_to(known: Known, record: SendRecord) -> list[str]:
+    """Whom the relay took the mail for, as far as the proof tells."""
+    return [one for one in record.taken if known.is_of(one)] if known.mark else list(record.taken)
+
+
+def _addresses(announced: _Announced) -> Iterator[str]:
+    """Where a report was sent to: its To, and what servers on the way say of its envelope."""
+    yield from (one.email for one in announced.to or ())
+    yield from (field.value for field in announced.headers if field.name.lower() in _ENVELOPE)
 
 
 def _who(known: Known, report: Report) -> str:

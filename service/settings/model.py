@@ -19,7 +19,7 @@ from service.settings.mailboxes import Choices, SomeChoices, literal
 from service.settings.nats import NatsSettings
 from service.settings.network import NetworkSettings
 from service.settings.oauth2 import OAuth2Settings
-from service.settings.outgoing import DkimSettings
+from service.settings.outgoing import DkimSettings, Verp
 from service.settings.part import Part
 from service.settings.presets import PRESETS
 from service.settings.servers import ImapSettings, NextRelaySettings, Pop3Settings, SmtpSettings, lasting, sized
@@ -253,6 +253,11 @@ class OutgoingSettings(Part):
     window: Duration = lasting("30d", "How long a request's id is remembered")
     dkim: tuple[DkimSettings, ...] = Field(default=(), description="Signatures that every mail gets; default: none")
     redirect: Address | None = Field(default=None, description="An address that gets everything instead (staging)")
+    verp: Verp = Field(
+        default="",
+        description="Where bounces of each mail go, such as `bounces+{}@example.com`: an address of a mailbox that is "
+        "followed, with `{}` where what proves the request stands (VERP). Default: the sender's address",
+    )
     suppress: bool = Field(
         default=True, description="Send nothing more to whom mail of ours bounced for good, or who complained of it"
     )

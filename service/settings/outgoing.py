@@ -1,4 +1,4 @@
-"""What of `outgoing` has keys of its own: DKIM. Used by model.py."""
+"""What of `outgoing` has rules of its own: DKIM, where bounces go. Used by model.py."""
 
 import re
 from typing import Annotated, Any, Final
@@ -20,6 +20,21 @@ def _selector(value: Any) -> str:
     if _SELECTOR.fullmatch(text(value)) is None:
         raise wrong("write the name under which the DNS has the public key, such as mail2026")
     return str(value)
+
+
+# RFC 5321 4.5.3.1.1: a local part has 64 octets, and the proof up to 55 of them; what stands round it must part it.
+_VERP: Final = re.compile(
+    r"(?=[^@]{2,11}@)(?:[A-Za-z0-9._=+-]*[._=+-])?\{\}(?:[._=+-][A-Za-z0-9._=+-]*)?@[A-Za-z0-9.-]{1,255}"
+)
+
+
+def _verp(value: Any) -> str:
+    if text(value) and _VERP.fullmatch(value) is None:
+        raise wrong("write an address with {} in it, after at most 9 characters, such as bounces+{}@example.com")
+    return str(value)
+
+
+Verp = Annotated[str, BeforeValidator(_verp), WithJsonSchema({"type": "string"})]
 
 
 class DkimSettings(Part):

@@ -8,8 +8,7 @@ from service.bus import Bus
 from service.clock import SystemClock
 from service.contract import Reason, request_key
 from service.outbound import Returned
-from service.outbound.mail import tag_of
-from service.outbound.returned import known_of
+from service.outbound.proof import known_of, tag_of
 from service.outbound.suppressions import Suppressions
 from service.parsing import Page, Raw, Read, make
 from tests.meaning.mails import dsn

@@ -48,6 +48,7 @@ accounts:
       expires: 2d
       window: 60d
       redirect: staging@example.com
+      verp: bounces+{}@example.com
 """
 
 
@@ -96,6 +97,7 @@ def test_every_key_is_read(load: Load, tmp_path: Path, monkeypatch: pytest.Monke
     assert (outgoing.username, outgoing.password.reveal()) == ("relay", "other")
     assert (outgoing.smtp.host, outgoing.smtp.port, outgoing.smtp.security) == ("192.0.2.1", 2525, Security.NONE)
     assert (outgoing.uncertain, outgoing.redirect) == ("hold", "staging@example.com")
+    assert outgoing.verp == "bounces+{}@example.com"
     assert (outgoing.retry.first, outgoing.retry.factor) == (timedelta(seconds=10), 1.5)
     assert (outgoing.expires, outgoing.window) == (timedelta(days=2), timedelta(days=60))
 

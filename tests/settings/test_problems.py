@@ -182,6 +182,11 @@ def test_a_wrong_value_says_what_would_do(problems: Problems, text: str, problem
             "preset: gmx, incoming: {extras: [replies]}",
             ".incoming.extras[0]: write text, reply or html (got 'replies')",
         ),
+        (
+            'preset: gmx, outgoing: {verp: "much-too-long+{}@example.com"}',
+            ".outgoing.verp: write an address with {} in it, after at most 9 characters, such as bounces+{}@example.com "
+            "(got 'much-too-long+{}@example.com')",
+        ),
         ("preset: gmx, incoming: {raw: often}", ".incoming.raw: write problem, always or never (got 'often')"),
         (
             "preset: gmx, outgoing: {retry: {first: 2h, max: 1h}}",
