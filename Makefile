@@ -49,7 +49,7 @@ schema: setup
 	$(BIN)/python -m tools.schema
 	$(BIN)/python -m tools.manifests
 
-# Parsers against broken mails: ARGS="SECONDS SEED".
+# Parser, classifier and texts against broken mails: ARGS="--seconds 600 --inputs 1000000 --corpora DIR --seed 1".
 fuzz: compiled
 	$(BIN)/python -m tests.mime.fuzz $(ARGS)
 

@@ -75,8 +75,8 @@ class _Reader:
         value = self.body.values[part_id]
         text = value.value
         if value.is_truncated:
-            text = decode(head_of(self.body.blobs[part_id], most), part.charset).text.replace("\r\n", "\n")
-            self.cut = True
-        elif len(text) > most:
-            self.cut = True
+            data = self.body.blobs[part_id]
+            text = decode(head_of(data, most), part.charset).text.replace("\r\n", "\n")
+            self.cut = self.cut or len(data) > most
+        self.cut = self.cut or len(text) > most
         return text[:most]

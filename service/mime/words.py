@@ -34,7 +34,10 @@ def decode_text(raw: str, *, words: int) -> str:
     if "\n" in raw:
         # RFC 2047 2 allows no white space in a word: whoever folded within one put it there.
         raw = _WORD.sub(lambda found: _FOLD_WITHIN.sub("", found[0]), raw)
-    return composed(decode_words(unfold(raw), words=words))
+    text = decode_words(unfold(raw), words=words)
+    if "\n" in text or "\r" in text:
+        text = _BREAK.sub(" ", text).strip()  # RFC 2047 has no word hold one; nobody expects a field of two lines
+    return composed(text)
 
 
 def composed(text: str) -> str:

@@ -15,6 +15,7 @@ SAYS = {
     "mailbus": set(PROPERTIES),
     "stdlib": {"subject", "from_", "to", "date", "message_id", "text", "attachments"},
     "mail-parser": {"subject", "from_", "to", "date", "message_id", "text"},
+    "fast-mail-parser": {"subject", "date", "message_id", "text", "attachments"},
     "flufl.bounce": {"kind", "recipients"},
 }
 

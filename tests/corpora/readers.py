@@ -2,7 +2,7 @@
 
 import importlib
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from email.utils import parsedate_to_datetime
@@ -35,6 +35,10 @@ def mailbus(raw: bytes) -> Seen:
     shown = {part.part_id: part for part in (*email.text_body, *email.html_body) if not part.type.startswith("text/")}
     media = [hash_of(parsed.blobs[part_id or ""]) for part_id in shown if part_id not in known]
     binary = [hash_of(parsed.blobs[p.part_id or ""]) for p in email.attachments if not p.type.startswith("text/")]
+    # Without enclosed messages, which not everybody gives as they came.
+    files = [
+        hash_of(parsed.blobs[part.part_id or ""]) for part in email.attachments if not part.type.startswith("message/")
+    ]
     parts = [hash_of(parsed.blobs[p.part_id or ""]) for p in email.attachments if "." not in (p.part_id or "")]
     reports = [] if email.mailbus.reports is UNSET else email.mailbus.reports
     wanted = [one.original_recipient.lower() for one in reports if isinstance(one.original_recipient, str)]
@@ -50,7 +54,7 @@ def mailbus(raw: bytes) -> Seen:
         recipients=[one.recipient.lower() for one in reports],
         reason=[str(one.reason) for one in reports if one.reason is not UNSET],
         hard=[one.hard for one in reports if isinstance(one.hard, bool)],
-        also={"recipients": wanted, "shown": attached + media, "binary": binary, "parts": parts},
+        also={"recipients": wanted, "shown": attached + media, "binary": binary, "parts": parts, "files": files},
     )
 
 
@@ -71,11 +75,11 @@ def stdlib(raw: bytes) -> Seen:
         return [] if found is None else [one.addr_spec.lower() for one in found.addresses]
 
     texts, attached = [], []
-    for part in message.walk():
-        if part.is_multipart():
-            continue
+    for part in _leaves(message):
         if part.get_content_type() == "text/plain" and not part.is_attachment():
             texts.append(str(part.get_content()))
+        elif part.get_content_maintype() == "message":
+            continue  # its bytes as they came are not to be had
         elif part.get_content_type() != "text/html" or part.is_attachment():
             data = part.get_payload(decode=True)
             attached.append(hash_of(data if isinstance(data, bytes) else b""))
@@ -89,6 +93,17 @@ def stdlib(raw: bytes) -> Seen:
         text="\n".join(texts),
         attachments=attached,
     )
+
+
+def _leaves(message: EmailMessage) -> Iterator[EmailMessage]:
+    """Its parts that are no multiparts; an enclosed message is one of them, as in JMAP."""
+    waiting = [message]
+    while waiting:
+        part = waiting.pop()
+        if part.get_content_maintype() == "multipart" and part.is_multipart():
+            waiting += [one for one in reversed(list(part.iter_parts())) if isinstance(one, EmailMessage)]
+        else:
+            yield part
 
 
 def mail_parser(raw: bytes) -> Seen:
@@ -106,6 +121,21 @@ def mail_parser(raw: bytes) -> Seen:
     )
 
 
+def fast_mail_parser(raw: bytes) -> Seen:
+    """fast-mail-parser, of PyPI: Rust's mailparse, which has nothing in common with the others."""
+    module: Any = importlib.import_module("fast_mail_parser")
+    mail = module.parse_email(raw)
+    headers = {name.lower(): values for name, values in mail.headers.items()}
+    attached = [hash_of(bytes(one.content)) for one in mail.attachments]
+    return Seen(
+        subject=mail.subject or "",
+        date=parsedate_to_datetime(mail.date) if mail.date else None,
+        message_id=(headers.get("message-id") or [""])[-1].strip().strip("<>"),
+        text="\n".join(mail.text_plain),
+        attachments=attached,
+    )
+
+
 def flufl_bounce(raw: bytes) -> Seen:
     """flufl.bounce, of PyPI: recipients and whether it is a bounce at all."""
     module: Any = importlib.import_module("flufl.bounce")
@@ -119,6 +149,8 @@ def readers() -> dict[str, Reader]:
     found: dict[str, Reader] = {"mailbus": mailbus, "stdlib": stdlib}
     if importlib.util.find_spec("mailparser") is not None:
         found["mail-parser"] = mail_parser
+    if importlib.util.find_spec("fast_mail_parser") is not None:
+        found["fast-mail-parser"] = fast_mail_parser
     if importlib.util.find_spec("flufl") is not None:
         found["flufl.bounce"] = flufl_bounce
     return found

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.corpora import differ
 from tests.corpora.__main__ import main
 
 BOUNCE = b"""From: MAILER-DAEMON@mx.example.org\r
@@ -53,3 +54,14 @@ def test_the_mails_of_an_mbox_are_read_one_by_one(tmp_path: Path, capsys: pytest
     assert main([str(tmp_path)]) == 0
     rows_shown = [line.split()[:3] for line in capsys.readouterr().out.splitlines()]
     assert ["reason", "sisimai-set-of-emails", "100.0"] in rows_shown
+
+
+def test_parsers_are_compared_on_mails_as_they_are_and_broken(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bounce.eml").write_bytes(BOUNCE)
+    assert differ.main([str(tmp_path), "5", "1"]) == 0
+    shown = capsys.readouterr().out
+    as_it_is, _, broken = shown.partition("5 of them broken")
+    assert ["text", "stdlib", "1", "0", "0"] in [line.split() for line in as_it_is.splitlines()]
+    assert "gave up" in broken

@@ -1,25 +1,36 @@
-"""Mails broken in many ways, for as long as one likes: `python -m tests.mime.fuzz [SECONDS] [SEED]`.
+"""Mails broken in many ways, for as long as one likes: `python -m tests.mime.fuzz --help`.
 
-Prints inputs a second and the slowest input. Ends with 1, and the input in a file, at the first broken promise.
+What is called for each: the parser, the classifier and the texts that are made of bodies, at three sizes of events,
+and the parser of headers alone. Prints inputs a second, the slowest input, and the most memory that the process had.
+Ends with 1, and the input in a file, at the first broken promise.
 """
 
+import argparse
 import random
+import resource
 import sys
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from tests.meaning.test_any_bytes import MAILS
 from tests.mime.invariants import check
 from tests.mime.test_any_bytes import SEED
 
 SLOW_S = 2.0
+# Larger seeds cost more than they find.
+SEED_BYTES = 24 * 1024
 JUNK = (
     b"\r\n", b"\n", b"\r", b"\r\n\r\n", b" ", b"\t", b"\0", b"\xff", b"\xed\xa0\x80", b'"', b"(", b")", b"<", b">",
     b",", b";", b":", b"=", b"\\", b"@", b"--", b"--out", b"--out--", b"--in", b"=?utf-8?q?", b"=?x?b?", b"?=",
     b"*0*=", b"''", b"=\r\n", b"=3D", b"boundary=", b"charset=", b"utf-7", b"utf-16", b"iso-2022-jp", b"base64",
     b"quoted-printable", b"Content-Type: multipart/mixed; boundary=in\r\n",
-    b"Content-Type: message/rfc822\r\n\r\n", b"From: a@b, c\r\n",
+    b"Content-Type: message/rfc822\r\n\r\n", b"From: a@b, c\r\n", b"format=flowed; delsp=yes", b"> ", b"-- \r\n",
+    b"<div>", b"<blockquote>", b"<p hidden>", b"<!--", b"<script>", b"</", b"<a href=\"", b"&#",
+    b"On Mon, Ada wrote:\r\n",
+    b"Final-Recipient: rfc822; a@b.example\r\n", b"550 5.1.1 ", b"Action: failed\r\n", b"BEGIN:VCALENDAR\r\n",
+    b"begin 644 a\r\n", b"PK\x03\x04", b"Rar!\x1a\x07\x01\0",
 )  # fmt: skip
 
 
@@ -68,12 +79,30 @@ def broken(rng: random.Random, seeds: list[bytes]) -> bytes:
     return bytes(mail)
 
 
-def main(seconds: float, seed: int) -> int:
-    rng = random.Random(seed)
+def own_seeds() -> list[bytes]:
+    """Mails of the tests, for those who have no corpora."""
     seeds = [SEED, SEED.replace(b"\r\n", b"\n"), SEED[:900], SEED.replace(b"out", b"in"), b"\r\n" + SEED]
-    end = time.monotonic() + seconds
-    count, slowest_s = 0, 0.0
-    while time.monotonic() < end:
+    return seeds + [mail.encode().replace(b"\n", b"\r\n") for mail in MAILS]
+
+
+def corpus_seeds(folder: Path) -> Iterator[bytes]:
+    """Every file of the corpora that is not too large."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name not in ("truth.jsonl", "PROVENANCE.md") and path.stat().st_size <= SEED_BYTES:
+            yield path.read_bytes()
+
+
+def peak_mib() -> float:
+    """The most memory that this process has had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def fuzz(seeds: list[bytes], *, seconds: float, inputs: int, seed: int) -> int:
+    """The exit code."""
+    rng = random.Random(seed)
+    began_s, before_mib = time.monotonic(), peak_mib()
+    count, size, slowest_s = 0, 0, 0.0
+    while time.monotonic() - began_s < seconds and count < inputs:
         mail = broken(rng, seeds)
         began = time.process_time()
         try:
@@ -85,15 +114,29 @@ def main(seconds: float, seed: int) -> int:
             path.write_bytes(mail)
             print(f"{path}: {type(exc).__name__}: {exc}")
             return 1
-        count, slowest_s = count + 1, max(slowest_s, took_s)
-    print(f"{count} inputs, {count / seconds:.0f}/s, slowest {slowest_s * 1000:.1f} ms, seed {seed}: no promise broken")
+        count, size, slowest_s = count + 1, size + len(mail), max(slowest_s, took_s)
+    took = time.monotonic() - began_s
+    print(
+        f"{count} inputs of {len(seeds)} seeds, {size / 1e6:.0f} MB, {count / max(took, 1e-9):.0f}/s, slowest "
+        f"{slowest_s * 1000:.0f} ms, memory at most {peak_mib():.0f} MiB (before {before_mib:.0f}), seed {seed}: no "
+        "promise broken"
+    )
     return 0
 
 
+def main(words: list[str]) -> int:
+    """The exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tests.mime.fuzz", description="Broken mails, until one breaks us.")
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--inputs", type=int, default=10**9, help="end after so many")
+    parser.add_argument("--seed", type=int, default=time.time_ns() % 1_000_000)
+    parser.add_argument("--corpora", type=Path, help="a folder whose files are seeds, too")
+    said = parser.parse_args(words)
+    seeds = own_seeds()
+    if said.corpora is not None:
+        seeds += corpus_seeds(said.corpora)
+    return fuzz(seeds, seconds=said.seconds, inputs=said.inputs, seed=said.seed)
+
+
 if __name__ == "__main__":
-    sys.exit(
-        main(
-            float(sys.argv[1]) if len(sys.argv) > 1 else 60.0,
-            int(sys.argv[2]) if len(sys.argv) > 2 else time.time_ns() % 1_000_000,
-        )
-    )
+    sys.exit(main(sys.argv[1:]))

@@ -2,17 +2,31 @@
 
 import json
 
-from service.contract import EmailBodyPart, encode
+from service.contract import Email, EmailBodyPart, Extra, encode
+from service.meaning import read_meaning, thread_id
 from service.mime import MimeLimits, Parsed, parse, parse_header_only
 
 INLINE_LIMITS = (256 * 1024, 1000, 0)
 FLOOR_BYTES = 64 * 1024
 
 
+def meaning(email: Email, values: dict[str, str], contents: dict[str, bytes]) -> Email:
+    """What a mail means, its server to be learnt from it."""
+    return read_meaning(email, values, contents, "")
+
+
 def check(raw: bytes) -> None:
     """Raises AssertionError where the parser breaks a promise."""
     for inline_limit in INLINE_LIMITS:
-        parsed = parse(raw, received_at=None, limits=MimeLimits(), inline_limit=inline_limit)
+        parsed = parse(
+            raw,
+            received_at=None,
+            limits=MimeLimits(),
+            inline_limit=inline_limit,
+            meaning=meaning,
+            extras=list(Extra),
+        )
+        thread_id(parsed.email)
         _check_parsed(parsed, max(inline_limit, FLOOR_BYTES))
         assert parsed.email.size == len(raw)
     header = parse_header_only(raw[:100_000], len(raw), received_at=None, limits=MimeLimits())
@@ -27,7 +41,8 @@ def _check_parsed(parsed: Parsed, limit: int) -> None:
     assert len(event) <= limit, f"{len(event)} bytes, limit {limit}"
     json.loads(event.decode("utf-8"))
     assert "\\u0000" not in event.decode("utf-8").replace("\\\\", ""), "NUL in the event"
-    assert parsed.whole == (problem is None and not parsed.truncated) or not parsed.whole
+    # Extras say again what the bodies say.
+    assert not parsed.whole or (problem is None and parsed.truncated in ([], ["extras"]))
     # What was found within texts and winmail.dat files stands among the attachments alone.
     parts = _leaves(email.body_structure)
     parts += [part for part in email.attachments if "." in (part.part_id or "")]

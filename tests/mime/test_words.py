@@ -31,6 +31,7 @@ from service.mime.words import composed, decode_text, unfold
         ("[tag]=?utf-8?q?=C3=BC?=", "[tag]ü"),
         ("=?utf-8?q??=", ""),
         ("=?utf-8?b?w7w?=", "ü"),  # without its padding
+        ("=?utf-8?q?one=0D=0Atwo=0A?=", "one two"),
         ("=?utf-8?q?=ZZ?=", "=ZZ"),
         ("plain", "plain"),
     ],

@@ -184,8 +184,10 @@ def test_a_wrong_value_says_what_would_do(problems: Problems, text: str, problem
         ),
         (
             'preset: gmx, outgoing: {verp: "much-too-long+{}@example.com"}',
-            ".outgoing.verp: write an address with {} in it, after at most 9 characters, such as bounces+{}@example.com "
-            "(got 'much-too-long+{}@example.com')",
+            (
+                ".outgoing.verp: write an address with {} in it, after at most 9 characters, such as "
+                "bounces+{}@example.com"
+            ),
         ),
         ("preset: gmx, incoming: {raw: often}", ".incoming.raw: write problem, always or never (got 'often')"),
         (
