@@ -9,7 +9,7 @@ import typer
 import yaml
 
 from service.app import EX_FAILURE
-from service.bus import failure_of
+from service.bus import Bus, failure_of
 from service.cli.words import AccountArgument, ConfigFile, Declined, errors, finish, on_bus, settings_of
 from service.contract import AccountsVerb
 from service.settings import Settings
@@ -75,7 +75,8 @@ def show(config: ConfigFile = None) -> None:
 
     Example:  mailbus accounts list -c mailbus.yaml
     """
-    _ask(config, AccountsVerb.LIST, {})
+    settings = settings_of(config)
+    finish(lambda: _listed(settings))
 
 
 def _account(file: Path) -> dict[str, Any]:
@@ -98,15 +99,40 @@ def _ask(config: Path | None, verb: AccountsVerb, request: dict[str, Any]) -> No
 
 
 async def _answered(settings: Settings, verb: AccountsVerb, request: dict[str, Any]) -> int:
-    payload = json.dumps(request, default=str).encode()
     async with on_bus(settings) as bus:
-        if len(payload) > bus.max_payload:
-            raise Declined(f"{len(payload)} bytes, and NATS takes {bus.max_payload} at once", where=verb)
-        answer = await bus.request(bus.subjects.admin_accounts(verb), payload, timeout_s=TIMEOUT_S)
-    if (failed := failure_of(answer.payload, answer.headers)) is not None:
-        errors.print(f"mailbus: {failed.code} {failed.what}", style="red", markup=False)
-        for problem in json.loads(answer.payload or b"{}").get("problems", []):
-            errors.print(f"  {problem['field']}: {problem['message']}", markup=False)
+        answer = await _answer(bus, verb, request)
+    if answer is None:
         return EX_FAILURE
-    typer.echo(answer.payload.decode())
+    typer.echo(answer.decode())
     return 0
+
+
+async def _listed(settings: Settings) -> int:
+    """All accounts, however many answers they take."""
+    found: list[dict[str, Any]] = []
+    async with on_bus(settings) as bus:
+        while True:
+            after = {"after": found[-1]["id"]} if found else {}
+            answer = await _answer(bus, AccountsVerb.LIST, after)
+            if answer is None:
+                return EX_FAILURE
+            page = json.loads(answer)
+            found += page["list"]
+            if not page["more"]:
+                break
+    typer.echo(json.dumps({"list": found}))
+    return 0
+
+
+async def _answer(bus: Bus, verb: AccountsVerb, request: dict[str, Any]) -> bytes | None:
+    """What a process answers; None where it refuses, which is said then."""
+    payload = json.dumps(request, default=str).encode()
+    if len(payload) > bus.max_payload:
+        raise Declined(f"{len(payload)} bytes, and NATS takes {bus.max_payload} at once", where=verb)
+    answer = await bus.request(bus.subjects.admin_accounts(verb), payload, timeout_s=TIMEOUT_S)
+    if (failed := failure_of(answer.payload, answer.headers)) is None:
+        return answer.payload
+    errors.print(f"mailbus: {failed.code} {failed.what}", style="red", markup=False)
+    for problem in json.loads(answer.payload or b"{}").get("problems", []):
+        errors.print(f"  {problem['field']}: {problem['message']}", markup=False)
+    return None

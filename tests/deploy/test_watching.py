@@ -84,6 +84,19 @@ def test_each_alert_has_a_runbook_that_is_there(rule: dict[str, dict[str, str]])
     assert anchor in {re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
 
 
+def test_the_documents_table_of_alerts_has_them_all_as_they_are() -> None:
+    text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    found = re.findall(r"^\| `(Mailbus\w+)` \| (yes|no) \| \[[^\]]+\]\(#([^)]+)\) \|$", text, re.MULTILINE)
+    assert found == [
+        (
+            rule["alert"],
+            "yes" if rule["labels"]["severity"] == "page" else "no",
+            rule["annotations"]["runbook"].partition("#")[2],
+        )
+        for rule in ALERTS
+    ]
+
+
 def test_the_chart_brings_both_where_asked() -> None:
     found = objects({"prometheusRule": {"enabled": True}, "dashboard": {"enabled": True}})
     (rules,) = [one["spec"] for one in found if one["kind"] == "PrometheusRule"]

@@ -182,9 +182,11 @@ class ImapStub:
 
 
 @asynccontextmanager
-async def serving(stub: ImapStub, tls: ssl.SSLContext | None = None) -> AsyncIterator[ImapStub]:
+async def serving(
+    stub: ImapStub, tls: ssl.SSLContext | None = None, *, host: str = "127.0.0.1"
+) -> AsyncIterator[ImapStub]:
     """The stub on a port of its own."""
-    server = await asyncio.start_server(stub.serve, "127.0.0.1", stub.port, ssl=tls)
+    server = await asyncio.start_server(stub.serve, host, stub.port, ssl=tls, backlog=1000)
     stub.port = server.sockets[0].getsockname()[1]
     try:
         yield stub
