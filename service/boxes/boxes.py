@@ -4,7 +4,7 @@ Used by rounds.py, which says what there is, and by build, which says what a lif
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, Protocol
@@ -21,6 +21,11 @@ class Life(Protocol):
 
     async def run(self) -> None:
         """Follow it for ever."""
+        ...
+
+    @property
+    def begun(self) -> bool:
+        """Whether its position is in the log."""
         ...
 
     def gone(self) -> None:
@@ -91,7 +96,7 @@ class Boxes:
                 old = ended.get(before.name) if before is not None else None
                 former = Former(old.life, before.proved) if old is not None and before is not None else None
                 life = self._make(name, place, Appeared(is_new, former))
-                task = self._group.create_task(_live(life, old), name=name)
+                task = self._group.create_task(_live(life, [box.task for box in ended.values()]), name=name)
                 self._boxes[name] = _Box(place, life, task, is_new)
 
     def _end(self, name: str) -> _Box:
@@ -106,6 +111,11 @@ class Boxes:
         box.task.add_done_callback(ended)
         box.task.cancel()
         return box
+
+    def begun(self, name: str) -> bool:
+        """Whether a mailbox has its position in the log; those that are not followed need none."""
+        box = self._boxes.get(name)
+        return box is None or box.life.begun
 
     def place(self, name: str) -> Place | None:
         """The place of a mailbox that is followed."""
@@ -128,7 +138,8 @@ class Boxes:
         return [other for other in names if other not in self._boxes or not self._boxes[other].new]
 
 
-async def _live(life: Life, old: _Box | None) -> None:
-    if old is not None:
-        await asyncio.wait([old.task])
+async def _live(life: Life, before: Collection[asyncio.Task[None]]) -> None:
+    # It may be any of those that ended just now, under another name.
+    if before:
+        await asyncio.wait(before)
     await life.run()

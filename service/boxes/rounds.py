@@ -13,6 +13,7 @@ from typing import Final
 from service.boxes.boxes import Boxes
 from service.boxes.ear import EAR, OVERFLOW_PAUSE_S, Ear, Noise, pause_s
 from service.boxes.lines import Lines
+from service.boxes.names import Names
 from service.boxes.plan import Chosen, Renamed, renames
 from service.clock import Clock
 from service.contract import Choice, mailbox_name
@@ -55,6 +56,7 @@ class Rounds:
         *,
         poll_s: float,
         degraded: Callable[[MailbusError], None],
+        names: Names,
         clock: Clock,
         where: str,
     ) -> None:
@@ -66,7 +68,9 @@ class Rounds:
         self._clock = clock
         self._where = where
         self._own = lines.place(-1)
-        self._known: set[str] | None = None
+        self._names = names
+        # The names of all mailboxes that there are, followed or not.
+        self.there: frozenset[str] = frozenset()
         # What LIST told of those that are followed.
         self._last: dict[str, Figures] = {}
         self._asked_at: dict[str, float] = {}
@@ -133,7 +137,8 @@ class Rounds:
             self._said = found.roles
             if found.roles:
                 self._degraded(no_role(self._where, found.roles))
-        known, followed = self._known, self._boxes.names
+        await self._names.load()
+        followed, self.there = self._boxes.names, frozenset(_names(seen.mailboxes))
         figures = {mailbox_name(name): figures for name, figures in seen.figures.items()}
         appeared = {name: figures[name] for name in found.names if name in figures and name not in followed}
         vanished = {name: self._last[name] for name in followed - set(found.names) if name in self._last}
@@ -142,10 +147,13 @@ class Rounds:
         self._renamed = {}
         self._boxes.follow(
             found.names,
-            new=lambda name: known is not None and name not in known,
+            new=self._names.appeared,
             renamed=renames(appeared, vanished) | told,
         )
-        self._known = _names(seen.mailboxes)
+        # One that appeared is new until its position is in the log, for whoever comes after a kill as well.
+        waiting = {name for name in found.names if self._names.appeared(name) and not self._boxes.begun(name)}
+        if await self._names.save(self.there - waiting):
+            log.debug("mailboxes_known", where=self._where, count=len(self.there) - len(waiting))
         self._last = {name: figures[name] for name in found.names if name in figures}
 
     def _compare(self, name: str, figures: Figures) -> None:
@@ -216,7 +224,7 @@ class Rounds:
                 place = self._boxes.place(name)
                 if place is not None and (place.asked(figures) if asked else place.told(figures)):
                     log.debug("mailbox_told", where=self._where, mailbox=name)
-                if self._known is not None and name not in self._known:
+                if self.there and name not in self.there:
                     self._bell.set()  # its name is news, too
             case NamesNews(mailbox, former):
                 if former and len(self._renamed) < RENAMES_LIMIT:

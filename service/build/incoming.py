@@ -1,12 +1,11 @@
 """Settings → an account's mailboxes as work, over its connections. Used by accounts.py and the checker."""
 
-from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from collections.abc import Callable
 from datetime import datetime
 from typing import Final
 
 from service.after import AfterWork
-from service.boxes import Appeared, Boxes, Chosen, Lines, Place, Rounds
+from service.boxes import Appeared, Boxes, Chosen, Lines, Names, Place, Rounds
 from service.build.kept import mailbox_log
 from service.build.shared import INBOX, Shared, Work, supervised
 from service.contract import AccountPart, AccountState
@@ -18,11 +17,16 @@ from service.ingest import (
     AnnounceOptions,
     Announcer,
     Desks,
+    Epoch,
+    FindFormer,
     Former,
     ImapSource,
     IngestOptions,
+    Lineage,
     MailboxIngest,
+    MailboxLog,
     MailboxStatus,
+    Memory,
     Recalled,
     Source,
     Why,
@@ -97,9 +101,11 @@ class Mailboxes:
             chosen,
             poll_s=incoming.poll.total_seconds(),
             degraded=lambda error: shared.reports.part(account.id, MAILBOXES, AccountState.DEGRADED, error),
+            names=Names(shared.bus.key_value(shared.bus.subjects.cursors), f"{account.id}.names"),
             clock=shared.clock,
             where=account.id,
         )
+        self._lineage = Lineage(shared.bus.key_value(shared.bus.subjects.cursors), shared.copies, account.id)
         shared.desks.setdefault(account.id, Desks())
 
     def work(self) -> Work:
@@ -165,20 +171,41 @@ class Mailboxes:
             self._status(name),
             self._after,
             self._shared,
-            gone=lambda: self._statuses.pop(name, None),
-            former=self._former(appeared),
+            gone=lambda: self._ended(name),
+            former=self._former(name, appeared),
         )
 
-    def _former(self, appeared: Appeared) -> Callable[[], Awaitable[Former | None]]:
+    def _former(self, name: str, appeared: Appeared) -> FindFormer:
         """What a mailbox may have been called until now."""
+        initial = self._incoming.initial
 
-        async def found() -> Former | None:
+        async def found(epoch: Epoch) -> Former | None:
             former = appeared.former
-            if former is None or not isinstance(former.life, Mailbox):
+            if former is not None and isinstance(former.life, Mailbox):
+                return await former.life.last(initial, proved=former.proved)
+            # Renamed while nobody looked, or on a server that tells no figures with its list.
+            kin = await self._lineage.kin(name, epoch, self._rounds.there) if self._chosen.needs_list else None
+            if kin is None:
                 return None
-            return await former.life.last(self._incoming.initial, proved=former.proved)
+            events, memory = mailbox_log(self._shared, self._account, kin.mailbox, lambda _: None)
+            return await last_of(kin.mailbox, events, memory, initial, proved=kin.proved)
 
         return found
+
+    def _ended(self, name: str) -> None:
+        self._statuses.pop(name, None)
+        self._lineage.gone(name)
+
+
+async def last_of(
+    mailbox: str, events: MailboxLog, memory: Memory, initial: datetime | str, *, proved: bool
+) -> Former | None:
+    """Where a mailbox stands, for whoever goes on under another name; None where nobody knows. Raises Transient."""
+    position = await events.resume(contest=True)
+    cursor = position.cursor
+    if cursor is None or await memory.recall(cursor, position.seq, position.older) is not Recalled.WHOLE:
+        return None
+    return Former(mailbox, await memory.save(cursor), initial, proved)
 
 
 class Mailbox:
@@ -197,7 +224,7 @@ class Mailbox:
         after: AfterWork | None,
         shared: Shared,
         gone: Callable[[], object],
-        former: Callable[[], Awaitable[Former | None]],
+        former: FindFormer,
     ) -> None:
         bus, clock = shared.bus, shared.clock
         self._account = account
@@ -233,6 +260,7 @@ class Mailbox:
             clock=clock,
             returned=shared.returned.heard,
         )
+        self.begun = False
         # Once superseded this process does not contest the mailbox while the other writer lives: no taking turns.
         self._contest = True
 
@@ -251,11 +279,7 @@ class Mailbox:
 
     async def last(self, initial: datetime | str, *, proved: bool) -> Former | None:
         """Where it stands, for whoever goes on under another name; None where that is not known. Raises Transient."""
-        position = await self._events.resume(contest=True)
-        cursor = position.cursor
-        if cursor is None or await self._memory.recall(cursor, position.seq, position.older) is not Recalled.WHOLE:
-            return None
-        return Former(self._name, await self._memory.save(cursor), initial, proved)
+        return await last_of(self._name, self._events, self._memory, initial, proved=proved)
 
     def _alarm(self, error: MailbusError) -> None:
         self._shared.reports.part(self._account, self._part, AccountState.DEGRADED, error)
@@ -270,14 +294,13 @@ class Mailbox:
 
         def works() -> None:
             proved()
+            self.begun = True
             shared.reports.part(self._account, self._part, AccountState.CONNECTED)
 
         await shared.bus.wait_connected()
         try:
             position = await self._events.resume(contest=self._contest)
             self._contest = True
-            if position.cursor is None:
-                position = replace(position, former=await self._former())
             if position.why in LOG_LOST:
                 self._alarm(_log_lost(position.why))
             if self._after is not None:
@@ -297,6 +320,7 @@ class Mailbox:
                     clock=shared.clock,
                     account=self._account,
                     announced=self._announced,
+                    former=self._former,
                 ).run(position)
             finally:
                 await self._source.close()

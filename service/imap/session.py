@@ -4,6 +4,7 @@ Used by ingest's ImapSource, over connection.py. Nothing here changes a mailbox.
 """
 
 import asyncio
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -49,6 +50,7 @@ LIST_LIMIT: Final = 20_000
 HEADER_LIMIT_BYTES: Final = 1024 * 1024
 # A server that ends IDLE at once would have us spin.
 IDLE_ENDED_PAUSE_S: Final = 1.0
+_MAILBOXID: Final = re.compile(rb"\(([A-Za-z0-9_-]{1,255})\)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,8 @@ class SelectedMailbox:
     uidnext: int
     exists: int
     highestmodseq: int = 0
+    # RFC 8474 4.2: what it keeps when it is renamed; empty where the server has none.
+    mailbox_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +145,9 @@ class Session(Connection):
             )
         self.stir.clear()
         uidnext, highestmodseq = parse_uid(codes.get("UIDNEXT")), parse_number(codes.get("HIGHESTMODSEQ"))
-        return SelectedMailbox(mailbox, uidvalidity, uidnext or 0, self.exists, highestmodseq or 0)
+        found = _MAILBOXID.fullmatch(codes.get("MAILBOXID", b""))
+        mailbox_id = found[1].decode("ascii") if found is not None else ""
+        return SelectedMailbox(mailbox, uidvalidity, uidnext or 0, self.exists, highestmodseq or 0, mailbox_id)
 
     # -- messages ---------------------------------------------------------------------------------------------
 

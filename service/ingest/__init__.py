@@ -5,9 +5,10 @@ drop.py, seen.py, contents.py and visits.py, which make what POP3 lacks. stand_i
 where both share no number, paired.py, by what learnt.py keeps, prints.py and numbers.py. plan.py decides; pages.py is
 what one commit announces; announce.py makes events, parser.py says in which process; publish.py commits them with
 their cursor; dead.py copies those of mail that could not be had; copies.py keeps what outlives retention, erased.py
-what outlives an erasure; replay.py reads log and erased as one. epochs.py begins and recognises; memory.py keeps what
-is known (known.py, marks.py, labels.py, notes.py, state.py), compare.py finds what became of it, resync.py says so to
-whoever asked. allowance.py is what may be read a day, status.py what a mailbox shows.
+what outlives an erasure; replay.py reads log and erased as one. epochs.py begins and recognises, lineage.py finds
+what a mailbox was called before; memory.py keeps what is known (known.py, marks.py, labels.py, notes.py, state.py),
+compare.py finds what became of it, resync.py says so to whoever asked. allowance.py is what may be read a day,
+status.py what a mailbox shows.
 """
 
 from service.ingest.allowance import Allowance
@@ -15,10 +16,12 @@ from service.ingest.announce import AnnounceOptions, Announcer
 from service.ingest.budget import Budget
 from service.ingest.copies import Copies
 from service.ingest.dead import DeadLetters
+from service.ingest.epochs import FindFormer
 from service.ingest.erased import Erased
 from service.ingest.from_imap import ImapSource
 from service.ingest.from_pop3 import Pop3Source
 from service.ingest.learnt import Learner, Lesson
+from service.ingest.lineage import Kin, Lineage
 from service.ingest.mailbox import IngestOptions, MailboxIngest
 from service.ingest.memory import Memory
 from service.ingest.paired import PairedStandIn
@@ -26,7 +29,7 @@ from service.ingest.parser import Parser
 from service.ingest.plan import Former, Position, Recalled, Why
 from service.ingest.publish import MailboxLog, WriterIdentity
 from service.ingest.resync import Desk, Desks
-from service.ingest.source import Source
+from service.ingest.source import Epoch, Source
 from service.ingest.stand_in import LinkedStandIn, StandIn
 from service.ingest.status import MailboxStatus
 
@@ -39,12 +42,16 @@ __all__ = [
     "DeadLetters",
     "Desk",
     "Desks",
+    "Epoch",
     "Erased",
+    "FindFormer",
     "Former",
     "ImapSource",
     "IngestOptions",
+    "Kin",
     "Learner",
     "Lesson",
+    "Lineage",
     "LinkedStandIn",
     "MailboxIngest",
     "MailboxLog",

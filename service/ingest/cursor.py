@@ -47,7 +47,8 @@ class Cursor(msgspec.Struct, frozen=True, omit_defaults=True):
     highest UID of the mail that was there at first sight; above it everything is announced, up to it only what
     `since` lets through. `fingerprint`: of the message `last`, empty where there is none. `modseq`: all changes up
     to it are announced (RFC 7162), 0 without one. `events`: how many this epoch has, the reset included. `salt` tells
-    epochs of one source and uidvalidity apart, `rollbacks` what is counted again after the log forgot it.
+    epochs of one source and uidvalidity apart, `rollbacks` what is counted again after the log forgot it. `box`: what
+    the server calls the mailbox for ever, whatever its name (RFC 8474 MAILBOXID).
     """
 
     source: str
@@ -64,6 +65,7 @@ class Cursor(msgspec.Struct, frozen=True, omit_defaults=True):
     before: Before | None = None
     salt: int = 0
     rollbacks: int = 0
+    box: str = ""
     v: int = VERSION
 
     @property
@@ -73,12 +75,13 @@ class Cursor(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Copy(msgspec.Struct, frozen=True):
-    """The copy of a cursor in KV: which stream and sequence it stands for, and where the mailbox started."""
+    """The copy of a cursor in KV: which stream and sequence it stands for, where the mailbox started, its name."""
 
     stream_created: Annotated[datetime, msgspec.Meta(tz=True)]
     seq: int
     cursor: Cursor
     start: Cursor
+    mailbox: str = ""
 
 
 class _Version(msgspec.Struct, frozen=True):

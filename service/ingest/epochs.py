@@ -5,10 +5,10 @@ the starting line stays there, and what came while the server changed is announc
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Final, TypeAlias
 
 from msgspec import UNSET
 from msgspec.structs import replace
@@ -41,6 +41,11 @@ from service.observe import log, metrics
 # Before any mail: without a floor, everything that is not recognised is new.
 EVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
 NO_LINE: Final = Line(None, ())
+FindFormer: TypeAlias = Callable[[Epoch], Awaitable[Former | None]]
+
+
+async def nobody(_epoch: Epoch) -> None:
+    """A mailbox that has always had its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +58,7 @@ class Begun:
 
 
 class Epochs:
-    """The beginnings of one mailbox, on one connection."""
+    """The beginnings of one mailbox, on one connection. `former`: what it may have been called until now."""
 
     def __init__(
         self,
@@ -67,6 +72,7 @@ class Epochs:
         writer: str,
         degraded: Callable[[MailbusError], None],
         clock: Clock,
+        former: FindFormer,
     ) -> None:
         self._source = source
         self._memory = memory
@@ -77,13 +83,15 @@ class Epochs:
         self._writer = writer
         self._degraded = degraded
         self._clock = clock
+        self._former = former
         self._recogniser: Recogniser | None = None
 
     async def begin(self, position: Position, epoch: Epoch) -> Begun:
         """Go on from a position, or begin an epoch and say so."""
         cursor = position.cursor
-        if cursor is None and position.former is not None and await self._is_renamed(position.former, epoch):
-            return Begun(await self._renamed(position.former, epoch), Recalled.WHOLE, reset=True)
+        former = await self._former(epoch) if cursor is None else None
+        if former is not None and await self._is_renamed(former, epoch):
+            return Begun(await self._renamed(former, epoch), Recalled.WHOLE, reset=True)
         if cursor is None:
             if position.why is Why.OTHER_STREAM:
                 log.error("log_made_anew", account=self._account, mailbox=self._mailbox)
@@ -98,7 +106,7 @@ class Epochs:
             return Begun(await self._renew(cursor, epoch, reason, recalled), Recalled.WHOLE, reset=True)
         if recalled is Recalled.PARTIAL:
             self._degraded(_incomplete())
-        cursor = replace(cursor, writer=self._writer)
+        cursor = replace(cursor, writer=self._writer, box=epoch.mailbox_id)
         if cursor.before is not None:
             await self._recognise(cursor.before)
             await self._skim(cursor.before, cursor.last)
@@ -132,7 +140,15 @@ class Epochs:
     async def _start(self, epoch: Epoch) -> tuple[Cursor, Line]:
         """The `initial` rule as a cursor."""
         existing = epoch.uidnext - 1
-        first = Cursor(self._source.id, epoch.uidvalidity, existing, existing, self._writer, modseq=epoch.modseq)
+        first = Cursor(
+            self._source.id,
+            epoch.uidvalidity,
+            existing,
+            existing,
+            self._writer,
+            modseq=epoch.modseq,
+            box=epoch.mailbox_id,
+        )
         match self._initial:
             case "all":
                 return replace(first, last=0, line=0), NO_LINE

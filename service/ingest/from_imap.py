@@ -146,7 +146,7 @@ class ImapSource:
         # RFC 3501 7.3.1: an old server may leave UIDNEXT out.
         uidnext = selected.uidnext or await self.highest() + 1
         told = selected.uidnext > 0
-        return Epoch(selected.uidvalidity, uidnext, selected.exists, selected.highestmodseq, told)
+        return Epoch(selected.uidvalidity, uidnext, selected.exists, selected.highestmodseq, told, selected.mailbox_id)
 
     async def survey(self, first: int, last: int | None) -> list[Surveyed]:
         """UID, flags, date and size of a range; the count is noted first, so that what comes later is seen (A03)."""

@@ -19,7 +19,7 @@ from service.ingest.announce import Announcer
 from service.ingest.budget import Budget
 from service.ingest.compare import Compared, Comparer
 from service.ingest.cursor import Cursor
-from service.ingest.epochs import Epochs
+from service.ingest.epochs import Epochs, FindFormer, nobody
 from service.ingest.memory import Memory
 from service.ingest.pages import Page, Pairing
 from service.ingest.plan import (
@@ -77,6 +77,7 @@ class MailboxIngest:
         clock: Clock,
         account: str,
         announced: Callable[[], None] = lambda: None,
+        former: FindFormer = nobody,
     ) -> None:
         self._source = source
         self._events = events
@@ -108,6 +109,7 @@ class MailboxIngest:
             writer=events.writer,
             degraded=degraded,
             clock=clock,
+            former=former,
         )
 
     async def run(self, position: Position) -> None:

@@ -102,8 +102,6 @@ class Position:
     seq: int = 0
     # A snapshot of the known state that the log names although the cursor has a newer one.
     older: str = ""
-    # Where there is no cursor: the mailbox's name before.
-    former: Former | None = None
 
 
 def needs_lookup(tail: TailView | None, copy: Copy | None, stream: StreamView) -> bool:

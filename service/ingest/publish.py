@@ -90,6 +90,7 @@ class MailboxLog:
         self._dead = dead
         self._where = f"{account}, {mailbox}"
         self._filter = filter_subject
+        self._mailbox = mailbox
         self._key = copy_key(account, mailbox)
         self._writer = writer
         self._alarm = alarm
@@ -344,7 +345,7 @@ class MailboxLog:
     def _copy(self, seq: int, cursor: Cursor) -> Copy:
         if self._stream is None:
             raise RuntimeError("commit before resume")
-        return Copy(stream_created=self._stream.created, seq=seq, cursor=cursor, start=self._start or cursor)
+        return Copy(self._stream.created, seq, cursor, self._start or cursor, self._mailbox)
 
     async def _tail(self) -> TailView | None:
         """The mailbox's last message, and the last one that carries a cursor.

@@ -20,6 +20,8 @@ class Epoch:
     modseq: int = 0
     # Whether the server said UIDNEXT itself.
     uidnext_told: bool = True
+    # What the mailbox keeps when it is renamed; empty where the source has no such thing.
+    mailbox_id: str = ""
     # Whether new mail is all that the source shows: of what it does not show nothing follows.
     is_part: bool = False
 

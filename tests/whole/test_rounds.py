@@ -1,6 +1,7 @@
 """Rounds over mailboxes at rest on servers as old as they come, and NOTIFY where there is one: scripted and real."""
 
 import asyncio
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -61,11 +62,18 @@ async def test_a_server_with_nothing_but_idle_is_asked_by_status_and_knows_roles
         await looked(one, "Going")
         crowd.make("Born")
         await crowd.put("Born", mail(20))
-        await reader.wait_received(9)
+        crowd.boxes["New"] = crowd.boxes.pop("Lists/3")
+        await crowd.put("New", mail(21))
+        await reader.wait_received(11)
         events = await reader.events()
     wanted = {mailbox_token(name): [f"mail {number}"] for number, name in enumerate(followed)}
     wanted[mailbox_token("Lists/2")].append("mail 7")
-    assert subjects(events) == wanted | {"Born": ["mail 20"]}
+    # `initial: all` announces what was renamed under its new id, and says which it was.
+    assert subjects(events) == wanted | {"Born": ["mail 20"], "New": ["mail 6", "mail 21"]}
+    (again, _) = [event.body for event in by_mailbox(events)["New"] if event.kind == "received"]
+    assert again["mailbus"]["previousId"].startswith("i")
+    resets = [event.body for event in by_mailbox(events)["New"] if event.kind == "reset"]
+    assert [(reset["reason"], reset.get("oldMailbox")) for reset in resets] == [("renamed", "Lists/3")]
     assert said(crowd, "STATUS")
     assert not any("RETURN" in line for line in said(crowd, "LIST"))
     assert crowd.most <= 2
@@ -225,3 +233,90 @@ async def test_dovecot_tells_of_all_mailboxes_on_one_connection(
     assert views[mailbox_token("Lists/2")].messages == {2: set()}
     assert isinstance(views["INBOX"], View)
     assert await one.stop() == 0
+
+
+async def changed_while(dovecot: Dovecot, prefix: str) -> None:
+    """A mailbox comes, with a mail, and one is renamed, and gets one."""
+
+    def change() -> None:
+        with dovecot.client(prefix) as client:
+            client.create("Born")
+            client.append("Born", "", "", mail(21))
+            client.rename("Old", "New")
+            client.append("New", "", "", mail(22))
+
+    await asyncio.to_thread(change)
+
+
+async def begun(one: Mailbus, reader: BusReader, dovecot: Dovecot) -> None:
+    """Two mailboxes are followed, one with an announced mail and one that is older than the start."""
+    await make(dovecot, reader.prefix, "Old")
+    await deliver(dovecot, reader.prefix, ["Old"], first=1)
+    one.start()
+    await one.started()
+    await heard(one, "INBOX", "Old")
+    await deliver(dovecot, reader.prefix, ["Old"], first=11)
+    await reader.wait_received(1)
+    await until(lambda: bool(one.said("mailboxes_known")), what="names")
+
+
+def told_once(events: list[Event]) -> None:
+    found = by_mailbox(events)
+    assert {name: [event.body.get("subject") for event in some] for name, some in found.items()} == {
+        "INBOX": [None],
+        "Old": [None, "mail 11"],
+        "Born": [None, "mail 21"],
+        "New": [None, "mail 22"],
+    }
+    reset = found["New"][0].body
+    assert (reset["reason"], reset["oldMailbox"]) == ("renamed", "Old")
+
+
+@pytest.mark.fault("A18")
+async def test_what_appeared_and_was_renamed_while_nobody_ran_is_announced_once(
+    dovecot: Dovecot, own_nats: NatsServer, mailbus: Maker, prefix: str
+) -> None:
+    mine = imap_account(dovecot, prefix, mailboxes=["*"], exclude=["Sent", "Trash"], initial="new", poll="1s")
+    one = mailbus(settings_for(own_nats.url, prefix, mine))
+    async with reading(own_nats.url, prefix) as reader:
+        await begun(one, reader, dovecot)
+        assert await one.stop() == 0
+        await changed_while(dovecot, prefix)
+        one.start()
+        await reader.wait_received(3)
+        await heard(one, "Born", "New")
+        told_once(await reader.events())
+    assert await one.stop() == 0
+
+
+@pytest.mark.fault("A18", "D01")
+async def test_killed_again_and_again_while_one_appears_and_another_is_renamed_each_mail_is_told_once(
+    dovecot: Dovecot, own_nats: NatsServer, mailbus: Maker, prefix: str
+) -> None:
+    mine = imap_account(dovecot, prefix, mailboxes=["*"], exclude=["Sent", "Trash"], initial="new", poll="1s")
+    one = mailbus(settings_for(own_nats.url, prefix, mine))
+    seed = random.randrange(2**32)
+    print("seed", seed)
+    chance = random.Random(seed)
+    async with reading(own_nats.url, prefix) as reader:
+        await begun(one, reader, dovecot)
+        await changed_while(dovecot, prefix)
+        await asyncio.sleep(chance.uniform(0, 1.2))
+        one.kill()
+        for _ in range(4):
+            # At one of the durable steps that are left: before, between and after those of the new mailboxes.
+            one.start(MAILBUS_STOP_AT=str(chance.randint(2, 5)))
+            await until(lambda: one.exited is not None or looked_at(one), what="a kill")
+            one.kill()
+        one.start()
+        await reader.wait_received(3)
+        await until(lambda: looked_at(one), what="all mailboxes")
+        told_once(await reader.events())
+    assert await one.stop() == 0
+
+
+def looked_at(one: Mailbus) -> bool:
+    """Whether nothing is left to do: names that are new are known once their mailboxes have begun."""
+    return any(line["count"] >= 3 for line in one.said("mailboxes_known")) or any(
+        line["state"] == "connected" for line in one.said("account_state")
+    )
