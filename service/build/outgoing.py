@@ -75,6 +75,7 @@ def sender_work(
         redirect=outgoing.redirect,
         verp=outgoing.verp,
         parallel=outgoing.smtp.connections,
+        interval_s=outgoing.rate.total_seconds() if outgoing.rate is not None else 0.0,
         dkim=tuple(one.signer() for one in outgoing.dkim),
     )
     relay = Relay(smtp_options(account, outgoing, tokens=tokens, reach=reach), shared.clock)

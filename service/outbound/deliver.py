@@ -29,6 +29,7 @@ from service.outbound.mail import message_id
 from service.outbound.options import OutboundOptions
 from service.outbound.originals import Originals
 from service.outbound.outbox import Bundle, Outbox
+from service.outbound.pace import Pace
 from service.outbound.relays import Relays
 from service.outbound.request import Taken, made_id, take
 from service.outbound.retry import Decision, Phase, Said, Verdict, expire
@@ -57,7 +58,8 @@ class Deliverer:
         self._outbox = Outbox(bus.blobs(bus.subjects.outbox))
         self._settler = Settler(bus, self._sends, self._outbox, options, clock)
         self.waiting = Waiting(bus, options.account, self._sends, self._settler, clock)
-        self.relays = Relays(relays, options.account, clock)
+        self.pace = Pace(options.interval_s, clock)
+        self.relays = Relays(relays, options.account, self.pace, clock)
         suppressions = Suppressions(bus, options.account, clock)
         self._attempts = Attempts(self._sends, self._settler, self.relays, suppressions, options, clock)
         self._originals = Originals(bus, options.account, options.address)

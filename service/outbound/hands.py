@@ -12,6 +12,7 @@ from typing import Final
 from service.bus import ACK_WAIT_S, Job
 from service.errors import MailbusError, Transient
 from service.observe import log, metrics
+from service.outbound.pace import Pace
 from service.tasks import TaskGroup
 
 # A relay that lets one wait for longer has its account's place only: it must not keep all accounts from sending.
@@ -23,15 +24,24 @@ _SENDING: Final = metrics.WAITING.labels(where="send")
 class Place:
     """Where one job is worked on, until it is left."""
 
-    def __init__(self, own: asyncio.Semaphore, shared: asyncio.Semaphore, stop: asyncio.Event | None = None) -> None:
+    def __init__(
+        self,
+        own: asyncio.Semaphore,
+        shared: asyncio.Semaphore,
+        stop: asyncio.Event | None = None,
+        pace: Pace | None = None,
+    ) -> None:
         self._own = own
         self._shared = shared
+        self._pace = pace
         self._stop = stop
         self._slow: asyncio.TimerHandle | None = None
         self._taken = False
 
     async def take(self) -> None:
-        """Wait for both."""
+        """Wait for the account's turn, then for both."""
+        if self._pace is not None:
+            await self._pace.turn()
         await self._own.acquire()
         try:
             await self._shared.acquire()
@@ -43,7 +53,7 @@ class Place:
 
     def another(self) -> "Place":
         """One more, for a job of several mails. Who waits for it holds none: all of them could wait for each other."""
-        return Place(self._own, self._shared, self._stop)
+        return Place(self._own, self._shared, self._stop, self._pace)
 
     @property
     def ending(self) -> bool:
@@ -74,7 +84,9 @@ class Hands:
         account: str,
         own: int,
         shared: asyncio.Semaphore,
+        pace: Pace,
     ) -> None:
+        self._pace = pace
         self._handle = handle
         self._account = account
         self._own = asyncio.Semaphore(own)
@@ -134,7 +146,7 @@ class Hands:
 
     async def _work(self, job: Job) -> None:
         _SENDING.inc()
-        place = Place(self._own, self._shared, self._stop)
+        place = Place(self._own, self._shared, self._stop, self._pace)
         try:
             await place.take()
             self._begun.add(job)

@@ -33,3 +33,5 @@ class OutboundOptions:
     verp: str = ""
     parallel: int = PARALLEL
     dkim: tuple[DkimSigner, ...] = ()
+    # Between two mails at the least.
+    interval_s: float = 0.0

@@ -13,6 +13,7 @@ from service.errors import AuthRefused, MailbusError, Permanent, Transient, Unce
 from service.observe import log
 from service.outbound.breaker import Breaker
 from service.outbound.mail import Mail
+from service.outbound.pace import Pace
 from service.outbound.retry import Said, Verdict
 from service.smtp import DotUnanswered, Relay, RelayUnreachable, Reply
 
@@ -48,7 +49,8 @@ class _Way:
 class Relays:
     """Where one account's mail goes: the first relay that is there, in the order of preference."""
 
-    def __init__(self, relays: Sequence[Relay], account: str, clock: Clock) -> None:
+    def __init__(self, relays: Sequence[Relay], account: str, pace: Pace, clock: Clock) -> None:
+        self._pace = pace
         self._ways = [_Way(relay, account) for relay in relays]
         self._first = self._ways[0]
         self._account = account
@@ -133,6 +135,7 @@ class Relays:
             raise Transient(exc.what, where=exc.where) from exc
         except Transient as exc:
             said = _not_sent(mail, CUT_OFF, exc)
+        self._pace.heard(said.values())
         if (why := way.breaker.heard(said)) is not None:
             self._lose(way, why)
         return said

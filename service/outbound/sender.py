@@ -54,7 +54,13 @@ class Sender:
         self._connecting = connecting
         self._others = others
         self._deliverer = Deliverer(bus, [relay, *others], options, clock)
-        self._hands = Hands(self._deliverer.handle, account=options.account, own=options.parallel, shared=deliveries)
+        self._hands = Hands(
+            self._deliverer.handle,
+            account=options.account,
+            own=options.parallel,
+            shared=deliveries,
+            pace=self._deliverer.pace,
+        )
         self._queued: dict[str, int] = {}
 
     @property

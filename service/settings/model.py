@@ -30,6 +30,7 @@ from service.settings.values import (
     Initial,
     Listen,
     ListenAddress,
+    Rate,
     Secret,
     Size,
     Text,
@@ -245,6 +246,10 @@ class OutgoingSettings(Part):
     username: Text = Field(default="", description="Default: the account's")
     password: Secret = Field(default=Secret(), description="Default: the account's")
     oauth2: OAuth2Settings | None = Field(default=None, description="Default: the account's")
+    rate: Rate | None = Field(
+        default=None,
+        description="Mails in a time at the most, such as `30/1m`, spread evenly; `null`: as fast as the relay allows",
+    )
     uncertain: Literal["retry", "hold"] = Field(
         default="retry", description="When nobody knows whether a mail went out: send it again, or hold it for a human"
     )

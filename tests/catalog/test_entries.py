@@ -31,6 +31,14 @@ def test_no_secret_is_to_be_seen_and_all_come_back() -> None:
     assert opened(hidden, sealer) == ACCOUNT
 
 
+def test_passwords_of_further_relays_are_sealed_too() -> None:
+    relays = [{"host": "two.example", "username": "u", "password": "S3cret-2"}, {"host": "x", "login": False}]
+    account = {"id": "a", "outgoing": {"smtp": {"host": "one.example"}, "relays": relays}}
+    hidden = sealed(account, Sealer(KEYS))
+    assert "S3cret-2" not in str(hidden)
+    assert opened(hidden, Sealer(KEYS)) == account
+
+
 @pytest.mark.fault("F10")
 def test_a_new_key_seals_and_the_old_one_opens_until_it_goes() -> None:
     old, both, new = Sealer(KEYS[:1]), Sealer(KEYS[::-1]), Sealer(KEYS[1:])

@@ -284,3 +284,17 @@ def test_further_relays_have_credentials_of_their_own(load: Load) -> None:
     assert [(one.host, one.port, one.password.reveal()) for one in outgoing.relays] == [
         ("two.example", 465, "second"), ("three.example", 465, ""),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("rate", "seconds"), [("30/1m", 2.0), ("1/1h", 3600.0), ("10000/1d", 8.64)])
+def test_a_rate_is_so_many_mails_in_a_time(load: Load, rate: str, seconds: float) -> None:
+    outgoing = (
+        load(f"""
+        accounts: [{{id: a, address: a@example.com, outgoing: {{smtp: {{host: h, login: false}}, rate: {rate}}}}}]
+        """)
+        .accounts[0]
+        .outgoing
+    )
+    assert outgoing is not None
+    assert outgoing.rate is not None
+    assert outgoing.rate.total_seconds() == seconds

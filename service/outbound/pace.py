@@ -1,0 +1,62 @@
+"""How fast one account's mails go: its rate, and what the relay was heard to say. Used by hands.py and relays.py.
+
+Mails are spread evenly: what a provider counts in any minute is then never more than it allows, and none comes in a
+burst. RFC 3463 3.8 (x.7.x: policy), RFC 5321 3.8 (421).
+"""
+
+import asyncio
+from collections.abc import Iterable
+from typing import Final
+
+from service.clock import Clock
+from service.outbound.retry import Said, Verdict
+
+# Between two mails, once the relay says that it is too much: doubled each time, halved with each mail that is taken.
+FIRST_PAUSE_S: Final = 0.5
+LONGEST_PAUSE_S: Final = 60.0
+SHORTEST_PAUSE_S: Final = 0.1
+_CODE: Final = "421"
+_POLICY: Final = "4.7."
+
+
+class Pace:
+    """One account's. `interval_s`: between two mails at the least; 0 without a rate."""
+
+    def __init__(self, interval_s: float, clock: Clock) -> None:
+        self._interval_s = interval_s
+        self._clock = clock
+        self._learned_s = 0.0
+        self._last = float("-inf")
+        self._turns = asyncio.Lock()
+
+    @property
+    def interval_s(self) -> float:
+        """Between two mails, now."""
+        return max(self._interval_s, self._learned_s)
+
+    async def turn(self) -> None:
+        """Wait for one's turn, first come, first served. No wait where there is nothing to wait for."""
+        if not self.interval_s and not self._turns.locked():
+            return
+        async with self._turns:
+            # Looked at again after each wait: a mail that was taken meanwhile makes it shorter.
+            while (wait_s := self._last + self.interval_s - self._clock.monotonic()) > 0:
+                await self._clock.sleep(min(wait_s, FIRST_PAUSE_S))
+            self._last = self._clock.monotonic()
+
+    def heard(self, said: Iterable[Said]) -> None:
+        """Learn from what the relay said of a mail."""
+        for one in said:
+            if one.verdict is Verdict.ACCEPTED:
+                if self._learned_s:
+                    self._learned_s = self._learned_s / 2 if self._learned_s > SHORTEST_PAUSE_S else 0.0
+                return
+        if any(map(_too_fast, said)):
+            self._learned_s = min(LONGEST_PAUSE_S, max(FIRST_PAUSE_S, self._learned_s * 2))
+
+
+def _too_fast(said: Said) -> bool:
+    words = said.reply.split()
+    return said.verdict is Verdict.PUT_OFF and (
+        words[:1] == [_CODE] or (len(words) > 1 and words[1].startswith(_POLICY))
+    )
