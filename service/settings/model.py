@@ -19,7 +19,7 @@ from service.settings.mailboxes import Choices, SomeChoices, literal
 from service.settings.nats import NatsSettings
 from service.settings.network import NetworkSettings
 from service.settings.oauth2 import OAuth2Settings
-from service.settings.outgoing import DkimSettings, Verp
+from service.settings.outgoing import DkimSettings, Rate, Verp
 from service.settings.part import Part
 from service.settings.presets import PRESETS
 from service.settings.servers import ImapSettings, NextRelaySettings, Pop3Settings, SmtpSettings, lasting, sized
@@ -30,7 +30,6 @@ from service.settings.values import (
     Initial,
     Listen,
     ListenAddress,
-    Rate,
     Secret,
     Size,
     Text,

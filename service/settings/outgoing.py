@@ -1,14 +1,15 @@
 """What of `outgoing` has rules of its own: DKIM, where bounces go. Used by model.py."""
 
 import re
+from datetime import timedelta
 from typing import Annotated, Any, Final
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, PlainValidator, field_validator
 from pydantic.json_schema import WithJsonSchema
 
 from service.outbound import DkimKey, DkimSigner, read_dkim_key
 from service.settings.part import Part
-from service.settings.values import FilePath, Host, text, wrong
+from service.settings.values import DURATION, FilePath, Host, duration, text, wrong
 
 KEY_LIMIT_BYTES: Final = 64 * 1024
 # RFC 6376 3.1: labels of a name.
@@ -35,6 +36,21 @@ def _verp(value: Any) -> str:
 
 
 Verp = Annotated[str, BeforeValidator(_verp), WithJsonSchema({"type": "string"})]
+
+
+def interval(value: Any) -> timedelta:
+    """A rate, such as 30/1m → from one to the next."""
+    count, slash, period = value.partition("/") if isinstance(value, str) else ("", "", "")
+    if not slash or not re.fullmatch(r"[1-9][0-9]{0,8}", count) or DURATION.fullmatch(period) is None:
+        raise wrong("write how many in which time, such as 30/1m or 10000/1d")
+    return duration(period) / int(count)
+
+
+Rate = Annotated[
+    timedelta,
+    PlainValidator(interval),
+    WithJsonSchema({"type": "string", "pattern": f"^[1-9][0-9]{{0,8}}/{DURATION.pattern}$"}),
+]
 
 
 class DkimSettings(Part):

@@ -72,14 +72,6 @@ def duration(value: Any) -> timedelta:
     return timedelta(milliseconds=milliseconds)
 
 
-def interval(value: Any) -> timedelta:
-    """A rate, such as 30/1m → from one to the next."""
-    count, slash, period = value.partition("/") if isinstance(value, str) else ("", "", "")
-    if not slash or not re.fullmatch(r"[1-9][0-9]{0,8}", count) or DURATION.fullmatch(period) is None:
-        raise wrong("write how many in which time, such as 30/1m or 10000/1d")
-    return duration(period) / int(count)
-
-
 def show_duration(value: timedelta) -> str:
     """The one spelling of a duration: the largest unit that divides it."""
     total_ms = round(value.total_seconds() * 1000)
@@ -126,11 +118,6 @@ Size = Annotated[
     PlainValidator(size),
     PlainSerializer(show_size, return_type=str),
     WithJsonSchema({"type": "string", "format": "mailbus-size", "pattern": f"^{SIZE.pattern}$"}),
-]
-Rate = Annotated[
-    timedelta,
-    PlainValidator(interval),
-    WithJsonSchema({"type": "string", "pattern": f"^[1-9][0-9]{{0,8}}/{DURATION.pattern}$"}),
 ]
 Text = Annotated[str, BeforeValidator(some_text)]
 
