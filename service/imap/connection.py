@@ -14,7 +14,7 @@ from typing import Final, Self
 from service import __version__
 from service.clock import Clock
 from service.contract import Security, credentials
-from service.errors import AuthRefused, MailbusError, PeerError, Permanent, Transient
+from service.errors import MailbusError, PeerError, Permanent, Transient
 from service.imap.encode import quoted
 from service.imap.grammar import (
     Capabilities,
@@ -35,7 +35,16 @@ from service.imap.refusals import no_starttls, refused_command, refused_login, r
 from service.imap.spans import total
 from service.imap.stir import Stir
 from service.imap.wire import WireLimits
-from service.login import LoginGate, TokenLogin, TokenSource, mechanism_for, said_of_token, sasl_login, sasl_plain
+from service.login import (
+    LoginGate,
+    TokenLogin,
+    TokenSource,
+    mechanism_for,
+    said_of_token,
+    sasl_login,
+    sasl_plain,
+    with_token,
+)
 from service.observe import metrics
 from service.reach import ANYWHERE, Reach, network_error
 
@@ -104,18 +113,11 @@ class Connection:
         Raises AuthRefused (credentials), Permanent (certificate, no way to log in), Transient otherwise. Until a login
         has proved the credentials right, one goes first and the others hear what it found.
         """
-        return await options.gate.through(lambda: cls._open(options, clock), clock)
 
-    @classmethod
-    async def _open(cls, options: SessionOptions, clock: Clock) -> Self:
-        if options.tokens is None:
-            return await cls._connect(options, clock, None)
-        token = await options.tokens.get()
-        try:
-            return await cls._connect(options, clock, token)
-        except AuthRefused:
-            # It may be void before its time: one more try, with another and on another connection.
-            return await cls._connect(options, clock, await options.tokens.renew(token))
+        async def login() -> Self:
+            return await with_token(options.tokens, lambda token: cls._connect(options, clock, token))
+
+        return await options.gate.through(login, clock)
 
     @classmethod
     async def _connect(cls, options: SessionOptions, clock: Clock, token: str | None) -> Self:

@@ -4,7 +4,7 @@ sasl.py is what is said with an access token, and by which mechanism (pure); gat
 for a while after a refusal. Where a token comes from is oauth/'s; no protocol knows it.
 """
 
-from service.login.gate import LOGIN_PAUSE_S, LoginGate
+from service.login.gate import LOGIN_PAUSE_S, LoginGate, with_token
 from service.login.sasl import Mechanism, TokenLogin, TokenSource, mechanism_for, said_of_token, sasl_login, sasl_plain
 
 __all__ = [
@@ -17,4 +17,5 @@ __all__ = [
     "said_of_token",
     "sasl_login",
     "sasl_plain",
+    "with_token",
 ]

@@ -11,6 +11,7 @@ from typing import Final, TypeVar
 
 from service.clock import Clock
 from service.errors import AuthRefused, MailbusError
+from service.login.sasl import TokenSource
 
 T = TypeVar("T")
 
@@ -63,3 +64,15 @@ class LoginGate:
         self._failure = None
         self._proved_until = clock.monotonic() + PROVED_FOR_S
         return done
+
+
+async def with_token(tokens: TokenSource | None, connect: Callable[[str | None], Awaitable[T]]) -> T:
+    """What `connect` gives, with a token where there are any. Raises what both raise."""
+    if tokens is None:
+        return await connect(None)
+    token = await tokens.get()
+    try:
+        return await connect(token)
+    except AuthRefused:
+        # It may be void before its time: one more try, with another and on another connection.
+        return await connect(await tokens.renew(token))

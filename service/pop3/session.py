@@ -15,8 +15,8 @@ from typing import Final, Self
 
 from service.clock import Clock
 from service.contract import Security
-from service.errors import AuthRefused, MailbusError, Permanent, Transient
-from service.login import LoginGate, TokenLogin, TokenSource, mechanism_for, said_of_token, sasl_plain
+from service.errors import MailbusError, Permanent, Transient
+from service.login import LoginGate, TokenLogin, TokenSource, mechanism_for, said_of_token, sasl_plain, with_token
 from service.pop3.protocol import Asked, Handler, Pop3Protocol, connect
 from service.pop3.refusals import no_clear_password, no_tls, refused_command, refused_login, refused_tls
 from service.pop3.state import Phase, Verb
@@ -101,18 +101,11 @@ class Session:
         Transient otherwise. Until a login has proved the credentials right, one goes first and the others hear what
         it found.
         """
-        return await options.gate.through(lambda: cls._open(options), clock)
 
-    @classmethod
-    async def _open(cls, options: Pop3Options) -> Self:
-        if options.tokens is None:
-            return await cls._connect(options, None)
-        token = await options.tokens.get()
-        try:
-            return await cls._connect(options, token)
-        except AuthRefused:
-            # It may be void before its time: one more try, with another and on another connection.
-            return await cls._connect(options, await options.tokens.renew(token))
+        async def login() -> Self:
+            return await with_token(options.tokens, lambda token: cls._connect(options, token))
+
+        return await options.gate.through(login, clock)
 
     @classmethod
     async def _connect(cls, options: Pop3Options, token: str | None) -> Self:

@@ -12,7 +12,8 @@ from tests.pop3.harness import answering, cutting
 from tests.servers.bus import bus_at
 from tests.servers.mailbus import BusReader, Event, reading, until
 from tests.servers.nats import NatsServer
-from tests.servers.pop3_stub import Mail, Pop3Connection, Pop3Stub, serving
+from tests.servers.pop3_stub import Mail, Pop3Connection, Pop3Stub
+from tests.servers.scripted import serving
 
 
 class Killed(BaseException):

@@ -11,8 +11,9 @@ from typing import Any, Final
 from tests.bench.bus import jetstream, running, wait_messages
 from tests.bench.ground import BenchError, Ground
 from tests.bench.table import Columns, tell
-from tests.servers.imap_stub import ImapStub, serving
+from tests.servers.imap_stub import ImapStub
 from tests.servers.mailbus import Mailbus, until
+from tests.servers.scripted import serving
 
 IDLE_LIMIT_S: Final = 60.0
 # What a start leaves behind has had its time by then.

@@ -16,7 +16,8 @@ from service.clock import SystemClock
 from service.errors import Permanent, Transient
 from service.imap import Changes, Session
 from tests.imap.test_session import MAIL, bodies, options
-from tests.servers.imap_stub import Connection, ImapStub, serving
+from tests.servers.imap_stub import Connection, ImapStub
+from tests.servers.scripted import serving
 
 # What all of a connection may take before it is given up: its longest line is 8 MB, and it is joined once.
 MEMORY_LIMIT_BYTES = 64 * 1024 * 1024

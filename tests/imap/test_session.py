@@ -16,8 +16,9 @@ from service.imap import Session, SessionOptions
 from service.observe import metrics
 from tests.servers.dovecot import Dovecot
 from tests.servers.imap_server import PASSWORD
-from tests.servers.imap_stub import Connection, ImapStub, serving
+from tests.servers.imap_stub import Connection, ImapStub
 from tests.servers.proxy import FaultProxy
+from tests.servers.scripted import serving
 
 MAIL = b"Subject: one\r\n\r\nbody\r\n"
 

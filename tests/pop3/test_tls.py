@@ -11,7 +11,8 @@ from service.contract import Security
 from service.errors import PeerError, Permanent, Transient
 from service.pop3 import Session
 from tests.pop3.harness import answering, options
-from tests.servers.pop3_stub import Pop3Connection, Pop3Stub, serving
+from tests.servers.pop3_stub import Pop3Connection, Pop3Stub
+from tests.servers.scripted import serving
 from tests.smtp.harness import client_context, server_context
 
 PASSWORD = "Pa55-marker"

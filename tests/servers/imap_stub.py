@@ -2,36 +2,21 @@
 
 import asyncio
 import re
-import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 import pytest
+
+from tests.servers.scripted import Scripted, ScriptedConnection, serving
 
 CAPABILITIES = "IMAP4rev1 IDLE LITERAL+ ESEARCH"
 
 
 @dataclass
-class Connection:
+class Connection(ScriptedConnection):
     """One client, as the hooks see it."""
 
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
     idling: str = ""
-
-    async def send(self, data: str | bytes) -> None:
-        """Bytes as they are."""
-        self.writer.write(data.encode() if isinstance(data, str) else data)
-        await self.writer.drain()
-
-    async def line(self) -> str:
-        """The client's next line."""
-        return (await self.reader.readuntil(b"\r\n")).decode().removesuffix("\r\n")
-
-    def cut(self) -> None:
-        """Drop the connection."""
-        self.writer.transport.abort()
 
 
 # A hook answers a command itself and gives True, or gives False and lets the server behave.
@@ -39,7 +24,7 @@ Hook = Callable[[Connection, str, str], Awaitable[bool]]
 
 
 @dataclass
-class ImapStub:
+class ImapStub(Scripted[Connection]):
     """One mailbox by UID. `hooks` by the command's name, `UID FETCH` and the like with both words."""
 
     messages: dict[int, bytes] = field(default_factory=dict)
@@ -52,10 +37,6 @@ class ImapStub:
     capabilities: str = CAPABILITIES
     greeting: str = "* OK ready\r\n"
     hooks: dict[str, Hook] = field(default_factory=dict)
-    commands: list[str] = field(default_factory=list)
-    connections: list[Connection] = field(default_factory=list)
-    port: int = 0
-    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def deliver(self, uid: int, message: bytes) -> None:
         """A new message, said to whoever idles."""
@@ -64,33 +45,16 @@ class ImapStub:
             if connection.idling:
                 await connection.send(f"* {len(self.messages)} EXISTS\r\n")
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection."""
-        connection = Connection(reader, writer)
-        self.connections.append(connection)
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        try:
-            await connection.send(self.greeting)
-            while await self._command(connection):
-                pass
-        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            pass
-        finally:
-            self.connections.remove(connection)
-            self._tasks.discard(task)
-            writer.transport.abort()
+    def meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Connection:
+        """A client that connected."""
+        return Connection(reader, writer)
 
-    async def stop(self) -> None:
-        """End all connections."""
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+    def hang_up(self, connection: Connection) -> None:
+        """At once, whatever was said."""
+        connection.cut()
 
-    async def _command(self, connection: Connection) -> bool:
-        line = await connection.line()
-        self.commands.append(line)
+    async def answer(self, connection: Connection, line: str) -> bool:
+        """By a hook, or as a server would."""
         tag, _, rest = line.partition(" ")
         name, _, arguments = rest.partition(" ")
         if name == "UID":
@@ -179,22 +143,6 @@ class ImapStub:
             date,
             len(message),
         )
-
-
-@asynccontextmanager
-async def serving(
-    stub: ImapStub, tls: ssl.SSLContext | None = None, *, host: str = "127.0.0.1"
-) -> AsyncIterator[ImapStub]:
-    """The stub on a port of its own."""
-    server = await asyncio.start_server(stub.serve, host, stub.port, ssl=tls, backlog=1000)
-    stub.port = server.sockets[0].getsockname()[1]
-    try:
-        yield stub
-    finally:
-        server.close()
-        await stub.stop()
-        with suppress(TimeoutError):
-            await asyncio.wait_for(server.wait_closed(), 5)
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ from typing import Final
 
 import pytest
 
-from tests.servers.imap_stub import Connection, ImapStub, serving
+from tests.servers.imap_stub import Connection, ImapStub
+from tests.servers.scripted import serving
 
 OLD: Final = "IMAP4rev1 IDLE"
 NOTIFYING: Final = "IMAP4rev1 IDLE ESEARCH LIST-EXTENDED LIST-STATUS SPECIAL-USE NOTIFY"

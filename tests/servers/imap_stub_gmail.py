@@ -12,7 +12,8 @@ from typing import Final
 
 import pytest
 
-from tests.servers.imap_stub import Connection, ImapStub, serving
+from tests.servers.imap_stub import Connection, ImapStub
+from tests.servers.scripted import serving
 
 CAPABILITIES: Final = (
     "IMAP4rev1 UNSELECT IDLE NAMESPACE QUOTA ID XLIST CHILDREN X-GM-EXT-1 UIDPLUS COMPRESS=DEFLATE ENABLE MOVE"

@@ -4,12 +4,12 @@ import asyncio
 import base64
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 import pytest
 
 from tests.servers.imap_server import PASSWORD
+from tests.servers.scripted import Scripted, ScriptedConnection, serving
 
 CAPABILITIES = "TOP UIDL RESP-CODES PIPELINING AUTH-RESP-CODE USER SASL(PLAIN)"
 
@@ -23,27 +23,12 @@ class Mail:
 
 
 @dataclass
-class Pop3Connection:
+class Pop3Connection(ScriptedConnection):
     """One client, as the hooks see it. `drop`: the messages as they were at its login."""
 
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
     user: str = ""
     drop: list[Mail] | None = None
     marked: set[int] = field(default_factory=set)
-
-    async def send(self, data: str | bytes) -> None:
-        """Bytes as they are."""
-        self.writer.write(data.encode() if isinstance(data, str) else data)
-        await self.writer.drain()
-
-    async def line(self) -> str:
-        """The client's next line."""
-        return (await self.reader.readuntil(b"\r\n")).decode().removesuffix("\r\n")
-
-    def cut(self) -> None:
-        """Drop the connection."""
-        self.writer.transport.abort()
 
 
 # A hook answers a command itself and gives True, or gives False and lets the server behave.
@@ -51,7 +36,7 @@ Hook = Callable[[Pop3Connection, str], Awaitable[bool]]
 
 
 @dataclass
-class Pop3Stub:
+class Pop3Stub(Scripted[Pop3Connection]):
     """One maildrop. `hooks` by the command's name; `GREETING` before the first line."""
 
     mails: list[Mail] = field(default_factory=list)
@@ -59,44 +44,18 @@ class Pop3Stub:
     greeting: str = "+OK ready <1.2@stub>\r\n"
     tls: ssl.SSLContext | None = None
     hooks: dict[str, Hook] = field(default_factory=dict)
-    commands: list[str] = field(default_factory=list)
-    connections: list[Pop3Connection] = field(default_factory=list)
-    port: int = 0
-    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     @property
     def uidls(self) -> list[str]:
         """Of what is in the maildrop."""
         return [mail.uidl for mail in self.mails]
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection."""
-        connection = Pop3Connection(reader, writer)
-        self.connections.append(connection)
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        try:
-            await connection.send(self.greeting)
-            while await self._command(connection):
-                pass
-        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            pass
-        finally:
-            self.connections.remove(connection)
-            self._tasks.discard(task)
-            with suppress(ConnectionError):
-                writer.close()
+    def meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Pop3Connection:
+        """A client that connected."""
+        return Pop3Connection(reader, writer)
 
-    async def stop(self) -> None:
-        """End all connections."""
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _command(self, connection: Pop3Connection) -> bool:
-        line = await connection.line()
-        self.commands.append(line)
+    async def answer(self, connection: Pop3Connection, line: str) -> bool:
+        """By a hook, or as a server would."""
         name, _, arguments = line.partition(" ")
         hook = self.hooks.get(name)
         if hook is not None and await hook(connection, arguments):
@@ -170,20 +129,6 @@ def retrieved(body: bytes, *, whole: bool) -> bytes:
     shown = shown if shown.endswith(b"\r\n") else shown + b"\r\n"
     shown = shown.replace(b"\r\n.", b"\r\n..")
     return b"+OK\r\n" + (b"." + shown if shown.startswith(b".") else shown) + b".\r\n"
-
-
-@asynccontextmanager
-async def serving(stub: Pop3Stub, tls: ssl.SSLContext | None = None) -> AsyncIterator[Pop3Stub]:
-    """The stub on a port of its own."""
-    server = await asyncio.start_server(stub.serve, "127.0.0.1", stub.port, ssl=tls)
-    stub.port = server.sockets[0].getsockname()[1]
-    try:
-        yield stub
-    finally:
-        server.close()
-        await stub.stop()
-        with suppress(TimeoutError):
-            await asyncio.wait_for(server.wait_closed(), 5)
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ import trustme
 
 from service.contract import mailbox_token
 from tests.servers.dovecot import Dovecot
-from tests.servers.imap_stub import serving
 from tests.servers.imap_stub_gmail import ALL, SPAM, Gmail
 from tests.servers.mailbus import command, imap_account, reading, settings_for
 from tests.servers.nats import NatsServer
+from tests.servers.scripted import serving
 from tests.servers.smtp import RelayMaker
 from tests.smtp.harness import server_context
 from tests.whole.test_commands import cmd
