@@ -35,7 +35,7 @@ class ImapStub(Scripted[Connection]):
     modseqs: dict[int, int] = field(default_factory=dict)
     uidnext: int = 0
     capabilities: str = CAPABILITIES
-    greeting: str = "* OK ready\r\n"
+    greeting: str = field(default="* OK ready\r\n", kw_only=True)
     hooks: dict[str, Hook] = field(default_factory=dict)
 
     async def deliver(self, uid: int, message: bytes) -> None:

@@ -41,7 +41,7 @@ class Pop3Stub(Scripted[Pop3Connection]):
 
     mails: list[Mail] = field(default_factory=list)
     capabilities: str = CAPABILITIES
-    greeting: str = "+OK ready <1.2@stub>\r\n"
+    greeting: str = field(default="+OK ready <1.2@stub>\r\n", kw_only=True)
     tls: ssl.SSLContext | None = None
     hooks: dict[str, Hook] = field(default_factory=dict)
 
@@ -104,21 +104,21 @@ class Pop3Stub(Scripted[Pop3Connection]):
             await connection.send("+OK\r\n")
 
     async def _of_drop(self, connection: Pop3Connection, drop: list[Mail], name: str, arguments: str) -> None:
-        there = {number: mail for number, mail in enumerate(drop, 1) if number not in connection.marked}
         if name in {"LIST", "UIDL"}:
-            said = {n: len(mail.body) if name == "LIST" else mail.uidl for n, mail in there.items()}
-            await connection.send("+OK\r\n" + "".join(f"{n} {what}\r\n" for n, what in said.items()) + ".\r\n")
+            said = [len(mail.body) if name == "LIST" else mail.uidl for mail in drop]
+            rows = [f"{n} {what}\r\n" for n, what in enumerate(said, 1) if n not in connection.marked]
+            await connection.send("".join(["+OK\r\n", *rows, ".\r\n"]))
         elif name == "NOOP":
             await connection.send("+OK\r\n")
         elif name in {"RETR", "TOP", "DELE"}:
             number = int(arguments.partition(" ")[0])
-            if number not in there:
+            if not 0 < number <= len(drop) or number in connection.marked:
                 await connection.send("-ERR no such message\r\n")
             elif name == "DELE":
                 connection.marked.add(number)
                 await connection.send("+OK\r\n")
             else:
-                await connection.send(retrieved(there[number].body, whole=name == "RETR"))
+                await connection.send(retrieved(drop[number - 1].body, whole=name == "RETR"))
         else:
             await connection.send("-ERR unknown command\r\n")
 
