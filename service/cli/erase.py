@@ -17,7 +17,10 @@ from service.contract import rfc3339
 from service.erase import Found, Wanted, erase, find, wanted_address, wanted_mails
 from service.settings import Settings
 
-erase_app: Final = typer.Typer(no_args_is_help=True, help="Erase mail, or all that names an address, out of NATS.")
+erase_app: Final = typer.Typer(
+    no_args_is_help=True,
+    help="Erase mail, or all that names an address, out of NATS.\n\nExample:  mailbus erase address ada@example.org",
+)
 Yes = Annotated[bool, typer.Option("--yes", help="Do it; without, only what would go is counted.")]
 LABELS: Final = {
     "mails": "mails",

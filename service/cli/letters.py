@@ -12,7 +12,10 @@ from service.contract import ACCOUNT_ID, DeadReason, RequestProblems, decode_req
 from service.errors import Permanent
 from service.settings import Settings
 
-dead_app: Final = typer.Typer(no_args_is_help=True, help="Dead letters: list them, show one, send its request again.")
+dead_app: Final = typer.Typer(
+    no_args_is_help=True,
+    help="Dead letters: list them, show one, send its request again.\n\nExample:  mailbus dead list -c mailbus.yaml",
+)
 SeqArgument = Annotated[int, typer.Argument(metavar="SEQ", help="Its number in the list.", min=1)]
 # What `dead list` shows unless all are wanted.
 LATEST: Final = 100

@@ -10,7 +10,10 @@ from service.cli.words import AccountArgument, ConfigFile, finish, on_bus, setti
 from service.contract import Verb
 from service.settings import Settings
 
-held_app: Final = typer.Typer(no_args_is_help=True, help="Requests on hold: list them, let them go, cancel them.")
+held_app: Final = typer.Typer(
+    no_args_is_help=True,
+    help="Requests on hold: list them, let them go, cancel them.\n\nExample:  mailbus held list support",
+)
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The request's id.")]
 
 

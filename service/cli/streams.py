@@ -11,7 +11,10 @@ from service.bus import mailbus_permissions, reader_permissions, requester_permi
 from service.cli.words import ConfigFile, account_id, settings_of
 from service.contract import Subjects
 
-streams_app: Final = typer.Typer(no_args_is_help=True, help="What mailbus needs on NATS: streams, rights.")
+streams_app: Final = typer.Typer(
+    no_args_is_help=True,
+    help="What mailbus needs on NATS: streams, rights.\n\nExample:  mailbus streams print -c mailbus.yaml",
+)
 
 
 class Role(StrEnum):

@@ -13,7 +13,10 @@ from service.errors import Permanent
 from service.outbound import Suppressions
 from service.settings import Settings
 
-suppressions_app: Final = typer.Typer(no_args_is_help=True, help="Addresses that an account sends nothing to.")
+suppressions_app: Final = typer.Typer(
+    no_args_is_help=True,
+    help="Addresses that an account sends nothing to.\n\nExample:  mailbus suppressions list support -c mailbus.yaml",
+)
 AccountArgument = Annotated[str, typer.Argument(help="The account that sends.")]
 AddressArgument = Annotated[str, typer.Argument(metavar="ADDRESS", help="A mail address.")]
 NO_ADDRESS: Final = "no mail address"

@@ -324,18 +324,21 @@ class SendLimits:
 
 
 def times(request: SendRequest, stored_at: datetime, limits: SendLimits) -> tuple[datetime, datetime]:
-    """When a request may be sent first, and when it is too old."""
+    """When a request may be sent first, and when it is too old: once it is forgotten at the latest."""
     first = max(request.send_at, stored_at) if request.send_at else stored_at
-    return first, request.expires_at or first + timedelta(seconds=limits.expires_s)
+    life = min(first + timedelta(seconds=limits.expires_s), stored_at + timedelta(seconds=limits.window_s))
+    return first, request.expires_at or life
 
 
 def beyond(request: SendRequest, stored_at: datetime, limits: SendLimits) -> list[Problem]:
     """A request that outlives what is remembered of it would be forgotten, or sent twice."""
-    _, expires_at = times(request, stored_at, limits)
-    if expires_at > stored_at + timedelta(seconds=limits.window_s):
-        field = "expiresAt" if request.expires_at else "sendAt"
-        return [Problem(field, f"later than requests are remembered ({limits.window_s / 86400:.0f} days)")]
-    return []
+    forgotten_at = stored_at + timedelta(seconds=limits.window_s)
+    given = (("sendAt", request.send_at), ("expiresAt", request.expires_at))
+    return [
+        Problem(field, f"later than requests are remembered: {limits.window_s / 86400:.0f} days (`outgoing.window`)")
+        for field, at in given
+        if at is not None and at > forgotten_at
+    ]
 
 
 def blob_ids(request: SendRequest) -> list[str]:

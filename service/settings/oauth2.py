@@ -22,6 +22,7 @@ ALLOWED: Final[Mapping[str, tuple[str, ...]]] = {
     Grant.CLIENT_CREDENTIALS: (),
     Grant.JWT_BEARER: ("token_url", "client_id"),
 }
+LOOPBACK: Final = frozenset({"127.0.0.1", "::1"})
 EVERY_GRANT: Final = frozenset({"grant", "ca"})
 
 
@@ -31,20 +32,25 @@ def _token_url(value: Any) -> str:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
     except ValueError:
-        host, port = None, None
-    if host is None or parts.scheme != "https" or "@" in parts.netloc or parts.fragment or port == 0:
+        parts, host, port = urlsplit(""), None, None
+    # RFC 6749 section 3.2 wants TLS; what goes from this machine to itself crosses no network.
+    protected = parts.scheme == "https" or (parts.scheme == "http" and host in LOOPBACK)
+    if host is None or not protected or "@" in parts.netloc or parts.fragment or port == 0:
         raise wrong("write the token endpoint's address, such as https://login.example.com/oauth2/token")
     return url
 
 
-TokenUrl = Annotated[str, BeforeValidator(_token_url), WithJsonSchema({"type": "string", "pattern": "^https://"})]
+TokenUrl = Annotated[str, BeforeValidator(_token_url), WithJsonSchema({"type": "string", "pattern": "^https?://"})]
 
 
 class OAuth2Settings(Part):
     """Where access tokens come from."""
 
     grant: Grant = Field(description="`refresh_token`, `client_credentials`, or `jwt_bearer` (a service account)")
-    token_url: TokenUrl = Field(default="", description="The token endpoint, https; a preset or Google's key has it")
+    token_url: TokenUrl = Field(
+        default="",
+        description="The token endpoint, https (http on this machine alone); a preset or Google's key has it",
+    )
     client_id: Text = Field(default="", description="The application's id; for `jwt_bearer` Google's key has it")
     client_secret: Secret = Field(default=Secret(), description="The application's secret, where it has one")
     refresh_token: Secret = Field(

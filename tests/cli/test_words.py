@@ -12,6 +12,7 @@ import pytest
 
 from service import __version__
 from service.bus import Followed
+from service.cli.app import app
 from service.cli.tail import as_line
 from service.clock import SystemClock
 from tests.servers.dovecot import Dovecot
@@ -46,6 +47,14 @@ async def test_every_word_has_help_with_an_example(word: str) -> None:
     assert code == 0
     assert f"mailbus {word}" in " ".join(out.split())
     assert "Example" in out
+
+
+def test_every_group_of_words_has_an_example() -> None:
+    groups = [
+        one.typer_instance.info.help for one in app.registered_groups if one.name != "accounts" and one.typer_instance
+    ]
+    assert groups
+    assert all(isinstance(help, str) and "Example:  mailbus " in help for help in groups)
 
 
 async def test_the_version_is_the_packages() -> None:

@@ -142,4 +142,12 @@ def test_what_outlives_the_memory_of_ids_is_refused() -> None:
     assert taken.request is not None
     assert times(taken.request, NOW, SendLimits(10, 30 * 86400))[1] == datetime(2026, 12, 20, 0, 0, 10, tzinfo=UTC)
     assert not beyond(taken.request, NOW, SendLimits(10, 30 * 86400))
-    assert beyond(taken.request, NOW, SendLimits(5 * 86400, 30 * 86400))[0].field == "sendAt"
+    assert beyond(taken.request, NOW, SendLimits(10, 5 * 86400))[0].field == "sendAt"
+
+
+def test_a_time_to_send_near_the_end_of_the_memory_of_ids_is_good_and_the_life_ends_with_it() -> None:
+    taken = take("a", b'{"to": [{"email": "a@x"}], "text": "", "sendAt": "2026-12-20T00:00:00Z"}', {}, made_id="m")
+    assert taken.request is not None
+    limits = SendLimits(60 * 86400, 60 * 86400)
+    assert not beyond(taken.request, NOW, limits)
+    assert times(taken.request, NOW, limits)[1] == NOW + timedelta(days=60)

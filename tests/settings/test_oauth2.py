@@ -98,12 +98,21 @@ def test_what_is_wrong_is_named_by_its_key(problems: Problems, oauth2: str, foun
 
 @pytest.mark.parametrize(
     "url",
-    ["http://example.com/token", "example.com", "https://u:p@example.com/", "https://", "https://x:99999/", "7",
+    ["http://example.com/token", "http://127.0.0.1.example.com/",
+     "example.com", "https://u:p@example.com/", "https://", "https://x:99999/", "7",
      "https://example.com/#x"],
 )  # fmt: skip
 def test_a_token_url_that_is_none_or_unsafe_says_what_would_do(problems: Problems, url: str) -> None:
     (found,) = problems(account(f"preset: gmail, oauth2: {{{REFRESH}, token_url: '{url}'}}"))
     assert found.startswith("accounts[0].oauth2.token_url: write the token endpoint's address, such as https://")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:8123", "[::1]:8123"])
+def test_a_token_endpoint_on_this_machine_may_do_without_tls(load: Load, host: str) -> None:
+    url = f"http://{host}/token"
+    oauth2 = load(account(f"preset: gmail, oauth2: {{{REFRESH}, token_url: '{url}'}}")).accounts[0].oauth2
+    assert oauth2 is not None
+    assert oauth2.token_url == url
 
 
 def test_password_and_oauth2_in_one_place_are_one_too_many(problems: Problems) -> None:
