@@ -71,19 +71,22 @@ async def test_without_file_descriptors_accounts_wait_and_say_so_and_come_once_t
 ) -> None:
     accounts = [account(imap_stub, f"a{number}") for number in range(30)]
     one = mailbus(settings_for(own_nats.url, prefix, *accounts))
+    await own_nats.kill()
     one.start(MAILBUS_LOG__LEVEL="info")
-    await until(lambda: one.process is not None and one.log_file.exists() and bool(one.said("http_listening")))
+    # It has what it needs but NATS, and no account has begun.
+    await until(lambda: one.log_file.exists() and bool(one.said("nats_unavailable")))
     assert one.process is not None
-    pid = one.process.pid
-    few = descriptors(one) + 10
-    resource.prlimit(pid, resource.RLIMIT_NOFILE, (few, 4096))
+    resource.prlimit(one.process.pid, resource.RLIMIT_NOFILE, (descriptors(one) + 12, 4096))
+    await own_nats.start()
     # One account's trouble each: the process lives, and says why.
     await until(lambda: any("Too many open files" in line.get("error", "") for line in one.said("account_state")))
     assert one.exited is None
-    resource.prlimit(pid, resource.RLIMIT_NOFILE, (4096, 4096))
-    async with reading(own_nats.url, prefix) as reader, asyncio.timeout(60):
-        while await reader.count(f"{prefix}.account.*.connected", "STATUS") < len(accounts):  # noqa: ASYNC110
-            await asyncio.sleep(0.1)
+    resource.prlimit(one.process.pid, resource.RLIMIT_NOFILE, (4096, 4096))
+    await until(
+        lambda: sum(bool(connection.idling) for connection in imap_stub.connections) == len(accounts),
+        limit_s=60,
+        what="all are connected",
+    )
     assert await one.stop() == 0
 
 
@@ -122,7 +125,7 @@ async def test_accounts_that_come_and_go_leave_nothing_behind(
         print("RSS", rss // 1024, rss_after // 1024, "fds", fds, fds_after)
         assert fds_after <= fds + 1
         assert rss_after < rss + 6 * MIB
-        assert threads(one) <= 20
+        assert threads(one) <= 48  # those of two pools, on a machine with many cores
     assert await one.stop() == 0
 
 
