@@ -4,6 +4,7 @@ The environment is read by pydantic-settings: MAILBUS_NATS__SERVERS is nats.serv
 """
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +20,9 @@ from service.settings.values import show_size
 FILE_LIMIT_BYTES: Final = 10 * 1024 * 1024
 # The settings nest 5 deep; a parser that recurses over the input must not be led deeper than its stack.
 DEPTH_LIMIT: Final = 32
+# 10,000 accounts with all their keys are 400,000 values.
+NODE_LIMIT: Final = 1_000_000
+QUOTES: Final = "an anchor (&) and an alias (*) belong together: put text that begins with & or * in quotes"
 ENV_PREFIX: Final = "MAILBUS_"
 ENV_DELIMITER: Final = "__"
 # The C parser reads 10,000 accounts in a second; the Python one takes half a minute.
@@ -50,22 +54,65 @@ _Loader.add_constructor("tag:yaml.org,2002:map", lambda loader, node: loader.con
 _Loader.add_constructor(None, _Loader.construct_undefined)
 
 
+@dataclass(slots=True)
+class _Open:
+    """A list or mapping that has begun: its anchor, the values before it, how deep it goes below."""
+
+    anchor: str | None
+    before: int
+    height: int = 1
+
+
 def _check_events(text: str) -> None:
-    """Refuse what could grow or recurse: aliases (a billion laughs), depth. Reads events only, builds nothing."""
-    depth = 0
+    """Refuse what could grow or recurse: depth, and aliases that stand for too much. Builds nothing.
+
+    What an alias (*) stands for counts as often as it stands there: a billion laughs end at NODE_LIMIT.
+    """
+    nodes = 0
+    begun: list[_Open] = []
+    anchored: dict[str, tuple[int, int]] = {}
+    unused: dict[str, str] = {}
     for event in yaml.parse(text, Loader=_Base):
         line = f"line {event.start_mark.line + 1}" if event.start_mark else ""
-        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            raise Unreadable(
-                f"{line}: anchors (&) and aliases (*) are not read: "
-                "write it out, and put text that begins with & or * in quotes"
-            )
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-            if depth > DEPTH_LIMIT:
-                raise Unreadable(f"{line}: nested deeper than {DEPTH_LIMIT} levels")
+        anchor = getattr(event, "anchor", None)
+        height = 0
+        if isinstance(event, yaml.AliasEvent):
+            if anchor not in anchored:
+                raise Unreadable(f"{line}: {QUOTES}")
+            count, height = anchored[anchor]
+            unused.pop(anchor, None)
+            nodes += count
+            if nodes > NODE_LIMIT:
+                raise Unreadable(f"{line}: aliases (*) that stand for more than {NODE_LIMIT} values: write them out")
+        elif isinstance(event, yaml.ScalarEvent):
+            nodes += 1
+            if anchor:
+                anchored[anchor], unused[anchor] = (1, 0), line
+        elif isinstance(event, yaml.CollectionStartEvent):
+            begun.append(_Open(anchor, nodes))
+            nodes += 1
+            if anchor:
+                unused[anchor] = line
         elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
+            ended = begun.pop()
+            height = ended.height
+            if ended.anchor:
+                anchored[ended.anchor] = (nodes - ended.before, height)
+        else:
+            continue
+        if begun:
+            begun[-1].height = max(begun[-1].height, height + 1)
+        if len(begun) + height > DEPTH_LIMIT:
+            raise Unreadable(f"{line}: nested deeper than {DEPTH_LIMIT} levels")
+    for line in unused.values():
+        raise Unreadable(f"{line}: {QUOTES}")
+
+
+def _apart(value: Any) -> Any:
+    """The same values, each its own: what an alias shares is not to be filled in twice."""
+    if isinstance(value, dict):
+        return {key: _apart(one) for key, one in value.items()}
+    return [_apart(one) for one in value] if isinstance(value, list) else value
 
 
 def read_file(path: Path) -> dict[str, Any]:
@@ -93,7 +140,7 @@ def read_file(path: Path) -> dict[str, Any]:
 def _parse(text: str) -> Any:
     try:
         _check_events(text)
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 a safe loader, made stricter
+        return _apart(yaml.load(text, Loader=_Loader))  # noqa: S506 a safe loader, made stricter
     except yaml.MarkedYAMLError as exc:
         # Never the snippet that PyYAML shows: it may hold a password.
         mark = exc.problem_mark or exc.context_mark

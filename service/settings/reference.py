@@ -48,7 +48,7 @@ accounts:
 - **OAuth 2** stands instead of a password: `oauth2: {grant: …}`, for the account or for one direction.
 - A **path** starts beside the settings file unless it begins with `/`.
 - Text that looks like something else (a number, `no`, a date) goes in quotes.
-- Anchors and aliases of YAML are not read.
+- An anchor (`&name`) and its aliases (`*name`) may stand for what is the same in several places.
 
 """
 
