@@ -27,7 +27,8 @@ _PART: Final = 120
 
 
 _EXTRAS: Final = ("text", "reply", "html")
-_NOTHING_TO_SAY: Final = Extension()
+# What an ordinary mail means: known by being this very object.
+NOTHING_TO_SAY: Final = Extension()
 
 
 @dataclass(slots=True)
@@ -49,7 +50,7 @@ def fit(email: Email, body: Body | None, limits: MimeLimits, limit_bytes: int, *
     header_chars: length of the header that all of its fields and properties come from.
     """
     # What a mail means comes from texts as much as from its header, so the bound below knows nothing of it.
-    meaning = 0 if email.mailbus is _NOTHING_TO_SAY else len(encode(email.mailbus))
+    meaning = 0 if email.mailbus is NOTHING_TO_SAY else len(encode(email.mailbus))
     room = limit_bytes - _RESERVED
     if _upper_bound(email, body, header_chars) + meaning <= room:
         return email

@@ -18,7 +18,7 @@ from service.contract import Email, EmailHeader, Extension, Extra, FileFacts, Ma
 from service.mime.derive import derived
 from service.mime.facts import facts
 from service.mime.fields import Fields, read_fields
-from service.mime.fit import fit
+from service.mime.fit import NOTHING_TO_SAY, fit
 from service.mime.header import find_end, first_junk, parse_header
 from service.mime.limits import Cut, MimeLimits
 from service.mime.parts import Body, assemble, read_parts
@@ -36,7 +36,6 @@ _LOOK_AT: Final = 4096
 _WHITE: Final = re.compile(rb"\s++")
 # A fact takes 100 to 300 bytes of the event.
 _FILES: Final = 50
-_NOTHING_TO_SAY: Final = Extension()
 _NO_FIELDS: Final = Fields(None, None, None, None, None, None, None, None, None, None, None)
 
 
@@ -160,7 +159,7 @@ def _parse(
     problem = _problem(tree, body)
     whole = problem is None and not tree.junk and not body.encoding_problem and not cuts
     preview = _preview(body, limits)
-    email = _email(header.fields, fields, body, preview, size, received_at, _NOTHING_TO_SAY)
+    email = _email(header.fields, fields, body, preview, size, received_at, NOTHING_TO_SAY)
     known = facts(email.attachments, body.blobs) if email.attachments else []
     if problem is not None or cuts or known:
         email = msgspec.structs.replace(email, mailbus=_extension(problem, cuts, known))
@@ -224,7 +223,7 @@ def _preview(body: Body, limits: MimeLimits) -> str:
 
 def _extension(problem: MailProblem | None, cuts: dict[Cut, None], known: Sequence[FileFacts] = ()) -> Extension:
     if problem is None and not cuts and not known:
-        return _NOTHING_TO_SAY
+        return NOTHING_TO_SAY
     return Extension(
         problem=problem or UNSET,
         truncated=[cut.value for cut in cuts] if cuts else UNSET,
