@@ -8,11 +8,16 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from service.parsing import COMPILED
 from tools.compile import is_stale
 
 HERE = Path(__file__).parent
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("busy", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 # Before any of them imports another.
 pytest.register_assert_rewrite("tests.servers")

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from service.bus import Bus
-from tests.bench.ground import NODE, PEERS
+from tests.bench.ground import NODE, BenchError, install_node_packages, program
 from tests.ingest.harness import Box, following
 from tests.servers.bus import bus_at
 from tests.servers.imap_stub import ImapStub
@@ -61,12 +61,13 @@ def in_python(url: str, folder: Path) -> Consumer:
 
 
 def in_node(url: str, folder: Path) -> Consumer:
-    node = shutil.which("node")
-    modules = NODE / "node_modules"
-    if node is None or not (modules / "@nats-io" / "jetstream").exists():
-        pytest.skip(f"Node is not at hand: apt-get install nodejs npm; (cd {PEERS} && npm install --prefix {NODE})")
+    try:
+        node = program("node")
+        install_node_packages()
+    except BenchError as exc:
+        pytest.fail(str(exc))
     shutil.copy(EXAMPLES / "consumer.mjs", folder)
-    (folder / "node_modules").symlink_to(modules)
+    (folder / "node_modules").symlink_to(NODE / "node_modules")
 
     def handled() -> list[tuple[str, int]]:
         results = [json.loads(file.read_text()) for file in (folder / "mails").glob("*.json")]
