@@ -1,10 +1,12 @@
 """Fixtures by family: each file of tests/servers/ is a plugin. The header prints the versions of the real parts."""
 
+import os
 import platform
 import shutil
 import subprocess
 import sys
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -39,6 +41,21 @@ def pytest_configure() -> None:
     """What was compiled of another source would be tested in the place of the source."""
     if is_stale():
         raise pytest.UsageError("the compiled modules are not of this source: make compiled")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Each worker begins with its share of the long tests, so that none is left with a row of them at the end.
+
+    pytest-xdist gives each an equal part of the list, and to one that is done some of another's last ones.
+    """
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if workers == 1:
+        return
+    whole = [item for item in items if HERE / "whole" in item.path.parents]
+    others = iter([item for item in items if HERE / "whole" not in item.path.parents])
+    parts = [whole[number::workers] for number in range(workers)]
+    share = -(-len(items) // workers)
+    items[:] = [item for part in parts for item in [*part, *islice(others, share - len(part))]]
 
 
 def pytest_report_header() -> list[str]:

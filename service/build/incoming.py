@@ -105,7 +105,7 @@ class Mailboxes:
             clock=shared.clock,
             where=account.id,
         )
-        self._lineage = Lineage(shared.bus.key_value(shared.bus.subjects.cursors), shared.copies, account.id)
+        self._lineage = Lineage(shared.bus, shared.copies, account.id)
         shared.desks.setdefault(account.id, Desks())
 
     def work(self) -> Work:

@@ -8,10 +8,12 @@ import asyncio
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import unquote
 
-from service.bus import KeyValue
+from service.bus import Bus
+from service.contract import CURSOR_HEADER
 from service.ingest.copies import Copies
-from service.ingest.cursor import Copy, copy_key
+from service.ingest.cursor import Cursor, copy_key, load_cursor
 from service.ingest.source import Epoch
 
 # 2001: an older time is no time, but a number that every mailbox may have.
@@ -28,15 +30,21 @@ class Kin:
     proved: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _Position:
+    mailbox: str
+    cursor: Cursor
+
+
 class Lineage:
     """One account's."""
 
-    def __init__(self, bucket: KeyValue, copies: Copies, account: str) -> None:
-        self._bucket = bucket
+    def __init__(self, bus: Bus, copies: Copies, account: str) -> None:
+        self._bus = bus
         self._copies = copies
         self._account = account
         # By key, those that had a position when this was asked first, or have gone since; None: not looked at yet.
-        self._gone: dict[str, Copy | None] | None = None
+        self._gone: dict[str, _Position | None] | None = None
         self._lock = asyncio.Lock()
 
     def gone(self, mailbox: str) -> None:
@@ -48,22 +56,40 @@ class Lineage:
         """Which of the mailboxes that are not `there` this one was; None for none, or several. Raises Transient."""
         async with self._lock:
             if self._gone is None:
-                self._gone = dict.fromkeys(await self._bucket.keys(f"{self._account}.*"))
+                self._gone = await self._positions()
             living = {copy_key(self._account, name) for name in [*there, mailbox]}
             found: list[Kin] = []
             for key in [key for key in self._gone if key not in living][:GONE_LIMIT]:
-                copy = self._gone[key]
-                if copy is None:
-                    copy = self._gone[key] = await self._copies.load(key)
-                if copy is not None and copy.mailbox and (kin := _kin(copy, epoch)) is not None:
+                position = self._gone[key]
+                if position is None and (copy := await self._copies.load(key)) is not None:
+                    position = self._gone[key] = _Position(copy.mailbox, copy.cursor)
+                if position is not None and position.mailbox and (kin := _kin(position, epoch)) is not None:
                     found.append(kin)
         proved = [kin for kin in found if kin.proved]
         return next(iter(proved or found)) if len(proved or found) == 1 else None
 
+    async def _positions(self) -> dict[str, _Position | None]:
+        """Of which mailboxes there are copies, and what the log alone knows: a copy follows its commit by seconds."""
+        bus = self._bus
+        keys = await bus.key_value(bus.subjects.cursors).keys(f"{self._account}.*")
+        found: dict[str, _Position | None] = dict.fromkeys(keys)
+        events = f"{bus.subjects.prefix}.in.{self._account}"
+        for subject in await bus.queued(bus.subjects.stream_in, f"{events}.*.reset"):
+            token = subject.split(".")[3]
+            # A name too long for a token is known by its copy alone.
+            name = unquote(token)
+            if copy_key(self._account, name) in found or token.startswith("%sha256-"):
+                continue
+            tail = await bus.log.tail(f"{events}.{token}.*")
+            cursor = load_cursor(tail.headers.get(CURSOR_HEADER, "")) if tail is not None else None
+            if cursor is not None:
+                found[copy_key(self._account, name)] = _Position(name, cursor)
+        return found
 
-def _kin(copy: Copy, epoch: Epoch) -> Kin | None:
-    cursor = copy.cursor
+
+def _kin(position: _Position, epoch: Epoch) -> Kin | None:
+    cursor = position.cursor
     if cursor.box and epoch.mailbox_id:
-        return Kin(copy.mailbox, proved=True) if cursor.box == epoch.mailbox_id else None
+        return Kin(position.mailbox, proved=True) if cursor.box == epoch.mailbox_id else None
     same = cursor.uidvalidity == epoch.uidvalidity > UIDVALIDITY_TIME
-    return Kin(copy.mailbox, proved=False) if same else None
+    return Kin(position.mailbox, proved=False) if same else None

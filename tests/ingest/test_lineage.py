@@ -7,7 +7,7 @@ import pytest
 from service.bus import Bus
 from service.clock import SystemClock
 from service.ingest import Copies, Epoch, Kin, Lineage
-from service.ingest.cursor import Copy, Cursor, copy_key
+from service.ingest.cursor import Copy, Cursor, copy_key, dump_cursor
 
 CREATED = datetime(2026, 1, 1, tzinfo=UTC)
 TIME = 1_700_000_000
@@ -41,15 +41,23 @@ async def test_a_mailbox_is_known_again(bus: Bus, uidvalidity: int, mailbox_id: 
         await copies.write(copy_key("box", name), Copy(CREATED, 3, cursor, cursor, name))
     cursor = Cursor("source", TIME + 8, 9, 0, "one/1")
     await copies.write(copy_key("another", "f"), Copy(CREATED, 3, cursor, cursor, "f"))
-    lineage = Lineage(bus.key_value(bus.subjects.cursors), copies, "box")
+    lineage = Lineage(bus, copies, "box")
     assert await lineage.kin("new", Epoch(uidvalidity, 10, 9, mailbox_id=mailbox_id), {"here", "new"}) == kin
 
 
 async def test_one_that_went_just_now_is_among_them(bus: Bus) -> None:
     copies = Copies(bus.key_value(bus.subjects.cursors), SystemClock())
-    lineage = Lineage(bus.key_value(bus.subjects.cursors), copies, "box")
+    lineage = Lineage(bus, copies, "box")
     assert await lineage.kin("new", Epoch(TIME, 10, 9), {"new"}) is None
     cursor = Cursor("source", TIME, 9, 0, "one/1")
     copies.note(copy_key("box", "old"), Copy(CREATED, 3, cursor, cursor, "old"))
     lineage.gone("old")
     assert await lineage.kin("new", Epoch(TIME, 10, 9), {"new"}) == Kin("old", proved=False)
+
+
+async def test_one_whose_copy_was_never_written_is_known_by_the_log(bus: Bus) -> None:
+    cursor = Cursor("source", TIME, 9, 0, "one/1")
+    await bus.publish(bus.subjects.event("box", "Old & odd.", "reset"), b"{}", {"Mail-Cursor": dump_cursor(cursor)})
+    await bus.publish(bus.subjects.event("box", "new", "reset"), b"{}", {"Mail-Cursor": dump_cursor(cursor)})
+    lineage = Lineage(bus, Copies(bus.key_value(bus.subjects.cursors), SystemClock()), "box")
+    assert await lineage.kin("new", Epoch(TIME, 10, 9), {"new"}) == Kin("Old & odd.", proved=False)

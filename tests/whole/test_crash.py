@@ -1,6 +1,7 @@
 """mailbus itself, ended at every durable effect and started again: the log is that of a run without trouble."""
 
 import asyncio
+import json
 import random
 from collections.abc import Callable
 from email.message import EmailMessage
@@ -8,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from service.bus import StreamOptions, wanted_streams
+from service.contract import Subjects
 from service.observe.steps import STOP_EXIT_CODE
 from tests.servers.dovecot import Dovecot
 from tests.servers.imap_stub import Connection, ImapStub
@@ -109,11 +112,11 @@ async def test_ended_at_every_step_a_mail_that_cannot_be_had_is_one_event_and_on
         one = mailbus(settings_for(own_nats.url, own, account, instance=own))
         async with reading(own_nats.url, own) as reader:
             if number:
+                await forgetful_letters(reader)
                 one.start(MAILBUS_STOP_AT=str(number))
                 await until(lambda: one.exited is not None or _idles(one), what=f"step {number}")
                 if one.exited is None:
                     await one.stop()
-                await forget_ids(reader)
             else:
                 one.env["MAILBUS_STEPS_LOG"] = str(steps)
             one.start()
@@ -160,17 +163,13 @@ def withhold(stub: ImapStub, uid: int) -> None:
     stub.hooks["UID FETCH"] = fetch
 
 
-async def forget_ids(reader: BusReader) -> None:
-    """As if the window were over in which NATS itself remembers a dead letter's id."""
-    context = reader.nc.jetstream()
-    name = f"{reader.prefix.upper()}_DEAD"
-    config = (await context.stream_info(name)).config
-    await context.update_stream(config.evolve(duplicate_window=0.1))
-    probe = {"Nats-Msg-Id": "probe"}
-    await context.publish(f"{reader.prefix}.dead.probe", b"", headers=probe)
-    while (await context.publish(f"{reader.prefix}.dead.probe", b"", headers=probe)).duplicate:  # noqa: ASYNC110
-        await asyncio.sleep(0.02)
-    await context.purge_stream(name, subject=f"{reader.prefix}.dead.probe")
+async def forgetful_letters(reader: BusReader) -> None:
+    """Dead letters in a stream that forgets their ids at once, as if the window were over in which NATS knows them."""
+    subjects = Subjects(reader.prefix)
+    (config,) = (one for one in wanted_streams(subjects, StreamOptions(), 1) if one["name"] == subjects.stream_dead)
+    wanted = json.dumps(config | {"duplicate_window": 100_000_000}).encode()
+    made = json.loads((await reader.nc.request(f"$JS.API.STREAM.CREATE.{subjects.stream_dead}", wanted)).data)
+    assert "error" not in made, made
 
 
 def _idles(one: Mailbus) -> bool:
