@@ -37,6 +37,7 @@ class _Connection:
     """One that is up: its task, and its ends; whether all that it carries vanishes."""
 
     task: asyncio.Task[None]
+    client: asyncio.StreamReader
     writers: list[asyncio.StreamWriter]
     lost: bool = False
 
@@ -44,9 +45,9 @@ class _Connection:
 class FaultProxy:
     """Listens on 127.0.0.1:`port` and passes everything on to the target, until told otherwise.
 
-    `connections` counts what was accepted; `open_now` what is up, `open_most` what ever was at once. With `recording`,
-    `seen[way]` holds the bytes that were passed on. `watch(way, chunk)` is called before a chunk is passed on and gives
-    what shall be passed on.
+    `connections` counts what was accepted; `open_now` what is up, `open_most` what clients ever held at once. With
+    `recording`, `seen[way]` holds the bytes that were passed on. `watch(way, chunk)` is called before a chunk is passed
+    on and gives what shall be passed on.
     """
 
     def __init__(self, target_host: str, target_port: int) -> None:
@@ -143,9 +144,10 @@ class FaultProxy:
         self.connections += 1
         task = asyncio.current_task()
         assert task is not None
-        connection = _Connection(task, [client_out])
+        connection = _Connection(task, client_in, [client_out])
         self._open.add(connection)
-        self.open_most = max(self.open_most, len(self._open))
+        # What a client has closed may take a moment to end on the server's side: it holds it no more.
+        self.open_most = max(self.open_most, sum(not one.client.at_eof() for one in self._open))
         try:
             async with asyncio.timeout(CONNECT_LIMIT_S):
                 server_in, server_out = await asyncio.open_connection(*self.target)

@@ -21,7 +21,7 @@ MIB = 1024 * 1024
 # A container's memory, for the process and the child that parses.
 MEMORY_LIMIT_BYTES = 256 * MIB
 MAIL_BYTES = 45 * MIB
-# One after the other they go through, so that more take more time and no more memory: 20 take half a minute.
+# One after the other they go through, so that more take more time and no more memory.
 LARGE = int(os.environ.get("MAILBUS_TEST_LARGE", "3"))
 CHANGES = int(os.environ.get("MAILBUS_TEST_CHANGES", "150"))
 
