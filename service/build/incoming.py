@@ -6,7 +6,7 @@ from typing import Final
 
 from service.after import AfterWork
 from service.boxes import Appeared, Boxes, Chosen, Lines, Names, Place, Rounds
-from service.build.kept import mailbox_log
+from service.build.kept import announcer_of, mailbox_log
 from service.build.shared import INBOX, Shared, Work, supervised
 from service.contract import AccountPart, AccountState
 from service.errors import MailbusError, Superseded, Transient
@@ -14,8 +14,6 @@ from service.fleet import MAILBOXES, Part, pause_s
 from service.imap import Session, SessionOptions
 from service.ingest import (
     Allowance,
-    AnnounceOptions,
-    Announcer,
     Desks,
     Epoch,
     FindFormer,
@@ -226,7 +224,6 @@ class Mailbox:
         gone: Callable[[], object],
         former: FindFormer,
     ) -> None:
-        bus, clock = shared.bus, shared.clock
         self._account = account
         self._name = name
         self._part = Part(AccountPart.MAILBOX, name)
@@ -242,23 +239,8 @@ class Mailbox:
         self._desk = self._desks.desk(name)
         self._events, self._memory = mailbox_log(shared, account, name, self._alarm)
         self._desk.numbers = self._memory
-        self._announcer = Announcer(
-            bus.blobs(),
-            bus.subjects,
-            shared.parser,
-            account=account,
-            mailbox=name,
-            options=AnnounceOptions(
-                settings.limits.inline,
-                bus.max_payload,
-                incoming.raw,
-                incoming.after,
-                incoming.authserv_id,
-                incoming.extras,
-                prints=incoming.pop3 is not None and name == INBOX,
-            ),
-            clock=clock,
-            returned=shared.returned.heard,
+        self._announcer = announcer_of(
+            shared, account, incoming, name, settings.limits.inline, prints=incoming.pop3 is not None and name == INBOX
         )
         self.begun = False
         # Once superseded this process does not contest the mailbox while the other writer lives: no taking turns.

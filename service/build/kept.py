@@ -1,11 +1,12 @@
-"""What is kept of a mailbox on the bus: its log and its known state. Used by whatever follows mailboxes."""
+"""A mailbox on the bus: its log, its known state, and what makes events of its mail. Used by whatever follows one."""
 
 from collections.abc import Callable
 
 from service.build.shared import Shared
 from service.contract import DeadReason
 from service.errors import MailbusError
-from service.ingest import DeadLetters, MailboxLog, Memory, WriterIdentity
+from service.ingest import AnnounceOptions, Announcer, DeadLetters, MailboxLog, Memory, WriterIdentity
+from service.settings import IncomingSettings
 
 
 def mailbox_log(
@@ -35,3 +36,28 @@ def mailbox_log(
         clock=shared.clock,
     )
     return events, memory
+
+
+def announcer_of(
+    shared: Shared, account: str, incoming: IncomingSettings, mailbox: str, inline: int, *, prints: bool = False
+) -> Announcer:
+    """What makes events of one mailbox's mail. `inline`: bytes of a body that rides in its event."""
+    bus = shared.bus
+    return Announcer(
+        bus.blobs(),
+        bus.subjects,
+        shared.parser,
+        account=account,
+        mailbox=mailbox,
+        options=AnnounceOptions(
+            inline,
+            bus.max_payload,
+            incoming.raw,
+            incoming.after,
+            incoming.authserv_id,
+            incoming.extras,
+            prints=prints,
+        ),
+        clock=shared.clock,
+        returned=shared.returned.heard,
+    )

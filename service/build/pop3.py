@@ -6,14 +6,12 @@ from contextlib import suppress
 from typing import Final
 
 from service.after import AfterOptions, AfterWork, Pop3Hands
-from service.build.kept import mailbox_log
+from service.build.kept import announcer_of, mailbox_log
 from service.build.shared import INBOX, Shared, Work, supervised
 from service.contract import AccountPart, AccountState, AfterKind
 from service.errors import MailbusError, Superseded, Transient
 from service.fleet import AFTER, Part
 from service.ingest import (
-    AnnounceOptions,
-    Announcer,
     Desk,
     IngestOptions,
     MailboxIngest,
@@ -186,23 +184,7 @@ class _Maildrop:
 
     def _ingest(self, source: Pop3Source, works: Callable[[], None]) -> MailboxIngest:
         shared, after, limits = self._shared, self._after, self._settings.limits
-        announcer = Announcer(
-            shared.bus.blobs(),
-            shared.bus.subjects,
-            shared.parser,
-            account=self._account,
-            mailbox=INBOX,
-            options=AnnounceOptions(
-                limits.inline,
-                shared.bus.max_payload,
-                self._incoming.raw,
-                self._incoming.after,
-                self._incoming.authserv_id,
-                self._incoming.extras,
-            ),
-            clock=shared.clock,
-            returned=shared.returned.heard,
-        )
+        announcer = announcer_of(shared, self._account, self._incoming, INBOX, limits.inline)
         return MailboxIngest(
             source,
             self._events,

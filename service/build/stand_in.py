@@ -9,15 +9,13 @@ from collections.abc import Callable
 from typing import Final
 
 from service.build.incoming import imap_of
-from service.build.kept import mailbox_log
+from service.build.kept import announcer_of, mailbox_log
 from service.build.pop3 import LOCKED_S, close, pop3_options
 from service.build.shared import INBOX, Shared, Work, supervised
 from service.contract import AccountPart, AccountState
 from service.errors import MailbusError, Transient
 from service.fleet import Part
 from service.ingest import (
-    AnnounceOptions,
-    Announcer,
     Desk,
     IngestOptions,
     Learner,
@@ -165,23 +163,7 @@ class StandInWork:
         await shared.bus.wait_connected()
         position = await self._events.resume(contest=False)
         source = await self._source(position)
-        announcer = Announcer(
-            shared.bus.blobs(),
-            shared.bus.subjects,
-            shared.parser,
-            account=self._account,
-            mailbox=INBOX,
-            options=AnnounceOptions(
-                limits.inline,
-                shared.bus.max_payload,
-                self._incoming.raw,
-                self._incoming.after,
-                self._incoming.authserv_id,
-                self._incoming.extras,
-            ),
-            clock=shared.clock,
-            returned=shared.returned.heard,
-        )
+        announcer = announcer_of(shared, self._account, self._incoming, INBOX, limits.inline)
         try:
             await MailboxIngest(
                 source,

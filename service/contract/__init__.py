@@ -123,7 +123,7 @@ from service.contract.requests import (
 )
 from service.contract.schema import asyncapi, event_schema
 from service.contract.status import DeliveryStatus, EmailSubmission, State, request_key
-from service.contract.subjects import ACCOUNT_ID, PREFIX, Subjects, mailbox_token
+from service.contract.subjects import ACCOUNT_ID, HASHED_TOKEN, PREFIX, Subjects, mailbox_token
 from service.contract.sync import Sync
 
 __all__ = [
@@ -135,6 +135,7 @@ __all__ = [
     "DEAD_HEADER",
     "DEFAULT_PROPERTIES",
     "ENVELOPE_ROOM_BYTES",
+    "HASHED_TOKEN",
     "HEADER_FIELDS",
     "HEADER_PREFIX",
     "IDS_LIMIT",

@@ -17,6 +17,8 @@ ACCOUNT_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 PREFIX: Final = re.compile(r"[A-Za-z0-9_-]{1,32}")
 # A 5,000-byte subject makes the server close the connection that all accounts share.
 TOKEN_LIMIT_BYTES: Final = 200
+# How the token of a name begins that is too long, or no UTF-8.
+HASHED_TOKEN: Final = "%sha256-"
 _FORBIDDEN: Final = re.compile(r"[.*>%\s\x00-\x20\x7f-\x9f]")
 
 
@@ -36,7 +38,7 @@ def mailbox_token(name: str) -> str:
     encoded = token.encode("utf-8", "surrogatepass")
     # A lone surrogate is no UTF-8: such a name goes by its hash, as the empty one does.
     if not token or len(encoded) > TOKEN_LIMIT_BYTES or any("\ud800" <= char <= "\udfff" for char in token):
-        return "%sha256-" + hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
+        return HASHED_TOKEN + hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
     return token
 
 

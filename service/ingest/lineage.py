@@ -11,7 +11,7 @@ from typing import Final
 from urllib.parse import unquote
 
 from service.bus import Bus
-from service.contract import CURSOR_HEADER
+from service.contract import CURSOR_HEADER, HASHED_TOKEN
 from service.ingest.copies import Copies
 from service.ingest.cursor import Cursor, copy_key, load_cursor
 from service.ingest.source import Epoch
@@ -78,7 +78,7 @@ class Lineage:
             token = subject.split(".")[3]
             # A name too long for a token is known by its copy alone.
             name = unquote(token)
-            if copy_key(self._account, name) in found or token.startswith("%sha256-"):
+            if copy_key(self._account, name) in found or token.startswith(HASHED_TOKEN):
                 continue
             tail = await bus.log.tail(f"{events}.{token}.*")
             cursor = load_cursor(tail.headers.get(CURSOR_HEADER, "")) if tail is not None else None

@@ -12,6 +12,7 @@ import msgspec
 
 from service.bus import Bus, Tail
 from service.contract import (
+    HASHED_TOKEN,
     Email,
     ImapPlace,
     Problem,
@@ -28,7 +29,6 @@ from service.outbound.answer import answered, unfit
 T = TypeVar("T")
 
 GONE: Final = "no message was announced under this id, or its event is no longer in the log"
-_HASHED: Final = "%sha256-"
 _EMAIL: Final = msgspec.json.Decoder(Email)
 _RESET: Final = msgspec.json.Decoder(Reset)
 
@@ -77,7 +77,7 @@ class Originals:
         for subject in await self._bus.queued(self._bus.subjects.stream_in, self._subject("*", "received")):
             token = subject.split(".")[3]
             name: str | None = unquote(token)
-            if token.startswith(_HASHED):
+            if token.startswith(HASHED_TOKEN):
                 reset = await self._bus.log.tail(self._subject(token, "reset"))
                 name = _read(_RESET, reset).mailbox if reset is not None else None
             if name is not None and mailbox_hash(name) == hash:
