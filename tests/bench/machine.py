@@ -1,4 +1,4 @@
-"""The machine and the versions that took part: facts of the table, as lines of a Markdown list."""
+"""When, where and with what a work was measured: facts of the tables, as lines of Markdown."""
 
 import json
 import os
@@ -17,8 +17,15 @@ PACKAGES: Final = ("imapflow", "mailparser", "nodemailer", "@nats-io/transport-n
 LIBRARIES: Final = ("nats-py", "aioimaplib", "aiosmtplib", "msgspec", "uvloop", "imapclient")
 
 
-def facts(runs: int) -> list[str]:
-    """One line each: when and how, the machine, the programs, the packages."""
+def measured(runs: int) -> str:
+    """What stands under a work's table: works are measured in runs of their own."""
+    turns = "1 turn" if runs == 1 else f"medians of {runs} turns"
+    machine = f"{_processor()}, {os.cpu_count()} cores, {_memory_gb()} GB"
+    return f"{datetime.now(UTC):%Y-%m-%d}, {_commit()}, {machine}, {turns}"
+
+
+def versions() -> list[str]:
+    """One line each: mailbus and its libraries, the servers, the peers."""
     node = ", ".join(f"{name.removeprefix('@nats-io/')} {_node_version(name)}" for name in PACKAGES)
     libraries = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
     servers = (
@@ -26,12 +33,10 @@ def facts(runs: int) -> list[str]:
         f" {_says('mbsync', '--version')}, fetchmail {_says('fetchmail', '--version').split()[4].partition('+')[0]},"
         f" Postfix {_says('postconf', '-d', '-h', 'mail_version')}"
     )
-    turns = "1 turn" if runs == 1 else f"medians of {runs} turns"
+    compiled = "compiled" if COMPILED else "not compiled"
     return [
-        f"- {datetime.now(UTC):%Y-%m-%d}, mailbus {__version__} at {_commit()}, {turns}",
-        f"- {_processor()}, {os.cpu_count()} cores, {_memory_gb()} GB, Linux {platform.release().partition('-')[0]}",
-        f"- {servers}",
-        f"- Python {platform.python_version()}, {'compiled' if COMPILED else 'not compiled'}: {libraries}",
+        f"- mailbus {__version__}, {compiled}, Python {platform.python_version()}: {libraries}",
+        f"- {servers}, Linux {platform.release().partition('-')[0]}",
         f"- Node {_says('node', '--version').removeprefix('v')}: {node}",
     ]
 

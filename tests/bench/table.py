@@ -1,6 +1,5 @@
 """Figures → medians, ratios, Markdown. Programs take turns: what slows the machine for a while meets all of them."""
 
-import re
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -11,8 +10,8 @@ from typing import Final
 from tests.bench.ground import BenchError
 
 OURS: Final = "mailbus"
-BEGIN: Final = "<!-- table: written by `make bench ARGS=--write` -->"
-END: Final = "<!-- end of table -->"
+BEGIN: Final = "<!-- {}: written by `make bench ARGS=--write` -->"
+END: Final = "<!-- end of {} -->"
 
 Programs = Mapping[str, Callable[[], Awaitable[float]]]
 
@@ -76,16 +75,19 @@ def _row(cells: tuple[str, ...]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def report(results: list[Rates | Columns], facts: list[str]) -> str:
-    """What stands between the two marks."""
-    blocks = [*(result.lines() for result in results), facts]
-    return "\n\n".join("\n".join(block) for block in blocks)
+def text(block: Rates | Columns | list[str]) -> str:
+    """One block: a table, or facts."""
+    return "\n".join(block if isinstance(block, list) else block.lines())
 
 
-def write(file: Path, text: str) -> None:
-    """Put a report between the marks of a document. Raises BenchError where they are missing."""
+def write(file: Path, blocks: Mapping[str, str]) -> None:
+    """Put each block between the marks that bear its name; others stay. Raises BenchError where marks are missing."""
     document = file.read_text(encoding="utf-8")
-    marked = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
-    if not marked.search(document):
-        raise BenchError(f"{file.name} has lost its marks: {BEGIN} … {END}")
-    file.write_text(marked.sub(lambda _: f"{BEGIN}\n\n{text}\n\n{END}", document, count=1), encoding="utf-8")
+    for name, block in blocks.items():
+        begin, end = BEGIN.format(name), END.format(name)
+        before, found, rest = document.partition(begin)
+        _, closed, after = rest.partition(end)
+        if not (found and closed):
+            raise BenchError(f"{file.name} has lost its marks: {begin} … {end}")
+        document = f"{before}{begin}\n\n{block}\n\n{end}{after}"
+    file.write_text(document, encoding="utf-8")
