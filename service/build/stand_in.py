@@ -77,9 +77,10 @@ class StandInWork:
 
     def work(self) -> Work:
         """It, to be run."""
-        return Work(self._account, POP3, self._run, [POP3])
+        return Work(self._account, POP3, supervised(self._run, self._account, POP3, self._shared, None), [POP3])
 
-    async def _run(self) -> None:
+    async def _run(self, proved: Callable[[], None]) -> None:
+        proved()
         self._shared.reports.part(self._account, POP3, AccountState.CONNECTED)
         async with TaskGroup() as group:
             group.create_task(self._watch(), name="watch")

@@ -67,12 +67,13 @@ class Contents:
         return [found for at in places if (found := self.get(listing.identity(at))).mark]
 
     async def dates(self, session: Session, listing: Listing, places: Sequence[int]) -> dict[int, datetime | None]:
-        """Dates by index, from headers alone. Raises Transient."""
+        """Dates by index, from headers alone where the server has TOP, which it need not. Raises Transient."""
         numbers = {listing.numbers[at]: at for at in places if listing.identity(at) not in self._read}
 
         def take(number: int, header: bytes) -> None:
             self._read[listing.identity(numbers[number])] = Content("", self._date(header))
 
-        if numbers:
-            await session.read(list(numbers), take, whole=False)
+        refused = await session.read(list(numbers), take, whole=False)
+        small = [number for number in refused if listing.sizes[numbers[number]] <= self._message_limit]
+        await session.read(small, take, whole=True)
         return {at: self.get(listing.identity(at)).date for at in places}

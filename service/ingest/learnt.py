@@ -204,12 +204,9 @@ class Learner:
         session = await self._door.enter()
         try:
             listing = await listed(session)
-            if await _is_linked(session, cursor.uidvalidity):
-                await self._door.leave(session)
-                await self._forget(old, revision)
-                return Lesson.LINKED
+            linked = await _is_linked(session, cursor.uidvalidity)
             proved = old is not None and old.proved
-            if not proved:
+            if not (proved or linked):
                 since = min(before, max(0, tail.seq - PROOF_EVENTS))
                 proved = await _proves(
                     session, listing, await self._told(since, tail.seq), self._door.options.message_limit
@@ -218,6 +215,9 @@ class Learner:
             self._door.abort(session)
             raise
         await self._door.leave(session)
+        if linked:
+            await self._forget(old, revision)
+            return Lesson.LINKED
         await caught_up()
         keys = (await self._keys(old) if old is not None else None) or Keys()
         keys = await asyncio.to_thread(keys.then, await _keys_of(listing))

@@ -6,7 +6,6 @@ turns into UIDs. What cannot be told apart surely waits for IMAP: late, and neve
 """
 
 import asyncio
-from collections.abc import Mapping
 from datetime import timedelta
 
 from service.clock import Clock
@@ -67,7 +66,7 @@ class PairedStandIn(StandIn):
         """Of what is new. The cursor stands where IMAP left it: what is announced is known by its number."""
         return await super().survey(max(first, self._memory.numbers.top + 1), last)
 
-    async def _new(self, session: Session) -> Mapping[int, Row]:
+    async def _new(self, session: Session) -> dict[int, Row]:
         listing = await listed(session)
         fresh: list[int] = []
         rows: dict[int, Row] = {}

@@ -8,7 +8,7 @@ Rules: docs/decisions/0014-pop3-stands-in.md.
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -68,7 +68,7 @@ class StandIn:
         self._base = 0  # up to this UID everything is announced, or is not ours to announce
         self._uids = array("Q")  # of what is new, ascending
         self._is_shown = False  # whether whoever asks has seen them all
-        self._rows: Mapping[int, Row] = {}
+        self._rows: dict[int, Row] = {}
 
     async def open(self) -> Epoch:
         """The maildrop, where it can stand in. Raises Permanent where it cannot."""
@@ -105,7 +105,7 @@ class StandIn:
         self._is_shown = False
         self._visits.looked()
 
-    async def _new(self, session: Session) -> Mapping[int, Row]:
+    async def _new(self, session: Session) -> dict[int, Row]:
         """What the maildrop has that is not announced, by UID."""
         raise NotImplementedError
 
@@ -143,6 +143,7 @@ class StandIn:
 
         for number in await self._visits.session.read(list(there), take, whole=whole):
             # It may be gone, or not to be had by POP3: IMAP will say.
+            del self._rows[there[number].uid]
             self._uids.remove(there[number].uid)
 
     async def highest(self) -> int:
@@ -195,7 +196,7 @@ class LinkedStandIn(StandIn):
     def _uidnext(self) -> int:
         return (self._uids[-1] if self._uids else self._base) + 1
 
-    async def _new(self, session: Session) -> Mapping[int, Row]:
+    async def _new(self, session: Session) -> dict[int, Row]:
         sizes: dict[int, int] = {}
         new: dict[int, Row] = {}
         uidvalidity = self._uidvalidity

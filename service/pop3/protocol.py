@@ -22,6 +22,8 @@ Handler = Callable[[Challenge | Rows | Message], None]
 
 # A reply may come slowly: silence is what `reply_s` is for, this is the end of patience with a trickle.
 COMMAND_LIMIT_S: Final = 1800.0
+# A server that waits for TLS says nothing until that begins.
+SILENT_REMEDY: Final = "check host, port and `security`: on port 995 it is `tls`"
 # Of a listing so much is handled before others get their turn: 500 lines, a millisecond.
 AT_ONCE_BYTES: Final = 16 * 1024
 
@@ -175,7 +177,8 @@ class Pop3Protocol(asyncio.Protocol):
             self._watch = self._loop.call_later(left, self._silence)
         else:
             verb = self._asked[0].verb
-            self.fail(PeerError(f"no answer to {verb} in {self.patience_s:g} s", where=self._where))
+            remedy = SILENT_REMEDY if verb is Verb.GREET else ""
+            self.fail(PeerError(f"no answer to {verb} in {self.patience_s:g} s", where=self._where, remedy=remedy))
 
     @property
     def silent_s(self) -> float:

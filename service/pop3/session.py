@@ -15,9 +15,9 @@ from typing import Final, Self
 
 from service.clock import Clock
 from service.contract import Security
-from service.errors import MailbusError, Permanent, Transient
+from service.errors import MailbusError, PeerError, Permanent, Transient
 from service.login import LoginGate, TokenLogin, TokenSource, mechanism_for, said_of_token, sasl_plain, with_token
-from service.pop3.protocol import Asked, Handler, Pop3Protocol, connect
+from service.pop3.protocol import SILENT_REMEDY, Asked, Handler, Pop3Protocol, connect
 from service.pop3.refusals import no_clear_password, no_tls, refused_command, refused_login, refused_tls
 from service.pop3.state import Phase, Verb
 from service.pop3.wire import (
@@ -128,7 +128,9 @@ class Session:
                     raise
                 return session
         except TimeoutError as exc:
-            raise Transient(f"no connection within {options.connect_s:g} s", where=options.where) from exc
+            raise Transient(
+                f"no connection within {options.connect_s:g} s", where=options.where, remedy=SILENT_REMEDY
+            ) from exc
 
     async def _prepare(self, greeting: Status, token: str | None) -> None:
         await self._learn()
@@ -205,14 +207,16 @@ class Session:
     async def _authenticate(self, mechanism: str, initial: str, farewell: str) -> tuple[Status, str]:
         """RFC 5034 4: the first response goes with the command where that fits into one."""
         fits = len(f"AUTH {mechanism} {initial}\r\n") <= COMMAND_LIMIT_BYTES
-        answers = [farewell] if fits else [initial, farewell]
+        # RFC 5034 4: an asterisk gives up.
+        answers = [farewell, "*"] if fits else [initial, farewell, "*"]
         said: list[str] = []
 
         def take(piece: Challenge | Rows | Message) -> None:
             if isinstance(piece, Challenge):
                 said.append(said_of_token(piece.text))
-                # RFC 5034 4: an asterisk gives up.
-                self._protocol.write((answers.pop(0) if answers else "*").encode("ascii") + b"\r\n")
+                if not answers:
+                    raise PeerError("the server asks for more than there is to say", where=self.where)
+                self._protocol.write(answers.pop(0).encode("ascii") + b"\r\n")
 
         line = command(Verb.AUTH, mechanism, initial) if fits else command(Verb.AUTH, mechanism)
         asked = self._protocol.ask(Verb.AUTH, handler=take)
@@ -240,9 +244,12 @@ class Session:
             raise refused_command("LIST", status, where=self.where)
 
     async def uidls(self, take: Callable[[list[tuple[int, bytes]]], None]) -> bool:
-        """UIDL: numbers and unique ids as they come, an id that is none empty; False where the server has none."""
+        """UIDL: numbers and unique ids as they come, an id that is none empty; False where the server has none.
+
+        Raises Transient where it has them (RFC 2449 6.8) and does not tell: nothing may be taken for unnamed then.
+        """
         status = await self._listed(Verb.UIDL, lambda rows: take(parse_uidls(rows)))
-        if not status.ok and status.code == "SYS/TEMP":
+        if not status.ok and (status.code == "SYS/TEMP" or "UIDL" in self.capabilities):
             raise refused_command("UIDL", status, where=self.where)
         return status.ok
 

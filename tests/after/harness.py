@@ -52,7 +52,13 @@ async def working(
         return writer in alive
 
     work = AfterWork(
-        ImapHands(pool, box.after, account=box.account, degraded=said.append, uid_of=lambda *_: 0),
+        ImapHands(
+            pool,
+            box.after,
+            account=box.account,
+            degraded=said.append,
+            uid_of=lambda _, uidvalidity, number: box.desk.uid_of(uidvalidity, number),
+        ),
         bus.log,
         bus.key_value(bus.subjects.after),
         bus.subjects,

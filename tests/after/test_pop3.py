@@ -124,6 +124,7 @@ async def test_a_message_that_the_server_will_not_delete_holds_up_no_other(
 async def test_without_unique_ids_the_message_that_is_meant_is_deleted(
     pop3_stub: Pop3Stub, bus: Bus, reader: BusReader
 ) -> None:
+    pop3_stub.capabilities = "TOP USER"
     pop3_stub.hooks["UIDL"] = answering("-ERR what?\r\n")
     pop3_stub.mails = [mail(1, LONG_AGO), mail(2, LONG_AGO)]
     async with following(bus, deleting(pop3_stub, initial="new")) as drop:

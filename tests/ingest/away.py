@@ -8,7 +8,7 @@ from typing import Any
 
 from service.bus import Bus
 from service.clock import SystemClock
-from service.contract import AccountState, DeadReason
+from service.contract import AccountState, After, DeadReason
 from service.errors import MailbusError
 from service.fleet import supervise
 from service.ingest import (
@@ -44,13 +44,15 @@ class Away:
     """What the stand-in says of itself."""
 
     port: int
+    user: str = "user"
+    after: After = field(default_factory=After)
     message_limit: int = 50 * 1024 * 1024
     states: list[tuple[AccountState, MailbusError | None]] = field(default_factory=list)
     proofs: int = 0
 
 
 def door(away: Away) -> Door:
-    given = options(away.port, username="user", message_limit=away.message_limit)
+    given = options(away.port, username=away.user, message_limit=away.message_limit)
     return Door(given, asyncio.Semaphore(1), SystemClock(), locked_s=0.01)
 
 
@@ -71,12 +73,17 @@ def learner(bus: Bus, away: Away) -> Learner:
 
 async def by_imap(bus: Bus, imap_port: int, learn_port: int = 0, **more: Any) -> Lesson | None:
     """Until all that IMAP has is told; and what the maildrop shows of it is learnt."""
-    async with following(bus, Box(imap_port, prints=True, poll_s=0.05, **more)) as box:
+    async with following(bus, returned(imap_port, **more)) as box:
         await watching(box)
         await box.desk.caught_up()
         if learn_port:
-            return await learner(bus, Away(learn_port)).learn(box.desk.caught_up)
+            return await learner(bus, Away(learn_port, box.user)).learn(box.desk.caught_up)
     return None
+
+
+def returned(imap_port: int, **more: Any) -> Box:
+    """INBOX by IMAP, as it is read where POP3 may stand in."""
+    return Box(imap_port, prints=True, poll_s=0.05, **more)
 
 
 async def _nobody(_writer: str) -> bool:
@@ -118,7 +125,7 @@ async def _follow(bus: Bus, away: Away) -> None:
         Parser(clock),
         account="box",
         mailbox="INBOX",
-        options=AnnounceOptions(256 * 1024, bus.max_payload, Raw.PROBLEM),
+        options=AnnounceOptions(256 * 1024, bus.max_payload, Raw.PROBLEM, away.after),
         clock=clock,
     )
     at = door(away)

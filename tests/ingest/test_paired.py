@@ -6,8 +6,9 @@ from email.utils import format_datetime
 
 import pytest
 
-from service.bus import Bus
+from service.bus import Bus, KeyValue
 from service.contract import NUMBERS_FROM, AccountState, place_of
+from service.errors import Transient
 from service.ingest import Lesson
 from service.pop3 import session
 from tests.ingest.away import Away, by_imap, learner, looked, standing_in
@@ -117,6 +118,30 @@ async def test_a_session_that_ended_before_its_mail_was_read_tells_it_once(
 
 
 @pytest.mark.usefixtures("learnt")
+async def test_a_mail_that_another_client_deletes_in_the_middle_alarms_nobody(
+    imap_stub: ImapStub, pop3_stub: Pop3Stub, bus: Bus, reader: BusReader
+) -> None:
+    arrive(imap_stub, pop3_stub, range(4, 7))
+
+    async def retr(connection: Pop3Connection, arguments: str) -> bool:
+        assert connection.drop is not None
+        if connection.drop[int(arguments) - 1].uidl != "id-5":
+            return False
+        pop3_stub.mails = [one for one in pop3_stub.mails if one.uidl != "id-5"]
+        imap_stub.messages.pop(5, None)
+        await connection.send("-ERR no such message\r\n")
+        return True
+
+    pop3_stub.hooks["RETR"] = retr
+    async with standing_in(bus, pop3_stub.port) as away:
+        await reader.wait_received(5)
+        await looked(away)
+    assert not away.states
+    await by_imap(bus, imap_stub.port)
+    assert subjects(await reader.events()) == [f"mail {n}" for n in (1, 2, 3, 4, 6)]
+
+
+@pytest.mark.usefixtures("learnt")
 async def test_in_the_next_outage_what_the_last_one_told_is_known(
     imap_stub: ImapStub, pop3_stub: Pop3Stub, bus: Bus, reader: BusReader
 ) -> None:
@@ -206,6 +231,27 @@ async def test_where_ids_are_made_of_uids_nothing_has_to_be_learnt(
     imap_stub.messages = {1: body(1)}
     pop3_stub.mails = [Mail(f"{1:08x}{7:08x}", body(1))]
     assert await by_imap(bus, imap_stub.port, pop3_stub.port) is Lesson.LINKED
+
+
+@pytest.mark.usefixtures("learnt")
+async def test_a_lesson_that_cannot_be_forgotten_leaves_the_maildrop_to_others(
+    pop3_stub: Pop3Stub, bus: Bus, reader: BusReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The server makes its ids of UIDs from now on.
+    pop3_stub.mails = [Mail(f"{n:08x}{7:08x}", body(n)) for n in (1, 2)]
+    one = learner(bus, Away(pop3_stub.port))
+
+    async def nothing() -> None: ...
+
+    async def lost(_records: KeyValue, _key: str) -> None:
+        raise Transient("no answer", where="NATS")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(KeyValue, "delete", lost)
+        with pytest.raises(Transient):
+            await one.learn(nothing)
+    assert await one.learn(nothing) is Lesson.LINKED
+    assert not await one.is_proved()
 
 
 @pytest.mark.usefixtures("learnt")

@@ -71,6 +71,15 @@ async def test_since_a_moment_is_read_from_the_received_fields(
     assert subjects(await reader.events()) == ["mail 3", "mail 4"]
 
 
+async def test_without_top_since_a_moment_is_read_from_whole_mails(
+    pop3_stub: Pop3Stub, bus: Bus, reader: BusReader
+) -> None:
+    pop3_stub.hooks["TOP"] = answering("-ERR what?\r\n")
+    pop3_stub.mails = [mail(1, LONG_AGO), mail(2, LONG_AGO), mail(3, NOW - timedelta(days=1)), mail(4)]
+    await run(bus, pop3_stub, initial=NOW - timedelta(days=2))
+    assert subjects(await reader.events()) == ["mail 3", "mail 4"]
+
+
 # -- a server that is locked, slow, or lost ---------------------------------------------------------------------
 
 

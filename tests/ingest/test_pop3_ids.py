@@ -5,18 +5,23 @@ import pytest
 from service.bus import Bus
 from tests.ingest.maildrop import LONG_AGO, Drop, body, caught_up, following, kinds, mail, resets, run, subjects
 from tests.pop3.harness import answering
-from tests.servers.mailbus import BusReader
+from tests.servers.mailbus import BusReader, until
 from tests.servers.pop3_stub import Mail, Pop3Stub
 
 
+def without_uidl(stub: Pop3Stub) -> None:
+    stub.capabilities = "TOP USER PIPELINING"
+    stub.hooks["UIDL"] = answering("-ERR what?\r\n")
+
+
 @pytest.mark.fault("B03")
-@pytest.mark.parametrize("uidls", ["none", "empty", "double", "long"])
+@pytest.mark.parametrize("uidls", ["none", "empty", "double", "long", "endless"])
 async def test_without_good_unique_ids_a_message_is_known_by_its_content(
     pop3_stub: Pop3Stub, bus: Bus, reader: BusReader, uidls: str
 ) -> None:
     if uidls == "none":
-        pop3_stub.hooks["UIDL"] = answering("-ERR what?\r\n")
-    named = {"none": "x", "empty": "", "double": "same", "long": "x" * 71}[uidls]
+        without_uidl(pop3_stub)
+    named = {"none": "x", "empty": "", "double": "same", "long": "x" * 71, "endless": "x" * 5000}[uidls]
 
     def one(number: int) -> Mail:
         return Mail(named, body(number))
@@ -54,7 +59,7 @@ async def test_an_id_that_is_doubled_later_or_not_any_more_announces_nothing_twi
 async def test_what_has_no_unique_id_is_read_again_only_where_the_listing_changed(
     pop3_stub: Pop3Stub, bus: Bus, reader: BusReader
 ) -> None:
-    pop3_stub.hooks["UIDL"] = answering("-ERR what?\r\n")
+    without_uidl(pop3_stub)
     pop3_stub.mails = [mail(1)]
     async with following(bus, Drop(pop3_stub.port)) as drop:
         await caught_up(drop)
@@ -62,6 +67,27 @@ async def test_what_has_no_unique_id_is_read_again_only_where_the_listing_change
         await caught_up(drop)
         await caught_up(drop)
         assert not any(line.startswith("RETR") for line in pop3_stub.commands)
+
+
+@pytest.mark.fault("B02", "B03")
+async def test_unique_ids_that_the_server_has_and_does_not_tell_for_once_are_waited_for(
+    pop3_stub: Pop3Stub, bus: Bus, reader: BusReader
+) -> None:
+    pop3_stub.mails = [mail(1), mail(2)]
+    async with following(bus, Drop(pop3_stub.port)) as drop:
+        await reader.wait_received(2)
+        await caught_up(drop)
+        pop3_stub.commands.clear()
+        pop3_stub.hooks["UIDL"] = answering("-ERR try again\r\n")
+        await until(lambda: bool(drop.states))
+        pop3_stub.hooks.clear()
+        pop3_stub.mails.append(mail(3))
+        await reader.wait_received(3)
+    events = await reader.events()
+    assert resets(events) == ["start"]
+    assert subjects(events) == ["mail 1", "mail 2", "mail 3"]
+    assert [line for line in pop3_stub.commands if line.startswith("RETR")] == ["RETR 3"]
+    assert not drop.alarms
 
 
 @pytest.mark.fault("B04")

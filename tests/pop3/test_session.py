@@ -153,6 +153,12 @@ async def test_a_server_without_tokens_says_what_to_do(pop3_stub: Pop3Stub) -> N
         await Session.open(options(pop3_stub.port, tokens=LongToken()), clock=SystemClock())
 
 
+async def test_a_server_that_asks_for_ever_is_told_nothing_more(pop3_stub: Pop3Stub) -> None:
+    pop3_stub.hooks["AUTH"] = answering("+ \r\n" * 100)
+    with pytest.raises(PeerError, match="more than there is to say"):
+        await Session.open(options(pop3_stub.port), clock=SystemClock())
+
+
 REFUSALS: list[tuple[str, str, type[MailbusError]]] = [
     ("USER", "-ERR [IN-USE] locked by another session", NotNow),
     ("USER", "-ERR [LOGIN-DELAY] wait", NotNow),
@@ -189,6 +195,26 @@ async def test_a_refusal_that_says_nothing_is_tried_again_no_faster_than_a_wrong
     with pytest.raises(Transient) as refused:
         await Session.open(options(pop3_stub.port), clock=SystemClock())
     assert (refused.value.retry_after_s or 0) >= 300
+
+
+# -- another port, or another protection -------------------------------------------------------------------------
+
+
+async def test_a_port_that_waits_for_tls_says_what_to_look_at(dovecot: Dovecot) -> None:
+    for limits in ({"reply_s": 0.2}, {"connect_s": 0.2}):
+        with pytest.raises(Transient, match="`security`: on port 995 it is `tls`"):
+            await Session.open(options(dovecot.pop3s, **limits), clock=SystemClock())
+
+
+async def test_a_port_without_tls_says_what_to_look_at(dovecot: Dovecot) -> None:
+    secure = options(dovecot.pop3, security=Security.TLS, tls=ssl_context(dovecot))
+    with pytest.raises(Transient, match=r"TLS failed.*check port and `security`"):
+        await Session.open(secure, clock=SystemClock())
+
+
+async def test_the_port_of_another_protocol_says_what_to_look_at(dovecot: Dovecot) -> None:
+    with pytest.raises(PeerError, match=r"not a POP3 reply: \* OK .*is this a POP3 server's port"):
+        await Session.open(options(dovecot.imap), clock=SystemClock())
 
 
 # -- a server that cheats, or is lost --------------------------------------------------------------------------

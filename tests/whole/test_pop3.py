@@ -1,4 +1,4 @@
-"""mailbus as a process on a maildrop of Dovecot: announced, deleted, and told as removed; over kills at every step."""
+"""mailbus as a process on a maildrop of Dovecot: announced, deleted, and told as removed; over a stop and a start."""
 
 import asyncio
 import poplib
