@@ -73,7 +73,7 @@ def test_a_stop_point_does_nothing_unless_armed() -> None:
     assert run(STEPS).stdout == "end\n"
 
 
-@pytest.mark.parametrize(("at", "names"), [("1", ["a"]), ("2", ["a", "b"]), ("9", ["a", "b", "c"])])
+@pytest.mark.parametrize(("at", "names"), [("1", ["a"]), ("2", ["a", "b"]), ("b", ["a", "b"]), ("9", ["a", "b", "c"])])
 def test_a_process_stops_at_the_named_step(at: str, names: list[str], tmp_path: Path) -> None:
     log = tmp_path / "steps"
     done = run(STEPS, MAILBUS_STOP_AT=at, MAILBUS_STEPS_LOG=str(log))

@@ -4,12 +4,12 @@ from collections.abc import Awaitable, Callable
 
 from service.build.shared import Shared, Work, supervised
 from service.contract import AccountState, SendLimits
-from service.fleet import REQUESTS, SENDER, Part
+from service.fleet import REQUESTS, SENDER, SENT, Part
 from service.login import TokenSource
-from service.outbound import OutboundOptions, Sender
+from service.outbound import OutboundOptions, Sender, SentMailbox, SentOptions
 from service.reach import Reach
 from service.secure import tls_context
-from service.settings import AccountSettings, OutgoingSettings, login_remedy
+from service.settings import AccountSettings, OutgoingSettings, keeps_sent, login_remedy
 from service.smtp import Relay, SmtpOptions
 
 
@@ -56,6 +56,27 @@ def send_limits(outgoing: OutgoingSettings) -> SendLimits:
     return SendLimits(outgoing.expires.total_seconds(), outgoing.window.total_seconds())
 
 
+def sent_mailbox(account: AccountSettings, outgoing: OutgoingSettings, shared: Shared) -> SentMailbox | None:
+    """Where copies of what an account sends are; None without mailboxes. account_work has made its pool."""
+    if account.incoming is None or account.incoming.imap is None:
+        return None
+    kept = keeps_sent(outgoing.smtp.host)
+    options = SentOptions(
+        account.id,
+        copies=outgoing.sent == "always" or (outgoing.sent == "auto" and not kept),
+        insists=outgoing.sent == "always",
+        life_s=outgoing.expires.total_seconds(),
+        named=account.incoming.roles,
+    )
+    return SentMailbox(
+        shared.bus,
+        shared.pools[account.id],
+        options,
+        shared.clock,
+        degraded=lambda error: shared.reports.part(account.id, SENT, AccountState.DEGRADED, error),
+    )
+
+
 def sender_work(
     account: AccountSettings,
     outgoing: OutgoingSettings,
@@ -63,7 +84,7 @@ def sender_work(
     reach: Reach,
     shared: Shared,
 ) -> list[Work]:
-    """The relay, and the queue."""
+    """The relay, the queue, and copies for the Sent mailbox."""
     options = OutboundOptions(
         account=account.id,
         address=account.address,
@@ -78,6 +99,7 @@ def sender_work(
         interval_s=outgoing.rate.total_seconds() if outgoing.rate is not None else 0.0,
         dkim=tuple(one.signer() for one in outgoing.dkim),
     )
+    sent = sent_mailbox(account, outgoing, shared)
     relay = Relay(smtp_options(account, outgoing, tokens=tokens, reach=reach), shared.clock)
     sender = Sender(
         shared.bus,
@@ -87,6 +109,7 @@ def sender_work(
         connecting=shared.connecting.to(outgoing.smtp.host),
         clock=shared.clock,
         others=[Relay(one, shared.clock) for one in next_relays(account, outgoing, reach=reach)],
+        sent=sent,
     )
     shared.waiting[account.id] = sender.waiting
 
@@ -104,4 +127,17 @@ def sender_work(
         await shared.bus.wait_connected()
         await sender.run(proved)
 
-    return [work(SENDER, sender.watch_relay), work(REQUESTS, take_requests)]
+    works = [work(SENDER, sender.watch_relay), work(REQUESTS, take_requests)]
+    if sent is not None and sent.wants_copies:
+        works.append(work(SENT, keep_copies(sent, shared)))
+    return works
+
+
+def keep_copies(sent: SentMailbox, shared: Shared) -> Callable[[Callable[[], None]], Awaitable[None]]:
+    """Copies on their way into the Sent mailbox, to be supervised."""
+
+    async def life(proved: Callable[[], None]) -> None:
+        await shared.bus.wait_connected()
+        await sent.run(proved)
+
+    return life

@@ -49,7 +49,8 @@ class AccountState(StrEnum):
 
 class AccountPart(StrEnum):
     """What of an account an event is about: a mailbox, which mailboxes there are, POP3 standing in for INBOX, what is
-    done after a mail's event, its relay, its queue of requests, its settings, or its OAuth 2 token.
+    done after a mail's event, its relay, its queue of requests, copies of what it sends, its settings, or its OAuth 2
+    token.
 
     A token serves both directions, or there is one for each.
     """
@@ -60,6 +61,7 @@ class AccountPart(StrEnum):
     AFTER = "after"
     SENDER = "sender"
     REQUESTS = "requests"
+    SENT = "sent"
     SETTINGS = "settings"
     OAUTH2 = "oauth2"
     OAUTH2_INCOMING = "oauth2-incoming"

@@ -5,6 +5,7 @@ Field names are JMAP's where JMAP has them (RFC 8621 sections 4 and 7).
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Literal
@@ -15,6 +16,7 @@ from service.contract.answer import Forward, Reply
 from service.contract.email import UtcDate
 from service.contract.esmtp import OF_MAIL, OF_RCPT, check_parameters
 from service.contract.ids import place_of
+from service.contract.listed import LIST_FIELDS, check_list_fields
 from service.contract.media import is_address, media_type
 from service.contract.merge import check_variables, filled
 from service.contract.problems import Problem, RequestProblems, Wrong, outermost, read_body
@@ -61,10 +63,13 @@ class EnvelopeAddress(msgspec.Struct, frozen=True, rename="camel", forbid_unknow
 
 
 class Envelope(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
-    """RFC 8621 section 7: what MAIL FROM and RCPT TO say, where the header does not decide."""
+    """RFC 8621 section 7: what MAIL FROM and RCPT TO say, where the header does not decide.
+
+    `rcpt_to` is absent with `split`, where each message goes to one of `to`.
+    """
 
     mail_from: EnvelopeAddress
-    rcpt_to: list[EnvelopeAddress]
+    rcpt_to: list[EnvelopeAddress] = []
 
 
 class Attachment(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
@@ -122,7 +127,7 @@ class SendRequest(
 
     def recipients(self) -> list[str]:
         """Who gets it: the envelope's, otherwise to, cc and bcc; each once, in order."""
-        if self.envelope is not None:
+        if self.envelope is not None and not self.split:
             found = [address.email for address in self.envelope.rcpt_to]
         else:
             found = [address.email for address in (*self.to, *self.cc, *self.bcc)]
@@ -196,6 +201,8 @@ def _check_addresses(request: SendRequest, wrong: Wrong) -> None:
         for i, rcpt in enumerate(request.envelope.rcpt_to):
             _check_address(f"envelope.rcptTo[{i}].email", rcpt.email, wrong)
             check_parameters(f"envelope.rcptTo[{i}].parameters", rcpt.parameters, OF_RCPT, wrong)
+        if not request.envelope.rcpt_to and not request.split:
+            wrong("envelope.rcptTo", "required: who gets the mail; or `split`, where everybody in `to` does")
     recipients = request.recipients()
     count = len(recipients)
     if sum(len(one.encode("utf-8", "replace")) for one in recipients) > RECIPIENTS_LIMIT_BYTES:
@@ -210,8 +217,10 @@ def _check_split(request: SendRequest, wrong: Wrong) -> None:
             if one.variables:
                 wrong(f"to[{i}].variables", "goes with `split: true`, where each recipient gets a message")
         return
-    for field, value in (("cc", request.cc), ("bcc", request.bcc), ("envelope", request.envelope)):
+    rcpt_to = request.envelope.rcpt_to if request.envelope is not None else []
+    for field, value in (("cc", request.cc), ("bcc", request.bcc), ("envelope.rcptTo", rcpt_to)):
         if value:
+            # Whoever stood in cc would get a copy of every message.
             wrong(field, "goes not with `split`: everybody in `to` gets a message")
     if request.raw_blob_id is not None:
         wrong("rawBlobId", "goes not with `split`: raw bytes are one message")
@@ -223,6 +232,21 @@ def _check_split(request: SendRequest, wrong: Wrong) -> None:
     check_variables(
         _texts(request), [one.variables for one in request.to], wrong, line_limit_chars=HEADER_VALUE_LIMIT_CHARS
     )
+    _check_merged_lists(request, wrong)
+
+
+def _check_merged_lists(request: SendRequest, wrong: Wrong) -> None:
+    """Fields of mailing lists as each recipient gets them; the first who gets a wrong one is enough."""
+    fields = {name: value for name, value in request.headers.items() if name.lower() in LIST_FIELDS}
+    problems: list[Problem] = []
+    for i, one in enumerate(request.to if fields else ()):
+        with suppress(KeyError):  # a value that is missing was said
+            merged = {name: filled(value, one.variables) for name, value in fields.items()}
+            check_list_fields(merged, lambda field, message: problems.append(Problem(field, message)))
+        for problem in problems:
+            wrong(problem.field, f"{problem.message} (as to[{i}] gets it)")
+        if problems:
+            return
 
 
 def _check_answer(request: SendRequest, wrong: Wrong) -> None:
@@ -291,6 +315,8 @@ def _check_headers(request: SendRequest, wrong: Wrong) -> None:
             wrong(field, "CR, LF and NUL are not allowed")
         elif len(value) > HEADER_VALUE_LIMIT_CHARS:
             wrong(field, f"longer than {HEADER_VALUE_LIMIT_CHARS} characters")
+    if not request.split:
+        check_list_fields(request.headers, wrong)
     ids = [("inReplyTo", request.in_reply_to)] if request.in_reply_to is not None else []
     for field, value in [*ids, *((f"references[{i}]", ref) for i, ref in enumerate(request.references))]:
         if not re.fullmatch(r"[!-;=?-~]{1,900}", value or ""):

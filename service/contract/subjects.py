@@ -72,6 +72,10 @@ class Subjects:
         """Requests whose time has come."""
         return f"{self.prefix}.due.{account}"
 
+    def sent_copies(self, account: str) -> str:
+        """Mails that go into the account's Sent mailbox."""
+        return self.later(account, "sent")
+
     def bell(self, account: str) -> str:
         """Headers of what was just queued for an account."""
         return f"{self.prefix}.bell.{account}"

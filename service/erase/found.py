@@ -15,7 +15,7 @@ from service.contract import STATE_HEADER, EventType
 from service.erase.look import Wanted, blobs_named
 from service.errors import Permanent
 from service.ingest import Erased
-from service.outbound import Phase
+from service.outbound import KEY_HEADER, Phase
 
 BLOB_HEADER: Final = "Mail-Blob-Id"
 ACCOUNT_HEADER: Final = "Mail-Account"
@@ -26,7 +26,8 @@ OF_A_MAIL: Final = frozenset({EventType.RECEIVED, EventType.CHANGED, EventType.R
 class Found:
     """`events`: by the subject of their mailbox's events. `last`: how far the log was read.
 
-    `shared`: blobs of these mails that others name too. `under_way`: requests that name the address and are not final.
+    `shared`: blobs of these mails that others name too. `under_way`: requests that name the address and are not final,
+    or whose copy for a Sent mailbox waits: `copies` has the keys of those that do.
     """
 
     last: int
@@ -37,6 +38,7 @@ class Found:
     statuses: list[int] = field(default_factory=list)
     dead: list[int] = field(default_factory=list)
     sends: list[str] = field(default_factory=list)
+    copies: set[str] = field(default_factory=set)
     under_way: set[str] = field(default_factory=set)
 
     @property
@@ -85,6 +87,10 @@ async def find(bus: Bus, wanted: Wanted) -> Found:
         elsewhere |= blobs_named(request.payload, request.headers)
         if wanted.has_account(_account_of(request)) and wanted.is_named(request.payload):
             found.under_way.add(f"{request.subject} {request.seq}")
+    if await bus.pending(subjects.stream_later, subjects.sent_copies(wanted.account)):
+        async for waiting in bus.contents(subjects.stream_later).waiting():
+            if waiting.subject == subjects.sent_copies(_account_of(waiting)):
+                found.copies.add(waiting.headers.get(KEY_HEADER, ""))
     found.shared = found.blobs & elsewhere
     found.blobs -= found.shared
     if wanted.mention is not None:
@@ -149,9 +155,10 @@ async def _requests(bus: Bus, wanted: Wanted, found: Found) -> None:
             record = _RECORD.decode(entry.payload)
         except msgspec.MsgspecError:
             continue
+        key = entry.subject.removeprefix(prefix)
         if wanted.has_account(record.account):
-            if record.phase is Phase.FINAL:
-                found.sends.append(entry.subject.removeprefix(prefix))
+            if record.phase is Phase.FINAL and key not in found.copies:
+                found.sends.append(key)
             else:
                 found.under_way.add(record.source)
 

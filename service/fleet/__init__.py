@@ -8,7 +8,7 @@ account's state on the bus, once a change.
 
 from service.fleet.assign import Replica, owner
 from service.fleet.presence import Presence
-from service.fleet.report import AFTER, MAILBOXES, REQUESTS, SENDER, AccountReports, AccountView, Part
+from service.fleet.report import AFTER, MAILBOXES, REQUESTS, SENDER, SENT, AccountReports, AccountView, Part
 from service.fleet.roster import Roster
 from service.fleet.running import DRAIN_TIMEOUT_S, NATS_ASKED_S, NATS_SILENT_S, Kind, Piece, Running
 from service.fleet.steer import Steering
@@ -22,6 +22,7 @@ __all__ = [
     "NATS_SILENT_S",
     "REQUESTS",
     "SENDER",
+    "SENT",
     "AccountReports",
     "AccountView",
     "Kind",

@@ -55,6 +55,7 @@ SENDER: Final = Part(AccountPart.SENDER)
 AFTER: Final = Part(AccountPart.AFTER)
 MAILBOXES: Final = Part(AccountPart.MAILBOXES)
 REQUESTS: Final = Part(AccountPart.REQUESTS)
+SENT: Final = Part(AccountPart.SENT)
 
 
 @dataclass(slots=True)

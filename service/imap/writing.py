@@ -16,7 +16,7 @@ from service.contract import IDS_LIMIT, Comparator
 from service.errors import PeerError
 from service.imap.connection import ignore
 from service.imap.criteria import any_of, charset, sort_keys
-from service.imap.encode import Argument, Literal, cut, date_time, mailbox_argument, quoted, uid_set
+from service.imap.encode import Argument, Literal, cut, date, date_time, mailbox_argument, quoted, uid_set
 from service.imap.grammar import Condition, Response, Search, Status, StatusData, parse_number, parse_uid
 from service.imap.protocol import Handler
 from service.imap.refusals import Refused, refused_request
@@ -175,6 +175,12 @@ class WritingSession(Session):
             seen = await self.identities([uid for uid in uids[-IDS_LIMIT:] if uid >= first])
             found |= {one: uid for uid, one in sorted(seen.items()) if one in wanted}
         return found
+
+    async def holds(self, message_id: bytes, *, since: datetime) -> bool:
+        """Whether the open mailbox has a mail of a Message-ID, with its brackets, that came since that day."""
+        await self.noop()
+        name = quoted(message_id.decode("ascii"), field="Message-ID")
+        return bool(await self.search([f"SINCE {date(since)}", "HEADER MESSAGE-ID", name]))
 
     # -- changing ---------------------------------------------------------------------------------------------
 

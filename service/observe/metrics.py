@@ -38,6 +38,10 @@ FOREIGN_EVENTS: Final = Counter(
     "mailbus_foreign_events_total", "Times a mailbox's last event in the log was none of mailbus's."
 )
 CONSUMER_OVERRUN: Final = Counter("mailbus_consumer_overrun_total", "Consumers that fell behind the log's retention.")
+# result: kept, found, refused, no_mailbox
+SENT_COPIES: Final = Counter(
+    "mailbus_sent_copies_total", "Copies for Sent mailboxes, by what became of them.", ["result"]
+)
 # result: done, marked, gone, stale, refused, given_up
 AFTER: Final = Counter("mailbus_after_total", "Mails whose account's `after` was to be done, by result.", ["result"])
 # verb: Verb; code: 200, 400, 404, 409, 500, 503, 504
@@ -64,4 +68,5 @@ LOOP_LAG_SECONDS: Final = Histogram(
 for _reason in ("message", "request", "unknown-account"):
     DEAD.labels(reason=_reason)
 AFTER.labels(result="given_up")
+SENT_COPIES.labels(result="refused")
 RECIPIENTS.labels(outcome="uncertain")

@@ -5,9 +5,10 @@ makes its attempt, relays.py asks the relay; settle.py stores what came of it;
 request.py settles its id and finds what is wrong with it; originals.py finds the
 message that it is about, answer.py puts that in (pure); mail.py makes its envelope and bytes, dkim.py signs them;
 suppressions.py knows who gets nothing; retry.py decides (pure), breaker.py pauses where all is refused; sends.py keeps
-its state by compare-and-set; outbox.py keeps its bytes while it waits; status.py says what became of it; returned.py
-finds it again when a mail bounces; waiting.py cancels and releases what was not sent yet; strays.py refuses what is
-for nobody.
+its state by compare-and-set; outbox.py keeps its bytes while it waits; status.py says what became of it; sent.py puts a
+copy into the account's Sent mailbox; returned.py finds it again when a mail bounces, evidence.py tells by both whether
+one went out of which nothing was heard; waiting.py cancels and releases what was not sent yet; strays.py refuses what
+is for nobody.
 """
 
 from service.outbound.dkim import DkimKey, DkimSigner, read_dkim_key
@@ -16,11 +17,14 @@ from service.outbound.originals import Originals
 from service.outbound.retry import Phase
 from service.outbound.returned import Returned
 from service.outbound.sender import Sender
+from service.outbound.sends import KEY_HEADER
+from service.outbound.sent import SentMailbox, SentOptions
 from service.outbound.strays import Strays
 from service.outbound.suppressions import Suppressions
 from service.outbound.waiting import Waiting
 
 __all__ = [
+    "KEY_HEADER",
     "DkimKey",
     "DkimSigner",
     "Originals",
@@ -28,6 +32,8 @@ __all__ = [
     "Phase",
     "Returned",
     "Sender",
+    "SentMailbox",
+    "SentOptions",
     "Strays",
     "Suppressions",
     "Waiting",

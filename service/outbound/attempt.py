@@ -15,14 +15,16 @@ from service.clock import Clock
 from service.contract import Problem, Recipient, RequestProblems, SendRequest, blob_ids, for_one
 from service.errors import Transient, verdict_of
 from service.observe import metrics, step
+from service.outbound.evidence import Evidence
 from service.outbound.hands import Place
-from service.outbound.mail import Mail, make_mail, own_message_id
+from service.outbound.mail import Mail, make_mail, own_message_id, sent_copy
 from service.outbound.options import TOGETHER, OutboundOptions
 from service.outbound.outbox import Bundle
 from service.outbound.proof import mark_of, proof_of
 from service.outbound.relays import BusAwayError, Relays, each
 from service.outbound.retry import Decision, Phase, Said, Verdict, decide
 from service.outbound.sends import SendRecord, Sends
+from service.outbound.sent import SentMailbox
 from service.outbound.settle import Settled, Settler, changed
 from service.outbound.suppressions import Suppressions
 from service.smtp import Reply
@@ -55,6 +57,9 @@ class Attempts:
         suppressions: Suppressions,
         options: OutboundOptions,
         clock: Clock,
+        *,
+        evidence: Evidence,
+        sent: SentMailbox | None,
     ) -> None:
         self._sends = sends
         self._settler = settler
@@ -62,6 +67,8 @@ class Attempts:
         self._suppressions = suppressions
         self._options = options
         self._clock = clock
+        self._sent = sent
+        self._evidence = evidence
 
     def decide(self, record: SendRecord, said: Mapping[str, Said], attempt: int) -> Decision:
         """What follows from what was said of those that were tried."""
@@ -120,8 +127,36 @@ class Attempts:
                 metrics.SEND_SECONDS.observe(self._clock.monotonic() - began)
         step("replies")
         place.leave()
+        said = await self._evidence.of_attempt(record, said)
         decision = self.decide(record, said | barred, attempt)
-        await self._settler.settle(task.key, task.job, intent, task.revision, decision, task.bundle, attempt=attempt)
+        task.record = changed(intent, copy=record.copy or self._wants_copy(said))
+        settled = await self._told(task, decision, attempt)
+        if settled.record.copy and not record.copy:
+            await self.keep_copy(task)
+        await self._settler.go_on(task.key, settled.record)
+        await task.job.ack()
+
+    def _wants_copy(self, said: Mapping[str, Said]) -> bool:
+        sends = self._sent is not None and self._sent.wants_copies and self._options.redirect is None
+        return sends and any(one.verdict is Verdict.ACCEPTED for one in said.values())
+
+    async def keep_copy(self, task: Task) -> None:
+        """Have a copy put into Sent; a second time changes nothing. Raises Transient."""
+        if self._sent is None or any(blob not in task.bundle.blobs for blob in blob_ids(task.request)):
+            return
+
+        def make() -> bytes:
+            return sent_copy(
+                task.request,
+                task.bundle.blobs,
+                key=task.key,
+                message_id=task.record.message_id,
+                date=task.record.date,
+                address=self._options.address,
+            )
+
+        mail = make() if _size(task) < THREAD_FROM_BYTES else await asyncio.to_thread(make)
+        await self._sent.queue(task.key, mail, sent_at=task.record.date)
 
     # -- a mail for each --------------------------------------------------------------------------------------
 
@@ -217,10 +252,13 @@ class Attempts:
             )
 
         # A signature with RSA takes a millisecond.
-        size = len(task.bundle.request) + sum(map(len, task.bundle.blobs.values()))
-        if not self._options.dkim and size < THREAD_FROM_BYTES:
+        if not self._options.dkim and _size(task) < THREAD_FROM_BYTES:
             return make()
         return await asyncio.to_thread(make)
+
+
+def _size(task: Task) -> int:
+    return len(task.bundle.request) + sum(map(len, task.bundle.blobs.values()))
 
 
 def _intent(record: SendRecord, attempt: int) -> SendRecord:

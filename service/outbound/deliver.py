@@ -24,6 +24,7 @@ from service.contract import (
 from service.errors import MailbusError, Permanent
 from service.observe import log, metrics
 from service.outbound.attempt import Attempts, Task
+from service.outbound.evidence import Evidence
 from service.outbound.hands import Place
 from service.outbound.mail import message_id
 from service.outbound.options import OutboundOptions
@@ -32,9 +33,10 @@ from service.outbound.outbox import Bundle, Outbox
 from service.outbound.pace import Pace
 from service.outbound.relays import Relays
 from service.outbound.request import Taken, made_id, take
-from service.outbound.retry import Decision, Phase, Said, Verdict, expire
-from service.outbound.sends import NOT_YET, SendRecord, Sends, new_record, source_of
-from service.outbound.settle import ATTEMPT_HEADER, KEY_HEADER, Settler, changed
+from service.outbound.retry import Decision, Phase, Said, Verdict, expire, found
+from service.outbound.sends import KEY_HEADER, NOT_YET, SendRecord, Sends, new_record, source_of
+from service.outbound.sent import SentMailbox
+from service.outbound.settle import ATTEMPT_HEADER, Settler, changed
 from service.outbound.suppressions import Suppressions
 from service.outbound.waiting import Waiting
 from service.smtp import Relay
@@ -43,6 +45,8 @@ from service.smtp import Relay
 AGAIN_S: Final = 5.0
 # While it is away, a request that waits is looked at again after its first pause, or this, without an attempt.
 AWAY_LIMIT_S: Final = 60.0
+# NATS's clock says when a request on hold expires, and ours may be behind.
+HELD_SKEW: Final = timedelta(seconds=10)
 # A request that mailbus fails at by a bug goes to the dead letters then, and stops nobody else's mail.
 BUG_DELIVERIES: Final = 3
 
@@ -50,7 +54,15 @@ BUG_DELIVERIES: Final = 3
 class Deliverer:
     """Carries jobs of one account through. `handle` may run several times at once."""
 
-    def __init__(self, bus: Bus, relays: Sequence[Relay], options: OutboundOptions, clock: Clock) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        relays: Sequence[Relay],
+        options: OutboundOptions,
+        clock: Clock,
+        *,
+        sent: SentMailbox | None = None,
+    ) -> None:
         self._bus = bus
         self._options = options
         self._clock = clock
@@ -61,7 +73,17 @@ class Deliverer:
         self.pace = Pace(options.interval_s, clock)
         self.relays = Relays(relays, options.account, self.pace, clock)
         suppressions = Suppressions(bus, options.account, clock)
-        self._attempts = Attempts(self._sends, self._settler, self.relays, suppressions, options, clock)
+        self._evidence = Evidence(options.account, sent)
+        self._attempts = Attempts(
+            self._sends,
+            self._settler,
+            self.relays,
+            suppressions,
+            options,
+            clock,
+            evidence=self._evidence,
+            sent=sent,
+        )
         self._originals = Originals(bus, options.account, options.address)
         self._created: datetime | None = None
         self._in_hand: set[str] = set()
@@ -110,7 +132,7 @@ class Deliverer:
     # -- which way --------------------------------------------------------------------------------------------
 
     async def _carry(self, key: str, job: Job, taken: Taken | None, place: Place) -> None:
-        if taken is not None and job.delivered == 1:
+        if taken is not None and job.delivered == 1 and (taken.request is None or taken.request.original_id is None):
             # Nearly always new: its first write finds out if not, before the dot, and saves a look-up.
             try:
                 await self._first(key, job, taken, place)
@@ -156,6 +178,9 @@ class Deliverer:
         if self._clock.now() >= expires_at:
             await self._settler.settle(key, job, record, 0, expire(record.pending, []), None, attempt=0)
             return
+        if taken.request is not request:
+            # What it takes from another message the log may forget before anybody asks for it again.
+            record = await self._settler.kept(record, bundle)
         if first_at > self._clock.now() + timedelta(seconds=1):
             later = Decision(Phase.WAITING, {}, record.pending, [], first_at)
             await self._settler.settle(key, job, record, 0, later, bundle, attempt=0)
@@ -171,15 +196,22 @@ class Deliverer:
             # Its attempt is under way elsewhere, or that job will come back and say what became of it.
             await job.give_back(AGAIN_S)
         else:
-            await self._settler.resume(key, job, record, its_own=same and record.attempt <= 1)
+            await self._resume(key, job, record, revision, its_own=same and record.attempt <= 1)
 
     async def _due(self, key: str, job: Job, record: SendRecord, revision: int, place: Place) -> None:
         attempt = int(job.headers.get(ATTEMPT_HEADER, "0"))
         if record.phase in (Phase.WAITING, Phase.HELD) and attempt == record.attempt + 1:
             self._settler.count(key, None)
-            if record.phase is Phase.HELD or self._clock.now() >= record.expires_at:
+            if await self._found(key, job, record, revision):
+                return
+            early = HELD_SKEW if record.phase is Phase.HELD else timedelta()
+            if self._clock.now() >= record.expires_at - early:
                 decision = expire(record.pending, record.held)
                 await self._settler.settle(key, job, record, revision, decision, None, attempt=attempt)
+                return
+            if record.phase is Phase.HELD:
+                # It was looked at because something was heard of it (returned.py).
+                await self._settler.again(key, job, record, revision, record.expires_at)
                 return
             if self.relays.away is not None:
                 pause_s = min(self._options.retry_first_s, AWAY_LIMIT_S) * (1 + self._clock.chance())
@@ -197,7 +229,34 @@ class Deliverer:
             await self._lost(key, job, record, revision)
         else:
             final = record.phase is Phase.FINAL
-            await self._settler.resume(key, job, record, its_own=final or attempt == record.attempt)
+            await self._resume(key, job, record, revision, its_own=final or attempt == record.attempt)
+
+    async def _resume(self, key: str, job: Job, record: SendRecord, revision: int, *, its_own: bool) -> None:
+        """An outcome stands: what follows from it, again."""
+        if its_own and record.copy:
+            await self._copy_again(key, job, record, revision)
+        await self._settler.resume(key, job, record, its_own=its_own)
+
+    async def _copy_again(self, key: str, job: Job, record: SendRecord, revision: int) -> None:
+        """Whoever stored that there is to be a copy in Sent may have ended before it was queued."""
+        try:
+            if record.outbox is not None:
+                bundle = await self._outbox.get(record.outbox)
+            else:
+                bundle = await self._gather(key, decode_request(job.payload), job.payload)
+            request = decode_request(bundle.request)
+        except Permanent:
+            return  # the request's bytes go once its copy is queued
+        await self._attempts.keep_copy(Task(key, job, record, revision, bundle, request))
+
+    async def _found(self, key: str, job: Job, record: SendRecord, revision: int) -> bool:
+        """Settle whoever certainly has the mail though no answer came; False where there is nobody."""
+        taken = await self._evidence.of_waiting(record)
+        if taken:
+            next_at = record.next_at or self._clock.now()
+            decision = found(taken, record.pending, record.held, next_at=next_at, expires_at=record.expires_at)
+            await self._settler.settle(key, job, record, revision, decision, None, attempt=record.attempt)
+        return bool(taken)
 
     async def _gather(self, key: str, request: SendRequest, payload: bytes) -> Bundle:
         """A request with its blobs; those that are not there are left out."""
@@ -214,15 +273,9 @@ class Deliverer:
         log.warning("send_uncertain", account=self._options.account, key=key, attempt=record.attempt)
         bundle = None
         if record.outbox is None:
-            try:
-                asked = decode_request(job.payload)
-                request = await self._originals.resolved(asked)
-            except RequestProblems as exc:
-                # The log forgot the message that it is about between the two deliveries.
-                await self._settler.refuse(key, job, record, revision, exc.problems, job.payload)
-                return
-            bundle = await self._gather(key, request, job.payload if request is asked else encode(request))
+            bundle = await self._gather(key, decode_request(job.payload), job.payload)
         said = dict.fromkeys(record.open, Said(Verdict.UNKNOWN, "")) | record.refused
+        said = await self._evidence.of_attempt(record, said)
         decision = self._attempts.decide(record, said, record.attempt)
         await self._settler.settle(key, job, record, revision, decision, bundle, attempt=record.attempt)
 

@@ -88,6 +88,23 @@ def make_mail(
     return Mail(_wire(mail_from) if mail_from else "", wire, data, extras)
 
 
+def sent_copy(
+    request: SendRequest, blobs: Mapping[str, bytes], *, key: str, message_id: str, date: datetime, address: str
+) -> bytes:
+    """What of a mail goes into the account's Sent mailbox: without a signature, with Bcc (RFC 5322 3.6.3)."""
+    if request.raw_blob_id is not None:
+        return blobs[request.raw_blob_id]
+    return build(
+        request,
+        message_id=message_id,
+        boundary_seed=key,
+        date=date,
+        from_default=address,
+        blobs=blobs,
+        keep_bcc=True,
+    )
+
+
 def _extras(request: SendRequest, proof: str) -> Extras:
     """RFC 3461 4.4: an ENVID comes back in the report; the requester's own, where he gives one, and then not ours."""
     envelope = request.envelope

@@ -108,6 +108,20 @@ def _pause_s(attempt: int, options: OutboundOptions, chance: float) -> float:
     )
 
 
+def found(
+    taken: Mapping[str, Said],
+    pending: Mapping[str, str],
+    held: Sequence[str],
+    *,
+    next_at: datetime,
+    expires_at: datetime,
+) -> Decision:
+    """Between attempts: some of those that wait were found to have the mail."""
+    left = {who: reply for who, reply in pending.items() if who not in taken}
+    states = {State.SENT: {who: one.reply for who, one in taken.items()}}
+    return _decision(states, left, [who for who in held if who not in taken], next_at if left else expires_at)
+
+
 def expire(pending: Mapping[str, str], held: Sequence[str]) -> Decision:
     """At `expiresAt`: whoever waits or is held has failed, with the last reply that was heard."""
     failed = dict(pending) | {recipient: "" for recipient in held if recipient not in pending}

@@ -34,6 +34,7 @@ from service.observe import log
 from service.outbound.proof import Known, known_by_address, known_of
 from service.outbound.retry import Phase
 from service.outbound.sends import SendRecord, Sends, StoredStatus
+from service.outbound.settle import schedule
 from service.outbound.status import publish
 from service.outbound.suppressions import Suppressions
 
@@ -103,13 +104,16 @@ class Returned:
                 await self._suppress(known, record, state, who, report)
                 status = self._status(key, record, message_id, state, who, report)
                 await publish(self._bus, record.account, record.id, status)
-            if not new or len(told) >= REMEMBERED or record.phase is not Phase.FINAL:
+            if not new or len(told) >= REMEMBERED or record.phase is Phase.INTENT:
                 return  # whoever sends it still has the record in hand: the events' ids say that they are the same
             changed = msgspec.structs.replace(record, returned=[*told, *(f"{state} {who}" for who in new)])
             try:
                 await self._sends.put(key, changed, revision)
             except Conflict:
                 continue  # told again with the same ids
+            if record.phase is not Phase.FINAL and record.unsure:
+                # Nobody knew whether the relay took it: now somebody does.
+                await schedule(self._bus, record.account, key, record, self._clock.now())
             log.info("mail_returned", account=record.account, request=record.id, state=state, recipients=len(new))
             return
         raise Transient("the state of a request changes too often", where="mail-sends")

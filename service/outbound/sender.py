@@ -16,6 +16,7 @@ from service.observe import metrics
 from service.outbound.deliver import Deliverer
 from service.outbound.hands import Hands
 from service.outbound.options import OutboundOptions
+from service.outbound.sent import SentMailbox
 from service.outbound.waiting import Waiting
 from service.smtp import Relay, RelayUnreachable
 from service.tasks import TaskGroup, finished
@@ -32,7 +33,7 @@ AHEAD_BYTES: Final = 1024 * 1024
 
 
 class Sender:
-    """All that one account sends. `others` are relays for while the first is away.
+    """All that one account sends. `others` are relays for while the first is away; `sent`: where copies go.
 
     `deliveries` and `connecting` bound the process, shared by its senders in turn.
     """
@@ -47,13 +48,14 @@ class Sender:
         connecting: AbstractAsyncContextManager[None],
         clock: Clock,
         others: Sequence[Relay] = (),
+        sent: SentMailbox | None = None,
     ) -> None:
         self._bus = bus
         self._relay = relay
         self._options = options
         self._connecting = connecting
         self._others = others
-        self._deliverer = Deliverer(bus, [relay, *others], options, clock)
+        self._deliverer = Deliverer(bus, [relay, *others], options, clock, sent=sent)
         self._hands = Hands(
             self._deliverer.handle,
             account=options.account,

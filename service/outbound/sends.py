@@ -17,6 +17,8 @@ from service.errors import Transient
 from service.observe import log
 from service.outbound.retry import Phase, Said
 
+# What names a request in messages of mailbus's own.
+KEY_HEADER: Final = "Mail-Request-Key"
 SECRET_KEY: Final = "_message-id"  # a name, not a secret: the value lies in the bucket
 # An outcome that is not written is a mail sent twice: NATS gets a minute to come back.
 INSIST_TRIES: Final = 12
@@ -63,6 +65,10 @@ class SendRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     account: str = ""
     # "bounced a@example.org": what came back and was told.
     returned: list[str] = []
+    # A copy is in the account's Sent mailbox, or on its way there.
+    copy: bool = False
+    # How often nobody knew whether the mail went out.
+    unsure: int = 0
     # Where there are several: who was asked last.
     relay: str = ""
     # A message for each recipient; in phase intent, those whose dot may be out: a few at a time.

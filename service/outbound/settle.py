@@ -20,10 +20,9 @@ from service.outbound.mail import own_message_id
 from service.outbound.options import TOGETHER, OutboundOptions
 from service.outbound.outbox import Bundle, Outbox
 from service.outbound.retry import Decision, Phase
-from service.outbound.sends import SendRecord, Sends, source_of
+from service.outbound.sends import KEY_HEADER, SendRecord, Sends, source_of
 from service.outbound.status import publish, quoted, refusal, statuses_of
 
-KEY_HEADER: Final = "Mail-Request-Key"
 ID_HEADER: Final = "Mail-Request-Id"
 ATTEMPT_HEADER: Final = "Mail-Attempt"
 DEAD_ROOM_BYTES: Final = 1024
@@ -90,6 +89,7 @@ class Settler:
             now=self._clock.now(),
             relay=record.relay,
         )
+        taken = [who for state in _TAKEN for who in decision.states.get(state, ())]
         outcome = changed(
             record,
             owner=secrets.token_hex(16),
@@ -101,7 +101,8 @@ class Settler:
             trying=[],
             next_at=decision.next_at,
             statuses=statuses,
-            taken=[*record.taken, *(who for state in _TAKEN for who in decision.states.get(state, ()))],
+            taken=list(dict.fromkeys([*record.taken, *taken])),
+            unsure=record.unsure + (State.UNCERTAIN in decision.states),
         )
         revision = await self._store(key, outcome, revision)
         for state, replies in decision.states.items():
@@ -156,11 +157,8 @@ class Settler:
             if record.outbox is not None:
                 await self._outbox.free(record.outbox)
         elif record.next_at is not None:
-            subjects, account = self._bus.subjects, self._options.account
-            headers = {KEY_HEADER: key, ID_HEADER: quoted(record.id), ATTEMPT_HEADER: str(record.attempt + 1)}
             step("schedule.before")
-            later, due = subjects.later(account, key), subjects.due(account)
-            await self._later.schedule(later, due, record.next_at, b"", headers)
+            await schedule(self._bus, self._options.account, key, record, record.next_at)
             step("schedule.done")
             self.count(key, "held" if record.phase is Phase.HELD else "retry")
 
@@ -232,6 +230,13 @@ class Settler:
         step("dead.before")
         await self._bus.publish(self._bus.subjects.dead(reason), payload, headers)
         step("dead.done")
+
+
+async def schedule(bus: Bus, account: str, key: str, record: SendRecord, at: datetime) -> None:
+    """Have a request looked at again, then and not at another time. Raises Transient."""
+    headers = {KEY_HEADER: key, ID_HEADER: quoted(record.id), ATTEMPT_HEADER: str(record.attempt + 1)}
+    later, due = bus.subjects.later(account, key), bus.subjects.due(account)
+    await bus.queue(bus.subjects.stream_later).schedule(later, due, at, b"", headers)
 
 
 def changed(record: SendRecord, **changes: object) -> SendRecord:

@@ -19,7 +19,7 @@ from service.settings.model import (
 )
 from service.settings.nats import NatsSettings
 from service.settings.oauth2 import OAuth2Settings
-from service.settings.presets import PRESETS, Preset, login_remedy, needs
+from service.settings.presets import PRESETS, Preset, keeps_sent, login_remedy, needs
 from service.settings.reference import settings_reference, settings_schema
 from service.settings.same import changed_sections, kept, secret_files
 from service.settings.servers import ImapSettings, Pop3Settings, SmtpSettings
@@ -44,6 +44,7 @@ __all__ = [
     "SmtpSettings",
     "StreamSettings",
     "changed_sections",
+    "keeps_sent",
     "kept",
     "load_account",
     "load_settings",

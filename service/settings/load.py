@@ -150,7 +150,9 @@ def _values_together(settings: Settings) -> Iterator[str]:
         yield f"limits.message: must not be more than limits.memory ({show_size(limits.memory)})"
     yield from _nats(settings.nats)
     for index, account in enumerate(settings.accounts):
-        yield from (f"accounts[{index}].{problem}" for problem in (*_retry(account), *_provider(account)))
+        yield from (
+            f"accounts[{index}].{problem}" for problem in (*_retry(account), *_provider(account), *_sent(account))
+        )
         yield from (f"accounts[{index}].{problem}" for problem in _after(account, settings.streams.in_.max_age))
 
 
@@ -167,6 +169,11 @@ def _nats(nats: NatsSettings) -> Iterator[str]:
 def _retry(account: AccountSettings) -> Iterator[str]:
     if account.outgoing and account.outgoing.retry.first > account.outgoing.retry.max:
         yield "outgoing.retry.first: must not be more than retry.max"
+
+
+def _sent(account: AccountSettings) -> Iterator[str]:
+    if account.outgoing and account.outgoing.sent == "always" and not (account.incoming and account.incoming.imap):
+        yield "outgoing.sent: always needs incoming.imap: copies go into its Sent mailbox"
 
 
 def _after(account: AccountSettings, kept: timedelta | None) -> Iterator[str]:

@@ -144,7 +144,8 @@ class StreamSettings(Part):
     dead: DeadSettings = Field(default_factory=DeadSettings, description="MAIL_DEAD")
     max_consumers: Annotated[int, BeforeValidator(number), Field(ge=1, le=1_000_000)] = Field(
         default=20_000,
-        description="Consumers that a stream takes; the sender needs two for each account with mail queued",
+        description="Consumers that a stream takes; the sender needs two for each account with mail queued, and one "
+        "more with copies for its Sent mailbox",
     )
 
 
@@ -257,6 +258,11 @@ class OutgoingSettings(Part):
     window: Duration = lasting("30d", "How long a request's id is remembered")
     dkim: tuple[DkimSettings, ...] = Field(default=(), description="Signatures that every mail gets; default: none")
     redirect: Address | None = Field(default=None, description="An address that gets everything instead (staging)")
+    sent: Literal["auto", "always", "never"] = Field(
+        default="auto",
+        description="Whether a copy of each mail goes into the account's Sent mailbox, by IMAP: `auto`, where there is "
+        "one and the provider keeps none itself; `always`; `never`",
+    )
     verp: Verp = Field(
         default="",
         description="Where bounces of each mail go, such as `bounces+{}@example.com`: an address of a mailbox that is "

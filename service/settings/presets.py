@@ -26,7 +26,8 @@ class Preset:
     fills: keys of an account. wants: what stands as the password, and where to get it. oauth2: by grant. domains: of
     its own addresses. mx: ends of the names of its customers' MX hosts. connections: at once, for one account, which
     `imap.connections` is by default. idle: after how much silence it ends a connection; `imap.idle` must be less.
-    notes: its quirks. pop3: its host for POP3, where it has one. passwords: whether it takes any.
+    notes: its quirks. pop3: its host for POP3, where it has one. passwords: whether it takes any. keeps_sent: whether
+    what goes out by its SMTP server is in the sender's Sent mailbox without anybody's doing.
     """
 
     title: str
@@ -40,6 +41,7 @@ class Preset:
     notes: str = ""
     pop3: str = ""
     passwords: bool = True
+    keeps_sent: bool = False
 
 
 def _hosts(imap: str, smtp: str, smtp_security: str = "tls", **more: Any) -> Mapping[str, Any]:
@@ -83,6 +85,7 @@ PRESETS: Final[Mapping[str, Preset]] = {
         wants="an app password: turn on 2-Step Verification, then https://myaccount.google.com/apppasswords",
         oauth2={"refresh_token": _GOOGLE_CONSENT},
         domains=("gmail.com", "googlemail.com"),
+        keeps_sent=True,
         connections=15,
         idle="10m",
         notes=_GOOGLE_NOTES,
@@ -99,6 +102,7 @@ PRESETS: Final[Mapping[str, Preset]] = {
             ),
         },
         mx=("google.com", "googlemail.com"),
+        keeps_sent=True,
         connections=15,
         idle="10m",
         notes=_GOOGLE_NOTES,
@@ -112,6 +116,7 @@ PRESETS: Final[Mapping[str, Preset]] = {
         idle="30m",
         oauth2={"refresh_token": _MICROSOFT_CONSENT},
         domains=("outlook.com", "hotmail.com", "live.com", "msn.com"),
+        keeps_sent=True,
     ),
     "microsoft365": Preset(
         title="Microsoft 365",
@@ -130,6 +135,7 @@ PRESETS: Final[Mapping[str, Preset]] = {
             ),
         },
         mx=("mail.protection.outlook.com", "mx.microsoft"),
+        keeps_sent=True,
     ),
     "yahoo": Preset(
         title="Yahoo",
@@ -242,6 +248,11 @@ PRESETS: Final[Mapping[str, Preset]] = {
         " It tells nothing of changes: known mail is compared",
     ),
 }
+
+
+def keeps_sent(host: str) -> bool:
+    """Whether an SMTP server puts what it takes into the sender's Sent mailbox, whatever preset an account has."""
+    return any(one.keeps_sent and one.fills["outgoing"]["smtp"]["host"] == host for one in PRESETS.values())
 
 
 def needs(preset: str | None, grant: str | None) -> str:

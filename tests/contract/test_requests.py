@@ -36,6 +36,28 @@ def test_a_good_request_is_taken() -> None:
     assert decode_request(json.dumps(GOOD).encode()).recipients() == ["a@example.org"]
 
 
+UNSUBSCRIBE = {"List-Unsubscribe": "<https://x.example/1?a=(b)>, (by mail)\t<mailto:leave@x.example?subject=leave%201>"}
+ONE_CLICK = UNSUBSCRIBE | {"List-Unsubscribe-Post": "List-Unsubscribe=One-Click"}
+
+
+def test_fields_of_mailing_lists_are_taken_as_their_rfcs_have_them() -> None:
+    right = ONE_CLICK | {"List-Post": "NO (announcements)", "List-Id": "All news <news.x.example>"}
+    for headers in (right, {"List-Post": "<mailto:talk@x.example>"}):
+        assert decode_request(json.dumps(GOOD | {"headers": headers}).encode()).headers == headers
+    merge = {"List-Unsubscribe": "<https://x.example/{{u}}>", "List-Unsubscribe-Post": "List-Unsubscribe=One-Click"}
+    to = [merged(u="1"), merged(u="2") | {"email": "b@x.example"}]
+    assert decode_request(json.dumps(GOOD | {"split": True, "headers": merge, "to": to}).encode()).headers == merge
+
+
+def test_with_split_an_envelope_says_where_bounces_go() -> None:
+    given = GOOD | {"split": True, "cc": [], "envelope": {"mailFrom": {"email": "bounce@example.com"}}}
+    taken = decode_request(json.dumps(given).encode())
+    assert taken.recipients() == ["a@example.org"]
+    own = for_one(taken, taken.to[0])
+    assert own.envelope is not None
+    assert own.envelope.mail_from.email == "bounce@example.com"
+
+
 @pytest.mark.fault("E14")
 @pytest.mark.parametrize(
     ("changes", "field"),
@@ -70,7 +92,22 @@ def test_a_good_request_is_taken() -> None:
         ({"to": [{"email": "a@example.org", "variables": {"x": "1"}}]}, "to[0].variables"),
         ({"cc": [{"email": "a@example.org", "variables": {}}]}, "cc[0].variables"),
         ({"split": True, "cc": [{"email": "b@example.org"}]}, "cc"),
-        ({"split": True, "envelope": envelope()}, "envelope"),
+        ({"split": True, "envelope": envelope()}, "envelope.rcptTo"),
+        ({"envelope": {"mailFrom": {"email": "a@example.org"}}}, "envelope.rcptTo"),
+        ({"headers": {"List-Unsubscribe": "https://x.example/u"}}, "headers.List-Unsubscribe"),
+        ({"headers": {"List-Unsubscribe": "<https://x.example/u>,"}}, "headers.List-Unsubscribe"),
+        ({"headers": {"List-Unsubscribe": "<https://x.example/u> <mailto:a@b>"}}, "headers.List-Unsubscribe"),
+        ({"headers": {"list-unsubscribe": "<https://x.example/a b>"}}, "headers.list-unsubscribe"),
+        ({"headers": {"List-Unsubscribe": "NO"}}, "headers.List-Unsubscribe"),
+        ({"headers": {"List-Unsubscribe-Post": "List-Unsubscribe=One-Click"}}, "headers.List-Unsubscribe-Post"),
+        ({"headers": UNSUBSCRIBE | {"List-Unsubscribe-Post": "yes"}}, "headers.List-Unsubscribe-Post"),
+        ({"headers": {**ONE_CLICK, "List-Unsubscribe": "<mailto:a@b.example>"}}, "headers.List-Unsubscribe-Post"),
+        ({"headers": {"List-Id": "news.example.org"}}, "headers.List-Id"),
+        ({"headers": {"List-Id": "News <news>"}}, "headers.List-Id"),
+        (
+            {"split": True, "headers": {"List-Unsubscribe": "<{{x}}>"}, "to": [merged(x="a b")]},
+            "headers.List-Unsubscribe",
+        ),
         ({"split": True, "to": [{"email": "a@example.org"}] * 2}, "to[1].email"),
         ({"split": True, "text": "{{x}}"}, "to[0].variables.x"),
         ({"split": True, "headers": {"X-A": "{{x}}"}}, "to[0].variables.x"),

@@ -1,6 +1,6 @@
 """A sender in a process of its own, to be ended at any of its steps.
 
-Arguments: NATS URL, prefix, relay port, policy, account.
+Arguments: NATS URL, prefix, relay port, policy, account; and where copies go, an IMAP server's port and user.
 
 Ends by itself, with exit code 0, once nothing is queued or waits.
 """
@@ -11,8 +11,10 @@ import sys
 from service.bus import Bus, NatsOptions, StreamOptions, open_bus
 from service.clock import SystemClock
 from service.contract import Security
-from service.outbound import OutboundOptions, Sender
+from service.imap import Pool, SessionOptions, WritingSession
+from service.outbound import OutboundOptions, Sender, SentMailbox, SentOptions
 from service.smtp import Relay, SmtpOptions
+from tests.servers.imap_server import PASSWORD
 
 
 async def waiting(bus: Bus, account: str) -> bool:
@@ -25,7 +27,18 @@ async def waiting(bus: Bus, account: str) -> bool:
     return any(f".{account}." in f"{subject}." for subject in later)
 
 
-async def main(url: str, prefix: str, port: str, uncertain: str, account: str) -> None:
+def sent_mailbox(bus: Bus, account: str, port: str, user: str) -> SentMailbox:
+    """On this machine, in clear text."""
+    clock = SystemClock()
+    where = SessionOptions(
+        account, "127.0.0.1", int(port), Security.NONE, None, user, PASSWORD, message_limit=1_000_000
+    )
+    pool = Pool(lambda: WritingSession.open(where, clock=clock), clock, where=account)
+    options = SentOptions(account, copies=True, insists=True, life_s=3600.0)
+    return SentMailbox(bus, pool, options, clock, degraded=lambda _: None)
+
+
+async def main(url: str, prefix: str, port: str, uncertain: str, account: str, *imap: str) -> None:
     """Send until all is done."""
     clock = SystemClock()
     async with open_bus(NatsOptions(servers=(url,), prefix=prefix), StreamOptions()) as bus:
@@ -33,15 +46,18 @@ async def main(url: str, prefix: str, port: str, uncertain: str, account: str) -
             account, "me@example.com", uncertain="hold" if uncertain == "hold" else "retry", retry_first_s=0.1
         )
         relay = Relay(SmtpOptions(account, "127.0.0.1", int(port), Security.NONE, login=False), clock)
-        sender = Sender(
-            bus, relay, options, deliveries=asyncio.Semaphore(4), connecting=asyncio.Semaphore(4), clock=clock
-        )
+        sent = sent_mailbox(bus, account, *imap) if imap else None
+        places = asyncio.Semaphore(4)
+        sender = Sender(bus, relay, options, deliveries=places, connecting=places, clock=clock, sent=sent)
         async with asyncio.TaskGroup() as group:
-            task = group.create_task(sender.run(lambda: None))
+            tasks = [group.create_task(sender.run(lambda: None))]
+            if sent is not None:
+                tasks.append(group.create_task(sent.run(lambda: None)))
             # Nothing rings when a stream becomes empty.
             while await waiting(bus, account):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
-            task.cancel()
+            for task in tasks:
+                task.cancel()
 
 
 if __name__ == "__main__":
@@ -51,4 +67,4 @@ if __name__ == "__main__":
     # A job whose process was killed comes back after this, not after 30 s.
     for module in (queue, hands):
         module.__dict__["ACK_WAIT_S"] = 1.0
-    asyncio.run(main(*sys.argv[1:6]))
+    asyncio.run(main(*sys.argv[1:]))

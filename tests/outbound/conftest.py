@@ -16,7 +16,7 @@ from service.bus import Bus
 from service.clock import SystemClock
 from service.contract import EmailSubmission, Security
 from service.errors import MailbusError
-from service.outbound import OutboundOptions, Sender
+from service.outbound import OutboundOptions, Sender, SentMailbox
 from service.smtp import Relay, SmtpOptions, Timeouts
 from tests.servers.smtp import ScriptedRelay
 
@@ -126,6 +126,7 @@ async def sending(
     smtp: dict[str, Any] | None = None,
     places: asyncio.Semaphore | None = None,
     others: Sequence[ScriptedRelay] = (),
+    sent: SentMailbox | None = None,
     **options: Any,
 ) -> AsyncIterator[Sender]:
     """A sender that runs while the block does. `places`: the process's, where several senders share them."""
@@ -138,6 +139,7 @@ async def sending(
         connecting=asyncio.Semaphore(16),
         clock=clock,
         others=[Relay(smtp_options(one), clock) for one in others],
+        sent=sent,
     )
     async with asyncio.TaskGroup() as group:
         task = group.create_task(sender.run(lambda: None), name="sender")
@@ -169,3 +171,10 @@ def delivered(event: Event) -> dict[str, str]:
 def soon(seconds: float) -> str:
     """An RFC 3339 time in the future."""
     return (SystemClock().now() + timedelta(seconds=seconds)).isoformat().replace("+00:00", "Z")
+
+
+@pytest.fixture
+def soon_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job whose process was killed comes back after a second here too."""
+    monkeypatch.setattr("service.bus.queue.ACK_WAIT_S", 1.0)
+    monkeypatch.setattr("service.outbound.hands.ACK_WAIT_S", 1.0)

@@ -140,13 +140,6 @@ def ids_of(relay: ScriptedRelay, recipient: str) -> list[str]:
     return [message_from_bytes(mail.content)["Message-ID"] for mail in relay.messages if recipient in mail.rcpt_to]
 
 
-@pytest.fixture
-def soon_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A job whose process was killed comes back after a second here too."""
-    monkeypatch.setattr("service.bus.queue.ACK_WAIT_S", 1.0)
-    monkeypatch.setattr("service.outbound.hands.ACK_WAIT_S", 1.0)
-
-
 async def at_once(runs: list[Run]) -> list[int]:
     places = asyncio.Semaphore(AT_ONCE)
 

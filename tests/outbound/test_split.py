@@ -14,12 +14,10 @@ from service.clock import SystemClock
 from service.observe.steps import STOP_EXIT_CODE
 from service.outbound import Returned
 from tests.outbound.conftest import Post, delivered, sending, soon
-from tests.outbound.test_crash import run_child, soon_again
+from tests.outbound.test_crash import run_child
 from tests.outbound.test_returned import bounce
 from tests.servers.nats import NatsServer
 from tests.servers.smtp import Received, ScriptedRelay
-
-__all__ = ["soon_again"]
 
 TEXTS: dict[str, Any] = {
     "split": True,
