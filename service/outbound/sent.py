@@ -27,6 +27,8 @@ from service.outbound.sends import KEY_HEADER
 OUTBOX_HEADER: Final = "Mail-Outbox"
 HEADERS_ROOM_BYTES: Final = 1024
 LOOK_EVERY_S: Final = 60.0
+# While some wait that were given back, or are another process's yet.
+STILL_S: Final = 5.0
 # On one turn with the account's connection, which commands use too.
 TOGETHER: Final = 8
 AGAIN_S: Final = 2.0
@@ -122,8 +124,9 @@ class SentMailbox:
         while True:
             self._bell.clear()
             try:
-                if await self._bus.pending(self._bus.subjects.stream_later, self._subject):
+                if await self._waiting():
                     await self._drain()
+                pause_s = STILL_S if await self._waiting() else LOOK_EVERY_S
             except Transient as exc:
                 failures += 1
                 if failures >= FAILING_FROM:
@@ -135,8 +138,11 @@ class SentMailbox:
             if not self._trouble:
                 proved()
             with suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_EVERY_S):
+                async with asyncio.timeout(pause_s):
                     await self._bell.wait()
+
+    async def _waiting(self) -> int:
+        return await self._bus.pending(self._bus.subjects.stream_later, self._subject)
 
     async def _drain(self) -> None:
         queue = self._bus.queue(self._bus.subjects.stream_later)

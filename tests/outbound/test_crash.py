@@ -14,7 +14,8 @@ import pytest
 from service.bus import Bus
 from service.observe.steps import STOP_EXIT_CODE
 from tests.outbound.child import waiting
-from tests.outbound.conftest import FINAL, Event, Post, sending, soon
+from tests.outbound.conftest import FINAL, Event, Post, idle_sender, sending
+from tests.outbound.test_waiting import scheduled
 from tests.servers.nats import NatsServer
 from tests.servers.smtp import ScriptedRelay
 
@@ -196,21 +197,27 @@ async def test_killed_while_the_relay_drops_connections_the_same_holds(
 @pytest.mark.fault("E02")
 @pytest.mark.timeout(300)
 async def test_killed_around_the_dot_a_mail_on_hold_is_never_sent_again(
-    nats_server: NatsServer, bus: Bus, relay: ScriptedRelay, tmp_path: Path
+    nats_server: NatsServer, bus: Bus, post: Post, relay: ScriptedRelay, tmp_path: Path
 ) -> None:
     log, where = tmp_path / "steps", (nats_server.url, bus.subjects.prefix, relay.port)
-    post = Post(bus)
-    await post.watch()
+    waiting = idle_sender(bus).waiting
     await post.request("clean")
     assert await run_child(*where, log=log, uncertain="hold") == 0
     steps = log.read_text().split()
+    asked: list[str] = []
     for name in ("intent.done", "smtp.dot", "smtp.dot.sent", "replies", "outcome.before"):
         relay.messages.clear()
-        await post.request(name, expiresAt=soon(6))
+        await post.request(name)
         assert await run_child(*where, stop_at=steps.index(name) + 1, uncertain="hold") == STOP_EXIT_CODE
-        assert await run_child(*where, uncertain="hold") == 0
+        async with asyncio.TaskGroup() as group:
+            second = group.create_task(run_child(*where, uncertain="hold"))
+            await scheduled(post)
+            await waiting.cancel(name)
+        assert second.result() == 0
         await post.empty()
-        assert [event.state for event in post.events if event.body.id == name] == ["uncertain", "failed"], name
+        await post.states(2 * len(asked) + 3)
+        asked.append(name)
+        assert [event.state for event in post.events if event.body.id == name] == ["uncertain", "cancelled"], name
         assert len(relay.messages) <= 1, name
 
 
