@@ -246,7 +246,7 @@ class Application:
                 background.create_task(catalog.once_heard(serve_admin(bus, catalog, clock)), name="admin"),
             ]
             if self._file is not None:
-                reload = Reload(self._file, self._settings, catalog.take_file, clock)
+                reload = Reload(self._file, self._settings, catalog, clock)
                 tasks.append(background.create_task(reload.run(), name="settings"))
             running = Running(hosted.kind(), bus.answers, clock)
             await self._accounts(roster, running, commands, catalog.heard, served)

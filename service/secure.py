@@ -6,25 +6,27 @@ from typing import Final
 
 from service.contract import Security
 from service.errors import Permanent
+from service.settings import NamedFile
 
-# A context with the system's authorities takes 30 ms and 1 MB: thousands of accounts share one.
+# A context with the system's authorities takes 30 ms and 1 MB: thousands of accounts share one. A file with another
+# content is another key.
 CONTEXTS_LIMIT: Final = 256
 
 
 @lru_cache(CONTEXTS_LIMIT)
-def client_context(ca: str | None) -> ssl.SSLContext:
+def client_context(ca: NamedFile | None) -> ssl.SSLContext:
     """Certificates are verified, by the system's authorities or those in a file. RFC 8314 4.1: TLS 1.2.
 
     Raises Permanent where the file has none.
     """
     try:
-        context = ssl.create_default_context(cafile=ca)
+        context = ssl.create_default_context(cafile=ca.path if ca is not None else None)
     except (ssl.SSLError, OSError) as exc:
         raise Permanent(f"no certificates can be read from {ca}", where="ca", remedy="name a file in PEM") from exc
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
 
 
-def tls_context(security: Security, ca: str | None) -> ssl.SSLContext | None:
+def tls_context(security: Security, ca: NamedFile | None) -> ssl.SSLContext | None:
     """How a connection is secured; None where it is not. Raises Permanent where the authorities' file is none."""
     return None if security is Security.NONE else client_context(ca)

@@ -57,7 +57,7 @@ def _source(
 
 def oauth_options(account: AccountSettings, oauth2: OAuth2Settings, username: str, reach: Reach) -> OAuthOptions:
     """What a token is got with. Google's key file says what settings leave out."""
-    key = read_key(Path(oauth2.key)) if oauth2.key else None
+    key = read_key(Path(oauth2.key.path)) if oauth2.key else None
     token_url = oauth2.token_url or (key.token_url if key else "")
     if not token_url.startswith("https://"):
         raise Permanent(

@@ -29,6 +29,6 @@ class StreamOptions:
     status_max_age_s: float | None = 30 * 86400
     dead_max_age_s: float | None = 90 * 86400
     sends_window_s: float | None = 30 * 86400
-    presence_ttl_s: float = 15
+    presence_ttl_s: float = 10
     max_consumers: int = 20_000
     inline_bytes: int = 0

@@ -4,7 +4,7 @@ Every process hears the bucket's changes and comes to the same. Where both have 
 """
 
 import asyncio
-from collections.abc import Coroutine, Mapping
+from collections.abc import Collection, Coroutine, Mapping
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Final
@@ -18,9 +18,11 @@ from service.contract import ACCOUNT_ID, AccountState
 from service.errors import Permanent, Transient
 from service.fleet import AccountReports, Roster
 from service.observe import log
-from service.settings import AccountSettings, Settings, SettingsInvalid, kept, load_account
+from service.settings import AccountSettings, Settings, SettingsInvalid, files_of, kept, load_account
 
 LISTEN_AGAIN_S: Final = 1.0
+# One takes 0.2 ms to read.
+READ_AT_ONCE: Final = 20
 
 
 class Catalog:
@@ -48,6 +50,7 @@ class Catalog:
         self._of_file = {account.id: account for account in settings.accounts}
         self._entries: dict[str, Entry] = {}
         self._of_bus: dict[str, AccountSettings] = {}
+        self._files: dict[str, frozenset[Path]] = {}
 
     def source(self, account: str) -> str:
         """Where an account stands: `file` or `bus`."""
@@ -69,6 +72,18 @@ class Catalog:
         self._of_file = dict(accounts)
         self._apply()
 
+    def files(self) -> set[Path]:
+        """The files that the bucket's accounts name. Called from another thread too."""
+        return {file for files in list(self._files.values()) for file in files}
+
+    def read_again(self, changed: Collection[Path]) -> None:
+        """Take the bucket's accounts anew that name a file which has changed; one that is wrong stays as it was."""
+        those = [id for id, files in self._files.items() if not files.isdisjoint(changed)]
+        for id in those:
+            self._read(id)
+        if those:
+            self._apply()
+
     async def once_heard(self, work: Coroutine[Any, Any, None]) -> None:
         """Do what depends on all accounts being known: before, one that was added over the bus looks like none."""
         try:
@@ -83,34 +98,54 @@ class Catalog:
         while True:
             try:
                 async with aclosing(self.bucket.watch()) as watch:
-                    self._entries.clear()
+                    await self._hear_all(await anext(watch))
+                    self._apply()
+                    self.heard.set()
                     async for changes in watch:
                         for change in changes:
                             self._hear(change)
                         self._apply()
-                        self.heard.set()
             except Transient as exc:
                 log.debug("accounts_not_heard", error=str(exc))
                 await self._clock.sleep(LISTEN_AGAIN_S)
 
+    async def _hear_all(self, changes: list[KeyChange]) -> None:
+        """All keys as they are. Those that are as before are not read again: NATS may go and come back often."""
+        for id in self._entries.keys() - {change.key for change in changes}:
+            self._forget(id)
+        for number, change in enumerate(changes):
+            self._hear(change)
+            if number % READ_AT_ONCE == 0:
+                await asyncio.sleep(0)
+
     def _hear(self, change: KeyChange) -> None:
         entry = load_entry(change.value) if change.value is not None else None
-        self._of_bus.pop(change.key, None)
-        self._entries.pop(change.key, None)
         if entry is None or not ACCOUNT_ID.fullmatch(change.key):
+            self._forget(change.key)
             return
-        self._entries[change.key] = entry
-        if entry.account is None:
+        before, self._entries[change.key] = self._entries.get(change.key), entry
+        if before is not None and before.account == entry.account and change.key in self._of_bus:
             return
+        self._of_bus.pop(change.key, None)
+        self._files.pop(change.key, None)
+        if entry.account is not None:
+            self._read(change.key)
+
+    def _forget(self, id: str) -> None:
+        for kept_here in (self._entries, self._of_bus, self._files):
+            kept_here.pop(id, None)
+
+    def _read(self, id: str) -> None:
+        written = self._entries[id].account or {}
         try:
-            self._of_bus[change.key] = self.check(opened(entry.account, self.sealer) | {"id": change.key})
+            account = self._of_bus[id] = self.check(opened(written, self.sealer) | {"id": id})
         except Permanent as exc:
-            log.error("account_not_taken", account=change.key, error=str(exc))
+            log.error("account_not_taken", account=id, error=str(exc))
+        else:
+            self._files[id] = files_of(account)
 
     def _apply(self) -> None:
         before, paused_before = self.all, self.paused
-        gone = self._of_bus.keys() - self._entries.keys()
-        self._of_bus = {id: account for id, account in self._of_bus.items() if id not in gone}
         self.all = kept(before, self._of_bus | self._of_file)
         self.paused = frozenset(id for id, entry in self._entries.items() if entry.paused and id in self.all)
         running = {id: account for id, account in self.all.items() if id not in self.paused}

@@ -15,10 +15,13 @@ from service.errors import Permanent, Transient
 from service.fleet.members import Member
 from service.observe import log
 
-RENEWALS_PER_TTL: Final = 4
+# A killed process is missed at its key's end: the last renewal was an eighth of its life ago at the most, so NATS may
+# choose another leader (9 s at the longest, nats-server's own limit) and few keys end over it.
+RENEWALS_PER_TTL: Final = 8
 # An outage is noticed, and its end: not as seldom as a key is renewed.
 RETRIES_PER_TTL: Final = 15
-# So much of the time to live is left when a process that cannot renew its key lets go: 2 s of the usual 15.
+# So much of the time to live is left when a process that cannot renew its key lets go: 1.3 s of the usual 10, and 2 s
+# more pass before another begins (members.py).
 MARGIN: Final = 2 / 15
 
 

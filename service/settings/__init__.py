@@ -1,12 +1,14 @@
 """One YAML file and the environment → `Settings`, typed, or `SettingsInvalid` with everything that is wrong.
 
 model.py is the settings as types, servers.py, nats.py and oauth2.py some of its sections, part.py what all sections
-share; values.py durations, sizes, addresses and secrets as they are written; presets.py providers as data; file.py YAML
-and environment → plain values; load.py plain values → Settings; same.py what has changed between two of them;
+share; values.py durations, sizes, addresses and secrets as they are written, files.py files that are named; presets.py
+providers as data; file.py YAML and environment → plain values; load.py plain values → Settings; same.py what has
+changed between two of them;
 reference.py Settings → its JSON Schema and the table in docs/settings.md. Only the composition root and the command
 line use this room: no protocol knows that pydantic exists.
 """
 
+from service.settings.files import NamedFile
 from service.settings.load import SettingsInvalid, load_account, load_settings
 from service.settings.model import (
     AccountSettings,
@@ -21,7 +23,7 @@ from service.settings.nats import NatsSettings
 from service.settings.oauth2 import OAuth2Settings
 from service.settings.presets import PRESETS, Preset, keeps_sent, login_remedy, needs
 from service.settings.reference import settings_reference, settings_schema
-from service.settings.same import changed_sections, kept, secret_files
+from service.settings.same import changed_sections, files_of, kept
 from service.settings.servers import ImapSettings, Pop3Settings, SmtpSettings
 from service.settings.values import Listen, Secret, show_duration
 
@@ -32,6 +34,7 @@ __all__ = [
     "IncomingSettings",
     "LimitSettings",
     "Listen",
+    "NamedFile",
     "NatsSettings",
     "OAuth2Settings",
     "OutgoingSettings",
@@ -44,13 +47,13 @@ __all__ = [
     "SmtpSettings",
     "StreamSettings",
     "changed_sections",
+    "files_of",
     "keeps_sent",
     "kept",
     "load_account",
     "load_settings",
     "login_remedy",
     "needs",
-    "secret_files",
     "settings_reference",
     "settings_schema",
     "show_duration",

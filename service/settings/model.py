@@ -105,7 +105,7 @@ class FleetSettings(Part):
         default=1.0, description="This process's share of the accounts, beside those of the others"
     )
     ttl: Annotated[Duration, AfterValidator(between("3s", "5m"))] = lasting(
-        "15s", "How long after its last sign of life a process's accounts go to others; the same for all of them"
+        "10s", "How long after its last sign of life a process's accounts go to others; the same for all of them"
     )
 
 

@@ -9,8 +9,9 @@ from pydantic.functional_validators import PlainValidator
 from pydantic.json_schema import WithJsonSchema
 
 from service.contract import PREFIX
+from service.settings.files import FilePath
 from service.settings.part import Part
-from service.settings.values import FilePath, Secret, Text, number, text, wrong
+from service.settings.values import Secret, Text, number, text, wrong
 
 SERVER: Final = re.compile(r"(nats|tls)://(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?/?")
 

@@ -8,8 +8,9 @@ from pydantic import BeforeValidator, Field
 from pydantic.json_schema import WithJsonSchema
 
 from service.oauth import Grant
+from service.settings.files import Named
 from service.settings.part import Part
-from service.settings.values import FilePath, Secret, Text, some_text, wrong
+from service.settings.values import Secret, Text, some_text, wrong
 
 # By grant: what it cannot do without, and what it may have beside that.
 NEEDED: Final[Mapping[str, tuple[str, ...]]] = {
@@ -56,9 +57,9 @@ class OAuth2Settings(Part):
     refresh_token: Secret = Field(
         default=Secret(), description="Best as `{file: PATH}`: where the provider gives a new one, it is kept there"
     )
-    key: FilePath | None = Field(default=None, description="For `jwt_bearer`: Google's JSON file, or an RSA key in PEM")
+    key: Named | None = Field(default=None, description="For `jwt_bearer`: Google's JSON file, or an RSA key in PEM")
     scope: Text = Field(default="", description="What the token may do; a preset has it")
-    ca: FilePath | None = Field(default=None, description="File with the authorities to trust; default: the system's")
+    ca: Named | None = Field(default=None, description="File with the authorities to trust; default: the system's")
 
 
 def oauth2_problems(oauth2: Any) -> Iterator[str]:

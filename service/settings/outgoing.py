@@ -8,8 +8,9 @@ from pydantic import BeforeValidator, Field, PlainValidator, field_validator
 from pydantic.json_schema import WithJsonSchema
 
 from service.outbound import DkimKey, DkimSigner, read_dkim_key
+from service.settings.files import Named, NamedFile
 from service.settings.part import Part
-from service.settings.values import DURATION, FilePath, Host, duration, text, wrong
+from service.settings.values import DURATION, Host, duration, text, wrong
 
 KEY_LIMIT_BYTES: Final = 64 * 1024
 # RFC 6376 3.1: labels of a name.
@@ -60,20 +61,20 @@ class DkimSettings(Part):
     selector: Annotated[str, BeforeValidator(_selector), WithJsonSchema({"type": "string"})] = Field(
         description="The key's name: `<selector>._domainkey.<domain>`"
     )
-    key: FilePath = Field(description="File with the private key in PEM, RSA or Ed25519")
+    key: Named = Field(description="File with the private key in PEM, RSA or Ed25519")
 
     @field_validator("key")
     @classmethod
-    def _is_key(cls, key: str) -> str:
+    def _is_key(cls, key: NamedFile) -> NamedFile:
         try:
-            _read(key)
+            _read(key.path)
         except (OSError, ValueError) as exc:
             raise wrong(f"name a file with an RSA or Ed25519 key in PEM: {exc}") from None
         return key
 
     def signer(self) -> DkimSigner:
         """Raises OSError, ValueError where the file is another than it was."""
-        return DkimSigner(self.domain, self.selector, _read(self.key))
+        return DkimSigner(self.domain, self.selector, _read(self.key.path))
 
 
 def _read(file: str) -> DkimKey:

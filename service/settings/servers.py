@@ -6,10 +6,10 @@ from pydantic import BeforeValidator, Field, model_validator
 from pydantic.functional_validators import AfterValidator
 
 from service.contract import Security
+from service.settings.files import Named
 from service.settings.part import Part
 from service.settings.values import (
     Duration,
-    FilePath,
     Host,
     Secret,
     Size,
@@ -58,7 +58,7 @@ class ImapSettings(Part):
     host: Host = Field(description="Host name of the IMAP server; required unless a preset has it")
     port: Port = Field(default=993, description="Default: 993 with `security: tls`, 143 otherwise")
     security: Security = _security()
-    ca: FilePath | None = Field(default=None, description="File with the authorities to trust; default: the system's")
+    ca: Named | None = Field(default=None, description="File with the authorities to trust; default: the system's")
     # RFC 2177: renew IDLE at least every 29 minutes.
     idle: Annotated[Duration, AfterValidator(between("1s", "29m"))] = lasting("4m", "IDLE is renewed this often")
     reply: Annotated[Duration, AfterValidator(between("1s", "10m"))] = lasting(
@@ -84,7 +84,7 @@ class Pop3Settings(Part):
     host: Host = Field(description="Host name of the POP3 server; required unless a preset has it")
     port: Port = Field(default=995, description="Default: 995 with `security: tls`, 110 otherwise")
     security: Security = _security()
-    ca: FilePath | None = Field(default=None, description="File with the authorities to trust; default: the system's")
+    ca: Named | None = Field(default=None, description="File with the authorities to trust; default: the system's")
     reply: Annotated[Duration, AfterValidator(between("1s", "10m"))] = lasting(
         "30s", "A command not answered within this time is a dead connection"
     )
@@ -107,7 +107,7 @@ class RelaySettings(Part):
         default=465, description="Default: 465 with `security: tls`, 587 with `starttls`, 25 with `none`"
     )
     security: Security = _security()
-    ca: FilePath | None = Field(default=None, description="File with the authorities to trust; default: the system's")
+    ca: Named | None = Field(default=None, description="File with the authorities to trust; default: the system's")
     login: bool = Field(default=True, description="`false` for a relay that wants no login")
 
     @model_validator(mode="before")

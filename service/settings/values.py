@@ -177,18 +177,6 @@ def folder_of(info: ValidationInfo) -> Path:
     return folder if isinstance(folder, Path) else Path()
 
 
-def _file(value: Any, info: ValidationInfo) -> str:
-    path = folder_of(info) / some_text(value)
-    try:
-        with open(path, "rb"):
-            return str(path)
-    except OSError as exc:
-        raise wrong(f"cannot be read: {exc.strerror or exc}") from None
-
-
-FilePath = Annotated[str, BeforeValidator(_file), WithJsonSchema({"type": "string", "format": "mailbus-path"})]
-
-
 def _since(value: Any) -> Literal["new", "all"] | datetime:
     if value == "new" or value == "all":
         return "new" if value == "new" else "all"

@@ -98,8 +98,8 @@ class BusReader:
 
 
 @asynccontextmanager
-async def reading(url: str, prefix: str) -> AsyncIterator[BusReader]:
-    """A reader of one prefix."""
+async def reading(url: str | list[str], prefix: str) -> AsyncIterator[BusReader]:
+    """A reader of one prefix; of a cluster with all its URLs."""
     nc = await nats.connect(url, max_reconnect_attempts=-1, reconnect_time_wait=0.2)
     try:
         yield BusReader(nc, prefix)

@@ -67,6 +67,31 @@ class NatsCluster:
             while not await self._whole(nc, stream):  # noqa: ASYNC110 a cluster rings no bell
                 await asyncio.sleep(0.1)
 
+    async def kill_leader(self, nc: Client, stream: str) -> NatsServer:
+        """kill -9 the server that leads a stream; gives it, to be started again."""
+        name = await self._leader(nc, stream)
+        server = next(one for one in self.servers if one.config["server_name"] == name)
+        await server.kill()
+        return server
+
+    async def move_leader(self, nc: Client, stream: str) -> None:
+        """Have another server lead a stream, as before a server is taken out."""
+        before = await self._leader(nc, stream)
+        await nc.request(f"$JS.API.STREAM.LEADER.STEPDOWN.{stream}", b"", timeout=READY_LIMIT_S)
+        async with asyncio.timeout(READY_LIMIT_S):
+            while await self._leader(nc, stream) == before:  # noqa: ASYNC110 a cluster rings no bell
+                await asyncio.sleep(0.1)
+
+    async def _leader(self, nc: Client, stream: str) -> str:
+        """The server that leads a stream, once there is one."""
+        async with asyncio.timeout(READY_LIMIT_S):
+            while True:
+                with suppress(nats.errors.Error, nats.js.errors.Error):
+                    info = await nc.jetstream(timeout=1).stream_info(stream)
+                    if info.cluster is not None and info.cluster.leader:
+                        return str(info.cluster.leader)
+                await asyncio.sleep(0.1)
+
     async def _whole(self, nc: Client, stream: str) -> bool:
         try:
             info = await nc.jetstream(timeout=1).stream_info(stream)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from service.settings import Settings, changed_sections, kept, load_settings, secret_files
+from service.settings import Settings, changed_sections, files_of, kept, load_settings
 
 ACCOUNT = """
   - id: {id}
@@ -49,7 +49,7 @@ def test_a_refresh_token_that_was_renewed_in_its_file_is_no_change_and_another_s
     for name in ("token", "client"):
         (tmp_path / name).write_text("one")
     old = read(tmp_path, TOKEN)
-    assert secret_files(old) == {tmp_path / "client"}
+    assert files_of(old.accounts[0]) == {tmp_path / "client"}
     (tmp_path / file).write_text("two")
     new = read(tmp_path, TOKEN)
     before = {account.id: account for account in old.accounts}
@@ -64,3 +64,30 @@ def test_other_sections_that_differ_are_named(tmp_path: Path) -> None:
     )
     assert changed_sections(old, new) == ["fleet", "limits"]
     assert changed_sections(old, old) == []
+
+
+FILES = """
+accounts:
+  - id: a
+    address: a@example.com
+    password: {file: password}
+    incoming: {imap: {host: imap.example.com, ca: ca.pem}}
+    outgoing:
+      smtp: {host: smtp.example.com, ca: ca.pem}
+      relays: [{host: second.example.com, username: a, password: {file: second}, ca: other.pem}]
+"""
+
+
+@pytest.mark.fault("F10")
+def test_another_content_of_a_file_that_an_account_names_is_a_change(tmp_path: Path) -> None:
+    for name in ("password", "ca.pem", "second", "other.pem"):
+        (tmp_path / name).write_text("one")
+    (old,) = read(tmp_path, FILES).accounts
+    assert files_of(old) == {tmp_path / name for name in ("password", "ca.pem", "second", "other.pem")}
+    (same,) = read(tmp_path, FILES).accounts
+    assert kept({"a": old}, {"a": same})["a"] is old
+    for name in ("password", "ca.pem", "second", "other.pem"):
+        (tmp_path / name).write_text("another")
+        (new,) = read(tmp_path, FILES).accounts
+        assert kept({"a": old}, {"a": new})["a"] is new
+        old = new

@@ -1,0 +1,61 @@
+"""Files that settings name, and what was in them when the settings were read. Used by model.py and its sections."""
+
+import hashlib
+import os
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Annotated, Any, Final
+
+from pydantic import BeforeValidator, PlainSerializer, PlainValidator, ValidationInfo
+from pydantic.json_schema import WithJsonSchema
+
+from service.settings.values import folder_of, some_text, wrong
+
+# All authorities of the world take 300 KB.
+FILE_LIMIT_BYTES: Final = 8 * 1024 * 1024
+_SCHEMA: Final = WithJsonSchema({"type": "string", "format": "mailbus-path"})
+
+
+def _file(value: Any, info: ValidationInfo) -> str:
+    path = folder_of(info) / some_text(value)
+    try:
+        with open(path, "rb"):
+            return str(path)
+    except OSError as exc:
+        raise wrong(f"cannot be read: {exc.strerror or exc}") from None
+
+
+FilePath = Annotated[str, BeforeValidator(_file), _SCHEMA]
+
+
+@dataclass(frozen=True, slots=True)
+class NamedFile:
+    """An account's file of certificates, or a key. The same path with another content is another value."""
+
+    path: str
+    digest: bytes = field(default=b"", repr=False)
+
+    def __str__(self) -> str:
+        return self.path
+
+
+def _named(value: Any, info: ValidationInfo) -> NamedFile:
+    path = folder_of(info) / some_text(value)
+    try:
+        found = os.stat(path)
+        return NamedFile(str(path), _digest(str(path), (found.st_ino, found.st_mtime_ns, found.st_size)))
+    except OSError as exc:
+        raise wrong(f"cannot be read: {exc.strerror or exc}") from None
+
+
+@lru_cache(1024)
+def _digest(path: str, _signature: tuple[int, int, int]) -> bytes:
+    """Thousands of accounts name the same authorities: read once for each change. Raises OSError."""
+    with open(path, "rb") as opened:
+        content = opened.read(FILE_LIMIT_BYTES + 1)
+    if len(content) > FILE_LIMIT_BYTES:
+        raise wrong(f"is larger than {FILE_LIMIT_BYTES} bytes")
+    return hashlib.sha256(content).digest()
+
+
+Named = Annotated[NamedFile, PlainValidator(_named), PlainSerializer(str, return_type=str), _SCHEMA]
