@@ -128,20 +128,25 @@ class Application:
 
     async def _open_bus(self, stack: AsyncExitStack) -> Bus | None:
         """Wait for NATS as long as it takes; None when stopped meanwhile."""
+
+        def opening() -> Coroutine[Any, Any, Bus]:
+            options = nats_options(self._settings)
+            return stack.enter_async_context(open_bus(options, stream_options(self._settings)))
+
+        return await self._patiently(opening)
+
+    async def _patiently(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T | None:
+        """Do a part of the start, again as long as NATS is not there for it; None when stopped meanwhile."""
         attempt = 0
         while not self._stop.is_set():
             attempt += 1
             try:
-                streams = stream_options(self._settings)
-                opening = stack.enter_async_context(open_bus(nats_options(self._settings), streams))
-                bus = await self._unless_stopped(opening)
+                return await self._unless_stopped(work())
             except Transient as exc:
                 log.warning("nats_unavailable", attempt=attempt, error=str(exc))
                 pause = backoff_s(attempt, first_s=0.5, factor=2, max_s=NATS_RETRY_MAX_S, chance=self._clock.chance())
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._stop.wait(), pause)
-            else:
-                return bus
         return None
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, T]) -> T | None:
@@ -170,7 +175,7 @@ class Application:
         self._roster = Roster(bucket, presence, self._clock)
         self._roster.know({account.id: account for account in self._settings.accounts})
         try:
-            await self._unless_stopped(presence.take())
+            await self._patiently(presence.take)
             await self._unless_stopped(self._parser.started())
             _spare_garbage_collection()
             if not self._stop.is_set():

@@ -5,6 +5,7 @@ shorter way.
 """
 
 import asyncio
+import ssl
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -36,6 +37,8 @@ class BusClient(Client):
         self._listeners: dict[int, Listener] = {}
         self._flushing = False
         self.asks = Asks(self)
+        # Reads the files of certificates, which are renewed while the process runs. Raises OSError (SSLError is one).
+        self.read_tls: Callable[[], ssl.SSLContext] | None = None
 
     async def listen(self, subject: str, heard: Listener) -> Subscription:
         """Call `heard` for each message, before the next one is read: no Msg, no queue, no task."""
@@ -86,6 +89,14 @@ class BusClient(Client):
             log.warning("nats_headers_unreadable", error=type(exc).__name__)
             return None
         return found
+
+    async def _connect_to_server(self, server: Any) -> None:
+        if self.read_tls is not None:
+            try:
+                self.options["tls"] = await asyncio.to_thread(self.read_tls)
+            except OSError as exc:
+                log.warning("nats_tls_not_read", error=str(exc))
+        await super()._connect_to_server(server)
 
     def _connect_command(self) -> bytes:
         # nats-py would send the credentials in the clear to a server that does not ask for TLS.

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -235,11 +236,15 @@ def _connect_arguments(options: NatsOptions, bus: Bus, seen: list[Exception]) ->
         _check_seed(options.nkey_seed.strip().encode(), "nats.nkey_seed", _where(options))
         arguments["nkeys_seed_str"] = options.nkey_seed
     if options.ca or options.cert or any(server.startswith("tls://") for server in options.servers):
-        context = ssl.create_default_context(cafile=options.ca)
-        if options.cert:
-            context.load_cert_chain(options.cert, options.key)
-        arguments["tls"] = context
+        arguments["tls"] = _tls(options)
     return arguments
+
+
+def _tls(options: NatsOptions) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=options.ca)
+    if options.cert:
+        context.load_cert_chain(options.cert, options.key)
+    return context
 
 
 def _check_creds(path: str, where: str) -> None:
@@ -279,6 +284,8 @@ async def _connect(options: NatsOptions) -> Bus:
         arguments = _connect_arguments(options, bus, seen)
     except (OSError, ssl.SSLError) as exc:
         raise Permanent(f"nats.tls: {exc.strerror or exc}", where=where, remedy="check ca, cert and key") from exc
+    if options.ca or options.cert:
+        nc.read_tls = partial(_tls, options)
     # The client's own loop would try one server for ever; the caller decides how long to wait.
     first = arguments | {"max_reconnect_attempts": 1}
     try:

@@ -13,6 +13,7 @@ import nkeys
 import pytest
 import trustme
 from nats.aio.client import Client
+from structlog.testing import capture_logs
 
 from service.bus import Bus, NatsOptions, StreamOptions, open_bus
 from service.errors import Permanent, Transient
@@ -142,17 +143,22 @@ async def test_a_broken_seed_or_creds_file_is_permanent_and_not_shown(nats_serve
     assert "creds" in await _refused(NatsOptions(servers=(nats_server.url,), creds=str(broken)), Permanent)
 
 
-@pytest.fixture
-async def tls_nats(tmp_path: Path) -> AsyncIterator[tuple[NatsServer, Path]]:
-    """A server that wants a client's certificate; the folder holds ca.pem, client.pem, client.key, other.pem."""
+def write_certificates(folder: Path) -> None:
+    """ca.pem of an authority of its own, and what it says of the server and of a client."""
     ca = trustme.CA()
-    folder = tmp_path / "pki"
-    folder.mkdir()
     ca.cert_pem.write_to_path(str(folder / "ca.pem"))
-    trustme.CA().cert_pem.write_to_path(str(folder / "other.pem"))
     for name, certificate in (("server", ca.issue_cert("127.0.0.1")), ("client", ca.issue_cert("client@x.example"))):
         certificate.private_key_pem.write_to_path(str(folder / f"{name}.key"))
         certificate.cert_chain_pems[0].write_to_path(str(folder / f"{name}.pem"))
+
+
+@pytest.fixture
+async def tls_nats(tmp_path: Path) -> AsyncIterator[tuple[NatsServer, Path]]:
+    """A server that wants a client's certificate; the folder holds ca.pem, client.pem, client.key, other.pem."""
+    folder = tmp_path / "pki"
+    folder.mkdir()
+    write_certificates(folder)
+    trustme.CA().cert_pem.write_to_path(str(folder / "other.pem"))
     tls = {
         "cert_file": str(folder / "server.pem"),
         "key_file": str(folder / "server.key"),
@@ -171,6 +177,24 @@ async def test_tls_with_our_own_authority_and_a_client_certificate(tls_nats: tup
     async with opened(server.url, "mail", **with_ca) as bus:
         transport: Any = bus.nc._transport
         assert transport._io_writer.get_extra_info("ssl_object").version() == "TLSv1.3"
+
+
+@pytest.mark.fault("F10")
+async def test_certificates_that_were_renewed_in_their_files_are_used_at_the_next_connect(
+    tls_nats: tuple[NatsServer, Path],
+) -> None:
+    server, folder = tls_nats
+    with_ca = {"ca": str(folder / "ca.pem"), "cert": str(folder / "client.pem"), "key": str(folder / "client.key")}
+    async with opened(server.url, "mail", **with_ca) as bus:
+        await server.kill()
+        await until(lambda: not bus.connected)
+        # Half of it, as where files are written one after the other: what was read before is kept.
+        with capture_logs() as said:
+            (folder / "client.key").write_text("no key")
+            await until(lambda: any(line["event"] == "nats_tls_not_read" for line in said))
+        write_certificates(folder)
+        await server.start()
+        await until(lambda: bus.connected)
 
 
 @pytest.mark.fault("G03")
@@ -261,7 +285,8 @@ async def test_the_connection_comes_back_and_says_so(own_nats: NatsServer, own_b
 
 
 async def test_nats_py_has_the_private_names_that_we_override() -> None:
-    for name in ("_process_err", "_process_op_err", "_process_headers", "_process_msg", "_send_command"):
+    names = "_process_err _process_op_err _process_headers _process_msg _send_command _connect_to_server"
+    for name in names.split():
         assert asyncio.iscoroutinefunction(getattr(Client, name))
     assert callable(Client._connect_command)
     assert callable(Client._remove_sub)

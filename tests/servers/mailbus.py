@@ -7,12 +7,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import nats
+import nats.errors
 import pytest
 import yaml
 from nats.aio.client import Client
@@ -75,6 +76,17 @@ class BusReader:
     async def received(self) -> list[Event]:
         """The `received` events, in order."""
         return [event for event in await self.events() if event.kind == "received"]
+
+    async def ask(self, verb: str, request: dict[str, Any]) -> dict[str, Any]:
+        """An answer on `mail.admin.<verb>` that is no error; asked again while nobody listens yet, or knows it yet."""
+        async with asyncio.timeout(30):
+            while True:
+                with suppress(nats.errors.NoRespondersError):
+                    payload = json.dumps(request).encode()
+                    answer = await self.nc.request(f"{self.prefix}.admin.{verb}", payload, timeout=10)
+                    if "Nats-Service-Error-Code" not in (answer.headers or {}):
+                        return dict(json.loads(answer.data))
+                await asyncio.sleep(0.02)
 
     async def count(self, subject: str, stream: str = "IN") -> int:
         """How many messages a stream holds under a subject."""

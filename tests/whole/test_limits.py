@@ -1,15 +1,12 @@
 """A machine with little: memory for a few mails at once, few file descriptors, thousands of changes. Nothing grows."""
 
-import asyncio
 import json
 import os
 import resource
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import nats
 import pytest
 
 from tests.servers.imap_stub import ImapStub
@@ -99,23 +96,12 @@ async def test_accounts_that_come_and_go_leave_nothing_behind(
     await one.started()
     async with reading(own_nats.url, prefix) as reader:
 
-        async def ask(verb: str, request: dict[str, Any]) -> None:
-            subject = f"{prefix}.admin.accounts.{verb}"
-            async with asyncio.timeout(30):
-                while True:
-                    # It may not listen yet, or not have heard of the account yet.
-                    with suppress(nats.errors.NoRespondersError):
-                        answer = await reader.nc.request(subject, json.dumps(request).encode(), timeout=10)
-                        if "Nats-Service-Error-Code" not in (answer.headers or {}):
-                            return
-                    await asyncio.sleep(0.02)
-
         async def come_and_go(times: int) -> tuple[int, int]:
             for number in range(times):
-                await ask("add", account(imap_stub, f"a{number}"))
+                await reader.ask("accounts.add", account(imap_stub, f"a{number}"))
                 if number % 10 == 0:
                     await until(lambda: len(imap_stub.connections) > 1, what="it is connected")
-                await ask("remove", {"id": f"a{number}"})
+                await reader.ask("accounts.remove", {"id": f"a{number}"})
             await until(lambda: len(imap_stub.connections) == 1, what="only the one that stays is connected")
             pid = family(one)[0]
             return status_bytes(pid, "VmRSS"), descriptors(one)

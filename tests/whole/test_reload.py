@@ -6,11 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 import yaml
+from cryptography.fernet import Fernet
 
 from tests.servers.dovecot import Dovecot
+from tests.servers.imap_stub import ImapStub
 from tests.servers.mailbus import Mailbus, imap_account, reading, settings_for, until
 from tests.servers.nats import NatsServer
+from tests.servers.scripted import serving
+from tests.smtp.harness import server_context
 
 Maker = Callable[..., Mailbus]
 
@@ -76,3 +81,38 @@ async def test_accounts_come_change_and_go_without_a_restart_and_what_is_wrong_c
         removed = [event for event in await reader.events("STATUS") if event.kind == "removed"]
         assert [event.body["account"] for event in removed] == ["comes"]
     assert await one.stop() == 0
+
+
+@pytest.mark.fault("F10")
+async def test_an_authority_that_changes_in_its_file_is_trusted_and_the_one_before_no_more(
+    own_nats: NatsServer, mailbus: Maker, prefix: str, tmp_path: Path
+) -> None:
+    old, other, new = trustme.CA(), trustme.CA(), trustme.CA()
+    file, stub = tmp_path / "ca.pem", ImapStub()
+    old.cert_pem.write_to_path(str(file))
+
+    def account(id: str) -> dict[str, Any]:
+        imap = {"host": "127.0.0.1", "port": stub.port, "ca": str(file)}
+        return {"id": id, "address": "a@example.com", "password": "x", "incoming": {"imap": imap}}
+
+    async def both_idle() -> None:
+        await until(lambda: sum(bool(connection.idling) for connection in stub.connections) == 2)
+
+    async with serving(stub, server_context(old)), reading(own_nats.url, prefix) as reader:
+        seal = {"keys": [Fernet.generate_key().decode()]}
+        one = mailbus(settings_for(own_nats.url, prefix, account("file"), seal=seal))
+        one.start()
+        await one.started()
+        # The other one stands in NATS, and names the same file.
+        await reader.ask("accounts.add", account("bus"))
+        await both_idle()
+        other.cert_pem.write_to_path(str(file))
+        await until(lambda: {line["account"] for line in states(one, "degraded")} == {"file", "bus"})
+    async with serving(stub, server_context(new)):
+        new.cert_pem.write_to_path(str(file))
+        await both_idle()
+    assert await one.stop() == 0
+
+
+def states(one: Mailbus, state: str) -> list[dict[str, Any]]:
+    return [line for line in one.said("account_state") if line["state"] == state]
