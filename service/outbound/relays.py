@@ -130,7 +130,7 @@ class Relays:
             said = _not_sent(mail, NO_ANSWER, exc)
             self._lose(way, exc)
         except DotUnanswered as exc:
-            said = _all(mail, Said(Verdict.UNKNOWN, "")) | each(mail, exc.refused)
+            said = _all(mail, Said(Verdict.UNKNOWN, "")) | each(mail, exc.settled)
         except BusAwayError as exc:
             raise Transient(exc.what, where=exc.where) from exc
         except Transient as exc:

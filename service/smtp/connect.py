@@ -2,7 +2,7 @@
 
 The only file that knows aiosmtplib: it connects (TCP, TLS, STARTTLS, EHLO, AUTH); our protocol under its client
 then takes over. The private names used stand in tests/smtp/test_aiosmtplib_pins.py. Used by session.py.
-RFC 5321, RFC 3207 (STARTTLS), RFC 4954 (AUTH), RFC 7628 (tokens in AUTH).
+RFC 5321, RFC 2033 (LMTP), RFC 3207 (STARTTLS), RFC 4954 (AUTH), RFC 7628 (tokens in AUTH).
 """
 
 import asyncio
@@ -30,6 +30,7 @@ SHOWN_CHARS: Final = 300
 NEW_PASSWORD: Final = "set a new password"
 NEW_TOKEN: Final = "check `username` and `oauth2.scope`, and whether SMTP AUTH is switched on"
 TLS_REMEDY: Final = "security: tls with port 465, or another relay"
+LMTP_REMEDY: Final = "outgoing.smtp.protocol: smtp, or another port"
 
 
 class _Protocol(SMTPProtocol):
@@ -150,6 +151,7 @@ class _Client(aiosmtplib.SMTP):
 
     made: _Protocol | None = None  # outlives close(), to tell what the relay did wrong
     reach: Reach = ANYWHERE
+    lmtp = False
     secrets: tuple[str, ...] = ()  # what was said in AUTH beside the password: nobody is shown it
 
     async def _get_default_local_hostname(self) -> str:
@@ -174,6 +176,18 @@ class _Client(aiosmtplib.SMTP):
         if response.code != aiosmtplib.SMTPStatus.ready:
             raise aiosmtplib.SMTPConnectResponseError(response.code, response.message)
         return response
+
+    async def ehlo(self, **options: Any) -> aiosmtplib.SMTPResponse:
+        """EHLO; LHLO where LMTP is spoken, and never HELO instead (RFC 2033 4.1)."""
+        if not self.lmtp:
+            return await super().ehlo(**options)
+        said = await self.execute_command(b"LHLO", (self.local_hostname or "").encode("ascii"))
+        if said.code >= 500:
+            raise Permanent(f"the server speaks no LMTP: {said.code} {said.message}"[:200], remedy=LMTP_REMEDY)
+        if said.code != aiosmtplib.SMTPStatus.completed:
+            raise aiosmtplib.SMTPResponseException(said.code, said.message)
+        self.last_ehlo_response = said
+        return said
 
     async def authenticate(self, username: str, password: str) -> None:
         """AUTH by the best mechanism both know; another one only where the relay says it does not know this one.
@@ -300,7 +314,7 @@ async def _connect(options: SmtpOptions, token: str | None) -> Connection:
         start_tls=options.security is Security.STARTTLS,  # never None: that would fall back to clear text
         tls_context=tls,
     )
-    client.reach = options.reach
+    client.reach, client.lmtp = options.reach, options.lmtp
     try:
         async with asyncio.timeout(options.timeouts.connect_s):
             await client.connect()

@@ -1,18 +1,44 @@
-"""What a delivery may fail with, beside the verdicts themselves."""
+"""What a delivery may fail with, beside the verdicts themselves, and what a relay wants before it takes anything."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Final
 
-from service.errors import Transient, Uncertain
+from service.errors import AuthRefused, Permanent, Transient, Uncertain
+from service.smtp.options import SmtpOptions
 from service.smtp.wire import Reply
+
+# RFC 4954 section 6 and RFC 3207 section 4: to any command, where a login or TLS must come first.
+REQUIRED_FIRST: Final = 530
 
 
 class RelayUnreachable(Transient):
     """No connection to the relay came about: nothing was said of any message."""
 
 
-class DotUnanswered(Uncertain):
-    """The final dot was sent and no reply to it was understood. `refused`: recipients that were refused before it."""
+class ChunksUnknown(Transient):
+    """The relay offered BDAT and does not know it. It has at most one byte of the message, which is no line."""
 
-    def __init__(self, what: str, *, where: str, refused: Mapping[str, Reply]) -> None:
+
+class DotUnanswered(Uncertain):
+    """The final dot, or the last chunk, was sent and no reply to it was understood.
+
+    `settled`: recipients that were refused before it, and by LMTP those whose own reply came.
+    """
+
+    def __init__(self, what: str, *, where: str, settled: Mapping[str, Reply]) -> None:
         super().__init__(what, where=where, remedy="the relay may or may not have the message")
-        self.refused = dict(refused)
+        self.settled = dict(settled)
+
+
+def wanted_first(replies: Iterable[Reply], options: SmtpOptions) -> Permanent | None:
+    """What a relay wants that took nobody, if it says so. It is the account's affair, and no word about the mail."""
+    said = next((reply for reply in replies if reply.code == REQUIRED_FIRST), None)
+    if said is None:
+        return None
+    if "STARTTLS" in said.text.upper():
+        return Permanent(f"the relay wants TLS: {said}", where=options.where, remedy="security: starttls")
+    return AuthRefused(
+        f"the relay wants a login: {said}",
+        where=options.where,
+        remedy=options.login_remedy or "login: true, with username and password",
+    )

@@ -58,6 +58,8 @@ class SmtpOptions:
     username: str | None = None
     password: str | None = field(default=None, repr=False)
     login: bool = True
+    # RFC 2033: a mailbox server instead of a relay.
+    lmtp: bool = False
     timeouts: Timeouts = Timeouts()
     tokens: TokenSource | None = None
     login_remedy: str = ""

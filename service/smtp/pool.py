@@ -6,9 +6,10 @@ from typing import Final
 
 from service.clock import Clock
 from service.errors import Transient
-from service.observe import metrics
+from service.observe import log, metrics
+from service.smtp.errors import ChunksUnknown
 from service.smtp.options import NO_EXTRAS, Extras, SmtpOptions
-from service.smtp.session import BeforeDot, Session
+from service.smtp.session import SERVICE_CLOSING, BeforeDot, Session
 from service.smtp.wire import Reply
 
 # Relays end idle connections after a minute or more, and count messages: Postfix's own reuse limit is 300 s.
@@ -23,6 +24,8 @@ class Relay:
         self.options = options
         self._clock = clock
         self._idle: list[Session] = []
+        # Until one that offers BDAT turns out not to know it.
+        self._chunks = True
         self._reaper: asyncio.TimerHandle | None = None
 
     @property
@@ -41,9 +44,10 @@ class Relay:
     ) -> dict[str, Reply]:
         """Deliver a message of CRLF lines; gives the reply that settles each recipient.
 
-        `before_final_dot` is awaited, with the recipients refused so far, while the body streams: the dot waits for
-        it. Raises RelayUnreachable, AuthRefused or Permanent where no connection came about; Transient where it was
-        lost before the dot; DotUnanswered after it; and whatever `before_final_dot` raises.
+        `before_final_dot` is awaited, with the recipients refused so far, while the body streams: the message's end
+        waits for it. Raises RelayUnreachable, AuthRefused or Permanent where no connection came about, or the relay
+        wants a login or TLS; Transient where it was lost before the end; DotUnanswered after it; and whatever
+        `before_final_dot` raises.
         """
         begun = False
 
@@ -52,15 +56,23 @@ class Relay:
             begun = True
             await before_final_dot(refused)
 
-        while (session := self._take()) is not None:
+        while True:
+            kept = self._take()
+            session = kept or await self._open()
             try:
-                return await self._transact(session, mail_from, rcpt_to, data, note_begun, extras)
+                replies = await self._transact(session, mail_from, rcpt_to, data, note_begun, extras)
+            except ChunksUnknown as exc:
+                # Nothing was begun, and from now on new connections use DATA.
+                self._chunks = False
+                log.info("chunks_unknown", account=self.options.account, relay=self.name, error=exc.what)
             except Transient:
                 # A relay may have ended an idle connection just now; nothing was begun, so a new try costs nothing.
-                if begun:
+                if begun or kept is None:
                     raise
-        session = await self._open()
-        return await self._transact(session, mail_from, rcpt_to, data, before_final_dot, extras)
+            else:
+                # Or it does so now, with a word.
+                if begun or kept is None or any(reply.code != SERVICE_CLOSING for reply in replies.values()):
+                    return replies
 
     async def probe(self) -> None:
         """Connect and log in, and keep the connection. Raises as `deliver` does where none comes about."""
@@ -76,7 +88,7 @@ class Relay:
         self._idle.clear()
 
     async def _open(self) -> Session:
-        session = await Session.open(self.options, clock=self._clock)
+        session = await Session.open(self.options, clock=self._clock, chunks=self._chunks)
         metrics.RECONNECTS.labels(protocol="smtp", reason="new").inc()
         return session
 

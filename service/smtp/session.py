@@ -1,7 +1,8 @@
 """One connection to a relay and one transaction after the other on it.
 
-Pipelined where the relay can, a reply for each recipient, and a stage that always knows whether the final dot was sent.
-Used by pool.py; connect.py makes the connection. RFC 5321, RFC 2920 (PIPELINING), RFC 1870, 6152, 6531 (parameters).
+Pipelined where the relay can, a reply for each recipient, and a stage that always knows whether the message's end was
+sent: the final dot, or the last chunk. Used by pool.py; connect.py makes the connection. RFC 5321, RFC 2920
+(PIPELINING), RFC 3030 (CHUNKING), RFC 2033 (LMTP), RFC 1870, 6152, 6531 (parameters).
 """
 
 import asyncio
@@ -14,40 +15,51 @@ from service.contract import REQUIRETLS
 from service.errors import MailbusError, PeerError, Permanent, Transient, verdict_of
 from service.observe import step
 from service.smtp.connect import Connection, connect
-from service.smtp.errors import DotUnanswered
+from service.smtp.errors import ChunksUnknown, DotUnanswered, wanted_first
 from service.smtp.options import NO_EXTRAS, Extras, SmtpOptions
 from service.smtp.state import Seen, Stage, after
-from service.smtp.wire import Reply, mail_command, make_reply, rcpt_command, stuffed
+from service.smtp.wire import Reply, ended, mail_command, make_reply, rcpt_command, stuffed
 from service.tasks import TaskGroup
 
 BLOCK_BYTES: Final = 64 * 1024
-# A body of this size gains nothing by going ahead of its dot: one write less, and it is out before a reply could come.
+# A body of this size gains nothing by going ahead of its end: one write less, and it is out before a reply could come.
+# Of a longer one in chunks, the last has this: RFC 3030 allows an empty one, and who sends none relies on nothing.
 JOINED_BYTES: Final = 16 * 1024
+# A relay may refuse between two chunks, and only there.
+CHUNK_BYTES: Final = 1024 * 1024
+# In a thread: this much takes over a millisecond to look through.
+THREAD_FROM_BYTES: Final = 1024 * 1024
 SERVICE_CLOSING: Final = 421  # RFC 5321 3.8: the connection ends with it
 START_INPUT: Final = 354
+# RFC 5321 4.2.2: the command, or what stands behind it, is unknown here.
+COMMAND_UNKNOWN: Final = range(500, 505)
 BeforeDot = Callable[[Mapping[str, Reply]], Awaitable[None]]
 
 
 class Session:
-    """One connection. Not for two transactions at once."""
+    """One connection. Not for two transactions at once. `chunks`: whether BDAT may be used where it is offered."""
 
-    def __init__(self, connection: Connection, options: SmtpOptions, clock: Clock) -> None:
+    def __init__(self, connection: Connection, options: SmtpOptions, clock: Clock, *, chunks: bool = True) -> None:
         self._connection = connection
         self._options = options
         self._clock = clock
         self._extensions = connection.extensions
+        # With PIPELINING alone: otherwise each chunk waits for its reply.
+        self._chunks = chunks and {"chunking", "pipelining"} <= self._extensions.keys()
+        # Chunks that were sent and not answered.
+        self._owed = 0
         self._stage = Stage.READY
         self._dirty = False
         self.used_at = clock.monotonic()
         self.transactions = 0
 
     @classmethod
-    async def open(cls, options: SmtpOptions, *, clock: Clock) -> "Session":
+    async def open(cls, options: SmtpOptions, *, clock: Clock, chunks: bool = True) -> "Session":
         """Connect, protect, log in, within one budget. Raises RelayUnreachable, AuthRefused, Permanent (TLS).
 
         Until a login has proved the credentials right, one goes first and the others hear what it found.
         """
-        return cls(await options.gate.through(lambda: connect(options), clock), options, clock)
+        return cls(await options.gate.through(lambda: connect(options), clock), options, clock, chunks=chunks)
 
     @property
     def usable(self) -> bool:
@@ -55,7 +67,7 @@ class Session:
         return self._stage is Stage.READY and self._connection.alive
 
     def abort(self) -> None:
-        """Drop the connection; before the dot, the relay forgets the message."""
+        """Drop the connection; before the message's end, the relay forgets it."""
         self._stage = after(self._stage, Seen.LOST)
         self._connection.abort()
 
@@ -77,46 +89,43 @@ class Session:
     ) -> dict[str, Reply]:
         """Deliver one message; gives the reply that settles each recipient.
 
-        `before_final_dot` runs while the body streams and is given the recipients refused so far; the dot waits for
-        it, and whatever it raises drops the connection. Raises Transient before the dot, DotUnanswered after it.
+        `before_final_dot` runs while the body streams and is given the recipients refused so far; the message's end
+        waits for it, and whatever it raises drops the connection. Raises Transient before the end, DotUnanswered after
+        it; ChunksUnknown where nothing of the message is out; AuthRefused and Permanent where the relay wants a login,
+        or TLS, first.
         """
         parameters, refusal = self._parameters((mail_from, *rcpt_to), data, extras.mail)
         if refusal is not None:
             return dict.fromkeys(rcpt_to, refusal)
         try:
             commands = [mail_command(mail_from, parameters), *self._rcpt_commands(rcpt_to, extras)]
-            body = stuffed(data) if len(data) < BLOCK_BYTES * 16 else await asyncio.to_thread(stuffed, data)
+            form = ended if self._chunks else stuffed
+            body = form(data) if len(data) < THREAD_FROM_BYTES else await asyncio.to_thread(form, data)
         except Permanent as exc:
             return dict.fromkeys(rcpt_to, make_reply(554, [f"5.6.0 {exc.what}"]))
         self.transactions += 1
-        refused: dict[str, Reply] = {}
+        settled: dict[str, Reply] = {}
         try:
-            accepted = await self._envelope(commands, rcpt_to, refused)
-            if not accepted:
-                return refused
-            if len(body) <= JOINED_BYTES:
-                early = None
-                await before_final_dot(refused)
-                final = await self._dot(body)
-            else:
-                early = await self._body(body, refused, before_final_dot)
-                final = early or await self._dot()
-        except DotUnanswered:
-            raise
+            # RFC 3030 2: the first chunk asks what DATA asks. It is one byte, and so no line: who does not know BDAT
+            # after all would read commands in a longer one. Postfix 3.7 refuses an empty one.
+            go = b"BDAT 1\r\n" + body[:1] if self._chunks else b"DATA\r\n"
+            accepted = await self._envelope([*commands, go], rcpt_to, settled)
+            if not accepted and (wanted := wanted_first(settled.values(), self._options)) is not None:
+                raise wanted
+            if accepted:
+                await self._message(memoryview(body)[1 if self._chunks else 0 :], accepted, settled, before_final_dot)
         except MailbusError as exc:
             stage = self._stage
             self.abort()
             if stage is Stage.DOT:
-                raise DotUnanswered(exc.what, where=self._options.where, refused=refused) from exc
+                raise DotUnanswered(exc.what, where=self._options.where, settled=settled) from exc
             exc.where = exc.where or self._options.where
             raise
         except BaseException:
             self.abort()
             raise
         self.used_at = self._clock.monotonic()
-        if early or final.code == SERVICE_CLOSING:
-            self.abort()
-        return refused | dict.fromkeys(accepted, final)
+        return settled
 
     def _rcpt_commands(self, rcpt_to: Sequence[str], extras: Extras) -> list[bytes]:
         # RFC 3461 is for the relays on the way; without it the mail goes all the same, and reports come as they do.
@@ -150,14 +159,14 @@ class Session:
         return parameters | ({REQUIRETLS: None} if REQUIRETLS in given else {}), None
 
     async def _envelope(self, commands: list[bytes], rcpt_to: Sequence[str], refused: dict[str, Reply]) -> list[str]:
-        """MAIL, RCPT, DATA; fills `refused`, gives who was accepted, in stage BODY if anybody was."""
+        """MAIL, RCPT, DATA or a first chunk; fills `refused`, gives who was accepted, in stage BODY if anybody was."""
         timeouts = self._options.timeouts
         first = [b"RSET\r\n"] if self._dirty else []
         self._stage = after(self._stage, Seen.MAIL)
         # RFC 2920 3.1: RSET, MAIL, RCPT may stand anywhere in a group, DATA only at its end.
         pipelined = "pipelining" in self._extensions
         if pipelined:
-            group = [*first, *commands, b"DATA\r\n"]
+            group = [*first, *commands]
             self._connection.send(b"".join(group), len(group))
         if first and not (await self._ask(first[0], pipelined, timeouts.mail_s)).accepted:
             raise PeerError("RSET was refused")
@@ -165,7 +174,7 @@ class Session:
         said = await self._ask(commands[0], pipelined, timeouts.mail_s)
         mail = _settling(said)
         accepted: list[str] = []
-        for address, command in zip(rcpt_to, commands[1:], strict=True):
+        for address, command in zip(rcpt_to, commands[1:-1], strict=True):
             if said.code == SERVICE_CLOSING or (mail is not None and not pipelined):
                 refused[address] = said
                 continue
@@ -181,23 +190,34 @@ class Session:
             self._stage = after(self._stage, Seen.REFUSED)
             self.abort()
             return []
-        return await self._data(pipelined, accepted, refused)
+        return await self._go_ahead(commands[-1], pipelined, accepted, refused)
 
-    async def _data(self, pipelined: bool, accepted: list[str], refused: dict[str, Reply]) -> list[str]:
+    async def _go_ahead(self, go: bytes, pipelined: bool, accepted: list[str], refused: dict[str, Reply]) -> list[str]:
         if not accepted and not pipelined:
             self._stage = after(self._stage, Seen.REFUSED)
             return []
-        said = await self._ask(b"DATA\r\n", pipelined, self._options.timeouts.data_s)
-        if said.code == START_INPUT:
+        try:
+            said = await self._ask(go, pipelined, self._options.timeouts.data_s)
+        except Transient as exc:
+            if self._chunks and self.transactions == 1:
+                # Told: some end the connection instead of saying that they do not know BDAT.
+                raise ChunksUnknown(exc.what) from exc
+            raise
+        if said.code == START_INPUT and not self._chunks:
             self._stage = after(self._stage, Seen.GO_AHEAD)
             if not accepted:
                 # RFC 2920 3.1 lets one send a lone dot here; dropping the connection cannot deliver an empty message.
                 self.abort()
             return accepted
+        if self._chunks and said.accepted:
+            self._stage = after(self._stage, Seen.GO_AHEAD if accepted else Seen.REFUSED)
+            return accepted
         if said.accepted or said.code < 400:
-            raise PeerError(f"DATA was answered with {said.code}")
-        refused.update(dict.fromkeys(accepted, said))
+            raise PeerError(f"{go[:4].decode()} was answered with {said.code}")
+        if self._chunks and said.code in COMMAND_UNKNOWN and accepted:
+            raise ChunksUnknown(f"BDAT was offered, and is answered with {said}")
         self._stage = after(self._stage, Seen.REFUSED)
+        refused.update(dict.fromkeys(accepted, said))
         if said.code == SERVICE_CLOSING:
             self.abort()
         return []
@@ -207,48 +227,112 @@ class Session:
             self._connection.send(command, 1)
         return await self._connection.reply(timeout_s)
 
-    async def _body(self, body: bytes, refused: Mapping[str, Reply], before_final_dot: BeforeDot) -> Reply | None:
-        """Everything but the dot, while `before_final_dot` runs; gives a refusal that came before its time."""
+    async def _message(
+        self, body: memoryview, accepted: list[str], settled: dict[str, Reply], before_final_dot: BeforeDot
+    ) -> None:
+        """The message to those who were accepted; fills `settled` with what was said of them."""
+        ahead = 0
+        if len(body) > JOINED_BYTES:
+            ahead = len(body) - (JOINED_BYTES if self._chunks else 0)
+        self._owed = 0
+        if ahead:
+            early = await self._ahead(body[:ahead], settled, before_final_dot)
+            if early is not None:
+                settled.update(dict.fromkeys(accepted, early))
+                self.abort()
+                return
+        else:
+            await before_final_dot(settled)
+        await self._end(body[ahead:], accepted, settled)
+
+    async def _ahead(self, part: memoryview, refused: Mapping[str, Reply], before_final_dot: BeforeDot) -> Reply | None:
+        """Everything but the end, while `before_final_dot` runs; gives a refusal that came before its time."""
         try:
             async with TaskGroup() as group:
                 group.create_task(_awaited(before_final_dot(refused)), name="before_final_dot")
-                group.create_task(self._stream(body), name="body")
+                streaming = group.create_task(self._stream(part), name="body")
         except BaseExceptionGroup as failed:
             raise verdict_of(failed) from None
-        if not self._connection.spoke:
-            return None
-        said = await self._connection.reply(0)
-        if not (said.transient or said.refused):
-            raise PeerError(f"the message was answered with {said.code} before its end")
-        return said
+        return streaming.result() or await self._heard()
 
-    async def _stream(self, body: bytes) -> None:
-        view = memoryview(body)
-        for start in range(0, len(body), BLOCK_BYTES):
-            # The one reply that may come before the dot is a refusal of all of it.
-            self._connection.send(view[start : start + BLOCK_BYTES], 1 if start == 0 else 0)
-            await self._connection.drain(self._options.timeouts.block_s)
-            if self._connection.spoke:
-                return
+    async def _stream(self, part: memoryview) -> Reply | None:
+        chunk = CHUNK_BYTES if self._chunks else len(part)
+        for start in range(0, len(part), chunk):
+            end = min(start + chunk, len(part))
+            if self._chunks:
+                self._connection.send(b"BDAT %d\r\n" % (end - start), 1)
+                self._owed += 1
+            for block in range(start, end, BLOCK_BYTES):
+                # The one reply that may come to DATA before the dot is a refusal of all of it.
+                replies = 0 if block or self._chunks else 1
+                self._connection.send(part[block : min(block + BLOCK_BYTES, end)], replies)
+                await self._connection.drain(self._options.timeouts.block_s)
+                if (early := await self._heard()) is not None:
+                    return early
+        return None
 
-    async def _dot(self, body: bytes | None = None) -> Reply:
-        """The dot, and all that goes with it where nothing of the message is out yet; the reply to it."""
+    async def _heard(self) -> Reply | None:
+        """A refusal, if one came by now."""
+        while self._connection.spoke:
+            said = await self._connection.reply(0)
+            refusal = _settling(said)
+            if refusal is not None:
+                return refusal
+            if not self._chunks:
+                raise PeerError(f"the message was answered with {said.code} before its end")
+            self._owed -= 1
+        return None
+
+    async def _end(self, last: memoryview, accepted: list[str], settled: dict[str, Reply]) -> None:
+        """The dot, or the last chunk, with what is not out yet; and the reply to it, by LMTP one for each."""
         # From here on a lost connection proves nothing: the stage changes before the first byte goes.
         step("smtp.dot")
         if not self._connection.alive:
             raise self._connection.lost
         self._stage = after(self._stage, Seen.DOT)
-        if body is None:
-            self._connection.send(b".\r\n", 0)
+        # RFC 2033 4.2 and 4.3: in the order of the RCPT commands.
+        whose = [[one] for one in accepted] if self._options.lmtp else [accepted]
+        if self._chunks:
+            self._connection.send(b"".join((b"BDAT %d LAST\r\n" % len(last), last)), len(whose))
         else:
-            self._connection.send(body + b".\r\n", 1)
+            # Of a message that went ahead, one reply is expected already.
+            self._connection.send(b"".join((last, b".\r\n")), len(whose) if last else len(whose) - 1)
         step("smtp.dot.sent")
+        refusal = await self._chunks_refused()
+        for these in whose:
+            settled.update(dict.fromkeys(these, refusal or await self._final()))
+        self._stage = after(self._stage, Seen.ANSWERED)
+        replies = [settled[one] for one in accepted]
+        self._dirty = not all(reply.accepted for reply in replies)
+        if refusal is not None or replies[-1].code == SERVICE_CLOSING:
+            self.abort()
+
+    async def _final(self) -> Reply:
         said = await self._connection.reply(self._options.timeouts.final_s)
         if not (said.accepted or said.transient or said.refused):
             raise PeerError(f"the message was answered with {said.code}")
-        self._stage = after(self._stage, Seen.ANSWERED)
-        self._dirty = not said.accepted
         return said
+
+    async def _chunks_refused(self) -> Reply | None:
+        """The refusal of a chunk before the last, if there is one: then nobody has the message."""
+        for number in range(self._owed):
+            refusal = _settling(await self._final())
+            if refusal is not None:
+                await self._discarded(self._owed - number)
+                return refusal
+        return None
+
+    async def _discarded(self, replies: int) -> None:
+        """RFC 3030 2: what follows a refused chunk is discarded, and refused too; or the relay is gone by then."""
+        try:
+            for _ in range(replies):
+                said = await self._final()
+        except PeerError:
+            raise
+        except Transient:
+            return
+        if said.accepted:
+            raise PeerError("the relay took the end of a message that it had refused before")
 
 
 async def _awaited(work: Awaitable[None]) -> None:
@@ -261,4 +345,4 @@ def _settling(said: Reply) -> Reply | None:
         return None
     if said.transient or said.refused:
         return said
-    raise PeerError(f"an envelope command was answered with {said.code}")
+    raise PeerError(f"a command was answered with {said.code}")

@@ -1,7 +1,8 @@
 """The stages of one mail transaction as an enum and a table. Pure.
 
-The one question that matters afterwards: was the final dot sent? Until DOT, a lost connection lost nothing
-(RFC 5321 4.1.1.4: the server must not act on a message without its end); from DOT on nobody knows.
+The one question that matters afterwards: was the message's end sent, the final dot or the last chunk? Until DOT, a lost
+connection lost nothing (RFC 5321 4.1.1.4, RFC 3030 2: the server must not act on a message without its end); from DOT
+on nobody knows.
 """
 
 from enum import StrEnum
@@ -12,9 +13,9 @@ class Stage(StrEnum):
     """Where a connection stands."""
 
     READY = "ready"  # between transactions
-    ENVELOPE = "envelope"  # MAIL, RCPT and perhaps DATA are out, their replies come
-    BODY = "body"  # 354 came, the message streams
-    DOT = "dot"  # the final dot is out
+    ENVELOPE = "envelope"  # MAIL, RCPT and perhaps DATA, or an empty chunk, are out, their replies come
+    BODY = "body"  # the go-ahead came, the message streams
+    DOT = "dot"  # the final dot, or the last chunk, is out
     SPOILED = "spoiled"  # out of step or gone: never used again
 
 
@@ -23,9 +24,9 @@ class Seen(StrEnum):
 
     MAIL = "mail"  # we send MAIL
     REFUSED = "refused"  # every reply of the envelope came, and there is nothing to send
-    GO_AHEAD = "go_ahead"  # 354
-    DOT = "dot"  # we send the dot
-    ANSWERED = "answered"  # the reply to the dot
+    GO_AHEAD = "go_ahead"  # 354, or 250 to the empty chunk
+    DOT = "dot"  # we send the message's end
+    ANSWERED = "answered"  # every reply to it came
     LOST = "lost"  # disconnected, timed out, cancelled, 421, or the reply makes no sense
 
 

@@ -1,7 +1,7 @@
 """Bytes from a relay → replies; envelopes and messages → bytes. Pure.
 
 Fed by session.py, tested by tests/smtp/test_wire.py. Knows no account and no connection.
-Grammar: RFC 5321 sections 4.1 and 4.2; enhanced codes: RFC 3463; parameters: RFC 1870, 6152, 6531.
+Grammar: RFC 5321 sections 4.1 and 4.2; enhanced codes: RFC 3463; parameters: RFC 1870, 6152, 6531; chunks: RFC 3030.
 """
 
 import re
@@ -158,15 +158,20 @@ def bare_line_end(data: bytes) -> int | None:
     return found.start() if found else None
 
 
-def stuffed(data: bytes) -> bytes:
-    """A message as it goes over the wire, without the final dot line; ends with CRLF. Raises Permanent.
-
-    RFC 5321 4.5.2: a line that begins with a dot gets another. Linear; no copy where there is no such line.
-    """
+def ended(data: bytes) -> bytes:
+    """A message as it goes in chunks, which are counted: as it is, with the end of its last line. Raises Permanent."""
     # A bare CR or LF is where one server sees the end of a message and the next does not.
     if (place := bare_line_end(data)) is not None:
         raise Permanent(f"a bare CR or LF at byte {place} of the message", remedy="lines end with CRLF")
-    body = data.replace(b"\n.", b"\n..") if b"\n." in data else data
-    if body.startswith(b"."):
-        body = b"." + body
-    return body if body.endswith(b"\r\n") else body + b"\r\n"
+    return data if data.endswith(b"\r\n") else data + b"\r\n"
+
+
+def stuffed(data: bytes) -> bytes:
+    """A message as it goes behind DATA, without the final dot line. Raises Permanent.
+
+    RFC 5321 4.5.2: a line that begins with a dot gets another. Linear; no copy where there is no such line.
+    """
+    body = ended(data)
+    if b"\n." in body:
+        body = body.replace(b"\n.", b"\n..")
+    return b"." + body if body.startswith(b".") else body

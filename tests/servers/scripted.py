@@ -46,6 +46,10 @@ class Scripted(Generic[C]):
         """A client that connected."""
         raise NotImplementedError
 
+    async def greet(self, connection: C) -> None:
+        """What is said first."""
+        await connection.send(self.greeting)
+
     async def answer(self, connection: C, line: str) -> bool:
         """A command; False ends the connection."""
         raise NotImplementedError
@@ -58,7 +62,7 @@ class Scripted(Generic[C]):
         assert task is not None
         self._tasks.add(task)
         try:
-            await connection.send(self.greeting)
+            await self.greet(connection)
             going = True
             while going:
                 line = await connection.line()

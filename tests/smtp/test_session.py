@@ -81,7 +81,7 @@ async def test_lost_after_the_dot_is_uncertain_whatever_the_relay_did(relay: Scr
     relay.script.rcpt = {"b@x": ["550 no"]}
     with pytest.raises(DotUnanswered) as caught:
         await deliver(relay, "a@x", "b@x")
-    assert {address: reply.code for address, reply in caught.value.refused.items()} == {"b@x": 550}
+    assert {address: reply.code for address, reply in caught.value.settled.items()} == {"b@x": 550}
 
 
 async def test_no_reply_to_the_dot_in_time_is_uncertain(relay: ScriptedRelay) -> None:
@@ -159,6 +159,16 @@ async def test_an_idle_connection_that_the_relay_ended_costs_nothing(relay: Scri
     assert (await client.deliver("me@x", ["a@x"], MESSAGE, before_final_dot=Dot()))["a@x"].accepted
     assert relay.connections == 2
     assert len(relay.messages) == 2
+    await client.close()
+
+
+@pytest.mark.fault("E06")
+async def test_an_idle_connection_that_the_relay_ends_with_421_costs_nothing(relay: ScriptedRelay) -> None:
+    client = relay_to(relay)
+    await client.deliver("me@x", ["a@x"], MESSAGE, before_final_dot=Dot())
+    relay.script.rcpt = {"b@x": ["421 4.4.2 idle for too long", "250 OK"]}
+    assert (await client.deliver("me@x", ["b@x"], MESSAGE, before_final_dot=Dot()))["b@x"].accepted
+    assert (relay.connections, len(relay.messages)) == (2, 2)
     await client.close()
 
 

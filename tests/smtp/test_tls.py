@@ -173,6 +173,24 @@ async def test_454_says_nothing_of_the_password(make_relay: RelayMaker) -> None:
         await deliver(server, login=True, username="u", password="x")
 
 
+@pytest.mark.fault("E08")
+@pytest.mark.parametrize(
+    ("said", "verdict", "remedy"),
+    [
+        ("530 5.7.0 Authentication required", AuthRefused, "login: true"),
+        ("530 5.7.0 Must issue a STARTTLS command first", Permanent, "security: starttls"),
+    ],
+)
+async def test_530_is_the_accounts_affair_and_no_word_about_the_mail(
+    relay: ScriptedRelay, said: str, verdict: type[MailbusError], remedy: str
+) -> None:
+    relay.script.mail = said
+    with pytest.raises(MailbusError) as caught:
+        await deliver(relay)
+    assert type(caught.value) is verdict
+    assert remedy in caught.value.remedy
+
+
 async def test_a_relay_without_auth_says_the_remedy(relay: ScriptedRelay) -> None:
     with pytest.raises(Permanent) as caught:
         await deliver(relay, login=True, username="u", password="x")

@@ -79,7 +79,7 @@ def test_commands() -> None:
 
 
 @pytest.mark.fault("G07")
-@settings(max_examples=2000)
+@settings(max_examples=1000)
 @given(st.text(st.sampled_from('a@.\r\n\0<> \t{5}"\x85\u2028\u00a0ü\x7f'), max_size=20) | st.text(max_size=20))
 def test_an_address_is_refused_or_stays_one_path_of_one_command(address: str) -> None:
     try:
@@ -90,7 +90,7 @@ def test_an_address_is_refused_or_stays_one_path_of_one_command(address: str) ->
 
 
 @pytest.mark.fault("E11")
-@settings(max_examples=3000)
+@settings(max_examples=1000)
 @given(
     st.lists(st.sampled_from([b".", b"\r\n", b"..", b"x", b"\r\n.\r\n", b"From ", b"\xff"]), max_size=30).map(b"".join)
 )
