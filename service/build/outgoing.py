@@ -27,6 +27,7 @@ def smtp_options(
         username=outgoing.username,
         password=outgoing.password.reveal(),
         login=smtp.login,
+        lmtp=smtp.protocol == "lmtp",
         tokens=tokens,
         login_remedy=login_remedy(account.preset, outgoing.oauth2.grant if outgoing.oauth2 else None),
         reach=reach,
@@ -45,6 +46,7 @@ def next_relays(account: AccountSettings, outgoing: OutgoingSettings, *, reach: 
             username=one.username,
             password=one.password.reveal(),
             login=one.login,
+            lmtp=one.protocol == "lmtp",
             reach=reach,
         )
         for one in outgoing.relays

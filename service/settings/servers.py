@@ -1,6 +1,6 @@
 """The servers of an account as settings: IMAP, POP3, SMTP. Used by model.py."""
 
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic.functional_validators import AfterValidator
@@ -24,6 +24,8 @@ from service.settings.values import (
 IMAP_PORTS: Final = {Security.TLS: 993, Security.STARTTLS: 143, Security.NONE: 143}
 POP3_PORTS: Final = {Security.TLS: 995, Security.STARTTLS: 110, Security.NONE: 110}
 SMTP_PORTS: Final = {Security.TLS: 465, Security.STARTTLS: 587, Security.NONE: 25}
+# RFC 2033 5: never 25. There is no other number for it; mailbox servers and their guides use this one.
+LMTP_PORTS: Final = dict.fromkeys(Security, 24)
 
 
 def lasting(default: str, description: str) -> Any:
@@ -102,9 +104,13 @@ class Pop3Settings(Part):
 class RelaySettings(Part):
     """A server that takes mail."""
 
+    protocol: Literal["smtp", "lmtp"] = Field(
+        default="smtp", description="`lmtp` (RFC 2033) for a mailbox server of one's own, such as Dovecot"
+    )
     host: Host = Field(description="Host name of the SMTP server; required unless a preset has it")
     port: Port = Field(
-        default=465, description="Default: 465 with `security: tls`, 587 with `starttls`, 25 with `none`"
+        default=465,
+        description="Default: 465 with `security: tls`, 587 with `starttls`, 25 with `none`; 24 with `protocol: lmtp`",
     )
     security: Security = _security()
     ca: Named | None = Field(default=None, description="File with the authorities to trust; default: the system's")
@@ -113,7 +119,8 @@ class RelaySettings(Part):
     @model_validator(mode="before")
     @classmethod
     def _port(cls, data: Any) -> Any:
-        return _login_fields(data, SMTP_PORTS)
+        lmtp = isinstance(data, dict) and data.get("protocol") == "lmtp"
+        return _login_fields(data, LMTP_PORTS if lmtp else SMTP_PORTS)
 
 
 class SmtpSettings(RelaySettings):
