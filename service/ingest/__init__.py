@@ -3,12 +3,12 @@
 mailbox.py runs one mailbox; source.py is what it wants of a protocol, from_imap.py gives it, and from_pop3.py with
 drop.py, seen.py, contents.py and visits.py, which make what POP3 lacks. stand_in.py is POP3 in the place of IMAP;
 where both share no number, paired.py, by what learnt.py keeps, prints.py and numbers.py. plan.py decides; pages.py is
-what one commit announces; announce.py makes events, parser.py says in which process; publish.py commits them with
-their cursor; dead.py copies those of mail that could not be had; copies.py keeps what outlives retention, erased.py
-what outlives an erasure; replay.py reads log and erased as one. epochs.py begins and recognises, lineage.py finds
-what a mailbox was called before; memory.py keeps what is known (known.py, marks.py, labels.py, notes.py, state.py),
-compare.py finds what became of it, resync.py says so to whoever asked. allowance.py is what may be read a day,
-status.py what a mailbox shows.
+what one commit announces, reading.py reads it; announce.py makes events, parser.py says in which process; publish.py
+commits them with their cursor; dead.py copies those of mail that could not be had; copies.py keeps what outlives
+retention, erased.py what outlives an erasure; replay.py reads log and erased as one. epochs.py begins and recognises,
+lineage.py finds what a mailbox was called before; memory.py keeps what is known (known.py, marks.py, labels.py,
+notes.py, state.py), compare.py finds what became of it, resync.py says so to whoever asked. allowance.py is what may
+be read a day, status.py what a mailbox shows.
 """
 
 from service.ingest.allowance import Allowance

@@ -21,7 +21,7 @@ from service.ingest.compare import Compared, Comparer
 from service.ingest.cursor import Cursor
 from service.ingest.epochs import Epochs, FindFormer, nobody
 from service.ingest.memory import Memory
-from service.ingest.pages import Page, Pairing
+from service.ingest.pages import Page
 from service.ingest.plan import (
     SURVEY_LIMIT_ROWS,
     SURVEY_LIMIT_UIDS,
@@ -34,15 +34,14 @@ from service.ingest.plan import (
     pages,
 )
 from service.ingest.publish import MailboxLog
+from service.ingest.reading import Reader
 from service.ingest.resync import Counts, Desk
-from service.ingest.source import Fetched, Looked, Source, Surveyed
+from service.ingest.source import Looked, Source, Surveyed
 from service.ingest.status import MailboxStatus
-from service.observe import log, metrics, step
+from service.observe import log, metrics
 from service.parsing import Made
 from service.tasks import TaskGroup
 
-SINGLE_TRIES: Final = 3
-SUSPECTS_LIMIT: Final = 1_000
 # An empty window of UIDs is widened up to this: gaps are crossed fast, and a full one still fits in memory.
 WINDOW_LIMIT_UIDS: Final = SURVEY_LIMIT_ROWS
 PROGRESS_EVERY_S: Final = 10.0
@@ -87,17 +86,15 @@ class MailboxIngest:
         self._status = status
         self._desk = desk
         self._counts = Counts()
-        self._budget = budget
+        self._reader = Reader(source, status, budget, message_limit=options.message_limit)
         self._proved = proved
         self._degraded = degraded
         self._clock = clock
         self._account = account
         self._announced = announced
-        self._held = 0
         self._told = 0.0
         self._bounds_at = clock.monotonic()
         self._uidnext = 0
-        self._pairing = Pairing()
         self._comparer = Comparer(source, memory, announcer, clock=clock, where=f"{account}, {status.name}")
         self._epochs = Epochs(
             source,
@@ -242,26 +239,32 @@ class MailboxIngest:
         alone = frozenset(self._status.suspects)
         cut = list(pages(wanted, self._options.message_limit, alone))
         try:
-            if len(cut) == 1:
-                page = await self._read(cut[0])
+            if len(cut) > 1:
+                return await self._overlapped(cut, cursor, noticed)
+            rest = cut[0]
+            # Where the server gives more than it listed a page ends sooner.
+            while rest:
+                page = await self._reader.read(rest, self._memory.numbers)
+                rest = rest[len(page.wanted) :]
                 page.made = await self._announcer.make(page.fetched, page.unavailable, cursor)
                 await self._store(page, cursor)
-                return await self._commit(page, cursor, noticed)
-            return await self._overlapped(cut, cursor, noticed)
+                cursor = await self._commit(page, cursor, noticed)
+            return cursor
         finally:
             self._events.let_go()
-            self._budget.give(self._held)
-            self._held = 0
+            self._reader.let_all_go()
 
     async def _overlapped(self, cut: list[list[Surveyed]], cursor: Cursor, noticed: float | None) -> Cursor:
         making: asyncio.Queue[tuple[Page, asyncio.Task[list[Made]]] | None] = asyncio.Queue(maxsize=2)
         stored: asyncio.Queue[Page | None] = asyncio.Queue(maxsize=1)
 
         async def reading() -> None:
-            for wanted in cut:
-                page = await self._read(wanted)
-                made = group.create_task(self._announcer.make(page.fetched, page.unavailable, cursor), name="parse")
-                await making.put((page, made))
+            for rest in cut:
+                while rest:
+                    page = await self._reader.read(rest, self._memory.numbers)
+                    rest = rest[len(page.wanted) :]
+                    made = group.create_task(self._announcer.make(page.fetched, page.unavailable, cursor), name="parse")
+                    await making.put((page, made))
             await making.put(None)
 
         async def storing() -> None:
@@ -296,61 +299,6 @@ class MailboxIngest:
             raise verdict_of(failed) from failed
         return committed.result()
 
-    async def _read(self, wanted: list[Surveyed]) -> Page:
-        """Read one page. What the server does not give is tried alone, then announced as unavailable."""
-        limit = self._options.message_limit
-        whole = [message for message in wanted if message.size <= limit]
-        headers = [message for message in wanted if message.size > limit]
-        held = await self._budget.take(sum(message.size for message in whole))
-        self._held += held
-        page = Page(wanted, [], [], held)
-        for messages, is_whole in ((whole, True), (headers, False)):
-            if messages:
-                await self._fetch(page, messages, whole=is_whole)
-        if len(page.fetched) + len(page.unavailable) < len(wanted):
-            await self._fetch_missing(page)
-        self._pairing.take(page, self._memory.numbers)
-        step("fetch.done")
-        return page
-
-    async def _fetch(self, page: Page, wanted: list[Surveyed], *, whole: bool) -> None:
-        if len(wanted) == 1 and self._status.suspects.get(wanted[0].uid, 0) > SINGLE_TRIES:
-            page.unavailable.append(wanted[0])
-            del self._status.suspects[wanted[0].uid]
-            return
-        left = {message.uid: message for message in wanted}
-
-        def take(message: Fetched) -> None:
-            if left.pop(message.surveyed.uid, None) is not None:
-                page.fetched.append(message)
-                metrics.BYTES_FETCHED.inc(len(message.body))
-
-        try:
-            await self._source.fetch(wanted, take, whole=whole)
-        except Transient as exc:
-            # The connection broke; the first message still missing may be why. Next time it is read alone.
-            suspect = next(iter(left), None)
-            # Where the server says when to come back, no message is why.
-            if suspect is not None and exc.retry_after_s is None and len(self._status.suspects) < SUSPECTS_LIMIT:
-                self._status.suspects[suspect] = self._status.suspects.get(suspect, 0) + 1
-            raise
-        for message in wanted:
-            if message.uid not in left:
-                self._status.suspects.pop(message.uid, None)
-
-    async def _fetch_missing(self, page: Page) -> None:
-        settled = {m.surveyed.uid for m in page.fetched} | {m.uid for m in page.unavailable}
-        for message in [m for m in page.wanted if m.uid not in settled]:
-            whole = message.size <= self._options.message_limit
-            before = len(page.fetched)
-            for _ in range(SINGLE_TRIES):
-                await self._fetch(page, [message], whole=whole)
-                if len(page.fetched) > before:
-                    break
-            # Expunged meanwhile: not promised. Still shown: passed only with an event that says so.
-            if len(page.fetched) == before and await self._source.survey(message.uid, message.uid):
-                page.unavailable.append(message)
-
     async def _store(self, page: Page, cursor: Cursor) -> None:
         page.fetched = []
         page.announced = await self._announcer.stored(page.made, page.unavailable)
@@ -364,8 +312,7 @@ class MailboxIngest:
             reached = await self._memory.commit(events, reached, dead=page.announced.dead)
             self._announced()
             self._tell(len(events) - len(page.paired), noticed, started, reached)
-        self._budget.give(page.held)
-        self._held -= page.held
+        self._reader.let_go(page)
         return reached
 
     def _tell(self, events: int, noticed: float | None, started: float, reached: Cursor) -> None:

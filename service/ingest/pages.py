@@ -1,4 +1,7 @@
-"""What one commit will announce, from survey to event; and what of it POP3 announced already. Used by mailbox.py."""
+"""What one commit will announce, from survey to event; and what of it POP3 announced already.
+
+Filled by reading.py, committed by mailbox.py.
+"""
 
 from dataclasses import dataclass, field
 
@@ -12,15 +15,37 @@ from service.parsing import Made
 
 @dataclass(slots=True)
 class Page:
-    """`held`: bytes of the budget; `paired`: messages that were announced already, under which numbers."""
+    """`held`: bytes of the budget; `room`: bytes that may still come; `left_out`: UIDs of what there was no room for.
+
+    `paired`: messages that were announced already, under which numbers.
+    """
 
     wanted: list[Surveyed]
-    fetched: list[Fetched]
-    unavailable: list[Surveyed]
     held: int
+    room: int
+    fetched: list[Fetched] = field(default_factory=list)
+    unavailable: list[Surveyed] = field(default_factory=list)
+    left_out: set[int] = field(default_factory=set)
     paired: list[tuple[Surveyed, int]] = field(default_factory=list)
     made: list[Made] = field(default_factory=list)
     announced: Announced = field(default_factory=lambda: Announced([], []))
+
+    def takes(self, message: Fetched) -> bool:
+        """Add a message, where there is room: the first one has it always, none has it behind one that had not."""
+        if self.left_out or (self.fetched and len(message.body) > self.room):
+            self.left_out.add(message.surveyed.uid)
+            return False
+        self.room -= len(message.body)
+        self.fetched.append(message)
+        return True
+
+    def end_sooner(self) -> None:
+        """End before the first message that was left out."""
+        end = next(at for at, message in enumerate(self.wanted) if message.uid in self.left_out)
+        self.wanted = self.wanted[:end]
+        there = {message.uid for message in self.wanted}
+        self.fetched = [message for message in self.fetched if message.surveyed.uid in there]
+        self.unavailable = [message for message in self.unavailable if message.uid in there]
 
 
 class Pairing:

@@ -7,6 +7,11 @@ import pytest
 
 from service.bus import Bus
 from service.contract import AccountState, email_id
+from service.ingest import reading
+from service.ingest.numbers import Numbers
+from service.ingest.pages import Page
+from service.ingest.reading import Reader
+from service.ingest.source import Surveyed
 from service.pop3 import session
 from tests.ingest.maildrop import LONG_AGO, NOW, Drop, body, caught_up, following, kinds, mail, run, subjects
 from tests.ingest.view import seen
@@ -210,6 +215,53 @@ async def test_a_message_far_larger_than_its_listed_size_costs_no_memory_and_no_
     assert [event.body.get("subject") for event in events] == ["mail 1", None, "mail 3"]
     assert events[1].body["mailbus"]["problem"]["type"] == "unavailable"
     assert sent < 500
+
+
+@pytest.mark.fault("B06")
+async def test_however_sizes_lie_no_page_holds_much_more_than_one_may(
+    pop3_stub: Pop3Stub, bus: Bus, reader: BusReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "PAGE_LIMIT_BYTES", 100_000)
+    sizes = [30_000, 200, 90_000, 200, 150_000, 40_000, 40_000, 40_000, 200, 200]
+    pop3_stub.mails = [
+        Mail(str(n), b"Subject: mail %d\r\n\r\n%b\r\n" % (n, b"x" * size)) for n, size in enumerate(sizes)
+    ]
+    # The last two are said to be too large: of them headers are asked for.
+    listed = [10] * 8 + [10**15] * 2
+    pop3_stub.hooks["LIST"] = answering(
+        "".join(["+OK\r\n", *(f"{n} {size}\r\n" for n, size in enumerate(listed, 1)), ".\r\n"])
+    )
+    held: list[int] = []
+    read = Reader.read
+
+    async def spy(self: Reader, wanted: list[Surveyed], numbers: Numbers) -> Page:
+        page = await read(self, wanted, numbers)
+        held.append(sum(len(message.body) for message in page.fetched))
+        return page
+
+    monkeypatch.setattr(Reader, "read", spy)
+    drop = await run(bus, pop3_stub)
+    assert subjects(await reader.events()) == [f"mail {n}" for n in range(10)]
+    assert len(held) > 4
+    assert sorted(held)[-2] <= 101_000
+    assert not drop.states
+
+
+@pytest.mark.fault("B06")
+async def test_what_has_no_room_behind_later_mails_is_read_alone(
+    pop3_stub: Pop3Stub, bus: Bus, reader: BusReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "PAGE_LIMIT_BYTES", 100_000)
+    header = b"Subject: mail 1\r\nX: %b\r\n\r\n" % (b"x" * 50_000)
+    pop3_stub.mails = [Mail("1", header), Mail("2", b"Subject: mail 2\r\n\r\n%b\r\n" % (b"x" * 90_000))]
+    # The first is said to be too large; of the others bodies are asked for before its header.
+    pop3_stub.hooks["LIST"] = answering(f"+OK\r\n1 {10**15}\r\n2 10\r\n.\r\n")
+    async with following(bus, Drop(pop3_stub.port)) as drop:
+        await reader.wait_received(2)
+        await caught_up(drop)
+    assert subjects(await reader.events()) == ["mail 1", "mail 2"]
+    assert "far larger than it says" in str(drop.states[0][1])
+    assert not drop.status.suspects
 
 
 async def test_a_message_that_the_server_refuses_is_gone_or_said_to_be_unavailable(
