@@ -16,7 +16,7 @@ from pathlib import Path
 from service.mime import MimeLimits, parse
 from tests.corpora.readers import Reader, mailbus, readers
 from tests.corpora.seen import Seen, agrees
-from tests.mime.fuzz import broken, corpus_seeds
+from tests.mime.fuzz import broken, corpus_seeds, weights
 
 PROPERTIES = ("subject", "date", "message_id", "text", "attachments")
 LISTED = 40
@@ -75,12 +75,13 @@ def main(words: list[str]) -> int:
     rng = random.Random(int(words[2]) if len(words) > 2 else 1)
     peers = {name: reader for name, reader in readers().items() if name in ("stdlib", "fast-mail-parser")}
     seeds = list(corpus_seeds(Path(words[0])))
+    weighed = weights(seeds)
     as_they_are, fuzzed = Differences(), Differences()
     for number, raw in enumerate(seeds):
         as_they_are.compare(f"file {number}", raw, peers)
     as_they_are.show(f"{len(seeds)} files as they are", peers)
     for number in range(mails):
-        fuzzed.compare(f"input {number}", broken(rng, seeds), peers)
+        fuzzed.compare(f"input {number}", broken(rng, seeds, weighed), peers)
     fuzzed.show(f"{mails} of them broken", peers)
     return 0
 

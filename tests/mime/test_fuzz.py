@@ -18,7 +18,7 @@ def test_it_ends_after_so_many_inputs_and_says_what_ran(tmp_path: Path, capsys: 
 def test_a_broken_promise_leaves_its_input(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def breaks(raw: bytes) -> None:
+    def breaks(raw: bytes, _inline_limits: object) -> None:
         raise AssertionError(len(raw))
 
     monkeypatch.chdir(tmp_path)
