@@ -39,7 +39,8 @@ class EmailSubmission(msgspec.Struct, frozen=True, rename="camel"):
     """The body of `mail.status.<account>.<state>`; `delivery_status` lists the recipients this event is about.
 
     `relay`: where an account has several, the one that was asked last. `report`: what a bounce says of its recipient;
-    `verified`: that it came with a Message-ID which only mailbus makes.
+    `verified`: whether a bounce or complaint came with something that only mailbus makes; otherwise anybody may have
+    written it.
     """
 
     id: str

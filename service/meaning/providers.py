@@ -251,6 +251,9 @@ _DOCOMO: Final = _Provider(
         mailboxfull=r"too much mail data",
         toomanyconn=r"too many recipients",
         syntaxerror=r"bad sequence of commands|parameter not implemented",
+        # It says the same of whom it does not know and of whom its customer does not want: when tells them apart.
+        filtered=r"^5\.2\.0 .*unknown user",
+        rejected=r"unknown user .*/data$",
     ),
 )
 _KDDI: Final = _Provider(
@@ -283,8 +286,11 @@ PROVIDERS: Final = (
 )  # fmt: skip
 
 
-def by_provider(text: str, status: str, hosts: tuple[str, ...]) -> Reason | None:
-    """`text` in lower case; `hosts`: who refused, the recipient, who reports, the nearest first."""
+def by_provider(text: str, status: str, command: str, hosts: tuple[str, ...]) -> Reason | None:
+    """`text` in lower case; `command`: which one was refused, "" where nothing says it.
+
+    `hosts`: who refused, the recipient, who reports, the nearest first.
+    """
     for host in hosts:
         words = host.lower().split(None, 1)
         if not words:
@@ -292,7 +298,7 @@ def by_provider(text: str, status: str, hosts: tuple[str, ...]) -> Reason | None
         name = words[0].rstrip(".>;")
         for provider in PROVIDERS:
             if name.endswith(provider.hosts):
-                found = _asked(provider, f"{status} {text}")
+                found = _asked(provider, f"{status} {text} /{command.lower()}")
                 if found is not None:
                     return found
     return None

@@ -91,7 +91,7 @@ def diagnose(words: Words, action: Action) -> Diagnosis:
     """The reason, by the provider's own codes, then by words, then by status, then by the reply code."""
     text = _plain(words.said)
     command = words.command or command_of(words.said) or command_of(words.notice)
-    reason = by_provider(text, words.status, (words.remote, words.recipient, words.reporting))
+    reason = by_provider(text, words.status, command, (words.remote, words.recipient, words.reporting))
     if reason is None:
         reason = _by_words(text, words.status, command)
     if reason is None and words.notice and words.notice != words.said:
@@ -125,7 +125,7 @@ def _by_words(text: str, status: str, command: str) -> Reason | None:
             return known
         if (
             reason is Reason.USERUNKNOWN
-            and (command == "DATA" or known is Reason.FILTERED)
+            and (command == "DATA" or (known is Reason.FILTERED and command != "RCPT"))
             and status[2:] not in _NO_USER
         ):
             # Who finds out after the content that there is no such user has a filter, not a directory.

@@ -45,6 +45,7 @@ AUTH_FAILURE: Final = r"""
     \bspf\b{near}(?:fail|violat|reject|not |bad|invalid|check|settings|unauthenticated)
     (?:fail|violat|reject|not pass|bad|inspect)\w*{near}\bspf\b
     sender policy framework
+    \bspf record|spf\.pobox
     (?:no|fail\w*|invalid|not pass\w*|missing|without){near}\bdkim\b
     \bdkim\b{near}(?:fail|invalid|missing|required|check|not )
     fails? to pass authentication checks
@@ -64,6 +65,7 @@ REQUIRE_PTR: Final = r"""
     mismatches client ip
     unverifi?y?able sending ip
     forward dns entry does not point
+    dns lookup failure: .{0,80}try again later
 """
 NOT_COMPLIANT: Final = r"""
     (?:not|non|isn'?t|aren'?t)[ -](?:rfc[ -]?\d* ?)?complian(?:t|ce)
@@ -82,7 +84,7 @@ BAD_REPUTATION: Final = r"""
     temporarily deferred due to (?:unexpected volume or )?user complaints
 """
 VIRUS: Final = r"""
-    \bvir(?:us|ii)\b(?! alias)
+    (?<!spam or )(?<!spam/)\bvir(?:us|ii)\b(?! alias)
     malware
     infected
     trojan
@@ -96,7 +98,10 @@ SPAM: Final = r"""
     (?:blocked|refused|denied|reject|block) {the}(?:\w+ )?(?:spam|unsolicited|junk)\b
     (?:appears|looks?|looked|seems) {the}(?:like )?(?:\w+ )?(?:spam|unsolicited|junk)\b
     (?:likely|possible|possibly|probable|probably) {the}(?:\w+ )?(?:spam|unsolicited|junk)\b
-    (?:no|too much|contains?|sending|about|considered|for) (?:\w+ )?spam\b
+    (?:no|too much|contains?|about|consider(?:ed)?|accept|for) (?:\w+ )?spam\b
+    (?:mail|message) (?:as|is) spam\b|help_spam
+    blocked by our filter|sender domain listed|rule imposed as
+    message filtered
     \bspam(?:ming)?(?: or virus)?[ :-](?:content|message|detect|reject|refused|filter|check|score|block|email|not|mail)
     \bspam[ :-](?:point|classif|probab|complaint|rule|engine|like|trap|or)
     spam-like|anti-?spam|spamassassin|spambouncer|spam ?profiler|spam/virus
@@ -123,8 +128,12 @@ SPAM: Final = r"""
 """
 REJECTED: Final = r"""
     sender {of}(?:reject|denied|refus|fail|blacklist|block|my black)
+    servers? without a valid sender|sender ?filter|bouncedeny
+    delivery not authori[sz]ed|sending this from a different address
+    recipient addresses rejected|\baddress rejected\b|rejected: e-?mail address is not verified
+    empty e-?mail address|mail from not owned
     sender {of}(?:spammer|pre-approved|empty|invalid|allowed|accepted|valid|exist|authenticated|unknown)
-    (?:invalid|bad|unrout?e?able|bogus|unknown) (?:envelope |e-?mail )?(?:sender|mail from|return path|from\b)
+    (?:invalid|bad|unrout?e?able|bogus|unknown) (?:envelope |e-?mail )?(?:sender(?! ip)|mail from|return path|from\b)
     (?:unverified|forged) (?:envelope )?(?:sender|from\b)
     sender(?:'s)? (?:address|domain) (?:must|does)
     empty (?:envelope )?(?:senders?|from|reverse)
@@ -134,7 +143,6 @@ REJECTED: Final = r"""
     domain of sender
     address that has been blacklisted
     (?:sender|email|e-mail|from) address{near}blacklist
-    mail from not owned
     (?:not|n'?t) (?:allowed|permitted|authori[sz]ed) to (?:post|send (?:mail |messages |e-?mail )?to)
     to submit messages to this e-mail system
     list of senders
@@ -148,19 +156,19 @@ REJECTED: Final = r"""
     registered gateway user
     valid-address-filter
     emetteur invalide
-    (?:not|n'?t) accept (?:mail|messages|e-?mail) from
+    (?:not|n'?t) accept (?:mail|messages|e-?mail) from(?! (?:dynamic|dial|hosts|your ip))
     rule imposed mailbox access
-    domain must (?:exist|resolve)
+    domain must resolve
     recursive cname
     backscatter protection
     unsigned dsn
-    not subscribed|must be subscribed
+    not subscribed(?! to ses)|must be subscribed
     in reply to mail from command
 """
 NOT_REJECTED: Final = r"""
     recipient address rejected
     5\.1\.0 address rejected
-    sender ip address rejected
+    ip address rejected
 """
 CONTENT: Final = r"""
     invalid mime|mime (?:complexity|error|headers)
@@ -187,7 +195,7 @@ SPEEDING: Final = r"""
     receive limit
 """
 TOO_MANY: Final = r"""
-    too many (?:\w+ ){0,3}(?:connections|sessions|recipients|errors from your ip|messages)
+    too many (?!unwanted)(?:\w+ ){0,3}(?:connections|sessions|recipients|errors from your ip|messages)
     trop de connexions
     connection (?:rate )?limit
     maximum (?:number of )?connection
@@ -226,7 +234,8 @@ BLOCKED: Final = r"""
     dynamic[/ ](?:ip|zombied|address|range)|dial-?up|generic dns
     connection (?:refused|reset by peer|dropped|denied|was dropped|not accepted)
     refused to talk to me
-    (?:bad|invalid|extreme bad) (?:sender )?ip
+    (?:bad|invalid|banned) (?:sender |sending )?ip\b|ip address rejected|forbidden by your ip|\bip \S+ listed as
+    refused - see|mail from \S+ refused|service refused
     (?:helo|ehlo) (?:command |argument )?(?:rejected|is invalid|invalid)|bad helo|empty helo|my name was rejected
     service (?:not available|unavailable), closing
     after initial connection

@@ -20,7 +20,7 @@ MAILBOX_FULL: Final = r"""
     too much mail (?:data|stored)
     too much mail\b
     user has too many messages
-    diskquota|disk quota
+    disk ?space quota|disk ?quota
     bo[iî]te .{0,40}pleine
     postfach .{0,40}voll
     speicherplatz .{0,40}(?:erschöpft|überschritten)
@@ -38,7 +38,7 @@ SYSTEM_FULL: Final = r"""
 """
 SUSPENDED: Final = r"""
     {who}{one} {is}(?:suspended|disabled|deactivated|locked|frozen|terminated|archived|inactivated|closed)
-    (?:suspended|disabled|deactivated|locked|frozen|archived|expired) {who}
+    (?<!invalid or )(?:suspended|disabled|deactivated|locked|frozen|archived|expired) {who}
     (?:inactive|expired) (?:account|user|mailbox)
     {who}{one} {is}(?:expired|temporarily inactive|inactive and)
     is (?:a )?deactivated
@@ -51,10 +51,10 @@ SUSPENDED: Final = r"""
     that you tried to reach is (?:disabled|inactive)
     user or domain is disabled
     account (?:is )?not active
-    due to (?:extended )?inactivity
+    due to (?:extended )?inactivity(?! new mail)
     mailbox was not used
     boite du destinataire archivee
-    is temporar(?:il)?y locked
+    temporar(?:il)?y locked
     mailbox unavailable or access denied
     konto .{0,20}(?:gesperrt|zablokowane)
 """
@@ -86,7 +86,8 @@ UNREACHED: Final = r"""
     have been failing for a long time
 """
 NETWORK: Final = r"""
-    hop count|too many hops|routing loop|mail(?:-| )?loop|forwarding loop|message (?:is )?looping|exceeded \d+ hops
+    hop count|too many hops|routing loop|(?<!create a )mail(?:-| )?loop|(?<!aliasing/)forwarding loop
+    message (?:is )?looping|exceeded \d+ hops
     host (?:is unreachable|name lookup failure|not found, try again|name lookup)
     no route to host|network (?:is )?unreachable
     dns (?:error|query failed)|dns records? for .{0,60} could not
@@ -102,6 +103,7 @@ LATE_NETWORK: Final = r"""
 """
 HOST_UNKNOWN: Final = r"""
     (?:host|domain)(?: name| or domain name)?(?: \S+)? {is}(?:unknown|not (?:be )?(?:found|exist|known|valid))
+    domain (?:\w+ ){0,5}is unknown
     (?:host|domain)(?: name)?(?: \S+)? {is}(?:n'?t exist|no longer exist)
     (?:unknown|no such|invalid|illegal|non-?existent) (?:mail )?(?:host|domain)
     domain (?:is not reachable|must exist)
@@ -117,11 +119,11 @@ HOST_UNKNOWN: Final = r"""
     lookup (?:of|for) (?:domain|host) .{0,80} failed
 """
 USER_UNKNOWN: Final = r"""
-    (?:unknown|no such|invalid|illegal|bad|non-?existent) (?:(?:\w+|final delivery) ){0,2}{who}
+    (?:unknown|no such|invalid|illegal|bad|non[- ]?existent) (?!sender)(?:(?:\w+|final delivery) ){0,2}{who}
     (?:unrecognized|undeliverable|incorrect) (?:\w+ ){0,2}{who}
     (?:not an? (?:valid|known|active)|unbekannter?|nieznany) (?:\w+ ){0,2}{who}
     {who}(?:'s email name|s)?{one},? {is}(?:not|n'?t) (?:be |been )?(?:exist|found|known|present|recogni[sz]ed)
-    {who}s?{one},? {is}(?:not|n'?t) (?:be |been )?(?:listed|ok|local|an?)
+    {who}s?{one},? {is}(?:not|n'?t) (?:be |been )?(?:listed|ok\b|local|an?\b|accepted\b(?! for))
     {who}(?:s)?{one},? {is}(?:not|n'?t) (?:be |been )?(?:available|valid|active|have)
     {who}s?{one},? {is}(?:unknown|invalid|inexist|non-?exist|incorrect|unavail?able|deleted|removed)
     {who}s?{one},? {is}(?:unbekannt|inconnu|sconosciut|desconocid)
@@ -134,11 +136,14 @@ USER_UNKNOWN: Final = r"""
     no existe|non esiste|existiert nicht|nie *istnieje|nie ma takiego|nessun utente
     no (?:mail ?box|account|user|one|person|(?:valid )?recipients?) (?:here|by that name|found|at|with|was|for)
     no mail ?box
+    no valid recipients, bye|not a local address|mailbox is inactive|@\S{1,255} not found
+    following recipients? (?:was|were) undeliverable|recipient address rejected\. \(in reply to rcpt
+    ^5\.1\.0 address rejected|user \( ?\S+ ?\) unknown
     recipient address rejected: (?:user|invalid|unknown|access denied|undeliverable)
     address(?:es)? (?:unknown|invalid)|#5\.1\.1 bad address
     bad ?rcpt ?to|badrecipient|bad[ _-]recipient
     validrcptto
-    recipient (?:not|isn'?t) (?:found|ok|accepted|local|known)|rec(?:ip)?(?:ient)?\.?notfound
+    recipient (?:not|isn'?t) (?:found|ok|accepted|local|known)|rec(?:ip)?(?:ient)?[. ]?notfound
     recipient name is not recognized
     missing home
     can'?t (?:accept|find) (?:user|recipient|mailbox)
@@ -167,7 +172,6 @@ FILTERED: Final = r"""
     user (?:refuses|reject)
     (?:blocked|rejected|refused|declined) by (?:the |its )?(?:recipient|user)s?\b(?!.?s? (?:domain|server|mail))
     this account is protected by
-    message filtered
     resolver\.rst\.notauthorized
     bounced address
     has restricted sms
@@ -183,7 +187,7 @@ SUPPRESSED: Final = r"""
     on our bounce list
 """
 EXPIRED: Final = r"""
-    timed? ?-?out\b|timeout\b
+    timed? ?-?out\b(?! waiting for input)
     (?:delivery|message|queue)(?: \w+){0,2} expired
     (?:could|can)(?: not|not|n'?t) (?:be )?deliver(?:ed)? (?:your message )?(?:for|within|after|the last)
     (?:not|n'?t) (?:be |been )?delivered (?:for|within|after|in)
@@ -215,6 +219,7 @@ SYSTEM_ERROR: Final = r"""
     no mdb
     misconfigured
     it encountered an error
+    timeout waiting for input
     service currently unavailable
     transaction failed
     unable to connect .{0,30}daemon
@@ -223,7 +228,7 @@ SYSTEM_ERROR: Final = r"""
     input/output error
 """
 MAILER_ERROR: Final = r"""
-    procmail|maildrop
+    procmail|mail?drop
     mailer error
     command (?:failed|died|output)
     pipe to

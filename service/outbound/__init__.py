@@ -6,9 +6,9 @@ request.py settles its id and finds what is wrong with it; originals.py finds th
 message that it is about, answer.py puts that in (pure); mail.py makes its envelope and bytes, dkim.py signs them;
 suppressions.py knows who gets nothing; retry.py decides (pure), breaker.py pauses where all is refused; sends.py keeps
 its state by compare-and-set; outbox.py keeps its bytes while it waits; status.py says what became of it; sent.py puts a
-copy into the account's Sent mailbox; returned.py finds it again when a mail bounces, evidence.py tells by both whether
-one went out of which nothing was heard; waiting.py cancels and releases what was not sent yet; strays.py refuses what
-is for nobody.
+copy into the account's Sent mailbox; returned.py finds it again when a mail bounces, by proof.py or by names.py;
+evidence.py tells by both whether one went out of which nothing was heard; waiting.py cancels and releases what was not
+sent yet; strays.py refuses what is for nobody.
 """
 
 from service.outbound.dkim import DkimKey, DkimSigner, read_dkim_key

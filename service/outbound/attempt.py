@@ -18,6 +18,7 @@ from service.observe import metrics, step
 from service.outbound.evidence import Evidence
 from service.outbound.hands import Place
 from service.outbound.mail import Mail, make_mail, own_message_id, sent_copy
+from service.outbound.names import Names, names_of
 from service.outbound.options import TOGETHER, OutboundOptions
 from service.outbound.outbox import Bundle
 from service.outbound.proof import mark_of, proof_of
@@ -55,6 +56,7 @@ class Attempts:
         settler: Settler,
         relays: Relays,
         suppressions: Suppressions,
+        names: Names,
         options: OutboundOptions,
         clock: Clock,
         *,
@@ -62,6 +64,7 @@ class Attempts:
         sent: SentMailbox | None,
     ) -> None:
         self._sends = sends
+        self._names = names
         self._settler = settler
         self._relays = relays
         self._suppressions = suppressions
@@ -85,6 +88,9 @@ class Attempts:
 
     async def make(self, task: Task, place: Place) -> None:
         """Try whoever waits, settle, acknowledge; leave `place` after the relay. Raises Conflict, Transient."""
+        names = names_of(task.request, task.record.message_id, self._options.address)
+        if names:
+            await self._names.keep(names, task.key)
         if task.request.split:
             await self._one_by_one(task, place)
         else:

@@ -27,6 +27,7 @@ from service.outbound.attempt import Attempts, Task
 from service.outbound.evidence import Evidence
 from service.outbound.hands import Place
 from service.outbound.mail import message_id
+from service.outbound.names import Names
 from service.outbound.options import OutboundOptions
 from service.outbound.originals import Originals
 from service.outbound.outbox import Bundle, Outbox
@@ -79,6 +80,7 @@ class Deliverer:
             self._settler,
             self.relays,
             suppressions,
+            Names(bus.key_value(bus.subjects.sends)),
             options,
             clock,
             evidence=self._evidence,

@@ -1,13 +1,14 @@
 """A bounce or a complaint that was announced → the status of the request it is about: `bounced`, `complained`.
 
 Handed to ingest, which calls it for such a mail before its event is committed: so none is forgotten over a crash, and
-one that is told again has the same `ce-id`. Only what mailbus itself sent along counts (proof.py): strangers cannot
-make it, so a forged bounce changes nothing (RFC 3464 4.2 warns of them). Whoever got the mail can: of several
-recipients of one mail one may speak for another. What is proved puts the recipient on the account's list of
-suppressions.
+one that is told again has the same `ce-id`. What mailbus itself sent along proves it (proof.py): strangers cannot make
+it (RFC 3464 4.2 warns of forged bounces). Whoever got the mail can: of several recipients of one mail one may speak for
+another. What is proved puts the recipient on the account's list of suppressions. A name of the requester's own finds a
+request, too (names.py), and proves nothing: that is told with `verified` false, and changes nothing.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+import re
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import msgspec
@@ -31,11 +32,12 @@ from service.contract import (
 )
 from service.errors import Transient
 from service.observe import log
-from service.outbound.proof import Known, known_by_address, known_of
+from service.outbound.names import Names, by_envelope_id, by_message_id, by_path
+from service.outbound.proof import KEY_CHARS, Known, known_by_address, known_of
 from service.outbound.retry import Phase
 from service.outbound.sends import SendRecord, Sends, StoredStatus
 from service.outbound.settle import schedule
-from service.outbound.status import publish
+from service.outbound.status import Delivered, publish
 from service.outbound.suppressions import Suppressions
 
 # Another process may write the same record at the same time; more often than this is no accident.
@@ -54,6 +56,9 @@ class _Announced(msgspec.Struct):
 
 # Fields in which servers keep RCPT TO.
 _ENVELOPE: Final = frozenset(("delivered-to", "x-original-to", "envelope-to", "x-envelope-to", "x-rcpt-to"))
+# Where a report was sent to that is looked at: it has one address, and To and the fields above may each say it.
+_ADDRESSES: Final = 8
+_KEY: Final = re.compile(rf"[0-9a-f]{{{KEY_CHARS}}}")
 _DECODER: Final = msgspec.json.Decoder(_Announced)
 
 
@@ -67,27 +72,46 @@ class Returned:
         self._bus = bus
         self._clock = clock
         self._suppresses = suppresses
-        self._sends = Sends(bus.key_value(bus.subjects.sends), bus.key_value(bus.subjects.cursors), clock)
+        bucket = bus.key_value(bus.subjects.sends)
+        self._sends = Sends(bucket, bus.key_value(bus.subjects.cursors), clock)
+        self._names = Names(bucket)
 
     async def heard(self, payload: bytes) -> None:
         """`payload`: the body of a `received` event of kind bounce or complaint. Raises Transient."""
         announced = _DECODER.decode(payload)
         said, secret = announced.mailbus, await self._sends.secret()
+        state = State.BOUNCED if said.kind is Kind.BOUNCE else State.COMPLAINED
         original = said.original or Original()
         id, envelope_id = original.message_id or "", original.envelope_id or ""
         known = known_of(id, secret) or known_of(envelope_id, secret) or known_by_address(_addresses(announced), secret)
-        if known is None:
+        if known is not None:
+            await self._tell(known, id, state, _named(said, known), verified=True)
             return
-        if said.kind is Kind.BOUNCE:
-            failed = [one for one in (said.reports or ()) if one.action is Action.FAILED]
-            await self._tell(known, id, State.BOUNCED, {_who(known, one): one for one in failed} or {"": UNSET})
-        elif said.kind is Kind.COMPLAINT:
-            # RFC 5965 3.2: a provider need not say who complained.
-            who: Iterable[str] = original.recipients or ("",)
-            await self._tell(known, id, State.COMPLAINED, dict.fromkeys(who, UNSET))
+        requests = await self._claimed(id, envelope_id, announced)
+        for key, record in requests.items():
+            about = _meant(record, state, _named(said, Known(key, "")), alone=len(requests) == 1)
+            await self._tell(Known(key, ""), id, state, about, verified=False)
+
+    async def _claimed(self, id: str, envelope_id: str, announced: _Announced) -> dict[str, SendRecord]:
+        """The requests that a report without a proof may be about, by their keys."""
+        names = [by_message_id(id)] if id else []
+        names += [by_envelope_id(envelope_id)] if envelope_id else []
+        paths = dict.fromkeys(_addresses(announced))
+        names += [by_path(path.strip(" <>")) for _, path in zip(range(_ADDRESSES), paths, strict=False)]
+        found: dict[str, SendRecord] = {}
+        for key in await self._names.find(names):
+            record, _ = await self._sends.get(key)
+            if record is not None and record.account:
+                found[key] = record
+        # A Message-ID that was made with a secret that is lost proves nothing any more; its record still has it.
+        if not found and _KEY.match(id):
+            record, _ = await self._sends.get(id[:KEY_CHARS])
+            if record is not None and record.account and record.message_id == id:
+                found[id[:KEY_CHARS]] = record
+        return found
 
     async def _tell(
-        self, known: Known, message_id: str, state: State, about: dict[str, Report] | dict[str, UnsetType]
+        self, known: Known, message_id: str, state: State, about: dict[str, Report | UnsetType], *, verified: bool
     ) -> None:
         key = known.key
         for _ in range(TRIES):
@@ -98,23 +122,34 @@ class Returned:
                 # The report names nobody: where the mail went to one alone, it is him.
                 went = _went_to(known, record)
                 about = {one: Report(one, Action.FAILED) for one in went} if len(went) == 1 else {}
-            told = record.returned
-            new = {who: report for who, report in about.items() if f"{state} {who}" not in told}
+            # What is proved is told even if it was claimed before.
+            known_of_it = record.returned if verified else [*record.returned, *record.claimed]
+            new = {who: report for who, report in about.items() if f"{state} {who}" not in known_of_it}
             for who, report in new.items():
-                await self._suppress(known, record, state, who, report)
-                status = self._status(key, record, message_id, state, who, report)
+                if verified:
+                    await self._suppress(known, record, state, who, report)
+                status = self._status(key, record, message_id, state, who, report, verified=verified)
                 await publish(self._bus, record.account, record.id, status)
+            told = record.returned if verified else record.claimed
             if not new or len(told) >= REMEMBERED or record.phase is Phase.INTENT:
                 return  # whoever sends it still has the record in hand: the events' ids say that they are the same
-            changed = msgspec.structs.replace(record, returned=[*told, *(f"{state} {who}" for who in new)])
+            told = [*told, *(f"{state} {who}" for who in new)]
+            changed = msgspec.structs.replace(record, **{"returned" if verified else "claimed": told})
             try:
                 await self._sends.put(key, changed, revision)
             except Conflict:
                 continue  # told again with the same ids
-            if record.phase is not Phase.FINAL and record.unsure:
+            if verified and record.phase is not Phase.FINAL and record.unsure:
                 # Nobody knew whether the relay took it: now somebody does.
                 await schedule(self._bus, record.account, key, record, self._clock.now())
-            log.info("mail_returned", account=record.account, request=record.id, state=state, recipients=len(new))
+            log.info(
+                "mail_returned",
+                account=record.account,
+                request=record.id,
+                state=state,
+                recipients=len(new),
+                verified=verified,
+            )
             return
         raise Transient("the state of a request changes too often", where="mail-sends")
 
@@ -132,26 +167,70 @@ class Returned:
             log.info("address_suppressed", account=record.account, request=record.id, state=state)
 
     def _status(
-        self, key: str, record: SendRecord, message_id: str, state: State, who: str, report: Report | UnsetType
+        self,
+        key: str,
+        record: SendRecord,
+        message_id: str,
+        state: State,
+        who: str,
+        report: Report | UnsetType,
+        *,
+        verified: bool,
     ) -> StoredStatus:
         reply = "" if report is UNSET else report.diagnostic or report.status or ""
-        delivered = {who: DeliveryStatus(reply, "no" if state is State.BOUNCED else "yes")} if who else {}
+        # What anybody may have made up says nothing of a delivery.
+        delivered: Delivered = "unknown" if not verified else "no" if state is State.BOUNCED else "yes"
         body = EmailSubmission(
             id=record.id,
             undo_status="final",
-            delivery_status=delivered,
+            delivery_status={who: DeliveryStatus(reply, delivered)} if who else {},
             state=state,
             attempt=record.attempt,
             message_id=(message_id if record.split else record.message_id) or UNSET,
             report=report,
-            verified=True,
+            verified=verified,
         )
-        return StoredStatus(state, event_id(key, state, who, 0), self._clock.now(), msgspec.Raw(encode(body)))
+        return StoredStatus(
+            state, event_id(key, state, who, 0 if verified else 1), self._clock.now(), msgspec.Raw(encode(body))
+        )
 
 
 def _went_to(known: Known, record: SendRecord) -> list[str]:
     """Whom the relay took the mail for, as far as the proof tells."""
     return [one for one in record.taken if known.is_of(one)] if known.mark else list(record.taken)
+
+
+def _named(said: Extension, known: Known) -> dict[str, Report | UnsetType]:
+    """Whom a report names, with what it says of them; "" where it names nobody."""
+    if said.kind is Kind.BOUNCE:
+        failed = [one for one in (said.reports or ()) if one.action is Action.FAILED]
+        return {_who(known, one): one for one in failed} or {"": UNSET}
+    # RFC 5965 3.2: a provider need not say who complained.
+    original = said.original or Original()
+    return dict.fromkeys(original.recipients or ("",), UNSET)
+
+
+def _meant(
+    record: SendRecord, state: State, named: dict[str, Report | UnsetType], *, alone: bool
+) -> dict[str, Report | UnsetType]:
+    """Of whom a report without a proof speaks: a request's own recipients, so that nobody can make up others.
+
+    `alone`: it can be about no other request.
+    """
+    # A bounce may come before the outcome is stored.
+    went = {one.lower(): one for one in (*record.taken, *(record.open if record.phase is Phase.INTENT else ()))}
+    meant: dict[str, Report | UnsetType] = {}
+    for who, report in named.items():
+        original = "" if report is UNSET else report.original_recipient or ""
+        recipient = went.get(who.lower()) or went.get(original.lower())
+        if recipient is None and alone and len(went) == 1:
+            (recipient,) = went.values()  # it was passed on, or the report names nobody
+        if recipient is not None:
+            unsaid = report is UNSET and state is State.BOUNCED
+            meant.setdefault(recipient, Report(recipient, Action.FAILED) if unsaid else report)
+        elif not who and alone:
+            meant[""] = report
+    return meant
 
 
 def _addresses(announced: _Announced) -> Iterator[str]:

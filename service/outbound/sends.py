@@ -65,6 +65,8 @@ class SendRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     account: str = ""
     # "bounced a@example.org": what came back and was told.
     returned: list[str] = []
+    # The same of what nothing proves.
+    claimed: list[str] = []
     # A copy is in the account's Sent mailbox, or on its way there.
     copy: bool = False
     # How often nobody knew whether the mail went out.

@@ -42,6 +42,18 @@ def reason(diagnostic: str, status: str = "5.0.0", remote: str = "mx.example.net
         ("556 this host does not accept mail: Null MX", "notaccept"),
         ("530 5.7.0 Must issue a STARTTLS command first", "failedstarttls"),
         ("450 try again slower", "speeding"),
+        ("550 email not accepted for policy reasons", "policyviolation"),
+        ("554 message contains spam or virus", "spamdetected"),
+        ("550 sender IP address rejected", "blocked"),
+        ("550 you are sending spam", "blocked"),
+        ("550 we do not accept mail from dynamic IPs", "blocked"),
+        ("550 mail domain mentioned in the address is unknown", "hostunknown"),
+        ("550 non existent user", "userunknown"),
+        ("550 <who@example.net> not found", "userunknown"),
+        ("554 aliasing/forwarding loop broken", "systemerror"),
+        ("554 mail loop detected", "networkerror"),
+        ("552 disk space quota reached", "mailboxfull"),
+        ("550 account not subscribed to SES", "securityerror"),
         ("550 zzz", "onhold"),
     ],
 )
@@ -71,6 +83,8 @@ def test_a_status_says_why_where_the_words_do_not(status: str, wanted: tuple[str
         ("550 5.4.1 Recipient address rejected: Access denied", "5.4.1", "mx.outlook.com", "userunknown"),
         ("421 4.7.0 [TSS04] deferred due to user complaints", "4.7.0", "mta5.yahoodns.net", "badreputation"),
         ("550 5.5.0 Service refused. OFR_416", "5.5.0", "smtp-in.orange.fr", "userunknown"),
+        ("550 Unknown user who@docomo.ne.jp (in reply to end of DATA command)", "5.0.0", "m.docomo.ne.jp", "rejected"),
+        ("550 Unknown user who@docomo.ne.jp (in reply to RCPT TO command)", "5.0.0", "mfs.docomo.ne.jp", "userunknown"),
         ("554 RCP-P1 http://postmaster.example", "5.0.0", "smtpin.mx.facebook.com", "userunknown"),
     ],
 )  # fmt: skip
@@ -81,3 +95,10 @@ def test_codes_of_providers(diagnostic: str, status: str, remote: str, wanted: s
 def test_who_refuses_after_the_content_has_a_filter() -> None:
     assert reason("550 user unknown (in reply to end of DATA command)")[0] == "filtered"
     assert reason("550 user unknown (in reply to RCPT TO command)")[0] == "userunknown"
+
+
+def test_a_disabled_mailbox_whose_user_nobody_knows_at_rcpt_is_none() -> None:
+    assert (
+        reason("550 5.2.1 <who@example.net>... User Unknown (in reply to RCPT TO command)", "5.2.1")[0] == "userunknown"
+    )
+    assert reason("550 5.2.1 <who@example.net>... User Unknown", "5.2.1")[0] == "filtered"

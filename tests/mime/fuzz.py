@@ -1,8 +1,8 @@
 """Mails broken in many ways, for as long as one likes: `python -m tests.mime.fuzz --help`.
 
 What is called for each: the parser, the classifier and the texts that are made of bodies, at one of three sizes of
-events in turn, and the parser of headers alone. Prints inputs a second, the slowest input, and the most memory that the process had.
-Ends with 1, and the input in a file, at the first broken promise.
+events in turn, and the parser of headers alone. Prints inputs a second, the slowest input, and the most memory that
+the process had. Ends with 1, and the input in a file, at the first broken promise.
 """
 
 import argparse
