@@ -63,8 +63,7 @@ Remember = Callable[[Copying | None], Awaitable[None]]
 
 async def open_afresh(session: WritingSession, mailbox: str) -> Opened:
     """SELECT, also where the mailbox is open already: it may have been made anew since. Raises Refused."""
-    session.opened = None
-    opened = await session.open_mailbox(mailbox, writing=True)
+    opened = await session.open_anew(mailbox, writing=True)
     if opened.read_only:
         raise Permanent(
             "the mail server lets this mailbox be read only",

@@ -9,16 +9,16 @@ from typing import Final
 # With NOTIFY a round only finds what a server did not tell: Dovecot 2.3 keeps some notices until the next one. Where
 # it costs a STATUS for each mailbox, it is rare.
 HEARING_ROUND_S: Final = 300.0
-# A server that could not keep up once (RFC 5465 5.8) is asked again after so long.
-OVERFLOW_PAUSE_S: Final = 600.0
+# A server that refused, or could not keep up once (RFC 5465 5.8), is asked again after so long.
+EAR_PAUSE_S: Final = 600.0
 
 
 class Ear(Enum):
-    """DEAF: no connection hears, rounds ask; ON: one hears; FULL: there was too much to tell, and rounds ask."""
+    """DEAF: no connection hears, rounds ask; ON: one hears; RESTS: none is asked to for a while, and rounds ask."""
 
     DEAF = auto()
     ON = auto()
-    FULL = auto()
+    RESTS = auto()
 
 
 class Noise(Enum):
@@ -33,16 +33,16 @@ class Noise(Enum):
 
 EAR: Final[dict[tuple[Ear, Noise], Ear]] = {
     (Ear.DEAF, Noise.AGREED): Ear.ON,
-    (Ear.DEAF, Noise.REFUSED): Ear.DEAF,
-    (Ear.DEAF, Noise.OVERFLOW): Ear.FULL,  # with the answer, or instead of one
+    (Ear.DEAF, Noise.REFUSED): Ear.RESTS,
+    (Ear.DEAF, Noise.OVERFLOW): Ear.RESTS,  # with the answer, or instead of one
     (Ear.DEAF, Noise.LOST): Ear.DEAF,
-    (Ear.ON, Noise.OVERFLOW): Ear.FULL,
+    (Ear.ON, Noise.OVERFLOW): Ear.RESTS,
     (Ear.ON, Noise.LOST): Ear.DEAF,
-    (Ear.FULL, Noise.AGREED): Ear.FULL,
-    (Ear.FULL, Noise.REFUSED): Ear.FULL,
-    (Ear.FULL, Noise.OVERFLOW): Ear.FULL,
-    (Ear.FULL, Noise.LOST): Ear.FULL,
-    (Ear.FULL, Noise.RESTED): Ear.DEAF,
+    (Ear.RESTS, Noise.AGREED): Ear.RESTS,
+    (Ear.RESTS, Noise.REFUSED): Ear.RESTS,
+    (Ear.RESTS, Noise.OVERFLOW): Ear.RESTS,
+    (Ear.RESTS, Noise.LOST): Ear.RESTS,
+    (Ear.RESTS, Noise.RESTED): Ear.DEAF,
 }
 
 

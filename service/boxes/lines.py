@@ -176,14 +176,14 @@ class Lines:
             await own.leave()
 
     @asynccontextmanager
-    async def lent(self, choose: "Choose") -> AsyncIterator[Session | None]:
+    async def lent(self, choose: "Choose", *, only: Session | None = None) -> AsyncIterator[Session | None]:
         """The connection of the mailbox that idles and matters least (min) or most (max); None where none idles.
 
-        That of the most important one is kept the longest.
+        That of the most important one is kept the longest. `only`: this connection, or none.
         """
         while True:
             idle = [self._places[seat] for seat in self._seating.standing()]
-            lenders = {place.seat.weight: place for place in idle if place.lends}
+            lenders = {place.seat.weight: place for place in idle if place.lends and place.has(only)}
             if not lenders:
                 yield None
                 return
@@ -278,6 +278,12 @@ class Place:
     def lends(self) -> bool:
         """Whether its connection may be borrowed."""
         return self.line is not None and self.line.open and self.line.asked is None and self.line.back is None
+
+    def has(self, session: Session | None) -> bool:
+        """Whether its connection is this one; any is where none is meant."""
+        return session is None or (
+            self.line is not None and self.line.changes is not None and self.line.changes.session is session
+        )
 
     # -- by the source ----------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Final
 
 from service.boxes.boxes import Boxes
-from service.boxes.ear import EAR, OVERFLOW_PAUSE_S, Ear, Noise, pause_s
+from service.boxes.ear import EAR, EAR_PAUSE_S, Ear, Noise, pause_s
 from service.boxes.lines import Lines
 from service.boxes.names import Names
 from service.boxes.plan import Chosen, Renamed, renames
@@ -29,6 +29,7 @@ from service.imap import (
     StatusNews,
     figures_of,
     notify,
+    notify_selected,
     overview,
     selectable,
 )
@@ -80,7 +81,7 @@ class Rounds:
         self._ear = Ear.DEAF
         self._hearing: Session | None = None
         self._beyond: set[str] = set()
-        self._full_at = 0.0
+        self._rests_since = 0.0
         self._renamed: dict[str, str] = {}
         self._bell = asyncio.Event()
 
@@ -110,7 +111,7 @@ class Rounds:
             left_s = began + whole_s - self._clock.monotonic()
             if left_s <= 0:
                 return
-            wants = self._ear is Ear.DEAF and self._offered
+            wants = (self._ear is Ear.DEAF and self._offered) or (self._ear is Ear.RESTS and self._hearing is not None)
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(left_s, LISTEN_EVERY_S) if wants else left_s):
                     await self._bell.wait()
@@ -144,7 +145,8 @@ class Rounds:
         vanished = {name: self._last[name] for name in followed - set(found.names) if name in self._last}
         new, gone = set(found.names) - followed, followed - set(found.names)
         told = {name: Renamed(old, proved=True) for name, old in self._renamed.items() if name in new and old in gone}
-        self._renamed = {}
+        # Told while the list was on its way: the next one has it.
+        self._renamed = {name: old for name, old in self._renamed.items() if name not in self.there}
         self._boxes.follow(
             found.names,
             new=self._names.appeared,
@@ -189,23 +191,52 @@ class Rounds:
 
     async def _listen(self) -> None:
         """Have a connection hear of all mailboxes, where none does and the server has NOTIFY."""
-        if self._ear is Ear.FULL and self._clock.monotonic() - self._full_at > OVERFLOW_PAUSE_S:
+        if self._ear is Ear.RESTS and self._clock.monotonic() - self._rests_since > EAR_PAUSE_S:
             self._noise(Noise.RESTED)
+        if self._ear is Ear.RESTS and self._hearing is not None:
+            await self._hear_one(self._hearing)
         if self._ear is not Ear.DEAF or not self._offered:
             return
         # That of the most important mailbox, which leaves its connection last.
         async with self._lines.lent(max) as session:
-            if session is None or not session.offers("NOTIFY"):
+            if session is None:
+                return
+            if not session.offers("NOTIFY"):
+                self._rest(Noise.REFUSED)
                 return
             self._hearing = session
-            told = await notify(session, self._hear, lambda: self._deaf(session))
+            try:
+                told = await notify(session, self._hear, lambda: self._deaf(session))
+            except Transient:
+                # Without an answer the connection is dead; asked on each new one at once, none would live.
+                self._rest(Noise.REFUSED)
+                raise
             if told is None:
-                self._offered = False
-                self._noise(Noise.REFUSED)
+                self._hearing = None
+                self._rest(Noise.REFUSED)
                 return
             self._beyond = self._boxes.names - {mailbox_name(name) for name in [*told, session.selected]}
             self._noise(Noise.AGREED)
             log.debug("notify_on", where=self._where, told=len(told), beyond=len(self._beyond))
+
+    async def _hear_one(self, hearing: Session) -> None:
+        """After an overflow it hears of nothing, in IDLE either (RFC 5465 5.8): let it hear of its own mailbox."""
+        async with self._lines.lent(max, only=hearing) as session:
+            if session is not None:
+                await notify_selected(session)
+                self._hearing = None
+
+    def _note_name(self, name: str, former: str) -> None:
+        """A mailbox came or went (no `former`), or was renamed: twice before a round looks is once, from the first."""
+        first = self._renamed.pop(former, former)
+        self._renamed.pop(name, None)
+        if former and name != first and len(self._renamed) < RENAMES_LIMIT:
+            self._renamed[name] = first
+
+    def _rest(self, noise: Noise) -> None:
+        """None hears for a while: whoever asked again and again would keep a mailbox from hearing of its own mail."""
+        self._rests_since = self._clock.monotonic()
+        self._noise(noise)
 
     def _noise(self, noise: Noise) -> None:
         self._ear = EAR[self._ear, noise]
@@ -213,6 +244,7 @@ class Rounds:
     def _deaf(self, session: Session) -> None:
         if session is self._hearing:
             self._hearing = None
+            self._renamed = {}
             self._noise(Noise.LOST)
             self._bell.set()
 
@@ -227,8 +259,7 @@ class Rounds:
                 if self.there and name not in self.there:
                     self._bell.set()  # its name is news, too
             case NamesNews(mailbox, former):
-                if former and len(self._renamed) < RENAMES_LIMIT:
-                    self._renamed[mailbox_name(mailbox)] = mailbox_name(former)
+                self._note_name(mailbox_name(mailbox), mailbox_name(former) if former else "")
                 place = self._boxes.place(mailbox_name(former or mailbox))
                 if place is not None and not self._chosen.needs_list:
                     place.call()  # should it be there no more, it finds out
@@ -236,8 +267,7 @@ class Rounds:
             case NewsMissing(ended):
                 if ended:
                     log.info("notify_overflow", where=self._where)
-                    self._full_at = self._clock.monotonic()
-                    self._noise(Noise.OVERFLOW)
+                    self._rest(Noise.OVERFLOW)
                 self._bell.set()
 
 

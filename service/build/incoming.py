@@ -177,16 +177,18 @@ class Mailboxes:
         """What a mailbox may have been called until now."""
         initial = self._incoming.initial
 
-        async def found(epoch: Epoch) -> Former | None:
+        async def found(epoch: Epoch) -> list[Former]:
             former = appeared.former
             if former is not None and isinstance(former.life, Mailbox):
-                return await former.life.last(initial, proved=former.proved)
+                last = await former.life.last(initial, proved=former.proved)
+                return [last] if last is not None else []
             # Renamed while nobody looked, or on a server that tells no figures with its list.
-            kin = await self._lineage.kin(name, epoch, self._rounds.there) if self._chosen.needs_list else None
-            if kin is None:
-                return None
-            events, memory = mailbox_log(self._shared, self._account, kin.mailbox, lambda _: None)
-            return await last_of(kin.mailbox, events, memory, initial, proved=kin.proved)
+            kin = await self._lineage.kin(name, epoch, self._rounds.there) if self._chosen.needs_list else []
+            found = []
+            for one in kin:
+                events, memory = mailbox_log(self._shared, self._account, one.mailbox, lambda _: None)
+                found.append(await last_of(one.mailbox, events, memory, initial, proved=one.proved))
+            return [one for one in found if one is not None]
 
         return found
 

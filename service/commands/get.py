@@ -14,7 +14,7 @@ import msgspec
 
 from service.commands.account import Account, Context, MailAccess
 from service.commands.errors import problem
-from service.commands.places import Group, open_group
+from service.commands.places import Group, open_group, still_there
 from service.contract import (
     DEFAULT_PROPERTIES,
     HEADER_FIELDS,
@@ -110,7 +110,10 @@ async def get(context: Context, account: Account, payload: bytes, _headers: Mapp
             not_found += [id for uid, id in group.ids.items() if uid not in rows]
             room -= len(encode(not_found))
             for page in _pages([rows[uid] for uid in group.ids if uid in rows], wanted, context.message_limit):
-                for shown in await _page(context, mail, session, group, page, wanted):
+                shown_page = await _page(context, mail, session, group, page, wanted)
+                there = {shown.made.uid for shown in shown_page}
+                not_found += [group.ids[row.uid] for row in page if row.uid not in there]
+                for shown in shown_page:
                     room -= len(encode(shown.properties)) + 1
                     if room < 0 and found:
                         return encode(GetAnswer(found, not_found, more=True))
@@ -189,6 +192,11 @@ async def _page(
             await session.fetch_bodies(header, bodies.__setitem__, header_only=True)
         if wanted.needs in {Needs.FIELDS, Needs.HEADER}:
             await session.fetch_section(wanted.section, [row.uid for row in rows], bodies.__setitem__)
+        missing = [row.uid for row in rows if wanted.needs is not Needs.NOTHING and row.uid not in bodies]
+        if missing:
+            # Expunged since it was listed, or its mailbox was made again; else the server does not give it.
+            gone = set(missing) - await still_there(session, group, missing)
+            rows = [row for row in rows if row.uid not in gone]
         made = await context.make(common, [_read(row, bodies.get(row.uid), row.uid in set(whole)) for row in rows])
     return [Shown(_shown(one, wanted) | {"id": group.ids[one.uid]}, one) for one in made]
 

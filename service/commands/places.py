@@ -3,7 +3,7 @@
 Used by every verb that names mailboxes or messages. An Email id holds a hash of its mailbox, so a miss lists again.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -123,6 +123,13 @@ async def open_group(session: WritingSession, group: Group, *, writing: bool) ->
     if writing and opened.read_only:
         raise problem(400, "ids", "the mail server lets this mailbox be read only")
     return opened
+
+
+async def still_there(session: WritingSession, group: Group, uids: Collection[int]) -> set[int]:
+    """Which of these messages there are, in the mailbox as it is now. Raises ServiceError 409, Transient."""
+    opened = await session.open_anew(group.mailbox, writing=False)
+    _check_epoch(group, opened.uidvalidity)
+    return {row.uid for row in await session.survey_these(uids)}
 
 
 def _check_epoch(group: Group, uidvalidity: int) -> None:

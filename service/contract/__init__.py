@@ -52,6 +52,7 @@ from service.contract.commands import (
 from service.contract.email import (
     Email,
     EmailAddress,
+    EmailAddressGroup,
     EmailBodyPart,
     EmailBodyValue,
     EmailHeader,
@@ -177,6 +178,7 @@ __all__ = [
     "DeliveryStatus",
     "Email",
     "EmailAddress",
+    "EmailAddressGroup",
     "EmailBodyPart",
     "EmailBodyValue",
     "EmailHeader",

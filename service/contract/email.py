@@ -25,6 +25,13 @@ class EmailAddress(msgspec.Struct, frozen=True, rename="camel"):
     email: str
 
 
+class EmailAddressGroup(msgspec.Struct, frozen=True, rename="camel"):
+    """RFC 8621 4.1.2.4: addresses of one group; `name` is None for those between groups."""
+
+    name: str | None
+    addresses: list[EmailAddress]
+
+
 class EmailHeader(msgspec.Struct, frozen=True, rename="camel"):
     """RFC 8621 4.1.3: one header field in Raw form."""
 

@@ -11,11 +11,12 @@ _NAME: Final = re.compile(r"[!-9;-~]{1,255}")
 
 
 class HeaderForm(StrEnum):
-    """RFC 8621 4.1.2. A group's addresses are given without it (asAddresses)."""
+    """RFC 8621 4.1.2."""
 
     RAW = "asRaw"
     TEXT = "asText"
     ADDRESSES = "asAddresses"
+    GROUPS = "asGroupedAddresses"
     MESSAGE_IDS = "asMessageIds"
     DATE = "asDate"
     URLS = "asURLs"
@@ -57,6 +58,8 @@ def header_property(text: str) -> HeaderProperty:
         raise ValueError(f"{text[:100]}: header:NAME, then a form ({known}), then `all`; both may be left out")
     form = HeaderForm(forms[0]) if forms else HeaderForm.RAW
     own = _FORM_OF.get(name.lower())
-    if own is not None and form not in {own, HeaderForm.RAW}:
-        raise ValueError(f"{text[:100]}: {name} is read as {own}, or raw")
+    # RFC 8621 4.1.2.4: wherever addresses stand they may stand in groups.
+    also = {HeaderForm.GROUPS} if own is HeaderForm.ADDRESSES else set()
+    if own is not None and form not in {own, HeaderForm.RAW, *also}:
+        raise ValueError(f"{text[:100]}: {name} is read {', '.join([own, *also])}, or raw")
     return HeaderProperty(text, name.lower(), form, every)

@@ -15,7 +15,7 @@ from service.imap.criteria import Near, criteria, moment_keys, moments, sortable
 from service.imap.encode import Argument, uid_set
 from service.imap.identity import GMAIL, NO_LABELS, Labelling, Labels
 from service.imap.listing import Totals, list_mailboxes, list_totals
-from service.imap.notify import NamesNews, News, NewsMissing, StatusNews, notify
+from service.imap.notify import NamesNews, News, NewsMissing, StatusNews, notify, notify_selected
 from service.imap.overview import Figures, Overview, figures_of, overview
 from service.imap.pool import NotConnected, Pool, Unanswered, sweep_all
 from service.imap.refusals import Refused
@@ -67,6 +67,7 @@ __all__ = [
     "moment_keys",
     "moments",
     "notify",
+    "notify_selected",
     "overview",
     "roles",
     "selectable",

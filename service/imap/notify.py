@@ -86,6 +86,13 @@ async def notify(session: Session, heard: Callable[[News], None], lost: Callable
     return None
 
 
+async def notify_selected(session: Session) -> None:
+    """Have the server tell of the mailbox that is open, as it does without NOTIFY. Raises Transient."""
+    answer = await session.ask("NOTIFY", "SET", SELECTED)
+    if answer.status is not Status.OK:
+        session.abort()  # a new connection hears of it
+
+
 def news_of(response: Response, *, utf8: bool) -> News | None:
     """What a response says of mailboxes that are not selected; None where it says nothing of them."""
     match response:

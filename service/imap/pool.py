@@ -104,11 +104,11 @@ class Pool:
         return session
 
     async def _lives(self, session: WritingSession) -> bool:
-        """NOOP, which also lets the server say what is new in the mailbox that is open."""
+        """The server answers, and says what is new in the mailbox that is open."""
         try:
             async with asyncio.timeout(PROBE_LIMIT_S):
-                await session.noop()
-        except (Transient, TimeoutError) as exc:
+                await session.refresh()
+        except (Transient, Permanent, TimeoutError) as exc:
             log.debug("idle_connection_lost", where=self._where, error=str(exc))
             return False
         return True

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Final
 
 from service.contract import IDS_LIMIT, Comparator
-from service.errors import PeerError
+from service.errors import MailbusError, PeerError
 from service.imap.connection import ignore
 from service.imap.criteria import any_of, charset, sort_keys
 from service.imap.encode import Argument, Literal, cut, date, date_time, mailbox_argument, quoted, uid_set
@@ -69,6 +69,8 @@ class WritingSession(Session):
     """An open connection, the mailbox selected on it, and what may be done to its messages."""
 
     opened: Opened | None = None
+    # Mailboxes that were opened on this connection.
+    _known: frozenset[str] = frozenset()
 
     # -- mailboxes --------------------------------------------------------------------------------------------
 
@@ -77,6 +79,22 @@ class WritingSession(Session):
         opened = self.opened
         if opened is not None and opened.name == mailbox and (opened.writing or not writing):
             return opened
+        return await self.open_anew(mailbox, writing=writing)
+
+    async def refresh(self) -> None:
+        """Know what happened since the last command. Raises Transient, or Refused: then this connection is of no use.
+
+        A mailbox that was deleted and made again stays open as it was, and Dovecot 2.3 says nothing of it.
+        """
+        opened = self.opened
+        try:
+            await (self.noop() if opened is None else self.open_anew(opened.name, writing=opened.writing))
+        except Refused as exc:
+            if exc.later:
+                raise
+
+    async def open_anew(self, mailbox: str, *, writing: bool) -> Opened:
+        """The same, whatever is open. Raises Refused."""
         codes: dict[str, str] = {}
 
         def take(response: Response) -> None:
@@ -86,7 +104,7 @@ class WritingSession(Session):
         self.exists, self.opened = 0, None
         self.protocol.enter(selected=False)
         name = "SELECT" if writing else "EXAMINE"
-        answer = await self.must(name, mailbox_argument(mailbox, utf8=self.utf8), handler=take)
+        answer = await self._look(mailbox, name, handler=take)
         self.protocol.enter(selected=True)
         uidvalidity, uidnext = (parse_uid(codes.get(code, "").encode()) or 0 for code in ("UIDVALIDITY", "UIDNEXT"))
         if not uidvalidity:
@@ -95,6 +113,7 @@ class WritingSession(Session):
         flags = None if permanent is None else frozenset(permanent.strip("()").lower().split())
         read_only = writing and "READ-ONLY" in {answer.code, *codes}
         self.opened = Opened(mailbox, uidvalidity, uidnext, writing, read_only, flags)
+        self._known |= {mailbox}
         return self.opened
 
     async def status(self, mailbox: str, *items: str) -> dict[str, int]:
@@ -105,8 +124,27 @@ class WritingSession(Session):
             if isinstance(response, StatusData):
                 found.update({name: parse_number(value) or 0 for name, value in response.items.items()})
 
-        await self.must("STATUS", mailbox_argument(mailbox, utf8=self.utf8), f"({' '.join(items)})", handler=take)
+        await self._look(mailbox, "STATUS", f"({' '.join(items)})", handler=take)
         return found
+
+    async def _look(self, mailbox: str, name: str, *arguments: str, handler: Handler) -> Condition:
+        """A command that only looks at a mailbox; on a new connection where this one is not told of it.
+
+        Who knew a mailbox that was deleted and made again may be refused the new one for ever, or be disconnected
+        (Dovecot 2.3: "duplicate transaction log sequence").
+        """
+        try:
+            return await self.must(name, mailbox_argument(mailbox, utf8=self.utf8), *arguments, handler=handler)
+        except MailbusError as exc:
+            lost = self.protocol.failure is not None or (isinstance(exc, Refused) and exc.later)
+            if not lost or mailbox not in self._known:
+                raise
+            log.info("mailbox_looked_at_anew", where=self.where, error=str(exc))
+        self.protocol.close()
+        fresh = await type(self).open(self.options, clock=self.clock)
+        self.protocol, self.capabilities, self.utf8 = fresh.protocol, fresh.capabilities, fresh.utf8
+        self.opened, self._known = None, frozenset()
+        return await self.must(name, mailbox_argument(mailbox, utf8=self.utf8), *arguments, handler=handler)
 
     # -- looking ----------------------------------------------------------------------------------------------
 

@@ -41,11 +41,12 @@ from service.observe import log, metrics
 # Before any mail: without a floor, everything that is not recognised is new.
 EVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
 NO_LINE: Final = Line(None, ())
-FindFormer: TypeAlias = Callable[[Epoch], Awaitable[Former | None]]
+FindFormer: TypeAlias = Callable[[Epoch], Awaitable[Sequence[Former]]]
 
 
-async def nobody(_epoch: Epoch) -> None:
+async def nobody(_epoch: Epoch) -> Sequence[Former]:
     """A mailbox that has always had its name."""
+    return ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +90,8 @@ class Epochs:
     async def begin(self, position: Position, epoch: Epoch) -> Begun:
         """Go on from a position, or begin an epoch and say so."""
         cursor = position.cursor
-        former = await self._former(epoch) if cursor is None else None
-        if former is not None and await self._is_renamed(former, epoch):
-            return Begun(await self._renamed(former, epoch), Recalled.WHOLE, reset=True)
+        if cursor is None and (renamed := await self._renamed(None, epoch)) is not None:
+            return renamed
         if cursor is None:
             if position.why is Why.OTHER_STREAM:
                 log.error("log_made_anew", account=self._account, mailbox=self._mailbox)
@@ -101,6 +101,10 @@ class Epochs:
             start, line = replace(cursor, writer=self._writer), await self._drawn(epoch, cursor)
             return Begun(await self._reset(start, ResetReason.START, None, line), Recalled.WHOLE, reset=True)
         reason = await self._broken(cursor, epoch)
+        # Another may have been renamed to what this one was called.
+        took_over = reason is not None and cursor.source == self._source.id
+        if took_over and (renamed := await self._renamed(cursor, epoch)) is not None:
+            return renamed
         recalled = await self._memory.recall(cursor, position.seq, position.older)
         if reason is not None:
             return Begun(await self._renew(cursor, epoch, reason, recalled), Recalled.WHOLE, reset=True)
@@ -189,13 +193,26 @@ class Epochs:
         start = replace(start, salt=salt, rollbacks=old.rollbacks)
         return await self._reset(start, reason, old.uidvalidity, line)
 
-    async def _renamed(self, former: Former, epoch: Epoch) -> Cursor:
-        """An epoch after that of the same mailbox under another name: by what is known of that."""
+    async def _renamed(self, own: Cursor | None, epoch: Epoch) -> Begun | None:
+        """An epoch after that of the same mailbox under another name, by what is known of that; None where it had none.
+
+        `own`: where another mailbox of this name stood.
+        """
+        former = None
+        for one in await self._former(epoch):
+            if await self._is_renamed(one, epoch):
+                former = one
+                break
+        if former is None:
+            return None
         old = former.cursor
         self._initial = former.initial
         before = Before(old.state.id if old.state else "", old.uidvalidity, 1, 0, mailbox=former.mailbox)
         start, line = await self._after(before, (await self._start(epoch))[0], epoch)
-        return await self._reset(start, ResetReason.RENAMED, old.uidvalidity, line)
+        if own is not None:
+            again = own.uidvalidity == epoch.uidvalidity
+            start = replace(start, salt=own.salt + 1 if again else 0, rollbacks=own.rollbacks)
+        return Begun(await self._reset(start, ResetReason.RENAMED, old.uidvalidity, line), Recalled.WHOLE, reset=True)
 
     async def _after(self, before: Before, start: Cursor, epoch: Epoch) -> tuple[Cursor, Line]:
         """The `initial` rule where the epoch before is known: only what it does not recognise is announced."""

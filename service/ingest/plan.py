@@ -189,6 +189,9 @@ def epoch_break(cursor: Cursor, source: str, epoch: Epoch, at_last: Sequence[Sur
         return ResetReason.SOURCE
     if cursor.uidvalidity != epoch.uidvalidity:
         return ResetReason.UIDVALIDITY
+    # RFC 8474 4: a mailbox keeps its MAILBOXID, and has no other's. Two that swapped names may have one UIDVALIDITY.
+    if cursor.box and epoch.mailbox_id and cursor.box != epoch.mailbox_id:
+        return ResetReason.SOURCE
     for message in at_last:
         # Another message under a UID that we know: another mailbox behind the same name and number.
         if message.uid == cursor.last and cursor.fingerprint not in ("", fingerprint_of(message)):

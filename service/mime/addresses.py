@@ -1,4 +1,4 @@
-"""An address field → mailboxes, groups flattened. Pure, linear, never raises.
+"""An address field → mailboxes, groups flattened or not. Pure, linear, never raises.
 
 RFC 5322 3.4 and 4.4, with what people write: bare names, two addresses without a comma, stray quotes and brackets.
 The usual form is read by one expression a mailbox [1 µs]; anything else by a scanner [1 µs a token].
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from service.contract import EmailAddress
+from service.contract import EmailAddress, EmailAddressGroup
 from service.mime.words import composed, decode_words, unfold
 
 _USUAL: Final = re.compile(
@@ -48,11 +48,25 @@ def parse_addresses(raw: str, *, most: int, words: int) -> Addresses:
     return _cached(raw, most, words) if len(raw) <= _CACHED_CHARS else _parse(raw, most, words)
 
 
-def _parse(raw: str, most: int, words: int) -> Addresses:
+def parse_groups(raw: str, *, most: int, words: int) -> list[EmailAddressGroup]:
+    """The same in groups (RFC 8621 4.1.2.4): those that have a name, and what stands between them without one."""
+    scanner = _Scanner(most, words)
+    found = scanner.run(_readable(raw, words)).list
+    ends = [one.at for one in scanner.borders[1:]] + [len(found)]
+    groups = [EmailAddressGroup(one.name, found[one.at : end]) for one, end in zip(scanner.borders, ends, strict=True)]
+    return [group for group in groups if group.addresses or group.name is not None]
+
+
+def _readable(raw: str, words: int) -> str:
     text = unfold(raw)
     if "@" not in text and "=?" in text:
         # RFC 2047 5 forbids to encode the whole field; programs that know no better do it.
         text = _BREAKS.sub(" ", decode_words(text, words=words))
+    return text
+
+
+def _parse(raw: str, most: int, words: int) -> Addresses:
+    text = _readable(raw, words)
     if not _UNUSUAL.search(text):
         found = _usual(text, most, words)
         if found is not None:
@@ -89,6 +103,14 @@ def _name(text: str, words: int) -> str | None:
     return composed(text) or None
 
 
+@dataclass(frozen=True, slots=True)
+class _Border:
+    """Where in the list a group begins; without a name it has ended."""
+
+    at: int
+    name: str | None
+
+
 class _Scanner:
     """One pass over the tokens; a mailbox is what stands between two commas, semicolons or group names."""
 
@@ -96,6 +118,7 @@ class _Scanner:
         self.out: list[EmailAddress] = []
         self.most = most
         self.words = words
+        self.borders = [_Border(0, None)]
         self.reset()
 
     def reset(self) -> None:
@@ -128,6 +151,7 @@ class _Scanner:
                 self._comma()
             elif token == ";":
                 self._finish()
+                self._border(None)
             elif token == ":" and self.angle is None:
                 self._colon()
             else:
@@ -146,9 +170,15 @@ class _Scanner:
     def _colon(self) -> None:
         # A group's name goes; its members stay. But "mailto:" or a time in a name is no group.
         if self.phrase and not self.has_at:
+            self._border(_name(_plain_phrase("".join(self.phrase).strip()), self.words))
             self.reset()
         else:
             self.phrase.append(":")
+
+    def _border(self, name: str | None) -> None:
+        # Names of groups count as mailboxes do.
+        if len(self.borders) <= self.most:
+            self.borders.append(_Border(len(self.out), name))
 
     def _other(self, found: re.Match[str], token: str) -> None:
         if token == "<" and not self.closed:

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final, TypeAlias
 
-from service.contract import EmailAddress, EmailHeader, HeaderForm, HeaderProperty
-from service.mime.addresses import parse_addresses
+from service.contract import EmailAddress, EmailAddressGroup, EmailHeader, HeaderForm, HeaderProperty
+from service.mime.addresses import parse_addresses, parse_groups
 from service.mime.dates import parse_date
 from service.mime.fields import message_ids
 from service.mime.limits import MimeLimits
@@ -16,7 +16,7 @@ from service.mime.words import decode_text
 _URL: Final = re.compile(r"<([^<>]*)>")
 _WHITE: Final = re.compile(r"\s+")
 
-Shown: TypeAlias = "str | list[str] | list[EmailAddress] | datetime | None"
+Shown: TypeAlias = "str | list[str] | list[EmailAddress] | list[EmailAddressGroup] | datetime | None"
 
 
 def header_form(fields: Sequence[EmailHeader], wanted: HeaderProperty, limits: MimeLimits) -> "Shown | list[Shown]":
@@ -35,6 +35,8 @@ def _in_form(value: str, form: HeaderForm, limits: MimeLimits) -> Shown:
         return decode_text(value, words=limits.encoded_words)
     if form is HeaderForm.ADDRESSES:
         return parse_addresses(value, most=limits.recipients, words=limits.encoded_words).list
+    if form is HeaderForm.GROUPS:
+        return parse_groups(value, most=limits.recipients, words=limits.encoded_words)
     if form is HeaderForm.MESSAGE_IDS:
         return message_ids(value, limits, {})
     if form is HeaderForm.DATE:

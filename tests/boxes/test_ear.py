@@ -9,11 +9,12 @@ from service.boxes.ear import EAR, HEARING_ROUND_S, Ear, Noise, pause_s
     ("noises", "reached"),
     [
         ([Noise.AGREED], Ear.ON),
-        ([Noise.REFUSED], Ear.DEAF),
+        ([Noise.REFUSED], Ear.RESTS),
+        ([Noise.REFUSED, Noise.LOST, Noise.RESTED, Noise.AGREED], Ear.ON),
         ([Noise.AGREED, Noise.LOST, Noise.AGREED], Ear.ON),
-        ([Noise.AGREED, Noise.OVERFLOW], Ear.FULL),
-        ([Noise.OVERFLOW, Noise.AGREED], Ear.FULL),
-        ([Noise.OVERFLOW, Noise.REFUSED], Ear.FULL),
+        ([Noise.AGREED, Noise.OVERFLOW], Ear.RESTS),
+        ([Noise.OVERFLOW, Noise.AGREED], Ear.RESTS),
+        ([Noise.OVERFLOW, Noise.REFUSED], Ear.RESTS),
         ([Noise.AGREED, Noise.OVERFLOW, Noise.LOST, Noise.RESTED, Noise.AGREED], Ear.ON),
     ],
 )
@@ -28,7 +29,7 @@ def test_it_hears_until_it_is_lost_or_told_too_much(noises: list[Noise], reached
     ("ear", "cheap", "beyond", "seconds"),
     [
         (Ear.DEAF, False, False, 60.0),
-        (Ear.FULL, False, False, 60.0),
+        (Ear.RESTS, False, False, 60.0),
         (Ear.ON, False, True, 60.0),
         (Ear.ON, True, False, 60.0),
         (Ear.ON, False, False, HEARING_ROUND_S),

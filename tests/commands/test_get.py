@@ -220,3 +220,31 @@ async def test_a_property_that_there_is_not_is_named(whole: Desk) -> None:
     assert "asText" in problems[0]["message"]
     assert (await whole.refused("get", {"ids": ["x"] * 501}))[1][0]["field"] == "ids"
     assert (await whole.refused("get", {"ids": ["x" * 256]}))[0] == "400"
+
+
+@pytest.mark.parametrize("verb", ["get", "flags"])
+@pytest.mark.parametrize("before", ["searched", "the same", "elsewhere"])
+async def test_once_a_mailbox_was_made_again_old_ids_are_409_and_new_ones_work(
+    either: Desk, verb: str, before: str
+) -> None:
+    more = {} if verb == "get" else {"add": ["$seen"]}
+    await asyncio.to_thread(create, either, "Box")
+    await either.append(mail("old"), mailbox="Box")
+    (old,) = await either.ids("Box")
+    if before == "the same":
+        await either.ask(verb, {"ids": [old]} | more)
+    if before == "elsewhere":
+        await either.ids("INBOX")
+    await asyncio.to_thread(either.server.make_again, either.user, "Box")
+    answered, problems = await either.refused(verb, {"ids": [old]} | more)
+    assert (answered, [one["field"] for one in problems]) == ("409", [f"ids.{old}"])
+    await either.append(mail("new"), mailbox="Box")
+    (new,) = await either.ids("Box")
+    await either.ask(verb, {"ids": [new]} | more)
+    assert await either.subjects_of([new]) == ["new"]
+    assert (await either.refused(verb, {"ids": [old]} | more))[0] == "409"
+
+
+def create(one: Desk, mailbox: str) -> None:
+    with one.server.client(one.user) as client:
+        client.create(mailbox)

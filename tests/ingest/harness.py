@@ -33,6 +33,7 @@ from service.ingest import (
     WriterIdentity,
 )
 from service.parsing import Raw
+from service.tasks import TaskGroup
 from tests.servers.imap_server import PASSWORD
 
 QUICK = Pace(first_s=0.01, factor=1.5, max_s=0.2, auth_s=0.2, permanent_s=0.2, superseded_s=0.3, bug_s=0.2)
@@ -178,8 +179,8 @@ async def follow_mailbox(bus: Bus, box: Box) -> None:
     def report(state: AccountState, error: MailbusError | None) -> None:
         box.states.append((state, error))
 
-    async with asyncio.TaskGroup() as group:
-        group.create_task(box.copies.run())
+    async with TaskGroup() as group:
+        group.create_task(box.copies.run(), name="copies")
         await supervise(life, report=report, pace=QUICK, clock=clock, where=f"{box.account}, {box.mailbox}")
 
 

@@ -1,7 +1,8 @@
 """Anything may happen in any order; a consumer that reads nothing but events ends with exactly the server's state.
 
-Another client appends, flags, moves, expunges and makes the mailbox again on a real Dovecot, in three habits, while
-mailbus is started, stopped and cut off from it.
+Another client appends, flags, moves, expunges and makes the mailbox again on a real Dovecot, in three habits, and on
+Cyrus. Meanwhile mailbus, in a process of its own, is started, stopped, killed at any moment, ended at any durable step,
+and cut off from the server.
 """
 
 import asyncio
@@ -9,6 +10,7 @@ import imaplib
 import re
 import time
 from collections.abc import Awaitable, Callable, Coroutine
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import pytest
@@ -16,11 +18,10 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from service.bus import Bus
 from service.contract import Keywords, keywords_of
-from service.ingest import compare, memory
-from tests.ingest.harness import follow_mailbox
-from tests.ingest.view import View, mail, quick
+from service.observe.steps import STOP_EXIT_CODE
+from tests.ingest.child import Follower
+from tests.ingest.view import View, mail
 from tests.servers.bus import bus_at
 from tests.servers.imap_server import ImapServer
 from tests.servers.mailbus import BusReader, reading
@@ -29,6 +30,16 @@ from tests.servers.proxy import FaultProxy
 
 EXAMPLES = 6
 STEPS = 20
+# Of modules of ingest: small, so that a few mails pass every limit.
+CONSTANTS = {
+    "memory.IDLE_EVENTS_LIMIT": 5,
+    "memory.BUSY_EVENTS_LIMIT": 5,
+    "compare.COMMIT_LIMIT_EVENTS": 3,
+    "compare.WINDOW_ALL": 4,
+    # Dovecot says nothing to a session whose mailbox was made again at once.
+    "compare.OPEN_AGAIN_MODSEQ_S": 0.5,
+    "compare.OPEN_AGAIN_SNAPSHOT_S": 0.5,
+}
 FLAGS = (r"(\Seen)", r"(\Flagged)", r"(\Deleted)", "(work)", r"(\Seen work)")
 
 
@@ -41,6 +52,9 @@ class Mailbox(RuleBasedStateMachine):
     proxy: FaultProxy
     prefix: str
     example = 0
+    # How often a process was killed, and ended at a step; over all examples.
+    kills = 0
+    deaths = 0
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
         """From hypothesis's thread into the tests' loop."""
@@ -52,8 +66,8 @@ class Mailbox(RuleBasedStateMachine):
         self.user = f"{self.prefix}x{type(self).example}"
         self.count = 0
         self.epochs = 0
-        self.task: asyncio.Task[None] | None = None
-        self.bus: Bus | None = None
+        self.process: BaseProcess | None = None
+        self.opened = False
 
     @initialize()
     def begin(self) -> None:
@@ -64,13 +78,14 @@ class Mailbox(RuleBasedStateMachine):
         self.client.select("Box")
         self.client.append("Box", "", "", mail(1000))
         self.run(self._open())
-        self.run(self._start())
+        self._start()
 
     async def _open(self) -> None:
-        self.context = bus_at(self.nats_url, self.user)
-        self.bus = await self.context.__aenter__()
-        self.reader_context = reading(self.nats_url, self.user)
-        self.reader: BusReader = await self.reader_context.__aenter__()
+        # The streams are there before the reader looks.
+        async with bus_at(self.nats_url, self.user):
+            self.reader_context = reading(self.nats_url, self.user)
+            self.reader: BusReader = await self.reader_context.__aenter__()
+        self.opened = True
 
     # -- the other client -----------------------------------------------------------------------------------------
 
@@ -117,13 +132,22 @@ class Mailbox(RuleBasedStateMachine):
 
     # -- the operator and the network -----------------------------------------------------------------------------
 
-    @rule()
-    def start(self) -> None:
-        self.run(self._start())
+    @rule(dies_at=st.one_of(st.just(0), st.integers(1, 40)))
+    def start(self, dies_at: int) -> None:
+        self._start(dies_at)
 
     @rule()
     def stop(self) -> None:
-        self.run(self._stop())
+        if self.process is not None:
+            self.process.terminate()
+            self._ended()
+
+    @rule()
+    def kill(self) -> None:
+        if self.process is not None and self.process.is_alive():
+            type(self).kills += 1
+            self.process.kill()
+            self._ended()
 
     @rule(after=st.integers(0, 5000))
     def cut(self, after: int) -> None:
@@ -137,19 +161,24 @@ class Mailbox(RuleBasedStateMachine):
     def wait(self, pause: float) -> None:
         self.run(asyncio.sleep(pause))
 
-    async def _start(self) -> None:
-        if self.task is None:
-            self.proxy.heal()
-            box = quick(self.server, self.user, mailbox="Box")
-            box.port = self.proxy.port
-            assert self.bus is not None
-            self.task = asyncio.create_task(follow_mailbox(self.bus, box))
+    def _start(self, dies_at: int = 0) -> None:
+        """A process, unless one lives; `dies_at`: the durable step that ends it, as kill -9 would, 0 for none."""
+        if self.process is not None and self.process.is_alive():
+            return
+        self._ended()
+        self.run(self._heal())
+        self.process = Follower(self.nats_url, self.user, self.proxy.port, self.user, "Box", CONSTANTS, dies_at).start()
 
-    async def _stop(self) -> None:
-        if self.task is not None:
-            self.task.cancel()
-            await asyncio.wait([self.task])
-            self.task = None
+    async def _heal(self) -> None:
+        self.proxy.heal()
+
+    def _ended(self) -> None:
+        if self.process is not None:
+            self.process.join(30)
+            assert self.process.exitcode is not None, "it does not stop"
+            type(self).deaths += self.process.exitcode == STOP_EXIT_CODE
+            self.process.close()
+            self.process = None
 
     # -- the end --------------------------------------------------------------------------------------------------
 
@@ -169,17 +198,21 @@ class Mailbox(RuleBasedStateMachine):
         return found
 
     def teardown(self) -> None:
-        if self.bus is None:
+        if not self.opened:
             return
         try:
-            self.run(self._settled(self._there()))
+            self._settled(self._there())
         finally:
             self.run(self._close())
             self.client.logout()
 
-    async def _settled(self, there: dict[int, Keywords]) -> None:
-        self.proxy.heal()
-        await self._start()
+    def _settled(self, there: dict[int, Keywords]) -> None:
+        # Whoever is about to die at a step lives no longer than until here.
+        self.kill()
+        self._start()
+        self.run(self._seen(there))
+
+    async def _seen(self, there: dict[int, Keywords]) -> None:
         found = View()
         for _ in range(500):
             found = View().read(await self.reader.events()) if await self._any() else View()
@@ -192,12 +225,11 @@ class Mailbox(RuleBasedStateMachine):
         return await self.reader.count(f"{self.user}.in.>") > 0
 
     async def _close(self) -> None:
-        await self._stop()
+        await asyncio.to_thread(self.stop)
         await self.reader_context.__aexit__(None, None, None)
-        await self.context.__aexit__(None, None, None)
 
 
-@pytest.mark.fault("A11", "A14", "A15")
+@pytest.mark.fault("A11", "A14", "A15", "D01")
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("habit", ["qresync", "condstore", "snapshot", "cyrus"])
 async def test_events_alone_make_the_servers_state_whatever_happened(
@@ -206,15 +238,7 @@ async def test_events_alone_make_the_servers_state_whatever_happened(
     prefix: str,
     habit: str,
     fault_proxy: Callable[[str, int], Awaitable[FaultProxy]],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(memory, "IDLE_EVENTS_LIMIT", 5)
-    monkeypatch.setattr(memory, "BUSY_EVENTS_LIMIT", 5)
-    monkeypatch.setattr(compare, "COMMIT_LIMIT_EVENTS", 3)
-    monkeypatch.setattr(compare, "WINDOW_ALL", 4)
-    # Dovecot says nothing to a session whose mailbox was made again at once.
-    monkeypatch.setattr(compare, "OPEN_AGAIN_MODSEQ_S", 0.5)
-    monkeypatch.setattr(compare, "OPEN_AGAIN_SNAPSHOT_S", 0.5)
     server = server_that(habit)
     Mailbox.loop = asyncio.get_running_loop()
     Mailbox.server, Mailbox.nats_url, Mailbox.prefix = server, nats_server.url, prefix
@@ -229,3 +253,4 @@ async def test_events_alone_make_the_servers_state_whatever_happened(
         suppress_health_check=list(HealthCheck),
     )
     await asyncio.to_thread(run_state_machine_as_test, Mailbox, settings=bounded)
+    print(f"{Mailbox.kills} killed, {Mailbox.deaths} ended at a step")

@@ -201,6 +201,17 @@ def test_another_message_under_the_last_uid_starts_a_new_epoch() -> None:
     assert epoch_break(cursor, "src", Epoch(7, 61, 60), [message(60, size=999)]) is ResetReason.SOURCE
 
 
+@pytest.mark.fault("A06")
+@pytest.mark.parametrize(
+    ("box", "now", "reason"), [("F1", "F1", None), ("F1", "F2", ResetReason.SOURCE), ("", "F2", None), ("F1", "", None)]
+)
+def test_another_mailbox_under_the_same_name_and_number_is_known_by_its_id(
+    box: str, now: str, reason: ResetReason | None
+) -> None:
+    cursor = Cursor("src", 7, last=60, line=10, writer="a/1", box=box)
+    assert epoch_break(cursor, "src", Epoch(7, 61, 60, mailbox_id=now), []) is reason
+
+
 def test_a_last_message_that_was_expunged_breaks_nothing() -> None:
     cursor = Cursor("src", 7, last=60, line=10, writer="a/1", fingerprint=fingerprint(1000, CREATED))
     assert epoch_break(cursor, "src", Epoch(7, 61, 60), []) is None

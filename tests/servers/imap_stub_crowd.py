@@ -44,6 +44,8 @@ class Crowd(ImapStub):
     selected: dict[int, str] = field(default_factory=dict)
     # Connections that asked to be told of all mailboxes.
     listening: list[Connection] = field(default_factory=list)
+    # Of those, whom nothing is said unasked since they were told that it was too much (RFC 5465 5.8: as NOTIFY NONE).
+    muted: list[Connection] = field(default_factory=list)
     # Connections at once, at the most so far.
     most: int = 0
 
@@ -57,15 +59,17 @@ class Crowd(ImapStub):
         box = self.boxes[name]
         box.messages[box.uidnext] = message
         for connection in self.connections:
-            if connection.idling and self.selected.get(id(connection)) == name:
+            if connection.idling and connection not in self.muted and self.selected.get(id(connection)) == name:
                 await connection.send(f"* {len(box.messages)} EXISTS\r\n")
         if tell:
             await self.news(f'* STATUS "{name}" ({box.status})')
 
     async def news(self, line: str) -> None:
         """Something of a mailbox that need not be selected, to whoever asked for it."""
-        for connection in [one for one in self.listening if one in self.connections]:
+        for connection in [one for one in self.listening if one in self.connections and one not in self.muted]:
             await connection.send(f"{line}\r\n")
+            if "NOTIFICATIONOVERFLOW" in line:
+                self.muted.append(connection)
 
     async def _behave(self, connection: Connection, tag: str, name: str, arguments: str) -> None:
         self.most = max(self.most, len(self.connections))
@@ -90,7 +94,9 @@ class Crowd(ImapStub):
                 await super()._behave(connection, tag, name, arguments)
                 return
         elif name == "NOTIFY":
-            self.listening.append(connection)
+            self.muted = [one for one in self.muted if one is not connection]
+            if "personal" in arguments:
+                self.listening.append(connection)
             for box, state in self.boxes.items():
                 if box != here and "STATUS" in arguments:
                     await connection.send(f'* STATUS "{box}" ({state.status})\r\n')

@@ -119,16 +119,20 @@ async def test_what_notify_tells_is_announced_and_an_overflow_is_looked_after_by
             await crowd.put(name, mail(number), tell=False)
         await crowd.news("* OK [NOTIFICATIONOVERFLOW] too much")
         await reader.wait_received(10)
+        # Where INBOX idles it is heard of again.
+        await until(lambda: not [one for one in crowd.muted if one in crowd.connections], what="NOTIFY for one mailbox")
+        await crowd.put("INBOX", mail(20), tell=False)
+        await reader.wait_received(11)
         if poll == "1s":
-            await crowd.put(names[1], mail(20), tell=False)
-            await reader.wait_received(11)
+            await crowd.put(names[1], mail(21), tell=False)
+            await reader.wait_received(12)
         events = await reader.events()
     assert one.said("notify_overflow")
     found = subjects(events)
-    more = ["mail 20"] if poll == "1s" else []
+    more = ["mail 21"] if poll == "1s" else []
     assert found[mailbox_token(names[1])] == ["mail 1", "mail 11", *more]
-    assert sum(map(len, found.values())) == 10 + len(more)
-    assert len(said(crowd, "NOTIFY")) <= asked + 1
+    assert sum(map(len, found.values())) == 11 + len(more)
+    assert len(said(crowd, "NOTIFY")) <= asked + 2
     assert crowd.most <= 2
     assert await one.stop() == 0
 
@@ -203,6 +207,29 @@ async def test_notify_that_is_offered_and_refused_is_done_without(
         for number, name in enumerate(names):
             await crowd.put(name, mail(number))
         await reader.wait_received(5)
+    assert await one.stop() == 0
+
+
+async def test_renamed_twice_before_anybody_looks_is_one_renaming(
+    crowd: Crowd, own_nats: NatsServer, mailbus: Maker, prefix: str
+) -> None:
+    notifying(crowd, 1)
+    await crowd.put("Lists/0", mail(1), tell=False)
+    one = mailbus(settings_for(own_nats.url, prefix, account(crowd, mailboxes=["*"], poll="1h")))
+    one.start()
+    await one.started()
+    async with reading(own_nats.url, prefix) as reader:
+        await heard(one, "INBOX", "Lists/0")
+        await hears(one)
+        # Numbered anew with its name: nothing but OLDNAME tells what it was.
+        crowd.make("New").messages = crowd.boxes.pop("Lists/0").messages
+        await crowd.news('* LIST () "/" Between ("OLDNAME" ("Lists/0"))\r\n* LIST () "/" New ("OLDNAME" (Between))')
+        await crowd.put("New", mail(2))
+        await reader.wait_received(3)
+        events = by_mailbox(await reader.events())["New"]
+    assert [event.body.get("subject") for event in events] == [None, "mail 1", "mail 2"]
+    assert (events[0].body["reason"], events[0].body["oldMailbox"]) == ("renamed", "Lists/0")
+    assert events[1].body["mailbus"]["previousId"].startswith("i")
     assert await one.stop() == 0
 
 
@@ -314,6 +341,45 @@ async def test_what_appeared_and_was_renamed_while_nobody_ran_is_announced_once(
         await reader.wait_received(3)
         await heard(one, "Born", "New")
         told_once(await reader.events())
+    assert await one.stop() == 0
+
+
+@pytest.mark.fault("A18")
+async def test_renamed_again_and_to_a_name_that_was_anothers_a_mailbox_is_known_by_its_last_name(
+    dovecot: Dovecot, own_nats: NatsServer, mailbus: Maker, prefix: str
+) -> None:
+    mine = imap_account(dovecot, prefix, mailboxes=["*"], exclude=["Sent", "Trash"], initial="new", poll="1s")
+    one = mailbus(settings_for(own_nats.url, prefix, mine))
+
+    def rename(*pairs: tuple[str, str]) -> None:
+        with dovecot.client(prefix) as client:
+            for old, new in pairs:
+                client.rename(old, new)
+
+    async with reading(own_nats.url, prefix) as reader:
+        await make(dovecot, prefix, "Taken")
+        await begun(one, reader, dovecot)
+        await asyncio.to_thread(rename, ("Old", "Between"))
+        await deliver(dovecot, prefix, ["Between"], first=12)
+        await reader.wait_received(2)
+        assert await one.stop() == 0
+        # It was announced under two names by now; the third is one that another had, which is gone for good.
+        await asyncio.to_thread(rename, ("Taken", "Left"), ("Between", "Taken"), ("Left", "Last"))
+        await deliver(dovecot, prefix, ["Taken", "Last"], first=13)
+        one.start()
+        await reader.wait_received(4)
+        await heard(one, "Taken", "Last")
+        found = by_mailbox(await reader.events())
+    told = {name: [event.body.get("subject") for event in some] for name, some in found.items()}
+    assert told == {
+        "INBOX": [None],
+        "Old": [None, "mail 11"],
+        "Between": [None, "mail 12"],
+        "Taken": [None, None, "mail 13"],
+        "Last": [None, "mail 14"],
+    }
+    reset = found["Taken"][1].body
+    assert (reset["reason"], reset["oldMailbox"]) == ("renamed", "Between")
     assert await one.stop() == 0
 
 

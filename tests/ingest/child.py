@@ -1,0 +1,65 @@
+"""A mailbox followed by a process of its own, which may be killed: `follow_mailbox` of harness.py, as in production.
+
+Processes are forked from one that has everything imported: each lives after some tens of milliseconds.
+"""
+
+import asyncio
+import multiprocessing
+import signal
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.context import ForkServerContext
+from multiprocessing.process import BaseProcess
+from typing import Final
+
+from service.ingest import compare, memory
+from service.observe import steps
+from tests.ingest.harness import Box, follow_mailbox
+from tests.servers.bus import bus_at
+
+FORKS: Final[ForkServerContext] = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload([__name__])
+MODULES: Final = {"compare": compare, "memory": memory}
+
+
+@dataclass(frozen=True)
+class Follower:
+    """Where, what, and constants of modules (`memory.IDLE_EVENTS_LIMIT`). `dies_at`: the durable step that ends it."""
+
+    nats_url: str
+    prefix: str
+    port: int
+    user: str
+    mailbox: str
+    constants: Mapping[str, float]
+    dies_at: int = 0
+
+    def start(self) -> BaseProcess:
+        """A process of it."""
+        process = FORKS.Process(target=_follow, args=(self,), daemon=True)
+        process.start()
+        return process
+
+
+def _follow(follower: Follower) -> None:
+    for name, value in follower.constants.items():
+        module, _, constant = name.partition(".")
+        setattr(MODULES[module], constant, value)
+    # Read from the environment where it was imported, in the process that all are forked from.
+    vars(steps)["_stop_at"] = follower.dies_at
+    asyncio.run(_followed(follower))
+
+
+async def _followed(follower: Follower) -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    with suppress(asyncio.CancelledError):
+        await _announced(follower)
+
+
+async def _announced(follower: Follower) -> None:
+    box = Box(follower.port, follower.user, mailbox=follower.mailbox, idle_s=0.5, poll_s=0.05)
+    async with bus_at(follower.nats_url, follower.prefix) as bus:
+        await follow_mailbox(bus, box)
