@@ -1,0 +1,141 @@
+"""Mailboxes that appear and are renamed while mailbus is away, or killed: their mail is told once. On real Dovecot."""
+
+import asyncio
+import random
+from collections.abc import Callable
+
+import pytest
+
+from tests.ingest.view import mail
+from tests.servers.dovecot import Dovecot
+from tests.servers.mailbus import BusReader, Event, Mailbus, imap_account, reading, settings_for, until
+from tests.servers.nats import NatsServer
+from tests.whole.test_boxes import by_mailbox, deliver, heard, make
+
+Maker = Callable[..., Mailbus]
+
+
+async def changed_while(dovecot: Dovecot, prefix: str) -> None:
+    """A mailbox comes, with a mail, and one is renamed, and gets one."""
+
+    def change() -> None:
+        with dovecot.client(prefix) as client:
+            client.create("Born")
+            client.append("Born", "", "", mail(21))
+            client.rename("Old", "New")
+            client.append("New", "", "", mail(22))
+
+    await asyncio.to_thread(change)
+
+
+async def begun(one: Mailbus, reader: BusReader, dovecot: Dovecot) -> None:
+    """Two mailboxes are followed, one with an announced mail and one that is older than the start."""
+    await make(dovecot, reader.prefix, "Old")
+    await deliver(dovecot, reader.prefix, ["Old"], first=1)
+    one.start()
+    await one.started()
+    await heard(one, "INBOX", "Old")
+    await deliver(dovecot, reader.prefix, ["Old"], first=11)
+    await reader.wait_received(1)
+    await until(lambda: bool(one.said("mailboxes_known")), what="names")
+
+
+def told_once(events: list[Event]) -> None:
+    found = by_mailbox(events)
+    assert {name: [event.body.get("subject") for event in some] for name, some in found.items()} == {
+        "INBOX": [None],
+        "Old": [None, "mail 11"],
+        "Born": [None, "mail 21"],
+        "New": [None, "mail 22"],
+    }
+    reset = found["New"][0].body
+    assert (reset["reason"], reset["oldMailbox"]) == ("renamed", "Old")
+
+
+@pytest.mark.fault("A18")
+async def test_what_appeared_and_was_renamed_while_nobody_ran_is_announced_once(
+    dovecot: Dovecot, own_nats: NatsServer, mailbus: Maker, prefix: str
+) -> None:
+    mine = imap_account(dovecot, prefix, mailboxes=["*"], exclude=["Sent", "Trash"], initial="new", poll="1s")
+    one = mailbus(settings_for(own_nats.url, prefix, mine))
+    async with reading(own_nats.url, prefix) as reader:
+        await begun(one, reader, dovecot)
+        assert await one.stop() == 0
+        await changed_while(dovecot, prefix)
+        one.start()
+        await reader.wait_received(3)
+        await heard(one, "Born", "New")
+        told_once(await reader.events())
+    assert await one.stop() == 0
+
+
+@pytest.mark.fault("A18")
+async def test_renamed_again_and_to_a_name_that_was_anothers_a_mailbox_is_known_by_its_last_name(
+    dovecot: Dovecot, own_nats: NatsServer, mailbus: Maker, prefix: str
+) -> None:
+    mine = imap_account(dovecot, prefix, mailboxes=["*"], exclude=["Sent", "Trash"], initial="new", poll="1s")
+    one = mailbus(settings_for(own_nats.url, prefix, mine))
+
+    def rename(*pairs: tuple[str, str]) -> None:
+        with dovecot.client(prefix) as client:
+            for old, new in pairs:
+                client.rename(old, new)
+
+    async with reading(own_nats.url, prefix) as reader:
+        await make(dovecot, prefix, "Taken")
+        await begun(one, reader, dovecot)
+        await asyncio.to_thread(rename, ("Old", "Between"))
+        await deliver(dovecot, prefix, ["Between"], first=12)
+        await reader.wait_received(2)
+        assert await one.stop() == 0
+        # It was announced under two names by now; the third is one that another had, which is gone for good.
+        await asyncio.to_thread(rename, ("Taken", "Left"), ("Between", "Taken"), ("Left", "Last"))
+        await deliver(dovecot, prefix, ["Taken", "Last"], first=13)
+        one.start()
+        await reader.wait_received(4)
+        await heard(one, "Taken", "Last")
+        found = by_mailbox(await reader.events())
+    told = {name: [event.body.get("subject") for event in some] for name, some in found.items()}
+    assert told == {
+        "INBOX": [None],
+        "Old": [None, "mail 11"],
+        "Between": [None, "mail 12"],
+        "Taken": [None, None, "mail 13"],
+        "Last": [None, "mail 14"],
+    }
+    reset = found["Taken"][1].body
+    assert (reset["reason"], reset["oldMailbox"]) == ("renamed", "Between")
+    assert await one.stop() == 0
+
+
+@pytest.mark.fault("A18", "D01")
+async def test_killed_again_and_again_while_one_appears_and_another_is_renamed_each_mail_is_told_once(
+    dovecot: Dovecot, own_nats: NatsServer, mailbus: Maker, prefix: str
+) -> None:
+    mine = imap_account(dovecot, prefix, mailboxes=["*"], exclude=["Sent", "Trash"], initial="new", poll="1s")
+    one = mailbus(settings_for(own_nats.url, prefix, mine))
+    seed = random.randrange(2**32)
+    print("seed", seed)
+    chance = random.Random(seed)
+    async with reading(own_nats.url, prefix) as reader:
+        await begun(one, reader, dovecot)
+        await changed_while(dovecot, prefix)
+        await asyncio.sleep(chance.uniform(0, 1.2))
+        one.kill()
+        for _ in range(4):
+            # At one of the durable steps that are left: before, between and after those of the new mailboxes.
+            one.start(MAILBUS_STOP_AT=str(chance.randint(2, 5)))
+            await until(lambda: one.exited is not None or looked_at(one), what="a kill")
+            one.kill()
+        one.start()
+        await reader.wait_received(3)
+        await until(lambda: looked_at(one), what="all mailboxes")
+        told_once(await reader.events())
+    assert await one.stop() == 0
+
+
+def looked_at(one: Mailbus) -> bool:
+    """Whether nothing is left to do: names that are new are known once their mailboxes have begun."""
+    return any(line["count"] >= 3 for line in one.said("mailboxes_known")) or any(
+        line["state"] == "connected" for line in one.said("account_state")
+    )
