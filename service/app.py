@@ -27,7 +27,7 @@ from service.bus import Bus, OutMessage, open_bus
 from service.catalog import Catalog, serve_admin
 from service.clock import Clock, SystemClock, backoff_s
 from service.commands import Fleet, serve_commands
-from service.errors import MailbusError, Permanent, Transient, verdict_of
+from service.errors import EX_CONFIG, EX_FAILURE, EX_OK, MailbusError, Permanent, Transient, verdict_of
 from service.fleet import DRAIN_TIMEOUT_S, NATS_ASKED_S, AccountReports, Pace, Presence, Roster, Running, Steering
 from service.imap import sweep_all
 from service.ingest import Budget, Copies, Parser
@@ -39,9 +39,6 @@ from service.settings import AccountSettings, Settings
 from service.snapshot import behind, take_page, take_snapshot
 from service.tasks import TaskGroup, cut_short
 
-EX_OK: Final = 0
-EX_FAILURE: Final = 1
-EX_CONFIG: Final = 78
 NATS_RETRY_MAX_S: Final = 15.0
 FAREWELL_TIMEOUT_S: Final = 3.0
 # A command waits for an account until who is gone is missed, and somebody else has it.

@@ -10,7 +10,15 @@
 
 Supervision matches on these and on nothing else; any other exception is a bug.
 A library's exception is translated once, in the file that imports the library.
+A process says its verdict to whoever started it by its exit code.
 """
+
+from typing import Final
+
+EX_OK: Final = 0
+EX_FAILURE: Final = 1
+# sysexits.h: settings or a NATS that somebody must mend first.
+EX_CONFIG: Final = 78
 
 
 class MailbusError(Exception):

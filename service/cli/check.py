@@ -3,9 +3,8 @@
 from rich.console import Console
 from rich.text import Text
 
-from service.app import EX_CONFIG, EX_FAILURE, EX_OK
 from service.check import NATS, Finding, check
-from service.errors import Permanent
+from service.errors import EX_CONFIG, EX_FAILURE, EX_OK, Permanent
 from service.settings import Settings
 
 

@@ -6,8 +6,8 @@ from typing import Final
 import typer
 from rich.console import Console
 
-from service.app import EX_FAILURE, EX_OK
 from service.discovery import Finding, Server, Ways, find
+from service.errors import EX_FAILURE, EX_OK
 from service.settings import PRESETS
 
 OAUTH2: Final = [

@@ -6,16 +6,18 @@ import json
 import socket
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from service.app import EX_FAILURE
-from service.cli.words import AccountArgument, ConfigFile, account_id, errors, finish, on_bus, settings_of
+from service.cli.words import AccountArgument, ConfigFile, account_id, aside, finish, on_bus, settings_of
 from service.clock import SystemClock
 from service.contract import rfc3339
-from service.erase import Found, Wanted, erase, find, wanted_address, wanted_mails
-from service.settings import Settings
+from service.errors import EX_FAILURE
+
+if TYPE_CHECKING:
+    from service.erase import Found, Wanted
+    from service.settings import Settings
 
 erase_app: Final = typer.Typer(
     no_args_is_help=True,
@@ -47,6 +49,8 @@ def message(
 
     Example:  mailbus erase message support iAbc123 --yes -c mailbus.yaml
     """
+    from service.erase import wanted_mails
+
     settings = settings_of(config)
     finish(lambda: _erase(settings, wanted_mails(account, ids), {"ids": ids}, yes=yes))
 
@@ -64,6 +68,8 @@ def address(
     """
     if not all(address.rpartition("@")) or not address.isprintable() or " " in address:
         raise typer.BadParameter("local@domain is wanted")
+    from service.erase import wanted_address
+
     settings = settings_of(config)
     # The line that is kept as a proof must not hold what was erased.
     named = {"address_sha256": hashlib.sha256(address.lower().encode()).hexdigest()}
@@ -71,7 +77,9 @@ def address(
     finish(lambda: _erase(settings, wanted_address(address, whose), named, yes=yes))
 
 
-async def _erase(settings: Settings, wanted: Wanted, named: Mapping[str, object], *, yes: bool) -> int:
+async def _erase(settings: "Settings", wanted: "Wanted", named: Mapping[str, object], *, yes: bool) -> int:
+    from service.erase import erase, find
+
     clock = SystemClock()
     async with on_bus(settings) as bus:
         found = await find(bus, wanted)
@@ -86,14 +94,14 @@ async def _erase(settings: Settings, wanted: Wanted, named: Mapping[str, object]
     return EX_FAILURE if found.under_way else 0
 
 
-def _show(found: Found) -> None:
+def _show(found: "Found") -> None:
     for name, count in found.counts.items():
         typer.echo(f"{count:>8}  {LABELS[name]}")
     if found.shared:
         typer.echo(f"{len(found.shared):>8}  blobs stay: other mail has the same content")
     if found.under_way:
         typer.echo(f"{len(found.under_way):>8}  requests stay: they are not sent yet. Wait or cancel them, then again")
-    errors.print(OUT_OF_REACH, style="dim", markup=False)
+    aside(OUT_OF_REACH)
 
 
 def _person() -> str:

@@ -1,16 +1,18 @@
 """`mailbus dead list|show|retry`: what could not be understood, from the stream of dead letters."""
 
 import json
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 from urllib.parse import unquote
 
 import typer
 
-from service.bus import Bus, Tail
-from service.cli.words import ConfigFile, errors, finish, on_bus, settings_of
+from service.cli.words import ConfigFile, aside, finish, on_bus, settings_of
 from service.contract import ACCOUNT_ID, DeadReason, RequestProblems, decode_request
 from service.errors import Permanent
-from service.settings import Settings
+
+if TYPE_CHECKING:
+    from service.bus import Bus, Tail
+    from service.settings import Settings
 
 dead_app: Final = typer.Typer(
     no_args_is_help=True,
@@ -57,7 +59,7 @@ def retry(seq: SeqArgument, config: ConfigFile = None) -> None:
     finish(lambda: _retry(settings, seq))
 
 
-async def _list(settings: Settings, *, whole: bool) -> int:
+async def _list(settings: "Settings", *, whole: bool) -> int:
     # Not a table of rich: that folds its columns where the output is no terminal.
     typer.echo(f"{'number':>8}  {'time':<19}  {'reason':<15}  {'account':<16}  what was wrong")
     async with on_bus(settings) as bus:
@@ -76,17 +78,17 @@ def _printable(text: str) -> str:
     return "".join(char if char.isprintable() else "�" for char in text)
 
 
-async def _show(settings: Settings, seq: int) -> int:
+async def _show(settings: "Settings", seq: int) -> int:
     async with on_bus(settings) as bus:
         letter = await _letter(bus, seq)
         payload = await _payload(bus, letter)
     for name, value in letter.headers.items():
-        errors.print(f"{name}: {_printable(unquote(value))}", style="dim", markup=False)
+        aside(f"{name}: {_printable(unquote(value))}")
     typer.echo(payload.decode("utf-8", "replace"))
     return 0
 
 
-async def _retry(settings: Settings, seq: int) -> int:
+async def _retry(settings: "Settings", seq: int) -> int:
     async with on_bus(settings) as bus:
         letter = await _letter(bus, seq)
         if letter.subject not in {bus.subjects.dead(one) for one in (DeadReason.REQUEST, DeadReason.UNKNOWN_ACCOUNT)}:
@@ -99,7 +101,7 @@ async def _retry(settings: Settings, seq: int) -> int:
             request = decode_request(payload)
         except RequestProblems as exc:
             for one in exc.problems:
-                errors.print(f"mailbus: {one.field}: {one.message}", style="red", markup=False)
+                aside(f"mailbus: {one.field}: {one.message}", style="red")
             remedy = "correct what `mailbus dead show` prints, then mailbus send --request"
             raise Permanent("the request is wrong in itself", where=f"dead letter {seq}", remedy=remedy) from exc
         # The old id is remembered as failed. The same letter gives the same id, so that twice is once.
@@ -110,13 +112,13 @@ async def _retry(settings: Settings, seq: int) -> int:
     return 0
 
 
-async def _letter(bus: Bus, seq: int) -> Tail:
+async def _letter(bus: "Bus", seq: int) -> "Tail":
     letter = await bus.dead.get(seq)
     if letter is None:
         raise Permanent(f"no dead letter {seq}", remedy="mailbus dead list")
     return letter
 
 
-async def _payload(bus: Bus, letter: Tail) -> bytes:
+async def _payload(bus: "Bus", letter: "Tail") -> bytes:
     blob = letter.headers.get("Mail-Blob-Id")
     return await bus.blobs().get(blob) if blob else letter.payload

@@ -3,16 +3,17 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
-import yaml
 
-from service.app import EX_FAILURE
-from service.bus import Bus, failure_of
-from service.cli.words import AccountArgument, ConfigFile, Declined, errors, finish, on_bus, settings_of
+from service.cli.words import AccountArgument, ConfigFile, Declined, aside, finish, on_bus, settings_of
 from service.contract import AccountsVerb
-from service.settings import Settings
+from service.errors import EX_FAILURE
+
+if TYPE_CHECKING:
+    from service.bus import Bus
+    from service.settings import Settings
 
 TIMEOUT_S: Final = 10.0
 FileArgument = Annotated[
@@ -80,6 +81,8 @@ def show(config: ConfigFile = None) -> None:
 
 
 def _account(file: Path) -> dict[str, Any]:
+    import yaml
+
     try:
         text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
         found = yaml.safe_load(text)
@@ -98,7 +101,7 @@ def _ask(config: Path | None, verb: AccountsVerb, request: dict[str, Any]) -> No
     finish(lambda: _answered(settings, verb, request))
 
 
-async def _answered(settings: Settings, verb: AccountsVerb, request: dict[str, Any]) -> int:
+async def _answered(settings: "Settings", verb: AccountsVerb, request: dict[str, Any]) -> int:
     async with on_bus(settings) as bus:
         answer = await _answer(bus, verb, request)
     if answer is None:
@@ -107,7 +110,7 @@ async def _answered(settings: Settings, verb: AccountsVerb, request: dict[str, A
     return 0
 
 
-async def _listed(settings: Settings) -> int:
+async def _listed(settings: "Settings") -> int:
     """All accounts, however many answers they take."""
     found: list[dict[str, Any]] = []
     async with on_bus(settings) as bus:
@@ -124,15 +127,17 @@ async def _listed(settings: Settings) -> int:
     return 0
 
 
-async def _answer(bus: Bus, verb: AccountsVerb, request: dict[str, Any]) -> bytes | None:
+async def _answer(bus: "Bus", verb: AccountsVerb, request: dict[str, Any]) -> bytes | None:
     """What a process answers; None where it refuses, which is said then."""
+    from service.bus import failure_of
+
     payload = json.dumps(request, default=str).encode()
     if len(payload) > bus.max_payload:
         raise Declined(f"{len(payload)} bytes, and NATS takes {bus.max_payload} at once", where=verb)
     answer = await bus.request(bus.subjects.admin_accounts(verb), payload, timeout_s=TIMEOUT_S)
     if (failed := failure_of(answer.payload, answer.headers)) is None:
         return answer.payload
-    errors.print(f"mailbus: {failed.code} {failed.what}", style="red", markup=False)
+    aside(f"mailbus: {failed.code} {failed.what}", style="red")
     for problem in json.loads(answer.payload or b"{}").get("problems", []):
-        errors.print(f"  {problem['field']}: {problem['message']}", markup=False)
+        aside(f"  {problem['field']}: {problem['message']}", style="")
     return None

@@ -1,14 +1,16 @@
 """`mailbus held list|release|cancel`: requests of which nobody knows whether they were sent."""
 
 import json
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from service.cli.send import ask, command, failure
 from service.cli.words import AccountArgument, ConfigFile, finish, on_bus, settings_of
 from service.contract import Verb
-from service.settings import Settings
+
+if TYPE_CHECKING:
+    from service.settings import Settings
 
 held_app: Final = typer.Typer(
     no_args_is_help=True,
@@ -51,7 +53,7 @@ def cancel(account: AccountArgument, id: IdArgument, config: ConfigFile = None) 
     finish(lambda: command(settings, account, Verb.CANCEL, json.dumps({"id": id}).encode()))
 
 
-async def _show_held(settings: Settings, account: str) -> int:
+async def _show_held(settings: "Settings", account: str) -> int:
     async with on_bus(settings) as bus:
         answer, failed = await ask(bus, account, Verb.HELD, b"{}")
     if failed:

@@ -2,16 +2,18 @@
 
 import asyncio
 import json
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
-from service.app import EX_FAILURE
-from service.bus import Bus
-from service.cli.words import Declined, errors, on_bus
+from service.cli.words import Declined, aside, on_bus
 from service.contract import State, Verb, decode_request
-from service.settings import Settings
+from service.errors import EX_FAILURE
 from service.tasks import TaskGroup
+
+if TYPE_CHECKING:
+    from service.bus import Bus
+    from service.settings import Settings
 
 # A little longer than the service takes at the most.
 COMMAND_TIMEOUT_S: Final = 130.0
@@ -29,7 +31,7 @@ def request_from_flags(to: list[str], subject: str, text: str, id: str | None) -
     return json.dumps(request).encode()
 
 
-async def command(settings: Settings, account: str, verb: Verb, payload: bytes) -> int:
+async def command(settings: "Settings", account: str, verb: Verb, payload: bytes) -> int:
     """Ask, print the answer, 0 where it is none of an error."""
     async with on_bus(settings) as bus:
         answer, failed = await ask(bus, account, verb, payload)
@@ -40,11 +42,11 @@ async def command(settings: Settings, account: str, verb: Verb, payload: bytes) 
 
 def failure(said: str) -> int:
     """Say what was wrong; the exit code."""
-    errors.print(f"mailbus: {said}", style="red", markup=False)
+    aside(f"mailbus: {said}", style="red")
     return EX_FAILURE
 
 
-async def send_and_wait(settings: Settings, account: str, payload: bytes, *, wait_s: float) -> int:
+async def send_and_wait(settings: "Settings", account: str, payload: bytes, *, wait_s: float) -> int:
     """Ask `send`, then print each status until the final one; 0 where everybody got it."""
     async with on_bus(settings) as bus:
         subject = bus.subjects.status(account, "*")
@@ -63,7 +65,7 @@ async def send_and_wait(settings: Settings, account: str, payload: bytes, *, wai
                         typer.echo(answer.decode("utf-8", "replace"), err=True)
                     return failure(failed)
                 id = json.loads(answer)["id"]
-                errors.print(f"queued as {id}", style="dim", markup=False)
+                aside(f"queued as {id}")
                 return await _outcome(id, _recipients(payload), statuses, wait_s)
             finally:
                 listening.cancel()
@@ -98,11 +100,11 @@ async def _outcome(id: str, waiting: set[str], statuses: asyncio.Queue[dict[str,
     except TimeoutError:
         if last_word:
             return code
-        errors.print(f"mailbus: no final status within {wait_s:g} s; mailbus tail shows it when it comes", style="red")
+        aside(f"mailbus: no final status within {wait_s:g} s; mailbus tail shows it when it comes", style="red")
         return EX_FAILURE
 
 
-async def ask(bus: Bus, account: str, verb: Verb, payload: bytes) -> tuple[bytes, str]:
+async def ask(bus: "Bus", account: str, verb: Verb, payload: bytes) -> tuple[bytes, str]:
     """The answer's body, and what was wrong."""
     if len(payload) > bus.max_payload:
         size = f"{len(payload)} bytes, and NATS takes {bus.max_payload} at once"

@@ -6,8 +6,6 @@ from typing import Annotated, Final
 
 import typer
 
-from service.build import stream_options
-from service.bus import mailbus_permissions, reader_permissions, requester_permissions, wanted_streams
 from service.cli.words import ConfigFile, account_id, settings_of
 from service.contract import Subjects
 
@@ -36,6 +34,9 @@ def show(config: ConfigFile = None) -> None:
 
     Example:  mailbus streams print -c mailbus.yaml | sh
     """
+    from service.build import stream_options
+    from service.bus import wanted_streams
+
     settings = settings_of(config)
     wanted = wanted_streams(Subjects(settings.nats.prefix), stream_options(settings), settings.nats.replicas)
     for stream in wanted:
@@ -56,6 +57,8 @@ def permissions(
 
     Example:  mailbus streams permissions reader --name crm -c mailbus.yaml
     """
+    from service.bus import mailbus_permissions, reader_permissions, requester_permissions
+
     subjects = Subjects(settings_of(config).nats.prefix)
     name, account = account_id(name), account_id(account)
     match role:

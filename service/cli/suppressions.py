@@ -1,17 +1,16 @@
 """`mailbus suppressions list|add|remove`: addresses that an account sends nothing to."""
 
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from service.build import nats_options
-from service.bus import open_bus
 from service.cli.words import ConfigFile, finish, settings_of
 from service.clock import SystemClock
 from service.contract import ACCOUNT_ID
 from service.errors import Permanent
-from service.outbound import Suppressions
-from service.settings import Settings
+
+if TYPE_CHECKING:
+    from service.settings import Settings
 
 suppressions_app: Final = typer.Typer(
     no_args_is_help=True,
@@ -57,7 +56,11 @@ def remove(account: AccountArgument, address: AddressArgument, config: ConfigFil
     finish(lambda: _change(settings, account, address, None))
 
 
-async def _list(settings: Settings, account: str) -> int:
+async def _list(settings: "Settings", account: str) -> int:
+    from service.build import nats_options
+    from service.bus import open_bus
+    from service.outbound import Suppressions
+
     _check(account)
     async with open_bus(nats_options(settings), None) as bus:
         async for one in Suppressions(bus, account, SystemClock()).all():
@@ -65,8 +68,12 @@ async def _list(settings: Settings, account: str) -> int:
     return 0
 
 
-async def _change(settings: Settings, account: str, address: str, reason: str | None) -> int:
+async def _change(settings: "Settings", account: str, address: str, reason: str | None) -> int:
     """`reason`: of an address that is added; None: it is removed."""
+    from service.build import nats_options
+    from service.bus import open_bus
+    from service.outbound import Suppressions
+
     _check(account)
     if not all(address.rpartition("@")) or not address.isprintable() or " " in address:
         raise Permanent(NO_ADDRESS, where=address[:80], remedy="local@domain is wanted")

@@ -1,25 +1,23 @@
-"""What all words share: their settings, their end, how an error is said. Used by every file with words in it."""
+"""What all words share: their settings, their end, how an error is said. Used by every file with words in it.
+
+What a word works with is imported where it works: `mailbus --help` and a wrong word need none of it.
+"""
 
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-import uvloop
-from rich.console import Console
 
-from service.app import EX_CONFIG, EX_FAILURE
-from service.build import nats_options
-from service.bus import Bus, open_bus
 from service.contract import ACCOUNT_ID
-from service.errors import MailbusError, Permanent, verdict_of
-from service.observe import set_up_logs
-from service.settings import Settings, SettingsInvalid, load_settings
+from service.errors import EX_CONFIG, EX_FAILURE, MailbusError, Permanent, verdict_of
 
-errors: Final = Console(stderr=True, soft_wrap=True, highlight=False)
+if TYPE_CHECKING:
+    from service.bus import Bus
+    from service.settings import Settings
 
 ConfigFile = Annotated[
     Path | None,
@@ -27,13 +25,22 @@ ConfigFile = Annotated[
 ]
 
 
-def settings_of(file: Path | None) -> Settings:
+def aside(text: str, *, style: str = "dim") -> None:
+    """Say on standard error what is no answer."""
+    from rich.console import Console
+
+    Console(stderr=True, soft_wrap=True, highlight=False).print(text, style=style, markup=False)
+
+
+def settings_of(file: Path | None) -> "Settings":
     """Settings, or all that is wrong with them on standard error and exit 78."""
+    from service.settings import SettingsInvalid, load_settings
+
     try:
         return load_settings(file)
     except SettingsInvalid as exc:
         for problem in exc.problems:
-            errors.print(f"mailbus: {problem}", style="red", markup=False)
+            aside(f"mailbus: {problem}", style="red")
         raise typer.Exit(EX_CONFIG) from None
 
 
@@ -52,8 +59,11 @@ AccountArgument = Annotated[str, typer.Argument(help="The account.", callback=ac
 
 
 @asynccontextmanager
-async def on_bus(settings: Settings) -> AsyncIterator[Bus]:
+async def on_bus(settings: "Settings") -> AsyncIterator["Bus"]:
     """NATS as settings name it. Raises Permanent where that is what is wrong, Declined of what is done there."""
+    from service.build import nats_options
+    from service.bus import open_bus
+
     async with open_bus(nats_options(settings), None) as bus:
         try:
             yield bus
@@ -62,12 +72,16 @@ async def on_bus(settings: Settings) -> AsyncIterator[Bus]:
 
 
 def _failed(error: MailbusError) -> int:
-    errors.print(f"mailbus: {error}", style="red", markup=False)
+    aside(f"mailbus: {error}", style="red")
     return EX_CONFIG if isinstance(error, Permanent) and not isinstance(error, Declined) else EX_FAILURE
 
 
 def finish(work: Callable[[], Coroutine[Any, Any, int]]) -> None:
     """Run to the end and leave with its code; an error is said in one line."""
+    import uvloop
+
+    from service.observe import set_up_logs
+
     set_up_logs("warning")  # the service itself sets up what its settings say
     try:
         code = uvloop.run(work())

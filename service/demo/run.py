@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from email.message import EmailMessage
 from typing import Final
 
-from service.app import EX_FAILURE, EX_OK, Application
+from service.app import Application
 from service.build import nats_options
 from service.bus import Bus, Followed, open_bus
 from service.demo.servers import HOST, Mail, check_installed, running_imap, running_nats, running_smtp
 from service.demo.show import Screen
-from service.errors import MailbusError, Permanent, verdict_of
+from service.errors import EX_FAILURE, EX_OK, MailbusError, Permanent, verdict_of
 from service.observe import set_up_logs
 from service.settings import Settings
 from service.tasks import TaskGroup

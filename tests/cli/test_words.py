@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -47,6 +48,15 @@ async def test_every_word_has_help_with_an_example(word: str) -> None:
     assert code == 0
     assert f"mailbus {word}" in " ".join(out.split())
     assert "Example" in out
+
+
+def test_a_word_that_does_nothing_waits_for_nothing_that_the_others_work_with() -> None:
+    code = "import sys, service.cli; print(*(name for name in sys.modules))"
+    loaded = set(
+        subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout.split()
+    )
+    assert "service.cli.app" in loaded
+    assert loaded.isdisjoint({"service.app", "service.settings", "service.bus", "nats", "aiohttp", "pydantic", "rich"})
 
 
 def test_every_group_of_words_has_an_example() -> None:
