@@ -6,7 +6,6 @@ Ends by itself, with exit code 0, once nothing is queued or waits.
 """
 
 import asyncio
-import sys
 
 from service.bus import Bus, NatsOptions, StreamOptions, open_bus
 from service.clock import SystemClock
@@ -14,7 +13,12 @@ from service.contract import Security
 from service.imap import Pool, SessionOptions, WritingSession
 from service.outbound import OutboundOptions, Sender, SentMailbox, SentOptions
 from service.smtp import Relay, SmtpOptions
+from tests.servers.forked import Forked
 from tests.servers.imap_server import PASSWORD
+from tests.servers.mailbus import until
+
+# Of one process.
+LIMIT_S = 40.0
 
 
 async def waiting(bus: Bus, account: str) -> bool:
@@ -60,11 +64,21 @@ async def main(url: str, prefix: str, port: str, uncertain: str, account: str, *
                 task.cancel()
 
 
-if __name__ == "__main__":
+def begin(*given: str) -> None:
+    """What the process does."""
     from service.bus import queue
     from service.outbound import hands
 
     # A job whose process was killed comes back after this, not after 30 s.
     for module in (queue, hands):
         module.__dict__["ACK_WAIT_S"] = 1.0
-    asyncio.run(main(*sys.argv[1:]))
+    asyncio.run(main(*given))
+
+
+async def ended(child: Forked) -> int:
+    """Until it ends by itself; gives its exit code."""
+    try:
+        await until(lambda: child.poll() is not None, limit_s=LIMIT_S, what="the sender did not end")
+    finally:
+        child.kill()
+    return child.wait(10)

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import sys
 from collections import Counter
 from dataclasses import dataclass
 from email import message_from_bytes
@@ -13,17 +12,15 @@ import pytest
 
 from service.bus import Bus
 from service.observe.steps import STOP_EXIT_CODE
-from tests.outbound.child import waiting
+from tests.outbound.child import begin, ended, waiting
 from tests.outbound.conftest import FINAL, Event, Post, idle_sender, sending
 from tests.outbound.test_waiting import scheduled
+from tests.servers.forked import Forked
 from tests.servers.nats import NatsServer
 from tests.servers.smtp import ScriptedRelay
 
-HERE = Path(__file__).parent
 LIMIT_S = 40.0
-
-
-# Processes at once: each takes a second of a core to start, and waits for another.
+# Processes at once: each waits for another most of the time.
 AT_ONCE = 3
 WHO = ("a", "b", "c")
 
@@ -39,17 +36,8 @@ async def run_child(
     account: str = "a",
 ) -> int:
     environment = os.environ | {"MAILBUS_STOP_AT": str(stop_at)} | ({"MAILBUS_STEPS_LOG": str(log)} if log else {})
-    words = (url, prefix, str(port), uncertain, account)
-    child = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.outbound.child", *words, env=environment, cwd=HERE.parents[1]
-    )
-    try:
-        async with asyncio.timeout(LIMIT_S):
-            return await child.wait()
-    finally:
-        if child.returncode is None:
-            child.kill()
-            await child.wait()
+    child = Forked(begin, url, prefix, str(port), uncertain, account, env=environment)
+    return await ended(child)
 
 
 @dataclass
@@ -229,20 +217,15 @@ async def test_a_process_that_sleeps_past_ack_wait_after_the_dot_does_not_hide_t
     import signal
 
     relay.script.hold = asyncio.Event()
-    child = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.outbound.child", nats_server.url, bus.subjects.prefix, str(relay.port),
-        "retry", "a", cwd=HERE.parents[1],
-    )  # fmt: skip
+    where = (nats_server.url, bus.subjects.prefix, str(relay.port), "retry", "a")
+    child = Forked(begin, *where, env=os.environ)
     try:
         await post.request("r")
         second = None
         # The child leaves at once while nothing is queued: it may have looked before the request was there.
         while not relay.messages:
-            if child.returncode is not None:
-                child = await asyncio.create_subprocess_exec(
-                    sys.executable, "-m", "tests.outbound.child", nats_server.url, bus.subjects.prefix,
-                    str(relay.port), "retry", "a", cwd=HERE.parents[1],
-                )  # fmt: skip
+            if child.poll() is not None:
+                child = Forked(begin, *where, env=os.environ)
             await asyncio.sleep(0.05)
         child.send_signal(signal.SIGSTOP)
         relay.script.hold.set()
@@ -250,12 +233,9 @@ async def test_a_process_that_sleeps_past_ack_wait_after_the_dot_does_not_hide_t
         second = await run_child(nats_server.url, bus.subjects.prefix, relay.port)
         assert second == 0
         child.send_signal(signal.SIGCONT)
-        async with asyncio.timeout(LIMIT_S):
-            await child.wait()
+        await ended(child)
     finally:
-        if child.returncode is None:
-            child.kill()
-            await child.wait()
+        child.kill()
     await post.empty()
     assert [event.state for event in post.events] == ["uncertain", "sent"]
     first, again = relay.messages

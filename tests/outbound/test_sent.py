@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from email import message_from_bytes
@@ -19,10 +18,11 @@ from service.imap import Pool, WritingSession
 from service.observe.steps import STOP_EXIT_CODE
 from service.outbound import Returned, SentMailbox, SentOptions
 from tests.commands.conftest import SPECIAL_USE, dovecot_with, options
-from tests.outbound.child import waiting
+from tests.outbound.child import begin, ended, waiting
 from tests.outbound.conftest import LIMIT_S, Post, delivered, sending, soon
 from tests.outbound.test_returned import bounce
 from tests.servers.dovecot import Dovecot
+from tests.servers.forked import Forked
 from tests.servers.imap_server import ImapServer
 from tests.servers.nats import NatsServer
 from tests.servers.proxy import FaultProxy, Way
@@ -308,11 +308,7 @@ async def test_killed_around_the_copy_there_is_one(
         await Post(bus, account).request("r")
         words = (nats_server.url, bus.subjects.prefix, str(relay.port), "retry", account, str(server.imap), user)
         environment = os.environ | {"MAILBUS_STOP_AT": stop_at}
-        child = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "tests.outbound.child", *words, env=environment, cwd=HERE.parents[1]
-        )
-        async with asyncio.timeout(LIMIT_S):
-            assert await child.wait() == STOP_EXIT_CODE
+        assert await ended(Forked(begin, *words, env=environment)) == STOP_EXIT_CODE
         pool = pool_of(server, user)
         sent = sent_mailbox(bus, pool, account=account)
         async with keeping(sent), sending(bus, relay, account=account, sent=sent):

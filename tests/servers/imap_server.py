@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 
 PASSWORD = "secret"
+# From so many on messages come as one: each by itself would cost a millisecond.
+MANY = 200
 START_TRIES = 3
 START_LIMIT_S = 15.0
 STOP_LIMIT_S = 10.0
@@ -40,6 +42,14 @@ class Client(imaplib.IMAP4):
         status, answer = super()._simple_command(name, *arguments)
         assert status != "NO", answer
         return status, answer
+
+    def append_all(self, mailbox: str, messages: Sequence[bytes]) -> None:
+        """Many messages in one command (RFC 3502), in literals that wait for no answer (RFC 7888)."""
+        tag = self._new_tag()
+        literals = b"".join(b" {%d+}\r\n%b" % (len(message), message) for message in messages)
+        self.send(b"%b APPEND %b%b\r\n" % (tag, mailbox.encode(), literals))
+        status, answer = self._command_complete("APPEND", tag)
+        assert status == "OK", answer
 
 
 class ImapServer:
@@ -124,6 +134,9 @@ class ImapServer:
     def append_now(self, user: str, messages: Sequence[bytes], mailbox: str = "INBOX") -> None:
         """Put messages into a mailbox; blocks."""
         with self.client(user) as client:
+            if len(messages) >= MANY:
+                client.append_all(mailbox, messages)
+                return
             for message in messages:
                 client.append(mailbox, "", "", message)
 

@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -18,12 +20,12 @@ import pytest
 import yaml
 from nats.aio.client import Client
 
+from tests.servers.forked import ROOT, Forked
+from tests.servers.forked import words as service_words
 from tests.servers.imap_server import PASSWORD, ImapServer
 
 if TYPE_CHECKING:  # pytest registers it as a plugin after this one
     from tests.servers.smtp import ScriptedRelay
-
-ROOT = Path(__file__).parents[2]
 
 
 async def until(condition: Callable[[], bool], *, limit_s: float = 30.0, what: str = "") -> None:
@@ -88,6 +90,15 @@ class BusReader:
                         return dict(json.loads(answer.data))
                 await asyncio.sleep(0.02)
 
+    async def account_events(self, *states: str) -> list[Event]:
+        """What was said of accounts, once these states are among it: a process logs one before it is published."""
+        async with asyncio.timeout(30):
+            while True:
+                found = [event for event in await self.events("STATUS") if ".account." in event.subject]
+                if not Counter(states) - Counter(event.kind for event in found):
+                    return found
+                await asyncio.sleep(0.05)
+
     async def count(self, subject: str, stream: str = "IN") -> int:
         """How many messages a stream holds under a subject."""
         name = f"{self.prefix.upper()}_{stream}"
@@ -121,13 +132,17 @@ async def reading(url: str | list[str], prefix: str) -> AsyncIterator[BusReader]
 
 @dataclass
 class Mailbus:
-    """One process. `settings` as in the YAML file; `env` for stop points."""
+    """One process. `settings` as in the YAML file; `env` for stop points; `fresh`: in an interpreter of its own."""
 
     folder: Path
     settings: dict[str, Any]
     env: dict[str, str] = field(default_factory=dict)
-    process: subprocess.Popen[bytes] | None = None
+    fresh: bool = False
+    process: subprocess.Popen[bytes] | Forked | None = None
     runs: int = 0
+    # The lines of this run that were read so far, and how far that is.
+    _lines: list[dict[str, Any]] = field(default_factory=list)
+    _read_bytes: int = 0
 
     @property
     def log_file(self) -> Path:
@@ -135,15 +150,17 @@ class Mailbus:
         return self.folder / f"mailbus-{self.runs}.log"
 
     def log(self) -> list[dict[str, Any]]:
-        """The lines of this run so far."""
-        found = []
-        for line in self.log_file.read_text(errors="replace").splitlines():
-            if line.startswith("{"):
-                try:
-                    found.append(json.loads(line))
-                except ValueError:  # half written
-                    continue
-        return found
+        """The lines of this run so far; each is read once, however often somebody asks."""
+        with open(self.log_file, "rb") as file:
+            file.seek(self._read_bytes)
+            # The last one may be half written.
+            whole, end, _ = file.read().rpartition(b"\n")
+        self._read_bytes += len(whole + end)
+        for line in whole.splitlines():
+            if line.startswith(b"{"):
+                with suppress(ValueError):  # what a process wrote that was killed, and another went on in the line
+                    self._lines.append(json.loads(line))
+        return self._lines
 
     def said(self, event: str) -> list[dict[str, Any]]:
         """The lines of one kind."""
@@ -153,17 +170,18 @@ class Mailbus:
         """Start `mailbus run`."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.runs += 1
+        self._lines, self._read_bytes = [], 0
         file = self.folder / "mailbus.yaml"
         file.write_text(yaml.safe_dump(self.settings))
-        command = [sys.executable, "-m", "service", "run", "--config", str(file)]
+        given = ("run", "--config", str(file))
+        environment = {**os.environ, **self.env, **env}
         with open(self.log_file, "wb") as output:
-            self.process = subprocess.Popen(
-                command,
-                stdout=output,
-                stderr=output,
-                cwd=ROOT,
-                env={**os.environ, **self.env, **env},
-            )
+            if self.fresh:
+                command = [sys.executable, "-m", "service", *given]
+                self.process = subprocess.Popen(command, stdout=output, stderr=output, cwd=ROOT, env=environment)
+            else:
+                files = (None, self.log_file, self.log_file)
+                self.process = Forked(service_words, *given, env=environment, files=files)
 
     async def started(self) -> None:
         """Until it says so."""
@@ -183,8 +201,9 @@ class Mailbus:
 
     async def ended(self, limit_s: float = 60.0) -> int:
         """Until it ends; gives the exit code."""
-        assert self.process is not None
-        return await asyncio.to_thread(self.process.wait, limit_s)
+        await until(lambda: self.exited is not None, limit_s=limit_s, what="mailbus did not end")
+        assert self.exited is not None
+        return self.exited
 
     async def stop(self) -> int:
         """SIGTERM; gives the exit code."""
@@ -235,19 +254,15 @@ def with_relay(account: dict[str, Any], relay: "ScriptedRelay", **outgoing: Any)
 
 async def words(*given: str, stdin: str = "") -> tuple[int, str, str]:
     """`mailbus …`: its exit code, standard output and standard error."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "service",
-        *given,
-        cwd=ROOT,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, err = await asyncio.wait_for(process.communicate(stdin.encode()), 60)
-    assert process.returncode is not None
-    return process.returncode, out.decode(), err.decode()
+    with tempfile.TemporaryDirectory() as folder:
+        files = (asked, out, err) = tuple(Path(folder, name) for name in ("in", "out", "err"))
+        asked.write_text(stdin)
+        process = Forked(service_words, *given, env=os.environ, files=files)
+        try:
+            await until(lambda: process.poll() is not None, limit_s=60, what=f"mailbus {' '.join(given)} did not end")
+        finally:
+            process.kill()
+        return process.wait(10), out.read_text(), err.read_text()
 
 
 async def command(one: Mailbus, *given: str, stdin: str = "") -> tuple[int, str, str]:
@@ -260,8 +275,8 @@ async def mailbus(tmp_path: Path) -> AsyncIterator[Callable[..., Mailbus]]:
     """A maker of processes, killed with the test; a bug that any of them counted fails it."""
     made: list[Mailbus] = []
 
-    def make(settings: dict[str, Any], **env: str) -> Mailbus:
-        one = Mailbus(tmp_path / f"mailbus{len(made)}", settings, env)
+    def make(settings: dict[str, Any], *, fresh: bool = False, **env: str) -> Mailbus:
+        one = Mailbus(tmp_path / f"mailbus{len(made)}", settings, env, fresh)
         made.append(one)
         return one
 

@@ -9,7 +9,7 @@ import yaml
 from tests.after.harness import make, subjects, wait_subjects
 from tests.ingest.view import act, mail, seen
 from tests.servers.dovecot import Dovecot
-from tests.servers.mailbus import BusReader, Mailbus, command, imap_account, reading, settings_for, until
+from tests.servers.mailbus import Mailbus, command, imap_account, reading, settings_for, until
 from tests.servers.nats import NatsServer
 from tests.whole.test_commands import cmd
 
@@ -72,8 +72,7 @@ async def test_a_mailbox_to_move_to_that_is_not_there_is_said_at_the_start(
     one.start()
     await until(lambda: one.log_file.exists() and any("Nowhere" in line["error"] for line in one.said("account_state")))
     async with reading(own_nats.url, prefix) as reader:
-        await until_event(reader, "degraded")
-        (event,) = [event.body for event in await reader.events("STATUS") if event.kind == "degraded"]
+        (event,) = [one.body for one in await reader.account_events("degraded") if one.kind == "degraded"]
     assert event["part"] == "after"
     assert event["detail"] == "there is no mailbox Nowhere to move mail to"
     assert "make it" in event["remedy"]
@@ -85,12 +84,3 @@ async def test_a_mailbox_to_move_to_that_is_not_there_is_said_at_the_start(
     _, out, _ = await command(one, "accounts")
     assert "Nowhere" in out
     assert await one.stop() == 0
-
-
-async def until_event(reader: BusReader, kind: str) -> None:
-    """Until an account event of this kind is there."""
-    for _ in range(400):
-        if kind in {event.kind for event in await reader.events("STATUS")}:
-            return
-        await asyncio.sleep(0.05)
-    raise AssertionError(kind)

@@ -152,7 +152,7 @@ async def test_a_role_that_no_mailbox_has_is_said_and_the_others_are_followed(
     await one.started()
     async with reading(own_nats.url, prefix) as reader:
         await reader.wait_received(1)
-        (said,) = [event.body for event in await reader.events("STATUS") if event.kind == "degraded"]
+        (said,) = [one.body for one in await reader.account_events("degraded") if one.kind == "degraded"]
     assert (said["part"], said["detail"]) == ("mailboxes", "the server has no mailbox for \\Junk")
     code, out, _ = await command(one, "check")
     assert code == 1

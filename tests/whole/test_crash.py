@@ -41,6 +41,15 @@ def blobs_of(body: dict[str, object]) -> list[str]:
     return [part["blobId"] for part in parts if part.get("blobId")]
 
 
+def telling(names: list[str]) -> list[int]:
+    """The numbers of the steps to end at: each, but only the first and the last of the streams that are made in a row.
+
+    Fourteen are made by the same request, and only their number is another.
+    """
+    streams = [number for number, name in enumerate(names, 1) if name.startswith("stream.")]
+    return [number for number in range(1, len(names) + 1) if number not in streams[2:-2]]
+
+
 async def whole_run(one: Mailbus, reader: BusReader, count: int) -> list[Event]:
     """Start, wait until all is announced, stop."""
     one.start()
@@ -89,7 +98,7 @@ async def test_ended_at_every_step_it_goes_on_as_if_nothing_had_been(
             await stopped_at(number)
 
     async with asyncio.TaskGroup() as group:
-        for number in range(1, len(names) + 1):
+        for number in telling(names):
             group.create_task(in_turn(number))
 
 

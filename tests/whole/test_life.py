@@ -32,7 +32,7 @@ async def status_of(one: Mailbus, path: str) -> int:
 async def test_a_mail_becomes_an_event_and_a_request_becomes_a_mail_with_its_status(
     dovecot: Dovecot, own_nats: NatsServer, mailbus: Maker, prefix: str, relay: ScriptedRelay
 ) -> None:
-    one = mailbus(settings_for(own_nats.url, prefix, with_relay(imap_account(dovecot, prefix), relay)))
+    one = mailbus(settings_for(own_nats.url, prefix, with_relay(imap_account(dovecot, prefix), relay)), fresh=True)
     one.start()
     await one.started()
     await dovecot.append(prefix, [mail(1)])
@@ -111,7 +111,8 @@ async def test_one_bad_account_leaves_the_process_ready_and_the_others_at_work(
         await reader.wait_received(1)
         await until(lambda: any(line["state"] == "auth_failed" for line in one.said("account_state")))
         assert await status_of(one, "/readyz") == 200
-        states = {event.subject: event.body for event in await reader.events("STATUS")}
+        events = await reader.account_events("auth_failed", "connected")
+        states = {event.subject: event.body for event in events}
     assert "password" in states[f"{prefix}.account.bad.auth_failed"]["remedy"]
     assert f"{prefix}.account.box.connected" in states
     assert await one.stop() == 0
@@ -129,8 +130,7 @@ async def test_mailboxes_named_as_an_accounts_other_parts_are_not_taken_for_them
     one.start()
     async with reading(own_nats.url, prefix) as reader:
         await reader.wait_received(2)
-        await until(lambda: bool(one.said("account_state")))
-        states = [event for event in await reader.events("STATUS") if ".account." in event.subject]
+        states = await reader.account_events("disconnected")
         assert [(event.kind, event.body["part"]) for event in states] == [("disconnected", "sender")]
         assert "mailbox" not in states[0].body
         await relay.start()
@@ -140,7 +140,7 @@ async def test_mailboxes_named_as_an_accounts_other_parts_are_not_taken_for_them
 
 @pytest.mark.fault("F11")
 async def test_wrong_settings_end_with_78_and_every_error(mailbus: Maker) -> None:
-    one = mailbus({"nats": {"servers": ["http://x"]}, "acounts": [], "limits": {"inline": "many"}})
+    one = mailbus({"nats": {"servers": ["http://x"]}, "acounts": [], "limits": {"inline": "many"}}, fresh=True)
     one.start()
     assert await one.ended() == 78
     said = one.log_file.read_text()
@@ -162,7 +162,7 @@ async def test_sigterm_under_full_load_ends_what_is_in_hand_and_exits_0(
     dovecot: Dovecot, own_nats: NatsServer, mailbus: Maker, prefix: str, relay: ScriptedRelay
 ) -> None:
     await dovecot.append(prefix, [mail(n, 2000) for n in range(2000)])
-    one = mailbus(settings_for(own_nats.url, prefix, with_relay(imap_account(dovecot, prefix), relay)))
+    one = mailbus(settings_for(own_nats.url, prefix, with_relay(imap_account(dovecot, prefix), relay)), fresh=True)
     one.start()
     await one.started()
     async with reading(own_nats.url, prefix) as reader:
@@ -256,7 +256,7 @@ async def test_memory_stays_flat_over_a_long_mailbox(
                 client.append("INBOX", "", "", mail(1, 1_000_000))
 
     await asyncio.to_thread(fill)
-    one = mailbus(settings_for(own_nats.url, prefix, imap_account(dovecot, prefix)))
+    one = mailbus(settings_for(own_nats.url, prefix, imap_account(dovecot, prefix)), fresh=True)
     one.start()
     await one.started()
     async with reading(own_nats.url, prefix) as reader:

@@ -11,7 +11,7 @@ import trustme
 
 from tests.servers.dovecot import Dovecot
 from tests.servers.imap_stub import Connection, ImapStub
-from tests.servers.mailbus import BusReader, Mailbus, command, reading, settings_for, until, words
+from tests.servers.mailbus import Mailbus, command, reading, settings_for, until, words
 from tests.servers.nats import NatsServer
 from tests.servers.oauth import OAuthServer
 from tests.servers.smtp import RelayMaker, ScriptedRelay
@@ -55,11 +55,6 @@ def token_account(
     return account
 
 
-async def account_events(reader: BusReader) -> list[dict[str, Any]]:
-    """What was said of accounts, in order."""
-    return [event.body for event in await reader.events("STATUS") if ".account." in event.subject]
-
-
 async def shown_by(one: Mailbus) -> str:
     """All that one may read of a process without its mail: metrics, page, its source, log."""
     url = f"http://127.0.0.1:{one.port}"
@@ -101,7 +96,7 @@ async def test_a_token_serves_all_mailboxes_and_the_sender_and_nothing_shows_it(
         assert code == 0, err
         assert len(await relay.received(1)) == 1
         assert len(oauth.asked) == 1
-        assert [body["state"] for body in await account_events(reader)] == ["connected"]
+        assert [one.kind for one in await reader.account_events("connected")] == ["connected"]
     # Another process finds the refresh token that is good now.
     assert file.read_text().strip() == oauth.refresh_token == "refresh-marker-1"
     code, out, _ = await command(one, "check")
@@ -128,7 +123,7 @@ async def test_a_refresh_token_that_cannot_be_kept_is_degraded_and_the_mail_come
     async with reading(own_nats.url, prefix) as reader:
         await reader.wait_received(1)
         await until(lambda: any(line["state"] == "degraded" for line in one.said("account_state")))
-        last = (await account_events(reader))[-1]
+        last = (await reader.account_events("degraded"))[-1].body
     assert last["state"] == "degraded"
     assert "cannot be kept" in last["detail"]
     assert "{file: PATH}" in last["remedy"]
@@ -159,7 +154,7 @@ async def test_a_consent_that_was_taken_back_is_auth_failed_said_once_and_asked_
         )
         await until(lambda: len(one.said("part_state")) >= 4, what="every part has heard of it")
         await asyncio.sleep(1)
-        events = await account_events(reader)
+        events = [one.body for one in await reader.account_events("auth_failed")]
     assert [body["state"] for body in events] == ["auth_failed"]
     assert "invalid_grant" in events[0]["detail"]
     assert "give the consent anew" in events[0]["remedy"]
@@ -208,7 +203,7 @@ async def test_a_wrong_password_is_tried_once_for_all_mailboxes_and_the_remedy_i
     await one.started()
     async with reading(own_nats.url, prefix) as reader:
         await until(lambda: len(one.said("part_state")) >= 4, what="every part has heard of it")
-        events = await account_events(reader)
+        events = [one.body for one in await reader.account_events("auth_failed")]
     assert [body["state"] for body in events] == ["auth_failed"]
     assert "https://myaccount.google.com/apppasswords" in events[0]["remedy"]
     assert sum(" LOGIN " in line for line in imap_stub.commands) == 1
@@ -235,9 +230,7 @@ async def test_a_server_without_starttls_is_degraded_and_told_tls(
     one.start()
     await one.started()
     async with reading(own_nats.url, prefix) as reader:
-        await until(lambda: bool(one.said("account_state")))
-        (event,) = await account_events(reader)
-    assert event["state"] == "degraded"
-    assert "`security: tls`" in event["remedy"]
+        (event,) = await reader.account_events("degraded")
+    assert "`security: tls`" in event.body["remedy"]
     assert not marked(" ".join(imap_stub.commands))
     assert await one.stop() == 0

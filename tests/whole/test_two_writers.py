@@ -104,20 +104,19 @@ async def test_a_stranger_in_the_log_degrades_the_account_once_and_holds_up_no_m
         for number in (1, 2):
             await dovecot.append(prefix, [mail(number)])
             await reader.wait_received(number)
-        await until(lambda: bool(one.said("account_state")))
+        await reader.account_events("connected")
         await reader.nc.jetstream().publish(f"{prefix}.in.box.INBOX.x", b"not ours")
         for number in (3, 4):
             await dovecot.append(prefix, [mail(number)])
             await reader.wait_received(number)
-        await until(lambda: len(one.said("account_state")) == 3)
+        await reader.account_events("connected", "degraded", "connected")
         assert await one.stop() == 0
         one.start()
         await dovecot.append(prefix, [mail(5)])
         await reader.wait_received(5)
-        await until(lambda: bool(one.said("account_state")))
+        states = await reader.account_events("connected", "degraded", "connected", "connected")
         assert await one.stop() == 0
         assert subjects_of(await reader.received()) == [f"mail {n}" for n in (1, 2, 3, 4, 5)]
-        states = [event for event in await reader.events("STATUS") if ".account." in event.subject]
     assert [event.kind for event in states] == ["connected", "degraded", "connected", "connected"]
     assert "none of mailbus's" in states[1].body["detail"]
     assert "permissions" in states[1].body["remedy"]
