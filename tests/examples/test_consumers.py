@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -68,12 +69,25 @@ def in_node(url: str, folder: Path) -> Consumer:
         pytest.fail(str(exc))
     shutil.copy(EXAMPLES / "consumer.mjs", folder)
     (folder / "node_modules").symlink_to(NODE / "node_modules")
+    return Consumer([node, str(folder / "consumer.mjs"), url, "crm", str(folder / "mails")], partial(in_files, folder))
 
-    def handled() -> list[tuple[str, int]]:
-        results = [json.loads(file.read_text()) for file in (folder / "mails").glob("*.json")]
-        return [(result["subject"], result["bytes"]) for result in results]
 
-    return Consumer([node, str(folder / "consumer.mjs"), url, "crm", str(folder / "mails")], handled)
+def in_go(url: str, folder: Path) -> Consumer:
+    shutil.copy(EXAMPLES / "consumer.go", folder)
+    for words in ("mod init crm", "mod tidy", "vet .", "build -o consumer ."):
+        done = subprocess.run(["go", *words.split()], cwd=folder, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    return Consumer([str(folder / "consumer"), url, "crm", str(folder / "mails")], partial(in_files, folder))
+
+
+def in_files(folder: Path) -> list[tuple[str, int]]:
+    """What is handled by a program that writes a file for each mail."""
+    results = [json.loads(file.read_text()) for file in (folder / "mails").glob("*.json")]
+    return [(result["subject"], result["bytes"]) for result in results]
+
+
+# Go is two hundred megabytes, and takes its packages from where CI may not go: it is tested where it is installed.
+LANGUAGES = [in_python, in_node] + ([in_go] if shutil.which("go") else [])
 
 
 @contextmanager
@@ -114,7 +128,7 @@ async def until_all_acknowledged(bus: Bus) -> None:
             await asyncio.sleep(0.05)
 
 
-@pytest.mark.parametrize("language", [in_python, in_node], ids=["python", "node"])
+@pytest.mark.parametrize("language", LANGUAGES)
 async def test_a_mail_is_handled_once_in_effect_however_often_the_consumer_is_killed(
     own_nats: NatsServer, imap_stub: ImapStub, tmp_path: Path, language: Callable[[str, Path], Consumer]
 ) -> None:
