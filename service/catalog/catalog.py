@@ -148,6 +148,9 @@ class Catalog:
         before, paused_before = self.all, self.paused
         self.all = kept(before, self._of_bus | self._of_file)
         self.paused = frozenset(id for id, entry in self._entries.items() if entry.paused and id in self.all)
+        alike = self.all.keys() == before.keys() and all(self.all[id] is account for id, account in before.items())
+        if self.heard.is_set() and alike and self.paused == paused_before:
+            return  # NATS was away, and nobody changed anything
         running = {id: account for id, account in self.all.items() if id not in self.paused}
         mine = self._roster.presence.instance
         said = [(id, AccountState.REMOVED) for id in before.keys() - self.all.keys()]

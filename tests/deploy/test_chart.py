@@ -134,3 +134,13 @@ def test_there_is_time_for_a_drain() -> None:
 def test_the_chart_has_the_programs_version() -> None:
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text(encoding="utf-8"))
     assert (chart["version"], chart["appVersion"]) == (__version__, __version__)
+
+
+def test_the_values_for_nats_own_chart_give_what_the_settings_look_for() -> None:
+    nats = yaml.safe_load((CHART.parents[1] / "nats" / "values.yaml").read_text(encoding="utf-8"))["config"]
+    settings = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))["settings"]["nats"]
+    assert nats["cluster"]["replicas"] >= settings["replicas"]
+    assert nats["cluster"]["enabled"]
+    assert nats["jetstream"]["enabled"]
+    # Where the release is called nats, as its comment says.
+    assert settings["servers"] == ["nats://nats:4222"]
