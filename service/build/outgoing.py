@@ -6,7 +6,7 @@ from service.build.shared import Shared, Work, supervised
 from service.contract import AccountState, SendLimits
 from service.fleet import REQUESTS, SENDER, SENT, Part
 from service.login import TokenSource
-from service.outbound import OutboundOptions, Sender, SentMailbox, SentOptions
+from service.outbound import Limit, OutboundOptions, Sender, SentMailbox, SentOptions
 from service.reach import Reach
 from service.secure import tls_context
 from service.settings import AccountSettings, OutgoingSettings, keeps_sent, login_remedy
@@ -99,6 +99,10 @@ def sender_work(
         verp=outgoing.verp,
         parallel=outgoing.smtp.connections,
         interval_s=outgoing.rate.total_seconds() if outgoing.rate is not None else 0.0,
+        domains={
+            domain: Limit(one.rate.total_seconds() if one.rate else 0.0, one.connections or 0)
+            for domain, one in outgoing.domains.items()
+        },
         dkim=tuple(one.signer() for one in outgoing.dkim),
     )
     sent = sent_mailbox(account, outgoing, shared)

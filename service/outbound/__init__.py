@@ -4,15 +4,15 @@ sender.py takes jobs from an account's queues, hands.py holds them; deliver.py k
 makes its attempt, relays.py asks the relay; settle.py stores what came of it;
 request.py settles its id and finds what is wrong with it; originals.py finds the
 message that it is about, answer.py puts that in (pure); mail.py makes its envelope and bytes, dkim.py signs them;
-suppressions.py knows who gets nothing; retry.py decides (pure), breaker.py pauses where all is refused; sends.py keeps
-its state by compare-and-set; outbox.py keeps its bytes while it waits; status.py says what became of it; sent.py puts a
-copy into the account's Sent mailbox; returned.py finds it again when a mail bounces, by proof.py or by names.py;
-evidence.py tells by both whether one went out of which nothing was heard; waiting.py cancels and releases what was not
-sent yet; strays.py refuses what is for nobody.
+suppressions.py knows who gets nothing, pace.py and lanes.py how fast it may go; retry.py decides (pure), breaker.py
+pauses where all is refused; sends.py keeps its state by compare-and-set; outbox.py keeps its bytes while it waits;
+status.py says what became of it; sent.py puts a copy into the account's Sent mailbox; returned.py finds it again when
+a mail bounces, by proof.py or by names.py; evidence.py tells by both whether one went out of which nothing was heard;
+waiting.py cancels and releases what was not sent yet; strays.py refuses what is for nobody.
 """
 
 from service.outbound.dkim import DkimKey, DkimSigner, read_dkim_key
-from service.outbound.options import OutboundOptions
+from service.outbound.options import ANY, Limit, OutboundOptions
 from service.outbound.originals import Originals
 from service.outbound.retry import Phase
 from service.outbound.returned import Returned
@@ -24,9 +24,11 @@ from service.outbound.suppressions import Suppressions
 from service.outbound.waiting import Waiting
 
 __all__ = [
+    "ANY",
     "KEY_HEADER",
     "DkimKey",
     "DkimSigner",
+    "Limit",
     "Originals",
     "OutboundOptions",
     "Phase",

@@ -17,6 +17,7 @@ from service.errors import Transient, verdict_of
 from service.observe import metrics, step
 from service.outbound.evidence import Evidence
 from service.outbound.hands import Place
+from service.outbound.lanes import Lanes
 from service.outbound.mail import Mail, make_mail, own_message_id, sent_copy
 from service.outbound.names import Names, names_of
 from service.outbound.options import TOGETHER, OutboundOptions
@@ -61,6 +62,7 @@ class Attempts:
         clock: Clock,
         *,
         evidence: Evidence,
+        lanes: Lanes,
         sent: SentMailbox | None,
     ) -> None:
         self._sends = sends
@@ -72,6 +74,7 @@ class Attempts:
         self._clock = clock
         self._sent = sent
         self._evidence = evidence
+        self._lanes = lanes
 
     def decide(self, record: SendRecord, said: Mapping[str, Said], attempt: int) -> Decision:
         """What follows from what was said of those that were tried."""
@@ -129,6 +132,7 @@ class Attempts:
         if going:
             asked = self._relays.away is None
             said = await self._relays.ask(mail, write_intent)
+            self._lanes.heard(said)
             if asked:
                 metrics.SEND_SECONDS.observe(self._clock.monotonic() - began)
         step("replies")
@@ -219,8 +223,9 @@ class Attempts:
         return {one.email: asked.result() for one, asked in zip(going, asking, strict=True)}
 
     async def _ask_for(self, task: Task, one: Recipient, place: Place) -> Said:
-        await place.take()
+        turn = await self._lanes.wait([one.email])
         try:
+            await place.take()
             began = self._clock.monotonic()
             own = own_message_id(task.record.message_id, one.email, await self._sends.secret())
             seed = f"{task.key}{mark_of(one.email)}"
@@ -230,9 +235,11 @@ class Attempts:
                 # RFC 3463 3.2: a bad address is its recipient's affair alone.
                 return Said(Verdict.REFUSED, f"553 5.1.3 not sent by mailbus: {exc.problems[0].message}")
             said = await self._relays.ask(mail, _written)
+            self._lanes.heard(said)
             metrics.SEND_SECONDS.observe(self._clock.monotonic() - began)
             return said[one.email]
         finally:
+            self._lanes.give_back(turn)
             place.leave()
 
     # -- bytes ------------------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from service.observe import log, metrics
 from service.outbound.attempt import Attempts, Task
 from service.outbound.evidence import Evidence
 from service.outbound.hands import Place
+from service.outbound.lanes import Lanes
 from service.outbound.mail import message_id
 from service.outbound.names import Names
 from service.outbound.options import OutboundOptions
@@ -75,6 +76,7 @@ class Deliverer:
         self.relays = Relays(relays, options.account, self.pace, clock)
         suppressions = Suppressions(bus, options.account, clock)
         self._evidence = Evidence(options.account, sent)
+        self.lanes = Lanes(options.domains, clock)
         self._attempts = Attempts(
             self._sends,
             self._settler,
@@ -84,6 +86,7 @@ class Deliverer:
             options,
             clock,
             evidence=self._evidence,
+            lanes=self.lanes,
             sent=sent,
         )
         self._originals = Originals(bus, options.account, options.address)
@@ -187,7 +190,7 @@ class Deliverer:
             later = Decision(Phase.WAITING, {}, record.pending, [], first_at)
             await self._settler.settle(key, job, record, 0, later, bundle, attempt=0)
             return
-        await self._attempts.make(Task(key, job, record, 0, bundle, request), place)
+        await self._in_turn(Task(key, job, record, 0, bundle, request), place)
 
     async def _known(self, key: str, job: Job, record: SendRecord, revision: int) -> None:
         """A request whose id is known: the same job again, or the same id a second time."""
@@ -226,7 +229,7 @@ class Deliverer:
                 problems = [Problem("", f"what was kept of it cannot be read: {exc.what}")]
                 await self._settler.refuse(key, job, changed(record, attempt=attempt), revision, problems, b"")
                 return
-            await self._attempts.make(Task(key, job, record, revision, bundle, request), place)
+            await self._in_turn(Task(key, job, record, revision, bundle, request), place)
         elif record.phase is Phase.INTENT and attempt == record.attempt:
             await self._lost(key, job, record, revision)
         else:
@@ -250,6 +253,23 @@ class Deliverer:
         except Permanent:
             return  # the request's bytes go once its copy is queued
         await self._attempts.keep_copy(Task(key, job, record, revision, bundle, request))
+
+    async def _in_turn(self, task: Task, place: Place) -> None:
+        """Now, or once the recipients' domains have a turn; until then it is in no other mail's way."""
+        if task.request.split:
+            # Each of its mails waits for its own.
+            await self._attempts.make(task, place)
+            return
+        turn = self.lanes.take(task.record.pending, waited=task.record.turn)
+        if isinstance(turn, float):
+            record = await self._settler.kept(task.record, task.bundle)
+            at = self._clock.now() + timedelta(seconds=turn)
+            await self._settler.again(task.key, task.job, record, task.revision, at, turn=True)
+            return
+        try:
+            await self._attempts.make(task, place)
+        finally:
+            self.lanes.give_back(turn)
 
     async def _found(self, key: str, job: Job, record: SendRecord, revision: int) -> bool:
         """Settle whoever certainly has the mail though no answer came; False where there is nobody."""

@@ -1,6 +1,7 @@
 """What sending must know of an account: plain values, made by the composition root from settings."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from service.contract import SendLimits
@@ -13,6 +14,20 @@ PARALLEL: Final = 8
 TOGETHER: Final = 8
 DAY_S: Final = 86400.0
 DEFAULT_LIMITS: Final = SendLimits(expires_s=5 * DAY_S, window_s=30 * DAY_S)
+
+
+ANY: Final = "*"
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """Of mails to one domain of recipients: seconds between two, and how many at once; 0 is no limit."""
+
+    interval_s: float = 0.0
+    at_once: int = 0
+
+
+NO_LIMIT: Final = Limit()
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,3 +50,5 @@ class OutboundOptions:
     dkim: tuple[DkimSigner, ...] = ()
     # Between two mails at the least.
     interval_s: float = 0.0
+    # By domain of the recipients; `*`: each that has none of its own.
+    domains: Mapping[str, Limit] = field(default_factory=dict)

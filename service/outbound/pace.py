@@ -51,11 +51,12 @@ class Pace:
                 if self._learned_s:
                     self._learned_s = self._learned_s / 2 if self._learned_s > SHORTEST_PAUSE_S else 0.0
                 return
-        if any(map(_too_fast, said)):
+        if any(map(is_too_fast, said)):
             self._learned_s = min(LONGEST_PAUSE_S, max(FIRST_PAUSE_S, self._learned_s * 2))
 
 
-def _too_fast(said: Said) -> bool:
+def is_too_fast(said: Said) -> bool:
+    """Whether a relay put a mail off because it is too much, or too soon."""
     words = said.reply.split()
     return said.verdict is Verdict.PUT_OFF and (
         words[:1] == [_CODE] or (len(words) > 1 and words[1].startswith(_POLICY))

@@ -67,6 +67,8 @@ class SendRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     returned: list[str] = []
     # The same of what nothing proves.
     claimed: list[str] = []
+    # It waits for its recipients' domains to have a turn.
+    turn: bool = False
     # A copy is in the account's Sent mailbox, or on its way there.
     copy: bool = False
     # How often nobody knew whether the mail went out.

@@ -100,6 +100,7 @@ class Settler:
             refused={},
             trying=[],
             next_at=decision.next_at,
+            turn=False,
             statuses=statuses,
             taken=list(dict.fromkeys([*record.taken, *taken])),
             unsure=record.unsure + (State.UNCERTAIN in decision.states),
@@ -137,9 +138,13 @@ class Settler:
         await self._later.cancel(self._bus.subjects.later(self._options.account, key))
         step("unschedule.done")
 
-    async def again(self, key: str, job: Job, record: SendRecord, revision: int, at: datetime) -> None:
+    async def again(
+        self, key: str, job: Job, record: SendRecord, revision: int, at: datetime, *, turn: bool = False
+    ) -> None:
         """Nothing was tried: the schedule is set anew, up to the expiry, and nobody is told. Raises Conflict."""
-        later = changed(record, owner=secrets.token_hex(16), next_at=min(at, record.expires_at))
+        phase = Phase.HELD if record.phase is Phase.HELD else Phase.WAITING
+        next_at = min(at, record.expires_at)
+        later = changed(record, owner=secrets.token_hex(16), phase=phase, next_at=next_at, turn=turn)
         await self._store(key, later, revision)
         await self.go_on(key, later)
         await job.ack()

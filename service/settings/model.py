@@ -19,7 +19,7 @@ from service.settings.mailboxes import Choices, SomeChoices, literal
 from service.settings.nats import NatsSettings
 from service.settings.network import NetworkSettings
 from service.settings.oauth2 import OAuth2Settings
-from service.settings.outgoing import DkimSettings, Rate, Verp
+from service.settings.outgoing import DkimSettings, Domain, DomainSettings, Rate, Verp
 from service.settings.part import Part
 from service.settings.presets import PRESETS
 from service.settings.servers import ImapSettings, NextRelaySettings, Pop3Settings, SmtpSettings, lasting, sized
@@ -249,6 +249,11 @@ class OutgoingSettings(Part):
     rate: Rate | None = Field(
         default=None,
         description="Mails in a time at the most, such as `30/1m`, spread evenly; `null`: as fast as the relay allows",
+    )
+    domains: dict[Domain, DomainSettings] = Field(
+        default={},
+        description="Limits by the domain of recipients, such as `{example.org: {rate: 30/1m, connections: 2}}`; `*` "
+        "is each domain that is not named. Without any, slower only where the relay asks for it",
     )
     uncertain: Literal["retry", "hold"] = Field(
         default="retry", description="When nobody knows whether a mail went out: send it again, or hold it for a human"

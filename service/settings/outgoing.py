@@ -7,10 +7,12 @@ from typing import Annotated, Any, Final
 from pydantic import BeforeValidator, Field, PlainValidator, field_validator
 from pydantic.json_schema import WithJsonSchema
 
-from service.outbound import DkimKey, DkimSigner, read_dkim_key
+from service.contract import is_address
+from service.mime import ascii_domain
+from service.outbound import ANY, DkimKey, DkimSigner, read_dkim_key
 from service.settings.files import Named, NamedFile
 from service.settings.part import Part
-from service.settings.values import DURATION, Host, duration, text, wrong
+from service.settings.values import DURATION, Host, duration, number, text, wrong
 
 KEY_LIMIT_BYTES: Final = 64 * 1024
 # RFC 6376 3.1: labels of a name.
@@ -52,6 +54,31 @@ Rate = Annotated[
     PlainValidator(interval),
     WithJsonSchema({"type": "string", "pattern": f"^[1-9][0-9]{{0,8}}/{DURATION.pattern}$"}),
 ]
+
+
+def _domain(value: Any) -> str:
+    """A recipient's domain, as it stands on the wire."""
+    if text(value) == ANY:
+        return ANY
+    try:
+        address = ascii_domain(f"x@{value}").lower()
+    except ValueError:
+        address = ""
+    if not is_address(address):
+        raise wrong("write a domain such as example.org, or `*` for every other one")
+    return address.partition("@")[2]
+
+
+class DomainSettings(Part):
+    """How fast mails go to the recipients of a domain."""
+
+    rate: Rate | None = Field(default=None, description="Mails in a time at the most, such as `30/1m`")
+    connections: Annotated[int, BeforeValidator(number), Field(ge=1, le=1000)] | None = Field(
+        default=None, description="Mails under way at once at the most, each on a connection of its own"
+    )
+
+
+Domain = Annotated[str, BeforeValidator(_domain)]
 
 
 class DkimSettings(Part):

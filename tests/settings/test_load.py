@@ -286,6 +286,34 @@ def test_further_relays_have_credentials_of_their_own(load: Load) -> None:
     ]  # fmt: skip
 
 
+def test_limits_by_domain_stand_as_the_wire_has_it(load: Load) -> None:
+    settings = load(
+        """
+        accounts:
+        - id: a
+          address: a@example.com
+          outgoing:
+            smtp: {host: h, login: false}
+            domains: {Bücher.Example: {rate: 30/1m}, "*": {connections: 2}}
+        """
+    )
+    outgoing = settings.accounts[0].outgoing
+    assert outgoing is not None
+    assert sorted(outgoing.domains) == ["*", "xn--bcher-kva.example"]
+    assert outgoing.domains["*"].connections == 2
+
+
+@pytest.mark.parametrize("wrong", ['{"a b": {rate: 1/1m}}', "{x.example: {rate: 5}}", "{x.example: {connections: 0}}"])
+def test_a_limit_that_is_none_is_named(problems: Problems, wrong: str) -> None:
+    found = problems(
+        f"""
+        accounts: [{{id: a, address: a@example.com, outgoing: {{smtp: {{host: h, login: false}}, domains: {wrong}}}}}]
+        """
+    )
+    assert all("outgoing.domains" in one for one in found)
+    assert found
+
+
 @pytest.mark.parametrize(("rate", "seconds"), [("30/1m", 2.0), ("1/1h", 3600.0), ("10000/1d", 8.64)])
 def test_a_rate_is_so_many_mails_in_a_time(load: Load, rate: str, seconds: float) -> None:
     outgoing = (

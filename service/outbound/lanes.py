@@ -1,0 +1,162 @@
+"""How fast an account's mails go to each domain of recipients: limits of the settings, and what was heard of it.
+
+Used by deliver.py, which takes a turn before an attempt, and by attempt.py for messages to each. Who has no turn leaves
+the queue until one is to be expected: it holds up nobody's mail to another domain. RFC 5321 3.8 (421), RFC 3463 3.8.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+from service.clock import Clock
+from service.mime import ascii_domain
+from service.outbound.options import ANY, NO_LIMIT, Limit
+from service.outbound.pace import FIRST_PAUSE_S, LONGEST_PAUSE_S, SHORTEST_PAUSE_S, is_too_fast
+from service.outbound.retry import Said, Verdict
+
+# What falls due in one second may go together: schedules fire in no finer steps.
+BURST_S: Final = 1.0
+# A lane that is full is looked at again after this, or after as long as those before will take.
+FULL_S: Final = 1.0
+FIRST_GUESS_S: Final = 0.1
+# Domains that were heard to be slow; the one that was heard longest ago is forgotten first.
+HEARD_LIMIT: Final = 10_000
+
+
+class _Lane:
+    """One domain's: when its next mail may go, up to when turns are promised to who waits, and who is under way."""
+
+    def __init__(self, limit: Limit) -> None:
+        self.limit = limit
+        self.learned_s = 0.0
+        self.next_at = float("-inf")
+        self.promised_until = float("-inf")
+        self.under_way = 0
+        self.took_s = FIRST_GUESS_S
+
+    @property
+    def interval_s(self) -> float:
+        return max(self.limit.interval_s, self.learned_s)
+
+    @property
+    def full(self) -> bool:
+        return 0 < self.limit.at_once <= self.under_way
+
+    def wait_s(self, now: float, *, waited: bool) -> float:
+        """How long until a turn is to be expected; 0: now. Whoever waited goes before who comes now."""
+        promised = float("-inf") if waited else self.promised_until
+        if self.full:
+            return max(FULL_S, promised - now)
+        at = max(self.next_at, promised)
+        early_s = max(0.0, BURST_S - self.interval_s)
+        return at - now if at > now + early_s else 0.0
+
+    def promise(self, at: float) -> None:
+        """Somebody comes again then."""
+        step_s = self.interval_s or self.took_s / max(1, self.limit.at_once)
+        self.promised_until = max(self.promised_until, at + step_s)
+
+    def take(self, now: float) -> None:
+        """Somebody goes."""
+        self.under_way += 1
+        if self.interval_s:
+            self.next_at = max(self.next_at, now) + self.interval_s
+
+    def is_idle(self, now: float) -> bool:
+        """Whether there is nothing to remember of it."""
+        return not self.under_way and not self.learned_s and max(self.next_at, self.promised_until) <= now
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A turn that was taken, in all lanes of a mail; to be given back."""
+
+    domains: frozenset[str]
+    at: float
+
+
+class Lanes:
+    """One account's. `limits`: by domain, in lower case; `*` is each domain that has none of its own."""
+
+    def __init__(self, limits: Mapping[str, Limit], clock: Clock) -> None:
+        self._limits = limits
+        self._clock = clock
+        self._lanes: dict[str, _Lane] = {}
+        self._any = limits.get(ANY, NO_LIMIT)
+
+    def take(self, recipients: Iterable[str], *, waited: bool) -> Turn | float:
+        """A turn for a mail to all of them, or the seconds until one is to be expected. Decides at once.
+
+        `waited`: it was told so before.
+        """
+        domains = frozenset(filter(self._counts, map(domain_of, recipients)))
+        lanes = [self._lane(domain) for domain in domains]
+        now = self._clock.monotonic()
+        wait_s = max((lane.wait_s(now, waited=waited) for lane in lanes), default=0.0)
+        if wait_s > 0:
+            if not waited:
+                for lane in lanes:
+                    lane.promise(now + wait_s)
+            return wait_s
+        for lane in lanes:
+            lane.take(now)
+        return Turn(domains, now)
+
+    async def wait(self, recipients: Collection[str]) -> Turn:
+        """A turn, as soon as there is one."""
+        turn = self.take(recipients, waited=False)
+        while isinstance(turn, float):
+            await self._clock.sleep(turn)
+            turn = self.take(recipients, waited=True)
+        return turn
+
+    def give_back(self, turn: Turn) -> None:
+        """The mail is on its way, or is not."""
+        took_s = self._clock.monotonic() - turn.at
+        for domain in turn.domains:
+            if (lane := self._lanes.get(domain)) is not None:
+                lane.under_way = max(0, lane.under_way - 1)
+                lane.took_s += (took_s - lane.took_s) / 8
+
+    def heard(self, said: Mapping[str, Said]) -> None:
+        """Learn from what was said of each recipient of a mail."""
+        by_domain: dict[str, list[Said]] = {}
+        for recipient, one in said.items():
+            by_domain.setdefault(domain_of(recipient), []).append(one)
+        # A relay that says it of all domains alike speaks of the account: pace.py hears that.
+        alike = len(by_domain) > 1 and all(map(is_too_fast, said.values()))
+        for domain, words in by_domain.items():
+            if any(one.verdict is Verdict.ACCEPTED for one in words):
+                if (lane := self._lanes.get(domain)) is not None and lane.learned_s:
+                    lane.learned_s = lane.learned_s / 2 if lane.learned_s > SHORTEST_PAUSE_S else 0.0
+            elif not alike and any(map(is_too_fast, words)):
+                lane = self._lane(domain)
+                lane.learned_s = min(LONGEST_PAUSE_S, max(FIRST_PAUSE_S, lane.learned_s * 2))
+
+    def _counts(self, domain: str) -> bool:
+        return domain in self._lanes or domain in self._limits or self._any != NO_LIMIT
+
+    def _lane(self, domain: str) -> _Lane:
+        lane = self._lanes.get(domain)
+        if lane is None:
+            if len(self._lanes) >= HEARD_LIMIT:
+                self._forget()
+            lane = self._lanes[domain] = _Lane(self._limits.get(domain, self._any))
+        return lane
+
+    def _forget(self) -> None:
+        """Lanes that say nothing; where all say something, the one that was made first."""
+        now = self._clock.monotonic()
+        idle = [domain for domain, lane in self._lanes.items() if lane.is_idle(now)]
+        for domain in idle or [next(iter(self._lanes))]:
+            del self._lanes[domain]
+
+
+def domain_of(recipient: str) -> str:
+    """As the settings have it: in lower case, and as it stands on the wire."""
+    domain = recipient.rpartition("@")[2].lower()
+    if not domain.isascii():
+        with suppress(ValueError):  # the builder says what is wrong with it
+            return ascii_domain(f"x@{domain}").partition("@")[2].lower()
+    return domain

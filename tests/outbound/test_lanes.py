@@ -1,0 +1,130 @@
+"""Limits by the domain of recipients: kept, learnt, and in nobody else's way."""
+
+import asyncio
+
+import pytest
+
+from service.bus import Bus
+from service.outbound import Limit
+from service.outbound.lanes import Lanes, Turn
+from service.outbound.pace import FIRST_PAUSE_S
+from service.outbound.retry import Said, Verdict
+from tests.outbound.conftest import LIMIT_S, Post, sending
+from tests.servers.clock import FakeClock
+from tests.servers.smtp import ScriptedRelay
+
+SLOW = ["a@slow.example"]
+TAKEN = Said(Verdict.ACCEPTED, "250 2.0.0 OK")
+TOO_FAST = Said(Verdict.PUT_OFF, "450 4.7.1 too much mail")
+
+
+def lanes(clock: FakeClock, **limits: Limit) -> Lanes:
+    return Lanes({name.replace("_", "."): limit for name, limit in limits.items()}, clock)
+
+
+def goes(turn: Turn | float) -> bool:
+    return isinstance(turn, Turn)
+
+
+async def test_a_rate_is_kept_whoever_comes_and_whoever_waited() -> None:
+    clock = FakeClock()
+    ours = lanes(clock, slow_example=Limit(interval_s=2.0))
+    assert goes(ours.take(SLOW, waited=False))
+    first, second = (ours.take(SLOW, waited=False) for _ in range(2))
+    assert (first, second) == (2.0, 4.0)
+    assert goes(ours.take(["a@other.example"], waited=False))
+    await clock.advance(2.0)
+    # Who comes now stands behind those that wait.
+    assert ours.take(SLOW, waited=False) == 4.0
+    assert goes(ours.take(SLOW, waited=True))
+    assert ours.take(SLOW, waited=True) == 2.0
+    await clock.advance(2.0)
+    assert goes(ours.take(SLOW, waited=True))
+
+
+async def test_what_falls_due_within_a_second_goes_together_and_no_more() -> None:
+    clock = FakeClock()
+    ours = lanes(clock, slow_example=Limit(interval_s=0.25))
+    gone = sum(goes(ours.take(SLOW, waited=True)) for _ in range(100))
+    assert gone == 4
+    await clock.advance(1.0)
+    assert sum(goes(ours.take(SLOW, waited=True)) for _ in range(100)) == 4
+
+
+def test_only_so_many_are_under_way_at_once() -> None:
+    ours = lanes(FakeClock(), slow_example=Limit(at_once=2))
+    first = ours.take(SLOW, waited=False)
+    assert goes(ours.take(["b@slow.example", "c@other.example"], waited=False))
+    assert not goes(ours.take(SLOW, waited=False))
+    assert isinstance(first, Turn)
+    ours.give_back(first)
+    assert goes(ours.take(SLOW, waited=True))
+
+
+def test_each_domain_that_is_not_named_has_a_limit_of_its_own() -> None:
+    ours = Lanes({"*": Limit(interval_s=60.0), "quick.example": Limit()}, FakeClock())
+    assert goes(ours.take(["a@x.example"], waited=False))
+    assert goes(ours.take(["a@Y.example"], waited=False))
+    assert not goes(ours.take(["b@X.example"], waited=False))
+    assert all(goes(ours.take(["a@quick.example"], waited=False)) for _ in range(9))
+
+
+def test_a_domain_that_is_called_too_fast_slows_down_alone_and_is_faster_again_once_it_takes_mail() -> None:
+    clock = FakeClock()
+    ours = lanes(clock)
+    ours.heard({"a@slow.example": TOO_FAST})
+    assert goes(ours.take(SLOW, waited=False))
+    assert goes(ours.take(SLOW, waited=True))
+    assert ours.take(SLOW, waited=True) == pytest.approx(2 * FIRST_PAUSE_S)
+    assert all(goes(ours.take(["a@other.example"], waited=False)) for _ in range(9))
+    for _ in range(9):
+        ours.heard({"a@slow.example": TAKEN})
+    assert all(goes(ours.take(SLOW, waited=True)) for _ in range(9))
+
+
+def test_what_is_remembered_of_domains_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.outbound.lanes.HEARD_LIMIT", 50)
+    ours = Lanes({"*": Limit(interval_s=60.0)}, FakeClock())
+    for n in range(500):
+        turn = ours.take([f"a@d{n}.example"], waited=False)
+        assert isinstance(turn, Turn)
+        ours.give_back(turn)
+    assert len(ours._lanes) <= 50
+
+
+@pytest.mark.fault("E05")
+async def test_a_domain_that_waits_leaves_the_queue_and_keeps_nobody_elses_mail(
+    bus: Bus, post: Post, relay: ScriptedRelay
+) -> None:
+    async with sending(bus, relay, domains={"slow.example": Limit(interval_s=3600.0)}):
+        for n in range(100):
+            await post.request(f"slow{n}", to=[{"email": f"a{n}@slow.example"}])
+        await post.request("other")
+        await post.states(2)
+        async with asyncio.timeout(LIMIT_S):
+            while await bus.pending(bus.subjects.stream_out, ">"):  # noqa: ASYNC110 an empty stream rings no bell
+                await asyncio.sleep(0.02)
+    gone = sorted(event.body.id for event in post.events)
+    assert (len(gone), gone[0], gone[1][:4]) == (2, "other", "slow")
+    assert await bus.pending(bus.subjects.stream_later, ">") == 99
+
+
+async def test_whoever_waited_goes_in_turn(bus: Bus, post: Post, relay: ScriptedRelay) -> None:
+    async with sending(bus, relay, domains={"slow.example": Limit(interval_s=0.6)}):
+        for n in range(4):
+            await post.request(f"r{n}", to=[{"email": "a@slow.example"}])
+        await post.states(4)
+        await post.empty()
+    assert {state for _, state in await post.states(4)} == {"sent"}
+    assert {event.body.attempt for event in post.events} == {1}
+
+
+async def test_of_a_message_for_each_every_mail_waits_for_its_own_domain(
+    bus: Bus, post: Post, relay: ScriptedRelay
+) -> None:
+    async with sending(bus, relay, domains={"slow.example": Limit(interval_s=0.7)}):
+        people = [{"email": "a@x.example"}, {"email": "a@slow.example"}, {"email": "b@slow.example"}]
+        await post.request("r", split=True, to=people)
+        await post.states(3)
+        await post.empty()
+    assert len(relay.messages) == 3
