@@ -6,7 +6,7 @@ from service.build.after import after_life, after_work, writing_pool
 from service.build.incoming import Mailboxes, session_options
 from service.build.outgoing import sender_work
 from service.build.pop3 import pop3_work
-from service.build.shared import Shared, Work, supervised
+from service.build.shared import INBOX, Shared, Work, supervised
 from service.build.stand_in import StandInWork
 from service.contract import AccountPart, AccountState
 from service.fleet import AFTER, Part
@@ -40,13 +40,17 @@ def _incoming_work(
     shared.sessions[account.id] = options
     shared.pools[account.id] = writing_pool(options, shared.connecting.to(options.host), shared.clock)
     after = after_work(account.id, incoming, shared)
+    mailboxes = Mailboxes(settings, account, incoming, options, after, shared)
     work = []
     if incoming.pop3 is not None:
-        work.append(StandInWork(settings, account, incoming, incoming.pop3, tokens, shared).work())
+        stand_in = StandInWork(
+            settings, account, incoming, incoming.pop3, tokens, shared, moved=lambda: mailboxes.moved(INBOX)
+        )
+        work.append(stand_in.work())
     if after is not None:
         life = after_life(account.id, after, shared)
         work.append(Work(account.id, AFTER, supervised(life, account.id, AFTER, shared, None), [AFTER]))
-    return [*work, Mailboxes(settings, account, incoming, options, after, shared).work()]
+    return [*work, mailboxes.work()]
 
 
 def _token_work(account: AccountSettings, kind: AccountPart, tokens: Tokens, shared: Shared) -> Work:

@@ -115,6 +115,11 @@ class Mailboxes:
                 self._status(name)
         return Work(self._account, MAILBOXES, self._run, parts=parts, statuses=self._statuses.values)
 
+    def moved(self, name: str) -> int:
+        """A figure that moves while a mailbox is read."""
+        status = self._statuses.get(name)
+        return status.last_uid + status.announced if status is not None else 0
+
     async def _run(self) -> None:
         await self._boxes.run(self._lead)
 

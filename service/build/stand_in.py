@@ -2,6 +2,7 @@
 
 Watches how INBOX fares by IMAP, which goes on trying by itself, and reads it by POP3 meanwhile: over a log of its own,
 fenced against IMAP's as another process's would be. While IMAP works it learns which mail of the maildrop is which.
+When it stands in: docs/decisions/0014-pop3-stands-in.md.
 """
 
 import asyncio
@@ -14,8 +15,9 @@ from service.build.pop3 import LOCKED_S, close, pop3_options
 from service.build.shared import INBOX, Shared, Work, supervised
 from service.contract import AccountPart, AccountState
 from service.errors import MailbusError, Transient
-from service.fleet import Part
+from service.fleet import MAILBOXES, Part
 from service.ingest import (
+    Absence,
     Desk,
     IngestOptions,
     Learner,
@@ -52,13 +54,18 @@ class StandInWork:
         pop3: Pop3Settings,
         tokens: TokenSource | None,
         shared: Shared,
+        *,
+        moved: Callable[[], int],
     ) -> None:
+        """`moved`: a figure that moves with what IMAP reads of INBOX."""
         self._settings = settings
         self._incoming = incoming
         self._shared = shared
         self._account = account.id
         self._host = imap_of(incoming).host
         self._stand_in_s = pop3.stand_in.total_seconds()
+        self._absence = Absence(self._stand_in_s)
+        self._moved = moved
         options = pop3_options(settings, account, incoming, pop3, tokens=tokens)
         self._door = Door(options, shared.connecting.to(options.host), shared.clock, locked_s=LOCKED_S)
         self._events, self._memory = mailbox_log(shared, account.id, INBOX, self._say)
@@ -87,22 +94,26 @@ class StandInWork:
             group.create_task(self._learn(), name="learn")
 
     async def _watch(self) -> None:
-        clock, since = self._shared.clock, None
         while True:
-            now = clock.monotonic()
-            since = (since if since is not None else now) if self._is_away() else None
-            if since is not None and now - since >= self._stand_in_s:
+            if self._is_wanted():
                 await self._stand_in()
-                since = None
-            await clock.sleep(CHECK_S)
+            await self._shared.clock.sleep(CHECK_S)
 
     def _imap(self) -> AccountState | None:
         view = self._shared.reports.accounts.get(self._account)
         return view.parts.get(BY_IMAP) if view is not None else None
 
     def _is_away(self) -> bool:
-        """Whether IMAP cannot be reached. A password that is wrong, or another process, is no reason to stand in."""
-        return self._imap() is AccountState.DISCONNECTED
+        """Whether IMAP cannot be had. A password that is wrong, or another process, is no reason to stand in."""
+        view = self._shared.reports.accounts.get(self._account)
+        if view is None:
+            return False
+        # Where mailboxes are patterns, INBOX is a part once they were listed.
+        part = BY_IMAP if BY_IMAP in view.parts else MAILBOXES
+        return view.parts.get(part) is AccountState.DISCONNECTED or part in view.stuck
+
+    def _is_wanted(self) -> bool:
+        return self._absence.is_long(self._shared.clock.monotonic(), away=self._is_away(), moved=self._moved())
 
     async def _learn(self) -> None:
         """Which mail of the maildrop is which, while IMAP can say."""
@@ -141,7 +152,7 @@ class StandInWork:
                 work = supervised(self._life, self._account, POP3, self._shared, None)
                 task = group.create_task(work(), name="stand-in")
                 try:
-                    while self._is_away():
+                    while self._is_wanted():
                         await self._shared.clock.sleep(CHECK_S)
                 finally:
                     task.cancel()

@@ -25,7 +25,7 @@ from service.contract import (
     encode,
     event_id,
 )
-from service.errors import MailbusError, Transient
+from service.errors import MailbusError, Permanent, Transient
 from service.observe import log, metrics
 
 # Oldest first out when NATS is away for long: the newest state of an account is what counts.
@@ -60,7 +60,7 @@ SENT: Final = Part(AccountPart.SENT)
 
 @dataclass(slots=True)
 class AccountView:
-    """What is known of an account; shown by the status page."""
+    """What is known of an account; shown by the status page. `stuck`: parts that fail until somebody acts."""
 
     id: str
     state: AccountState | None = None
@@ -68,11 +68,13 @@ class AccountView:
     last_error: str = ""
     parts: dict[Part, AccountState] = field(default_factory=dict)
     counts: Counter[AccountState] = field(default_factory=Counter)
+    stuck: set[Part] = field(default_factory=set)
 
     def set(self, part: Part, state: AccountState | None) -> None:
         """A part's state; None: there is no such part any more."""
         if (before := self.parts.pop(part, None)) is not None:
             self.counts[before] -= 1
+        self.stuck.discard(part)
         if state is not None:
             self.parts[part] = state
             self.counts[state] += 1
@@ -125,6 +127,8 @@ class AccountReports:
         detail = str(error) if error else ""
         before = view.parts.get(part)
         view.set(part, state)
+        if state is AccountState.DEGRADED and isinstance(error, Permanent):
+            view.stuck.add(part)
         worst = view.worst
         if error is not None:
             view.last_error = detail

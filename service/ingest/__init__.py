@@ -1,16 +1,17 @@
 """A mailbox → events on the bus, exactly once.
 
 mailbox.py runs one mailbox; source.py is what it wants of a protocol, from_imap.py gives it, and from_pop3.py with
-drop.py, seen.py, contents.py and visits.py, which make what POP3 lacks. stand_in.py is POP3 in the place of IMAP;
-where both share no number, paired.py, by what learnt.py keeps, prints.py and numbers.py. plan.py decides; pages.py is
-what one commit announces, reading.py reads it; announce.py makes events, parser.py says in which process; publish.py
-commits them with their cursor; dead.py copies those of mail that could not be had; copies.py keeps what outlives
-retention, erased.py what outlives an erasure; replay.py reads log and erased as one. epochs.py begins and recognises,
-lineage.py finds what a mailbox was called before; memory.py keeps what is known (known.py, marks.py, labels.py,
-notes.py, state.py), compare.py finds what became of it, resync.py says so to whoever asked. allowance.py is what may
-be read a day, status.py what a mailbox shows.
+drop.py, seen.py, contents.py and visits.py, which make what POP3 lacks. stand_in.py is POP3 in the place of IMAP,
+absence.py says when; where both share no number, paired.py, by what learnt.py keeps, prints.py and numbers.py. plan.py
+decides; pages.py is what one commit announces, reading.py reads it; announce.py makes events, parser.py says in which
+process; publish.py commits them with their cursor; dead.py copies those of mail that could not be had; copies.py keeps
+what outlives retention, erased.py what outlives an erasure; replay.py reads log and erased as one. epochs.py begins and
+recognises, lineage.py finds what a mailbox was called before; memory.py keeps what is known (known.py, marks.py,
+labels.py, notes.py, state.py), compare.py finds what became of it, resync.py says so to whoever asked. allowance.py is
+what may be read a day, status.py what a mailbox shows.
 """
 
+from service.ingest.absence import Absence
 from service.ingest.allowance import Allowance
 from service.ingest.announce import AnnounceOptions, Announcer
 from service.ingest.budget import Budget
@@ -34,6 +35,7 @@ from service.ingest.stand_in import LinkedStandIn, StandIn
 from service.ingest.status import MailboxStatus
 
 __all__ = [
+    "Absence",
     "Allowance",
     "AnnounceOptions",
     "Announcer",

@@ -64,6 +64,20 @@ async def test_an_account_is_connected_when_all_its_parts_are_and_says_so_once(r
     assert reports.accounts["acct"].since == clock.now()
 
 
+async def test_a_part_is_stuck_where_it_fails_until_somebody_acts_and_at_no_alarm(running: Running) -> None:
+    reports, _, _ = running
+    view = reports.accounts["acct"]
+    reports.part("acct", INBOX, G, Transient("the log was rolled back"))
+    assert not view.stuck
+    reports.part("acct", INBOX, G, Permanent("the certificate ran out"))
+    assert view.stuck == {INBOX}
+    reports.part("acct", INBOX, A, AuthRefused("no"))
+    assert not view.stuck
+    reports.part("acct", INBOX, G, Permanent("the certificate ran out"))
+    reports.part("acct", INBOX, C)
+    assert not view.stuck
+
+
 async def test_the_worst_part_speaks_and_recovery_is_said(running: Running) -> None:
     reports, published, clock = running
     for part, state in [(INBOX, C), (SENDER, C), (SENDER, A), (INBOX, D), (SENDER, C), (INBOX, C)]:

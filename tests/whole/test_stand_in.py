@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import json
+import re
 from collections.abc import Awaitable, Callable
 
+import aiohttp
 import pytest
 
 from service.contract import NUMBERS_FROM, place_of
@@ -30,6 +32,12 @@ async def wait_state(reader: BusReader, state: str, count: int) -> None:
                 return
             assert asyncio.get_running_loop().time() < deadline, states
         await asyncio.sleep(0.1)
+
+
+async def stand_ins(one: Mailbus) -> str:
+    """What the metric says."""
+    async with aiohttp.ClientSession() as client, client.get(f"http://127.0.0.1:{one.port}/metrics") as response:
+        return re.findall(r"^mailbus_stand_ins (.*)$", await response.text(), re.MULTILINE)[0]
 
 
 @pytest.mark.fault("B07")
@@ -69,8 +77,10 @@ async def test_imap_fails_three_times_and_each_new_mail_is_announced_once_with_a
             await wait_state(reader, "degraded", round_)
             await dovecot.append(prefix, [mail(new := new + 1) for _ in range(BY_POP3)])
             found = await reader.wait_received(new - OLD)
+            assert await stand_ins(one) == "1.0"
             await proxy.start()
             await wait_state(reader, "connected", round_ + 1)
+            assert await stand_ins(one) == "0.0"
             await dovecot.append(prefix, [mail(new := new + 1)])
             await reader.wait_received(new - OLD)
             by_pop3 = found[-1].body["id"]
