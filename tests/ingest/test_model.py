@@ -71,14 +71,17 @@ class Mailbox(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        self.client = imaplib.IMAP4(self.server.host, self.server.imap, timeout=30)
-        self.client.login(self.user, "secret")
+        self._log_in()
         self.client.create("Other")
         self.client.create("Box")
         self.client.select("Box")
         self.client.append("Box", "", "", mail(1000))
         self.run(self._open())
         self._start()
+
+    def _log_in(self) -> None:
+        self.client = imaplib.IMAP4(self.server.host, self.server.imap, timeout=30)
+        self.client.login(self.user, "secret")
 
     async def _open(self) -> None:
         # The streams are there before the reader looks.
@@ -120,13 +123,14 @@ class Mailbox(RuleBasedStateMachine):
     @rule()
     def make_again(self) -> None:
         self.epochs += 1
-        self.client.close()
-        self.client.delete("Box")
-        self.client.create("Box")
-        # Dovecot refuses what was made a moment ago while others have the one before open.
+        self.client.logout()
+        self.server.make_again(self.user, "Box")
+        # Dovecot refuses the new one while others have the old one open, and for ever whoever knew the old one.
         for _ in range(100):
+            self._log_in()
             if self.client.select("Box")[0] == "OK":
                 return
+            self.client.logout()
             time.sleep(0.05)
         raise AssertionError("the mailbox that was made again cannot be selected")
 
