@@ -293,7 +293,7 @@ def _from_places(found: Notice, lines: list[str], places: list[_Place]) -> None:
         # Only the addresses of the notice itself: they failed where nothing else is named.
         taken = [place for place in taken if place.rank == best and best <= _OWN + 2]
     seen: dict[str, Refused] = {}
-    starts = sorted({place.line for place in taken})
+    starts = _starts(taken)
     for place in taken:
         low = place.address.lower()
         said = _after(lines, place.line, starts)
@@ -311,10 +311,22 @@ def _from_places(found: Notice, lines: list[str], places: list[_Place]) -> None:
     found.refused = list(seen.values())
 
 
+def _starts(places: list[_Place]) -> list[int]:
+    """The lines on which something is said of another address than before; a reply that names it again goes on."""
+    starts: list[int] = []
+    line, address = -1, ""
+    for place in places:
+        low = place.address.lower()
+        if low != address or place.line > line + 1:
+            starts.append(place.line)
+        line, address = place.line, low
+    return sorted(set(starts))
+
+
 def _known(found: Notice, known: list[str], lines: list[str], places: list[_Place]) -> None:
     """A header field says who; the text says why."""
     wanted = {address.lower() for address in known}
-    starts = sorted({place.line for place in places if place.address.lower() in wanted and place.rank <= 3})
+    starts = _starts([place for place in places if place.address.lower() in wanted and place.rank <= 3])
     for address in known[:_RECIPIENTS]:
         said = ""
         for place in places:

@@ -23,6 +23,7 @@ _COMMAND: Final = one_of(
     (sender) was rejected
     does not like (recipient)
     failed (on) data
+    \[(rcpt)_to\]
     """.replace(
         "_WORD_", r"(rcpt|mail from|data|helo|ehlo|initial connection|connect(?:ion|ing)?|starttls|auth|bdat)\b"
     )

@@ -80,7 +80,7 @@ def _addresses(value: str | None, limits: MimeLimits, cuts: dict[Cut, None]) -> 
         value = value[: value.rfind(",")] if "," in value else value
         cuts[Cut.RECIPIENTS] = None
     found = parse_addresses(value, most=limits.recipients, words=limits.encoded_words)
-    if found.cut:
+    if found.cut or _has_more_words(value, limits):
         cuts[Cut.RECIPIENTS] = None
     return found.list
 
@@ -89,10 +89,15 @@ def _subject(value: str | None, limits: MimeLimits, cuts: dict[Cut, None]) -> st
     if value is None:
         return None
     text = decode_text(value[: limits.value_chars], words=limits.encoded_words)
-    if len(text) > limits.subject_chars or len(value) > limits.value_chars:
+    if len(text) > limits.subject_chars or len(value) > limits.value_chars or _has_more_words(value, limits):
         cuts[Cut.SUBJECT] = None
         return text[: limits.subject_chars]
     return text
+
+
+def _has_more_words(value: str, limits: MimeLimits) -> bool:
+    """Whether some words may have stayed encoded."""
+    return len(value) > limits.encoded_words and value.count("=?") > limits.encoded_words
 
 
 def content_id(value: str | None) -> str | None:

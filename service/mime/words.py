@@ -15,6 +15,8 @@ from service.mime.transfer import decode_base64
 _WORD: Final = re.compile(r"=\?([^?\s]{1,75})\?([bBqQ])\?([^?]*+)\?=")
 _FOLD: Final = re.compile(r"\r?\n(?=[ \t])")
 _FOLD_WITHIN: Final = re.compile(r"\r?\n[ \t]+")
+# Tabs are white space; a line break becomes a space.
+_CONTROLS: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _BREAK: Final = re.compile(r"[\r\n]+")
 # Normalization sorts combining marks in quadratic time: 1 ms for 1,000 of them, 2 s for 64,000.
 _COMPOSED_CHARS: Final = 1024
@@ -62,7 +64,7 @@ def decode_words(text: str, *, words: int) -> str:
         # RFC 2231 5: charset*language.
         name = found[1].partition("*")[0]
         if pending and (between.strip() or name.lower() != charset):
-            out.append(decode(b"".join(pending), charset).text)
+            out.append(_text(pending, charset))
             pending = []
             if between.strip():
                 out.append(between)
@@ -72,9 +74,14 @@ def decode_words(text: str, *, words: int) -> str:
         pending.append(_bytes(found[2], found[3]))
         end = found.end()
     if pending:
-        out.append(decode(b"".join(pending), charset).text)
+        out.append(_text(pending, charset))
     out.append(text[end:])
     return "".join(out).replace("\0", REPLACEMENT)
+
+
+def _text(pieces: list[bytes], charset: str) -> str:
+    """RFC 8621 4.1.2.2: control characters encoded per RFC 2047 are dropped from the decoded value."""
+    return _CONTROLS.sub("", decode(b"".join(pieces), charset).text)
 
 
 def _bytes(encoding: str, text: str) -> bytes:

@@ -40,6 +40,11 @@ def mailbus(raw: bytes) -> Seen:
         hash_of(parsed.blobs[part.part_id or ""]) for part in email.attachments if not part.type.startswith("message/")
     ]
     parts = [hash_of(parsed.blobs[p.part_id or ""]) for p in email.attachments if "." not in (p.part_id or "")]
+    named = [
+        hash_of(parsed.body.contents.get(part.part_id or "", b""))
+        for part in email.text_body
+        if part.cid and parsed.body is not None
+    ]
     reports = [] if email.mailbus.reports is UNSET else email.mailbus.reports
     wanted = [one.original_recipient.lower() for one in reports if isinstance(one.original_recipient, str)]
     return Seen(
@@ -54,7 +59,14 @@ def mailbus(raw: bytes) -> Seen:
         recipients=[one.recipient.lower() for one in reports],
         reason=[str(one.reason) for one in reports if one.reason is not UNSET],
         hard=[one.hard for one in reports if isinstance(one.hard, bool)],
-        also={"recipients": wanted, "shown": attached + media, "binary": binary, "parts": parts, "files": files},
+        also={
+            "recipients": wanted,
+            "shown": attached + media,
+            "binary": binary,
+            "parts": parts,
+            "files": files,
+            "texts with ids": named,
+        },
     )
 
 

@@ -65,3 +65,45 @@ def test_parsers_are_compared_on_mails_as_they_are_and_broken(
     as_it_is, _, broken = shown.partition("5 of them broken")
     assert ["text", "stdlib", "1", "0", "0"] in [line.split() for line in as_it_is.splitlines()]
     assert "gave up" in broken
+
+
+TWO_SUBJECTS = b"Subject: one\r\nFrom: a@example.org\r\nSubject: two\r\n\r\ncaf\xc3\xa9\r\n"
+CUT_OFF = b"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\nread\r\n--b\r\n\r\nnot closed"
+
+
+def test_a_corpus_s_own_convention_is_counted_apart_and_hides_no_other_difference(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "imap-tools"
+    folder.mkdir()
+    rows = []
+    for number, (subject, text) in enumerate((("one", "caf"), ("three", "cup"))):
+        (folder / f"{number}.eml").write_bytes(TWO_SUBJECTS)
+        rows.append({"file": f"{number}.eml", "expect": {"subject": subject, "text": text, "attachments": []}})
+    (folder / "truth.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert main([str(tmp_path), "--differences"]) == 0
+    shown = capsys.readouterr().out
+    lines = [line.split()[:8] for line in shown.splitlines()]
+    for name in ("subject", "text"):
+        assert [name, "imap-tools", "0.0", "%", "of", "2", "50.0", "%"] in lines
+    assert "0.eml: subject: expected 'one', seen 'two' [first_subject]" in shown
+    assert "1.eml: subject: expected 'three', seen 'two' [no convention]" in shown
+
+
+def test_what_a_source_says_it_could_not_read_is_not_compared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "stalwart-mail-parser"
+    folder.mkdir()
+    rows = []
+    for number, text in enumerate(("read", "else")):
+        (folder / f"{number}.eml").write_bytes(CUT_OFF)
+        parts = [
+            {"type": "text/plain", "encodingProblem": False, "value": text},
+            {"type": "text/plain", "encodingProblem": True, "value": "not closed"},
+        ]
+        rows.append({"file": f"{number}.eml", "expect": {"parts": parts, "textBody": [0], "attachments": [1]}})
+    (folder / "truth.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert main([str(tmp_path)]) == 0
+    lines = [line.split()[:8] for line in capsys.readouterr().out.splitlines()]
+    assert ["text", "stalwart-mail-parser", "0.0", "%", "of", "2", "50.0", "%"] in lines

@@ -4,7 +4,8 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -50,6 +51,8 @@ def cases(folder: Path) -> Iterator[Case]:
     """Every message of a corpus that has a truth we can read."""
     read = _READERS.get(folder.name)
     lines = folder / "truth.jsonl"
+    if folder.name == _FIELDS_OF:
+        yield from _fields(folder)
     if read is None or not lines.exists():
         return
     for line in lines.read_text(encoding="utf-8").splitlines():
@@ -58,6 +61,44 @@ def cases(folder: Path) -> Iterator[Case]:
         expected = read(row["expect"], raw)
         if expected is not None:
             yield Case(row["file"], raw, expected)
+
+
+_FIELDS_OF: Final = "stalwart-header-fields"
+
+
+def _fields(folder: Path) -> Iterator[Case]:
+    """Bodies of single fields, a mail made of each; what an Email has no property for is left out."""
+    for name, field, expected in (
+        ("address", b"To", lambda it: Seen(to=_members(it))),
+        ("date", b"Date", lambda it: Seen(date=_date_of(it)) if it else None),
+        ("id", b"Message-ID", lambda it: Seen(message_id=it if isinstance(it, str) or not it else it[0])),
+        ("unstructured", b"Subject", lambda it: Seen(subject=it or "")),
+    ):
+        path = folder / f"{name}.jsonl"
+        rows = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        for number, line in enumerate(rows, 1):
+            row = json.loads(line)
+            seen = expected(row["expect"])
+            # RFC 5321 4.4: the date of a Received field, of which one row has all, stands behind its semicolon.
+            body = row["header"].rpartition(";")[2] if name == "date" else row["header"]
+            if seen is not None:
+                yield Case(f"{name}.jsonl:{number}", field + b": " + body.encode() + b"\n\n", seen)
+
+
+def _members(expect: Expect | None) -> list[str]:
+    lists = expect or {}
+    groups = [group["addresses"] for group in lists.get("Group", [])]
+    return (
+        _emails([{"email": one["address"], "name": one["name"]} for one in chain(lists.get("List", []), *groups)]) or []
+    )
+
+
+def _date_of(it: Expect) -> datetime:
+    zone = timedelta(hours=it["tz_hour"], minutes=it["tz_minute"])
+    return datetime(
+        *(it[part] for part in ("year", "month", "day", "hour", "minute", "second")),
+        tzinfo=timezone(-zone if it["tz_before_gmt"] else zone),
+    )
 
 
 def _emails(people: list[Expect] | None) -> list[str] | None:
@@ -88,6 +129,10 @@ def _stalwart(expect: Expect, _raw: bytes) -> Seen:
         if all(part["type"] == "text/plain" for part in shown)
         else None,
         attachments=[part["sha256"] for part in attached] if whole else None,
+        # Texts that the source itself could not read whole stand among its attachments.
+        also={"read whole": [part.get("value", "") for part in shown if not part["encodingProblem"]]}
+        if any(part["encodingProblem"] for part in parts)
+        else {},
     )
 
 

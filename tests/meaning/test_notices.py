@@ -186,3 +186,12 @@ def test_a_mail_that_went_to_a_list_did_not_fail_for_the_list() -> None:
     assert meaning_of(bounced("List-Id")).kind is Kind.BOUNCE
     assert meaning_of(bounced("List-Id")).reports is UNSET
     assert [one.recipient for one in reports_of(bounced("X-Id"))] == ["talk@lists.example.org"]
+
+
+def test_a_reply_that_names_the_address_again_goes_on() -> None:
+    text = (
+        "<nobody@example.net>: host mx.example.net[192.0.2.1] said: 550 5.2.1\n"
+        "<nobody@example.net>... User Unknown (in reply to RCPT TO command)\n"
+    )
+    (report,) = reports_of(notice(text))
+    assert (report.status, report.reason) == ("5.2.1", Reason.USERUNKNOWN)

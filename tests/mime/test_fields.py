@@ -76,6 +76,15 @@ def test_a_subject_over_the_limit_is_cut_and_named() -> None:
     assert parsed.truncated == ["subject"]
 
 
+@pytest.mark.fault("C04")
+@pytest.mark.parametrize(("field", "named"), [("Subject", "subject"), ("To", "recipients")])
+def test_encoded_words_over_the_limit_are_named(field: str, named: str) -> None:
+    words = "=?utf-8?q??= " * (LIMITS.encoded_words + 1)
+    parsed = read(f"{field}: {words} <a@example.org>\n\n")
+    assert parsed.truncated == [named]
+    assert not parsed.whole
+
+
 def test_a_parts_own_fields() -> None:
     part = email_of(
         "Content-Type: image/png\nContent-ID: <im age@x>\nContent-Language: de, en (both)\n"

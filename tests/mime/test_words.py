@@ -32,6 +32,8 @@ from service.mime.words import composed, decode_text, unfold
         ("=?utf-8?q??=", ""),
         ("=?utf-8?b?w7w?=", "ü"),  # without its padding
         ("=?utf-8?q?one=0D=0Atwo=0A?=", "one two"),
+        # RFC 8621 4.1.2.2: control characters are dropped.
+        ("=?utf-8?q?a=1B[31mb=07?= =?utf-8?b?DH8J?=c", "a[31mb\tc"),
         ("=?utf-8?q?=ZZ?=", "=ZZ"),
         ("plain", "plain"),
     ],
