@@ -4,6 +4,8 @@ from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from service.observe.oldest import Oldest
+
 LATENCY_BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60, 300)
 BATCH_BUCKETS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 
@@ -26,6 +28,8 @@ SEND_SECONDS: Final = Histogram(
 )
 # where: queue, send, retry, held
 WAITING: Final = Gauge("mailbus_waiting", "What waits in this process, by where.", ["where"])
+# As far as the sender has seen of each account's queue.
+QUEUE_AGE: Final = Oldest("mailbus_queue_age_seconds", "How long the oldest request in the queue has waited.")
 FENCE_REFUSED: Final = Counter("mailbus_fence_refused_total", "Commits that the fence refused.")
 # reason: DeadReason
 DEAD: Final = Counter("mailbus_dead_total", "What went to the dead letters, by reason.", ["reason"])

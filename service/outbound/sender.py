@@ -118,6 +118,7 @@ class Sender:
             for relay in (self._relay, *self._others):
                 await relay.close()
             self._count(dict.fromkeys(self._queued, 0))
+            metrics.QUEUE_AGE.nothing(account)
 
     def _count(self, queued: dict[str, int]) -> None:
         """Keep `mailbus_waiting` right, which is of all accounts."""
@@ -162,10 +163,14 @@ class Sender:
                 for job in jobs:
                     self._hands.take(job)
                     size = max(1, len(job.payload))
+                if jobs and stream == self._bus.subjects.stream_out:
+                    metrics.QUEUE_AGE.since(self._options.account, min(job.stored_at for job in jobs))
                 # One look a second or less: a full queue is not counted at every fetch.
                 waiting = 1 if jobs else await self._bus.pending(stream, subject)
                 empty = 0 if waiting else empty + 1
             self._count({stream: 0})
+            if stream == self._bus.subjects.stream_out:
+                metrics.QUEUE_AGE.nothing(self._options.account)
         finally:
             with suppress(MailbusError):
                 await puller.close()

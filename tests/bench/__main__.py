@@ -16,6 +16,7 @@ from tests.bench.ingest import ingest
 from tests.bench.latency import latency
 from tests.bench.machine import measured, versions
 from tests.bench.pop3 import pop3
+from tests.bench.queued import backlog, send_latency
 from tests.bench.resync import resync
 from tests.bench.send import send
 from tests.bench.table import Columns, Rates, text, write
@@ -27,7 +28,10 @@ WORKS: Final[dict[str, Work]] = {
     "small": lambda ground, count, runs: ingest(ground, "small", count, runs),
     "pop3": lambda ground, count, runs: pop3(ground, "typical", count, runs),
     "pop3-small": lambda ground, count, runs: pop3(ground, "small", count, runs),
-    "send": send,
+    "send": lambda ground, count, runs: send(ground, "typical", count, runs),
+    "send-small": lambda ground, count, runs: send(ground, "small", count, runs),
+    "send-latency": send_latency,
+    "backlog": backlog,
     "latency": latency,
     "idle": idle,
     "resync": resync,
@@ -41,6 +45,9 @@ COUNTS: Final = {
     "pop3": 3_000,
     "pop3-small": 10_000,
     "send": 5_000,
+    "send-small": 5_000,
+    "send-latency": 80,
+    "backlog": 100_000,
     "latency": 40,
     "idle": 200,
     "resync": 100_000,
@@ -52,6 +59,9 @@ QUICK: Final = {
     "pop3": 300,
     "pop3-small": 1_000,
     "send": 500,
+    "send-small": 500,
+    "send-latency": 8,
+    "backlog": 2_000,
     "latency": 5,
     "idle": 40,
     "resync": 5_000,

@@ -57,9 +57,9 @@ async def python_ingest(ground: Ground, user: str, count: int) -> float:
         return await checked(turn, said, "PEER_PY", count)
 
 
-async def node_send(turn: Turn, sink_port: int, count: int) -> float:
-    """nats.js + a nodemailer pool of 10."""
-    where = ["127.0.0.1", str(sink_port), turn.nats_url, str(count)]
+async def node_send(turn: Turn, sink_port: int, count: int, lines: int) -> float:
+    """nats.js + a nodemailer pool of 10; mails of so many lines of 71 characters."""
+    where = ["127.0.0.1", str(sink_port), turn.nats_url, str(count), str(lines)]
     said = await call([program("node"), "node-send.mjs", *where], cwd=NODE)
     return await checked(turn, said, "PEER_STATUS", count)
 

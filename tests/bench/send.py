@@ -33,28 +33,30 @@ from tests.servers.imap_server import free_ports
 from tests.servers.mailbus import until
 
 # What node-send.mjs sends.
-TEXT: Final = ("y" * 70 + "\n") * 131
+LINE: Final = "y" * 70 + "\n"
+LINES: Final = {"typical": 131, "small": 14}
 AT_ONCE: Final = 500
 WAIT_LIMIT_S: Final = 20.0
 
 
-async def send(ground: Ground, count: int, runs: int) -> Rates:
+async def send(ground: Ground, kind: str, count: int, runs: int) -> Rates:
     """Every program's turns, each with a sink of its own."""
+    text = LINE * LINES[kind]
     players = {
-        OURS: partial(_mailbus, ground, count),
-        "nats.js + nodemailer, pool of 10": partial(_node, ground, count),
-        "smtp-source (no queue, no building)": partial(_smtp_source, ground, count),
+        OURS: partial(_mailbus, ground, count, text),
+        "nats.js + nodemailer, pool of 10": partial(_node, ground, count, text),
+        "smtp-source (no queue, no building)": partial(_smtp_source, ground, count, text),
     }
-    return Rates(f"send {count:,} of {len(TEXT) / 1000:.1f} KB", await alternate("send", players, runs))
+    return Rates(f"send {count:,} of {len(text) / 1000:.1f} KB", await alternate(f"send {kind}", players, runs))
 
 
-async def _mailbus(ground: Ground, count: int) -> float:
+async def _mailbus(ground: Ground, count: int, text: str) -> float:
     """From the moment the sender began (`at` of the account's `connected`) to the last `sent`, as the stream has it."""
     async with ground.turn("mailbus") as turn, sink(turn.folder) as relay, jetstream(turn) as context:
         # A first life makes the streams; then the requests are queued, as in the peer's program, before anyone reads.
         async with running(turn):
             pass
-        await _queue(context, count)
+        await queue(context, count, text)
         async with running(turn, sending(relay.port)) as one:
             await wait_messages(context, "MAIL_STATUS", "mail.status.>", count, one)
             events = await stored(context, "MAIL_STATUS")
@@ -66,30 +68,36 @@ async def _mailbus(ground: Ground, count: int) -> float:
     return count / (sent[-1].at - begun).total_seconds()
 
 
-async def _queue(context: JetStreamContext, count: int) -> None:
+async def queue(context: JetStreamContext, count: int, text: str) -> None:
+    """So many requests of this text."""
     for first in range(0, count, AT_ONCE):
         async with asyncio.TaskGroup() as group:
             for number in range(first, min(count, first + AT_ONCE)):
-                request = {
-                    "id": f"n{number}",
-                    "from": {"email": "a@x.example"},
-                    "to": [{"email": "b@y.example"}],
-                    "subject": f"n{number}",
-                    "text": TEXT,
-                }
-                group.create_task(context.publish(f"mail.out.{ACCOUNT}", json.dumps(request).encode(), timeout=30))
+                group.create_task(put(context, number, text))
 
 
-async def _node(ground: Ground, count: int) -> float:
+async def put(context: JetStreamContext, number: int, text: str) -> None:
+    """One request."""
+    request = {
+        "id": f"n{number}",
+        "from": {"email": "a@x.example"},
+        "to": [{"email": "b@y.example"}],
+        "subject": f"n{number}",
+        "text": text,
+    }
+    await context.publish(f"mail.out.{ACCOUNT}", json.dumps(request).encode(), timeout=30)
+
+
+async def _node(ground: Ground, count: int, text: str) -> float:
     async with ground.turn("node") as turn, sink(turn.folder) as relay:
-        rate = await programs.node_send(turn, relay.port, count)
+        rate = await programs.node_send(turn, relay.port, count, len(text) // len(LINE))
         await relay.check(count)
         return rate
 
 
-async def _smtp_source(ground: Ground, count: int) -> float:
+async def _smtp_source(ground: Ground, count: int, text: str) -> float:
     async with ground.turn("source") as turn, sink(turn.folder) as relay:
-        rate = await programs.smtp_source(relay.port, count, len(TEXT))
+        rate = await programs.smtp_source(relay.port, count, len(text))
         await relay.check(count)
         return rate
 
