@@ -10,7 +10,7 @@ from service import __version__
 from service.bus import Bus, Conflict, ServiceError, serve
 from service.bus import Entry as Kept
 from service.catalog.catalog import Catalog
-from service.catalog.entries import Entry, load_entry, sealed
+from service.catalog.entries import Entry, load_entry, resealed, sealed
 from service.clock import Clock
 from service.contract import ACCOUNT_ID, AccountsVerb, Problem, Problems, encode
 from service.errors import Permanent, Transient
@@ -23,6 +23,8 @@ RETRY_S: Final = 1.0
 TRIES: Final = 5
 # An id has 64 characters and an address 320: an answer stays below half of the 1 MiB that NATS takes by default.
 LIST_LIMIT: Final = 1000
+# Each is read and written: so many take a second or two, and who asks waits for ten.
+RESEAL_LIMIT: Final = 200
 REQUEST_LIMIT_BYTES: Final = 64 * 1024
 
 Verb = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
@@ -38,6 +40,7 @@ async def serve_admin(bus: Bus, catalog: Catalog, clock: Clock) -> None:
         AccountsVerb.PAUSE: desk.pause,
         AccountsVerb.RESUME: desk.resume,
         AccountsVerb.LIST: desk.list,
+        AccountsVerb.RESEAL: desk.reseal,
     }
 
     def endpoint(verb: AccountsVerb) -> Callable[[str, bytes, Mapping[str, str]], Awaitable[bytes]]:
@@ -105,9 +108,7 @@ class _Desk:
 
     async def list(self, request: dict[str, Any]) -> dict[str, Any]:
         """Accounts by id, those after `after`, without anything secret; `more` where that is not all."""
-        catalog, after = self._catalog, request.get("after", "")
-        if not isinstance(after, str):
-            raise _error(400, "after", "write the last id that you have")
+        catalog, after = self._catalog, _after(request)
         ids = sorted(id for id in catalog.all if id > after)
         return {
             "more": len(ids) > LIST_LIMIT,
@@ -122,6 +123,21 @@ class _Desk:
                 for id, account in ((id, catalog.all[id]) for id in ids[:LIST_LIMIT])
             ],
         }
+
+    async def reseal(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Secrets of accounts after `after`, by id, are sealed by the first key; `more` where those were not all."""
+        after = _after(request)
+        ids = sorted(id for id in self._catalog.added if id > after)
+
+        def renewed(there: Entry | None) -> Entry:
+            if there is None or there.account is None:
+                return there or Entry()
+            return Entry(resealed(there.account, self._catalog.sealer), paused=there.paused)
+
+        for id in ids[:RESEAL_LIMIT]:
+            await self._write(id, renewed)
+            after = id
+        return {"after": after, "more": len(ids) > RESEAL_LIMIT}
 
     async def _pause(self, id: str, *, paused: bool) -> dict[str, Any]:
         if id not in self._catalog.all:
@@ -146,14 +162,16 @@ class _Desk:
     async def _write(self, id: str, change: Callable[[Entry | None], Entry]) -> dict[str, Any]:
         for _ in range(TRIES):
             there = await self._catalog.bucket.get(id)
+            before = load_entry(there.value) if there is not None else None
             try:
-                await self._put(id, there, change(load_entry(there.value) if there is not None else None))
+                if (after := change(before)) != before:
+                    await self._put(id, there, after)
             except Conflict:
                 continue
             except ServiceError:
                 raise
             except Permanent as exc:
-                raise _error(400, exc.where, f"{exc.what}: {exc.remedy}") from None
+                raise _error(400, exc.where, f"{id}: {exc.what}: {exc.remedy}") from None
             return {"id": id}
         raise _error(503, "id", "somebody else changes it: ask again")
 
@@ -179,6 +197,13 @@ def _id(request: dict[str, Any]) -> str:
     if not isinstance(id, str) or not ACCOUNT_ID.fullmatch(id):
         raise _error(400, "id", "write 1 to 64 letters, digits, - or _")
     return id
+
+
+def _after(request: dict[str, Any]) -> str:
+    after = request.get("after", "")
+    if not isinstance(after, str):
+        raise _error(400, "after", "write the last id that you have")
+    return after
 
 
 def _error(code: int, field: str, message: str) -> ServiceError:

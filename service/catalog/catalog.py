@@ -56,6 +56,11 @@ class Catalog:
         """Where an account stands: `file` or `bus`."""
         return "file" if account in self._of_file else "bus"
 
+    @property
+    def added(self) -> list[str]:
+        """Those that the bucket has, by id."""
+        return [id for id, entry in self._entries.items() if entry.account is not None]
+
     def owner(self, account: str) -> str | None:
         """The process that has an account; None where it is paused."""
         return None if account in self.paused else self._roster.owner(account)

@@ -37,11 +37,16 @@ def sealed(account: dict[str, Any], sealer: Sealer) -> dict[str, Any]:
 def opened(account: dict[str, Any], sealer: Sealer) -> dict[str, Any]:
     """The account as it was written. Raises Permanent where the key is missing."""
 
-    def open_one(value: Any) -> Any:
-        is_sealed = isinstance(value, dict) and value.keys() == {SEALED} and isinstance(value[SEALED], str)
-        return sealer.open(value[SEALED]) if is_sealed else value
+    return _with_secrets(account, lambda value: sealer.open(value[SEALED]) if _is_sealed(value) else value)
 
-    return _with_secrets(account, open_one)
+
+def resealed(account: dict[str, Any], sealer: Sealer) -> dict[str, Any]:
+    """The account with every sealed secret sealed by the first key. Raises Permanent where the key is missing."""
+    return _with_secrets(account, lambda value: {SEALED: sealer.renew(value[SEALED])} if _is_sealed(value) else value)
+
+
+def _is_sealed(value: Any) -> bool:
+    return isinstance(value, dict) and value.keys() == {SEALED} and isinstance(value[SEALED], str)
 
 
 def _with_secrets(account: dict[str, Any], change: Callable[[Any], Any]) -> dict[str, Any]:

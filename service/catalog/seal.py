@@ -1,12 +1,15 @@
 """A secret → what may lie in NATS, and back: Fernet (AES-128-CBC and HMAC-SHA-256), of the library `cryptography`.
 
-The first key seals, all of them open: a new one is put first, and accounts are set again, or sealed anew by themselves
-as they change; the old one goes when nothing is left that it sealed.
+The first key seals, all of them open: a new one is put first, accounts are sealed anew, and the old one goes.
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from service.errors import Permanent
+
+if TYPE_CHECKING:
+    from cryptography.fernet import MultiFernet
 
 REMEDY = "python -c 'from cryptography.fernet import Fernet; print(Fernet.generate_key().decode())' makes one"
 
@@ -23,6 +26,7 @@ class Sealer:
         except ValueError:
             raise Permanent("a key of seal.keys is none", where="seal.keys", remedy=REMEDY) from None
         self._fernet = MultiFernet(found) if found else None
+        self._first = MultiFernet(found[:1]) if found else None
 
     def __bool__(self) -> bool:
         return self._fernet is not None
@@ -35,11 +39,21 @@ class Sealer:
 
     def open(self, token: str) -> str:
         """What was hidden. Raises Permanent where it was sealed with another key, or was changed."""
-        from cryptography.fernet import InvalidToken
+        found = _opened(self._fernet, token)
+        if found is None:
+            raise Permanent("a secret was sealed with a key that is not here", where="seal.keys", remedy="add its key")
+        return found
 
-        try:
-            if self._fernet is not None:
-                return self._fernet.decrypt(token.encode()).decode()
-        except (InvalidToken, ValueError):
-            pass
-        raise Permanent("a secret was sealed with a key that is not here", where="seal.keys", remedy="add its key")
+    def renew(self, token: str) -> str:
+        """What was hidden, hidden by the first key; as it is where that did it. Raises Permanent as `open` does."""
+        text = self.open(token)
+        return token if _opened(self._first, token) is not None else self.seal(text)
+
+
+def _opened(fernet: "MultiFernet | None", token: str) -> str | None:
+    from cryptography.fernet import InvalidToken
+
+    try:
+        return fernet.decrypt(token.encode()).decode() if fernet is not None else None
+    except (InvalidToken, ValueError):
+        return None

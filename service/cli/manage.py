@@ -1,4 +1,4 @@
-"""`mailbus accounts add|set|remove|pause|resume|list`: accounts of the running service, over the bus."""
+"""`mailbus accounts add|set|remove|pause|resume|list|reseal`: accounts of the running service, over the bus."""
 
 import json
 import sys
@@ -29,6 +29,7 @@ def register(app: typer.Typer) -> None:
     app.command()(pause)
     app.command()(resume)
     app.command("list")(show)
+    app.command()(reseal)
 
 
 def add(file: FileArgument, config: ConfigFile = None) -> None:
@@ -80,6 +81,15 @@ def show(config: ConfigFile = None) -> None:
     finish(lambda: _listed(settings))
 
 
+def reseal(config: ConfigFile = None) -> None:
+    """Seal the secrets of all accounts that were added by the first of `seal.keys`, so that the others may go.
+
+    Example:  mailbus accounts reseal -c mailbus.yaml
+    """
+    settings = settings_of(config)
+    finish(lambda: _resealed(settings))
+
+
 def _account(file: Path) -> dict[str, Any]:
     import yaml
 
@@ -125,6 +135,19 @@ async def _listed(settings: "Settings") -> int:
                 break
     typer.echo(json.dumps({"list": found}))
     return 0
+
+
+async def _resealed(settings: "Settings") -> int:
+    after = ""
+    async with on_bus(settings) as bus:
+        while True:
+            answer = await _answer(bus, AccountsVerb.RESEAL, {"after": after})
+            if answer is None:
+                return EX_FAILURE
+            page = json.loads(answer)
+            after = page["after"]
+            if not page["more"]:
+                return 0
 
 
 async def _answer(bus: "Bus", verb: AccountsVerb, request: dict[str, Any]) -> bytes | None:

@@ -50,6 +50,7 @@ class AccountsVerb(StrEnum):
     PAUSE = "pause"
     RESUME = "resume"
     LIST = "list"
+    RESEAL = "reseal"
 
 
 # RFC 8620 1.2.

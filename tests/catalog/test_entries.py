@@ -7,7 +7,7 @@ import pytest
 from cryptography.fernet import Fernet
 
 from service.catalog import Sealer
-from service.catalog.entries import Entry, load_entry, opened, sealed
+from service.catalog.entries import Entry, load_entry, opened, resealed, sealed
 from service.errors import Permanent
 
 KEYS = [Fernet.generate_key().decode() for _ in range(2)]
@@ -47,6 +47,16 @@ def test_a_new_key_seals_and_the_old_one_opens_until_it_goes() -> None:
     with pytest.raises(Permanent, match="not here"):
         opened(hidden, new)
     assert opened(sealed(opened(hidden, both), both), new) == ACCOUNT
+
+
+@pytest.mark.fault("F10")
+def test_sealed_anew_the_old_key_may_go_and_what_the_first_key_sealed_stays_as_it_is() -> None:
+    old, both, new = Sealer(KEYS[:1]), Sealer(KEYS[::-1]), Sealer(KEYS[1:])
+    renewed = resealed(sealed(ACCOUNT, old), both)
+    assert opened(renewed, new) == ACCOUNT
+    assert resealed(renewed, both) == renewed
+    with pytest.raises(Permanent, match="not here"):
+        resealed(sealed(ACCOUNT, old), new)
 
 
 def test_what_was_changed_is_not_opened() -> None:
