@@ -114,7 +114,8 @@ class _Protocol(SMTPProtocol):
         if self._gone or self.transport is None or self.transport.is_closing():
             raise self._broken or Transient("the relay closed the connection")
         self._expected += replies
-        _writable(self.transport).write(data)
+        if data:
+            _writable(self.transport).write(data)
 
     async def drain(self, timeout_s: float) -> None:
         """Until there is room to write. Raises Transient."""

@@ -23,10 +23,7 @@ from service.tasks import TaskGroup
 
 BLOCK_BYTES: Final = 64 * 1024
 # A body of this size gains nothing by going ahead of its end: one write less, and it is out before a reply could come.
-# Of a longer one in chunks, the last has this: RFC 3030 allows an empty one, and who sends none relies on nothing.
 JOINED_BYTES: Final = 16 * 1024
-# A relay may refuse between two chunks, and only there.
-CHUNK_BYTES: Final = 1024 * 1024
 # In a thread: this much takes over a millisecond to look through.
 THREAD_FROM_BYTES: Final = 1024 * 1024
 SERVICE_CLOSING: Final = 421  # RFC 5321 3.8: the connection ends with it
@@ -44,10 +41,8 @@ class Session:
         self._options = options
         self._clock = clock
         self._extensions = connection.extensions
-        # With PIPELINING alone: otherwise each chunk waits for its reply.
+        # With PIPELINING alone: otherwise it takes a round trip more than DATA.
         self._chunks = chunks and {"chunking", "pipelining"} <= self._extensions.keys()
-        # Chunks that were sent and not answered.
-        self._owed = 0
         self._stage = Stage.READY
         self._dirty = False
         self.used_at = clock.monotonic()
@@ -231,108 +226,69 @@ class Session:
         self, body: memoryview, accepted: list[str], settled: dict[str, Reply], before_final_dot: BeforeDot
     ) -> None:
         """The message to those who were accepted; fills `settled` with what was said of them."""
-        ahead = 0
-        if len(body) > JOINED_BYTES:
-            ahead = len(body) - (JOINED_BYTES if self._chunks else 0)
-        self._owed = 0
-        if ahead:
-            early = await self._ahead(body[:ahead], settled, before_final_dot)
-            if early is not None:
-                settled.update(dict.fromkeys(accepted, early))
-                self.abort()
-                return
-        else:
+        # RFC 3030 2: a chunk counts once all of it came, so its last two bytes are its end as the dot is that of DATA.
+        begin, end = b"", b".\r\n"
+        if self._chunks:
+            begin, body, end = b"BDAT %d LAST\r\n" % len(body), body[:-2], bytes(body[-2:])
+        # RFC 2033 4.2: a reply for each who was accepted, in the order of the RCPT commands.
+        whose = [[one] for one in accepted] if self._options.lmtp else [accepted]
+        if len(body) <= JOINED_BYTES:
             await before_final_dot(settled)
-        await self._end(body[ahead:], accepted, settled)
+            await self._end(b"".join((begin, body, end)), whose, settled)
+            return
+        early = await self._ahead(begin, body, settled, before_final_dot)
+        if early is None:
+            await self._end(end, whose, settled, expected=1)
+        else:
+            settled.update(dict.fromkeys(accepted, early))
+            self.abort()
 
-    async def _ahead(self, part: memoryview, refused: Mapping[str, Reply], before_final_dot: BeforeDot) -> Reply | None:
+    async def _ahead(
+        self, begin: bytes, body: memoryview, refused: Mapping[str, Reply], before_final_dot: BeforeDot
+    ) -> Reply | None:
         """Everything but the end, while `before_final_dot` runs; gives a refusal that came before its time."""
+        # The one reply that may come before the end is a refusal of all of it.
+        self._connection.send(begin, 1)
         try:
             async with TaskGroup() as group:
                 group.create_task(_awaited(before_final_dot(refused)), name="before_final_dot")
-                streaming = group.create_task(self._stream(part), name="body")
+                group.create_task(self._stream(body), name="body")
         except BaseExceptionGroup as failed:
             raise verdict_of(failed) from None
-        return streaming.result() or await self._heard()
+        if not self._connection.spoke:
+            return None
+        said = await self._connection.reply(0)
+        if not (said.transient or said.refused):
+            raise PeerError(f"the message was answered with {said.code} before its end")
+        return said
 
-    async def _stream(self, part: memoryview) -> Reply | None:
-        chunk = CHUNK_BYTES if self._chunks else len(part)
-        for start in range(0, len(part), chunk):
-            end = min(start + chunk, len(part))
-            if self._chunks:
-                self._connection.send(b"BDAT %d\r\n" % (end - start), 1)
-                self._owed += 1
-            for block in range(start, end, BLOCK_BYTES):
-                # The one reply that may come to DATA before the dot is a refusal of all of it.
-                replies = 0 if block or self._chunks else 1
-                self._connection.send(part[block : min(block + BLOCK_BYTES, end)], replies)
-                await self._connection.drain(self._options.timeouts.block_s)
-                if (early := await self._heard()) is not None:
-                    return early
-        return None
+    async def _stream(self, body: memoryview) -> None:
+        for start in range(0, len(body), BLOCK_BYTES):
+            self._connection.send(body[start : start + BLOCK_BYTES], 0)
+            await self._connection.drain(self._options.timeouts.block_s)
+            if self._connection.spoke:
+                return
 
-    async def _heard(self) -> Reply | None:
-        """A refusal, if one came by now."""
-        while self._connection.spoke:
-            said = await self._connection.reply(0)
-            refusal = _settling(said)
-            if refusal is not None:
-                return refusal
-            if not self._chunks:
-                raise PeerError(f"the message was answered with {said.code} before its end")
-            self._owed -= 1
-        return None
-
-    async def _end(self, last: memoryview, accepted: list[str], settled: dict[str, Reply]) -> None:
-        """The dot, or the last chunk, with what is not out yet; and the reply to it, by LMTP one for each."""
+    async def _end(self, end: bytes, whose: list[list[str]], settled: dict[str, Reply], *, expected: int = 0) -> None:
+        """The message's end, with all that is not out yet, and the replies to it; so many are expected already."""
         # From here on a lost connection proves nothing: the stage changes before the first byte goes.
         step("smtp.dot")
         if not self._connection.alive:
             raise self._connection.lost
         self._stage = after(self._stage, Seen.DOT)
-        # RFC 2033 4.2 and 4.3: in the order of the RCPT commands.
-        whose = [[one] for one in accepted] if self._options.lmtp else [accepted]
-        if self._chunks:
-            self._connection.send(b"".join((b"BDAT %d LAST\r\n" % len(last), last)), len(whose))
-        else:
-            # Of a message that went ahead, one reply is expected already.
-            self._connection.send(b"".join((last, b".\r\n")), len(whose) if last else len(whose) - 1)
+        self._connection.send(end, len(whose) - expected)
         step("smtp.dot.sent")
-        refusal = await self._chunks_refused()
+        replies: list[Reply] = []
         for these in whose:
-            settled.update(dict.fromkeys(these, refusal or await self._final()))
+            said = await self._connection.reply(self._options.timeouts.final_s)
+            if not (said.accepted or said.transient or said.refused):
+                raise PeerError(f"the message was answered with {said.code}")
+            settled.update(dict.fromkeys(these, said))
+            replies.append(said)
         self._stage = after(self._stage, Seen.ANSWERED)
-        replies = [settled[one] for one in accepted]
-        self._dirty = not all(reply.accepted for reply in replies)
-        if refusal is not None or replies[-1].code == SERVICE_CLOSING:
+        self._dirty = not all(said.accepted for said in replies)
+        if replies[-1].code == SERVICE_CLOSING:
             self.abort()
-
-    async def _final(self) -> Reply:
-        said = await self._connection.reply(self._options.timeouts.final_s)
-        if not (said.accepted or said.transient or said.refused):
-            raise PeerError(f"the message was answered with {said.code}")
-        return said
-
-    async def _chunks_refused(self) -> Reply | None:
-        """The refusal of a chunk before the last, if there is one: then nobody has the message."""
-        for number in range(self._owed):
-            refusal = _settling(await self._final())
-            if refusal is not None:
-                await self._discarded(self._owed - number)
-                return refusal
-        return None
-
-    async def _discarded(self, replies: int) -> None:
-        """RFC 3030 2: what follows a refused chunk is discarded, and refused too; or the relay is gone by then."""
-        try:
-            for _ in range(replies):
-                said = await self._final()
-        except PeerError:
-            raise
-        except Transient:
-            return
-        if said.accepted:
-            raise PeerError("the relay took the end of a message that it had refused before")
 
 
 async def _awaited(work: Awaitable[None]) -> None:

@@ -9,7 +9,7 @@ import base64
 import re
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
@@ -22,6 +22,7 @@ USER: Final = "u"
 PASSWORD: Final = "right-Pa55"
 LOGIN: Final = base64.b64encode(f"\0{USER}\0{PASSWORD}".encode()).decode()
 OFFERS: Final = ("PIPELINING", "CHUNKING", "8BITMIME", "ENHANCEDSTATUSCODES")
+LINGER_S: Final = 2.0
 _PATH: Final = re.compile(r"<(.*)>")
 
 
@@ -37,7 +38,7 @@ class Step(StrEnum):
     MAIL = "mail"
     RCPT = "rcpt"
     GO = "go"  # DATA, or the first chunk
-    BODY = "body"  # once the message has begun: a further chunk before the last, or a line
+    BODY = "body"  # in the midst of the message
     END = "end"  # the dot, or the last chunk
     RSET = "rset"
     QUIT = "quit"
@@ -68,8 +69,6 @@ class StepConnection(ScriptedConnection):
     mail: str = ""  # the refusal of MAIL, for those who come after it
     rcpt: list[str] = field(default_factory=list)
     content: bytes = b""
-    spoiled: bool = False  # a chunk was refused
-    late: str = ""
 
     async def read(self, count: int) -> bytes:
         """So many bytes."""
@@ -81,7 +80,7 @@ class StepConnection(ScriptedConnection):
 
     def reset(self) -> None:
         """No envelope."""
-        self.mail, self.rcpt, self.content, self.spoiled = "", [], b"", False
+        self.mail, self.rcpt, self.content = "", [], b""
 
 
 @dataclass(kw_only=True)
@@ -96,8 +95,6 @@ class StepRelay(Scripted[StepConnection]):
     offers: Sequence[str] = OFFERS
     # It offers BDAT and does not know it.
     boasts: bool = False
-    # It takes the end of a message of which it refused a part, and says both at the end.
-    careless: bool = False
     starttls: ssl.SSLContext | None = None
     login: bool = False
     # Replies to RCPT by recipient, and after the end; the last one stays.
@@ -141,6 +138,11 @@ class StepRelay(Scripted[StepConnection]):
                 await asyncio.Event().wait()
             case Act.CLOSE:
                 await connection.send("421 4.3.2 closing\r\n")
+                # Who closes with bytes unread takes back what he said last.
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(LINGER_S):
+                        while await connection.reader.read(65536):
+                            pass
                 self.drop(connection)
             case Act.DROP | Act.TAKE_AND_DROP:
                 connection.cut()
@@ -218,9 +220,11 @@ class StepRelay(Scripted[StepConnection]):
         if said is not None:
             self._refuse(connection.rcpt, said)
             await connection.send(f"{said}\r\n")
-            self.drop(connection)
         while lines[-1] != b".\r\n":
             lines.append(await connection.read_line())
+        if said is not None:
+            connection.reset()
+            return ""
         connection.content = b"".join(line.removeprefix(b".") for line in lines[:-1])
         return await self._end(connection)
 
@@ -228,18 +232,27 @@ class StepRelay(Scripted[StepConnection]):
         if self.boasts or "CHUNKING" not in self.offers:
             return "502 5.5.1 unknown"
         size, _, last = rest.partition(" ")
-        content = await connection.read(int(size))
-        if not connection.rcpt or connection.spoiled:
+        if not connection.rcpt:
+            await connection.read(int(size))
             return "503 5.5.1 no"
         if last != "LAST":
-            said = await self.fault(connection, Step.BODY if connection.content else Step.GO)
+            connection.content = await connection.read(int(size))
+            said = await self.fault(connection, Step.GO)
             if said is not None:
                 self._refuse(connection.rcpt, said)
-                connection.spoiled = not self.careless
-                connection.late = f"{said}\r\n" if self.careless else ""
-                return "" if self.careless else said
-        connection.content += content
-        return connection.late + await self._end(connection) if last == "LAST" else f"250 2.0.0 {size}"
+                connection.reset()
+            return said or f"250 2.0.0 {size}"
+        half = int(size) // 2
+        connection.content += await connection.read(half)
+        said = await self.fault(connection, Step.BODY)
+        if said is not None:
+            self._refuse(connection.rcpt, said)
+            await connection.send(f"{said}\r\n")
+        connection.content += await connection.read(int(size) - half)
+        if said is not None:
+            connection.reset()
+            return ""
+        return await self._end(connection)
 
     async def _end(self, connection: StepConnection) -> str:
         said = []
