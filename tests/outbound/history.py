@@ -29,6 +29,7 @@ class History:
         self._read = 0
         self._events: dict[tuple[str, str], dict[str, Event]] = defaultdict(dict)
         self._said: Counter[tuple[str, str, str, str]] = Counter()
+        self._expired: set[tuple[str, str, str]] = set()
         self._wrong: list[str] = []
 
     def ended(self, events: Sequence[Event]) -> bool:
@@ -46,6 +47,8 @@ class History:
                 self._said[account, event.body.id, who, event.state] += 1
                 if event.state in FINAL:
                     self.open.discard((account, event.body.id, who))
+                if isinstance(event.body.problems, list) and event.body.problems[0].field == "expiresAt":
+                    self._expired.add((account, event.body.id, who))
         self._read = len(events)
         return not self.open
 
@@ -77,7 +80,7 @@ class History:
                     yield f"{where}: sent, and nobody has it"
                 if failed and got and not uncertain:
                     yield f"{where}: failed, and it was taken"
-                if failed and who not in one.relay.refused and not (one.hold and uncertain):
+                if failed and who not in one.relay.refused and (one.account, id, who) not in self._expired:
                     yield f"{where}: failed, and nobody refused it"
                 if len(got) > 1 + (0 if one.hold else uncertain):
                     yield f"{where}: taken {len(got)} times, and uncertain {uncertain} times"

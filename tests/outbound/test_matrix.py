@@ -24,7 +24,7 @@ from service.observe import metrics
 from service.observe.steps import STOP_EXIT_CODE
 from tests.outbound.conftest import Post, soon
 from tests.outbound.history import Asked, History
-from tests.outbound.matrix import BEFORE, QUICK, WHO, Case, Kind, Plan, faults, relay_of, send
+from tests.outbound.matrix import BEFORE, QUICK, WHO, Case, Kind, Plan, faults, queued, relay_of, send
 from tests.servers.nats import NatsServer
 from tests.servers.scripted import serving
 from tests.servers.smtp_steps import Act, Step, StepRelay
@@ -33,8 +33,9 @@ from tests.smtp.harness import server_context
 ROOT = Path(__file__).parents[2]
 LIMIT_S = 60.0
 PROCESSES = 3
-KILLS = int(os.environ.get("MAILBUS_TEST_KILLS", "6"))
-REQUESTS = 4
+KILLS = int(os.environ.get("MAILBUS_TEST_KILLS", "3"))
+# More of them where they shall last for more kills.
+ACCOUNTS, REQUESTS = min(150, 7 + KILLS), min(50, 2 + KILLS // 3)
 # Longer than what goes in one piece with its end.
 LONG = "A line of text, and another one.\r\n" * 700
 
@@ -64,7 +65,7 @@ class Relays:
 
     async def ask(self, case: Case, relay: StepRelay, requests: dict[str, Sequence[str]]) -> None:
         """Queue requests."""
-        expires = {"expiresAt": soon(4)} if case.hold else {}
+        expires = {"expiresAt": soon(2.5)} if case.hold else {}
         for id, whose in requests.items():
             body = {"id": id, "to": [{"email": who} for who in whose], "subject": "s", "text": "t"} | expires
             if relay.at is Step.BODY:
@@ -96,7 +97,9 @@ async def test_whatever_a_relay_does_at_any_step_each_recipient_has_one_end(
             await post.empty()
             sending.cancel()
         assert history.problems() == []
-        missed = [one.account for one in made.asked if one.relay.times and one.relay.at is not Step.QUIT]
+        # What is on hold may expire before its turn, and QUIT comes last.
+        late = [one for one in made.asked if one.hold or one.relay.at is Step.QUIT]
+        missed = [one.account for one in made.asked if one.relay.times and one not in late]
         assert missed == []
     assert metrics.BUGS._value.get() == bugs
 
@@ -115,9 +118,9 @@ async def test_three_processes_on_the_same_queues_killed_and_paused_at_random_lo
         made = Relays(bus, authority, stack)
         kinds: list[Kind] = list(get_args(Kind))
         everything = [(kind, *fault) for kind in kinds for fault in faults(kind)]
-        for number, (kind, step, act, who) in enumerate(chance.sample(everything, 24)):
+        for number, (kind, step, act, who) in enumerate(chance.sample(everything, ACCOUNTS)):
             relay = relay_of(kind, step, act, who)
-            relay.times = 3
+            relay.times = 2
             await made.listen(f"a{number}-{kind}-{step}-{act}", relay)
             await made.ask(made.cases[-1], relay, {f"r{n}": WHO for n in range(REQUESTS)})
         plan = tmp_path / "plan.json"
@@ -129,16 +132,15 @@ async def test_three_processes_on_the_same_queues_killed_and_paused_at_random_lo
         async with asyncio.TaskGroup() as group:
             lives = [group.create_task(fleet.live()) for _ in range(PROCESSES)]
             pausing = group.create_task(fleet.pause())
-            try:
-                await post.until(lambda: history.ended(post.events), LIMIT_S + KILLS * 5)
-                await post.empty(LIMIT_S)
-            finally:
-                pausing.cancel()
-                for life in lives:
-                    life.cancel()
+            await post.until(lambda: history.ended(post.events), LIMIT_S + KILLS * 5)
+            async with asyncio.timeout(LIMIT_S):
+                while await queued(bus):  # noqa: ASYNC110 an empty stream rings no bell
+                    await asyncio.sleep(0.05)
+            for task in (pausing, *lives):
+                task.cancel()
         print("killed", fleet.killed, "paused", fleet.paused)
         assert history.problems() == []
-        assert fleet.killed >= min(KILLS, PROCESSES)
+        assert fleet.killed
 
 
 class Fleet:
@@ -155,7 +157,7 @@ class Fleet:
     async def live(self) -> None:
         """One process after the other, until it is not needed."""
         while True:
-            stop_at = self._chance.randrange(5, 150) if self._to_kill > 0 else 0
+            stop_at = self._chance.randrange(5, 60) if self._to_kill > 0 else 0
             self._to_kill -= 1
             child = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "tests.outbound.matrix", str(self._plan), cwd=ROOT,
@@ -176,7 +178,7 @@ class Fleet:
 
     async def pause(self) -> None:
         """Now one, now another, for longer than ACK_WAIT_S."""
-        while True:
+        while self.paused < KILLS:
             await asyncio.sleep(self._chance.uniform(0.2, 1.0))
             if self._running:
                 child = self._chance.choice(self._running)
