@@ -17,6 +17,10 @@ from tools.compile import is_stale
 
 HERE = Path(__file__).parent
 
+# Hundreds of processes import the same: whatever the environment says, they do not each compile it for themselves.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 # How long an example takes says how busy the machine is.
 settings.register_profile("busy", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")

@@ -5,6 +5,7 @@ import re
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -85,8 +86,13 @@ def sources(folder: Path = SERVICE) -> list[Path]:
     return sorted(file for file in folder.rglob("*.py") if "__pycache__" not in file.parts)
 
 
-def imports(file: Path) -> Iterator[Import]:
-    tree = ast.parse(file.read_text(encoding="utf-8"))
+@cache
+def tree_of(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(encoding="utf-8"))
+
+
+def imports_found(file: Path) -> Iterator[Import]:
+    tree = tree_of(file)
     types_only = {
         inner
         for node in ast.walk(tree)
@@ -100,6 +106,11 @@ def imports(file: Path) -> Iterator[Import]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file.relative_to(ROOT)}:{node.lineno}: a relative import"
             yield Import(file, node.lineno, node.module or "", tuple(a.name for a in node.names), node in types_only)
+
+
+@cache
+def imports(file: Path) -> tuple[Import, ...]:
+    return tuple(imports_found(file))
 
 
 def room_of(file: Path) -> str:
@@ -165,7 +176,7 @@ def test_pure_files_do_no_input_or_output_read_no_clock_and_roll_no_dice() -> No
             for found in imports(file)
             if found.module.partition(".")[0] in IMPURE
         ]
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        for node in ast.walk(tree_of(file)):
             if isinstance(node, (ast.AsyncFunctionDef, ast.Await)):
                 wrong.append(f"{file.relative_to(ROOT)}:{node.lineno}: a pure file waits: decide here, do elsewhere")
             if isinstance(node, ast.Call) and ast.unparse(node.func) in {"datetime.now", "datetime.utcnow", "open"}:
@@ -205,18 +216,14 @@ def test_files_fit_one_noun() -> None:
 
 
 def test_every_file_says_in_its_first_line_where_it_stands() -> None:
-    wrong = [
-        str(file.relative_to(ROOT))
-        for file in sources()
-        if not ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")))
-    ]
+    wrong = [str(file.relative_to(ROOT)) for file in sources() if not ast.get_docstring(tree_of(file))]
     assert not wrong, wrong
 
 
 def test_tasks_have_parents() -> None:
     wrong = []
     for file in sources():
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        for node in ast.walk(tree_of(file)):
             if isinstance(node, ast.Call):
                 name = ast.unparse(node.func)
                 alone = {"asyncio.create_task", "asyncio.ensure_future", "asyncio.gather", "loop.create_task"}

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import kubernetes_validate
 import pytest
 import yaml
 from helm_python import HelmValuesError
@@ -51,6 +50,9 @@ def test_the_linter_of_charts_finds_nothing() -> None:
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["defaults", "everything"])
 def test_every_object_is_what_kubernetes_takes(values: dict[str, Any], version: str) -> None:
+    # Seconds, in each process that only collects.
+    import kubernetes_validate
+
     checked = [one for one in objects(values) if one["kind"] not in CUSTOM]
     assert len(checked) > 5
     for one in checked:

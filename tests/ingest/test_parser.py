@@ -7,6 +7,7 @@ import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
+from functools import cache
 
 import pytest
 
@@ -18,7 +19,12 @@ from tests.servers.mailbus import until
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 PAGE = Page("/mail/a/INBOX", "INBOX", "c0ffee", 7, 256 * 1024, 1024 * 1024, Raw.PROBLEM, NOW)
 MANY = [Read(uid, 20_000, {}, NOW, b"Subject: %d\r\n\r\n" % uid + b"word " * 4_000, True) for uid in range(1, 101)]
-HERE = [make(PAGE, message) for message in MANY]
+
+
+@cache
+def here() -> list[Made]:
+    """What is made of them in this process."""
+    return [make(PAGE, message) for message in MANY]
 
 
 async def wait_child(parser: Parser, *, other_than: int | None = None) -> int:
@@ -49,7 +55,7 @@ async def parser(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Parser]:
 
 async def test_the_child_makes_what_would_be_made_here(parser: Parser) -> None:
     await wait_child(parser)
-    assert await parser.make(PAGE, MANY) == HERE
+    assert await parser.make(PAGE, MANY) == here()
 
 
 async def test_pages_are_answered_each_with_its_own(parser: Parser) -> None:
@@ -66,9 +72,9 @@ async def test_a_child_that_is_killed_costs_no_message_and_another_takes_its_pla
     asking = asyncio.create_task(parser.make(PAGE, MANY))
     await asyncio.sleep(0)
     os.kill(first, signal.SIGKILL)
-    assert await asyncio.wait_for(asking, 30) == HERE
+    assert await asyncio.wait_for(asking, 30) == here()
     await wait_child(parser, other_than=first)
-    assert await parser.make(PAGE, MANY) == HERE
+    assert await parser.make(PAGE, MANY) == here()
 
 
 async def test_a_child_that_does_not_answer_is_ended_and_its_page_made_here(
@@ -76,7 +82,7 @@ async def test_a_child_that_does_not_answer_is_ended_and_its_page_made_here(
 ) -> None:
     monkeypatch.setattr("service.ingest.parser.ANSWER_TIMEOUT_S", 0.2)
     os.kill(await wait_child(parser), signal.SIGSTOP)
-    assert await asyncio.wait_for(parser.make(PAGE, MANY), 30) == HERE
+    assert await asyncio.wait_for(parser.make(PAGE, MANY), 30) == here()
 
 
 async def test_who_is_cancelled_while_waiting_leaves_the_others_their_answers(parser: Parser) -> None:
@@ -85,12 +91,12 @@ async def test_who_is_cancelled_while_waiting_leaves_the_others_their_answers(pa
     stays = asyncio.create_task(parser.make(PAGE, MANY[:50]))
     await asyncio.sleep(0)
     gone.cancel()
-    assert await asyncio.wait_for(stays, 30) == HERE[:50]
-    assert await asyncio.wait_for(parser.make(PAGE, MANY), 30) == HERE
+    assert await asyncio.wait_for(stays, 30) == here()[:50]
+    assert await asyncio.wait_for(parser.make(PAGE, MANY), 30) == here()
 
 
 async def test_without_a_child_everything_is_made_here() -> None:
-    assert await Parser(SystemClock()).make(PAGE, MANY) == HERE
+    assert await Parser(SystemClock()).make(PAGE, MANY) == here()
 
 
 async def test_no_child_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
