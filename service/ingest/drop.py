@@ -7,6 +7,7 @@ Used by from_pop3.py. UIDs are handed out in the order of first sight, and kept 
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Final
 
 from service.ingest.known import Known
@@ -30,11 +31,11 @@ class Drop:
         self.begun: Seen | None = None
         self._deleted = deleted
         self._uids = array("I")  # by index in the listing; 0: not to be had
-        self._order: Sequence[int] = ()  # indices by UID
+        self._order: list[int] = []  # indices by UID
         self._sorted = array("I")  # their UIDs
         self._given: dict[bytes, int] = {}  # UIDs that no commit has told yet
-        self._same = False  # nothing came and nothing went since the last look
-        self._there: set[int] | None = None  # at the last look that found anything
+        self._kept = 0  # of the listing, so many are the last one's; 0 where anything went
+        self._there: array[int] | None = None  # UIDs at the last look that found anything
 
     def __len__(self) -> int:
         return len(self.listing)
@@ -53,7 +54,7 @@ class Drop:
         """
         self._given = {identity: uid for identity, uid in self._given.items() if not seen.get(identity)}
         same = len(self.listing) if listing.starts_as(self.listing) else 0
-        self._same = same == len(listing) == len(self.listing)
+        self._kept = same
         uids = self._uids[:same]
         for at in range(same, len(listing)):
             identity = listing.identity(at)
@@ -69,12 +70,14 @@ class Drop:
         """Whether nothing that was there is there any more, although nobody here deleted it all."""
         if any(self._uids):
             return False
-        return len(seen) > 0 if self._there is None else bool(self._there - self._deleted - {0})
+        return len(seen) > 0 if self._there is None else any(uid not in self._deleted for uid in self._there)
 
     def number(self, fresh: Sequence[int]) -> Iterator[None]:
         """UIDs for what was never seen, in the order of the listing. Pauses now and then."""
-        if self._same:
+        if self._kept == len(self.listing) == len(self._sorted):
             return
+        if self.begun is not None:
+            self.begun.reserve(len(fresh))
         for count, at in enumerate(fresh):
             if count % AT_ONCE == 0:
                 yield
@@ -85,14 +88,27 @@ class Drop:
             else:
                 self._given[identity] = self.next
             self.next += 1
+        yield
+        if not self._are_behind():
+            there = [at for at in range(len(self._uids)) if self._uids[at]]
+            yield
+            self._order = sorted(there, key=self._uids.__getitem__)
+            self._sorted = array("I", [self._uids[at] for at in self._order])
         if len(self.listing):
-            self._there = set(self._uids)
-            self._deleted.intersection_update(self._there)
-        yield
-        there = [at for at in range(len(self._uids)) if self._uids[at]]
-        yield
-        self._order = sorted(there, key=self._uids.__getitem__)
-        self._sorted = array("I", [self._uids[at] for at in self._order])
+            self._there = self._sorted
+            self._deleted.intersection_update([uid for uid in self._deleted if self.places(uid, uid)])
+
+    def _are_behind(self) -> bool:
+        """Whether all that came is in order behind what was there, which is as it was; then it is put there."""
+        came = range(self._kept, len(self._uids)) if self._kept else ()
+        order = [at for at in came if self._uids[at]]
+        uids = array("I", [self._uids[at] for at in order])
+        last = self._sorted[-1] if self._sorted else 0
+        if not self._kept or any(later <= uid for uid, later in pairwise([last, *uids])):
+            return False
+        self._order += order
+        self._sorted += uids
+        return True
 
     def outdated(self, seen: Seen, known: Known) -> set[int]:
         """UIDs of what left the maildrop long ago, once it is much: what is kept is bounded by what is there."""

@@ -75,6 +75,11 @@ class Seen:
         self._uids.append(uid)
         self._identities += identity
 
+    def reserve(self, count: int) -> None:
+        """Room for so many: to move all of them later, at once, would hold up everybody else."""
+        while 3 * count >= 2 * len(self._slots):
+            self._grow()
+
     def without(self, gone: Container[int]) -> "Seen":
         """All but these UIDs."""
         kept = Seen()

@@ -15,7 +15,8 @@ from service.errors import PeerError
 
 IDENTITY_BYTES: Final = 16
 NO_IDENTITY: Final = bytes(IDENTITY_BYTES)
-CONTENT_HEX: Final = 64
+# Two milliseconds.
+AT_ONCE: Final = 2_000
 
 
 def uidl_identity(uidl: bytes) -> bytes:
@@ -75,8 +76,8 @@ class Listing:
     def close(self) -> Iterator[None]:
         """All lines were taken: find what has no identity. Pauses now and then, to let others have their turn."""
         self._named = set()
-        for start in range(0, len(self), 10_000):
-            end = min(len(self), start + 10_000)
+        for start in range(0, len(self), AT_ONCE):
+            end = min(len(self), start + AT_ONCE)
             self.unnamed += [at for at in range(start, end) if self.identity(at) == NO_IDENTITY]
             yield
         self.nameless = len(self.unnamed)
