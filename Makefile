@@ -67,5 +67,5 @@ image: setup
 
 # Both locks anew; no index's name goes into them.
 lock: setup
-	$(UV_COMPILE) --extra demo --extra discover --group dev -o requirements.lock
+	$(UV_COMPILE) --extra demo --extra discover --extra language --group dev -o requirements.lock
 	$(UV_COMPILE) --extra demo --extra discover -c requirements.lock -o requirements-run.lock

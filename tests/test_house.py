@@ -192,6 +192,7 @@ def test_pure_files_do_no_input_or_output_read_no_clock_and_roll_no_dice() -> No
         ("nkeys", {"bus"}),
         ("aiosmtplib", {"smtp"}),
         ("dns", {"discovery/names.py"}),
+        ("py3langid", {"mime/language.py"}),
         ("cryptography", {"oauth/key.py", "catalog/seal.py", "outbound/dkim.py"}),
         ("pydantic", {"settings", "settings.py"}),
     ],
@@ -300,7 +301,7 @@ def test_the_locks_hold_what_the_project_names() -> None:
 
     needed = names(project["project"]["dependencies"])
     extras = project["project"]["optional-dependencies"]
-    extra = names([*extras["demo"], *extras["discover"], *project["dependency-groups"]["dev"]])
+    extra = names([*extras["demo"], *extras["discover"], *extras["language"], *project["dependency-groups"]["dev"]])
     for wanted, lock in ((needed, run), (needed | extra, whole)):
         pinned = {name.lower() for name in re.findall(r"^([A-Za-z0-9_.-]+)", lock, re.MULTILINE)}
         assert wanted <= pinned, f"run: make lock ({wanted - pinned})"

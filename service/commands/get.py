@@ -32,7 +32,7 @@ from service.contract import (
     keywords,
 )
 from service.imap import GMAIL, Labelling, SurveyedMessage, WritingSession
-from service.mime import MimeLimits, header_form
+from service.mime import MimeLimits, header_form, language_is_there
 from service.parsing import Made, Page, Raw, Read
 
 # What is read, and held, at once.
@@ -129,6 +129,8 @@ def wanted_of(request: GetRequest) -> Wanted:
         headers = [header_property(name) for name in sorted(names) if name.startswith(HEADER_PREFIX)]
     except ValueError as exc:
         raise problem(400, "properties", str(exc)) from exc
+    if Extra.LANGUAGE in (request.extras or ()) and not language_is_there():
+        raise problem(400, "extras", "`language` is not installed here: pip install 'mailbus[language]'")
     names -= {one.property for one in headers}
     if unknown := sorted(names - PROPERTIES):
         known = ", ".join([*sorted(PROPERTIES), f"{HEADER_PREFIX}NAME"])

@@ -99,6 +99,7 @@ class Extension(msgspec.Struct, frozen=True, rename="camel"):
     text: str | UnsetType = UNSET
     reply: str | UnsetType = UNSET
     html: str | UnsetType = UNSET
+    language: str | UnsetType = UNSET
     previous_id: str | UnsetType = UNSET
     email_id: str | UnsetType = UNSET
 

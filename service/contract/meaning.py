@@ -30,6 +30,7 @@ class Extra(StrEnum):
     TEXT = "text"
     REPLY = "reply"
     HTML = "html"
+    LANGUAGE = "language"
 
 
 class Action(StrEnum):

@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import Final
 
 from service.clock import Clock, backoff_s
+from service.contract import Extra
 from service.observe import log
 from service.parsing import INBOUND_BYTES, LENGTH, SLOTS, Made, Page, Read, Slots, decode_answer, encode_task, make
 
@@ -24,7 +25,8 @@ YIELD_AFTER_BYTES: Final = 256 * 1024
 # What costs less is not worth the pipe, and news must not wait behind another account's first sync.
 CHILD_FROM_BYTES: Final = 512 * 1024
 # One that is larger holds the loop for milliseconds if it was made to: it goes to a child that has nothing in hand, or
-# to a thread. What costs most at any size, HTML, is bounded by what a preview looks at.
+# to a thread; so does one whose language is asked for, which takes most of a second the first time. What costs most at
+# any size, HTML, is bounded by what a preview looks at.
 ALONE_FROM_BYTES: Final = 64 * 1024
 # Parsing is linear: a page takes some 20 ms, the worst of pages a second, and the pages before it as long.
 ANSWER_TIMEOUT_S: Final = 60.0
@@ -127,7 +129,7 @@ class Parser:
         since_yield = 0
         for message in messages:
             size = len(message.body or b"")
-            if size >= ALONE_FROM_BYTES:
+            if size >= ALONE_FROM_BYTES or Extra.LANGUAGE in page.extras:
                 made.append(await asyncio.to_thread(make, page, message))
             else:
                 made.append(make(page, message))

@@ -1,33 +1,40 @@
-"""A mail's bodies → text to work with: of HTML and flowed lines, the newest reply, HTML that may be shown. Pure.
+"""A mail's bodies → text to work with: of HTML and flowed lines, the newest reply, its language, safe HTML. Pure.
 
 Each is made only where settings or a request ask for it: they cost as much as all the rest of reading. RFC 8621 4.1.4
 has `bodyValues` as the part has them, so these stand beside it, in `mailbus`.
 """
 
 from collections.abc import Collection
+from typing import Final
 
 import msgspec
 
 from service.contract import EmailBodyPart, Extension, Extra
 from service.mime.charset import decode
 from service.mime.flowed import unflowed
+from service.mime.language import language_of
 from service.mime.limits import Cut, MimeLimits
 from service.mime.parts import Body, head_of
 from service.mime.plain import text_of_html
 from service.mime.reply import newest_reply
 from service.mime.safe import safe_html
 
+_OF_TEXT: Final = frozenset((Extra.TEXT, Extra.REPLY, Extra.LANGUAGE))
+
 
 def derived(extension: Extension, body: Body, wanted: Collection[Extra], limits: MimeLimits) -> Extension:
     """The extension with what is wanted; a member is absent where there is nothing to make it of."""
     reader = _Reader(body, limits)
     changes: dict[str, object] = {}
-    if Extra.TEXT in wanted or Extra.REPLY in wanted:
+    if not _OF_TEXT.isdisjoint(wanted):
         text = reader.text()
         if Extra.TEXT in wanted and reader.changed:
             changes["text"] = text
         if Extra.REPLY in wanted and text.strip():
             changes["reply"] = newest_reply(text)
+        # What is quoted may be in another's language.
+        if Extra.LANGUAGE in wanted and (tag := language_of(newest_reply(text) or text)):
+            changes["language"] = tag
     if Extra.HTML in wanted and (html := reader.html()):
         changes["html"] = html
     if reader.cut:

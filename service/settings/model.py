@@ -8,11 +8,12 @@ import re
 import socket
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BeforeValidator, Field, StringConstraints, model_validator
+from pydantic import BeforeValidator, Field, StringConstraints, field_validator, model_validator
 from pydantic.functional_validators import AfterValidator
 from pydantic.json_schema import WithJsonSchema
 
 from service.contract import ACCOUNT_ID, ROLES, After, AfterKind, Choice, ChoiceKind, Extra
+from service.mime import language_is_there
 from service.parsing import Raw
 from service.settings.fill import filled_account, preset_name
 from service.settings.mailboxes import Choices, SomeChoices, literal
@@ -215,8 +216,16 @@ class IncomingSettings(Part):
         default=(),
         description="What events have of a mail's text beside its bodies, each at a cost of its own: `text` (plain "
         "text of HTML and of flowed lines), `reply` (what is new, without quotes and signature), `html` (HTML that may "
-        "be shown)",
+        "be shown), `language` (of the reply, as a tag; needs `mailbus[language]`, and 120 MiB in each process)",
     )
+
+    @field_validator("extras")
+    @classmethod
+    def _installed(cls, extras: tuple[Extra, ...]) -> tuple[Extra, ...]:
+        """What an optional library makes is refused here, and not missing in silence later."""
+        if Extra.LANGUAGE in extras and not language_is_there():
+            raise wrong("`language` needs a library: pip install 'mailbus[language]'")
+        return extras
 
     @model_validator(mode="after")
     def _kept_whole(self) -> Self:

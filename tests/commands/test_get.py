@@ -1,14 +1,16 @@
 """`get`: what is asked for is read and no more, and it is what an event would say."""
 
 import asyncio
+import importlib.util
 import json
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from service.bus import Bus
-from service.contract import email_id
+from service.bus import Bus, ServiceError
+from service.commands.get import wanted_of
+from service.contract import Extra, GetRequest, email_id
 from service.parsing import Page, Raw, Read, make
 from tests.commands.conftest import Desk, desk, mail
 from tests.servers.dovecot import Dovecot
@@ -248,3 +250,10 @@ async def test_once_a_mailbox_was_made_again_old_ids_are_409_and_new_ones_work(
 def create(one: Desk, mailbox: str) -> None:
     with one.server.client(one.user) as client:
         client.create(mailbox)
+
+
+def test_a_language_that_no_library_tells_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(ServiceError) as refused:
+        wanted_of(GetRequest(["x"], extras=[Extra.LANGUAGE]))
+    assert refused.value.code == 400

@@ -1,18 +1,22 @@
 """Text to work with: of HTML and flowed lines, what is new in it, HTML that may be shown; only where asked for."""
 
+import importlib.util
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import UNSET
 
 from service.contract import Extension, Extra
-from service.mime import MimeLimits, parse
+from service.mime import MimeLimits, language_is_there, parse
 from service.mime.flowed import unflowed
+from service.mime.language import language_of
 from service.mime.plain import text_of_html
 from service.mime.reply import newest_reply
 from service.mime.safe import safe_html
 from tests.mime.mails import mail, multipart
 
-ALL = (Extra.TEXT, Extra.REPLY, Extra.HTML)
+ALL = tuple(Extra)
 
 
 def extras(text: str, *wanted: Extra, inline_limit: int = 256 * 1024) -> Extension:
@@ -223,3 +227,35 @@ def test_extras_that_do_not_fit_are_left_out_and_said() -> None:
     found = extras("Content-Type: text/html\n\n" + "<p>word" * 20_000, *ALL, inline_limit=0)
     assert found.truncated is not None
     assert "extras" in (found.truncated or [])
+
+
+@pytest.mark.parametrize(
+    ("body", "tag"),
+    [
+        ("Content-Type: text/plain; charset=utf-8\n\nVielen Dank, das passt mir gut.\n", "de"),
+        ("Content-Type: text/html\n\n<p>Please send me the invoice again.</p>\n", "en"),
+        # The answer's, not that of what it answers.
+        ("\n\nMerci, cela me convient tout à fait.\n\n> Vielen Dank, das passt mir gut.\n", "fr"),
+        ("\n\nok\n", None),
+        ("\n\n123 https://example.org\n", None),
+        ("Content-Type: image/png\n\nx", None),
+    ],
+)
+def test_the_language_is_the_replys_where_it_is_sure(body: str, tag: str | None) -> None:
+    found = extras(body if body.startswith("C") else f"Content-Type: text/plain; charset=utf-8{body}", Extra.LANGUAGE)
+    assert (None if found.language is UNSET else found.language) == tag
+    assert found.text is UNSET
+    assert found.reply is UNSET
+
+
+def test_without_the_library_there_is_no_language_and_asking_says_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    assert not language_is_there()
+    assert extras("Content-Type: text/plain\n\nThank you very much for your help.\n", Extra.LANGUAGE).language is UNSET
+
+
+def test_no_more_of_a_text_is_looked_at_than_a_few_pages() -> None:
+    german, english = "Das ist ein langer deutscher Text. " * 200, "And this is an English one. " * 2000
+    assert language_of(german + english) == "de"

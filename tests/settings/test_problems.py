@@ -1,5 +1,6 @@
 """What is wrong with settings, and what is said of it."""
 
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -180,7 +181,7 @@ def test_a_wrong_value_says_what_would_do(problems: Problems, text: str, problem
         ),
         (
             "preset: gmx, incoming: {extras: [replies]}",
-            ".incoming.extras[0]: write text, reply or html (got 'replies')",
+            ".incoming.extras[0]: write text, reply, html or language (got 'replies')",
         ),
         (
             'preset: gmx, outgoing: {verp: "much-too-long+{}@example.com"}',
@@ -229,6 +230,15 @@ def test_a_line_end_or_nul_is_refused_wherever_it_would_become_a_command(
     assert "line end or a NUL" in found
     assert "\n" not in found
     assert "\r" not in found
+
+
+def test_an_extra_whose_library_is_not_installed_says_how_to_get_it(
+    problems: Problems, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    (found,) = problems(account("preset: gmx, incoming: {extras: [language]}"))
+    assert found.startswith("accounts[0].incoming.extras: ")
+    assert "pip install 'mailbus[language]'" in found
 
 
 def test_ten_thousand_mistakes_are_not_ten_thousand_lines(problems: Problems) -> None:

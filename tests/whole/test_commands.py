@@ -20,6 +20,13 @@ Maker = Callable[..., Mailbus]
 LETTER = b"From: ada@customer.example\r\nSubject: hello\r\nMessage-ID: <1@customer.example>\r\n\r\nGood morning.\r\n"
 
 
+HTML_LETTER = (
+    b"From: ada@customer.example\r\nSubject: Re: bill\r\nContent-Type: text/html\r\n\r\n"
+    b"<p>Please send me the bill again.</p><script>alert(1)</script><p>On Mon at 10:00, Bob wrote:</p>"
+    b"<blockquote>Hier ist die Rechnung.</blockquote>\r\n"
+)
+
+
 async def cmd(one: Mailbus, verb: str, body: dict[str, Any]) -> dict[str, Any]:
     """`mailbus cmd box …`, which must succeed."""
     code, out, err = await command(one, "cmd", "box", verb, "-", stdin=json.dumps(body))
@@ -58,6 +65,28 @@ async def test_what_is_announced_can_be_asked_for_and_announcing_goes_on(
     code, _, err = await command(one, "cmd", "box", "explode")
     assert code == 2
     assert "search" in err
+    assert await one.stop() == 0
+
+
+async def test_an_event_has_the_texts_that_settings_ask_for_and_get_gives_the_same(
+    dovecot: Dovecot, own_nats: NatsServer, mailbus: Maker, prefix: str
+) -> None:
+    account = imap_account(dovecot, prefix, extras=["text", "reply", "html", "language"])
+    one = mailbus(settings_for(own_nats.url, prefix, account))
+    one.start()
+    await one.started()
+    await dovecot.append(prefix, [HTML_LETTER])
+    async with reading(own_nats.url, prefix) as reader:
+        (event,) = await reader.wait_received(1)
+    found = event.body["mailbus"]
+    assert found["text"].startswith("Please send me the bill again.\n\nOn Mon at 10:00, Bob wrote:\n\n> Hier")
+    assert found["reply"] == "Please send me the bill again."
+    assert found["html"].startswith("<p>Please send me the bill again.</p><p>On Mon")
+    assert found["language"] == "en"
+    asked = {"ids": [event.body["id"]], "properties": ["mailbus"]}
+    assert (await cmd(one, "get", asked))["list"][0]["mailbus"] == found
+    (plain,) = (await cmd(one, "get", asked | {"extras": ["reply"]}))["list"]
+    assert plain["mailbus"].keys() & {"text", "reply", "html", "language"} == {"reply"}
     assert await one.stop() == 0
 
 
