@@ -50,7 +50,8 @@ async def send(context: Context, account: Account, payload: bytes, headers: Mapp
         if problems:
             raise error(400, problems)
         # No Nats-Msg-Id: that the same id is sent once is the affair of `mail-sends`, however late it comes again.
-        await bus.publish(bus.subjects.out(account.id), payload)
+        urgent = request.priority == "high"
+        await bus.publish((bus.subjects.out_urgent if urgent else bus.subjects.out)(account.id), payload)
     except Transient as exc:
         # It may be in the queue all the same: under the same id it is sent once, under a new one twice.
         said = f"{exc.what}; if in doubt ask again with the same id: {request.id}"

@@ -124,7 +124,7 @@ from service.contract.requests import (
 )
 from service.contract.schema import asyncapi, event_schema
 from service.contract.status import DeliveryStatus, EmailSubmission, State, request_key
-from service.contract.subjects import ACCOUNT_ID, HASHED_TOKEN, PREFIX, Subjects, mailbox_token
+from service.contract.subjects import ACCOUNT_ID, HASHED_TOKEN, PREFIX, URGENT, Subjects, account_of_out, mailbox_token
 from service.contract.sync import Sync
 
 __all__ = [
@@ -149,6 +149,7 @@ __all__ = [
     "REQUIRETLS",
     "ROLES",
     "STATE_HEADER",
+    "URGENT",
     "AccountEvent",
     "AccountPart",
     "AccountState",
@@ -236,6 +237,7 @@ __all__ = [
     "UploadAnswer",
     "UploadRequest",
     "Verb",
+    "account_of_out",
     "asyncapi",
     "beyond",
     "blob_id",

@@ -118,6 +118,8 @@ class SendRequest(
     split: bool = False
     reply: Reply | None = None
     forward: Forward | None = None
+    # Which queue the command `send` puts it into; straight into the stream the subject says it.
+    priority: Literal["normal", "high"] = "normal"
 
     @property
     def original_id(self) -> str | None:

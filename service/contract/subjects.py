@@ -13,6 +13,8 @@ from urllib.parse import quote
 
 from service.contract.ids import mailbox_name
 
+# What follows an account's id in the subject of its urgent requests; no id ends so.
+URGENT: Final = "+high"
 ACCOUNT_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 PREFIX: Final = re.compile(r"[A-Za-z0-9_-]{1,32}")
 # A 5,000-byte subject makes the server close the connection that all accounts share.
@@ -42,6 +44,11 @@ def mailbox_token(name: str) -> str:
     return token
 
 
+def account_of_out(subject: str) -> str:
+    """Whose request it is that was published there."""
+    return subject.rpartition(".")[2].removesuffix(URGENT)
+
+
 @dataclass(frozen=True, slots=True)
 class Subjects:
     """Every name on the bus under one prefix."""
@@ -64,6 +71,10 @@ class Subjects:
         """Requests to send."""
         return f"{self.prefix}.out.{account}"
 
+    def out_urgent(self, account: str) -> str:
+        """Those that go before all others of the account: a queue of their own in the same stream."""
+        return f"{self.prefix}.out.{account}{URGENT}"
+
     def later(self, account: str, key: str) -> str:
         """The schedule of one request that waits."""
         return f"{self.prefix}.later.{account}.{key}"
@@ -79,6 +90,10 @@ class Subjects:
     def bell(self, account: str) -> str:
         """Headers of what was just queued for an account."""
         return f"{self.prefix}.bell.{account}"
+
+    def bell_urgent(self, account: str) -> str:
+        """The same of its urgent requests."""
+        return self.bell(f"{account}{URGENT}")
 
     def status(self, account: str, state: str) -> str:
         """What became of a request."""

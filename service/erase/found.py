@@ -11,7 +11,7 @@ from urllib.parse import unquote
 import msgspec
 
 from service.bus import Bus, Followed
-from service.contract import STATE_HEADER, EventType
+from service.contract import STATE_HEADER, URGENT, EventType
 from service.erase.look import Wanted, blobs_named
 from service.errors import Permanent
 from service.ingest import Erased
@@ -165,7 +165,7 @@ async def _requests(bus: Bus, wanted: Wanted, found: Found) -> None:
 
 def _account_of(message: Followed) -> str:
     """`<prefix>.in.<account>.…` and `<prefix>.out.<account>`."""
-    return message.subject.split(".")[2]
+    return message.subject.split(".")[2].removesuffix(URGENT)
 
 
 def _account_of_letter(headers: Mapping[str, str]) -> str:

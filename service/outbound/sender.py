@@ -16,6 +16,7 @@ from service.observe import metrics
 from service.outbound.deliver import Deliverer
 from service.outbound.hands import Hands
 from service.outbound.options import OutboundOptions
+from service.outbound.sends import consumer_of_out
 from service.outbound.sent import SentMailbox
 from service.outbound.waiting import Waiting
 from service.smtp import Relay, RelayUnreachable
@@ -92,18 +93,24 @@ class Sender:
         Raises Transient where NATS cannot be reached.
         """
         subjects, account = self._bus.subjects, self._options.account
-        bells = (asyncio.Event(), asyncio.Event())
+        bells = (asyncio.Event(), asyncio.Event(), asyncio.Event())
 
         def ring() -> None:
-            for bell in bells:
+            for bell in bells[:-1]:
                 bell.set()
 
         ways = (
-            (f"out-{account}", subjects.stream_out, subjects.out(account)),
+            (consumer_of_out(subjects.out(account)), subjects.stream_out, subjects.out(account)),
             (f"due-{account}", subjects.stream_later, subjects.due(account)),
+            # A queue of its own: whoever asks for the next jobs asks as often as those who have thousands to ask for.
+            (consumer_of_out(subjects.out_urgent(account)), subjects.stream_out, subjects.out_urgent(account)),
         )
         try:
-            async with self._bus.hearing(subjects.bell(account), ring), TaskGroup() as group:
+            async with (
+                self._bus.hearing(subjects.bell(account), ring),
+                self._bus.hearing(subjects.bell_urgent(account), bells[-1].set),
+                TaskGroup() as group,
+            ):
                 group.create_task(finished(self._hands.run(), FINISH_TIMEOUT_S), name="hands")
                 group.create_task(self._hands.watch(), name="watch")
                 for bell, (name, stream, subject) in zip(bells, ways, strict=True):
@@ -118,13 +125,14 @@ class Sender:
             for relay in (self._relay, *self._others):
                 await relay.close()
             self._count(dict.fromkeys(self._queued, 0))
-            metrics.QUEUE_AGE.nothing(account)
+            for name, _, _ in ways:
+                metrics.QUEUE_AGE.nothing(name)
 
     def _count(self, queued: dict[str, int]) -> None:
-        """Keep `mailbus_waiting` right, which is of all accounts."""
-        for stream, count in queued.items():
-            metrics.WAITING.labels(where="queue").inc(count - self._queued.get(stream, 0))
-            self._queued[stream] = count
+        """Keep `mailbus_waiting` right, which is of all accounts. `queued`: by consumer."""
+        for name, count in queued.items():
+            metrics.WAITING.labels(where="queue").inc(count - self._queued.get(name, 0))
+            self._queued[name] = count
 
     async def _serve(
         self, name: str, stream: str, subject: str, bell: asyncio.Event, proved: Callable[[], None]
@@ -141,7 +149,7 @@ class Sender:
         while True:
             bell.clear()
             waiting = await self._bus.pending(stream, subject)
-            self._count({stream: waiting})
+            self._count({name: waiting})
             proved()
             if not waiting:
                 try:
@@ -164,13 +172,12 @@ class Sender:
                     self._hands.take(job)
                     size = max(1, len(job.payload))
                 if jobs and stream == self._bus.subjects.stream_out:
-                    metrics.QUEUE_AGE.since(self._options.account, min(job.stored_at for job in jobs))
+                    metrics.QUEUE_AGE.since(name, min(job.stored_at for job in jobs))
                 # One look a second or less: a full queue is not counted at every fetch.
                 waiting = 1 if jobs else await self._bus.pending(stream, subject)
                 empty = 0 if waiting else empty + 1
-            self._count({stream: 0})
-            if stream == self._bus.subjects.stream_out:
-                metrics.QUEUE_AGE.nothing(self._options.account)
+            self._count({name: 0})
+            metrics.QUEUE_AGE.nothing(name)
         finally:
             with suppress(MailbusError):
                 await puller.close()

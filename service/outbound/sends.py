@@ -12,7 +12,7 @@ import msgspec
 
 from service.bus import Conflict, Job, KeyValue
 from service.clock import Clock, backoff_s
-from service.contract import State, encode
+from service.contract import URGENT, State, account_of_out, encode
 from service.errors import Transient
 from service.observe import log
 from service.outbound.retry import Phase, Said
@@ -98,6 +98,12 @@ def source_of(job: Job) -> str:
     return f"{job.subject} {job.seq}"
 
 
+def consumer_of_out(subject: str) -> str:
+    """The name of the consumer of an account's queue, and of the one for its urgent requests."""
+    account = account_of_out(subject)
+    return f"{'high' if subject.endswith(URGENT) else 'out'}-{account}"
+
+
 def new_record(id: str, job: Job, expires_at: datetime) -> SendRecord:
     """A request of which nothing is settled yet."""
     return SendRecord(
@@ -109,7 +115,7 @@ def new_record(id: str, job: Job, expires_at: datetime) -> SendRecord:
         message_id="",
         date=job.stored_at,
         expires_at=expires_at,
-        account=job.subject.rpartition(".")[2],
+        account=account_of_out(job.subject),
     )
 
 

@@ -13,13 +13,13 @@ from typing import Final
 
 from service.bus import Bus, Conflict, Job
 from service.clock import Clock
-from service.contract import ACCOUNT_ID, DeadReason, Problem
+from service.contract import ACCOUNT_ID, DeadReason, Problem, account_of_out
 from service.errors import Transient
 from service.observe import log
 from service.outbound.options import OutboundOptions
 from service.outbound.outbox import Outbox
 from service.outbound.request import made_id, take
-from service.outbound.sends import Sends, new_record
+from service.outbound.sends import Sends, consumer_of_out, new_record
 from service.outbound.settle import Settler, changed
 
 LOOK_EVERY_S: Final = 30.0
@@ -65,7 +65,7 @@ class Strays:
         """Refuse what is queued for nobody now. Raises Transient."""
         subjects = self._bus.subjects
         queued = await self._bus.queued(subjects.stream_out, subjects.out("*"))
-        names = {subject: subject.rpartition(".")[2] for subject in queued}
+        names = {subject: account_of_out(subject) for subject in queued}
         strays = [subject for subject, name in names.items() if not self._is_there(name) and self._decides(name)]
         if not strays:
             return
@@ -73,14 +73,14 @@ class Strays:
         for subject in strays:
             if _WILDCARD.search(subject):
                 # NATS takes such a subject for a publish; a consumer of it would be everybody's. Left to the operator.
-                log.warning("unknown_account", account=subject.rpartition(".")[2], remedy="purge it by its sequence")
+                log.warning("unknown_account", account=names[subject], remedy="purge it by its sequence")
                 continue
-            await self._refuse(subject.rpartition(".")[2], subject, created)
+            await self._refuse(names[subject], subject, created)
 
     async def _refuse(self, account: str, subject: str, created: datetime) -> None:
         queue = self._bus.queue(self._bus.subjects.stream_out)
         # What cannot be an account's name cannot name a consumer either.
-        name = f"out-{account}" if ACCOUNT_ID.fullmatch(account) else "out-stray"
+        name = consumer_of_out(subject) if ACCOUNT_ID.fullmatch(account) else "out-stray"
         puller = await queue.puller(name, subject)
         try:
             while jobs := await puller.fetch(TOGETHER):

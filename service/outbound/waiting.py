@@ -146,7 +146,8 @@ class Waiting:
 
     async def _queued(self) -> bool:
         subjects = self._bus.subjects
-        return bool(await self._bus.pending(subjects.stream_out, subjects.out(self._account)))
+        queues = (subjects.out(self._account), subjects.out_urgent(self._account))
+        return any([await self._bus.pending(subjects.stream_out, queue) for queue in queues])
 
     def _unseen(self, id: str) -> SendRecord:
         now = self._clock.now()

@@ -146,7 +146,7 @@ class StreamSettings(Part):
     max_consumers: Annotated[int, BeforeValidator(number), Field(ge=1, le=1_000_000)] = Field(
         default=20_000,
         description="Consumers that a stream takes; the sender needs two for each account with mail queued, and one "
-        "more with copies for its Sent mailbox",
+        "more with urgent mail, one with copies for its Sent mailbox",
     )
 
 

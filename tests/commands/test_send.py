@@ -43,6 +43,14 @@ async def test_a_right_request_is_queued_and_answered_with_its_id(served: Bus) -
     assert [one["id"] for one in await queued(served)] == ["r1"]
 
 
+async def test_an_urgent_request_is_put_before_the_others(served: Bus) -> None:
+    await ask(served, REQUEST | {"id": "r1", "priority": "high"})
+    await ask(served, REQUEST | {"id": "r2", "priority": "normal"})
+    assert await served.pending(served.subjects.stream_out, served.subjects.out_urgent("support")) == 1
+    assert [one["id"] for one in await queued(served)] == ["r2"]
+    assert code(await ask(served, REQUEST | {"priority": "low"})) == "400"
+
+
 async def test_a_request_without_an_id_is_given_one(served: Bus) -> None:
     made = json.loads((await ask(served, REQUEST)).data)["id"]
     named = json.loads((await ask(served, REQUEST, headers={"Nats-Msg-Id": "mine"})).data)["id"]

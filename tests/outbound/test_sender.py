@@ -350,3 +350,21 @@ async def test_how_long_the_oldest_request_has_waited_is_told_while_one_does(
         relay.script.hold.set()
         await post.empty()
     assert age() == 0
+
+
+async def test_an_urgent_request_waits_for_what_is_in_hand_and_for_no_more(
+    bus: Bus, post: Post, relay: ScriptedRelay
+) -> None:
+    for n in range(200):
+        await post.request(f"mailing{n}")
+    relay.script.hold = asyncio.Event()
+    async with sending(bus, relay):
+        await relay.received(1)
+        urgent = {"id": "urgent", "to": [{"email": "now@x.example"}], "text": "t"}
+        await bus.publish(bus.subjects.out_urgent("a"), json.dumps(urgent).encode())
+        relay.script.hold.set()
+        await post.states(201)
+        await post.empty()
+    assert {event.state for event in post.events} == {"sent"}
+    place = [mail.rcpt_to for mail in relay.messages].index(["now@x.example"])
+    assert place < 150

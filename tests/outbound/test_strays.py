@@ -91,3 +91,16 @@ async def test_while_the_processes_know_different_accounts_nothing_is_refused(bu
     await strays(bus, agreed=False).refuse_all()
     assert await bus.pending(bus.subjects.stream_out, bus.subjects.out("*")) == 1
     assert post.events == []
+
+
+async def test_urgent_requests_are_their_accounts(bus: Bus, post: Post, relay: ScriptedRelay) -> None:
+    await bus.publish(bus.subjects.out_urgent("unknown"), b'{"id": "r", "to": [{"email": "a@x.example"}], "text": "t"}')
+    await bus.publish(bus.subjects.out_urgent("a"), b'{"id": "r", "to": [{"email": "a@x.example"}], "text": "t"}')
+    await strays(bus).refuse_all()
+    async with sending(bus, relay):
+        await post.states(2)
+        await post.empty()
+    assert sorted((event.headers["ce-source"].rpartition("/")[2], event.state) for event in post.events) == [
+        ("a", "sent"),
+        ("unknown", "failed"),
+    ]
