@@ -6,7 +6,8 @@ connection. RFC 9051 where the server speaks it, RFC 3501 otherwise; both answer
 
 import asyncio
 import ssl
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, Self
@@ -15,7 +16,7 @@ from service import __version__
 from service.clock import Clock
 from service.contract import Security, credentials
 from service.errors import MailbusError, PeerError, Permanent, Transient
-from service.imap.encode import quoted
+from service.imap.encode import mailbox_argument, quoted, spelled_mailbox
 from service.imap.grammar import (
     Capabilities,
     Condition,
@@ -86,6 +87,8 @@ class SessionOptions:
     login_remedy: str = ""
     reach: Reach = ANYWHERE
     gate: LoginGate = field(default_factory=LoginGate, repr=False, compare=False)
+    # Shared as well: a mailbox's name in normal form C → how the server writes it, where it does not so.
+    spelled: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
 
 
 class Connection:
@@ -271,6 +274,23 @@ class Connection:
     def abort(self) -> None:
         """Drop the connection at once."""
         self.protocol.close()
+
+    # -- names ------------------------------------------------------------------------------------------------
+
+    def named(self, mailbox: str) -> str:
+        """A mailbox's name as an argument, spelled as the server has it."""
+        name = unicodedata.normalize("NFC", mailbox)
+        return mailbox_argument(self.options.spelled.get(name, name), utf8=self.utf8)
+
+    def learn_names(self, listed: Iterable[bytes]) -> None:
+        """All names that the server lists: RFC 9051 5.1 wants them in normal form C, and not every client made them so.
+
+        Of two that differ in nothing else, the one in that form has the name.
+        """
+        there = {spelled_mailbox(name, utf8=self.utf8) for name in listed}
+        forms = {unicodedata.normalize("NFC", name): name for name in sorted(there)}
+        self.options.spelled.clear()
+        self.options.spelled.update({name: other for name, other in forms.items() if name not in there})
 
     # -- commands ---------------------------------------------------------------------------------------------
 

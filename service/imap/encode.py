@@ -94,7 +94,6 @@ def date_time(moment: datetime) -> str:
 
 def mailbox_argument(name: str, *, utf8: bool) -> str:
     """A mailbox's name as a command's argument; `utf8`: UTF8=ACCEPT is enabled."""
-    name = unicodedata.normalize("NFC", name)
     return quoted(name if utf8 else encode_mutf7(name), field="mailbox")
 
 
@@ -109,12 +108,17 @@ def encode_mutf7(name: str) -> str:
 
 
 def decode_mailbox(wire: bytes, *, utf8: bool) -> str:
-    """A name as the server wrote it: modified UTF-7, or UTF-8 where it has 8-bit bytes (RFC 9051 5.1).
+    """A name in normal form C, however the server writes it."""
+    return unicodedata.normalize("NFC", spelled_mailbox(wire, utf8=utf8))
+
+
+def spelled_mailbox(wire: bytes, *, utf8: bool) -> str:
+    """A name as the server writes it: modified UTF-7, or UTF-8 where it has 8-bit bytes (RFC 9051 5.1).
 
     `utf8`: UTF8=ACCEPT is enabled, and `&` means itself (RFC 6855 section 3).
     """
     if utf8 or not wire.isascii():
-        return unicodedata.normalize("NFC", wire.decode("utf-8", "replace"))
+        return wire.decode("utf-8", "replace")
 
     def unshifted(found: re.Match[bytes]) -> bytes:
         coded = found[1]
@@ -126,7 +130,7 @@ def decode_mailbox(wire: bytes, *, utf8: bool) -> str:
         except (binascii.Error, UnicodeDecodeError):
             return found[0]  # not modified UTF-7 after all: the name is what it is
 
-    return unicodedata.normalize("NFC", _SHIFTED.sub(unshifted, wire).decode("utf-8", "replace"))
+    return _SHIFTED.sub(unshifted, wire).decode("utf-8", "replace")
 
 
 def uid_set(uids: Iterable[int]) -> str:

@@ -53,10 +53,12 @@ async def list_totals(session: WritingSession, mailboxes: list[ListedMailbox]) -
 
 async def _list(session: WritingSession, *, totals: bool) -> _Answer:
     mailboxes: list[ListedMailbox] = []
+    names: list[bytes] = []
     found: dict[str, Totals] = {}
 
     def take(response: Response) -> None:
         if isinstance(response, Listed) and len(mailboxes) < LIST_LIMIT:
+            names.append(response.name)
             name = decode_mailbox(response.name, utf8=session.utf8)
             mailboxes.append(ListedMailbox(name, response.delimiter, response.attributes))
         elif isinstance(response, StatusData) and len(found) < LIST_LIMIT:
@@ -68,4 +70,5 @@ async def _list(session: WritingSession, *, totals: bool) -> _Answer:
     options += [f"STATUS ({' '.join(TOTALS)})"] if totals else []
     returned = [f"RETURN ({' '.join(options)})"] if options else []
     await session.must("LIST", '""', '"*"', *returned, handler=take)
+    session.learn_names(names)
     return _Answer(mailboxes, found)

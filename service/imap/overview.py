@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from service.contract import mailbox_name
-from service.imap.encode import decode_mailbox, mailbox_argument
+from service.imap.encode import decode_mailbox
 from service.imap.grammar import Listed, Response, Status, StatusData, Value, parse_number
 from service.imap.refusals import refused_command, throttled
 from service.imap.session import LIST_LIMIT, ListedMailbox, Session
@@ -98,10 +98,12 @@ def figures_in(items: Mapping[str, Value]) -> Figures:
 async def overview(session: Session) -> Overview:
     """LIST, with figures where one command gives both. Raises Transient."""
     found = Overview()
+    names: list[bytes] = []
 
     def take(response: Response) -> None:
         if isinstance(response, Listed):
             if len(found.mailboxes) < LIST_LIMIT:
+                names.append(response.name)
                 name = decode_mailbox(response.name, utf8=session.utf8)
                 found.mailboxes.append(ListedMailbox(name, response.delimiter, response.attributes))
             else:
@@ -119,6 +121,7 @@ async def overview(session: Session) -> Overview:
         return await overview(session)
     if answer.status is not Status.OK:
         raise refused_command("LIST", answer, where=session.where)
+    session.learn_names(names)
     return found
 
 
@@ -132,7 +135,7 @@ async def figures_of(session: Session, mailbox: str) -> Figures | None:
             if len(found) > 1:
                 session.news(response)  # of another: nobody asked
 
-    answer = await session.ask("STATUS", mailbox_argument(mailbox, utf8=session.utf8), _items(session), handler=take)
+    answer = await session.ask("STATUS", session.named(mailbox), _items(session), handler=take)
     if throttled(answer):
         raise refused_command("STATUS", answer, where=session.where)
     if answer.status is not Status.OK:

@@ -133,7 +133,7 @@ class Session(Connection):
         self.exists, self.selected = 0, mailbox
         self.stir = Stir()
         self.protocol.enter(selected=False)
-        arguments = [mailbox_argument(mailbox, utf8=self.utf8), *([parameters] if parameters else [])]
+        arguments = [self.named(mailbox), *([parameters] if parameters else [])]
         await self.run("EXAMINE", *arguments, handler=take)
         self.protocol.enter(selected=True)
         uidvalidity = parse_uid(codes.get("UIDVALIDITY"))

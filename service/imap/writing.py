@@ -16,7 +16,7 @@ from service.contract import IDS_LIMIT, Comparator
 from service.errors import MailbusError, PeerError
 from service.imap.connection import ignore
 from service.imap.criteria import any_of, charset, sort_keys
-from service.imap.encode import Argument, Literal, cut, date, date_time, mailbox_argument, quoted, uid_set
+from service.imap.encode import Argument, Literal, cut, date, date_time, quoted, uid_set
 from service.imap.grammar import Condition, Response, Search, Status, StatusData, parse_number, parse_uid
 from service.imap.protocol import Handler
 from service.imap.refusals import Refused, refused_request
@@ -134,7 +134,7 @@ class WritingSession(Session):
         (Dovecot 2.3: "duplicate transaction log sequence").
         """
         try:
-            return await self.must(name, mailbox_argument(mailbox, utf8=self.utf8), *arguments, handler=handler)
+            return await self.must(name, self.named(mailbox), *arguments, handler=handler)
         except MailbusError as exc:
             lost = self.protocol.failure is not None or (isinstance(exc, Refused) and exc.later)
             if not lost or mailbox not in self._known:
@@ -144,7 +144,7 @@ class WritingSession(Session):
         fresh = await type(self).open(self.options, clock=self.clock)
         self.protocol, self.capabilities, self.utf8 = fresh.protocol, fresh.capabilities, fresh.utf8
         self.opened, self._known = None, frozenset()
-        return await self.must(name, mailbox_argument(mailbox, utf8=self.utf8), *arguments, handler=handler)
+        return await self.must(name, self.named(mailbox), *arguments, handler=handler)
 
     # -- looking ----------------------------------------------------------------------------------------------
 
@@ -244,9 +244,7 @@ class WritingSession(Session):
             if isinstance(response, Condition) and response.code == "COPYUID":
                 said.append(response.argument)
 
-        answer = await self.must(
-            name, uid_set(uids), mailbox_argument(mailbox, utf8=self.utf8), prefix="UID", handler=take
-        )
+        answer = await self.must(name, uid_set(uids), self.named(mailbox), prefix="UID", handler=take)
         said += [answer.argument] if answer.code == "COPYUID" else []
         try:
             return moved_together([moved(argument, IDS_LIMIT) for argument in said if argument])
@@ -275,7 +273,7 @@ class WritingSession(Session):
         data: list[Argument] = ["UTF8", "(", Literal(message, binary=True), ")"] if utf8 else [Literal(message)]
         answer = await self.must(
             "APPEND",
-            mailbox_argument(mailbox, utf8=self.utf8),
+            self.named(mailbox),
             *([f"({' '.join(flags)})"] if flags else []),
             *([date_time(received_at)] if received_at is not None else []),
             *data,

@@ -142,6 +142,32 @@ async def test_roles_and_names_of_any_kind_are_followed_each_under_its_token(
     assert await one.stop() == 0
 
 
+@pytest.mark.fault("A18")
+@pytest.mark.parametrize("habit", ["qresync", "cyrus"])
+async def test_a_name_that_some_client_wrote_in_another_normal_form_is_the_same_name(
+    server_that: Callable[[str], ImapServer], own_nats: NatsServer, mailbus: Maker, prefix: str, habit: str
+) -> None:
+    server = server_that(habit)
+    # "Entwürfe", its umlaut as two characters; of "Büro" there are both.
+    await make(server, prefix, "Entwu&Awg-rfe", "Bu&Awg-ro", "B&APw-ro", "Kept")
+    await deliver(server, prefix, ["Entwu&Awg-rfe", "B&APw-ro"])
+    account = imap_account(server, prefix, mailboxes=["*"], exclude=["Sent", "Trash", "Kept"], poll="1s")
+    account["incoming"] |= {"after": {"move": "Kept"}, "after_delay": "1s"}
+    one = mailbus(settings_for(own_nats.url, prefix, account))
+    one.start()
+    await one.started()
+    async with reading(own_nats.url, prefix) as reader:
+        told = await reader.wait_received(2)
+        assert {event.subject.split(".")[3] for event in told} == {"Entwürfe", "Büro"}
+        (id,) = [event.body["id"] for event in told if "Entw" in event.subject]
+        assert (await cmd(one, "get", {"ids": [id], "properties": ["subject"]}))["list"][0]["subject"] == "mail 1"
+        await deliver(server, prefix, ["Entwu&Awg-rfe"], first=3)
+        await reader.wait_received(3)
+        # What is done after an event finds it too.
+        await counted(reader, removed=3)
+    assert await one.stop() == 0
+
+
 async def test_a_role_that_no_mailbox_has_is_said_and_the_others_are_followed(
     dovecot: Dovecot, own_nats: NatsServer, mailbus: Maker, prefix: str
 ) -> None:
