@@ -17,6 +17,9 @@ class Connection(ScriptedConnection):
     """One client, as the hooks see it."""
 
     idling: str = ""
+    # Whether it has the mailbox open, and what it will be told of it once it idles.
+    selected: bool = False
+    unsaid: list[str] = field(default_factory=list)
 
 
 # A hook answers a command itself and gives True, or gives False and lets the server behave.
@@ -39,11 +42,9 @@ class ImapStub(Scripted[Connection]):
     hooks: dict[str, Hook] = field(default_factory=dict)
 
     async def deliver(self, uid: int, message: bytes) -> None:
-        """A new message, said to whoever idles."""
+        """A new message, and whoever has the mailbox open is told."""
         self.messages[uid] = message
-        for connection in self.connections:
-            if connection.idling:
-                await connection.send(f"* {len(self.messages)} EXISTS\r\n")
+        await self.tell(f"* {len(self.messages)} EXISTS")
 
     def meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Connection:
         """A client that connected."""
@@ -70,6 +71,7 @@ class ImapStub(Scripted[Connection]):
         if name == "CAPABILITY":
             await connection.send(f"* CAPABILITY {self.capabilities}\r\n")
         elif name in {"EXAMINE", "SELECT"}:
+            connection.selected, connection.unsaid = True, []
             uidnext = self.uidnext or (uids[-1] if uids else 0) + 1
             await connection.send(
                 f"* {len(uids)} EXISTS\r\n* OK [UIDVALIDITY {self.uidvalidity}] v\r\n* OK [UIDNEXT {uidnext}] n\r\n"
@@ -101,7 +103,8 @@ class ImapStub(Scripted[Connection]):
             await connection.send(f"* {len(uids)} EXISTS\r\n")
         elif name == "IDLE":
             connection.idling = tag
-            await connection.send("+ idling\r\n")
+            await connection.send("+ idling\r\n" + "".join(connection.unsaid))
+            connection.unsaid = []
             while (await connection.line()).upper() != "DONE":
                 pass
             connection.idling = ""
@@ -117,10 +120,12 @@ class ImapStub(Scripted[Connection]):
         return sorted(found)
 
     async def tell(self, line: str) -> None:
-        """Something unasked, to whoever idles."""
+        """Something unasked: at once to whoever idles, and as soon as they do to others that have the mailbox open."""
         for connection in self.connections:
             if connection.idling:
                 await connection.send(f"{line}\r\n")
+            elif connection.selected:
+                connection.unsaid.append(f"{line}\r\n")
 
     def flags_of(self, uid: int) -> str:
         """One FETCH response about flags alone."""
