@@ -13,7 +13,7 @@ from service.app import Application
 from service.clock import SystemClock
 from service.settings import load_settings
 from tests.servers.imap_stub import ImapStub
-from tests.servers.mailbus import reading, settings_for, with_relay
+from tests.servers.mailbus import reading, settings_for, until, with_relay
 from tests.servers.nats import NatsServer
 from tests.servers.smtp import ScriptedRelay
 
@@ -34,7 +34,8 @@ async def test_the_time_of_day_jumps_and_mail_goes_in_and_out_as_before(
     imap = {"host": "127.0.0.1", "port": imap_stub.port, "security": "none"}
     account = {"id": "box", "address": "me@example.com", "password": "x", "incoming": {"imap": imap, "initial": "all"}}
     file = tmp_path / "mailbus.yaml"
-    settings = settings_for(own_nats.url, prefix, with_relay(account, relay), fleet={"ttl": "3s"})
+    shop = with_relay({"id": "shop", "address": "shop@example.com"}, relay)
+    settings = settings_for(own_nats.url, prefix, account, shop, fleet={"ttl": "3s"})
     file.write_text(yaml.safe_dump(settings))
     clock = JumpingClock()
     app = Application(load_settings(file), file=file, clock=clock)
@@ -46,9 +47,11 @@ async def test_the_time_of_day_jumps_and_mail_goes_in_and_out_as_before(
             came = await boot_of(presence)
             for number, hours in enumerate((0, 1, -1, 24, -24), start=1):
                 clock.ahead = timedelta(hours=hours)
+                # It tells of mail to whoever idles, and to nobody else.
+                await until(lambda: any(connection.idling for connection in imap_stub.connections))
                 await imap_stub.deliver(number, b"Subject: mail %d\r\n\r\nbody\r\n" % number)
                 request = {"id": f"r{number}", "to": [{"email": "a@example.org"}], "text": "x"}
-                await reader.nc.jetstream().publish(f"{prefix}.out.box", json.dumps(request).encode())
+                await reader.nc.jetstream().publish(f"{prefix}.out.shop", json.dumps(request).encode())
                 await reader.wait_received(number)
                 await relay.received(number)
             # One connection and one key all the time, and nothing that anybody should look at.
@@ -57,7 +60,7 @@ async def test_the_time_of_day_jumps_and_mail_goes_in_and_out_as_before(
             app.stop()
             await asyncio.wait_for(running, 30)
             kinds = [event.kind for event in await reader.events("STATUS")]
-            assert sorted(kinds) == ["connected", *["sent"] * 5]
+            assert sorted(kinds) == ["connected", "connected", *["sent"] * 5]
             assert [event.body["subject"] for event in await reader.received()] == [f"mail {n}" for n in range(1, 6)]
 
 
