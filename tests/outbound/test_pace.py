@@ -87,3 +87,18 @@ async def test_an_account_that_waits_for_its_rate_keeps_nobody_elses_mail(bus: B
         await other.until(lambda: any(event.body.id == "one" for event in other.events))
     assert len(quick.messages) == 1
     assert len(slow.messages) == 1
+
+
+@pytest.mark.fault("E05")
+async def test_one_accounts_long_queue_does_not_delay_anothers_one_mail(
+    bus: Bus, post: Post, make_relay: RelayMaker
+) -> None:
+    """The process has as many places as the one account would take alone."""
+    relay = await make_relay()
+    places = asyncio.Semaphore(8)
+    for n in range(300):
+        await post.request(f"many{n}")
+    await Post(bus, account="b").request("one")
+    async with sending(bus, relay, places=places), sending(bus, relay, places=places, account="b"):
+        said = await post.states(301)
+    assert said.index(("one", "sent")) < 150
