@@ -33,7 +33,8 @@ def is_address(text: str) -> bool:
             ipaddress.IPv6Address(found["v6"].removeprefix("IPv6:"))
     except ValueError:
         return False
-    return True
+    # RFC 5321 2.3.5: no label is empty. The DNS's own dot at the end has some programs read another address, or none.
+    return "" not in text.rpartition("@")[2].split(".")
 
 
 def media_type(text: str) -> list[str] | None:

@@ -224,7 +224,19 @@ def test_quoted_local_parts_and_address_literals_are_addresses(address: str) -> 
 
 @pytest.mark.parametrize(
     "address",
-    ['"a"b@x', '"a>b"@x', '"a\r\nb"@x', '"a\\\nb"@x', "a@[300.1.1.1]", "a@[IPv6:x]", "a@[x]", "a b@x", '"a@x'],
+    [
+        '"a"b@x',
+        '"a>b"@x',
+        '"a\r\nb"@x',
+        '"a\\\nb"@x',
+        "a@[300.1.1.1]",
+        "a@[IPv6:x]",
+        "a@[x]",
+        "a b@x",
+        '"a@x',
+        "a@x.",
+        "a@x..y",
+    ],
 )
 def test_what_only_looks_like_one_is_not(address: str) -> None:
     assert "to[0].email" in fields(to=[{"email": address}])
