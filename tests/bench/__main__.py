@@ -10,7 +10,15 @@ import pytest
 
 from service.parsing import COMPILED
 from tests.bench.commands import commands
-from tests.bench.ground import ROOT, BenchError, Ground, check_programs, install_node_packages, standing
+from tests.bench.ground import (
+    ROOT,
+    BenchError,
+    Ground,
+    check_programs,
+    install_getmail,
+    install_node_packages,
+    standing,
+)
 from tests.bench.idle import idle
 from tests.bench.ingest import ingest
 from tests.bench.latency import latency
@@ -111,6 +119,7 @@ def main() -> int:
     try:
         check_programs()
         install_node_packages()
+        install_getmail()
         asyncio.run(_run(words.only, counts, words.runs, keep))
     except (BenchError, pytest.fail.Exception) as exc:
         print(f"bench: {exc}", file=sys.stderr)
