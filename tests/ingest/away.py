@@ -8,30 +8,25 @@ from typing import Any
 
 from service.bus import Bus
 from service.clock import SystemClock
-from service.contract import AccountState, After, DeadReason
+from service.contract import AccountState, After
 from service.errors import MailbusError
 from service.fleet import supervise
 from service.ingest import (
     AnnounceOptions,
-    Announcer,
     Budget,
     Copies,
-    DeadLetters,
     Desk,
     IngestOptions,
     Learner,
     Lesson,
     MailboxIngest,
-    MailboxLog,
     MailboxStatus,
-    Memory,
     PairedStandIn,
-    Parser,
-    WriterIdentity,
 )
 from service.parsing import Raw
 from service.pop3 import Door
 from tests.ingest.harness import QUICK, Box, following
+from tests.ingest.parts import parts_of
 from tests.ingest.view import watching
 from tests.pop3.harness import options
 from tests.servers.mailbus import until
@@ -86,48 +81,9 @@ def returned(imap_port: int, **more: Any) -> Box:
     return Box(imap_port, prints=True, poll_s=0.05, **more)
 
 
-async def _nobody(_writer: str) -> bool:
-    return False
-
-
 async def _follow(bus: Bus, away: Away) -> None:
-    clock, subjects = SystemClock(), bus.subjects
-    copies = Copies(bus.key_value(subjects.cursors), clock)
-    filter_subject = subjects.mailbox_filter("box", "INBOX")
-
-    async def dead_letter(message: Any) -> None:
-        await bus.publish(message.subject, message.payload, message.headers)
-
-    dead = DeadLetters(bus.dead, dead_letter, subject=subjects.dead(DeadReason.MESSAGE), where="box")
-    log = MailboxLog(
-        bus.log,
-        copies,
-        dead,
-        account="box",
-        mailbox="INBOX",
-        filter_subject=filter_subject,
-        writer=WriterIdentity("one/1", _nobody),
-        alarm=lambda _error: None,
-        clock=clock,
-    )
-    memory = Memory(
-        log,
-        bus.log,
-        bus.blobs(subjects.state),
-        account="box",
-        mailbox="INBOX",
-        filter_subject=filter_subject,
-        clock=clock,
-    )
-    announcer = Announcer(
-        bus.blobs(),
-        subjects,
-        Parser(clock),
-        account="box",
-        mailbox="INBOX",
-        options=AnnounceOptions(256 * 1024, bus.max_payload, Raw.PROBLEM, away.after),
-        clock=clock,
-    )
+    clock = SystemClock()
+    parts = parts_of(bus, AnnounceOptions(256 * 1024, bus.max_payload, Raw.PROBLEM, away.after), account="box")
     at = door(away)
 
     def report(state: AccountState, error: MailbusError | None) -> None:
@@ -137,16 +93,16 @@ async def _follow(bus: Bus, away: Away) -> None:
         away.proofs += 1
 
     async def life(proved: Any) -> None:
-        position = await log.resume(contest=False)
+        position = await parts.events.resume(contest=False)
         source = PairedStandIn(
-            at, memory, position, learner(bus, away), host=HOST, mailbox="INBOX", poll_s=0.05, clock=clock
+            at, parts.memory, position, learner(bus, away), host=HOST, mailbox="INBOX", poll_s=0.05, clock=clock
         )
         try:
             await MailboxIngest(
                 source,
-                log,
-                memory,
-                announcer,
+                parts.events,
+                parts.memory,
+                parts.announcer,
                 options=IngestOptions("all", away.message_limit),
                 status=MailboxStatus("INBOX"),
                 desk=Desk("INBOX"),
@@ -160,7 +116,7 @@ async def _follow(bus: Bus, away: Away) -> None:
             source.abort()
 
     async with asyncio.TaskGroup() as group:
-        group.create_task(copies.run())
+        group.create_task(parts.copies.run())
         await supervise(life, report=report, pace=QUICK, clock=clock, where="box")
 
 

@@ -11,29 +11,24 @@ from service.after import AfterWork
 from service.boxes import Lines
 from service.bus import Bus
 from service.clock import SystemClock
-from service.contract import AccountState, After, DeadReason, Security
+from service.contract import AccountState, After, Security
 from service.errors import MailbusError, Superseded
 from service.fleet import Pace, supervise
 from service.imap import Session, SessionOptions
 from service.ingest import (
     Allowance,
     AnnounceOptions,
-    Announcer,
     Budget,
     Copies,
-    DeadLetters,
     Desk,
     ImapSource,
     IngestOptions,
     MailboxIngest,
-    MailboxLog,
     MailboxStatus,
-    Memory,
-    Parser,
-    WriterIdentity,
 )
 from service.parsing import Raw
 from service.tasks import TaskGroup
+from tests.ingest.parts import parts_of
 from tests.servers.imap_server import PASSWORD
 
 QUICK = Pace(first_s=0.01, factor=1.5, max_s=0.2, auth_s=0.2, permanent_s=0.2, superseded_s=0.3, bug_s=0.2)
@@ -90,47 +85,22 @@ async def follow_mailbox(bus: Bus, box: Box) -> None:
     """Announce the mailbox until cancelled."""
     clock = SystemClock()
     box.status.name = box.desk.mailbox = box.mailbox
-    box.copies = Copies(bus.key_value(bus.subjects.cursors), clock)
-    subjects = bus.subjects
 
     async def is_alive(writer: str) -> bool:
         return writer in box.alive
 
-    async def dead_letter(message: Any) -> None:
-        await bus.publish(message.subject, message.payload, message.headers)
-
-    events = MailboxLog(
-        bus.log,
-        box.copies,
-        DeadLetters(bus.dead, dead_letter, subject=subjects.dead(DeadReason.MESSAGE), where=box.account),
+    parts = parts_of(
+        bus,
+        AnnounceOptions(box.inline_limit, bus.max_payload, box.raw, box.after, prints=box.prints),
         account=box.account,
         mailbox=box.mailbox,
-        filter_subject=subjects.mailbox_filter(box.account, box.mailbox),
-        writer=WriterIdentity(box.writer, is_alive),
+        writer=box.writer,
+        is_alive=is_alive,
         alarm=box.alarms.append,
-        clock=clock,
-    )
-    memory = Memory(
-        events,
-        bus.log,
-        bus.blobs(subjects.state),
-        account=box.account,
-        mailbox=box.mailbox,
-        filter_subject=subjects.mailbox_filter(box.account, box.mailbox),
-        clock=clock,
-    )
-    box.desk.numbers = memory
-    options = AnnounceOptions(box.inline_limit, bus.max_payload, box.raw, box.after, prints=box.prints)
-    announcer = Announcer(
-        bus.blobs(),
-        subjects,
-        Parser(clock),
-        account=box.account,
-        mailbox=box.mailbox,
-        options=options,
-        clock=clock,
         returned=box.returned,
     )
+    box.copies, events = parts.copies, parts.events
+    box.desk.numbers = parts.memory
     budget = Budget(64 * 1024 * 1024)
     contest = True
 
@@ -158,8 +128,8 @@ async def follow_mailbox(bus: Bus, box: Box) -> None:
                 await MailboxIngest(
                     source,
                     events,
-                    memory,
-                    announcer,
+                    parts.memory,
+                    parts.announcer,
                     options=IngestOptions(box.initial, box.message_limit),
                     status=box.status,
                     desk=box.desk,

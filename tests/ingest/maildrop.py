@@ -11,28 +11,23 @@ from typing import Any
 from service.after import AfterOptions, AfterWork, Pop3Hands, RefusedPace
 from service.bus import Bus
 from service.clock import SystemClock
-from service.contract import AccountState, After, AfterKind, DeadReason, Security
+from service.contract import AccountState, After, AfterKind, Security
 from service.errors import MailbusError
 from service.fleet import supervise
 from service.ingest import (
     AnnounceOptions,
-    Announcer,
     Budget,
-    Copies,
-    DeadLetters,
     Desk,
     IngestOptions,
     MailboxIngest,
-    MailboxLog,
     MailboxStatus,
     Memory,
-    Parser,
     Pop3Source,
-    WriterIdentity,
 )
 from service.parsing import Raw
 from service.pop3 import Door, Pop3Options
 from tests.ingest.harness import QUICK
+from tests.ingest.parts import nobody, parts_of
 from tests.servers.imap_server import PASSWORD
 from tests.servers.mailbus import Event, until
 from tests.servers.pop3_stub import Mail, Pop3Stub
@@ -80,44 +75,20 @@ def pop3_options(drop: Drop) -> Pop3Options:
     )
 
 
-async def _nobody(_writer: str) -> bool:
-    return False
-
-
 async def follow_maildrop(bus: Bus, drop: Drop) -> None:
     """Announce the maildrop, and carry its rule out, until cancelled."""
     clock, subjects = SystemClock(), bus.subjects
-    copies = Copies(bus.key_value(subjects.cursors), clock)
-    filter_subject = subjects.mailbox_filter(drop.account, drop.mailbox)
     deleted: set[int] = set()
-
-    async def dead_letter(message: Any) -> None:
-        await bus.publish(message.subject, message.payload, message.headers)
-
-    events = MailboxLog(
-        bus.log,
-        copies,
-        DeadLetters(bus.dead, dead_letter, subject=subjects.dead(DeadReason.MESSAGE), where=drop.account),
+    parts = parts_of(
+        bus,
+        AnnounceOptions(drop.inline_limit, bus.max_payload, Raw.PROBLEM, drop.after),
         account=drop.account,
         mailbox=drop.mailbox,
-        filter_subject=filter_subject,
-        writer=WriterIdentity(drop.writer, _nobody),
+        writer=drop.writer,
         alarm=drop.alarms.append,
-        clock=clock,
     )
-    memory = drop.memory = Memory(
-        events,
-        bus.log,
-        bus.blobs(subjects.state),
-        account=drop.account,
-        mailbox=drop.mailbox,
-        filter_subject=filter_subject,
-        clock=clock,
-    )
-    options = AnnounceOptions(drop.inline_limit, bus.max_payload, Raw.PROBLEM, drop.after)
-    announcer = Announcer(
-        bus.blobs(), subjects, Parser(clock), account=drop.account, mailbox=drop.mailbox, options=options, clock=clock
-    )
+    copies, events, memory = parts.copies, parts.events, parts.memory
+    drop.memory = memory
     door = Door(pop3_options(drop), asyncio.Semaphore(5), clock, locked_s=drop.locked_s)
     after = None
     if drop.after.kind is not AfterKind.NOTHING:
@@ -136,7 +107,7 @@ async def follow_maildrop(bus: Bus, drop: Drop) -> None:
                 retry_first_s=0.01,
                 others_s=0.05,
             ),
-            is_alive=_nobody,
+            is_alive=nobody,
             degraded=drop.alarms.append,
             failing=lambda _error: None,
             clock=clock,
@@ -173,7 +144,7 @@ async def follow_maildrop(bus: Bus, drop: Drop) -> None:
                 source,
                 events,
                 memory,
-                announcer,
+                parts.announcer,
                 options=IngestOptions(drop.initial, drop.message_limit),
                 status=drop.status,
                 desk=drop.desk,

@@ -6,12 +6,13 @@ import pytest
 
 from service.bus import Bus
 from service.clock import SystemClock
-from service.contract import DeadReason
 from service.errors import Permanent
-from service.ingest import Copies, DeadLetters, LinkedStandIn, MailboxLog, Memory, WriterIdentity
+from service.ingest import AnnounceOptions, LinkedStandIn
+from service.parsing import Raw
 from service.pop3 import Door
 from tests.ingest.harness import Box, following
 from tests.ingest.maildrop import body
+from tests.ingest.parts import parts_of
 from tests.ingest.view import watching
 from tests.pop3.harness import options
 from tests.servers.imap_stub import ImapStub
@@ -19,41 +20,13 @@ from tests.servers.mailbus import BusReader
 from tests.servers.pop3_stub import Mail, Pop3Stub
 
 
-async def nobody(_writer: str) -> bool:
-    return False
-
-
 async def stand_in(bus: Bus, port: int, *, host: str = "127.0.0.1", user: str = "user") -> LinkedStandIn:
     """As it begins: from where the log stands."""
-    clock, subjects = SystemClock(), bus.subjects
-    filter_subject = subjects.mailbox_filter("box", "INBOX")
-
-    async def publish(_message: object) -> None:
-        raise AssertionError
-
-    log = MailboxLog(
-        bus.log,
-        Copies(bus.key_value(subjects.cursors), clock),
-        DeadLetters(bus.dead, publish, subject=subjects.dead(DeadReason.MESSAGE), where="box"),
-        account="box",
-        mailbox="INBOX",
-        filter_subject=filter_subject,
-        writer=WriterIdentity("one/1", nobody),
-        alarm=pytest.fail,
-        clock=clock,
-    )
-    memory = Memory(
-        log,
-        bus.log,
-        bus.blobs(subjects.state),
-        account="box",
-        mailbox="INBOX",
-        filter_subject=filter_subject,
-        clock=clock,
-    )
-    position = await log.resume(contest=False)
+    clock = SystemClock()
+    parts = parts_of(bus, AnnounceOptions(0, bus.max_payload, Raw.PROBLEM), account="box", alarm=pytest.fail)
+    position = await parts.events.resume(contest=False)
     door = Door(options(port, username=user), asyncio.Semaphore(1), clock, locked_s=0.01)
-    return LinkedStandIn(door, memory, position, host=host, mailbox="INBOX", poll_s=0.05, clock=clock)
+    return LinkedStandIn(door, parts.memory, position, host=host, mailbox="INBOX", poll_s=0.05, clock=clock)
 
 
 async def announced(imap_stub: ImapStub, bus: Bus) -> None:
