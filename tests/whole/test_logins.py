@@ -208,6 +208,14 @@ async def test_a_wrong_password_is_tried_once_for_all_mailboxes_and_the_remedy_i
     assert "https://myaccount.google.com/apppasswords" in events[0]["remedy"]
     assert sum(" LOGIN " in line for line in imap_stub.commands) == 1
     assert relay.logins == 1
+    async with aiohttp.ClientSession() as client:
+        metrics = await (await client.get(f"http://127.0.0.1:{one.port}/metrics")).text()
+    assert 'mailbus_accounts{state="auth_failed"} 1.0' in metrics
+    file = one.folder / "mailbus.yaml"
+    file.write_text(file.read_text().replace("127.0.0.1:0", f"127.0.0.1:{one.port}"))
+    code, out, _ = await command(one, "accounts")
+    assert code == 0
+    assert "auth_failed" in out
     code, out, _ = await command(one, "check")
     assert code == 1
     # What it wants is said before anything is tried, and again where it is refused, in each direction.

@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.ingest.view import mail
+from tests.ingest.view import View, mail, there_now
 from tests.servers.dovecot import Dovecot
+from tests.servers.imap_server import ImapServer
 from tests.servers.mailbus import BusReader, Event, Mailbus, imap_account, reading, settings_for, until
 from tests.servers.nats import NatsServer
 from tests.whole.test_boxes import by_mailbox, deliver, heard, make
@@ -139,3 +140,42 @@ def looked_at(one: Mailbus) -> bool:
     return any(line["count"] >= 3 for line in one.said("mailboxes_known")) or any(
         line["state"] == "connected" for line in one.said("account_state")
     )
+
+
+@pytest.mark.fault("A18")
+@pytest.mark.parametrize("habit", ["qresync", "cyrus"])
+async def test_of_two_that_swapped_and_one_whose_letters_changed_case_events_make_what_is_there(
+    server_that: Callable[[str], ImapServer], own_nats: NatsServer, mailbus: Maker, prefix: str, habit: str
+) -> None:
+    server = server_that(habit)
+    await make(server, prefix, "One", "Two", "case")
+    await deliver(server, prefix, ["One", "Two", "Two", "case"])
+    one = mailbus(settings_for(own_nats.url, prefix, imap_account(server, prefix, mailboxes=["*"], poll="1s")))
+    one.start()
+    await one.started()
+
+    def change() -> None:
+        with server.client(prefix) as client:
+            for old, new in [("One", "Third"), ("Two", "One"), ("Third", "Two"), ("case", "Case")]:
+                client.rename(old, new)
+            for name in ("One", "Two", "Case"):
+                client.append(name, "", "", mail(20))
+
+    async with reading(own_nats.url, prefix) as reader:
+        await reader.wait_received(4)
+        await asyncio.to_thread(change)
+        for name in ("One", "Two", "Case"):
+            there = await asyncio.to_thread(there_now, server, prefix, name)
+            await made(reader, name, there)
+    assert await one.stop() == 0
+
+
+async def made(reader: BusReader, mailbox: str, there: dict[int, set[str]]) -> None:
+    """Until events make of a mailbox what is there."""
+    deadline = asyncio.get_running_loop().time() + 30
+    while True:
+        events = by_mailbox(await reader.events()).get(mailbox, [])
+        if (found := View().read(events)).messages == there:
+            return
+        assert asyncio.get_running_loop().time() < deadline, (mailbox, found, there)
+        await asyncio.sleep(0.1)
