@@ -111,6 +111,10 @@ class Directory:
             groups.setdefault(key, Group(mailbox.name, place.uidvalidity)).ids[uid or place.uid] = id
         if len(groups) > 1:
             for one in groups.values():
+                if session.opened is not None and session.opened.name == one.mailbox:
+                    # STATUS of the mailbox that is open may be of what was opened.
+                    await open_group(session, one, writing=False)
+                    continue
                 status = await session.status(one.mailbox, "UIDVALIDITY")
                 _check_epoch(one, status.get("UIDVALIDITY", 0))
         return Grouped(list(groups.values()), not_found)
@@ -118,7 +122,11 @@ class Directory:
 
 async def open_group(session: WritingSession, group: Group, *, writing: bool) -> Opened:
     """Open the mailbox of ids. Raises ServiceError 409 where they are of an old epoch, 400 where it is read-only."""
+    before = session.opened
     opened = await session.open_mailbox(group.mailbox, writing=writing)
+    if opened is before and opened.uidvalidity != group.uidvalidity:
+        # Made again a moment ago: the ids may be newer than what is open.
+        opened = await session.open_anew(group.mailbox, writing=writing)
     _check_epoch(group, opened.uidvalidity)
     if writing and opened.read_only:
         raise problem(400, "ids", "the mail server lets this mailbox be read only")

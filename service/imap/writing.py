@@ -29,6 +29,9 @@ from service.observe import log, metrics
 SENDING_BYTES_PER_S: Final = 32 * 1024
 # Message-IDs in one search: a line of IMAP stays below 8,000 octets (RFC 2683 3.2.1.5).
 LOCATE_AT_ONCE: Final = 20
+# A mailbox that was deleted and made again stays open as it was, and Dovecot 2.3 says nothing of it: what was opened
+# longer ago is opened anew, which takes 15 ms where there are 3,000 mails. Commands in a row do without.
+OPEN_FRESH_S: Final = 2.0
 _MESSAGE_ID: Final = re.compile(rb"<[\x21-\x3b\x3d\x3f-\x7e]{1,250}>")
 
 
@@ -71,6 +74,7 @@ class WritingSession(Session):
     opened: Opened | None = None
     # Mailboxes that were opened on this connection.
     _known: frozenset[str] = frozenset()
+    _opened_at = 0.0
 
     # -- mailboxes --------------------------------------------------------------------------------------------
 
@@ -82,13 +86,13 @@ class WritingSession(Session):
         return await self.open_anew(mailbox, writing=writing)
 
     async def refresh(self) -> None:
-        """Know what happened since the last command. Raises Transient, or Refused: then this connection is of no use.
-
-        A mailbox that was deleted and made again stays open as it was, and Dovecot 2.3 says nothing of it.
-        """
+        """Know what happened since the last command. Raises Transient, or Refused: then another connection is needed."""
         opened = self.opened
+        if opened is None or self.clock.monotonic() - self._opened_at < OPEN_FRESH_S:
+            await self.noop()
+            return
         try:
-            await (self.noop() if opened is None else self.open_anew(opened.name, writing=opened.writing))
+            await self.open_anew(opened.name, writing=opened.writing)
         except Refused as exc:
             if exc.later:
                 raise
@@ -114,6 +118,7 @@ class WritingSession(Session):
         read_only = writing and "READ-ONLY" in {answer.code, *codes}
         self.opened = Opened(mailbox, uidvalidity, uidnext, writing, read_only, flags)
         self._known |= {mailbox}
+        self._opened_at = self.clock.monotonic()
         return self.opened
 
     async def status(self, mailbox: str, *items: str) -> dict[str, int]:

@@ -9,7 +9,7 @@ import pytest
 
 from service.bus import Bus
 from service.contract import email_id
-from service.imap import NotConnected, Pool, WritingSession
+from service.imap import NotConnected, Pool, WritingSession, writing
 from service.imap.pool import IDLE_LIMIT_S, REFUSED_PAUSE_S, WAITING_LIMIT
 from tests.commands.conftest import Desk, code, desk, mail, options
 from tests.servers.dovecot import Dovecot
@@ -36,9 +36,10 @@ def stub_desk(stub: ImapStub, bus: Bus, user: str, **changes: object) -> object:
     return desk(bus, Dovecot(Path()), user, port=stub.port, **changes)
 
 
-async def test_one_login_serves_many_commands_and_what_is_open_is_opened_anew_for_each(
-    bus: Bus, whole_dovecot: Dovecot, prefix: str, fault_proxy: Proxy
+async def test_one_login_serves_many_commands_and_a_mailbox_is_opened_once_for_those_in_a_row(
+    bus: Bus, whole_dovecot: Dovecot, prefix: str, fault_proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(writing, "OPEN_FRESH_S", 60.0)
     proxy = await fault_proxy(whole_dovecot.host, whole_dovecot.imap)
     proxy.recording = True
     async with desk(bus, whole_dovecot, prefix, port=proxy.port) as one:
@@ -51,8 +52,8 @@ async def test_one_login_serves_many_commands_and_what_is_open_is_opened_anew_fo
         assert len(await one.ids()) == 2
         sent = bytes(proxy.seen[Way.TO_SERVER])
         assert proxy.connections == 1
-    # Instead of a NOOP, for it may be another mailbox by now: to read twice, then to write.
-    assert (sent.count(b"EXAMINE"), sent.count(b"SELECT"), sent.count(b"NOOP")) == (2, 3, 0)
+    # To read, then to write; from then on it is open.
+    assert (sent.count(b"EXAMINE"), sent.count(b"SELECT")) == (1, 1)
 
 
 async def test_a_connection_that_the_server_ended_while_idle_costs_nothing(

@@ -11,6 +11,7 @@ import pytest
 from service.bus import Bus, ServiceError
 from service.commands.get import wanted_of
 from service.contract import Extra, GetRequest, email_id
+from service.imap import writing
 from service.parsing import Page, Raw, Read, make
 from tests.commands.conftest import Desk, desk, mail
 from tests.servers.dovecot import Dovecot
@@ -227,8 +228,9 @@ async def test_a_property_that_there_is_not_is_named(whole: Desk) -> None:
 @pytest.mark.parametrize("verb", ["get", "flags"])
 @pytest.mark.parametrize("before", ["searched", "the same", "elsewhere"])
 async def test_once_a_mailbox_was_made_again_old_ids_are_409_and_new_ones_work(
-    either: Desk, verb: str, before: str
+    either: Desk, verb: str, before: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(writing, "OPEN_FRESH_S", 0.0)
     more = {} if verb == "get" else {"add": ["$seen"]}
     await asyncio.to_thread(create, either, "Box")
     await either.append(mail("old"), mailbox="Box")
@@ -245,6 +247,19 @@ async def test_once_a_mailbox_was_made_again_old_ids_are_409_and_new_ones_work(
     await either.ask(verb, {"ids": [new]} | more)
     assert await either.subjects_of([new]) == ["new"]
     assert (await either.refused(verb, {"ids": [old]} | more))[0] == "409"
+
+
+async def test_a_new_id_works_on_a_connection_that_has_the_mailbox_of_before_open(
+    either: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing, "OPEN_FRESH_S", 60.0)
+    await asyncio.to_thread(create, either, "Box")
+    await either.append(mail("old"), mailbox="Box")
+    assert len(await either.ids("Box")) == 1
+    await asyncio.to_thread(either.server.make_again, either.user, "Box")
+    await either.append(mail("new"), mailbox="Box")
+    new = email_id("Box", await uidvalidity_of(either, "Box"), 1)
+    assert await either.subjects_of([new]) == ["new"]
 
 
 def create(one: Desk, mailbox: str) -> None:
