@@ -86,7 +86,7 @@ class WritingSession(Session):
         return await self.open_anew(mailbox, writing=writing)
 
     async def refresh(self) -> None:
-        """Know what happened since the last command. Raises Transient, or Refused: then another connection is needed."""
+        """Know what happened since the last command. Raises Transient; Refused where another connection is needed."""
         opened = self.opened
         if opened is None or self.clock.monotonic() - self._opened_at < OPEN_FRESH_S:
             await self.noop()
