@@ -9,7 +9,7 @@ ROWS = rows(TEXT)
 
 
 @cache
-def tests() -> dict[str, list[str]]:
+def shown() -> dict[str, list[str]]:
     """Which show a row; not while they are collected: it reads all of them."""
     return shown_by()
 
@@ -20,22 +20,22 @@ def test_every_line_of_the_tables_is_a_row() -> None:
 
 
 def test_every_marker_names_a_row_that_exists() -> None:
-    unknown = {row: tests()[row] for row in tests().keys() - ROWS.keys()}
+    unknown = {row: shown()[row] for row in shown().keys() - ROWS.keys()}
     assert not unknown, unknown
 
 
 def test_no_row_claims_more_tests_than_there_are() -> None:
     wrong = [
-        f"{row.id}: {row.shown}, there are {len(tests().get(row.id, []))}"
+        f"{row.id}: {row.shown}, there are {len(shown().get(row.id, []))}"
         for row in ROWS.values()
-        if row.shown > len(tests().get(row.id, []))
+        if row.shown > len(shown().get(row.id, []))
     ]
     assert not wrong, f"run: make faults ARGS=--write ({wrong})"
 
 
 def test_writing_changes_nothing_but_the_counts() -> None:
-    again = rows(written(TEXT, tests()))
+    again = rows(written(TEXT, shown()))
     assert [(row.id, row.every_release, row.what) for row in again.values()] == [
         (row.id, row.every_release, row.what) for row in ROWS.values()
     ]
-    assert all(again[id].shown == len(tests().get(id, [])) for id in again)
+    assert all(again[id].shown == len(shown().get(id, [])) for id in again)
