@@ -141,4 +141,4 @@ async def test_a_connection_that_the_network_forgot_while_idle_is_replaced(
             await dovecot.append(prefix, [mail(number)])
             await reader.wait_received(number, limit_s=NOTICED_WITHIN_S)
     assert proxy.connections >= 3
-    assert "IDLE is dead" in str(box.states[0][1])
+    assert told(box, "IDLE is dead")
