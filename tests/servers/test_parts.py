@@ -1,15 +1,34 @@
 """The test parts do what they say: else the tests that stand on them show nothing."""
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 
 import nats
 import pytest
 
+from service.observe.steps import STOP_EXIT_CODE, step
+from tests.servers.forked import Forked, words
 from tests.servers.nats import NatsServer
 from tests.servers.proxy import FaultProxy, Way
 
 MakeProxy = Callable[[str, int], Awaitable[FaultProxy]]
+
+
+def test_a_forked_process_has_words_an_environment_and_an_end_of_its_own(tmp_path: Path) -> None:
+    out, err = tmp_path / "out", tmp_path / "err"
+    assert Forked(words, "--version", env=os.environ, files=(None, out, err)).wait(20) == 0
+    assert (out.read_text().split()[0], err.read_text()) == ("mailbus", "")
+    assert Forked(words, "nonsense", env=os.environ, files=(None, out, err)).wait(20) == 2
+    assert "nonsense" in err.read_text()
+    assert Forked(step, "any", env=os.environ | {"MAILBUS_STOP_AT": "any"}).wait(20) == STOP_EXIT_CODE
+    assert Forked(step, "any", env=os.environ).wait(20) == 0
+    waits = Forked(signal.pause, env=os.environ)
+    assert waits.poll() is None
+    waits.kill()
+    assert waits.wait(20) == -signal.SIGKILL
 
 
 @pytest.fixture
