@@ -4,11 +4,9 @@ Processes are forked from one that has everything imported: each lives after som
 """
 
 import asyncio
-import multiprocessing
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
-from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from typing import Final
 
@@ -17,9 +15,8 @@ from service.observe import steps
 from service.tasks import TaskGroup, cut_short
 from tests.ingest.harness import Box, follow_mailbox
 from tests.servers.bus import bus_at
+from tests.servers.forked import CONTEXT
 
-FORKS: Final[ForkServerContext] = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload([__name__])
 MODULES: Final = {"compare": compare, "memory": memory}
 
 
@@ -37,7 +34,7 @@ class Follower:
 
     def start(self) -> BaseProcess:
         """A process of it."""
-        process = FORKS.Process(target=_follow, args=(self,), daemon=True)
+        process = CONTEXT.Process(target=_follow, args=(self,), daemon=True)
         process.start()
         return process
 
@@ -47,7 +44,7 @@ def _follow(follower: Follower) -> None:
         module, _, constant = name.partition(".")
         setattr(MODULES[module], constant, value)
     # Read from the environment where it was imported, in the process that all are forked from.
-    vars(steps)["_stop_at"] = follower.dies_at
+    vars(steps)["_stop_at"] = str(follower.dies_at)
     asyncio.run(_followed(follower))
 
 

@@ -27,7 +27,8 @@ from service.observe import steps
 
 ROOT: Final = Path(__file__).parents[2]
 CONTEXT: Final = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload([__name__, "tests.outbound.child"])
+# One list for all that fork: the last one that is set counts.
+CONTEXT.set_forkserver_preload([__name__, "tests.outbound.child", "tests.ingest.child"])
 
 
 class Forked:
