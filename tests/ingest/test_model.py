@@ -218,7 +218,7 @@ class Mailbox(RuleBasedStateMachine):
 
     async def _seen(self, there: dict[int, Keywords]) -> None:
         found = View()
-        for _ in range(500):
+        for _ in range(1500):
             found = View().read(await self.reader.events()) if await self._any() else View()
             if found.messages == there:
                 return
