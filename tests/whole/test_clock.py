@@ -54,8 +54,8 @@ async def test_the_time_of_day_jumps_and_mail_goes_in_and_out_as_before(
                 await reader.nc.jetstream().publish(f"{prefix}.out.shop", json.dumps(request).encode())
                 await reader.wait_received(number)
                 await relay.received(number)
-            # One connection and one key all the time, and nothing that anybody should look at.
-            assert sum("LOGIN" in line for line in imap_stub.commands) == 1
+            # One connection that reads, and one key, all the time, and nothing that anybody should look at.
+            assert sum("EXAMINE" in line for line in imap_stub.commands) == 1
             assert await boot_of(presence) == came
             app.stop()
             await asyncio.wait_for(running, 30)
