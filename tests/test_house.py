@@ -259,6 +259,12 @@ def test_every_document_that_the_code_names_is_there() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def test_decisions_are_numbered_without_a_gap_and_say_their_number() -> None:
+    files = sorted((ROOT / "docs/decisions").glob("*.md"))
+    heads = [(file.name[:4], file.read_text(encoding="utf-8")[:7]) for file in files]
+    assert heads == [(f"{number:04}", f"# {number:04} ") for number in range(1, len(files) + 1)]
+
+
 def test_no_word_of_the_workplace() -> None:
     wrong = []
     files = [
