@@ -87,7 +87,8 @@ async def test_only_who_was_put_off_is_tried_again_with_the_same_message(
 async def test_an_address_that_is_none_fails_alone_and_a_missing_blob_fails_all(
     bus: Bus, post: Post, relay: ScriptedRelay
 ) -> None:
-    wrong = {"email": "x@ex\u00adample\u0300..example", "variables": {"name": "x", "code": "x"}}
+    # RFC 5891 4.2.3.2: no label begins with a combining mark.
+    wrong = {"email": "x@\u0300ample.example", "variables": {"name": "x", "code": "x"}}
     async with sending(bus, relay):
         await mailing(post, "r", [*people(2), wrong])
         await post.states(3)
