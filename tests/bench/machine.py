@@ -5,6 +5,7 @@ import os
 import platform
 import subprocess
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
@@ -46,7 +47,9 @@ def _says(name: str, *arguments: str) -> str:
     return (done.stdout or done.stderr).strip().partition("\n")[0].replace(": ", " ")
 
 
+@cache
 def _commit() -> str:
+    # Once: the tables of the first works change the page, and with it what git says.
     command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=7", "--exclude=*"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return done.stdout.strip() or "an unknown commit"
