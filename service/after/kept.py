@@ -60,6 +60,10 @@ class Kept:
         self._revision = entry.revision if entry is not None else 0
         self._last_writer = there.writer if there is not None else ""
 
+    def go_on(self, record: Record) -> None:
+        """From another record than the one that was read; what is written next keeps it."""
+        self._record = record
+
     async def others(self) -> bool:
         """Whether another process may be at it: look again in a while, and read it anew. Raises Transient."""
         free = self._last_writer in ("", self._writer) or self._waits >= OTHERS_WAITS

@@ -46,7 +46,7 @@ class Copying(msgspec.Struct, frozen=True):
 class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     """All events up to `seq` of a stream are dealt with; `id` is that event's ce-id, `mark` the rule's.
 
-    `writer`: who is at it, or was.
+    `reset`: where the event stands that began the epoch of all that is named here. `writer`: who is at it, or was.
     """
 
     stream_created: Moment
@@ -56,6 +56,7 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     left: list[Left] = []
     copying: Copying | None = None
     writer: str = ""
+    reset: int = 0
     v: int = VERSION
 
 
@@ -92,6 +93,17 @@ def started(record: Record | None, *, created: datetime, last_seq: int, at: AtRe
         # What was pending under another rule is not this one's.
         return replace(record, mark=mark, left=[], copying=None)
     return record
+
+
+def of_epoch(record: Record, reset: int, id: str) -> Record:
+    """The record once the mailbox's last `reset` stands at a sequence: what was named before it is void.
+
+    Also where the UIDVALIDITY is the same, as another server or user may have it: only the log tells those apart.
+    """
+    if record.reset == reset:
+        return record
+    record = replace(record, reset=reset, left=[], copying=None)
+    return replace(record, seq=reset, id=id) if reset > record.seq else record
 
 
 @dataclass(frozen=True, slots=True)

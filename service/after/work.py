@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from service.after.act import Acted, Result
 from service.after.hands import Hands
 from service.after.kept import Kept
-from service.after.plan import LEFT_LIMIT, Item, Left, Record, RefusedPace, item_of, next_left, waits_s
+from service.after.plan import LEFT_LIMIT, Item, Left, Record, RefusedPace, item_of, next_left, of_epoch, waits_s
 from service.bus import Conflict, EventLog, KeyValue, StreamBounds
 from service.clock import Clock, backoff_s
 from service.contract import IDS_LIMIT, After, AfterKind, EventType, Subjects, email_id, mailbox_id, mailbox_name
@@ -122,7 +122,7 @@ class AfterWork:
     # -- told by whoever follows the mailboxes ----------------------------------------------------------------
 
     def begin(self, mailbox: str) -> None:
-        """The mailbox is followed, from where the log stands: its record is read anew."""
+        """The mailbox is followed, and its epoch begun: its record is read anew."""
         box = self._mailboxes.get(mailbox)
         if box is None:
             box = self._mailboxes[mailbox] = _Mailbox(mailbox, self._kept(mailbox))
@@ -142,7 +142,7 @@ class AfterWork:
             self._bell.set()
 
     def end(self, mailbox: str) -> None:
-        """Another writer has the mailbox now."""
+        """The mailbox is not followed any more, or another writer has it now."""
         self._mailboxes.pop(mailbox, None)
 
     # -- rounds -----------------------------------------------------------------------------------------------
@@ -236,7 +236,7 @@ class AfterWork:
             log.info("after_others", account=self._options.account, mailbox=box.name)
             box.begun = True
             return self._options.others_s
-        record = box.kept.record
+        record = await self._of_epoch(box)
         left = next_left(record.left)
         if left is not None and waits_s(left, self._clock.now()) == 0.0:
             # Alone, so that whatever is wrong with it is its own.
@@ -254,6 +254,16 @@ class AfterWork:
         # What was not due when the round began may be by now.
         pauses = (found.waits_s, waits_s(next_left(record.left), self._clock.now()))
         return min((seconds for seconds in pauses if seconds is not None), default=None)
+
+    async def _of_epoch(self, box: _Mailbox) -> Record:
+        """The record, without what was named before the mailbox's last `reset`. Read after the log's bounds were."""
+        record = box.kept.record
+        reset = await self._events.tail(self._subjects.event(self._options.account, box.name, EventType.RESET))
+        # Where the log has forgotten it, it has forgotten all that was before it.
+        if reset is not None and reset.seq != record.reset:
+            record = of_epoch(record, reset.seq, reset.headers.get("ce-id", ""))
+            box.kept.go_on(record)
+        return record
 
     async def _find(self, box: _Mailbox, record: Record, bounds: StreamBounds) -> _Found:
         """The next messages whose events are confirmed, and have been for long enough."""

@@ -250,6 +250,7 @@ class Mailbox:
             shared, account, incoming, name, settings.limits.inline, prints=incoming.pop3 is not None and name == INBOX
         )
         self.begun = False
+        self._ruled = False
         # Once superseded this process does not contest the mailbox while the other writer lives: no taking turns.
         self._contest = True
 
@@ -275,8 +276,16 @@ class Mailbox:
 
     def _announced(self) -> None:
         self._arrived()
+        self._rule()
         if self._after is not None:
             self._after.announced(self._name)
+
+    def _rule(self) -> None:
+        """This connection has found the epoch, and its `reset` is in the log where it took one: not sooner may
+        anything be done to what was announced before."""
+        if self._after is not None and not self._ruled:
+            self._ruled = True
+            self._after.begin(self._name)
 
     async def _life(self, proved: Callable[[], None]) -> None:
         shared = self._shared
@@ -284,6 +293,7 @@ class Mailbox:
         def works() -> None:
             proved()
             self.begun = True
+            self._rule()
             shared.reports.part(self._account, self._part, AccountState.CONNECTED)
 
         await shared.bus.wait_connected()
@@ -292,8 +302,6 @@ class Mailbox:
             self._contest = True
             if position.why in LOG_LOST:
                 self._alarm(_log_lost(position.why))
-            if self._after is not None:
-                self._after.begin(self._name)
             try:
                 await MailboxIngest(
                     self._source,
@@ -312,11 +320,13 @@ class Mailbox:
                     former=self._former,
                 ).run(position)
             finally:
+                # The next connection may find another epoch.
+                self._ruled = False
+                if self._after is not None:
+                    self._after.end(self._name)
                 await self._source.close()
         except Superseded:
             self._contest = False
-            if self._after is not None:
-                self._after.end(self._name)
             raise
 
 

@@ -142,6 +142,16 @@ async def announce(bus: Bus, box: Box, epoch: int, uids: list[int], *, fence: in
     )
 
 
+async def begin_epoch(bus: Bus, box: Box, *, fence: int) -> int:
+    """A `reset`, as ingest writes it; gives its place in the log."""
+    event = OutMessage(
+        bus.subjects.event(box.account, box.mailbox, EventType.RESET), b"{}", {"ce-id": f"{box.user}-reset-{fence}"}
+    )
+    return await bus.log.commit(
+        [event], filter_subject=bus.subjects.mailbox_filter(box.account, box.mailbox), fence=fence
+    )
+
+
 async def record(bus: Bus, box: Box) -> Record | None:
     """What is remembered of the mailbox."""
     entry = await bus.key_value(bus.subjects.after).get(f"{box.account}.{mailbox_id(box.mailbox)}")

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from service.after.plan import (
     AtRecord,
@@ -17,6 +18,7 @@ from service.after.plan import (
     item_of,
     load_record,
     next_left,
+    of_epoch,
     started,
     waits_s,
 )
@@ -24,7 +26,7 @@ from service.contract import AFTER_HEADER, After, AfterKind, email_id
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 LATER = NOW + timedelta(days=1)
-WHOLE = Record(NOW, 7, "id", "seen", [Left(1, 2, 3, NOW)], Copying([1, 2], 3, 4, 5), "one/1")
+WHOLE = Record(NOW, 7, "id", "seen", [Left(1, 2, 3, NOW)], Copying([1, 2], 3, 4, 5), "one/1", 5)
 
 
 def test_a_record_is_read_as_it_was_written() -> None:
@@ -44,11 +46,23 @@ def test_what_is_no_record_is_none(data: bytes) -> None:
         (AtRecord.OTHER, NOW, 9, "seen", Record(NOW, 0, mark="seen")),  # rolled back, and grown again
         (AtRecord.GONE, NOW, 6, "seen", Record(NOW, 0, mark="seen")),  # rolled back
         (AtRecord.OURS, LATER, 9, "seen", Record(LATER, 0, mark="seen")),  # another stream
-        (AtRecord.OURS, NOW, 9, "delete", Record(NOW, 7, "id", "delete", writer="one/1")),  # another rule
+        (AtRecord.OURS, NOW, 9, "delete", Record(NOW, 7, "id", "delete", writer="one/1", reset=5)),  # another rule
     ],
 )
 def test_where_it_goes_on(at: AtRecord, created: datetime, last_seq: int, mark: str, expected: Record) -> None:
     assert started(WHOLE, created=created, last_seq=last_seq, at=at, mark=mark) == expected
+
+
+@pytest.mark.parametrize(
+    ("reset", "expected"),
+    [
+        (5, WHOLE),
+        (6, replace(WHOLE, reset=6, left=[], copying=None)),  # what followed it is dealt with already
+        (9, replace(WHOLE, reset=9, left=[], copying=None, seq=9, id="reset")),
+    ],
+)
+def test_what_was_named_before_a_reset_is_void(reset: int, expected: Record) -> None:
+    assert of_epoch(WHOLE, reset, "reset") == expected
 
 
 def test_without_a_record_it_begins_with_the_log() -> None:

@@ -1,6 +1,7 @@
 """mailbus as a process, with a rule for what comes after: killed before it is carried out, which is not forgotten."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 
 import pytest
@@ -9,6 +10,7 @@ import yaml
 from tests.after.harness import make, subjects, wait_subjects
 from tests.ingest.view import act, mail, seen
 from tests.servers.dovecot import Dovecot
+from tests.servers.imap_stub import CAPABILITIES, Connection, ImapStub
 from tests.servers.mailbus import Mailbus, command, imap_account, reading, settings_for, until
 from tests.servers.nats import NatsServer
 from tests.whole.test_commands import cmd
@@ -50,6 +52,45 @@ async def test_killed_before_its_time_a_mail_is_moved_by_the_next_start_and_told
     code, out, _ = await command(one, "check")
     assert code == 0, out
     assert "moves to Done" in out
+    assert await one.stop() == 0
+
+
+async def test_mail_of_another_user_with_the_same_numbers_is_left_alone(
+    imap_stub: ImapStub, own_nats: NatsServer, mailbus: Maker, prefix: str
+) -> None:
+    imap_stub.capabilities = f"{CAPABILITIES} UIDPLUS"
+    imap = {"host": "127.0.0.1", "port": imap_stub.port, "security": "none"}
+    incoming = {"imap": imap, "initial": "new", "after": "delete", "after_delay": "1h"}
+    account = {"id": "box", "address": "a@example.com", "username": "ada", "password": "x", "incoming": incoming}
+    one = mailbus(settings_for(own_nats.url, prefix, account))
+    one.start()
+    await until(lambda: one.log_file.exists() and bool(one.said("epoch_begins")))
+    async with reading(own_nats.url, prefix) as reader:
+        for uid in (1, 2, 3):
+            await imap_stub.deliver(uid, mail(uid))
+        await reader.wait_received(3)
+    one.kill()
+    imap_stub.messages = {uid: mail(10 + uid) for uid in (1, 2, 3)}
+    imap_stub.commands.clear()
+
+    async def late(_connection: Connection, _tag: str, _arguments: str) -> bool:
+        """The mailbox is found to be another only after what is to be deleted would be long gone."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1):
+                while not any("SELECT" in line for line in imap_stub.commands):  # noqa: ASYNC110 a list rings no bell
+                    await asyncio.sleep(0.02)
+        return False
+
+    imap_stub.hooks["EXAMINE"] = late
+    account["username"] = "bob"
+    incoming["after_delay"] = "10ms"
+    one.start()
+    await until(lambda: one.log_file.exists() and bool(one.said("epoch_begins")))
+    assert one.said("epoch_begins")[0]["reason"] == "source"
+    await imap_stub.deliver(4, mail(14))
+    await until(lambda: any("UID EXPUNGE" in line for line in imap_stub.commands))
+    changing = [line.partition(" UID ")[2] for line in imap_stub.commands if "STORE" in line or "EXPUNGE" in line]
+    assert changing == [r"STORE 4 +FLAGS.SILENT (\Deleted)", "EXPUNGE 4"]
     assert await one.stop() == 0
 
 
