@@ -27,6 +27,8 @@ PROBE_LIMIT_S: Final = 5.0
 RETRY_FIRST_S: Final = 1.0
 RETRY_MAX_S: Final = 60.0
 REFUSED_PAUSE_S: Final = 300.0
+# A server that says how long it wants to be left alone is believed as far as this.
+TOLD_LIMIT_S: Final = 3600.0
 
 
 class NotConnected(Transient):
@@ -104,10 +106,10 @@ class Pool:
         return session
 
     async def _lives(self, session: WritingSession) -> bool:
-        """The server answers, and says what is new in the mailbox that is open."""
+        """The server answers, and says what is new in the mailbox that is open. No more: a SELECT may take long."""
         try:
             async with asyncio.timeout(PROBE_LIMIT_S):
-                await session.refresh()
+                await session.noop()
         except (Transient, Permanent, TimeoutError) as exc:
             log.debug("idle_connection_lost", where=self._where, error=str(exc))
             return False
@@ -117,7 +119,9 @@ class Pool:
         if isinstance(exc, AuthRefused):
             return REFUSED_PAUSE_S
         chance = self._clock.chance()
-        return backoff_s(self._failures, first_s=RETRY_FIRST_S, factor=2, max_s=RETRY_MAX_S, chance=chance)
+        pause_s = backoff_s(self._failures, first_s=RETRY_FIRST_S, factor=2, max_s=RETRY_MAX_S, chance=chance)
+        told_s = exc.retry_after_s or 0.0 if isinstance(exc, Transient) else 0.0
+        return max(pause_s, min(told_s, TOLD_LIMIT_S))
 
     def _not_connected(self, exc: MailbusError) -> NotConnected:
         return NotConnected(exc.what, where=exc.where or self._where, remedy=exc.remedy or "ask again later")

@@ -13,13 +13,13 @@ from datetime import datetime
 from typing import Final
 
 from service.contract import IDS_LIMIT, Comparator
-from service.errors import MailbusError, PeerError
+from service.errors import MailbusError, PeerError, Transient
 from service.imap.connection import ignore
 from service.imap.criteria import any_of, charset, sort_keys
 from service.imap.encode import Argument, Literal, cut, date, date_time, quoted, uid_set
 from service.imap.grammar import Condition, Response, Search, Status, StatusData, parse_number, parse_uid
 from service.imap.protocol import Handler
-from service.imap.refusals import Refused, refused_request
+from service.imap.refusals import Refused, refused_request, throttled
 from service.imap.searched import numbers_of, runs_found
 from service.imap.session import Session, SurveyedMessage
 from service.imap.uidplus import Moved, appended, moved, moved_together
@@ -32,6 +32,8 @@ LOCATE_AT_ONCE: Final = 20
 # A mailbox that was deleted and made again stays open as it was, and Dovecot 2.3 says nothing of it: what was opened
 # longer ago is opened anew, which takes 15 ms where there are 3,000 mails. Commands in a row do without.
 OPEN_FRESH_S: Final = 2.0
+# RFC 5530 section 3: what a server says that cannot read what it has.
+_BROKEN: Final = frozenset({"SERVERBUG", "UNAVAILABLE"})
 _MESSAGE_ID: Final = re.compile(rb"<[\x21-\x3b\x3d\x3f-\x7e]{1,250}>")
 
 
@@ -79,23 +81,13 @@ class WritingSession(Session):
     # -- mailboxes --------------------------------------------------------------------------------------------
 
     async def open_mailbox(self, mailbox: str, *, writing: bool) -> Opened:
-        """SELECT to write, EXAMINE to read, nothing where it is open already. Raises Refused."""
+        """SELECT to write, EXAMINE to read, nothing where it was opened a moment ago. Raises Refused."""
         opened = self.opened
         if opened is not None and opened.name == mailbox and (opened.writing or not writing):
-            return opened
+            if self.clock.monotonic() - self._opened_at < OPEN_FRESH_S:
+                return opened
+            writing = opened.writing
         return await self.open_anew(mailbox, writing=writing)
-
-    async def refresh(self) -> None:
-        """Know what happened since the last command. Raises Transient; Refused where another connection is needed."""
-        opened = self.opened
-        if opened is None or self.clock.monotonic() - self._opened_at < OPEN_FRESH_S:
-            await self.noop()
-            return
-        try:
-            await self.open_anew(opened.name, writing=opened.writing)
-        except Refused as exc:
-            if exc.later:
-                raise
 
     async def open_anew(self, mailbox: str, *, writing: bool) -> Opened:
         """The same, whatever is open. Raises Refused."""
@@ -122,7 +114,7 @@ class WritingSession(Session):
         return self.opened
 
     async def status(self, mailbox: str, *items: str) -> dict[str, int]:
-        """STATUS (RFC 9051 6.3.11) of one mailbox. Raises Refused."""
+        """STATUS (RFC 9051 6.3.11) of one mailbox; the one that is open stays open. Raises Refused."""
         found: dict[str, int] = {}
 
         def take(response: Response) -> None:
@@ -139,17 +131,40 @@ class WritingSession(Session):
         (Dovecot 2.3: "duplicate transaction log sequence").
         """
         try:
-            return await self.must(name, self.named(mailbox), *arguments, handler=handler)
+            answer = await self.ask(name, self.named(mailbox), *arguments, handler=handler)
         except MailbusError as exc:
-            lost = self.protocol.failure is not None or (isinstance(exc, Refused) and exc.later)
-            if not lost or mailbox not in self._known:
+            if self.protocol.failure is None or mailbox not in self._known:
                 raise
-            log.info("mailbox_looked_at_anew", where=self.where, error=str(exc))
+            said = str(exc)
+        else:
+            if answer.status is Status.OK:
+                return answer
+            refused = refused_request(name, answer, where=self.where)
+            # Who asks too much asks no less by a login.
+            if answer.code not in _BROKEN or throttled(answer) or mailbox not in self._known:
+                raise refused
+            said = str(refused)
+        log.info("mailbox_looked_at_anew", where=self.where, error=said)
+        await self._reconnect()
+        return await self.must(name, self.named(mailbox), *arguments, handler=handler)
+
+    async def _reconnect(self) -> None:
+        """Go on over a new connection, with the same mailbox open. Raises Transient where it is not the same."""
+        before = self.opened
         self.protocol.close()
         fresh = await type(self).open(self.options, clock=self.clock)
         self.protocol, self.capabilities, self.utf8 = fresh.protocol, fresh.capabilities, fresh.utf8
         self.opened, self._known = None, frozenset()
-        return await self.must(name, self.named(mailbox), *arguments, handler=handler)
+        if before is None:
+            return
+        # Whoever opened it goes on with its UIDs.
+        where = f"{self.where} {before.name}"
+        try:
+            opened = await self.open_anew(before.name, writing=before.writing)
+        except Refused as exc:
+            raise Transient(exc.what, where=where, remedy=exc.remedy) from exc
+        if opened.uidvalidity != before.uidvalidity:
+            raise Transient("the mailbox was made anew meanwhile", where=where)
 
     # -- looking ----------------------------------------------------------------------------------------------
 
