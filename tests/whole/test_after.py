@@ -59,6 +59,7 @@ async def test_mail_of_another_user_with_the_same_numbers_is_left_alone(
     imap_stub: ImapStub, own_nats: NatsServer, mailbus: Maker, prefix: str
 ) -> None:
     imap_stub.capabilities = f"{CAPABILITIES} UIDPLUS"
+    imap_stub.messages = {1: mail(1)}
     imap = {"host": "127.0.0.1", "port": imap_stub.port, "security": "none"}
     incoming = {"imap": imap, "initial": "new", "after": "delete", "after_delay": "1h"}
     account = {"id": "box", "address": "a@example.com", "username": "ada", "password": "x", "incoming": incoming}
@@ -66,11 +67,11 @@ async def test_mail_of_another_user_with_the_same_numbers_is_left_alone(
     one.start()
     await until(lambda: one.log_file.exists() and bool(one.said("epoch_begins")))
     async with reading(own_nats.url, prefix) as reader:
-        for uid in (1, 2, 3):
+        for uid in (2, 3, 4):
             await imap_stub.deliver(uid, mail(uid))
         await reader.wait_received(3)
     one.kill()
-    imap_stub.messages = {uid: mail(10 + uid) for uid in (1, 2, 3)}
+    imap_stub.messages = {uid: mail(10 + uid) for uid in (1, 2, 3, 4)}
     imap_stub.commands.clear()
 
     async def late(_connection: Connection, _tag: str, _arguments: str) -> bool:
@@ -87,10 +88,12 @@ async def test_mail_of_another_user_with_the_same_numbers_is_left_alone(
     one.start()
     await until(lambda: one.log_file.exists() and bool(one.said("epoch_begins")))
     assert one.said("epoch_begins")[0]["reason"] == "source"
-    await imap_stub.deliver(4, mail(14))
+    await imap_stub.deliver(5, mail(15))
     await until(lambda: any("UID EXPUNGE" in line for line in imap_stub.commands))
+    async with reading(own_nats.url, prefix) as reader:
+        assert len(await reader.received()) == 4
     changing = [line.partition(" UID ")[2] for line in imap_stub.commands if "STORE" in line or "EXPUNGE" in line]
-    assert changing == [r"STORE 4 +FLAGS.SILENT (\Deleted)", "EXPUNGE 4"]
+    assert changing == [r"STORE 5 +FLAGS.SILENT (\Deleted)", "EXPUNGE 5"]
     assert await one.stop() == 0
 
 
