@@ -188,14 +188,7 @@ class Connection:
         else:
             answer = await self._present(token, before)
         if answer.status is not Status.OK:
-            options = self.options
-            raise refused_login(
-                answer,
-                where=self.where,
-                username=options.username,
-                password=options.password,
-                remedy=options.login_remedy,
-            )
+            raise refused_login(answer, where=self.where, remedy=self.options.login_remedy)
         self.protocol.enter(selected=False)
         self._learn(answer)
         if not self.capabilities:
@@ -228,9 +221,6 @@ class Connection:
         raise refused_login(
             answer,
             where=self.where,
-            username=options.username,
-            password=token,
-            sent=initial,
             detail=next(filter(None, said), ""),
             remedy=options.login_remedy or "check `username` and `oauth2.scope`, and whether IMAP is switched on",
         )

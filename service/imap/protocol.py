@@ -184,10 +184,12 @@ class ImapProtocol(IMAP4ClientProtocol):  # type: ignore[misc]  # aioimaplib has
             raise PeerError("an answer to no command")
         if command.name == "STARTTLS" and answer.status is Status.OK:
             self._hush()
-        self._tagged = answer
+        # Whoever refuses may repeat the login, in answer to whatever it is.
+        text = hidden(answer.text, self._secrets)
+        self._tagged = Condition(answer.tag, answer.status, answer.code, answer.argument, text)
         if command.name == "IDLE":
             self.idle = next_idle(self.idle, Seen.TAGGED)
-        self._response_done(f"{answer.tag} {answer.status} {answer.text}".encode())
+        self._response_done(f"{answer.tag} {answer.status} {text}".encode())
         self._news.set()
 
     def _hush(self) -> None:

@@ -6,7 +6,6 @@ Used by session.py and writing.py. RFC 5530 (response codes); the words are thos
 import re
 from typing import Final
 
-from service.contract import hidden, without_credentials
 from service.errors import AuthRefused, MailbusError, Permanent, Transient
 from service.imap.grammar import Condition, Status
 
@@ -65,9 +64,9 @@ def refused_request(name: str, answer: Condition, *, where: str) -> Refused:
     )
 
 
-def _shown(answer: Condition, username: str = "", password: str = "") -> str:
-    text = "".join(char if char.isprintable() else " " for char in answer.text)
-    text = without_credentials(text, username, password)[:SHOWN_CHARS]
+def _shown(answer: Condition) -> str:
+    # Without the login, which protocol.py has taken out.
+    text = "".join(char if char.isprintable() else " " for char in answer.text)[:SHOWN_CHARS]
     return f"[{answer.code}] {text}" if answer.code else text
 
 
@@ -88,15 +87,12 @@ def _pause_s(answer: Condition) -> float | None:
     return int(told[1]) / 1000 if told else None
 
 
-def refused_login(
-    answer: Condition, *, where: str, username: str, password: str, sent: str = "", detail: str = "", remedy: str = ""
-) -> MailbusError:
-    """LOGIN or AUTHENTICATE was answered NO or BAD; some servers repeat the credentials, which nobody may read.
+def refused_login(answer: Condition, *, where: str, detail: str = "", remedy: str = "") -> MailbusError:
+    """LOGIN or AUTHENTICATE was answered NO or BAD.
 
-    password: or the token; sent: what was said with it; detail: what the server said before its answer; remedy: what
-    this provider wants.
+    detail: what the server said before its answer; remedy: what this provider wants.
     """
-    said = hidden(_shown(answer, username, password), [sent])
+    said = _shown(answer)
     if answer.code not in _WRONG and _later(answer):
         return Transient(f"the server lets nobody in now: {said}", where=where, retry_after_s=_pause_s(answer))
     if answer.code == "PRIVACYREQUIRED":
