@@ -15,10 +15,14 @@ _LATER: Final = frozenset({"UNAVAILABLE", "INUSE", "LIMIT", "SERVERBUG", "OVERQU
 _WRONG: Final = frozenset({"AUTHENTICATIONFAILED", "AUTHORIZATIONFAILED", "EXPIRED", "CONTACTADMIN", "WEBALERT"})
 # Gmail: "Too many simultaneous connections"; Outlook: "User is authenticated but not connected"; Yahoo, Courier.
 _LATER_WORDS: Final = re.compile(
-    r"too many|temporar|try again|try later|unavailable|internal (server )?error|time(d )?out|rate|busy|not connected"
+    r"too many|temporar|try again|try later|unavailable|internal (server )?error|time(d )?out|\brate\b|busy|not connected"
     r"|maximum number|exceeded|overload|shutting down",
     re.IGNORECASE,
 )
+# Codes that say nothing of why: the words count. Gmail says [ALERT] with all of them (RFC 9051 7.1: show it).
+_WORDY: Final = frozenset({"", "ALERT"})
+# Of a login, whatever else is said: QQ lists in one sentence all that may be the reason, "system is busy" among them.
+_WRONG_WORDS: Final = re.compile(r"password is incorrect|invalid credentials", re.IGNORECASE)
 # Exchange Online: "Request is throttled. Suggested Backoff Time: 299961 milliseconds".
 _BACKOFF: Final = re.compile(r"Suggested Backoff Time: (\d{1,9}) milliseconds", re.IGNORECASE)
 # Gmail: "Account exceeded command or bandwidth limits"; Exchange: "Request is throttled".
@@ -53,7 +57,7 @@ class Refused(Permanent):
 
 def refused_request(name: str, answer: Condition, *, where: str) -> Refused:
     """A command that was asked for over the bus was answered NO or BAD."""
-    later = answer.code in _LATER or (not answer.code and bool(_LATER_WORDS.search(answer.text)))
+    later = _later(answer)
     missing = answer.code in _MISSING or (name in _OPENS and answer.status is Status.NO and not later)
     return Refused(
         f"the mail server refused {name}: {_shown(answer)}",
@@ -71,7 +75,9 @@ def _shown(answer: Condition) -> str:
 
 
 def _later(answer: Condition) -> bool:
-    return answer.code in _LATER or bool(_BACKOFF.search(answer.text) or _LATER_WORDS.search(answer.text))
+    if answer.code in _LATER or _BACKOFF.search(answer.text):
+        return True
+    return answer.code in _WORDY and bool(_LATER_WORDS.search(answer.text))
 
 
 def throttled(answer: Condition) -> bool:
@@ -93,7 +99,8 @@ def refused_login(answer: Condition, *, where: str, detail: str = "", remedy: st
     detail: what the server said before its answer; remedy: what this provider wants.
     """
     said = _shown(answer)
-    if answer.code not in _WRONG and _later(answer):
+    wrong = answer.code in _WRONG or (answer.code in _WORDY and _WRONG_WORDS.search(answer.text))
+    if not wrong and _later(answer):
         return Transient(f"the server lets nobody in now: {said}", where=where, retry_after_s=_pause_s(answer))
     if answer.code == "PRIVACYREQUIRED":
         return Permanent(f"the server wants encryption: {said}", where=where, remedy="set `security: tls`")

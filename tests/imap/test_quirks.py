@@ -2,8 +2,21 @@
 
 import pytest
 
-from service.imap.grammar import FetchData, Listed, Response, Search, StatusData, Value, Vanished, parse_modseq
+from service.errors import AuthRefused, Permanent, Transient
+from service.imap.grammar import (
+    Condition,
+    FetchData,
+    Listed,
+    Response,
+    Search,
+    Status,
+    StatusData,
+    Value,
+    Vanished,
+    parse_modseq,
+)
 from service.imap.identity import Labelling, email_id_of, thread_id_of
+from service.imap.refusals import refused_command, refused_login, refused_request
 from service.imap.spans import Span
 from tests.imap.corpora import differences, read
 
@@ -98,3 +111,23 @@ def test_labels_are_flags_and_mailboxes(wire: str, flags: set[str], mailboxes: s
     for _ in range(2):
         labels = labelling.read(data.items)
         assert (labels.flags, labels.mailboxes) == (flags, mailboxes)
+
+
+def test_qq_says_of_a_wrong_password_that_it_may_as_well_be_busy() -> None:
+    text = (
+        "Login fail. Account is abnormal, service is not open, password is incorrect, login frequency limited, "
+        "or system is busy. More information at https://help.mail.qq.com/detail/106/985"
+    )
+    assert type(refused_login(Condition("a1", Status.NO, "", "", text), where="qq")) is AuthRefused
+
+
+def test_words_do_not_say_otherwise_than_a_code_does() -> None:
+    missing = Condition("a1", Status.NO, "NONEXISTENT", "", "Mailbox doesn't exist: Too many, Corporate rate")
+    assert type(refused_command("SELECT", missing, where="a")) is Permanent
+    refused = refused_request("SELECT", missing, where="a")
+    assert refused.missing
+    assert not refused.later
+    corporate = Condition("a1", Status.NO, "", "", "no Corporate here")
+    assert type(refused_command("SELECT", corporate, where="a")) is Permanent
+    busy = Condition("a1", Status.NO, "", "", "server busy")
+    assert type(refused_command("SELECT", busy, where="a")) is Transient
