@@ -151,10 +151,7 @@ def _pages(rows: Sequence[SurveyedMessage], wanted: Wanted, message_limit: int) 
     page: list[SurveyedMessage] = []
     size = 0
     for row in rows:
-        # A message over the limit shows its header alone.
-        weight = (
-            min(row.size, HEADER_LIMIT_BYTES) if wanted.needs is not Needs.ALL or row.size > message_limit else row.size
-        )
+        weight = _weight(row, wanted, message_limit)
         if page and (size + weight > PAGE_LIMIT_BYTES or len(page) >= PAGE_LIMIT_MESSAGES):
             yield page
             page, size = [], 0
@@ -162,6 +159,11 @@ def _pages(rows: Sequence[SurveyedMessage], wanted: Wanted, message_limit: int) 
         size += weight
     if page:
         yield page
+
+
+def _weight(row: SurveyedMessage, wanted: Wanted, message_limit: int) -> int:
+    # A message over the limit shows its header alone.
+    return row.size if wanted.needs is Needs.ALL and row.size <= message_limit else min(row.size, HEADER_LIMIT_BYTES)
 
 
 async def _page(
@@ -188,12 +190,15 @@ async def _page(
         bodies: dict[int, bytes] = {}
         whole = [row.uid for row in rows if wanted.needs is Needs.ALL and row.size <= context.message_limit]
         header = [row.uid for row in rows if wanted.needs is Needs.ALL and row.size > context.message_limit]
+        expected = sum(_weight(row, wanted, context.message_limit) for row in rows)
         if whole:
-            await session.fetch_bodies(whole, bodies.__setitem__, header_only=False)
+            await session.fetch_bodies(whole, bodies.__setitem__, header_only=False, expected_bytes=expected)
         if header:
-            await session.fetch_bodies(header, bodies.__setitem__, header_only=True)
+            await session.fetch_bodies(header, bodies.__setitem__, header_only=True, expected_bytes=expected)
         if wanted.needs in {Needs.FIELDS, Needs.HEADER}:
-            await session.fetch_section(wanted.section, [row.uid for row in rows], bodies.__setitem__)
+            await session.fetch_section(
+                wanted.section, [row.uid for row in rows], bodies.__setitem__, expected_bytes=expected
+            )
         missing = [row.uid for row in rows if wanted.needs is not Needs.NOTHING and row.uid not in bodies]
         if missing:
             # Expunged since it was listed, or its mailbox was made again; else the server does not give it.

@@ -45,7 +45,8 @@ AT_ONCE: Final = 500
 HEADERS_LIMIT: Final = 5000
 UIDS_LIMIT_CHARS: Final = 6000
 ID_ROOM_BYTES: Final = 40
-SORT_FIELDS: Final = "BODY.PEEK[HEADER.FIELDS (DATE FROM TO SUBJECT)]<0.16384>"
+SORT_LIMIT_BYTES: Final = 16384
+SORT_FIELDS: Final = f"BODY.PEEK[HEADER.FIELDS (DATE FROM TO SUBJECT)]<0.{SORT_LIMIT_BYTES}>"
 _BY_HEADER: Final = frozenset({"sentAt", "from", "to", "subject"})
 _LIMITS: Final = MimeLimits()
 _DECODER: Final = msgspec.json.Decoder(SearchRequest)
@@ -137,7 +138,9 @@ async def _headers_of(session: WritingSession, rows: Sequence[SurveyedMessage]) 
     for at in range(0, len(rows), AT_ONCE):
         headers: dict[int, bytes] = {}
         uids = [row.uid for row in rows[at : at + AT_ONCE]]
-        await session.fetch_section(SORT_FIELDS, uids, headers.__setitem__)
+        await session.fetch_section(
+            SORT_FIELDS, uids, headers.__setitem__, expected_bytes=len(uids) * SORT_LIMIT_BYTES
+        )
         for number, (uid, header) in enumerate(headers.items()):
             found[uid] = parse_header_only(header, len(header), received_at=None, limits=_LIMITS).email
             if not number % 50:

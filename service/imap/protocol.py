@@ -15,7 +15,7 @@ from aioimaplib.aioimaplib import Cmd, Command, Commands, Exec, IMAP4ClientProto
 
 from service.contract import Security, hidden
 from service.errors import MailbusError, PeerError, Transient
-from service.imap.grammar import Condition, Continuation, Response, Status, parse_response
+from service.imap.grammar import Condition, Continuation, FetchData, Response, Status, parse_response
 from service.imap.state import Idle, Seen, next_idle
 from service.imap.wire import ResponseSplitter, WireLimits
 from service.observe import log
@@ -27,6 +27,9 @@ Handler = Callable[[Response], None]
 RESPONSES_AT_ONCE: Final = 250
 # What a server may say during one command that nobody can have asked for: a window has 40,000 messages at most.
 RESPONSES_LIMIT: Final = 250_000
+# The same in bytes: a window's messages with 800 bytes of labels each, or the UIDs of four million. What is given of
+# messages themselves is counted by whoever keeps it.
+ANSWER_LIMIT_BYTES: Final = 32 * 1024 * 1024
 # Of what a server says to people.
 SHOWN_CHARS: Final = 500
 # RFC 5465 3.1, which the library does not know.
@@ -54,7 +57,7 @@ class ImapProtocol(IMAP4ClientProtocol):  # type: ignore[misc]  # aioimaplib has
         self._handler: Handler = _ignore
         self._answers: list[str | bytes] = []
         self._trailing: Sequence[bytes] = ()
-        self._seen = 0
+        self._seen = self._size = 0
         self._reading = False
         self._hushed = False
         self._farewell = ""
@@ -124,7 +127,9 @@ class ImapProtocol(IMAP4ClientProtocol):  # type: ignore[misc]  # aioimaplib has
                         self.transport.resume_reading()
                     return
                 if len(pieces) > 1 or pieces[0]:
-                    self._handle(parse_response(pieces))
+                    response = parse_response(pieces)
+                    self._weigh(pieces, response)
+                    self._handle(response)
                 if self.failure is not None:
                     return
         except MailbusError as exc:
@@ -134,6 +139,16 @@ class ImapProtocol(IMAP4ClientProtocol):  # type: ignore[misc]  # aioimaplib has
         self._reading = True
         self.transport.pause_reading()
         self.loop.call_soon(self._read)
+
+    def _weigh(self, pieces: Sequence[bytes], response: Response) -> None:
+        self._seen += 1
+        self._size += sum(map(len, pieces))
+        if len(pieces) > 1 and isinstance(response, FetchData):
+            self._size -= sum(len(body) for body in bodies_in(response))
+        if self._seen > RESPONSES_LIMIT:
+            raise PeerError(f"over {RESPONSES_LIMIT} responses to one command")
+        if self._size > ANSWER_LIMIT_BYTES:
+            raise PeerError(f"over {ANSWER_LIMIT_BYTES} bytes in answer to one command")
 
     def _handle(self, response: Response) -> None:
         if self.state == aioimaplib.CONNECTED:
@@ -157,9 +172,6 @@ class ImapProtocol(IMAP4ClientProtocol):  # type: ignore[misc]  # aioimaplib has
                 return
             case _:
                 pass
-        self._seen += 1
-        if self._seen > RESPONSES_LIMIT:
-            raise PeerError(f"over {RESPONSES_LIMIT} responses to one command")
         self._handler(response)
         self._news.set()
 
@@ -278,7 +290,7 @@ class ImapProtocol(IMAP4ClientProtocol):  # type: ignore[misc]  # aioimaplib has
         except asyncio.CancelledError:
             self.fail(Transient("IDLE was given up", where=self._where))
             raise
-        self._check()
+        self.check()
         return True
 
     def wake(self) -> None:
@@ -289,16 +301,17 @@ class ImapProtocol(IMAP4ClientProtocol):  # type: ignore[misc]  # aioimaplib has
         """What the tagged answer to IDLE was, once it is OFF."""
         return self._answer()
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Raise the reason where the connection is over."""
         if self.failure is not None:
             # The reason anew for each who hears it: an exception that is raised twice grows its traceback.
             raise type(self.failure)(self.failure.what, where=self._where, remedy=self.failure.remedy)
 
     def _begin(self, handler: Handler, answers: Sequence[str | bytes] = (), trailing: Sequence[bytes] = ()) -> None:
-        self._check()
+        self.check()
         if self._under_way():
             raise RuntimeError("two commands at once on one connection")
-        self._handler, self._seen, self._tagged = handler, 0, None
+        self._handler, self._seen, self._size, self._tagged = handler, 0, 0, None
         self._answers, self._trailing = list(answers), trailing
 
     def _answer(self) -> Condition:
@@ -326,6 +339,11 @@ class ImapProtocol(IMAP4ClientProtocol):  # type: ignore[misc]  # aioimaplib has
     def close(self) -> None:
         """Drop the connection."""
         self.fail(Transient("closed", where=self._where))
+
+
+def bodies_in(data: FetchData) -> list[bytes]:
+    """What a response gives of a message itself (RFC 9051 6.4.5)."""
+    return [value for name, value in data.items.items() if name.startswith("BODY[") and isinstance(value, bytes)]
 
 
 async def connect(

@@ -37,7 +37,7 @@ from service.imap.identity import (
     identity_items,
     thread_id_of,
 )
-from service.imap.protocol import Handler, ImapProtocol
+from service.imap.protocol import Handler, ImapProtocol, bodies_in
 from service.imap.refusals import refused_command, throttled
 from service.imap.searched import numbers_of
 from service.imap.state import Idle
@@ -48,6 +48,8 @@ from service.observe import log, metrics
 SURVEY_LIMIT_ROWS: Final = 40_000
 LIST_LIMIT: Final = 20_000
 HEADER_LIMIT_BYTES: Final = 1024 * 1024
+# Bodies beside what was expected of them: sizes are announced wrong, by little as a rule.
+BODIES_SLACK_BYTES: Final = 4 * 1024 * 1024
 # A server that ends IDLE at once would have us spin.
 IDLE_ENDED_PAUSE_S: Final = 1.0
 _MAILBOXID: Final = re.compile(rb"\(([A-Za-z0-9_-]{1,255})\)")
@@ -219,21 +221,41 @@ class Session(Connection):
         """The lowest UID of what came on the day of a moment or later, as the server counts days."""
         return await self.search_lowest(f"SINCE {date(moment)}")
 
-    async def fetch_bodies(self, uids: Sequence[int], give: Callable[[int, bytes], None], *, header_only: bool) -> None:
+    async def fetch_bodies(
+        self,
+        uids: Sequence[int],
+        give: Callable[[int, bytes], None],
+        *,
+        header_only: bool,
+        expected_bytes: int | None = None,
+    ) -> None:
         """Read messages, or the first of their headers, and give each as it comes; never marks them read.
 
         A message that the server does not give is left out; an unasked or repeated one is not given. A NO is no
         error where something was given (Exchange says NO after all the messages but one).
         """
         section = f"BODY.PEEK[HEADER]<0.{HEADER_LIMIT_BYTES}>" if header_only else "BODY.PEEK[]"
-        await self.fetch_section(section, uids, give)
+        await self.fetch_section(section, uids, give, expected_bytes=expected_bytes)
 
-    async def fetch_section(self, section: str, uids: Sequence[int], give: Callable[[int, bytes], None]) -> None:
-        """The same for any one section of the messages (RFC 9051 6.4.5)."""
+    async def fetch_section(
+        self,
+        section: str,
+        uids: Sequence[int],
+        give: Callable[[int, bytes], None],
+        *,
+        expected_bytes: int | None = None,
+    ) -> None:
+        """The same for any one section of the messages (RFC 9051 6.4.5).
+
+        `expected_bytes`, of them all: twice as much and BODIES_SLACK_BYTES is the most that is taken; None where `give`
+        keeps nothing, or keeps count itself. Raises PeerError beyond.
+        """
         left = set(uids)
+        room = None if expected_bytes is None else 2 * expected_bytes + BODIES_SLACK_BYTES
         uid_of: dict[int, int] = {}
 
         def take(response: Response) -> None:
+            nonlocal room
             if isinstance(response, Expunged):
                 uid_of.clear()  # the numbers mean other messages now
             if not isinstance(response, FetchData):
@@ -243,9 +265,13 @@ class Session(Connection):
                 uid_of[response.seq] = uid
             # Some servers give a message in two responses, the UID in one of them alone.
             uid = uid if uid is not None else uid_of.get(response.seq)
-            body = next((value for name, value in response.items.items() if name.startswith("BODY[")), None)
-            if uid in left and isinstance(body, bytes):
+            body = next(iter(bodies_in(response)), None)
+            if uid in left and body is not None:
                 left.discard(uid)
+                if room is not None:
+                    room -= len(body)
+                    if room < 0:
+                        raise PeerError("far more of the messages than their sizes", where=self.where)
                 give(uid, body)
 
         answer = await self.ask("FETCH", uid_set(uids), f"(UID {section})", prefix="UID", handler=take)

@@ -340,3 +340,35 @@ async def test_totals_are_the_same_with_list_status_and_without(either: Desk) ->
     assert (await either.ask("mailboxes", {"position": 1}))["list"] == whole[1:]
     assert code(await either.message("mailboxes", b"")) == ""
     assert json.loads((await either.message("mailboxes", {"x": 1})).data)["problems"][0]["field"] == "x"
+
+
+@pytest.mark.fault("A13")
+async def test_a_server_that_gives_far_more_than_it_says_is_given_up(
+    bus: Bus, prefix: str, imap_stub: ImapStub
+) -> None:
+    imap_stub.messages = {uid: b"Subject: x\r\n\r\n" + b"x" * 900_000 for uid in range(1, 9)}
+
+    async def fetch(connection: Connection, tag: str, arguments: str) -> bool:
+        if "BODY" in arguments:
+            return False
+        for uid in range(1, 9):
+            await connection.send(f"* {uid} FETCH (UID {uid} FLAGS () INTERNALDATE NIL RFC822.SIZE 1)\r\n")
+        await connection.send(f"{tag} OK done\r\n")
+        return True
+
+    async def search(connection: Connection, tag: str, _arguments: str) -> bool:
+        await connection.send(f"* ESEARCH (TAG x) UID ALL 1:8\r\n{tag} OK done\r\n")
+        return True
+
+    imap_stub.hooks |= {"UID FETCH": fetch, "UID SEARCH": search}
+    async with stub_desk(imap_stub, bus, prefix) as one:
+        ids = await one.ids()
+        assert len(ids) == 8
+        for verb, asked in [
+            ("get", {"ids": ids, "properties": ["preview"]}),
+            ("get", {"ids": ids, "properties": ["subject"]}),
+            ("search", {"sort": [{"property": "subject"}]}),
+        ]:
+            answered, problems = await one.refused(verb, asked)
+            assert answered == "504"
+            assert "far more of the messages than their sizes" in problems[0]["message"]

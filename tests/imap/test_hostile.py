@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from service.clock import SystemClock
-from service.errors import Permanent, Transient
+from service.errors import PeerError, Permanent, Transient
 from service.imap import Changes, Session
 from tests.imap.test_session import MAIL, bodies, options
 from tests.servers.imap_stub import Connection, ImapStub
@@ -134,6 +134,54 @@ async def test_whatever_is_said_instead_of_an_answer_is_a_clear_error_in_bounded
                 assert "go away" in ended.value.what, at
     finally:
         tracemalloc.stop()
+
+
+# -- instead of an end ----------------------------------------------------------------------------------------
+
+LONG = "x" * 100_000
+ENDLESS = {
+    "names": ("LIST", f'* LIST () "/" {LONG}\r\n'),
+    "names as literals": ("LIST", f'* LIST () "/" {{100000}}\r\n{LONG}\r\n'),
+    "numbers": ("UID SEARCH", "* SEARCH " + "1234567 " * 12_000 + "\r\n"),
+    "labels": ("UID FETCH", f"* 1 FETCH (UID 1 RFC822.SIZE 1 X-GM-LABELS ({{100000}}\r\n{LONG}))\r\n"),
+    "words": ("NOOP", f"* OK {LONG}\r\n"),
+    "wishes": ("AUTHENTICATE", f"+ {LONG}\r\n"),
+}
+
+
+@pytest.mark.fault("A13")
+@pytest.mark.parametrize("what", ENDLESS)
+async def test_valid_responses_without_an_end_are_given_up_in_bounded_memory(
+    what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.imap.protocol.ANSWER_LIMIT_BYTES", 4 * 1024 * 1024)
+    at, wire = ENDLESS[what]
+    capabilities = f"{CAPABILITIES} AUTH=PLAIN" if at == "AUTHENTICATE" else CAPABILITIES
+    tracemalloc.start()
+    try:
+        async with serving(Hostile(at=at, says=sends(wire, times=2000), capabilities=capabilities)) as stub:
+            before = tracemalloc.get_traced_memory()[0]
+            with pytest.raises(PeerError, match="bytes in answer to one command"):
+                await asyncio.wait_for(live(stub.port), 20)
+            assert tracemalloc.get_traced_memory()[1] - before < MEMORY_LIMIT_BYTES
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.fault("A13")
+async def test_far_more_of_messages_than_their_sizes_is_given_up_and_a_little_more_is_not() -> None:
+    async with serving(ImapStub(messages={uid: b"x" * 900_000 for uid in range(1, 11)})) as stub:
+        session = await Session.open(options(stub.port), clock=SystemClock())
+        await session.examine("INBOX")
+        found: list[int] = []
+        await session.fetch_section("BODY.PEEK[]", [1, 2, 3, 4], lambda uid, _: found.append(uid), expected_bytes=4)
+        assert found == [1, 2, 3, 4]
+        found.clear()
+        with pytest.raises(PeerError, match="than their sizes"):
+            await session.fetch_section(
+                "BODY.PEEK[]", range(1, 11), lambda uid, _: found.append(uid), expected_bytes=10
+            )
+        assert found == [1, 2, 3, 4]
 
 
 # -- beside every answer --------------------------------------------------------------------------------------
