@@ -207,8 +207,10 @@ class Rounds:
             self._hearing = session
             try:
                 told = await notify(session, self._hear, lambda: self._deaf(session))
+                session.protocol.check()
             except Transient:
-                # Without an answer the connection is dead; asked on each new one at once, none would live.
+                # Without an answer the connection is dead, with one it may be: asked on each new one at once, none would
+                # live.
                 self._rest(Noise.REFUSED)
                 raise
             if told is None:

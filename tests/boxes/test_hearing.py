@@ -160,3 +160,22 @@ async def test_after_an_overflow_the_mailbox_that_idles_there_is_heard_of_as_bef
         await crowd.put("INBOX", b"Subject: x\r\n\r\nx\r\n", tell=False)
         await until(lambda: len(said(crowd, "UID")) > looked, what=f"{crowd.commands}")
         assert len(said(crowd, "NOTIFY")) == 2
+
+
+async def test_a_connection_that_ends_with_the_answer_hears_nothing_and_another_is_asked(
+    crowd: Crowd, bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crowd.make("Lists")
+    monkeypatch.setattr(rounds, "EAR_PAUSE_S", 0.05)
+
+    async def leave(connection: Connection, tag: str, _: str) -> bool:
+        if len(said(crowd, "NOTIFY")) > 1:
+            return False
+        await connection.send(f"{tag} OK done\r\n* BYE that was all\r\n")
+        return True
+
+    crowd.hooks["NOTIFY"] = leave
+    async with going_round(crowd, bus, monkeypatch) as failed:
+        await until(lambda: bool(failed), what=f"{crowd.commands}")
+        assert "that was all" in failed[0].what
+        await until(lambda: bool(crowd.listening), what=f"{crowd.commands}")
