@@ -209,7 +209,7 @@ class Rounds:
                 told = await notify(session, self._hear, lambda: self._deaf(session))
                 session.protocol.check()
             except Transient:
-                # Without an answer the connection is dead, with one it may be: asked on each new one at once, none would
+                # Without an answer the connection is dead, with one it may be: asked on each new one, none would
                 # live.
                 self._rest(Noise.REFUSED)
                 raise

@@ -170,7 +170,7 @@ async def test_valid_responses_without_an_end_are_given_up_in_bounded_memory(
 
 @pytest.mark.fault("A13")
 async def test_far_more_of_messages_than_their_sizes_is_given_up_and_a_little_more_is_not() -> None:
-    async with serving(ImapStub(messages={uid: b"x" * 900_000 for uid in range(1, 11)})) as stub:
+    async with serving(ImapStub(messages=dict.fromkeys(range(1, 11), b"x" * 900_000))) as stub:
         session = await Session.open(options(stub.port), clock=SystemClock())
         await session.examine("INBOX")
         found: list[int] = []
