@@ -22,7 +22,7 @@ from service.ingest import (
 )
 from service.login import TokenSource
 from service.observe import metrics
-from service.pop3 import Door, Pop3Options
+from service.pop3 import CONNECT_TIMEOUT_S, Door, Pop3Options
 from service.secure import tls_context
 from service.settings import AccountSettings, IncomingSettings, Pop3Settings, Settings, login_remedy
 
@@ -52,6 +52,8 @@ def pop3_options(
         message_limit=settings.limits.message,
         apop=pop3.apop,
         reply_s=pop3.reply.total_seconds(),
+        # A server may read the whole maildrop before it says yes to the password.
+        connect_s=CONNECT_TIMEOUT_S + pop3.reply.total_seconds(),
         tokens=tokens,
         login_remedy=login_remedy(account.preset, incoming.oauth2.grant if incoming.oauth2 else None),
         reach=settings.network.reach,

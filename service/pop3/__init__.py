@@ -8,10 +8,11 @@ maildrop holds, maildrop.py how one gets in and takes stock.
 from service.pop3.links import linked_uid
 from service.pop3.maildrop import Door, listed, take_stock
 from service.pop3.refusals import NotNow
-from service.pop3.session import Pop3Options, Session
+from service.pop3.session import CONNECT_TIMEOUT_S, Pop3Options, Session
 from service.pop3.stock import IDENTITY_BYTES, NO_IDENTITY, Listing, content_of
 
 __all__ = [
+    "CONNECT_TIMEOUT_S",
     "IDENTITY_BYTES",
     "NO_IDENTITY",
     "Door",

@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import pytest
 
+from service.build.pop3 import pop3_options
 from service.contract import After, AfterKind, Security
 from service.parsing import Raw
 from tests.settings.conftest import Load, Problems
@@ -45,6 +46,15 @@ def test_beside_imap_it_stands_in_after_a_while(load: Load) -> None:
     assert incoming.pop3 is not None
     assert (incoming.imap.host, incoming.pop3.host) == ("imap.gmail.com", "pop.gmail.com")
     assert incoming.pop3.stand_in == timedelta(minutes=10)
+
+
+def test_a_login_may_take_as_long_as_any_answer(load: Load) -> None:
+    settings = load(account("{pop3: {host: h, reply: 5m}}"))
+    one = settings.accounts[0]
+    assert one.incoming is not None
+    assert one.incoming.pop3 is not None
+    options = pop3_options(settings, one, one.incoming, one.incoming.pop3, tokens=None)
+    assert options.connect_s > options.reply_s == 300.0
 
 
 def test_mail_may_be_kept_for_days(load: Load) -> None:
