@@ -15,7 +15,7 @@ from service.build.pop3 import LOCKED_S, close, pop3_options
 from service.build.shared import INBOX, Shared, Work, supervised
 from service.contract import AccountPart, AccountState
 from service.errors import MailbusError, Transient
-from service.fleet import MAILBOXES, Part
+from service.fleet import MAILBOXES, AccountView, Part
 from service.ingest import (
     Absence,
     Desk,
@@ -28,6 +28,7 @@ from service.ingest import (
     PairedStandIn,
     Position,
     StandIn,
+    Tries,
 )
 from service.login import TokenSource
 from service.observe import log, metrics
@@ -41,6 +42,17 @@ LEARN_EVERY_S: Final = 3600.0
 LEARN_LIMIT_S: Final = 600.0
 POP3: Final = Part(AccountPart.POP3)
 BY_IMAP: Final = Part(AccountPart.MAILBOX, INBOX)
+
+
+def is_away(view: AccountView | None, *, has_bus: bool) -> bool:
+    """Whether IMAP cannot be had. A password that is wrong, or another process, is no reason to stand in; nor is a
+    first login that still waits for its turn. Without the bus commits fail, which says nothing of IMAP."""
+    if view is None or not has_bus:
+        return False
+    # Where mailboxes are patterns, INBOX is a part once they were listed.
+    part = BY_IMAP if BY_IMAP in view.parts else MAILBOXES
+    is_lost = view.parts.get(part) is AccountState.DISCONNECTED and part not in view.untried
+    return is_lost or part in view.stuck
 
 
 class StandInWork:
@@ -66,9 +78,11 @@ class StandInWork:
         self._stand_in_s = pop3.stand_in.total_seconds()
         self._absence = Absence(self._stand_in_s)
         self._moved = moved
+        self._tries = Tries()
         options = pop3_options(settings, account, incoming, pop3, tokens=tokens)
         self._door = Door(options, shared.connecting.to(options.host), shared.clock, locked_s=LOCKED_S)
         self._events, self._memory = mailbox_log(shared, account.id, INBOX, self._say)
+        shared.desks[account.id].gives(INBOX, self._memory)
         bus = shared.bus
         self._learner = Learner(
             self._door,
@@ -104,13 +118,7 @@ class StandInWork:
         return view.parts.get(BY_IMAP) if view is not None else None
 
     def _is_away(self) -> bool:
-        """Whether IMAP cannot be had. A password that is wrong, or another process, is no reason to stand in."""
-        view = self._shared.reports.accounts.get(self._account)
-        if view is None:
-            return False
-        # Where mailboxes are patterns, INBOX is a part once they were listed.
-        part = BY_IMAP if BY_IMAP in view.parts else MAILBOXES
-        return view.parts.get(part) is AccountState.DISCONNECTED or part in view.stuck
+        return is_away(self._shared.reports.accounts.get(self._account), has_bus=self._shared.bus.connected)
 
     def _is_wanted(self) -> bool:
         return self._absence.is_long(self._shared.clock.monotonic(), away=self._is_away(), moved=self._moved())
@@ -147,6 +155,7 @@ class StandInWork:
         """Until IMAP is back."""
         log.warning("pop3_stands_in", account=self._account)
         metrics.STAND_INS.inc()
+        self._tries = Tries()
         try:
             async with TaskGroup() as group:
                 work = supervised(self._life, self._account, POP3, self._shared, None)
@@ -196,9 +205,9 @@ class StandInWork:
 
     async def _source(self, position: Position) -> StandIn:
         poll_s, clock = self._incoming.poll.total_seconds(), self._shared.clock
-        door, memory, host = self._door, self._memory, self._host
+        door, memory, tries, host = self._door, self._memory, self._tries, self._host
         if await self._learner.is_proved():
             return PairedStandIn(
-                door, memory, position, self._learner, host=host, mailbox=INBOX, poll_s=poll_s, clock=clock
+                door, memory, position, tries, self._learner, host=host, mailbox=INBOX, poll_s=poll_s, clock=clock
             )
-        return LinkedStandIn(door, memory, position, host=host, mailbox=INBOX, poll_s=poll_s, clock=clock)
+        return LinkedStandIn(door, memory, position, tries, host=host, mailbox=INBOX, poll_s=poll_s, clock=clock)

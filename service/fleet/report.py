@@ -60,7 +60,8 @@ SENT: Final = Part(AccountPart.SENT)
 
 @dataclass(slots=True)
 class AccountView:
-    """What is known of an account; shown by the status page. `stuck`: parts that fail until somebody acts."""
+    """What is known of an account; shown by the status page. `stuck`: parts that fail until somebody acts; `untried`:
+    those that have said nothing yet."""
 
     id: str
     state: AccountState | None = None
@@ -69,12 +70,14 @@ class AccountView:
     parts: dict[Part, AccountState] = field(default_factory=dict)
     counts: Counter[AccountState] = field(default_factory=Counter)
     stuck: set[Part] = field(default_factory=set)
+    untried: set[Part] = field(default_factory=set)
 
     def set(self, part: Part, state: AccountState | None) -> None:
         """A part's state; None: there is no such part any more."""
         if (before := self.parts.pop(part, None)) is not None:
             self.counts[before] -= 1
         self.stuck.discard(part)
+        self.untried.discard(part)
         if state is not None:
             self.parts[part] = state
             self.counts[state] += 1
@@ -108,6 +111,7 @@ class AccountReports:
         view = self.accounts[account] = AccountView(account)
         for part in parts:
             view.set(part, AccountState.DISCONNECTED)
+            view.untried.add(part)
         self._counted(None, AccountState.DISCONNECTED)
 
     def remove(self, account: str) -> None:

@@ -31,7 +31,7 @@ from service.ingest.plan import Former, Position, Recalled, Why
 from service.ingest.publish import MailboxLog, WriterIdentity
 from service.ingest.resync import Desk, Desks
 from service.ingest.source import Epoch, Source
-from service.ingest.stand_in import LinkedStandIn, StandIn
+from service.ingest.stand_in import LinkedStandIn, StandIn, Tries
 from service.ingest.status import MailboxStatus
 
 __all__ = [
@@ -66,6 +66,7 @@ __all__ = [
     "Recalled",
     "Source",
     "StandIn",
+    "Tries",
     "Why",
     "WriterIdentity",
 ]

@@ -45,10 +45,10 @@ class Contents:
 
     def of(self, body: bytes, size: int, *, whole: bool) -> Content:
         """Of a message as it was read; `size` as the server lists it."""
-        return Content(content_of(body, size, whole=whole)[:CONTENT_CHARS], self._date(body))
+        return Content(content_of(body, size, whole=whole)[:CONTENT_CHARS], self.date(body))
 
-    def _date(self, body: bytes) -> datetime | None:
-        """Never in the future, whatever a mail says."""
+    def date(self, body: bytes) -> datetime | None:
+        """When the server took a message: never in the future, whatever a mail says."""
         date, now = received_at(body), self._clock.now()
         return min(date, now) if date is not None else None
 
@@ -71,7 +71,7 @@ class Contents:
         numbers = {listing.numbers[at]: at for at in places if listing.identity(at) not in self._read}
 
         def take(number: int, header: bytes) -> None:
-            self._read[listing.identity(numbers[number])] = Content("", self._date(header))
+            self._read[listing.identity(numbers[number])] = Content("", self.date(header))
 
         refused = await session.read(list(numbers), take, whole=False)
         small = [number for number in refused if listing.sizes[numbers[number]] <= self._message_limit]

@@ -5,6 +5,7 @@ its `Mail-State` header is what is known, whether it was committed here or is re
 """
 
 import asyncio
+import dataclasses
 from collections.abc import Collection, Container, Sequence
 from contextlib import aclosing, suppress
 from datetime import datetime
@@ -73,7 +74,9 @@ class Memory:
         self._partial = False
         self._settled = False  # whether the state is whole at this moment
         self._seen: Seen | None = None  # what the next epoch of a maildrop begins with
+        self._useless = ""  # a snapshot that is gone, or that the log does not go on from
         self._passed: list[str] = []  # objects that go once a commit has named what is newer
+        self.heard = NUMBERS_FROM  # the highest number that was heard of, in whatever epoch
 
     @property
     def known(self) -> Known:
@@ -150,8 +153,10 @@ class Memory:
         owner = self._owner_of(cursor)
         if self._owner == owner and self._rollbacks == cursor.rollbacks:
             if (self._seq, self._state.events) == (seq, cursor.events):
+                self._name(cursor.state)
                 return Recalled.PARTIAL if self._partial else Recalled.WHOLE
             if self._seq < seq and await self._replayed(seq, self._last_id) and self._state.events == cursor.events:
+                self._name(cursor.state)
                 return Recalled.WHOLE
         if cursor.state is None:
             self._begin(owner, cursor, State(events=cursor.events), Named(seq, cursor.events), seq)
@@ -166,6 +171,7 @@ class Memory:
             if await self._replayed(seq, "") and self._state.events == cursor.events:
                 return Recalled.WHOLE
         # The log itself may still have all that the epoch had.
+        self._useless = cursor.state.id
         self._begin(owner, cursor, State(), Named(0), 0)
         if await self._replayed(seq, "") and self._state.events == cursor.events:
             return Recalled.WHOLE
@@ -176,8 +182,19 @@ class Memory:
     def _begin(self, owner: str, cursor: Cursor, state: State, named: Named, seq: int) -> None:
         self._owner, self._rollbacks, self._uidvalidity = owner, cursor.rollbacks, cursor.uidvalidity
         self._state, self._named, self._seq, self._last_id, self._partial = state, named, seq, "", False
+        self.heard = max(self.heard, state.numbers.top)
         if named.id in self._passed:
             self._passed.remove(named.id)
+
+    def _name(self, named: Named | None) -> None:
+        """Go on from the snapshot that the log names: whoever wrote this mailbox meanwhile deleted the older one.
+
+        Ours is newer where it was saved and no commit has named it yet, or where the log's could not be gone on from.
+        """
+        if named is not None and named.seq >= self._named.seq and named.id != self._useless:
+            self._named = named
+            if named.id in self._passed:
+                self._passed.remove(named.id)
 
     async def _load(self, id: str, owner: str) -> State | None:
         try:
@@ -225,6 +242,7 @@ class Memory:
         match kind:
             case EventType.RECEIVED if note.uid >= NUMBERS_FROM:
                 state.numbers.give(note.uid, note.mark.partition(":")[0])
+                self.heard = max(self.heard, note.uid)
             case EventType.RECEIVED:
                 state.known.put(note.uid, note.keywords)
                 state.mark(note.uid, note.mark)
@@ -265,8 +283,10 @@ class Memory:
             self._passed += passed
             raise
         self._moved(events)
+        # An object that stays is some bytes lost; nothing refers to it.
         for id in passed:
-            await self._delete(id)
+            with suppress(Transient):
+                await self._store.delete(id)
         return written
 
     async def begin(self, event: OutMessage, cursor: Cursor) -> Cursor:
@@ -313,11 +333,6 @@ class Memory:
                 raise RuntimeError(f"an event without a {STATE_HEADER}: {event.subject}")
         self._seq, self._last_id = self._events.at, events[-1].headers["ce-id"]
 
-    async def _delete(self, id: str) -> None:
-        # An object that stays is some bytes lost; nothing refers to it.
-        with suppress(Transient):
-            await self._store.delete(id)
-
     def _owner_of(self, cursor: Cursor) -> str:
         return f"{self._key} {cursor.place} {cursor.uidvalidity}"
 
@@ -335,17 +350,7 @@ class Memory:
         marks, ids = state.marks, state.ids
 
         def dump() -> bytes:
-            whole = State(
-                state.known,
-                marks.over(base.marks),
-                state.near,
-                state.floor,
-                state.events,
-                ids.over(base.ids),
-                state.near_ids,
-                state.seen,
-                state.numbers,
-            )
+            whole = dataclasses.replace(state, marks=marks.over(base.marks), ids=ids.over(base.ids))
             return dump_state(whole, owner)
 
         data = await asyncio.to_thread(dump)

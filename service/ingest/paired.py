@@ -3,6 +3,7 @@
 What was learnt while both worked (learnt.py) says which messages are old: by their unique ids, or, of those that came
 since, by TOP and the prints of what IMAP told. The others get numbers of their own (numbers.py), which IMAP's return
 turns into UIDs. What cannot be told apart surely waits for IMAP: late, and never twice.
+Rules: docs/decisions/0018-numbers-for-what-pop3-announces.md.
 """
 
 import asyncio
@@ -17,7 +18,7 @@ from service.ingest.memory import Memory
 from service.ingest.numbers import WAITING_LIMIT
 from service.ingest.plan import NEAR_S, Position
 from service.ingest.source import Surveyed
-from service.ingest.stand_in import Row, StandIn
+from service.ingest.stand_in import Row, StandIn, Tries
 from service.pop3 import NO_IDENTITY, Door, Listing, Session, listed
 
 
@@ -29,6 +30,7 @@ class PairedStandIn(StandIn):
         door: Door,
         memory: Memory,
         position: Position,
+        tries: Tries,
         learner: Learner,
         *,
         host: str,
@@ -36,7 +38,7 @@ class PairedStandIn(StandIn):
         poll_s: float,
         clock: Clock,
     ) -> None:
-        super().__init__(door, memory, position, host=host, mailbox=mailbox, poll_s=poll_s, clock=clock)
+        super().__init__(door, memory, position, tries, host=host, mailbox=mailbox, poll_s=poll_s, clock=clock)
         self._learner = learner
         self._learnt = Learnt()
         self._last = 0

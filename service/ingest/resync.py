@@ -14,7 +14,12 @@ from service.errors import Transient
 
 
 class Lookup(Protocol):
-    """What knows under which numbers mail was announced (memory.py)."""
+    """What knows under which numbers mail was announced (memory.py). `heard`: the highest of them that it heard of."""
+
+    @property
+    def heard(self) -> int:
+        """From NUMBERS_FROM on."""
+        ...
 
     def uid_of(self, uidvalidity: int, number: int) -> int | None:
         """The UID of a number: 0 where its message is gone, None where the epoch is another.
@@ -46,14 +51,20 @@ class Desk:
         self._waiting: list[asyncio.Future[Resynced]] = []
         self._taken: list[asyncio.Future[Resynced]] = []
         self._rounds: list[asyncio.Future[None]] = []
-        # Where numbers that are no UIDs are looked up, while the mailbox is followed.
+        # Where numbers that are no UIDs are looked up, once the mailbox is followed: as they were when it last was.
         self.numbers: Lookup | None = None
+        # Who gives them, in this process: what it gave since is not gone.
+        self.giver: Lookup | None = None
 
     def uid_of(self, uidvalidity: int, number: int) -> int | None:
         """As Lookup. Raises Transient, too, while the mailbox is not followed."""
         if self.numbers is None:
             raise self._not_connected()
-        return self.numbers.uid_of(uidvalidity, number)
+        uid = self.numbers.uid_of(uidvalidity, number)
+        if uid == 0 and self.giver is not None and self.numbers.heard < number <= self.giver.heard:
+            what = "IMAP has not heard yet of what POP3 announced"
+            raise Transient(what, where=self.mailbox, remedy="ask again later")
+        return uid
 
     async def ask(self) -> Resynced:
         """Have it compared. Raises Transient where the mailbox is not followed now, or its connection is lost."""
@@ -128,10 +139,19 @@ class Desks:
 
     def __init__(self) -> None:
         self._desks: dict[str, Desk] = {}
+        self._givers: dict[str, Lookup] = {}
 
     def desk(self, mailbox: str) -> Desk:
         """The desk of a mailbox, which is there from now on."""
-        return self._desks.setdefault(mailbox, Desk(mailbox))
+        desk = self._desks.setdefault(mailbox, Desk(mailbox))
+        desk.giver = self._givers.get(mailbox)
+        return desk
+
+    def gives(self, mailbox: str, giver: Lookup) -> None:
+        """What announces mail of a mailbox under numbers that are no UIDs, whenever the mailbox is not followed."""
+        self._givers[mailbox] = giver
+        if (desk := self._desks.get(mailbox)) is not None:
+            desk.giver = giver
 
     def drop(self, mailbox: str) -> None:
         """It is followed no more."""

@@ -8,21 +8,28 @@ Rules: docs/decisions/0014-pop3-stands-in.md.
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Final
 
 from service.clock import Clock
 from service.contract import Sync
-from service.errors import Permanent
+from service.errors import Permanent, Transient
 from service.ingest.contents import Contents
 from service.ingest.cursor import Cursor, source_id
 from service.ingest.known import Flagged, Uids
 from service.ingest.memory import Memory
 from service.ingest.plan import SURVEY_LIMIT_ROWS, Position, Recalled
+from service.ingest.reading import SINGLE_TRIES
 from service.ingest.source import Epoch, Fetched, Looked, Stirred, Surveyed, Told
 from service.ingest.visits import Visits
+from service.observe import log
 from service.pop3 import Door, Session, linked_uid
+
+# A connection that breaks names one of them: more is nothing that a server does.
+TRIES_LIMIT: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +42,36 @@ class Row:
     print: str = ""
 
 
+class Tries:
+    """Messages that were asked for when a connection broke, and how often: outlives the connections of an outage.
+
+    By what they are known by in each of them: a number that no commit has told may be another message's next time.
+    """
+
+    def __init__(self) -> None:
+        self._failed: Counter[str] = Counter()
+
+    def failed(self, key: str) -> bool:
+        """A connection broke; gives whether the message is left to IMAP from now on."""
+        if key not in self._failed and len(self._failed) >= TRIES_LIMIT:
+            return False
+        self._failed[key] += 1
+        return self._failed[key] == SINGLE_TRIES
+
+    def came(self, key: str) -> None:
+        """It was read."""
+        self._failed.pop(key, None)
+
+    def are_over(self, key: str) -> bool:
+        """Whether the message is left to IMAP."""
+        return self._failed[key] >= SINGLE_TRIES
+
+
 class StandIn:
-    """INBOX by POP3, from where the log stands. `host`: of the IMAP server that it stands in for."""
+    """INBOX by POP3, from where the log stands. `host`: of the IMAP server that it stands in for.
+
+    A message that breaks the connection three times waits for IMAP, so that the others come.
+    """
 
     sync = Sync.SNAPSHOT
     modseq = 0
@@ -49,6 +84,7 @@ class StandIn:
         door: Door,
         memory: Memory,
         position: Position,
+        tries: Tries,
         *,
         host: str,
         mailbox: str,
@@ -60,6 +96,7 @@ class StandIn:
         self._where = options.where
         self._memory = memory
         self._position = position
+        self._tries = tries
         self._message_limit = options.message_limit
         self._clock = clock
         self._contents = Contents(options.message_limit, clock)
@@ -100,7 +137,8 @@ class StandIn:
         await self._look()
 
     async def _look(self) -> None:
-        self._rows = await self._new(await self._visits.begin())
+        rows = await self._new(await self._visits.begin())
+        self._rows = {uid: row for uid, row in rows.items() if not self._tries.are_over(_key(uid, row))}
         self._uids = array("Q", sorted(self._rows))
         self._is_shown = False
         self._visits.looked()
@@ -135,16 +173,32 @@ class StandIn:
         if not await self._visits.is_open():
             await self._look()
         there = {self._rows[message.uid].number: message for message in wanted if message.uid in self._rows}
+        left = dict(there)
 
         def take(number: int, body: bytes) -> None:
-            message = there[number]
-            date = self._contents.of(body, message.size, whole=whole).date or self._clock.now()
-            give(Fetched(replace(message, internal_date=date), body, whole))
+            message = left.pop(number)
+            self._tries.came(_key(message.uid, self._rows[message.uid]))
+            size = len(body) if whole else message.size
+            date = self._contents.date(body) or self._clock.now()
+            give(Fetched(replace(message, size=size, internal_date=date), body, whole))
 
-        for number in await self._visits.session.read(list(there), take, whole=whole):
+        try:
+            refused = await self._visits.session.read(list(there), take, whole=whole)
+        except Transient as exc:
+            # The first one that is missing may be why. Where the server says when to come back, none is.
+            if exc.retry_after_s is None:
+                self._failed(left.values())
+            raise
+        for number in refused:
             # It may be gone, or not to be had by POP3: IMAP will say.
             del self._rows[there[number].uid]
             self._uids.remove(there[number].uid)
+
+    def _failed(self, left: Iterable[Surveyed]) -> None:
+        for message in left:
+            if self._tries.failed(_key(message.uid, self._rows[message.uid])):
+                log.warning("pop3_leaves_a_mail_to_imap", where=self._where, tries=SINGLE_TRIES)
+            return
 
     async def highest(self) -> int:
         """As it was at the last look."""
@@ -188,6 +242,10 @@ class StandIn:
     def abort(self) -> None:
         """Drop the session."""
         self._visits.abort()
+
+
+def _key(uid: int, row: Row) -> str:
+    return row.identity or str(uid)
 
 
 class LinkedStandIn(StandIn):

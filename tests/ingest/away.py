@@ -21,7 +21,9 @@ from service.ingest import (
     Lesson,
     MailboxIngest,
     MailboxStatus,
+    Memory,
     PairedStandIn,
+    Tries,
 )
 from service.parsing import Raw
 from service.pop3 import Door
@@ -44,6 +46,8 @@ class Away:
     message_limit: int = 50 * 1024 * 1024
     states: list[tuple[AccountState, MailbusError | None]] = field(default_factory=list)
     proofs: int = 0
+    memory: Memory | None = None
+    tries: Tries = field(default_factory=Tries)
 
 
 def door(away: Away) -> Door:
@@ -51,7 +55,7 @@ def door(away: Away) -> Door:
     return Door(given, asyncio.Semaphore(1), SystemClock(), locked_s=0.01)
 
 
-def learner(bus: Bus, away: Away) -> Learner:
+def learner(bus: Bus, away: Away, *, account: str = "box") -> Learner:
     subjects = bus.subjects
     return Learner(
         door(away),
@@ -59,7 +63,7 @@ def learner(bus: Bus, away: Away) -> Learner:
         bus.blobs(subjects.state),
         bus.key_value(subjects.cursors),
         Copies(bus.key_value(subjects.cursors), SystemClock()),
-        account="box",
+        account=account,
         mailbox="INBOX",
         filter_subject=subjects.mailbox_filter("box", "INBOX"),
         clock=SystemClock(),
@@ -84,7 +88,7 @@ def returned(imap_port: int, **more: Any) -> Box:
 async def _follow(bus: Bus, away: Away) -> None:
     clock = SystemClock()
     parts = parts_of(bus, AnnounceOptions(256 * 1024, bus.max_payload, Raw.PROBLEM, away.after), account="box")
-    at = door(away)
+    at, away.memory = door(away), parts.memory
 
     def report(state: AccountState, error: MailbusError | None) -> None:
         away.states.append((state, error))
@@ -95,7 +99,15 @@ async def _follow(bus: Bus, away: Away) -> None:
     async def life(proved: Any) -> None:
         position = await parts.events.resume(contest=False)
         source = PairedStandIn(
-            at, parts.memory, position, learner(bus, away), host=HOST, mailbox="INBOX", poll_s=0.05, clock=clock
+            at,
+            parts.memory,
+            position,
+            away.tries,
+            learner(bus, away),
+            host=HOST,
+            mailbox="INBOX",
+            poll_s=0.05,
+            clock=clock,
         )
         try:
             await MailboxIngest(

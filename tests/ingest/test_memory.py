@@ -9,10 +9,13 @@ from nats.js.errors import NotFoundError
 
 from service.bus import Bus, OutMessage
 from service.contract import CURSOR_HEADER, STATE_HEADER, AccountState
-from service.ingest import memory
+from service.ingest import AnnounceOptions, Recalled, memory
 from service.ingest.cursor import Cursor, copy_key, dump_copy, load_copy, load_cursor
+from service.ingest.marks import MARK_BYTES, NO_MARK
 from service.ingest.state import State, load_state
+from service.parsing import Raw
 from tests.ingest.harness import Box, following
+from tests.ingest.parts import Parts, parts_of
 from tests.ingest.view import mail, seen, watching
 from tests.servers.imap_stub import ImapStub
 from tests.servers.mailbus import BusReader, until
@@ -252,6 +255,43 @@ async def test_two_writers_in_turn_know_the_same(server: ImapStub, bus: Bus, rea
             await server.deliver(n, mail(n))
             await reader.wait_received(n)
     await changed_away(bus, reader, server, known=set(range(1, 9)))
+
+
+def changed(bus: Bus, number: int) -> OutMessage:
+    """An event of ours: nothing of mail 1 is different."""
+    headers = {STATE_HEADER: "1 $seen", "ce-id": f"x{number}", "ce-type": "mailbus.changed"}
+    return OutMessage(bus.subjects.event("box", "INBOX", "changed"), b"{}", headers)
+
+
+async def test_two_that_take_turns_in_one_process_name_the_snapshot_that_is_there(
+    server: ImapStub, bus: Bus, reader: BusReader
+) -> None:
+    async with following(bus, Box(server.port)):
+        await reader.wait_received(5)
+    one, two = (parts_of(bus, AnnounceOptions(0, bus.max_payload, Raw.PROBLEM), account="box") for _ in range(2))
+    number = 0
+
+    async def turn(parts: Parts, *, saves: bool) -> None:
+        nonlocal number
+        number += 1
+        position = await parts.events.resume(contest=True)
+        assert position.cursor is not None
+        cursor = position.cursor
+        assert await parts.memory.recall(cursor, position.seq, position.older) is Recalled.WHOLE
+        cursor = await parts.memory.save(cursor) if saves else cursor
+        await parts.memory.commit([changed(bus, number)], cursor)
+        await parts.copies.flush()
+
+    for parts, saves in ((one, True), (two, False), (two, True), (one, False), (one, True), (two, False), (two, True)):
+        await turn(parts, saves=saves)
+        named = (await cursor_of(bus)).state
+        assert named is not None
+        assert [named.id] == await objects(bus)
+    state = load_state(await bus.blobs(bus.subjects.state).get(named.id), f"{KEY} ")
+    assert state is not None
+    marks = state.marks.column(state.known)
+    assert NO_MARK not in {marks[at : at + MARK_BYTES] for at in range(0, len(marks), MARK_BYTES)}
+    assert len(state.known) == 5
 
 
 @pytest.mark.fault("D19")

@@ -9,9 +9,9 @@ import pytest
 from service.bus import Bus, KeyValue
 from service.contract import NUMBERS_FROM, AccountState, place_of
 from service.errors import Transient
-from service.ingest import Lesson
+from service.ingest import Desks, Lesson
 from service.pop3 import session
-from tests.ingest.away import Away, by_imap, learner, looked, standing_in
+from tests.ingest.away import Away, by_imap, learner, looked, returned, standing_in
 from tests.ingest.harness import Box, following
 from tests.ingest.maildrop import kinds, subjects
 from tests.ingest.view import view, watching
@@ -139,6 +139,59 @@ async def test_a_mail_that_another_client_deletes_in_the_middle_alarms_nobody(
     assert not away.states
     await by_imap(bus, imap_stub.port)
     assert subjects(await reader.events()) == [f"mail {n}" for n in (1, 2, 3, 4, 6)]
+
+
+@pytest.mark.usefixtures("learnt")
+async def test_a_mail_that_breaks_the_connection_each_time_waits_for_imap_and_the_others_come(
+    imap_stub: ImapStub, pop3_stub: Pop3Stub, bus: Bus, reader: BusReader
+) -> None:
+    arrive(imap_stub, pop3_stub, range(4, 7))
+    cuts = 0
+
+    async def retr(connection: Pop3Connection, arguments: str) -> bool:
+        nonlocal cuts
+        assert connection.drop is not None
+        if connection.drop[int(arguments) - 1].uidl != "id-5":
+            return False
+        cuts += 1
+        connection.cut()
+        return True
+
+    pop3_stub.hooks["RETR"] = retr
+    async with standing_in(bus, pop3_stub.port) as away:
+        await reader.wait_received(5)
+        await looked(away)
+    assert cuts == 3
+    assert subjects(await reader.events()) == [f"mail {n}" for n in (1, 2, 3, 4, 6)]
+    await by_imap(bus, imap_stub.port)
+    assert sorted(subjects(await reader.events())) == [f"mail {n}" for n in range(1, 7)]
+
+
+@pytest.mark.usefixtures("learnt")
+async def test_a_number_that_imap_has_not_heard_of_is_no_mail_that_is_gone(
+    imap_stub: ImapStub, pop3_stub: Pop3Stub, bus: Bus, reader: BusReader
+) -> None:
+    desks, first = Desks(), NUMBERS_FROM + 1
+    async with following(bus, returned(imap_stub.port, desk=desks.desk("INBOX"))) as box:
+        await watching(box)
+    assert desks.uid_of("INBOX", 7, first) == 0
+    arrive(imap_stub, pop3_stub, range(4, 5))
+    async with standing_in(bus, pop3_stub.port) as away:
+        await reader.wait_received(4)
+        assert away.memory is not None
+        desks.gives("INBOX", away.memory)
+        await looked(away)
+    # IMAP's memory is as it was before the outage, and nobody follows the mailbox yet.
+    with pytest.raises(Transient, match="not heard"):
+        desks.uid_of("INBOX", 7, first)
+    assert desks.uid_of("INBOX", 7, first + 1) == 0
+    async with following(bus, returned(imap_stub.port, desk=desks.desk("INBOX"))) as box:
+        await watching(box)
+        await box.desk.caught_up()
+        assert desks.uid_of("INBOX", 7, first) == 4
+        del imap_stub.messages[4]
+        await box.desk.ask()
+        assert desks.uid_of("INBOX", 7, first) == 0
 
 
 @pytest.mark.usefixtures("learnt")
