@@ -4,10 +4,11 @@ For servers whose POP3 numbers mail otherwise than their IMAP does. Learnt in a 
 id that was listed before IMAP had caught up once more is of mail that is told, or is none of ours to tell. What IMAP
 tells after that is in the log, with a print (prints.py). So whoever stands in (paired.py) knows a message by its id, or
 by TOP and its print; all others are new. Eight bytes a message, as an object in `mail-state` that a key names.
-Rules: docs/decisions/0014-pop3-stands-in.md.
+Rules: docs/decisions/0018-numbers-for-what-pop3-announces.md.
 """
 
 import asyncio
+import hashlib
 from array import array
 from bisect import bisect_left
 from collections import Counter
@@ -33,7 +34,8 @@ from service.ingest.replay import told
 from service.mime import received_at
 from service.pop3 import NO_IDENTITY, Door, Listing, Session, linked_uid, listed
 
-VERSION: Final = b"\x01"
+VERSION: Final = b"\x02"
+OWNER_BYTES: Final = 16
 KEY_BYTES: Final = 8
 # Messages that left the maildrop and may be shown again (Gmail's `recent:`): so many stay known.
 GONE_LIMIT: Final = 10_000
@@ -72,17 +74,22 @@ class Keys:
         gone = [key for key in self._gone if key not in now] + [key for key in self._there if key not in now]
         return Keys(there, array("Q", gone[-GONE_LIMIT:]))
 
-    def dump(self) -> bytes:
-        """The object's bytes."""
-        return VERSION + len(self._there).to_bytes(4, "big") + _bytes(self._there) + _bytes(self._gone)
+    def dump(self, owner: str) -> bytes:
+        """The object's bytes. `owner`: whose they are: no two accounts' objects are equal, nor go with one another."""
+        return _head(owner) + len(self._there).to_bytes(4, "big") + _bytes(self._there) + _bytes(self._gone)
 
     @classmethod
-    def load(cls, data: bytes) -> "Keys | None":
-        """What the object holds; None where it is damaged, or of a newer version."""
-        count, rest = int.from_bytes(data[1:5], "big"), data[5:]
-        if data[:1] != VERSION or len(rest) % KEY_BYTES or len(rest) < KEY_BYTES * count:
+    def load(cls, data: bytes, owner: str) -> "Keys | None":
+        """What the object holds; None where it is another's, damaged, or of another version."""
+        head = _head(owner)
+        count, rest = int.from_bytes(data[len(head) : len(head) + 4], "big"), data[len(head) + 4 :]
+        if not data.startswith(head) or len(rest) % KEY_BYTES or len(rest) < KEY_BYTES * count:
             return None
         return cls(_array(rest[: KEY_BYTES * count]), _array(rest[KEY_BYTES * count :]))
+
+
+def _head(owner: str) -> bytes:
+    return VERSION + hashlib.sha256(owner.encode()).digest()[:OWNER_BYTES]
 
 
 def _bytes(keys: "array[int]") -> bytes:
@@ -221,12 +228,13 @@ class Learner:
         await caught_up()
         keys = (await self._keys(old) if old is not None else None) or Keys()
         keys = await asyncio.to_thread(keys.then, await _keys_of(listing))
-        id = await self._store.put(await asyncio.to_thread(keys.dump), now=self._clock.now())
+        id = await self._store.put(await asyncio.to_thread(keys.dump, self._key), now=self._clock.now())
         place = (created, cursor.source, cursor.uidvalidity, cursor.rollbacks)
-        await self._write(Record(*place, seq=tail.seq, before=before, at=at, id=id, proved=proved), revision)
-        if old is not None and old.id != id:
+        record = Record(*place, seq=tail.seq, before=before, at=at, id=id, proved=proved)
+        passed = await self._write(record, revision, old)
+        if passed:
             with suppress(Transient):
-                await self._store.delete(old.id)
+                await self._store.delete(passed)
         return Lesson.PROVED if proved else Lesson.NOTHING
 
     async def _forget(self, old: Record | None, revision: int) -> None:
@@ -241,14 +249,19 @@ class Learner:
         record, _ = await self._load()
         return record is not None and record.proved
 
-    async def _write(self, record: Record, revision: int) -> None:
+    async def _write(self, record: Record, revision: int, old: Record | None) -> str:
+        """Gives the object that no record names any more; empty where there is none. Raises Transient."""
         value = msgspec.json.encode(record)
-        # Where another process learnt meanwhile, what it found is as good.
-        with suppress(Conflict):
+        try:
             if revision:
                 await self._records.update(self._key, value, revision)
             else:
                 await self._records.create(self._key, value)
+        except Conflict:
+            # Another process learnt meanwhile: what it found is as good, and may be the same.
+            there, _ = await self._load()
+            return "" if there is not None and there.id == record.id else record.id
+        return old.id if old is not None and old.id != record.id else ""
 
     # -- while one does not -----------------------------------------------------------------------------------
 
@@ -277,7 +290,7 @@ class Learner:
             data = await self._store.get(record.id)
         except Permanent:
             return None
-        return await asyncio.to_thread(Keys.load, data)
+        return await asyncio.to_thread(Keys.load, data, self._key)
 
     async def _told(self, after: int, last: int) -> Told:
         found = Told()

@@ -118,9 +118,11 @@ def test_keys_remember_what_left_for_a_while(monkeypatch: pytest.MonkeyPatch) ->
     keys = Keys(array("Q", [5, 1, 3])).then(array("Q", [3, 9])).then(array("Q", [9]))
     assert [key for key in range(10) if keys.has(key)] == [1, 3, 5, 9]
     keys = keys.then(array("Q", [2, 1]))
-    found = Keys.load(keys.dump())
+    found = Keys.load(keys.dump("one"), "one")
     assert found is not None
     assert [key for key in range(10) if found.has(key)] == [1, 2, 3, 5, 9]
     assert not found.then(array("Q", [4])).has(5)
-    assert Keys.load(keys.dump()[:-1]) is None
-    assert Keys.load(b"\x02" + keys.dump()[1:]) is None
+    assert Keys.load(keys.dump("one")[:-1], "one") is None
+    assert Keys.load(b"\x03" + keys.dump("one")[1:], "one") is None
+    assert Keys.load(keys.dump("one"), "another") is None
+    assert keys.dump("one") != keys.dump("another")

@@ -1,0 +1,55 @@
+"""What is learnt of a maildrop is its account's own, and nothing is left of what nobody names."""
+
+import pytest
+
+from service.bus import Bus
+from service.contract import CURSOR_HEADER
+from service.ingest import Lesson
+from service.ingest.cursor import load_cursor
+from tests.ingest.away import Away, by_imap, learner
+from tests.ingest.test_paired import arrive
+from tests.servers.imap_stub import ImapStub
+from tests.servers.mailbus import BusReader
+from tests.servers.pop3_stub import Pop3Stub
+
+pytestmark = pytest.mark.fault("B07")
+
+
+async def test_two_accounts_that_read_one_maildrop_keep_what_each_has_learnt(
+    imap_stub: ImapStub, pop3_stub: Pop3Stub, bus: Bus, reader: BusReader
+) -> None:
+    arrive(imap_stub, pop3_stub, range(1, 3))
+    assert await by_imap(bus, imap_stub.port, pop3_stub.port) is Lesson.PROVED
+
+    async def nothing() -> None: ...
+
+    another = learner(bus, Away(pop3_stub.port), account="another")
+    assert await another.learn(nothing) is Lesson.PROVED
+    arrive(imap_stub, pop3_stub, range(3, 4))
+    assert await by_imap(bus, imap_stub.port, pop3_stub.port) is Lesson.PROVED
+    tail = await bus.log.tail(bus.subjects.mailbox_filter("box", "INBOX"))
+    assert tail is not None
+    cursor = load_cursor(tail.headers[CURSOR_HEADER])
+    assert cursor is not None
+    assert await another.recall(cursor, tail.seq) is not None
+
+
+async def test_where_two_learn_at_once_nothing_is_left_that_nobody_names(
+    imap_stub: ImapStub, pop3_stub: Pop3Stub, bus: Bus, reader: BusReader
+) -> None:
+    arrive(imap_stub, pop3_stub, range(1, 3))
+    assert await by_imap(bus, imap_stub.port, pop3_stub.port) is Lesson.PROVED
+    arrive(imap_stub, pop3_stub, range(3, 4))
+    await by_imap(bus, imap_stub.port)
+    one, two = learner(bus, Away(pop3_stub.port)), learner(bus, Away(pop3_stub.port))
+
+    async def meanwhile() -> None:
+        arrive(imap_stub, pop3_stub, range(4, 5))
+        await two.learn(nothing)
+
+    async def nothing() -> None: ...
+
+    assert await one.learn(meanwhile) is Lesson.PROVED
+    store = await bus.nc.jetstream().object_store(bus.subjects.state)
+    assert len(await store.list()) == 1
+    assert await two.is_proved()
