@@ -23,12 +23,13 @@ Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 class Left(msgspec.Struct, frozen=True):
-    """A message that the server refused so many times, and when it is tried again."""
+    """A message that the server refused so many times, and when it is tried again. `seq`: where its event stands."""
 
     uid: int
     uidvalidity: int
     tries: int
     at: Moment
+    seq: int = 0
 
 
 class Copying(msgspec.Struct, frozen=True):
@@ -108,20 +109,21 @@ def of_epoch(record: Record, reset: int, id: str) -> Record:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A message that an event names."""
+    """A message that the event at `seq` names."""
 
     uid: int
     uidvalidity: int
+    seq: int
 
 
-def item_of(mailbox: str, mark: str, headers: dict[str, str]) -> Item | None:
+def item_of(mailbox: str, mark: str, headers: dict[str, str], seq: int) -> Item | None:
     """The message that the rule `mark` is about; None where the event was published under another rule, or none."""
     if headers.get(AFTER_HEADER) != mark:
         return None
     place = place_of(headers.get("ce-subject", ""))
     if place is None or not place.uid or place.mailbox_hash != mailbox_hash(mailbox):
         return None
-    return Item(place.uid, place.uidvalidity)
+    return Item(place.uid, place.uidvalidity, seq)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,12 +135,12 @@ class RefusedPace:
     max_s: float = 4 * 3600.0
     tries: int = 6
 
-    def next(self, uid: int, uidvalidity: int, tries: int, now: datetime) -> Left | None:
+    def next(self, uid: int, uidvalidity: int, tries: int, now: datetime, seq: int) -> Left | None:
         """After `tries` refusals; None: it is given up."""
         if tries >= self.tries:
             return None
         pause_s = min(self.max_s, self.first_s * self.factor ** (tries - 1))
-        return Left(uid, uidvalidity, tries, now + timedelta(seconds=pause_s))
+        return Left(uid, uidvalidity, tries, now + timedelta(seconds=pause_s), seq)
 
 
 def next_left(left: Iterable[Left]) -> Left | None:

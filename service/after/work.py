@@ -8,7 +8,7 @@ finds it done. By whose hands, hands.py and over_pop3.py say; ingest's connectio
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Final
@@ -240,7 +240,7 @@ class AfterWork:
         left = next_left(record.left)
         if left is not None and waits_s(left, self._clock.now()) == 0.0:
             # Alone, so that whatever is wrong with it is its own.
-            await self._act(box, [Item(left.uid, left.uidvalidity)], again=left)
+            await self._act(box, [Item(left.uid, left.uidvalidity, left.seq)], again=left)
             return 0.0
         found = await self._find(box, record, bounds)
         step("after.read")
@@ -275,7 +275,7 @@ class AfterWork:
         scanned = 0
         async with aclosing(self._events.replay(subject, after=record.seq, last=bounds.last_seq)) as messages:
             async for message in messages:
-                item = item_of(box.name, self._mark, message.headers)
+                item = item_of(box.name, self._mark, message.headers, message.seq)
                 if scanned >= SCAN_LIMIT:
                     found.more = True
                     break
@@ -314,9 +314,11 @@ class AfterWork:
         step("after.acted")
         for result, count in acted.results.items():
             metrics.AFTER.labels(result=result).inc(count)
-        return await self._left_of(box, acted, uidvalidity, again)
+        return await self._left_of(box, acted, uidvalidity, again, {item.uid: item.seq for item in items})
 
-    async def _left_of(self, box: _Mailbox, acted: Acted, uidvalidity: int, again: Left | None) -> Record:
+    async def _left_of(
+        self, box: _Mailbox, acted: Acted, uidvalidity: int, again: Left | None, seqs: Mapping[int, int]
+    ) -> Record:
         """The record with those that the server refused; those that were refused too often are said, and passed."""
         record = box.kept.record
         kept = [one for one in record.left if one is not again]
@@ -325,7 +327,7 @@ class AfterWork:
             tries = 1 + (again.tries if again is not None else 0)
             for uid, refused in sorted(acted.refused.items()):
                 metrics.AFTER.labels(result=Result.REFUSED).inc()
-                if (one := self._options.pace.next(uid, uidvalidity, tries, now)) is not None:
+                if (one := self._options.pace.next(uid, uidvalidity, tries, now, seqs.get(uid, 0))) is not None:
                     kept.append(one)
                 else:
                     self._give_up(box, uid, uidvalidity, refused)

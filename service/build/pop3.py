@@ -14,6 +14,7 @@ from service.fleet import AFTER, Part
 from service.ingest import (
     Desk,
     IngestOptions,
+    Lasting,
     MailboxIngest,
     MailboxStatus,
     Pop3Source,
@@ -85,7 +86,7 @@ class _Maildrop:
         self._part = Part(AccountPart.MAILBOX, INBOX)
         self._status = MailboxStatus(INBOX)
         self._door = Door(options, shared.connecting.to(options.host), shared.clock, locked_s=LOCKED_S)
-        self._deleted: set[int] = set()
+        self._lasting = Lasting()
         self._events, self._memory = mailbox_log(shared, self._account, INBOX, self._alarm)
         self._after = self._new_after()
         # Once superseded this process does not contest the maildrop while the other writer lives: no taking turns.
@@ -125,7 +126,7 @@ class _Maildrop:
         # A round is a session of its own: mail that comes one by one is deleted together.
         round_every_s = incoming.poll.total_seconds()
         return AfterWork(
-            Pop3Hands(self._door, self._memory.identities, self._deleted),
+            Pop3Hands(self._door, shared.bus.log, self._memory.identities, self._lasting.deleted),
             shared.bus.log,
             shared.bus.key_value(shared.bus.subjects.after),
             shared.bus.subjects,
@@ -169,7 +170,7 @@ class _Maildrop:
                 position,
                 mailbox=INBOX,
                 poll_s=self._incoming.poll.total_seconds(),
-                deleted=self._deleted,
+                lasting=self._lasting,
                 said=self._status.refused,
                 degraded=self._alarm,
                 clock=shared.clock,

@@ -17,6 +17,7 @@ from service.ingest.announce import AnnounceOptions, Announcer
 from service.ingest.budget import Budget
 from service.ingest.copies import Copies
 from service.ingest.dead import DeadLetters
+from service.ingest.drop import Lasting
 from service.ingest.epochs import FindFormer
 from service.ingest.erased import Erased
 from service.ingest.from_imap import ImapSource
@@ -51,6 +52,7 @@ __all__ = [
     "ImapSource",
     "IngestOptions",
     "Kin",
+    "Lasting",
     "Learner",
     "Lesson",
     "Lineage",

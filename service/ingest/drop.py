@@ -7,6 +7,7 @@ Used by from_pop3.py. UIDs are handed out in the order of first sight, and kept 
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Final
 
@@ -19,58 +20,118 @@ AT_ONCE: Final = 2_000
 GONE_LIMIT: Final = 10_000
 # UIDs of one generation: what a log forgot when it was rolled back was given numbers that are not given again.
 GENERATION_BITS: Final = 24
+# Sizes that are remembered, of the mails that were announced last.
+SIZES_LIMIT: Final = 20_000
+# In the place of a size: another message has the id by now, whether that was committed or not.
+PASSED_ON: Final = -1
+
+
+@dataclass(slots=True)
+class Lasting:
+    """What outlives the connections to a maildrop.
+
+    `deleted`: UIDs that were deleted from here, which nobody shall miss. Of the epoch `uidvalidity`: `given`, UIDs that
+    no commit has told yet; `sizes` of what was read to be announced, as they were listed; `next`, the UID to come.
+    """
+
+    deleted: set[int] = field(default_factory=set)
+    uidvalidity: int = 0
+    given: dict[bytes, int] = field(default_factory=dict)
+    sizes: dict[int, int] = field(default_factory=dict)
+    next: int = 1
+
+    def begin(self, uidvalidity: int) -> None:
+        """Nothing of another epoch counts, nor of one that begins once more."""
+        self.uidvalidity, self.next = uidvalidity, 1
+        self.given.clear()
+        self.sizes.clear()
+
+    def go_on(self, uidvalidity: int, seen: Seen, last: int) -> None:
+        """UIDs up to `last` are others', or were passed: they are not given any more."""
+        if uidvalidity != self.uidvalidity:
+            self.begin(uidvalidity)
+        for identity in [identity for identity, uid in self.given.items() if uid <= last or seen.get(identity)]:
+            self.sizes.pop(self.given.pop(identity), None)
+        self.next = max(self.next, last + 1)
+
+    def read(self, uid: int, size: int) -> None:
+        """A message was read."""
+        self.sizes[uid] = size
+        if len(self.sizes) > SIZES_LIMIT:
+            del self.sizes[next(iter(self.sizes))]
 
 
 class Drop:
-    """One maildrop in one epoch. `deleted`: UIDs that were deleted from here, which nobody shall miss."""
+    """One maildrop, over one connection. `lasting`: what is known of it over all of them."""
 
-    def __init__(self, deleted: set[int]) -> None:
+    def __init__(self, lasting: Lasting) -> None:
         self.listing = Listing()
-        self.next = 1
         # What the epoch knows that is about to begin; None once it has begun.
         self.begun: Seen | None = None
-        self._deleted = deleted
+        self._lasting = lasting
         self._uids = array("I")  # by index in the listing; 0: not to be had
         self._order: list[int] = []  # indices by UID
         self._sorted = array("I")  # their UIDs
-        self._given: dict[bytes, int] = {}  # UIDs that no commit has told yet
         self._kept = 0  # of the listing, so many are the last one's; 0 where anything went
         self._there: array[int] | None = None  # UIDs at the last look that found anything
 
     def __len__(self) -> int:
         return len(self.listing)
 
-    def renew(self) -> None:
+    @property
+    def next(self) -> int:
+        """The UID of what comes next."""
+        return self._lasting.next
+
+    def renew(self, uidvalidity: int) -> None:
         """Nothing of what was seen counts any more."""
-        self.begun, self._given, self.next, self._there = Seen(), {}, 1, None
+        self._lasting.begin(uidvalidity)
+        self.begun, self._there = Seen(), None
         self.listing, self._uids = Listing(), array("I")
 
     # -- a new listing ----------------------------------------------------------------------------------------
 
-    def lookup(self, listing: Listing, seen: Seen, fresh: list[int]) -> Iterator[None]:
+    def lookup(self, listing: Listing, seen: Seen, known: Known, fresh: list[int]) -> Iterator[None]:
         """UIDs of what was seen; indices of what was not go to `fresh`. Pauses now and then.
 
         Nothing goes away unless the listing begins otherwise than the last one: only what came behind is looked up.
+        Of what was deleted here, or told to be gone, the size tells whether it is another message with its id.
         """
-        self._given = {identity: uid for identity, uid in self._given.items() if not seen.get(identity)}
+        given, sizes = self._lasting.given, self._lasting.sizes
+        for identity in [identity for identity, uid in given.items() if seen.get(identity) >= uid]:
+            del given[identity]
         same = len(self.listing) if listing.starts_as(self.listing) else 0
         self._kept = same
         uids = self._uids[:same]
         for at in range(same, len(listing)):
             identity = listing.identity(at)
-            uid = seen.get(identity) or self._given.get(identity, 0)
+            uid = given.get(identity, 0)
+            if not uid:
+                uid = seen.get(identity)
+                if uid in sizes and self._is_another(uid, listing.sizes[at], known):
+                    sizes[uid], uid = PASSED_ON, 0
             uids.append(uid)
             if not uid and identity != NO_IDENTITY:
                 fresh.append(at)
             if at % AT_ONCE == 0:
                 yield
         self.listing, self._uids = listing, uids
+        if given:
+            # What was passed without a word and shows again is new.
+            there = set(uids)
+            for identity in [identity for identity, uid in given.items() if uid not in there]:
+                del given[identity]
+
+    def _is_another(self, uid: int, size: int, known: Known) -> bool:
+        before = self._lasting.sizes[uid]
+        is_gone = before == PASSED_ON or known.get(uid) is None or uid in self._lasting.deleted
+        return is_gone and before != size
 
     def is_doubtful(self, seen: Seen) -> bool:
         """Whether nothing that was there is there any more, although nobody here deleted it all."""
         if any(self._uids):
             return False
-        return len(seen) > 0 if self._there is None else any(uid not in self._deleted for uid in self._there)
+        return len(seen) > 0 if self._there is None else any(uid not in self._lasting.deleted for uid in self._there)
 
     def number(self, fresh: Sequence[int]) -> Iterator[None]:
         """UIDs for what was never seen, in the order of the listing. Pauses now and then."""
@@ -86,8 +147,8 @@ class Drop:
             if self.begun is not None:
                 self.begun.put(identity, self.next)
             else:
-                self._given[identity] = self.next
-            self.next += 1
+                self._lasting.given[identity] = self.next
+            self._lasting.next += 1
         yield
         if not self._are_behind():
             there = [at for at in range(len(self._uids)) if self._uids[at]]
@@ -96,7 +157,8 @@ class Drop:
             self._sorted = array("I", [self._uids[at] for at in self._order])
         if len(self.listing):
             self._there = self._sorted
-            self._deleted.intersection_update([uid for uid in self._deleted if self.places(uid, uid)])
+            deleted = self._lasting.deleted
+            deleted.intersection_update([uid for uid in deleted if self.places(uid, uid)])
 
     def _are_behind(self) -> bool:
         """Whether all that came is in order behind what was there, which is as it was; then it is put there."""

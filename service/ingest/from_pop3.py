@@ -15,8 +15,8 @@ from service.contract import Sync
 from service.errors import MailbusError, Transient
 from service.ingest.contents import Contents
 from service.ingest.cursor import Cursor, has_same_marks, maildrop_id
-from service.ingest.drop import GENERATION_BITS, Drop
-from service.ingest.known import Flagged, Uids
+from service.ingest.drop import GENERATION_BITS, Drop, Lasting
+from service.ingest.known import Flagged, Known, Uids
 from service.ingest.memory import Memory
 from service.ingest.plan import NEAR_LIMIT, NEAR_S, SURVEY_LIMIT_ROWS, Position
 from service.ingest.seen import Seen
@@ -31,7 +31,8 @@ STEP: Final = 100
 class Pop3Source:
     """One maildrop. Its session is open while there is something to read, and no longer: it locks everybody else out.
 
-    `deleted`: UIDs that were deleted from here; `said`: what was said already; both live as long as the account.
+    `lasting`: what is known of it over all connections; `said`: what was said already.
+    Both live as long as the account.
     """
 
     sync = Sync.SNAPSHOT
@@ -46,7 +47,7 @@ class Pop3Source:
         *,
         mailbox: str,
         poll_s: float,
-        deleted: set[int],
+        lasting: Lasting,
         said: set[str],
         degraded: Callable[[MailbusError], None],
         clock: Clock,
@@ -61,7 +62,8 @@ class Pop3Source:
         self._said = said
         self._degraded = degraded
         self._clock = clock
-        self._drop = Drop(deleted)
+        self._lasting = lasting
+        self._drop = Drop(lasting)
         self._contents = Contents(options.message_limit, clock)
         self._refused: set[int] = set()
         self._uidvalidity = 0
@@ -83,9 +85,11 @@ class Pop3Source:
     async def _begin(self) -> None:
         cursor, drop = self._position.cursor, self._drop
         if cursor is None:
-            self._uidvalidity, drop.begun = int(self._clock.now().timestamp()), Seen()
+            self._uidvalidity = int(self._clock.now().timestamp())
+            drop.renew(self._uidvalidity)
         elif self._position.again:
             drop.begun = await self._memory.start_of(cursor) or Seen()
+            self._lasting.begin(cursor.uidvalidity)
             self._go_on(cursor, drop.begun)
         else:
             await self._memory.recall(cursor, self._position.seq, self._position.older)
@@ -110,14 +114,15 @@ class Pop3Source:
 
     def _go_on(self, cursor: Cursor, seen: Seen) -> None:
         self._uidvalidity = cursor.uidvalidity
-        self._drop.next = max(cursor.last, seen.top(), cursor.rollbacks << GENERATION_BITS) + 1
+        last = max(cursor.last, seen.top(), cursor.rollbacks << GENERATION_BITS)
+        self._lasting.go_on(cursor.uidvalidity, seen, last)
         # Killed before all that may be recognised had passed: go on recognising.
         self._marked = cursor.before.top if cursor.before is not None else 0
 
     def _renew(self, old: Cursor) -> None:
         """Nothing that is known by its unique id is here: another epoch, another number."""
         self._uidvalidity = max(int(self._clock.now().timestamp()), old.uidvalidity + 1)
-        self._drop.renew()
+        self._drop.renew(self._uidvalidity)
         self._marked = 1 if has_same_marks(old.source, self.id) and not self._memory.partial else 0
 
     # -- looking ----------------------------------------------------------------------------------------------
@@ -137,7 +142,9 @@ class Pop3Source:
     async def _take(self, listing: Listing) -> bool:
         """UIDs for what there is. Gives whether all unique ids are others than before: then nothing new has one."""
         drop, seen, fresh = self._drop, self._seen(), list[int]()
-        for _ in drop.lookup(listing, seen, fresh):
+        # What is known is of the epoch before until another has begun.
+        known = self._memory.known if drop.begun is None else Known()
+        for _ in drop.lookup(listing, seen, known, fresh):
             await asyncio.sleep(0)
         if fresh and drop.is_doubtful(seen) and await self._is_other(listing, fresh):
             return True
@@ -243,6 +250,8 @@ class Pop3Source:
             content = self._contents.of(body, drop.listing.sizes[at], whole=whole)
             size = len(body) if whole else message.size
             date = content.date or self._clock.now()
+            if whole:
+                self._lasting.read(message.uid, drop.listing.sizes[at])
             give(Fetched(replace(message, size=size, internal_date=date, content=content.mark), body, whole))
 
         refused = await self._visits.session.read(list(numbers), take, whole=whole)

@@ -100,8 +100,11 @@ class Listing:
         return bytes(self.identities[IDENTITY_BYTES * at : IDENTITY_BYTES * (at + 1)])
 
     def starts_as(self, other: "Listing") -> bool:
-        """Whether it begins with all that another one holds: then nothing there went away, or changed its place."""
-        return self.identities.startswith(other.identities)
+        """Whether it begins with all that another one holds: then nothing there went away, or changed its place.
+
+        Where a size is another, it may be another message.
+        """
+        return self.identities.startswith(other.identities) and self.sizes[: len(other)] == other.sizes
 
     def _put(self, at: int, identity: bytes) -> None:
         self.identities[IDENTITY_BYTES * at : IDENTITY_BYTES * (at + 1)] = identity

@@ -81,23 +81,23 @@ def test_without_a_record_it_begins_with_the_log() -> None:
 def test_an_event_names_its_message_and_its_rule(rule: After, mark: str) -> None:
     assert rule.mark == mark
     headers = {AFTER_HEADER: rule.mark, "ce-subject": email_id("Box", 5, 6)}
-    assert item_of("Box", mark, headers) == Item(6, 5)
-    assert item_of("Other", mark, headers) is None
-    assert item_of("Box", "other", headers) is None
-    assert item_of("Box", mark, headers | {"ce-subject": "x"}) is None
-    assert item_of("Box", "seen", {"ce-subject": email_id("Box", 5, 6)}) is None
+    assert item_of("Box", mark, headers, 7) == Item(6, 5, 7)
+    assert item_of("Other", mark, headers, 7) is None
+    assert item_of("Box", "other", headers, 7) is None
+    assert item_of("Box", mark, headers | {"ce-subject": "x"}, 7) is None
+    assert item_of("Box", "seen", {"ce-subject": email_id("Box", 5, 6)}, 7) is None
 
 
 def test_a_refused_message_is_tried_six_times_in_hours() -> None:
     pace, at, pauses = RefusedPace(), NOW, []
     for tries in range(1, 6):
-        left = pace.next(1, 2, tries, at)
-        assert left == Left(1, 2, tries, left.at if left else at)
+        left = pace.next(1, 2, tries, at, 7)
+        assert left == Left(1, 2, tries, left.at if left else at, 7)
         assert left is not None
         pauses.append((left.at - at).total_seconds() / 60)
         at = left.at
     assert pauses == [1, 4, 16, 64, 240]
-    assert pace.next(1, 2, 6, at) is None
+    assert pace.next(1, 2, 6, at, 7) is None
 
 
 def test_of_those_that_wait_the_first_is_next() -> None:

@@ -135,6 +135,54 @@ async def test_without_unique_ids_the_message_that_is_meant_is_deleted(
     assert pop3_stub.uidls == ["uidl-1", "uidl-2"]
 
 
+@pytest.mark.fault("B03")
+@pytest.mark.parametrize("named", [True, False])
+async def test_another_mail_under_the_unique_id_of_one_that_was_announced_stays(
+    pop3_stub: Pop3Stub, bus: Bus, reader: BusReader, named: bool
+) -> None:
+    def one(number: int) -> Mail:
+        message_id = b"Message-ID: <%d@x>\r\n" % number if named else b""
+        return Mail(f"{number % 2}", message_id + b"Subject: mail %d\r\n\r\nx\r\n" % number)
+
+    pop3_stub.mails = [one(1), one(2)]
+    async with following(bus, deleting(pop3_stub, delay_s=3600.0)):
+        await reader.wait_received(2)
+    # Another client took the first away; what came has its unique id, and its size.
+    pop3_stub.mails = [one(3), one(2)]
+    async with following(bus, deleting(pop3_stub)) as drop:
+        await until(lambda: pop3_stub.uidls == ["1"])
+        await caught_up(drop)
+        await caught_up(drop)
+    assert pop3_stub.mails == [one(3)]
+    assert not drop.alarms
+
+
+@pytest.mark.fault("B03")
+async def test_a_mail_that_its_server_shows_otherwise_by_now_is_deleted(
+    pop3_stub: Pop3Stub, bus: Bus, reader: BusReader
+) -> None:
+    pop3_stub.mails = [Mail("1", b"Message-ID:\r\n <1@x>\r\nSubject: mail 1\r\n\r\nx\r\n")]
+    async with following(bus, deleting(pop3_stub, delay_s=3600.0)):
+        await reader.wait_received(1)
+    pop3_stub.mails[0].body = b"Status: RO\r\n" + pop3_stub.mails[0].body
+    async with following(bus, deleting(pop3_stub)):
+        await emptied(pop3_stub)
+    assert len(await reader.received()) == 1
+
+
+@pytest.mark.fault("B03")
+async def test_where_one_unique_id_serves_for_each_mail_that_comes_alone_each_is_announced_and_deleted(
+    pop3_stub: Pop3Stub, bus: Bus, reader: BusReader
+) -> None:
+    async with following(bus, deleting(pop3_stub)) as drop:
+        for number in (1, 2, 3):
+            pop3_stub.mails = [Mail("same", mail(number).body)]
+            await reader.wait_received(number)
+            await emptied(pop3_stub)
+    assert subjects(await reader.events()) == ["mail 1", "mail 2", "mail 3"]
+    assert not drop.alarms
+
+
 async def test_while_nats_is_away_the_maildrop_does_not_shrink(
     pop3_stub: Pop3Stub, own_nats: NatsServer, prefix: str
 ) -> None:

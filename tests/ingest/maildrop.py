@@ -19,6 +19,7 @@ from service.ingest import (
     Budget,
     Desk,
     IngestOptions,
+    Lasting,
     MailboxIngest,
     MailboxStatus,
     Memory,
@@ -78,7 +79,7 @@ def pop3_options(drop: Drop) -> Pop3Options:
 async def follow_maildrop(bus: Bus, drop: Drop) -> None:
     """Announce the maildrop, and carry its rule out, until cancelled."""
     clock, subjects = SystemClock(), bus.subjects
-    deleted: set[int] = set()
+    lasting = Lasting()
     parts = parts_of(
         bus,
         AnnounceOptions(drop.inline_limit, bus.max_payload, Raw.PROBLEM, drop.after),
@@ -93,7 +94,7 @@ async def follow_maildrop(bus: Bus, drop: Drop) -> None:
     after = None
     if drop.after.kind is not AfterKind.NOTHING:
         after = AfterWork(
-            Pop3Hands(door, memory.identities, deleted),
+            Pop3Hands(door, bus.log, memory.identities, lasting.deleted),
             bus.log,
             bus.key_value(subjects.after),
             subjects,
@@ -134,7 +135,7 @@ async def follow_maildrop(bus: Bus, drop: Drop) -> None:
             position,
             mailbox=drop.mailbox,
             poll_s=drop.poll_s,
-            deleted=deleted,
+            lasting=lasting,
             said=drop.status.refused,
             degraded=drop.alarms.append,
             clock=clock,

@@ -10,7 +10,7 @@ from service.contract import AccountState, email_id
 from service.ingest import reading
 from service.ingest.numbers import Numbers
 from service.ingest.pages import Page
-from service.ingest.reading import Reader
+from service.ingest.reading import SINGLE_TRIES, Reader
 from service.ingest.source import Surveyed
 from service.pop3 import session
 from tests.ingest.maildrop import LONG_AGO, NOW, Drop, body, caught_up, following, kinds, mail, run, subjects
@@ -284,6 +284,52 @@ async def test_a_message_that_the_server_refuses_is_gone_or_said_to_be_unavailab
     events = await reader.received()
     assert [event.body.get("subject") for event in events] == [None, "mail 3"]
     assert events[0].body["mailbus"]["problem"]["type"] == "unavailable"
+    assert not drop.states
+
+
+async def test_a_mail_that_is_gone_before_it_is_read_gives_its_number_to_no_other(
+    pop3_stub: Pop3Stub, bus: Bus, reader: BusReader
+) -> None:
+    cuts = 0
+
+    def again() -> bool:
+        nonlocal cuts
+        cuts += 1
+        # Another client takes it away, and another mail comes.
+        if cuts == SINGLE_TRIES + 1:
+            pop3_stub.mails = [mail(2)]
+        return cuts <= SINGLE_TRIES + 1
+
+    pop3_stub.hooks["RETR"] = cutting(again)
+    async with following(bus, Drop(pop3_stub.port)) as drop:
+        await caught_up(drop)
+        pop3_stub.mails = [mail(1)]
+        await reader.wait_received(1)
+    events = await reader.received()
+    assert [event.body.get("subject") for event in events] == ["mail 2"]
+
+
+async def test_a_mail_that_is_not_shown_when_it_is_to_be_read_is_announced_when_it_shows_again(
+    pop3_stub: Pop3Stub, bus: Bus, reader: BusReader
+) -> None:
+    async def retr(connection: Pop3Connection, arguments: str) -> bool:
+        assert connection.drop is not None
+        if connection.drop[int(arguments) - 1].uidl != "uidl-1":
+            return False
+        pop3_stub.mails = [one for one in pop3_stub.mails if one.uidl != "uidl-1"]
+        await connection.send("-ERR no\r\n")
+        return True
+
+    pop3_stub.hooks["RETR"] = retr
+    async with following(bus, Drop(pop3_stub.port)) as drop:
+        await caught_up(drop)
+        pop3_stub.mails = [mail(1), mail(2)]
+        await reader.wait_received(1)
+        await caught_up(drop)
+        pop3_stub.hooks.clear()
+        pop3_stub.mails.append(mail(1))
+        await reader.wait_received(2)
+    assert subjects(await reader.events()) == ["mail 2", "mail 1"]
     assert not drop.states
 
 

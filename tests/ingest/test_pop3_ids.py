@@ -159,3 +159,28 @@ async def test_mail_that_is_hidden_and_shown_again_is_not_announced_again(
     events = await reader.events()
     assert subjects(events) == ["mail 1", "mail 2", "mail 3"]
     assert resets(events) == ["start"]
+
+
+@pytest.mark.fault("B03")
+async def test_another_mail_under_the_unique_id_of_one_that_was_told_to_be_gone_is_announced(
+    pop3_stub: Pop3Stub, bus: Bus, reader: BusReader
+) -> None:
+    other = Mail("uidl-1", body(3))
+    pop3_stub.mails = [mail(1), mail(2)]
+    async with following(bus, Drop(pop3_stub.port)) as drop:
+        await reader.wait_received(2)
+        await caught_up(drop)
+        for there in ([mail(2)], [mail(1), mail(2)], [mail(2)]):
+            pop3_stub.mails = there
+            await caught_up(drop)
+            await caught_up(drop)
+        pop3_stub.mails = [mail(2), other]
+        await reader.wait_received(3)
+        for there in ([mail(2)], [other, mail(2)]):
+            pop3_stub.mails = there
+            await caught_up(drop)
+            await caught_up(drop)
+    events = await reader.events()
+    assert subjects(events) == ["mail 1", "mail 2", "mail 3"]
+    assert resets(events) == ["start"]
+    assert not drop.alarms
