@@ -335,14 +335,16 @@ async def _is_linked(session: Session, uidvalidity: int) -> bool:
 async def _proves(session: Session, listing: Listing, told: Told, message_limit: int) -> bool:
     """Whether one of the newest messages is one that IMAP told, as it says itself."""
     newest = range(max(0, len(listing) - PROOFS), len(listing))
-    shown = await shown_by(session, listing, newest, message_limit)
+    shown: dict[int, Shown] = {}
+    await show(session, listing, newest, message_limit, shown)
     return any(one.print in told.prints for one in shown.values())
 
 
-async def shown_by(session: Session, listing: Listing, places: Sequence[int], message_limit: int) -> dict[int, Shown]:
-    """What messages show by TOP, by index. Raises Transient."""
+async def show(
+    session: Session, listing: Listing, places: Sequence[int], message_limit: int, found: dict[int, Shown]
+) -> None:
+    """What messages show by TOP goes to `found`, by index, as it comes. Raises Transient."""
     at_number = {listing.numbers[at]: at for at in places}
-    found: dict[int, Shown] = {}
 
     def take(number: int, top: bytes) -> None:
         at = at_number[number]
@@ -350,4 +352,3 @@ async def shown_by(session: Session, listing: Listing, places: Sequence[int], me
         found[at] = Shown(print_of(top, whole=listing.sizes[at] <= message_limit), received_at(top))
 
     await session.read(list(at_number), take, whole=False, lines=CONTENT_LINES)
-    return found

@@ -11,9 +11,10 @@ from datetime import timedelta
 
 from service.clock import Clock
 from service.contract import NUMBERS_FROM
+from service.errors import Transient
 from service.ingest.cursor import Cursor
 from service.ingest.drop import GENERATION_BITS
-from service.ingest.learnt import AT_ONCE, Learner, Learnt, Shown, key_of, shown_by
+from service.ingest.learnt import AT_ONCE, Learner, Learnt, Shown, key_of, show
 from service.ingest.memory import Memory
 from service.ingest.numbers import WAITING_LIMIT
 from service.ingest.plan import NEAR_S, Position
@@ -82,13 +83,18 @@ class PairedStandIn(StandIn):
                     rows[uid] = _row(listing, at, print)
             elif self._learnt.keys.has(key_of(identity)) or key_of(identity) in self._known:
                 is_other = False
-            elif identity != NO_IDENTITY:
+            elif identity != NO_IDENTITY and not self._tries.are_over(identity.hex()):
                 fresh.append(at)
             if at % AT_ONCE == 0:
                 await asyncio.sleep(0)
         if len(self._memory.numbers.waiting) + len(fresh) > WAITING_LIMIT:
             raise self._cannot(f"over {WAITING_LIMIT} mails would wait for IMAP")
-        shown = await shown_by(session, listing, fresh, self._message_limit)
+        shown: dict[int, Shown] = {}
+        try:
+            await show(session, listing, fresh, self._message_limit, shown)
+        except Transient as exc:
+            self._broke(exc, [listing.identity(at).hex() for at in fresh if at not in shown])
+            raise
         for at in fresh:
             one = shown.get(at)
             if one is None or self._is_told(one) or self._is_old(one, is_other=is_other):

@@ -9,7 +9,7 @@ Rules: docs/decisions/0014-pop3-stands-in.md.
 from array import array
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
@@ -185,20 +185,17 @@ class StandIn:
         try:
             refused = await self._visits.session.read(list(there), take, whole=whole)
         except Transient as exc:
-            # The first one that is missing may be why. Where the server says when to come back, none is.
-            if exc.retry_after_s is None:
-                self._failed(left.values())
+            self._broke(exc, [_key(message.uid, self._rows[message.uid]) for message in left.values()])
             raise
         for number in refused:
             # It may be gone, or not to be had by POP3: IMAP will say.
             del self._rows[there[number].uid]
             self._uids.remove(there[number].uid)
 
-    def _failed(self, left: Iterable[Surveyed]) -> None:
-        for message in left:
-            if self._tries.failed(_key(message.uid, self._rows[message.uid])):
-                log.warning("pop3_leaves_a_mail_to_imap", where=self._where, tries=SINGLE_TRIES)
-            return
+    def _broke(self, exc: Transient, missing: Sequence[str]) -> None:
+        """The first one that is missing may be why. Where the server says when to come back, none is."""
+        if missing and exc.retry_after_s is None and self._tries.failed(missing[0]):
+            log.warning("pop3_leaves_a_mail_to_imap", where=self._where, tries=SINGLE_TRIES)
 
     async def highest(self) -> int:
         """As it was at the last look."""

@@ -141,23 +141,24 @@ async def test_a_mail_that_another_client_deletes_in_the_middle_alarms_nobody(
     assert subjects(await reader.events()) == [f"mail {n}" for n in (1, 2, 3, 4, 6)]
 
 
+@pytest.mark.parametrize("verb", ["TOP", "RETR"])
 @pytest.mark.usefixtures("learnt")
 async def test_a_mail_that_breaks_the_connection_each_time_waits_for_imap_and_the_others_come(
-    imap_stub: ImapStub, pop3_stub: Pop3Stub, bus: Bus, reader: BusReader
+    imap_stub: ImapStub, pop3_stub: Pop3Stub, bus: Bus, reader: BusReader, verb: str
 ) -> None:
     arrive(imap_stub, pop3_stub, range(4, 7))
     cuts = 0
 
-    async def retr(connection: Pop3Connection, arguments: str) -> bool:
+    async def breaks(connection: Pop3Connection, arguments: str) -> bool:
         nonlocal cuts
         assert connection.drop is not None
-        if connection.drop[int(arguments) - 1].uidl != "id-5":
+        if connection.drop[int(arguments.split()[0]) - 1].uidl != "id-5":
             return False
         cuts += 1
         connection.cut()
         return True
 
-    pop3_stub.hooks["RETR"] = retr
+    pop3_stub.hooks[verb] = breaks
     async with standing_in(bus, pop3_stub.port) as away:
         await reader.wait_received(5)
         await looked(away)
