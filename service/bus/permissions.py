@@ -32,7 +32,7 @@ class Permissions:
 def mailbus_permissions(subjects: Subjects) -> Permissions:
     """What mailbus itself needs."""
     p, api = subjects.prefix, "$JS.API"
-    keys = (subjects.cursors, subjects.after, subjects.sends, subjects.fleet, subjects.accounts)
+    keys = (subjects.cursors, subjects.after, subjects.sends, subjects.fleet, subjects.accounts, subjects.suppressions)
     stores = (subjects.blobs, subjects.state, subjects.outbox)
     logs = (subjects.stream_in, subjects.stream_out, subjects.stream_later)
     watched = (f"KV_{subjects.fleet}", f"KV_{subjects.accounts}")

@@ -75,7 +75,7 @@ class Deliverer:
         self.pace = Pace(options.interval_s, clock)
         self.relays = Relays(relays, options.account, self.pace, clock)
         suppressions = Suppressions(bus, options.account, clock)
-        self._evidence = Evidence(options.account, sent)
+        self._evidence = Evidence(options.account, self._sends, sent)
         self.lanes = Lanes(options.domains, clock)
         self._attempts = Attempts(
             self._sends,

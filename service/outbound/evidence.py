@@ -8,9 +8,11 @@ came back (returned.py).
 from collections.abc import Mapping
 from typing import Final
 
+from service.contract import request_key
 from service.observe import log
+from service.outbound.proof import known_of
 from service.outbound.retry import Said, Verdict
-from service.outbound.sends import SendRecord
+from service.outbound.sends import SendRecord, Sends
 from service.outbound.sent import SentMailbox
 
 _IN_SENT: Final = Said(Verdict.ACCEPTED, "250 2.0.0 the relay's answer was lost: the mail is in Sent")
@@ -20,8 +22,9 @@ _CAME_BACK: Final = Said(Verdict.ACCEPTED, "250 2.0.0 the relay's answer was los
 class Evidence:
     """One account's; `sent` is None where it has no mailboxes to look into."""
 
-    def __init__(self, account: str, sent: SentMailbox | None) -> None:
+    def __init__(self, account: str, sends: Sends, sent: SentMailbox | None) -> None:
         self._account = account
+        self._sends = sends
         self._sent = sent
 
     async def of_attempt(self, record: SendRecord, said: Mapping[str, Said]) -> dict[str, Said]:
@@ -48,6 +51,10 @@ class Evidence:
 
     async def _is_in_sent(self, record: SendRecord) -> bool:
         if self._sent is None or record.split or record.copy or not record.message_id:
+            return False
+        known = known_of(record.message_id, await self._sends.secret())
+        # Of raw bytes a copy may be there that nobody sent: the requester's, or that of another request.
+        if known is None or known.key != request_key(self._account, record.id):
             return False
         found = await self._sent.has(record.message_id, since=record.date)
         log.info("sent_looked_at", account=self._account, found=found)

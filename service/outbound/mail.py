@@ -80,7 +80,8 @@ def make_mail(
         if (place := bare_line_end(data)) is not None:
             raise RequestProblems([Problem("rawBlobId", f"a bare CR or LF at byte {place}: lines end with CRLF")])
     else:
-        data = build(request, message_id=message_id, boundary_seed=key, date=date, from_default=address, blobs=blobs)
+        # RFC 2046 5.1.1: no part may hold the boundary; what a stranger knows before the mail is sent, his text could.
+        data = build(request, message_id=message_id, boundary_seed=proof, date=date, from_default=address, blobs=blobs)
     # Each of the mail as it is, so that none stands on another; the date makes every attempt's the same.
     data = b"".join([*(signer.signature(data, date) for signer in dkim), data])
     # What was asked for the recipients is not for the one who gets their mail instead.

@@ -140,7 +140,9 @@ class Returned:
             except Conflict:
                 continue  # told again with the same ids
             if verified and record.phase is not Phase.FINAL and record.unsure:
-                # Nobody knew whether the relay took it: now somebody does.
+                # Nobody knew whether the relay took it: now somebody does. An attempt overwrites what was not said.
+                for unsaid in record.statuses:
+                    await publish(self._bus, record.account, record.id, unsaid)
                 await schedule(self._bus, record.account, key, record, self._clock.now())
             log.info(
                 "mail_returned",

@@ -75,6 +75,7 @@ class Waiting:
             elif record.phase is Phase.FINAL:
                 await self._finish(key, record)
                 return _undone(record)
+            await self._settler.say(record)  # whoever stored it may have died before he said it
             waiting = list(dict.fromkeys([*record.pending, *record.held]))
             status = cancellation(record, key=key, now=self._clock.now())
             ended = changed(
@@ -126,6 +127,7 @@ class Waiting:
             if record.phase is Phase.FINAL:
                 return _undone(record)
             if record.held:
+                await self._settler.say(record)
                 record = changed(
                     record,
                     owner=secrets.token_hex(16),

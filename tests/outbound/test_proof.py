@@ -63,6 +63,19 @@ def mail_of(**more: str) -> tuple[str, str | None]:
     return made.mail_from, made.extras.mail.get("ENVID")
 
 
+def test_nobody_knows_a_mails_boundary_before_it_is_sent() -> None:
+    """A text that a stranger wrote could hold it, and begin a part of its own (RFC 2046 5.1.1)."""
+    request = decode_request(b'{"id": "order-1", "to": [{"email": "a@x.example"}], "text": "t", "html": "<p>t</p>"}')
+    made = [
+        make_mail(
+            request, ["a@x.example"], {}, key=KEY, message_id="m@x", date=datetime(2026, 11, 26, tzinfo=UTC),
+            address="me@example.com", redirect=None, proof=proof_of(KEY, secret), verp="",
+        ).data
+        for secret in (SECRET, SECRET, b"t" * 32)
+    ]  # fmt: skip
+    assert made[0] == made[1] != made[2]
+
+
 def test_a_mail_has_an_envelope_id_and_where_it_is_wanted_a_path_of_its_own() -> None:
     assert mail_of() == ("me@example.com", proof_of(KEY, SECRET))
     path, _ = mail_of(verp=TEMPLATE)

@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from email import message_from_bytes
 from pathlib import Path
 from typing import Any
@@ -231,6 +232,22 @@ async def test_a_lost_answer_is_no_loss_where_the_provider_keeps_what_it_sent(
     assert (event.state, event.body.undo_status) == ("sent", "final")
     assert "the relay's answer was lost" in event.body.delivery_status["b@x.example"].smtp_reply
     assert len(relay.messages) == 1
+
+
+async def test_a_copy_of_raw_bytes_proves_nothing_for_the_requester_may_have_put_it_there(
+    bus: Bus, post: Post, relay: ScriptedRelay, server: Dovecot, prefix: str
+) -> None:
+    raw = b"From: a@x.example\r\nMessage-ID: <my-own@x.example>\r\n\r\nHello\r\n"
+    await server.append(prefix, [raw], "Sent")
+    blob = await bus.blobs().put(raw, now=datetime.now(UTC))
+    relay.script.cut = ["before_reply"]
+    sent = sent_mailbox(bus, pool_of(server, prefix), copies=False)
+    async with sending(bus, relay, sent=sent):
+        await post.request("r", rawBlobId=blob, text=None)
+        await post.states(2)
+        await post.empty()
+    assert [event.state for event in post.events] == ["uncertain", "sent"]
+    assert len(relay.messages) == 2
 
 
 async def test_a_copy_that_comes_late_is_found_before_the_next_attempt(

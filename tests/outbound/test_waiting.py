@@ -3,11 +3,13 @@
 import asyncio
 from typing import Any
 
+import msgspec
 import pytest
 
 from service.bus import Bus, NatsOptions, StreamOptions, open_bus
-from service.contract import HeldRequest
-from service.outbound import Waiting
+from service.contract import HeldRequest, request_key
+from service.outbound import Phase, Waiting
+from service.outbound.sends import SendRecord
 from tests.outbound.conftest import LIMIT_S, Post, delivered, idle_sender, sending, soon
 from tests.servers.nats import NatsServer
 from tests.servers.smtp import ScriptedRelay
@@ -226,12 +228,31 @@ async def test_a_cancellation_that_was_broken_off_is_done_when_it_comes_again(
         await post.request("r", sendAt=soon(3600))
         await scheduled(post)
         with monkeypatch.context() as patch:
-            patch.setattr(waiting._settler, "say", _killed)
+            patch.setattr(waiting._settler, "say", _killed_at_the_end)
             with pytest.raises(ConnectionError):
                 await waiting.cancel("r")
         assert await undone(waiting, "r") == ("canceled", ["a@x.example"])
         assert await post.states(1) == [("r", "cancelled")]
         await post.empty()
+
+
+@pytest.mark.parametrize("verb", ["cancel", "release"])
+async def test_an_outcome_that_was_stored_and_not_said_is_said_before_a_command_goes_on(
+    bus: Bus, post: Post, relay: ScriptedRelay, waiting: Waiting, verb: str
+) -> None:
+    relay.script.cut = ["before_reply"]
+    async with sending(bus, relay, uncertain="hold"):
+        await post.request("r")
+        await until_held(post, waiting)
+        record, revision = await waiting._sends.get(request_key("a", "r"))
+        assert record is not None
+        # As a sender leaves it that is killed between the two.
+        unsaid = msgspec.structs.replace(record.statuses[0], id="f" * 32)
+        await waiting._sends.put(request_key("a", "r"), msgspec.structs.replace(record, statuses=[unsaid]), revision)
+        await getattr(waiting, verb)("r")
+        await post.states(3)
+        await post.empty()
+    assert post.events[1].id == unsaid.id
 
 
 async def _killed(*_: Any) -> None:
@@ -240,3 +261,8 @@ async def _killed(*_: Any) -> None:
 
 def opened(server: NatsServer, prefix: str) -> Any:
     return open_bus(NatsOptions(servers=(server.url,), prefix=prefix), StreamOptions())
+
+
+async def _killed_at_the_end(record: SendRecord) -> None:
+    if record.phase is Phase.FINAL:
+        raise ConnectionError("killed here")

@@ -67,7 +67,6 @@ FORBIDDEN = {
         "$JS.API.STREAM.PURGE.MAIL_IN",
         "$JS.API.STREAM.UPDATE.MAIL_IN",
         "$JS.API.STREAM.DELETE.MAIL_IN",
-        "$KV.mail-suppressions.x",
         "somebody.else",
     ],
 }
