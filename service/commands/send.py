@@ -17,6 +17,7 @@ from service.contract import (
     check_request,
     decode_request,
     encode,
+    too_many_bytes,
 )
 from service.errors import Transient
 
@@ -43,10 +44,15 @@ async def send(context: Context, account: Account, payload: bytes, headers: Mapp
         raise problem(400, "attachments", f"{size}: give large ones by blobId")
     problems = beyond(request, context.clock.now(), limits)
     try:
+        sizes: dict[str, int] = {}
         for blob in blob_ids(whole):
-            if not await bus.blobs().exists(blob):
+            stored = await bus.blobs().size(blob)
+            if stored is None:
                 field = "rawBlobId" if blob == request.raw_blob_id else "attachments"
                 problems.append(Problem(field, f"no such blob: {blob}"))
+            else:
+                sizes[blob] = stored
+        problems += too_many_bytes(whole, sizes)
         if problems:
             raise error(400, problems)
         # No Nats-Msg-Id: that the same id is sent once is the affair of `mail-sends`, however late it comes again.

@@ -121,6 +121,7 @@ from service.contract.requests import (
     decode_request,
     for_one,
     times,
+    too_many_bytes,
 )
 from service.contract.schema import asyncapi, event_schema
 from service.contract.status import DeliveryStatus, EmailSubmission, State, request_key
@@ -270,6 +271,7 @@ __all__ = [
     "request_key",
     "rfc3339",
     "times",
+    "too_many_bytes",
     "wants_gmail",
     "without_credentials",
 ]

@@ -4,7 +4,8 @@ Field names are JMAP's where JMAP has them (RFC 8621 sections 4 and 7).
 """
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -28,6 +29,8 @@ RECIPIENTS_LIMIT_BYTES: Final = 64 * 1024
 # Far enough for everybody, and no sum with a duration overflows.
 YEARS_LIMIT: Final = 9000
 HEADERS_LIMIT: Final = 100
+# Relays take 25 to 50 MB. All of a mail stands in memory while it is built, and base64 makes four thirds of it.
+BLOBS_LIMIT_BYTES: Final = 50 * 1024 * 1024
 ATTACHMENTS_LIMIT: Final = 100
 # RFC 5322 2.1.1: 998 characters a line; a long field is folded, but an extra header longer than this is a mistake.
 HEADER_VALUE_LIMIT_CHARS: Final = 8000
@@ -370,6 +373,20 @@ def beyond(request: SendRequest, stored_at: datetime, limits: SendLimits) -> lis
 
 
 def blob_ids(request: SendRequest) -> list[str]:
-    """Every blob that a request names."""
+    """Every blob that a request names, once."""
+    return list(blob_uses(request))
+
+
+def blob_uses(request: SendRequest) -> Counter[str]:
+    """How often a request names each blob: a mail has it so many times."""
     named = [one.blob_id for one in request.attachments if one.blob_id is not None]
-    return list(dict.fromkeys([*named, *([request.raw_blob_id] if request.raw_blob_id is not None else [])]))
+    return Counter([*named, *([request.raw_blob_id] if request.raw_blob_id is not None else [])])
+
+
+def too_many_bytes(request: SendRequest, sizes: Mapping[str, int]) -> list[Problem]:
+    """What is wrong where all that a request names by blob is more than a mail may have; `sizes` in bytes."""
+    total = sum(sizes.get(blob, 0) * count for blob, count in blob_uses(request).items())
+    if total <= BLOBS_LIMIT_BYTES:
+        return []
+    field = "attachments" if request.raw_blob_id is None else "rawBlobId"
+    return [Problem(field, f"{total} bytes in all: a mail has {BLOBS_LIMIT_BYTES} at the most")]

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from datetime import UTC, datetime
 from email import message_from_bytes
 
 import pytest
@@ -322,6 +323,22 @@ async def test_a_sender_that_is_stopped_finishes_what_is_in_hand(bus: Bus, post:
         asyncio.get_running_loop().call_later(0.3, relay.script.hold.set)
     assert await post.states(1) == [("r", "sent")]
     await post.empty()
+
+
+async def test_more_than_a_mail_may_hold_is_refused_before_it_is_read(
+    bus: Bus, post: Post, relay: ScriptedRelay
+) -> None:
+    """One blob that is named many times is as many times in the mail."""
+    blob = await bus.blobs().put(b"x" * 1024 * 1024, now=datetime.now(UTC))
+    async with sending(bus, relay):
+        await post.request("large", attachments=[{"blobId": blob, "name": f"{n}"} for n in range(51)])
+        await post.states(1)
+        await post.empty()
+    (event,) = post.events
+    assert event.state == "failed"
+    assert isinstance(event.body.problems, list)
+    assert event.body.problems[0].field == "attachments"
+    assert not relay.messages
 
 
 @pytest.mark.fault("E13")
