@@ -138,6 +138,11 @@ class BlobStore:
         size = None if meta is None else meta.get("size")
         return size if isinstance(size, int) and size >= 0 else None
 
+    async def sizes(self, blob_ids: Sequence[str]) -> dict[str, int]:
+        """The bytes of those that are there, before any of them is read. Raises Transient."""
+        found = {id: await self.size(id) for id in blob_ids}
+        return {id: size for id, size in found.items() if size is not None}
+
     async def delete(self, blob_id: str) -> None:
         """Remove a blob's chunks and meta. Raises Transient."""
         with translated(self._bucket):

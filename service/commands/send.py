@@ -44,14 +44,11 @@ async def send(context: Context, account: Account, payload: bytes, headers: Mapp
         raise problem(400, "attachments", f"{size}: give large ones by blobId")
     problems = beyond(request, context.clock.now(), limits)
     try:
-        sizes: dict[str, int] = {}
+        sizes = await bus.blobs().sizes(blob_ids(whole))
         for blob in blob_ids(whole):
-            stored = await bus.blobs().size(blob)
-            if stored is None:
+            if blob not in sizes:
                 field = "rawBlobId" if blob == request.raw_blob_id else "attachments"
                 problems.append(Problem(field, f"no such blob: {blob}"))
-            else:
-                sizes[blob] = stored
         problems += too_many_bytes(whole, sizes)
         if problems:
             raise error(400, problems)

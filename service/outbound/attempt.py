@@ -254,7 +254,6 @@ class Attempts:
                 request,
                 going,
                 task.bundle.blobs,
-                key=seed,
                 message_id=message_id,
                 date=task.record.date,
                 address=self._options.address,

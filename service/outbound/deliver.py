@@ -174,7 +174,7 @@ class Deliverer:
         if request is None or problems:
             await self._settler.refuse(key, job, new_record(taken.id, job, job.stored_at), 0, problems, job.payload)
             return
-        if problems := too_many_bytes(request, await self._sizes(request)):
+        if problems := too_many_bytes(request, await self._bus.blobs().sizes(blob_ids(request))):
             await self._settler.refuse(key, job, new_record(taken.id, job, job.stored_at), 0, problems, job.payload)
             return
         first_at, expires_at = times(request, job.stored_at, options.limits)
@@ -283,11 +283,6 @@ class Deliverer:
             decision = found(taken, record.pending, record.held, next_at=next_at, expires_at=record.expires_at)
             await self._settler.settle(key, job, record, revision, decision, None, attempt=record.attempt)
         return bool(taken)
-
-    async def _sizes(self, request: SendRequest) -> dict[str, int]:
-        """Of the blobs that a request names and that are there, before any of them is read."""
-        found = {blob: await self._bus.blobs().size(blob) for blob in blob_ids(request)}
-        return {blob: size for blob, size in found.items() if size is not None}
 
     async def _gather(self, key: str, request: SendRequest, payload: bytes) -> Bundle:
         """A request with its blobs; those that are not there are left out."""

@@ -50,7 +50,6 @@ def make_mail(
     recipients: Sequence[str],
     blobs: Mapping[str, bytes],
     *,
-    key: str,
     message_id: str,
     date: datetime,
     address: str,

@@ -122,7 +122,6 @@ def attempt(request: dict[str, Any], count: Count) -> None:
             asked,
             asked.recipients(),
             {},
-            key="k" * 32,
             message_id="m1@x.example",
             date=NOW,
             address="me@x.example",

@@ -57,7 +57,7 @@ def mail_of(**more: str) -> tuple[str, str | None]:
     request = decode_request(b'{"to": [{"email": "a@x.example"}], "text": "t"}')
     proof = proof_of(KEY, SECRET)
     made = make_mail(
-        request, ["a@x.example"], {}, key=KEY, message_id="m@x", date=datetime(2026, 11, 26, tzinfo=UTC),
+        request, ["a@x.example"], {}, message_id="m@x", date=datetime(2026, 11, 26, tzinfo=UTC),
         address="me@example.com", redirect=more.get("redirect"), proof=proof, verp=more.get("verp", ""),
     )  # fmt: skip
     return made.mail_from, made.extras.mail.get("ENVID")
@@ -68,7 +68,7 @@ def test_nobody_knows_a_mails_boundary_before_it_is_sent() -> None:
     request = decode_request(b'{"id": "order-1", "to": [{"email": "a@x.example"}], "text": "t", "html": "<p>t</p>"}')
     made = [
         make_mail(
-            request, ["a@x.example"], {}, key=KEY, message_id="m@x", date=datetime(2026, 11, 26, tzinfo=UTC),
+            request, ["a@x.example"], {}, message_id="m@x", date=datetime(2026, 11, 26, tzinfo=UTC),
             address="me@example.com", redirect=None, proof=proof_of(KEY, secret), verp="",
         ).data
         for secret in (SECRET, SECRET, b"t" * 32)
