@@ -65,6 +65,8 @@ class Running(Generic[T]):
         self._hosts: dict[str, _Host] = {}
         self._tasks: dict[str, list[asyncio.Task[None]]] = {}
         self._begun: dict[str, T] = {}
+        # Those that were asked to end. A second time cuts short what the first one lets end.
+        self._asked: set[str] = set()
         self._bell = asyncio.Event()
 
     @property
@@ -94,14 +96,21 @@ class Running(Generic[T]):
         await self.release([id for id, one in self._begun.items() if accounts.get(id) is not one])
 
     async def release(self, ids: Collection[str]) -> None:
-        """Let each end what it has in hand, as long as there is time and NATS takes the outcome."""
-        tasks = [task for id in ids for task in self._tasks[id]]
-        try:
-            await self._drain(tasks)
-        finally:
-            for id in ids:
-                self._tasks.pop(id, None)
-                self._begun.pop(id, None)
+        """Let each end what it has in hand, as long as there is time and NATS takes the outcome.
+
+        Cancelled meanwhile, they are still here and still ending: whoever releases them next waits for them.
+        """
+        for id in ids:
+            if id not in self._asked:
+                self._asked.add(id)
+                for task in self._tasks[id]:
+                    task.cancel()
+        await self._drain([task for id in ids for task in self._tasks[id]])
+        for id in ids:
+            self._asked.discard(id)
+            # Another release may have waited for the same.
+            if self._begun.pop(id, None) is not None:
+                del self._tasks[id]
                 self._kind.end(id)
 
     async def run(self) -> None:
@@ -150,8 +159,6 @@ class Running(Generic[T]):
         self._tasks[id] = [group.create_task(piece.run(), name=piece.name) for piece in pieces]
 
     async def _drain(self, tasks: Sequence[asyncio.Task[None]]) -> None:
-        for task in tasks:
-            task.cancel()
         pending: set[asyncio.Task[None]] = set(tasks)
         began = heard = self._clock.monotonic()
         while pending:

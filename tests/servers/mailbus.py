@@ -183,6 +183,12 @@ class Mailbus:
                 files = (None, self.log_file, self.log_file)
                 self.process = Forked(service_words, *given, env=environment, files=files)
 
+    def write(self, text: str) -> None:
+        """Another settings file, as an editor does it: in the place of the one that is there."""
+        new = self.folder / "new.yaml"
+        new.write_text(text)
+        new.rename(self.folder / "mailbus.yaml")
+
     async def started(self) -> None:
         """Until it says so."""
         await until(lambda: bool(self.said("started")) or self.exited is not None, what="mailbus did not start")

@@ -20,13 +20,6 @@ from tests.smtp.harness import server_context
 Maker = Callable[..., Mailbus]
 
 
-def write(one: Mailbus, text: str) -> None:
-    """As an editor does: another file in its place."""
-    new = one.folder / "new.yaml"
-    new.write_text(text)
-    new.rename(one.folder / "mailbus.yaml")
-
-
 def mail(number: int) -> bytes:
     return b"Subject: mail %d\r\n\r\nbody\r\n" % number
 
@@ -53,27 +46,27 @@ async def test_accounts_come_change_and_go_without_a_restart_and_what_is_wrong_c
         await reader.wait_received(1)
         # Comes, with a password that is wrong yet.
         comes = account("comes", password={"file": str(secret)})
-        write(one, yaml.safe_dump(settings | {"accounts": [account("stays"), comes]}))
+        one.write(yaml.safe_dump(settings | {"accounts": [account("stays"), comes]}))
         await until(lambda: any(line["state"] == "auth_failed" for line in one.said("account_state")))
         # The secret's file changes, and nothing else.
         secret.write_text(str(account("stays")["password"]))
         await reader.wait_received(2)
         # Wrong settings: all goes on as it was.
-        write(one, "accounts: [{id: stays, adress: typo}]")
+        one.write("accounts: [{id: stays, adress: typo}]")
         await until(lambda: bool(one.said("settings_not_taken")))
         assert "adress" in json.dumps(one.said("settings_not_taken")[0]["problems"])
         for id in ("stays", "comes"):
             await dovecot.append(f"{prefix}-{id}", [mail(2)])
         await reader.wait_received(4)
         # Goes; and a section that needs a restart says so.
-        write(one, yaml.safe_dump(settings | {"accounts": [account("stays")], "limits": {"inline": "1KiB"}}))
+        one.write(yaml.safe_dump(settings | {"accounts": [account("stays")], "limits": {"inline": "1KiB"}}))
         await until(lambda: any(line["state"] == "removed" for line in one.said("account_state")))
         assert one.said("settings_need_restart")[-1]["sections"] == ["limits"]
         await dovecot.append(f"{prefix}-comes", [mail(3)])
         await dovecot.append(f"{prefix}-stays", [mail(3)])
         await reader.wait_received(5)
         # It is back, and goes on where it was.
-        write(one, yaml.safe_dump(settings | {"accounts": [account("stays"), account("comes")]}))
+        one.write(yaml.safe_dump(settings | {"accounts": [account("stays"), account("comes")]}))
         await reader.wait_received(6)
         assert connected(one, "stays") == 1
         found = [(event.subject.split(".")[2], event.body["subject"]) for event in await reader.received()]

@@ -157,6 +157,33 @@ async def test_nats_well_and_a_relay_that_takes_its_time_gets_it_up_to_a_limit(
     assert states == (["sent"] if answers else [])
 
 
+async def test_an_account_that_is_being_released_keeps_its_time(
+    own_nats: NatsServer, mailbus: Maker, prefix: str, relay: ScriptedRelay
+) -> None:
+    relay.script.hold = asyncio.Event()
+    account = with_relay({"id": "box", "address": "me@example.com"}, relay)
+    settings = settings_for(own_nats.url, prefix, account)
+    one = mailbus(settings)
+    one.start()
+    await one.started()
+    async with reading(own_nats.url, prefix) as reader:
+        await reader.nc.jetstream().publish(f"{prefix}.out.box", REQUEST)
+        await until(lambda: relay.data_commands == 1)
+        divided = len(one.said("fleet_divided"))
+        one.write(json.dumps(settings | {"accounts": [account | {"address": "you@example.com"}]}))
+        # Said in the same breath in which what the account has in hand is asked to end.
+        await until(lambda: len(one.said("fleet_divided")) > divided)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(stopped(one))
+            await until(lambda: bool(one.said("stopping")))
+            # Time enough for a second cancellation to cut the first one's short.
+            await asyncio.sleep(0.5)
+            relay.script.hold.set()
+        states = [event.kind for event in await reader.events("STATUS") if ".status." in event.subject]
+    assert states == ["sent"]
+    assert len(relay.messages) == 1
+
+
 async def test_a_command_in_hand_is_answered_and_no_other_is_taken(
     own_nats: NatsServer, mailbus: Maker, prefix: str, imap_stub: ImapStub
 ) -> None:
