@@ -30,13 +30,25 @@ MATTERS: Final = (
     "allow_msg_schedules",
     "allow_rollup_hdrs",
     "allow_msg_ttl",
+    "subject_delete_marker_ttl",
     "max_age",
+    "max_msgs",
+    "max_bytes",
     "max_msgs_per_subject",
+    "max_msg_size",
+    "discard_new_per_subject",
+    "duplicate_window",
     "num_replicas",
     "republish",
     "persist_mode",
     "no_ack",
     "sealed",
+    "deny_delete",
+    "deny_purge",
+    "mirror",
+    "sources",
+    "subject_transform",
+    "allow_msg_counter",
 )
 ABSENT: Final[Config] = {
     "discard": "old",
@@ -44,13 +56,25 @@ ABSENT: Final[Config] = {
     "allow_msg_schedules": False,
     "allow_rollup_hdrs": False,
     "allow_msg_ttl": False,
+    "subject_delete_marker_ttl": 0,
     "max_age": 0,
+    "max_msgs": -1,
+    "max_bytes": -1,
     "max_msgs_per_subject": -1,
+    "max_msg_size": -1,
+    "discard_new_per_subject": False,
+    "duplicate_window": 0,
     "num_replicas": 1,
     "republish": None,
     "persist_mode": "",
     "no_ack": False,
     "sealed": False,
+    "deny_delete": False,
+    "deny_purge": False,
+    "mirror": None,
+    "sources": None,
+    "subject_transform": None,
+    "allow_msg_counter": False,
     "storage": "file",
 }
 FLAGS: Final = {
@@ -61,7 +85,13 @@ FLAGS: Final = {
     "allow_atomic": "--allow-batch",
     "allow_msg_schedules": "--allow-schedules",
     "allow_msg_ttl": "--allow-msg-ttl",
+    "subject_delete_marker_ttl": "--subject-del-markers-ttl",
+    "max_msgs": "--max-msgs",
+    "max_bytes": "--max-bytes",
+    "max_msg_size": "--max-msg-size",
+    "duplicate_window": "--dupe-window",
 }
+DURATIONS: Final = ("max_age", "subject_delete_marker_ttl", "duplicate_window")
 
 
 def _age(seconds: float | None) -> int:
@@ -126,7 +156,12 @@ def wanted_streams(subjects: Subjects, options: StreamOptions, replicas: int) ->
         _key_value(subjects.suppressions),
         _key_value(subjects.fleet, ttl_s=options.presence_ttl_s, markers=True),
     ]
-    return [common | stream for stream in streams]
+    return [common | {"duplicate_window": _window(stream.get("max_age", 0))} | stream for stream in streams]
+
+
+def _window(max_age: int) -> int:
+    """For how long an id is known: what is stored twice after a lost answer is one within it."""
+    return min(max_age or DUPLICATE_WINDOW_S * NS, DUPLICATE_WINDOW_S * NS)
 
 
 def _object_store(bucket: str, ttl_s: float | None) -> Config:
@@ -152,7 +187,6 @@ def _key_value(bucket: str, *, ttl_s: float | None = None, markers: bool = False
         "deny_delete": True,
         "allow_direct": True,
         "max_age": _age(ttl_s),
-        "duplicate_window": min(_age(ttl_s) or DUPLICATE_WINDOW_S * NS, DUPLICATE_WINDOW_S * NS),
     }
     if markers:
         # Without markers a key that expires vanishes with no event for a watcher.
@@ -176,8 +210,8 @@ class Drift:
 
 
 def _shown(field: str, value: object) -> str:
-    if field == "max_age" and isinstance(value, int):
-        return f"{value // NS}s"
+    if field in DURATIONS and isinstance(value, int):
+        return f"{value // NS}s" if value % NS == 0 else f"{value // 1_000_000}ms"
     if isinstance(value, list):
         return ",".join(str(item) for item in value)
     return str(value).lower()
@@ -193,20 +227,38 @@ def drifts(found: Config, wanted: Config) -> list[Drift]:
             there, want = _republish(there), _republish(want)
         if field == "subjects" and isinstance(there, list) and isinstance(want, list):
             there, want = sorted(there), sorted(want)
-        # More replicas than asked for is only safer; an async persist mode is what makes the log forget.
-        if field == "num_replicas" and _at_least(there, want):
-            continue
-        # A bucket takes no batches; whether it would makes no difference.
-        if field == "allow_atomic" and _is_bucket(wanted):
-            continue
-        # What lives longer in a bucket than it must is only safer: the settings say the least.
-        if field == "max_age" and _is_bucket(wanted) and (not there or _at_least(there, want)):
-            continue
-        if field == "persist_mode" and there != "async":
-            continue
-        if there != want:
+        if there != want and not _harmless(field, there, want, wanted):
             differing.append(Drift(str(wanted["name"]), field, there, want))
     return differing
+
+
+def _harmless(field: str, there: object, want: object, wanted: Config) -> bool:
+    """Whether a field that differs makes no difference to what mailbus can promise."""
+    bucket = _is_bucket(wanted)
+    # Keys that must expire, and be missed by whoever watches: the dead are found by it.
+    expires = bool(wanted.get("subject_delete_marker_ttl"))
+    match field:
+        case "num_replicas":
+            return _at_least(there, want)  # more are only safer
+        case "allow_atomic":
+            return bucket  # takes no batches, and need not refuse them
+        case "max_age":
+            # What lives longer in a bucket than it must is only safer: the settings say the least.
+            return bucket and not expires and (not there or _at_least(there, want))
+        case "subject_delete_marker_ttl":
+            # Among events a marker would be an event of nobody's; watches of a bucket know them.
+            return bucket and bool(there)
+        case "max_msgs" | "max_bytes":
+            # Others refuse what is too much, or keep events for as long as there is room. What waits must not go.
+            return (str(wanted["retention"]), str(wanted["discard"])) != ("workqueue", "old")
+        case "duplicate_window":
+            return bucket or _at_least(there, want)  # keys are written by compare-and-set
+        case "persist_mode":
+            return there != "async"  # it is what makes the log forget
+        case "deny_delete":
+            return not there
+        case _:
+            return False
 
 
 def _at_least(there: object, want: object) -> bool:

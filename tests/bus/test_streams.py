@@ -39,6 +39,8 @@ async def test_everything_is_made_if_missing_and_found_right_by_the_next_start(
         ({"allow_atomic": False, "persist_mode": "async"}, "persist_mode", "make it anew"),
         ({"storage": "memory"}, "storage", "make it anew"),
         ({"retention": "interest"}, "retention", "make it anew"),
+        ({"max_msg_size": 1000}, "max_msg_size", "--max-msg-size=-1"),
+        ({"duplicate_window": 10 * NS}, "duplicate_window", "--dupe-window=120s"),
     ],
 )
 async def test_a_difference_that_matters_is_refused_with_its_field_and_the_command_that_mends_it(
@@ -95,11 +97,55 @@ async def test_a_stream_name_taken_by_another_is_permanent(nats_server: NatsServ
         ({"republish": {"src": ">", "dest": "x.>"}}, ["republish"]),
         ({"no_ack": True}, ["no_ack"]),
         ({"sealed": True}, ["sealed"]),
+        ({"max_msgs": 10**6, "duplicate_window": 300 * NS}, []),
+        ({"allow_msg_ttl": True, "subject_delete_marker_ttl": NS}, ["allow_msg_ttl", "subject_delete_marker_ttl"]),
+        ({"deny_delete": True, "deny_purge": True}, ["deny_delete", "deny_purge"]),
+        ({"mirror": {"name": "OTHER"}, "sources": [{"name": "OTHER"}]}, ["mirror", "sources"]),
+        ({"subject_transform": {"src": ">", "dest": "x.>"}}, ["subject_transform"]),
+        ({"sources": [], "consumer_limits": {}}, []),
     ],
 )
 @pytest.mark.fault("D18")
 def test_what_matters(found: dict[str, Any], fields: list[str]) -> None:
     assert [drift.field for drift in drifts(IN | found, IN)] == fields
+
+
+@pytest.mark.parametrize(
+    ("stream", "found", "fields"),
+    [
+        # A killed process would be missed too late, or never.
+        ("KV_mail-fleet", {"max_age": 0}, ["max_age"]),
+        ("KV_mail-fleet", {"max_age": 3600 * NS}, ["max_age"]),
+        ("KV_mail-fleet", {"subject_delete_marker_ttl": 0}, ["subject_delete_marker_ttl"]),
+        ("KV_mail-fleet", {"subject_delete_marker_ttl": 60 * NS, "deny_delete": False}, []),
+        # A request that waits would make room for another.
+        ("MAIL_LATER", {"max_bytes": 10**9, "max_msgs": 1000}, ["max_msgs", "max_bytes"]),
+        ("MAIL_OUT", {"max_bytes": 10**9, "max_msgs": 1000}, []),
+        ("KV_mail-sends", {"max_age": 0, "duplicate_window": NS, "subject_delete_marker_ttl": NS}, []),
+        ("KV_mail-sends", {"discard_new_per_subject": True}, ["discard_new_per_subject"]),
+        ("KV_mail-cursors", {"max_age": 3600 * NS}, ["max_age"]),
+        ("OBJ_mail-blobs", {"max_age": 3600 * NS, "deny_purge": True}, ["max_age", "deny_purge"]),
+    ],
+)
+@pytest.mark.fault("D18")
+def test_what_matters_of_each(stream: str, found: dict[str, Any], fields: list[str]) -> None:
+    by_name = {config["name"]: config for config in wanted_streams(Subjects("mail"), StreamOptions(), 1)}
+    assert [drift.field for drift in drifts(by_name[stream] | found, by_name[stream])] == fields
+
+
+async def test_a_bucket_for_presence_whose_keys_never_end_is_refused_with_what_mends_it(
+    bus: Bus, nats_server: NatsServer
+) -> None:
+    name = f"KV_{bus.subjects.fleet}"
+    config = await stream_config(bus, name)
+    await js_api(bus.nc, f"STREAM.DELETE.{name}")
+    plain = {key: value for key, value in config.items() if key != "subject_delete_marker_ttl"}
+    await js_api(bus.nc, f"STREAM.CREATE.{name}", plain | {"max_age": 0})
+    with pytest.raises(Permanent) as refused:
+        async with opened(nats_server.url, bus.subjects.prefix):
+            pass
+    for mend in ("--max-age=10s", "--subject-del-markers-ttl=10s"):
+        assert f"nats stream edit {name} {mend}" in str(refused.value)
 
 
 def test_the_queue_takes_no_schedules_and_no_rollup() -> None:
