@@ -22,8 +22,9 @@ from nats.aio.msg import Msg
 from service.bus.blobs import BlobStore
 from service.bus.client import NO_TLS, BusClient
 from service.bus.contents import Contents
-from service.bus.errors import NobodyThere, js_api, subject_counts, translated
+from service.bus.errors import MessageTooLarge, NobodyThere, js_api, subject_counts, translated
 from service.bus.follow import Followed, follow
+from service.bus.guard import header_size
 from service.bus.kv import KeyValue
 from service.bus.log import EventLog
 from service.bus.options import NatsOptions, StreamOptions
@@ -154,7 +155,10 @@ class Bus:
     async def request(
         self, subject: str, payload: bytes, headers: dict[str, str] | None = None, *, timeout_s: float
     ) -> Answer:
-        """Ask a service. Raises NobodyThere, or Transient where no answer comes in time."""
+        """Ask a service. Raises NobodyThere, MessageTooLarge, or Transient where no answer comes in time."""
+        size = header_size(headers or {}) + len(payload)
+        if size > self.max_payload:
+            raise MessageTooLarge(f"{size} bytes; NATS takes {self.max_payload}", where=subject, remedy="ask for less")
         with translated(subject):
             try:
                 reply = await self.nc.request(subject, payload, timeout=timeout_s, headers=headers)

@@ -11,12 +11,13 @@ from service.bus.errors import (
     WRONG_LAST_SEQUENCE,
     ApiError,
     Conflict,
+    MessageTooLarge,
     js_api,
     subject_counts,
     translated,
 )
 from service.bus.frames import FENCE
-from service.bus.guard import check_subject
+from service.bus.guard import HEADER_OVERHEAD_BYTES, check_subject
 from service.bus.log import parse_headers
 from service.bus.watch import OPERATION, KeyChange, is_marker, watch
 
@@ -71,7 +72,7 @@ class KeyValue:
         return Entry(base64.b64decode(message.get("data", "")), revision), revision
 
     async def create(self, key: str, value: bytes) -> int:
-        """Write a key that is not there; gives its revision. Raises Conflict, Transient."""
+        """Write a key that is not there; gives its revision. Raises Conflict, MessageTooLarge, Transient."""
         try:
             return await self._put(key, value, 0)
         except Conflict:
@@ -81,7 +82,7 @@ class KeyValue:
             return await self._put(key, value, revision)
 
     async def update(self, key: str, value: bytes, revision: int) -> int:
-        """Write a key that is at `revision`; gives the new one. Raises Conflict, Transient."""
+        """Write a key that is at `revision`; gives the new one. Raises Conflict, MessageTooLarge, Transient."""
         return await self._put(key, value, revision)
 
     async def delete(self, key: str) -> None:
@@ -105,6 +106,9 @@ class KeyValue:
                 raise
 
     async def _publish(self, key: str, value: bytes, headers: dict[str, str]) -> int:
+        # Over one message that is too large the server ends the whole connection. These headers are a few words.
+        if len(value) + HEADER_OVERHEAD_BYTES > self._nc.max_payload:
+            raise MessageTooLarge(f"{len(value)} bytes; NATS takes {self._nc.max_payload}", where=self._subject(key))
         return await self._nc.asks.store(self._subject(key), value, headers)
 
     def _subject(self, key: str) -> str:

@@ -11,7 +11,8 @@ from nats.aio.client import Client
 from nats.micro.request import Request
 from nats.micro.service import EndpointConfig, ServiceConfig
 
-from service.bus.errors import translated
+from service.bus.errors import MessageTooLarge, translated
+from service.bus.guard import HEADER_OVERHEAD_BYTES
 from service.errors import Permanent, Transient
 from service.observe import log, metrics
 from service.tasks import TaskGroup
@@ -32,6 +33,7 @@ Handler = Callable[[str, bytes, Mapping[str, str]], Awaitable[bytes]]
 # How an error is told (ADR-32).
 ERROR_CODE: Final = "Nats-Service-Error-Code"
 ERROR: Final = "Nats-Service-Error"
+ERROR_LIMIT_CHARS: Final = 500
 
 
 class ServiceError(Permanent):
@@ -57,7 +59,8 @@ async def serve(
     """Answer requests while the block runs, and then those that are under way. `endpoints`: name → subject and handler.
 
     A handler is given subject, payload and headers; ServiceError becomes the error headers, Transient 503, a bug 500,
-    and what is cut off at the end 504. Raises Transient where NATS is away at the start; later it comes back by itself.
+    what NATS does not take 413, and what is cut off at the end 504. Raises Transient where NATS is away at the start;
+    later it comes back by itself.
     """
     places = asyncio.Semaphore(REQUESTS_AT_ONCE)
     under_way: set[asyncio.Task[None]] = set()
@@ -74,7 +77,7 @@ async def serve(
                     log.warning("reply_refused", subject=request.subject)
                     return
                 await places.acquire()
-                task = group.create_task(_answer(request, handler), name="command")
+                task = group.create_task(_answer(request, handler, nc), name="command")
                 under_way.add(task)
                 task.add_done_callback(ended)
 
@@ -100,12 +103,14 @@ async def serve(
                 task.cancel()
 
 
-async def _answer(request: Request, handler: Handler) -> None:
+async def _answer(request: Request, handler: Handler, nc: Client) -> None:
     code, what, body = 0, "", b""
     try:
         body = await handler(request.subject, request.data, request.headers or {})
     except ServiceError as exc:
         code, what, body = exc.code, exc.what, exc.body
+    except MessageTooLarge as exc:
+        code, what = 413, exc.what
     except Transient as exc:
         code, what = 503, exc.what
     except Exception as exc:  # noqa: BLE001 a handler's bug is counted and must not end the service
@@ -116,9 +121,12 @@ async def _answer(request: Request, handler: Handler) -> None:
         with suppress(nats.errors.Error, ValueError):
             await request.respond_error("504", STOPPING)
         raise
+    # The error's line comes on top. nats-py sends nothing where it is too much, or the server ends the connection.
+    if len(body) + HEADER_OVERHEAD_BYTES + 4 * ERROR_LIMIT_CHARS > nc.max_payload:
+        code, what, body = 413, f"the answer has {len(body)} bytes; NATS takes {nc.max_payload}: ask for less", b""
     with suppress(nats.errors.Error, ValueError):
         if code:
             # A header holds one line.
-            await request.respond_error(str(code), " ".join(what.split())[:500], data=body)
+            await request.respond_error(str(code), " ".join(what.split())[:ERROR_LIMIT_CHARS], data=body)
         else:
             await request.respond(body)

@@ -105,9 +105,11 @@ from service.contract.meaning import (
 )
 from service.contract.media import is_address, media_type
 from service.contract.net import Security, credentials, hidden, without_credentials
-from service.contract.problems import Problem, RequestProblems, decode_body
+from service.contract.problems import PROBLEMS_LIMIT, Problem, RequestProblems, decode_body
 from service.contract.requests import (
     BLOB_ID,
+    RECIPIENTS_LIMIT,
+    RECIPIENTS_LIMIT_BYTES,
     Address,
     Attachment,
     Envelope,
@@ -146,7 +148,10 @@ __all__ = [
     "METADATA",
     "NUMBERS_FROM",
     "PREFIX",
+    "PROBLEMS_LIMIT",
     "PROPERTIES",
+    "RECIPIENTS_LIMIT",
+    "RECIPIENTS_LIMIT_BYTES",
     "REQUIRETLS",
     "ROLES",
     "STATE_HEADER",

@@ -24,6 +24,7 @@ from service.outbound.options import TOGETHER, OutboundOptions
 from service.outbound.outbox import Bundle
 from service.outbound.proof import mark_of, proof_of
 from service.outbound.relays import BusAwayError, Relays, each
+from service.outbound.replies import shortened
 from service.outbound.retry import Decision, Phase, Said, Verdict, decide
 from service.outbound.sends import SendRecord, Sends
 from service.outbound.sent import SentMailbox
@@ -79,7 +80,7 @@ class Attempts:
     def decide(self, record: SendRecord, said: Mapping[str, Said], attempt: int) -> Decision:
         """What follows from what was said of those that were tried."""
         return decide(
-            said,
+            shortened(said, len(record.pending)),
             held=record.held,
             attempt=attempt,
             now=self._clock.now(),
@@ -120,7 +121,8 @@ class Attempts:
 
         async def write_intent(relay: str, refused: Mapping[str, Reply]) -> None:
             nonlocal intent
-            intent = changed(intent, relay=relay, refused=barred | each(mail, refused))
+            words = shortened(barred | each(mail, refused), len(record.pending))
+            intent = changed(intent, relay=relay, refused=words)
             step("intent.before")
             try:
                 task.revision = await self._sends.put(task.key, intent, task.revision)

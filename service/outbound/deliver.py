@@ -35,6 +35,7 @@ from service.outbound.originals import Originals
 from service.outbound.outbox import Bundle, Outbox
 from service.outbound.pace import Pace
 from service.outbound.relays import Relays
+from service.outbound.replies import too_wide
 from service.outbound.request import Taken, made_id, take
 from service.outbound.retry import Decision, Phase, Said, Verdict, expire, found
 from service.outbound.sends import KEY_HEADER, NOT_YET, SendRecord, Sends, new_record, source_of
@@ -164,7 +165,7 @@ class Deliverer:
         request, problems = taken.request, taken.problems
         payload = job.payload
         if request is not None:
-            problems = beyond(request, job.stored_at, options.limits)
+            problems = beyond(request, job.stored_at, options.limits) + too_wide(request, self._bus.max_payload)
         if request is not None and request.original_id is not None:
             try:
                 request = await self._originals.resolved(request)

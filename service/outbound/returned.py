@@ -42,8 +42,10 @@ from service.outbound.suppressions import Suppressions
 
 # Another process may write the same record at the same time; more often than this is no accident.
 TRIES: Final = 5
-# A record must fit into one message: who came back is remembered for so many, and told again beyond.
+# A record must fit into one message: who came back is remembered for so many, and told again beyond. Names are what a
+# report says, and whoever got the mail can make one.
 REMEMBERED: Final = 1000
+REMEMBERED_BYTES: Final = 64 * 1024
 
 
 class _Announced(msgspec.Struct):
@@ -134,6 +136,8 @@ class Returned:
             if not new or len(told) >= REMEMBERED or record.phase is Phase.INTENT:
                 return  # whoever sends it still has the record in hand: the events' ids say that they are the same
             told = [*told, *(f"{state} {who}" for who in new)]
+            if len(encode(told)) > REMEMBERED_BYTES:
+                return
             changed = msgspec.structs.replace(record, **{"returned" if verified else "claimed": told})
             try:
                 await self._sends.put(key, changed, revision)

@@ -25,7 +25,10 @@ from service.outbound.status import publish, quoted, refusal, statuses_of
 
 ID_HEADER: Final = "Mail-Request-Id"
 ATTEMPT_HEADER: Final = "Mail-Attempt"
-DEAD_ROOM_BYTES: Final = 1024
+# An account's name may be what somebody wrote into a subject; percent-encoded, a character has twelve bytes.
+NAME_LIMIT_CHARS: Final = 64
+WHY_LIMIT_CHARS: Final = 200
+DEAD_ROOM_BYTES: Final = 8 * 1024
 _TAKEN: Final = (State.SENT, State.UNCERTAIN)
 
 
@@ -227,7 +230,8 @@ class Settler:
 
     async def dead_letter(self, key: str, payload: bytes, why: str, reason: DeadReason = DeadReason.REQUEST) -> None:
         """Publish what could not be understood, whole, once."""
-        headers = {KEY_HEADER: key, "Mail-Account": quoted(self._options.account), "Mail-Reason": quoted(why)}
+        account, reason_said = self._options.account[:NAME_LIMIT_CHARS], why[:WHY_LIMIT_CHARS]
+        headers = {KEY_HEADER: key, "Mail-Account": quoted(account), "Mail-Reason": quoted(reason_said)}
         headers["Nats-Msg-Id"] = f"dead-{key}"
         if len(payload) > self._bus.max_payload - DEAD_ROOM_BYTES:
             headers["Mail-Blob-Id"] = await self._bus.blobs().put(payload, now=self._clock.now())

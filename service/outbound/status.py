@@ -10,6 +10,7 @@ from msgspec import UNSET
 
 from service.bus import Bus
 from service.contract import (
+    PROBLEMS_LIMIT,
     DeliveryStatus,
     EmailSubmission,
     EventType,
@@ -24,8 +25,9 @@ from service.outbound.retry import Decision, Phase
 from service.outbound.sends import SendRecord, StoredStatus
 
 EXPIRED: Final = Problem("expiresAt", "expired before the relay took it")
-# A record with 1,000 recipients holds each reply twice and must fit into one NATS message of 1 MiB.
-REPLIES_LIMIT_CHARS: Final = 100_000
+# Of what is wrong with a request, whose names and values may be a requester's: so many bytes are enough to find it.
+FIELD_LIMIT_CHARS: Final = 200
+PROBLEM_LIMIT_CHARS: Final = 500
 
 Delivered = Literal["queued", "yes", "no", "unknown"]
 
@@ -79,7 +81,10 @@ def refusal(
         delivery_status=_deliveries(dict.fromkeys(recipients, ""), "no"),
         state=State.FAILED,
         attempt=attempt,
-        problems=problems,
+        problems=[
+            Problem(one.field[:FIELD_LIMIT_CHARS], one.message[:PROBLEM_LIMIT_CHARS])
+            for one in problems[:PROBLEMS_LIMIT]
+        ],
     )
     return _stored(submission, key, now)
 
@@ -117,8 +122,7 @@ def _delivered(state: State, decision: Decision, replies: Mapping[str, str]) -> 
 
 
 def _deliveries(replies: Mapping[str, str], delivered: Delivered) -> dict[str, DeliveryStatus]:
-    limit = max(100, min(512, REPLIES_LIMIT_CHARS // max(1, len(replies))))
-    return {recipient: DeliveryStatus(reply[:limit], delivered) for recipient, reply in replies.items()}
+    return {recipient: DeliveryStatus(reply, delivered) for recipient, reply in replies.items()}
 
 
 def _stored(submission: EmailSubmission, key: str, now: datetime) -> StoredStatus:

@@ -3,7 +3,8 @@
 import pytest
 
 from service.bus import Bus, Conflict
-from service.bus.errors import js_api
+from service.bus.errors import MessageTooLarge, js_api
+from service.bus.kv import Entry
 from service.errors import Permanent, Transient
 from tests.bus.conftest import opened
 from tests.servers.nats import NatsServer
@@ -72,3 +73,13 @@ async def test_a_bucket_that_is_gone_is_transient_not_empty(own_bus: Bus) -> Non
     for call in (keys.get("k"), own_bus.log.tail("mail.in.a.INBOX.*"), own_bus.log.get(1), own_bus.blobs().exists("x")):
         with pytest.raises(Transient, match="stream not found"):
             await call
+
+
+@pytest.mark.fault("D12")
+async def test_a_value_that_nats_would_not_take_is_refused_before_it_is_sent(bus: Bus) -> None:
+    keys = bus.key_value(bus.subjects.cursors)
+    revision = await keys.create("k", b"x" * (bus.max_payload - 400))
+    for write in (keys.create("new", b"x" * bus.max_payload), keys.update("k", b"x" * bus.max_payload, revision)):
+        with pytest.raises(MessageTooLarge):
+            await write
+    assert (await keys.get("k"), bus.nc.stats["reconnects"]) == (Entry(b"x" * (bus.max_payload - 400), revision), 0)

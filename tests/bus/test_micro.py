@@ -8,6 +8,7 @@ from contextlib import suppress
 import pytest
 
 from service.bus import Bus, ServiceError, serve
+from service.bus.errors import MessageTooLarge
 from service.bus.micro import REQUESTS_AT_ONCE
 from service.errors import Transient
 from service.observe import metrics
@@ -149,3 +150,20 @@ async def test_an_answer_goes_to_an_inbox_and_becomes_nothing_else(bus: Bus, rep
         assert await bus.pending(bus.subjects.stream_out, bus.subjects.out("a")) == before
         assert await bus.log.tail(f"{bus.subjects.prefix}.in.a.INBOX.*") is None
     assert asked == [b"honest"]
+
+
+@pytest.mark.fault("D12")
+async def test_what_nats_would_not_take_is_answered_with_413_and_not_asked(bus: Bus) -> None:
+    async def handler(_subject: str, payload: bytes, _headers: Mapping[str, str]) -> bytes:
+        if payload == b"keep":
+            await bus.key_value(bus.subjects.cursors).create("k", b"x" * bus.max_payload)
+        return b"x" * bus.max_payload
+
+    subject = bus.subjects.cmd("a", "x")
+    async with serve(bus.nc, name="mailbus", version="1.0.0", endpoints={"x": (subject, handler)}):
+        for asked in (b"", b"keep"):
+            reply = await bus.nc.request(subject, asked, timeout=5)
+            assert headers(reply)["Nats-Service-Error-Code"] == "413"
+        with pytest.raises(MessageTooLarge):
+            await bus.request(subject, b"x" * bus.max_payload, {"a": "b"}, timeout_s=5)
+    assert bus.nc.stats["reconnects"] == 0
