@@ -3,6 +3,7 @@
 With an id (`Nats-Msg-Id`, or the request's own) a message that is there already, by Message-ID and size, is the answer.
 """
 
+import secrets
 import uuid
 from collections.abc import Mapping
 from typing import Final
@@ -106,7 +107,8 @@ async def _built(
     return build(
         made,
         message_id=f"{key}@{domain if domain.isascii() else 'invalid'}",
-        boundary_seed=key,
+        # A second time is told by Message-ID and size, which a boundary does not change.
+        boundary_seed=secrets.token_hex(16),
         date=request.received_at or context.clock.now(),
         from_default=account.address,
         blobs=blobs,

@@ -43,8 +43,9 @@ def build(
 ) -> bytes:
     """The mail of a request that `check_request` found right, without `rawBlobId`; its bytes end with CRLF.
 
-    `message_id` is bare; `blobs` has every blobId that the attachments name. Raises RequestProblems for a domain that
-    is no name.
+    `message_id` is bare; `blobs` has every blobId that the attachments name. `boundary_seed` is what no stranger can
+    know or work out: RFC 2046 5.1.1, no part may hold the boundary, and a text of his could. Raises RequestProblems
+    for a domain that is no name.
     """
     bcc = request.bcc if keep_bcc else []
     header = _header(request, bcc, message_id, date, from_default)

@@ -156,15 +156,16 @@ class Attempts:
         """Have a copy put into Sent; a second time changes nothing. Raises Transient."""
         if self._sent is None or any(blob not in task.bundle.blobs for blob in blob_ids(task.request)):
             return
+        proof = proof_of(task.key, await self._sends.secret())
 
         def make() -> bytes:
             return sent_copy(
                 task.request,
                 task.bundle.blobs,
-                key=task.key,
                 message_id=task.record.message_id,
                 date=task.record.date,
                 address=self._options.address,
+                proof=proof,
             )
 
         mail = make() if _size(task) < THREAD_FROM_BYTES else await asyncio.to_thread(make)

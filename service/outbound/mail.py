@@ -1,14 +1,19 @@
 """A request → its envelope and bytes. Deterministic: every attempt makes the same."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from service.contract import Problem, RequestProblems, SendRequest, blob_ids, encoded_parameters
 from service.mime import MimeLimits, ascii_domain, build, parse_header_only
 from service.outbound.dkim import DkimSigner
 from service.outbound.proof import KEY_CHARS, mark_of, proof_of, verp_address
 from service.smtp import NO_EXTRAS, Extras, bare_line_end
+
+# RFC 5322 4.5.3: white space before the colon is obsolete, and read by everybody.
+_BCC: Final = re.compile(rb"^(?:resent-)?bcc[ \t]*:", re.IGNORECASE | re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +83,12 @@ def make_mail(
         data = blobs[request.raw_blob_id]
         if (place := bare_line_end(data)) is not None:
             raise RequestProblems([Problem("rawBlobId", f"a bare CR or LF at byte {place}: lines end with CRLF")])
+        if (named := _BCC.search(data, 0, data.find(b"\r\n\r\n") + 1 or len(data))) is not None:
+            # RFC 5322 3.6.3: whoever reads the mail would read it. Its signatures may cover it, so it is not ours to
+            # take out.
+            words = f"a Bcc field at byte {named.start()}: take it out, and name its recipients in `bcc` or `envelope`"
+            raise RequestProblems([Problem("rawBlobId", words)])
     else:
-        # RFC 2046 5.1.1: no part may hold the boundary; what a stranger knows before the mail is sent, his text could.
         data = build(request, message_id=message_id, boundary_seed=proof, date=date, from_default=address, blobs=blobs)
     # Each of the mail as it is, so that none stands on another; the date makes every attempt's the same.
     data = b"".join([*(signer.signature(data, date) for signer in dkim), data])
@@ -89,7 +98,7 @@ def make_mail(
 
 
 def sent_copy(
-    request: SendRequest, blobs: Mapping[str, bytes], *, key: str, message_id: str, date: datetime, address: str
+    request: SendRequest, blobs: Mapping[str, bytes], *, message_id: str, date: datetime, address: str, proof: str
 ) -> bytes:
     """What of a mail goes into the account's Sent mailbox: without a signature, with Bcc (RFC 5322 3.6.3)."""
     if request.raw_blob_id is not None:
@@ -97,7 +106,7 @@ def sent_copy(
     return build(
         request,
         message_id=message_id,
-        boundary_seed=key,
+        boundary_seed=proof,
         date=date,
         from_default=address,
         blobs=blobs,

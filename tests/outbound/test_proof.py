@@ -11,7 +11,7 @@ from service.clock import SystemClock
 from service.contract import request_key
 from service.contract.requests import decode_request
 from service.outbound import Returned
-from service.outbound.mail import make_mail
+from service.outbound.mail import make_mail, sent_copy
 from service.outbound.proof import known_by_address, known_of, mark_of, proof_of, verp_address
 from service.outbound.sends import Sends
 from tests.meaning.mails import dsn, notice
@@ -66,14 +66,20 @@ def mail_of(**more: str) -> tuple[str, str | None]:
 def test_nobody_knows_a_mails_boundary_before_it_is_sent() -> None:
     """A text that a stranger wrote could hold it, and begin a part of its own (RFC 2046 5.1.1)."""
     request = decode_request(b'{"id": "order-1", "to": [{"email": "a@x.example"}], "text": "t", "html": "<p>t</p>"}')
+    date = datetime(2026, 11, 26, tzinfo=UTC)
+    proofs = [proof_of(KEY, secret) for secret in (SECRET, SECRET, b"t" * 32)]
     made = [
         make_mail(
-            request, ["a@x.example"], {}, message_id="m@x", date=datetime(2026, 11, 26, tzinfo=UTC),
-            address="me@example.com", redirect=None, proof=proof_of(KEY, secret), verp="",
+            request, ["a@x.example"], {}, message_id="m@x", date=date, address="me@example.com", redirect=None,
+            proof=proof,
         ).data
-        for secret in (SECRET, SECRET, b"t" * 32)
+        for proof in proofs
     ]  # fmt: skip
     assert made[0] == made[1] != made[2]
+    copies = [
+        sent_copy(request, {}, message_id="m@x", date=date, address="me@example.com", proof=proof) for proof in proofs
+    ]
+    assert copies == made
 
 
 def test_a_mail_has_an_envelope_id_and_where_it_is_wanted_a_path_of_its_own() -> None:
