@@ -310,4 +310,7 @@ class Deliverer:
         taken = take(self._options.account, job.payload, job.headers, made_id=await self._made_id(job))
         record, revision = await self._sends.get(key)
         record = record or new_record(taken.id, job, job.stored_at)
+        if record.phase is Phase.INTENT:
+            # The dot of an attempt that broke off may be out.
+            record = changed(record, taken=list(dict.fromkeys([*record.taken, *record.open])))
         await self._settler.refuse(key, job, record, revision, [Problem("", why)], job.payload)

@@ -85,6 +85,11 @@ class SendRecord(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.trying if self.split else list(self.pending)
 
     @property
+    def waiting(self) -> list[str]:
+        """Who has no final status yet."""
+        return list(dict.fromkeys([*self.pending, *self.held]))
+
+    @property
     def others(self) -> dict[str, str]:
         """Those of `pending` that are not tried just now."""
         return {who: reply for who, reply in self.pending.items() if who not in self.trying} if self.split else {}

@@ -91,6 +91,7 @@ class Settler:
             attempt=attempt,
             now=self._clock.now(),
             relay=record.relay,
+            taken=record.taken,
         )
         taken = [who for state in _TAKEN for who in decision.states.get(state, ())]
         outcome = changed(
@@ -212,10 +213,8 @@ class Settler:
         reason: DeadReason = DeadReason.REQUEST,
     ) -> None:
         """A wrong request: `failed` with all that is wrong, and whole in the dead letters."""
-        recipients = list(record.pending)
-        status = refusal(
-            problems, key=key, id=record.id, recipients=recipients, attempt=record.attempt, now=self._clock.now()
-        )
+        recipients = record.waiting
+        status = refusal(problems, record, key=key, now=self._clock.now())
         outcome = changed(
             record, owner=secrets.token_hex(16), phase=Phase.FINAL, pending={}, held=[], statuses=[status], dead=True
         )

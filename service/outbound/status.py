@@ -1,6 +1,6 @@
 """A decision → status events (RFC 8621 section 7), and their way to `mail.status.<account>.<state>`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Final, Literal
 from urllib.parse import quote
@@ -24,7 +24,7 @@ from service.observe import step
 from service.outbound.retry import Decision, Phase
 from service.outbound.sends import SendRecord, StoredStatus
 
-EXPIRED: Final = Problem("expiresAt", "expired before the relay took it")
+EXPIRED: Final = Problem("expiresAt", "expired before the relay was known to have taken it")
 # Of what is wrong with a request, whose names and values may be a requester's: so many bytes are enough to find it.
 FIELD_LIMIT_CHARS: Final = 200
 PROBLEM_LIMIT_CHARS: Final = 500
@@ -41,8 +41,12 @@ def statuses_of(
     attempt: int,
     now: datetime,
     relay: str = "",
+    taken: Collection[str] = (),
 ) -> list[StoredStatus]:
-    """One event for each state, about its recipients only; one for each recipient where each has a Message-ID."""
+    """One event for each state, about its recipients only; one for each recipient where each has a Message-ID.
+
+    `taken`: for whom an earlier attempt's relay may have taken it.
+    """
     if isinstance(message_ids, str):
         about = [(state, replies, message_ids) for state, replies in decision.states.items()]
     else:
@@ -56,7 +60,7 @@ def statuses_of(
             EmailSubmission(
                 id=id,
                 undo_status="final" if decision.phase is Phase.FINAL else "pending",
-                delivery_status=_deliveries(replies, _delivered(state, decision, replies)),
+                delivery_status=_deliveries(replies, _delivered(state, decision, replies), taken),
                 state=state,
                 attempt=attempt,
                 message_id=message_id or UNSET,
@@ -71,16 +75,14 @@ def statuses_of(
     ]
 
 
-def refusal(
-    problems: list[Problem], *, key: str, id: str, recipients: Sequence[str], attempt: int, now: datetime
-) -> StoredStatus:
-    """The event of a request that cannot be sent as it is."""
+def refusal(problems: list[Problem], record: SendRecord, *, key: str, now: datetime) -> StoredStatus:
+    """The event of a request that cannot be sent as it is, about everybody who was still waiting."""
     submission = EmailSubmission(
-        id=id,
+        id=record.id,
         undo_status="final",
-        delivery_status=_deliveries(dict.fromkeys(recipients, ""), "no"),
+        delivery_status=_deliveries(dict.fromkeys(record.waiting, ""), "no", record.taken),
         state=State.FAILED,
-        attempt=attempt,
+        attempt=record.attempt,
         problems=[
             Problem(one.field[:FIELD_LIMIT_CHARS], one.message[:PROBLEM_LIMIT_CHARS])
             for one in problems[:PROBLEMS_LIMIT]
@@ -92,27 +94,18 @@ def refusal(
 def cancellation(record: SendRecord, *, key: str, now: datetime) -> StoredStatus:
     """The event of a request that was cancelled, about everybody who was still waiting and is not tried just now."""
     under_way = record.phase is Phase.INTENT
-    waiting = record.others if under_way else record.pending
-    deliveries = {
-        recipient: DeliveryStatus(reply, _may_have(record, reply))
-        for recipient, reply in (waiting | dict.fromkeys(record.held, "")).items()
-    }
+    waiting = (record.others if under_way else record.pending) | dict.fromkeys(record.held, "")
     # RFC 8621 section 7: canceled means that it will not be delivered to any recipient.
     undo: Literal["pending", "final", "canceled"] = "final" if record.taken else "canceled"
     submission = EmailSubmission(
         id=record.id,
         undo_status="pending" if under_way else undo,
-        delivery_status=deliveries,
+        delivery_status=_deliveries(waiting, "no", record.taken),
         state=State.CANCELLED,
         attempt=record.attempt,
         message_id=record.message_id or UNSET if not record.split else UNSET,
     )
     return _stored(submission, key, now)
-
-
-def _may_have(record: SendRecord, reply: str) -> Delivered:
-    """Of whom nothing was heard after an attempt, that attempt was uncertain."""
-    return "unknown" if record.attempt and not reply else "no"
 
 
 def _delivered(state: State, decision: Decision, replies: Mapping[str, str]) -> Delivered:
@@ -121,8 +114,13 @@ def _delivered(state: State, decision: Decision, replies: Mapping[str, str]) -> 
     return "no" if state is State.FAILED else "unknown"
 
 
-def _deliveries(replies: Mapping[str, str], delivered: Delivered) -> dict[str, DeliveryStatus]:
-    return {recipient: DeliveryStatus(reply, delivered) for recipient, reply in replies.items()}
+def _deliveries(replies: Mapping[str, str], delivered: Delivered, taken: Collection[str]) -> dict[str, DeliveryStatus]:
+    """`taken`: of these nobody may say `no`, whatever was said of them later: they may have it."""
+    doubtful = set(taken) if delivered == "no" else set()
+    return {
+        recipient: DeliveryStatus(reply, "unknown" if recipient in doubtful else delivered)
+        for recipient, reply in replies.items()
+    }
 
 
 def _stored(submission: EmailSubmission, key: str, now: datetime) -> StoredStatus:

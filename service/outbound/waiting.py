@@ -76,7 +76,7 @@ class Waiting:
                 await self._finish(key, record)
                 return _undone(record)
             await self._settler.say(record)  # whoever stored it may have died before he said it
-            waiting = list(dict.fromkeys([*record.pending, *record.held]))
+            waiting = record.waiting
             status = cancellation(record, key=key, now=self._clock.now())
             ended = changed(
                 record,
