@@ -38,6 +38,8 @@ LABEL org.opencontainers.image.title="mailbus" \
       org.opencontainers.image.licenses="GPL-3.0-or-later"
 COPY --from=build /opt/mailbus /opt/mailbus
 ENV PATH=/opt/mailbus/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+# For a volume of refresh tokens that their provider replaces; without one nothing is written there.
+RUN mkdir -m 0700 /var/lib/mailbus && chown 65532:65532 /var/lib/mailbus
 USER 65532:65532
 EXPOSE 8080
 # Kubernetes has probes of its own and does not look at this.

@@ -1,14 +1,17 @@
 """The chart: linted, rendered, and every object held against Kubernetes' own schemas."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from helm_python import HelmValuesError
+from helm_python import HelmError, HelmValuesError
 from helm_python.chart import lint
 
 from service import __version__
+from service.oauth.store import write_secret
 from service.settings import load_settings
 from tools.manifests import CHART, MANIFESTS, VALUES, manifests, objects
 
@@ -28,8 +31,11 @@ EVERYTHING = {
     "tolerations": [{"key": "mail", "operator": "Exists"}],
     "affinity": {"nodeAffinity": {}},
     "podAnnotations": {"team": "mail"},
-    "networkPolicy": {"enabled": True, "from": {"app": "prometheus"}},
+    "networkPolicy": {"enabled": True, "from": {"app": "prometheus"}, "fromNamespaces": ["metrics", "monitoring"]},
+    "tokens": {"enabled": True, "secret": "tokens", "storageClassName": "nfs"},
 }
+ROOT = CHART.parents[2]
+STATE = "/var/lib/mailbus"
 
 
 def of_kind(kind: str, values: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -78,6 +84,8 @@ def test_the_manifests_settings_are_settings(monkeypatch: pytest.MonkeyPatch, tm
         ({"replica": 2}, "replica"),
         ({"networkPolicy": {"enabled": True, "mailPorts": [99999]}}, "mailPorts"),
         ({"secretEnv": ["Not A Name"]}, "secretEnv"),
+        ({"networkPolicy": {"enabled": True, "fromNamespaces": "monitoring"}}, "fromNamespaces"),
+        ({"tokens": {"enabled": True, "size": "much"}}, "size"),
     ],
 )
 def test_a_wrong_value_is_refused_and_named(values: dict[str, Any], named: str) -> None:
@@ -121,6 +129,81 @@ def test_what_leaves_a_pod_goes_to_names_nats_mail_and_tokens_alone() -> None:
     ports = {port["port"] for rule in policy["egress"] for port in rule["ports"]}
     assert ports == {53, 4222, 25, 110, 143, 443, 465, 587, 993, 995}
     assert policy["policyTypes"] == ["Ingress", "Egress"]
+
+
+@pytest.mark.parametrize(
+    ("namespaces", "asked"), [(None, ["monitoring"]), (["metrics", "ops"], ["metrics", "ops"]), ([], None)]
+)
+def test_prometheus_may_ask_from_its_own_namespace(namespaces: list[str] | None, asked: list[str] | None) -> None:
+    values = {} if namespaces is None else {"networkPolicy": {"enabled": True, "fromNamespaces": namespaces}}
+    (rule,) = of_kind("NetworkPolicy", values)["spec"]["ingress"]
+    assert rule["ports"] == [{"protocol": "TCP", "port": "http"}]
+    own, *others = rule["from"]
+    assert own == {"podSelector": {}}
+    # The label that Kubernetes itself gives each namespace.
+    wanted = {"key": "kubernetes.io/metadata.name", "operator": "In", "values": asked}
+    assert others == ([] if asked is None else [{"namespaceSelector": {"matchExpressions": [wanted]}}])
+
+
+def test_a_rolling_update_waits_until_a_replica_has_its_accounts_back() -> None:
+    # 2 s until the others know it, and up to 10 s until they have let go.
+    assert of_kind("StatefulSet")["spec"]["minReadySeconds"] > 12
+    assert of_kind("StatefulSet", {"minReadySeconds": 60})["spec"]["minReadySeconds"] == 60
+
+
+def test_refresh_tokens_have_a_place_that_all_replicas_write_and_that_outlives_them() -> None:
+    assert not [one for one in objects() if one["kind"] == "PersistentVolumeClaim"]
+    claim = of_kind("PersistentVolumeClaim", EVERYTHING)
+    assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
+    assert claim["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
+    (container,), (first,) = pod(EVERYTHING)["containers"], pod(EVERYTHING)["initContainers"]
+    assert {"name": "tokens", "mountPath": STATE} in container["volumeMounts"]
+    assert first["image"] == container["image"]
+    assert first["securityContext"] == container["securityContext"]
+    there = {"tokens": {"enabled": True, "existingClaim": "ours"}}
+    assert not [one for one in objects(there) if one["kind"] == "PersistentVolumeClaim"]
+    assert {"name": "tokens", "persistentVolumeClaim": {"claimName": "ours"}} in pod(there)["volumes"]
+    assert "initContainers" not in pod(there)
+
+
+@pytest.mark.parametrize("more", [{"replicas": 2}, {"replicas": 1, "autoscaling": {"enabled": True}}])
+def test_a_place_that_one_node_writes_is_refused_for_several(more: dict[str, Any]) -> None:
+    alone = {"tokens": {"enabled": True, "accessMode": "ReadWriteOnce"}}
+    with pytest.raises(HelmError, match="replicas: 1"):
+        objects(alone | more)
+    assert of_kind("PersistentVolumeClaim", alone | {"replicas": 1})["spec"]["accessModes"] == ["ReadWriteOnce"]
+
+
+def test_a_token_that_mailbus_renewed_stays_until_the_secret_changes(tmp_path: Path) -> None:
+    (first,) = pod(EVERYTHING)["initContainers"]
+    given, kept = tmp_path / "secret", tmp_path / "state"
+    given.mkdir()
+    kept.mkdir()
+
+    def started() -> str:
+        *_, program = [one for one in first["args"] if "\n" in one]
+        subprocess.run([sys.executable, "-c", program, given, kept], check=True)
+        return (kept / "support.refresh").read_text()
+
+    (given / "support.refresh").write_text("first\n")
+    (given / "..data").mkdir()
+    assert started() == "first\n"
+    assert (kept / "support.refresh").stat().st_mode & 0o777 == 0o600
+    write_secret(kept / "support.refresh", "renewed")
+    assert started() == "renewed\n"
+    (given / "support.refresh").write_text("of a new consent\n")
+    assert started() == "of a new consent\n"
+    write_secret(kept / "support.refresh", "renewed again")
+    (kept / "support.refresh").unlink()
+    assert started() == "of a new consent\n"
+
+
+def test_unit_image_and_compose_have_the_same_place_for_tokens() -> None:
+    unit = (ROOT / "deploy" / "mailbus.service").read_text(encoding="utf-8")
+    assert f"\nStateDirectory={STATE.rpartition('/')[2]}\nStateDirectoryMode=0700\n" in unit
+    assert f"mkdir -m 0700 {STATE} && chown 65532:65532 {STATE}\nUSER 65532" in (ROOT / "Dockerfile").read_text()
+    compose = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text(encoding="utf-8"))
+    assert f"tokens:{STATE}" in compose["services"]["mailbus"]["volumes"]
 
 
 def test_an_autoscaler_alone_says_how_many_there_are() -> None:

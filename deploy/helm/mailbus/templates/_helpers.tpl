@@ -17,3 +17,13 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- define "mailbus.httpPort" -}}
 {{ splitList ":" (((.Values.settings).http).listen | default "0.0.0.0:8080") | last }}
 {{- end }}
+
+{{- define "mailbus.image" -}}
+"{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}"
+{{- end }}
+
+{{- define "mailbus.confined" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
+{{- end }}
