@@ -9,6 +9,7 @@ from service.settings import AccountSettings, Settings
 def nats_options(settings: Settings) -> NatsOptions:
     """The bus as settings name it."""
     nats = settings.nats
+    secrets = {"password": nats.password, "token": nats.token, "nkey_seed": nats.nkey_seed}
     return NatsOptions(
         servers=tuple(nats.servers),
         name=f"mailbus {settings.instance}",
@@ -22,6 +23,7 @@ def nats_options(settings: Settings) -> NatsOptions:
         ca=nats.tls.ca,
         cert=nats.tls.cert,
         key=nats.tls.key,
+        files={name: secret.file for name, secret in secrets.items() if secret is not None and secret.file is not None},
     )
 
 

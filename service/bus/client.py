@@ -15,6 +15,7 @@ from nats.aio.client import Client
 from nats.aio.subscription import Subscription
 
 from service.bus.asks import Asks
+from service.errors import Permanent
 from service.observe import log
 
 NO_TLS: Final = "the server offers no TLS"
@@ -39,6 +40,8 @@ class BusClient(Client):
         self.asks = Asks(self)
         # Reads the files of certificates, which are renewed while the process runs. Raises OSError (SSLError is one).
         self.read_tls: Callable[[], ssl.SSLContext] | None = None
+        # The same of `password`, `token` and `nkey_seed`. Raises OSError, ValueError, Permanent.
+        self.read_secrets: Callable[[], dict[str, str]] | None = None
 
     async def listen(self, subject: str, heard: Listener) -> Subscription:
         """Call `heard` for each message, before the next one is read: no Msg, no queue, no task."""
@@ -96,7 +99,20 @@ class BusClient(Client):
                 self.options["tls"] = await asyncio.to_thread(self.read_tls)
             except OSError as exc:
                 log.warning("nats_tls_not_read", error=str(exc))
+        if self.read_secrets is not None:
+            try:
+                self._use(await asyncio.to_thread(self.read_secrets))
+            except (OSError, ValueError, Permanent) as exc:
+                log.warning("nats_secret_not_read", error=str(exc))
         await super()._connect_to_server(server)
+
+    def _use(self, secrets: dict[str, str]) -> None:
+        for name, secret in secrets.items():
+            if name == "nkey_seed":
+                self._nkeys_seed_str = secret
+                self._setup_nkeys_connect()  # the public key goes with it
+            else:
+                self.options[name] = secret
 
     def _connect_command(self) -> bytes:
         # nats-py would send the credentials in the clear to a server that does not ask for TLS.

@@ -44,6 +44,7 @@ PINGS_LIMIT: Final = 2
 # Whatever counts was acknowledged: a server that does not take our farewell is left without it.
 CLOSE_TIMEOUT_S: Final = 1.0
 ERRORS_KEPT: Final = 20
+SECRET_LIMIT_BYTES: Final = 64 * 1024
 # What may wait inside the client while NATS is away: everything that counts is acknowledged, so little helps.
 PENDING_LIMIT_BYTES: Final = 8 * 1024 * 1024
 
@@ -69,6 +70,7 @@ class Bus:
         self.subjects = Subjects(options.prefix)
         self._back = asyncio.Event()
         self._back.set()
+        self._refusal_said = False
         self.log = EventLog(nc, self.subjects.stream_in, lambda: self.max_payload)
         self.dead = EventLog(nc, self.subjects.stream_dead, lambda: self.max_payload)
         self._stores: dict[str, BlobStore] = {}
@@ -203,9 +205,17 @@ class Bus:
         metrics.NATS_CONNECTED.set(0)
         log.warning("nats_disconnected")
 
+    def on_error(self, error: Exception) -> None:
+        """The client cannot go on, or not so. Credentials that are refused while it looks for NATS are said once."""
+        log.debug("nats_error", error=type(error).__name__)
+        if not self._back.is_set() and not self._refusal_said and _refuses(error):
+            self._refusal_said = True
+            log.warning("nats_refused", error=str(error))
+
     async def on_reconnected(self) -> None:
         """The connection is back."""
         self._back.set()
+        self._refusal_said = False
         metrics.NATS_CONNECTED.set(1)
         metrics.RECONNECTS.labels(protocol="nats", reason="transient").inc()
         log.info("nats_reconnected")
@@ -213,7 +223,7 @@ class Bus:
 
 def _connect_arguments(options: NatsOptions, bus: Bus, seen: list[Exception]) -> dict[str, Any]:
     async def on_error(error: Exception) -> None:
-        log.debug("nats_error", error=type(error).__name__)
+        bus.on_error(error)
         if len(seen) < ERRORS_KEPT:
             seen.append(error)
 
@@ -249,6 +259,23 @@ def _tls(options: NatsOptions) -> ssl.SSLContext:
     if options.cert:
         context.load_cert_chain(options.cert, options.key)
     return context
+
+
+def _secrets(options: NatsOptions) -> dict[str, str]:
+    """What their files hold now. Raises OSError, ValueError, Permanent: none of them shows a secret."""
+    found = {}
+    for name, path in options.files.items():
+        with open(path, "rb") as file:
+            content = file.read(SECRET_LIMIT_BYTES)
+        try:
+            found[name] = content.decode().removesuffix("\n").removesuffix("\r")
+        except UnicodeDecodeError:
+            raise ValueError(f"{path} is not UTF-8") from None
+        if not found[name]:  # as where it is being written
+            raise ValueError(f"{path} is empty")
+    if "nkey_seed" in found:
+        _check_seed(found["nkey_seed"].strip().encode(), "nats.nkey_seed", _where(options))
+    return found
 
 
 def _check_creds(path: str, where: str) -> None:
@@ -290,6 +317,8 @@ async def _connect(options: NatsOptions) -> Bus:
         raise Permanent(f"nats.tls: {exc.strerror or exc}", where=where, remedy="check ca, cert and key") from exc
     if options.ca or options.cert:
         nc.read_tls = partial(_tls, options)
+    if options.files:
+        nc.read_secrets = partial(_secrets, options)
     # The client's own loop would try one server for ever; the caller decides how long to wait.
     first = arguments | {"max_reconnect_attempts": 1}
     try:
@@ -306,14 +335,19 @@ async def _connect(options: NatsOptions) -> Bus:
     return bus
 
 
+def _refuses(error: Exception) -> bool:
+    """Whether a server says that it does not know these credentials."""
+    said = str(error).lower()
+    return isinstance(error, nats.errors.Error) and ("authorization" in said or "authentication" in said)
+
+
 def _connect_verdict(errors: list[Exception], where: str) -> Permanent | Transient:
     for error in errors:
-        said = str(error).lower()
         if str(error) == NO_TLS:
             return Permanent(f"NATS: {NO_TLS}", where=where, remedy="set up TLS there, or take it out of the settings")
         if isinstance(error, ssl.SSLCertVerificationError):
             return Permanent(f"NATS: {error.verify_message}", where=where, remedy="nats.tls.ca")
-        if isinstance(error, nats.errors.Error) and ("authorization" in said or "authentication" in said):
+        if _refuses(error):
             return Permanent(
                 "NATS refuses the credentials", where=where, remedy="check nats.user, token, creds or nkey_seed"
             )

@@ -1,11 +1,16 @@
 """What the bus must know: plain values, made by the composition root from settings."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
 class NatsOptions:
-    """How to reach NATS. `ca`, `cert`, `key`, `creds` are paths; secrets are not shown by repr."""
+    """How to reach NATS. `ca`, `cert`, `key`, `creds` are paths; secrets are not shown by repr.
+
+    `files`: where `password`, `token` or `nkey_seed` was read, and is read anew at each connect.
+    """
 
     servers: tuple[str, ...] = field(repr=False)
     name: str = "mailbus"
@@ -19,6 +24,7 @@ class NatsOptions:
     ca: str | None = None
     cert: str | None = None
     key: str | None = None
+    files: Mapping[str, Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from service.settings.files import NamedFile
 from service.settings.model import AccountSettings, Settings
+from service.settings.nats import NatsSettings
 from service.settings.oauth2 import OAuth2Settings
 from service.settings.part import Part
 from service.settings.values import Secret
@@ -13,6 +14,7 @@ from service.settings.values import Secret
 PARTS: Final = ("incoming", "outgoing")
 # mailbus writes it itself.
 RENEWED: Final = "refresh_token"
+NATS_SECRETS: Final = ("password", "token", "nkey_seed")
 
 
 def kept(old: Mapping[str, AccountSettings], new: Mapping[str, AccountSettings]) -> dict[str, AccountSettings]:
@@ -26,8 +28,19 @@ def _alike(old: AccountSettings, new: AccountSettings) -> bool:
 
 
 def changed_sections(old: Settings, new: Settings) -> list[str]:
-    """The sections beside `accounts` that differ."""
-    return [name for name in Settings.model_fields if name != "accounts" and getattr(old, name) != getattr(new, name)]
+    """The sections beside `accounts` that differ; what NATS's secrets are in their files is read at each connect."""
+    before, after = (one.model_copy(update={"nats": _by_files(one.nats)}) for one in (old, new))
+    names = [name for name in Settings.model_fields if name != "accounts"]
+    return [name for name in names if getattr(before, name) != getattr(after, name)]
+
+
+def _by_files(nats: NatsSettings) -> NatsSettings:
+    secrets = {name: getattr(nats, name) for name in NATS_SECRETS}
+    return nats.model_copy(
+        update={
+            name: Secret(str(one.file)) for name, one in secrets.items() if one is not None and one.file is not None
+        }
+    )
 
 
 def files_of(account: AccountSettings) -> frozenset[Path]:

@@ -133,6 +133,61 @@ async def test_credentials(
         await server.kill()
 
 
+RENEWED = "hunter3-do-not-show"
+OTHER = nkeys.from_seed(nkeys.encode_seed(b"fedcba9876543210fedcba9876543210", nkeys.PREFIX_BYTE_USER))
+
+
+@pytest.mark.fault("F10")
+@pytest.mark.parametrize(
+    ("before", "after", "options", "old", "new"),
+    [
+        (
+            {"user": "u", "password": SECRET},
+            {"user": "u", "password": RENEWED},
+            {"user": "u", "password": SECRET},
+            SECRET,
+            RENEWED,
+        ),
+        ({"token": SECRET}, {"token": RENEWED}, {"token": SECRET}, SECRET, RENEWED),
+        (
+            {"users": [{"nkey": PUBLIC}]},
+            {"users": [{"nkey": OTHER.public_key.decode()}]},
+            {"nkey_seed": SEED},
+            SEED,
+            OTHER.seed.decode(),
+        ),
+    ],
+    ids=["password", "token", "nkey_seed"],
+)
+async def test_a_secret_that_is_changed_in_its_file_is_used_at_the_next_connect(
+    tmp_path: Path, before: dict[str, Any], after: dict[str, Any], options: dict[str, Any], old: str, new: str
+) -> None:
+    file = tmp_path / "secret"
+    file.write_text(old + "\n")
+    (name,) = set(options) - {"user"}
+    server = NatsServer(tmp_path / "nats", {"authorization": before})
+    await server.start()
+    try:
+        async with opened(server.url, "mail", **options, files={name: file}) as bus:
+            with capture_logs() as said:
+                await server.kill()
+                await until(lambda: not bus.connected)
+                # While it is being written what was read before is kept.
+                file.write_text("")
+                await until(lambda: any(line["event"] == "nats_secret_not_read" for line in said))
+                server.config["authorization"] = after
+                await server.start()
+                # Refused with the old one, and not for good.
+                await until(lambda: any(line["event"] == "nats_refused" for line in said))
+                assert not bus.connected
+                file.write_text(new + "\n")
+                await until(lambda: bus.connected)
+            assert [line["event"] for line in said].count("nats_refused") == 1
+            assert not [line for line in said if old in str(line) or new in str(line)]
+    finally:
+        await server.kill()
+
+
 async def test_a_broken_seed_or_creds_file_is_permanent_and_not_shown(nats_server: NatsServer, tmp_path: Path) -> None:
     said = await _refused(NatsOptions(servers=(nats_server.url,), nkey_seed=SECRET), Permanent)
     assert "nkey_seed" in said

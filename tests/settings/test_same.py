@@ -66,6 +66,16 @@ def test_other_sections_that_differ_are_named(tmp_path: Path) -> None:
     assert changed_sections(old, old) == []
 
 
+def test_a_password_of_nats_that_changes_in_its_file_needs_no_restart_and_another_file_does(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).write_text("secret")
+    old = read(tmp_path, "nats: {user: mailbus, password: {file: one}}")
+    (tmp_path / "one").write_text("renewed")
+    assert changed_sections(old, read(tmp_path, "nats: {user: mailbus, password: {file: one}}")) == []
+    assert changed_sections(old, read(tmp_path, "nats: {user: mailbus, password: {file: two}}")) == ["nats"]
+    assert changed_sections(old, read(tmp_path, "nats: {user: mailbus, password: secret}")) == ["nats"]
+
+
 FILES = """
 accounts:
   - id: a
