@@ -17,7 +17,12 @@ from service.bus.kv import Entry, KeyValue
 from service.bus.log import EventLog, StreamBounds, Tail
 from service.bus.micro import Handler, ServiceError, failure_of, serve
 from service.bus.options import NatsOptions, StreamOptions
-from service.bus.permissions import mailbus_permissions, reader_permissions, requester_permissions
+from service.bus.permissions import (
+    mailbus_permissions,
+    reader_permissions,
+    requester_permissions,
+    uploader_permissions,
+)
 from service.bus.queue import ACK_WAIT_S, Job, Puller, WorkQueue
 from service.bus.replay import Replayed
 from service.bus.streams import wanted_streams
@@ -57,5 +62,6 @@ __all__ = [
     "reader_permissions",
     "requester_permissions",
     "serve",
+    "uploader_permissions",
     "wanted_streams",
 ]

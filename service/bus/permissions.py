@@ -64,13 +64,13 @@ def reader_permissions(subjects: Subjects, name: str) -> Permissions:
 
 
 def requester_permissions(subjects: Subjects, name: str, account: str) -> Permissions:
-    """Of who sends from an account, and stores attachments."""
+    """Of who sends from an account, with attachments that fit into a message of NATS."""
+    publish = (subjects.cmd(account, "send"), subjects.cmd(account, "upload"), subjects.out(account))
+    return Permissions(publish, (f"_INBOX_{name}.>",))
+
+
+def uploader_permissions(subjects: Subjects, name: str) -> Permissions:
+    """Of who stores files of any size, and so could overwrite any blob, or empty the bucket by one header."""
     store = subjects.blobs
-    publish = (
-        subjects.cmd(account, "send"),
-        subjects.out(account),
-        f"$O.{store}.>",
-        f"$JS.API.STREAM.INFO.OBJ_{store}",
-        f"$JS.API.STREAM.MSG.GET.OBJ_{store}",
-    )
+    publish = (f"$O.{store}.>", f"$JS.API.STREAM.INFO.OBJ_{store}", f"$JS.API.STREAM.MSG.GET.OBJ_{store}")
     return Permissions(publish, (f"_INBOX_{name}.>",))

@@ -21,6 +21,7 @@ class Role(StrEnum):
     MAILBUS = "mailbus"
     READER = "reader"
     REQUESTER = "requester"
+    UPLOADER = "uploader"
 
 
 @streams_app.callback()
@@ -55,9 +56,11 @@ def permissions(
 ) -> None:
     """Print what a user of NATS may do, for its configuration: mailbus itself, a reader of events, a requester.
 
+    An uploader stores files that are larger than a message; it could overwrite and remove all blobs.
+
     Example:  mailbus streams permissions reader --name crm -c mailbus.yaml
     """
-    from service.bus import mailbus_permissions, reader_permissions, requester_permissions
+    from service.bus import mailbus_permissions, reader_permissions, requester_permissions, uploader_permissions
 
     subjects = Subjects(settings_of(config).nats.prefix)
     name, account = account_id(name), account_id(account)
@@ -68,3 +71,5 @@ def permissions(
             typer.echo(reader_permissions(subjects, name))
         case Role.REQUESTER:
             typer.echo(requester_permissions(subjects, name, account))
+        case Role.UPLOADER:
+            typer.echo(uploader_permissions(subjects, name))

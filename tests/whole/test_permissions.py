@@ -20,6 +20,7 @@ from service.bus import (
     open_bus,
     reader_permissions,
     requester_permissions,
+    uploader_permissions,
 )
 from service.bus.permissions import Permissions
 from service.contract import Subjects
@@ -55,11 +56,23 @@ FORBIDDEN = {
         "mail.cmd.support.delete",
         "mail.cmd.billing.send",
         "mail.admin.accounts.list",
+        "mail.cmd.billing.upload",
         "$KV.mail-sends.x",
+        "$O.mail-blobs.M.x",
+        "$O.mail-blobs.C.x",
+        "$JS.API.STREAM.MSG.GET.OBJ_mail-blobs",
         "$JS.API.CONSUMER.CREATE.MAIL_OUT.mine",
         "$JS.API.STREAM.MSG.GET.MAIL_IN",
         "$JS.API.STREAM.MSG.GET.MAIL_OUT",
         "$JS.API.STREAM.PURGE.MAIL_OUT",
+        "$JS.API.STREAM.PURGE.OBJ_mail-blobs",
+    ],
+    "uploader": [
+        "mail.out.support",
+        "mail.cmd.support.send",
+        "$O.mail-state.M.x",
+        "$O.mail-outbox.M.x",
+        "$JS.API.STREAM.MSG.GET.OBJ_mail-outbox",
         "$JS.API.STREAM.PURGE.OBJ_mail-blobs",
     ],
     "mailbus": [
@@ -102,6 +115,7 @@ async def logged_in(server: DocumentedNats, user: str) -> AsyncIterator[tuple[Cl
         ("mailbus", mailbus_permissions(MAIL)),
         ("crm", reader_permissions(MAIL, "crm")),
         ("shop", requester_permissions(MAIL, "shop", "support")),
+        ("uploader", uploader_permissions(MAIL, "uploader")),
     ],
 )
 def test_what_is_printed_is_what_the_document_shows(user: str, made: Permissions) -> None:
@@ -128,12 +142,22 @@ async def test_a_role_can_do_what_it_is_for_and_not_what_others_may(documented_n
             for header in ({"Nats-Rollup": "all"}, {"Nats-Schedule": "@every 1s"}, {"Nats-TTL": "1s"}):
                 reply = await shop.request("mail.out.support", b"{}", timeout=10, headers=header)
                 assert "error" in json.loads(reply.data), header
+            for verb in ("send", "upload"):  # nobody serves them here: it was allowed to ask
+                with pytest.raises(nats.errors.NoRespondersError):
+                    await shop.request(f"mail.cmd.support.{verb}", b"{}", timeout=10)
+        async with logged_in(documented_nats, "uploader") as (uploader, _):
+            store = await uploader.jetstream().object_store("mail-blobs")
+            stored = await bus.blobs().put(b"another", now=(await bus.log.bounds()).now)
+            await store.put(stored.replace(stored[:6], "202001"), b"another")
+            assert await bus.blobs().get(stored.replace(stored[:6], "202001")) == b"another"
         assert await bus.pending("MAIL_OUT", "mail.out.support") == 1
         before = [await bus.stream_state(stream) for stream in ("MAIL_IN", "MAIL_OUT", "OBJ_mail-blobs")]
         for user, subjects in FORBIDDEN.items():
             async with logged_in(documented_nats, user) as (nc, refused):
                 for subject in subjects:
-                    await nc.publish(subject, b"{}")
+                    # What would wipe an Object Store, where it is allowed.
+                    wipe = {"Nats-Rollup": "all"} if subject.startswith("$O.") else None
+                    await nc.publish(subject, b"{}", headers=wipe)
                 # The server answers in order: what it thinks of all of them is known then.
                 await nc.flush()
                 async with asyncio.timeout(10):
