@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from typing import Final
 
 from service.after import AfterWork
 from service.boxes import Appeared, Boxes, Chosen, Lines, Names, Place, Rounds
-from service.build.kept import announcer_of, mailbox_log
+from service.build.kept import announcer_of, last_of, mailbox_log
+from service.build.kindred import Family, Kindred
 from service.build.shared import INBOX, Shared, Work, supervised
 from service.contract import AccountPart, AccountState
 from service.errors import MailbusError, Superseded, Transient
@@ -14,18 +16,16 @@ from service.fleet import MAILBOXES, Part, pause_s
 from service.imap import Session, SessionOptions
 from service.ingest import (
     Allowance,
+    Alone,
     Desks,
-    Epoch,
-    FindFormer,
     Former,
     ImapSource,
     IngestOptions,
+    Kin,
+    Kinship,
     Lineage,
     MailboxIngest,
-    MailboxLog,
     MailboxStatus,
-    Memory,
-    Recalled,
     Source,
     Why,
 )
@@ -104,7 +104,16 @@ class Mailboxes:
             where=account.id,
         )
         self._lineage = Lineage(shared.bus, shared.copies, account.id)
-        shared.desks.setdefault(account.id, Desks())
+        desks = shared.desks.setdefault(account.id, Desks())
+        self._family = Family(
+            self._lineage,
+            desks,
+            last=partial(self._last_of, incoming.initial),
+            initial=incoming.initial,
+            there=lambda: self._rounds.there,
+            followed=lambda: self._boxes.names,
+            stands=lambda name: status.stands if (status := self._statuses.get(name)) is not None else None,
+        )
 
     def work(self) -> Work:
         """It, to be run."""
@@ -175,42 +184,29 @@ class Mailboxes:
             self._after,
             self._shared,
             gone=lambda: self._ended(name),
-            former=self._former(name, appeared),
+            kinship=self._kinship(name, appeared, source),
         )
 
-    def _former(self, name: str, appeared: Appeared) -> FindFormer:
-        """What a mailbox may have been called until now."""
-        initial = self._incoming.initial
+    def _kinship(self, name: str, appeared: Appeared, source: ImapSource) -> Kinship:
+        """What a mailbox may have been called until now; where names are written in full it is what it is called."""
+        if not self._chosen.needs_list:
+            return Alone()
+        former, initial = appeared.former, self._incoming.initial
 
-        async def found(epoch: Epoch) -> list[Former]:
-            former = appeared.former
-            if former is not None and isinstance(former.life, Mailbox):
-                last = await former.life.last(initial, proved=former.proved)
-                return [last] if last is not None else []
-            # Renamed while nobody looked, or on a server that tells no figures with its list.
-            kin = await self._lineage.kin(name, epoch, self._rounds.there) if self._chosen.needs_list else []
-            found = []
-            for one in kin:
-                events, memory = mailbox_log(self._shared, self._account, one.mailbox, lambda _: None)
-                found.append(await last_of(one.mailbox, events, memory, initial, proved=one.proved))
-            return [one for one in found if one is not None]
+        async def came_as() -> Former | None:
+            if former is None or not isinstance(former.life, Mailbox):
+                return None
+            return await former.life.last(initial, proved=former.proved)
 
-        return found
+        return Kindred(self._family, name, came_as if former is not None else None, source)
+
+    async def _last_of(self, initial: datetime | str, kin: Kin) -> Former | None:
+        events, memory = mailbox_log(self._shared, self._account, kin.mailbox, lambda _: None)
+        return await last_of(kin.mailbox, events, memory, initial, proved=kin.proved)
 
     def _ended(self, name: str) -> None:
         self._statuses.pop(name, None)
         self._lineage.gone(name)
-
-
-async def last_of(
-    mailbox: str, events: MailboxLog, memory: Memory, initial: datetime | str, *, proved: bool
-) -> Former | None:
-    """Where a mailbox stands, for whoever goes on under another name; None where nobody knows. Raises Transient."""
-    position = await events.resume(contest=True)
-    cursor = position.cursor
-    if cursor is None or await memory.recall(cursor, position.seq, position.older) is not Recalled.WHOLE:
-        return None
-    return Former(mailbox, await memory.save(cursor), initial, proved)
 
 
 class Mailbox:
@@ -229,7 +225,7 @@ class Mailbox:
         after: AfterWork | None,
         shared: Shared,
         gone: Callable[[], object],
-        former: FindFormer,
+        kinship: Kinship,
     ) -> None:
         self._account = account
         self._name = name
@@ -241,7 +237,7 @@ class Mailbox:
         self._after = after
         self._shared = shared
         self._gone = gone
-        self._former = former
+        self._kinship = kinship
         self._desks = shared.desks[account]
         self._desk = self._desks.desk(name)
         self._events, self._memory = mailbox_log(shared, account, name, self._alarm)
@@ -317,7 +313,7 @@ class Mailbox:
                     clock=shared.clock,
                     account=self._account,
                     announced=self._announced,
-                    former=self._former,
+                    kinship=self._kinship,
                 ).run(position)
             finally:
                 # The next connection may find another epoch.

@@ -1,11 +1,21 @@
 """A mailbox on the bus: its log, its known state, and what makes events of its mail. Used by whatever follows one."""
 
 from collections.abc import Callable
+from datetime import datetime
 
 from service.build.shared import Shared
 from service.contract import DeadReason
 from service.errors import MailbusError
-from service.ingest import AnnounceOptions, Announcer, DeadLetters, MailboxLog, Memory, WriterIdentity
+from service.ingest import (
+    AnnounceOptions,
+    Announcer,
+    DeadLetters,
+    Former,
+    MailboxLog,
+    Memory,
+    Recalled,
+    WriterIdentity,
+)
 from service.settings import IncomingSettings
 
 
@@ -61,3 +71,14 @@ def announcer_of(
         clock=shared.clock,
         returned=shared.returned.heard,
     )
+
+
+async def last_of(
+    mailbox: str, events: MailboxLog, memory: Memory, initial: datetime | str, *, proved: bool
+) -> Former | None:
+    """Where a mailbox stands, for whoever goes on under another name; None where nobody knows. Raises Transient."""
+    position = await events.resume(contest=True)
+    cursor = position.cursor
+    if cursor is None or await memory.recall(cursor, position.seq, position.older) is not Recalled.WHOLE:
+        return None
+    return Former(mailbox, await memory.save(cursor), initial, proved)

@@ -14,9 +14,10 @@ SHOWN_CHARS: Final = 200
 _LATER: Final = frozenset({"UNAVAILABLE", "INUSE", "LIMIT", "SERVERBUG", "OVERQUOTA", "THROTTLED"})
 _WRONG: Final = frozenset({"AUTHENTICATIONFAILED", "AUTHORIZATIONFAILED", "EXPIRED", "CONTACTADMIN", "WEBALERT"})
 # Gmail: "Too many simultaneous connections"; Outlook: "User is authenticated but not connected"; Yahoo, Courier.
+# Dovecot, of a name that just went to another mailbox: "Mailbox was deleted under us".
 _LATER_WORDS: Final = re.compile(
     r"too many|temporar|try again|try later|unavailable|internal (server )?error|time(d )?out|\brate\b|busy"
-    r"|not connected|maximum number|exceeded|overload|shutting down",
+    r"|not connected|maximum number|exceeded|overload|shutting down|deleted under us",
     re.IGNORECASE,
 )
 # Codes that say nothing of why: the words count. Gmail says [ALERT] with all of them (RFC 9051 7.1: show it).

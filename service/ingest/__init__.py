@@ -6,9 +6,9 @@ absence.py says when; where both share no number, paired.py, by what learnt.py k
 decides; pages.py is what one commit announces, reading.py reads it; announce.py makes events, parser.py says in which
 process; publish.py commits them with their cursor; dead.py copies those of mail that could not be had; copies.py keeps
 what outlives retention, erased.py what outlives an erasure; replay.py reads log and erased as one. epochs.py begins and
-recognises, lineage.py finds what a mailbox was called before; memory.py keeps what is known (known.py, marks.py,
-labels.py, notes.py, state.py), compare.py finds what became of it, resync.py says so to whoever asked. allowance.py is
-what may be read a day, status.py what a mailbox shows.
+recognises, lineage.py finds what a mailbox was called before, by left.py too, which keeps what names have left;
+memory.py keeps what is known (known.py, marks.py, labels.py, notes.py, state.py), compare.py finds what became of it,
+resync.py says so to whoever asked. allowance.py is what may be read a day, status.py what a mailbox shows.
 """
 
 from service.ingest.absence import Absence
@@ -16,9 +16,10 @@ from service.ingest.allowance import Allowance
 from service.ingest.announce import AnnounceOptions, Announcer
 from service.ingest.budget import Budget
 from service.ingest.copies import Copies
+from service.ingest.cursor import Cursor
 from service.ingest.dead import DeadLetters
 from service.ingest.drop import Lasting
-from service.ingest.epochs import FindFormer
+from service.ingest.epochs import Alone, Kinship
 from service.ingest.erased import Erased
 from service.ingest.from_imap import ImapSource
 from service.ingest.from_pop3 import Pop3Source
@@ -33,25 +34,27 @@ from service.ingest.publish import MailboxLog, WriterIdentity
 from service.ingest.resync import Desk, Desks
 from service.ingest.source import Epoch, Source
 from service.ingest.stand_in import LinkedStandIn, StandIn, Tries
-from service.ingest.status import MailboxStatus
+from service.ingest.status import MailboxStatus, Stands
 
 __all__ = [
     "Absence",
     "Allowance",
+    "Alone",
     "AnnounceOptions",
     "Announcer",
     "Budget",
     "Copies",
+    "Cursor",
     "DeadLetters",
     "Desk",
     "Desks",
     "Epoch",
     "Erased",
-    "FindFormer",
     "Former",
     "ImapSource",
     "IngestOptions",
     "Kin",
+    "Kinship",
     "Lasting",
     "Learner",
     "Lesson",
@@ -68,6 +71,7 @@ __all__ = [
     "Recalled",
     "Source",
     "StandIn",
+    "Stands",
     "Tries",
     "Why",
     "WriterIdentity",

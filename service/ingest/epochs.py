@@ -5,10 +5,10 @@ the starting line stays there, and what came while the server changed is announc
 """
 
 import dataclasses
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final, TypeAlias
+from typing import Final, Protocol
 
 from msgspec import UNSET
 from msgspec.structs import replace
@@ -41,12 +41,41 @@ from service.observe import log, metrics
 # Before any mail: without a floor, everything that is not recognised is new.
 EVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
 NO_LINE: Final = Line(None, ())
-FindFormer: TypeAlias = Callable[[Epoch], Awaitable[Sequence[Former]]]
 
 
-async def nobody(_epoch: Epoch) -> Sequence[Former]:
+class Kinship(Protocol):
+    """What an account's mailboxes know of each other. All raise Transient."""
+
+    async def former(self, epoch: Epoch) -> Sequence[Former]:
+        """What the mailbox may have been called until now."""
+        ...
+
+    async def left(self, cursor: Cursor, seq: int) -> Sequence[str]:
+        """It is about to leave its epoch, which may go on under another name: its last cursor, and where that stands.
+
+        Gives the snapshots that nobody needs from now on.
+        """
+        ...
+
+    async def settled(self, snapshot: str) -> bool:
+        """It needs the snapshot of the epoch before no more. Whether that stays for another."""
+        ...
+
+
+class Alone(Kinship):
     """A mailbox that has always had its name."""
-    return ()
+
+    async def former(self, epoch: Epoch) -> Sequence[Former]:
+        """None."""
+        return ()
+
+    async def left(self, cursor: Cursor, seq: int) -> Sequence[str]:
+        """Nobody asks."""
+        return ()
+
+    async def settled(self, snapshot: str) -> bool:
+        """Nobody else has it."""
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +88,7 @@ class Begun:
 
 
 class Epochs:
-    """The beginnings of one mailbox, on one connection. `former`: what it may have been called until now."""
+    """The beginnings of one mailbox, on one connection. `kinship`: what it may have been called until now."""
 
     def __init__(
         self,
@@ -73,7 +102,7 @@ class Epochs:
         writer: str,
         degraded: Callable[[MailbusError], None],
         clock: Clock,
-        former: FindFormer,
+        kinship: Kinship,
     ) -> None:
         self._source = source
         self._memory = memory
@@ -84,7 +113,7 @@ class Epochs:
         self._writer = writer
         self._degraded = degraded
         self._clock = clock
-        self._former = former
+        self._kinship = kinship
         self._recogniser: Recogniser | None = None
 
     async def begin(self, position: Position, epoch: Epoch) -> Begun:
@@ -101,13 +130,9 @@ class Epochs:
             start, line = replace(cursor, writer=self._writer), await self._drawn(epoch, cursor)
             return Begun(await self._reset(start, ResetReason.START, None, line), Recalled.WHOLE, reset=True)
         reason = await self._broken(cursor, epoch)
-        # Another may have been renamed to what this one was called.
-        took_over = reason is not None and cursor.source == self._source.id
-        if took_over and (renamed := await self._renamed(cursor, epoch)) is not None:
-            return renamed
         recalled = await self._memory.recall(cursor, position.seq, position.older)
         if reason is not None:
-            return Begun(await self._renew(cursor, epoch, reason, recalled), Recalled.WHOLE, reset=True)
+            return await self._renew(cursor, epoch, reason, recalled, seq=position.seq)
         if recalled is Recalled.PARTIAL:
             self._degraded(_incomplete())
         cursor = replace(cursor, writer=self._writer, box=epoch.mailbox_id)
@@ -180,18 +205,26 @@ class Epochs:
 
     # -- a new epoch after another ----------------------------------------------------------------------------
 
-    async def _renew(self, old: Cursor, epoch: Epoch, reason: ResetReason, recalled: Recalled) -> Cursor:
-        again = old.source == self._source.id and old.uidvalidity == epoch.uidvalidity
-        salt = old.salt + 1 if again else 0
+    async def _renew(self, old: Cursor, epoch: Epoch, reason: ResetReason, recalled: Recalled, *, seq: int) -> Begun:
+        here = old.source == self._source.id
+        if has := recalled is Recalled.WHOLE and has_same_marks(old.source, self._source.id):
+            old = await self._memory.save(old)
+        if here:
+            # Before it looks for its own: two that have swapped names wait for each other otherwise.
+            if has:
+                self._memory.leave(await self._kinship.left(old, seq))
+            # Another may have been renamed to what this one was called.
+            if (renamed := await self._renamed(old, epoch)) is not None:
+                return renamed
+        salt = old.salt + 1 if here and old.uidvalidity == epoch.uidvalidity else 0
         start, line = await self._start(epoch)
-        if recalled is Recalled.WHOLE and has_same_marks(old.source, self._source.id):
-            named = (await self._memory.save(old)).state
-            before = Before(named.id if named else "", old.uidvalidity, 1, 0, elsewhere=old.source != self._source.id)
+        if has:
+            before = Before(old.state.id if old.state else "", old.uidvalidity, 1, 0, elsewhere=not here)
             start, line = await self._after(before, start, epoch)
         elif self._initial != "all":
             self._degraded(_not_recognised())
         start = replace(start, salt=salt, rollbacks=old.rollbacks)
-        return await self._reset(start, reason, old.uidvalidity, line)
+        return Begun(await self._reset(start, reason, old.uidvalidity, line), Recalled.WHOLE, reset=True)
 
     async def _renamed(self, own: Cursor | None, epoch: Epoch) -> Begun | None:
         """An epoch after that of the same mailbox under another name, by what is known of that; None where it had none.
@@ -199,7 +232,7 @@ class Epochs:
         `own`: where another mailbox of this name stood.
         """
         former = None
-        for one in await self._former(epoch):
+        for one in await self._kinship.former(epoch):
             if await self._is_renamed(one, epoch):
                 former = one
                 break
@@ -271,13 +304,13 @@ class Epochs:
                 chosen.append(row)
         return chosen
 
-    def settled(self, cursor: Cursor) -> Cursor:
+    async def settled(self, cursor: Cursor) -> Cursor:
         """Forget the epoch before once all that may be recognised has passed."""
         if cursor.before is None or cursor.last < cursor.before.top:
             return cursor
         self._recogniser = None
-        # What another name's log refers to stays.
-        if not cursor.before.mailbox:
+        # What another name's log refers to stays, or may turn out to.
+        if not cursor.before.mailbox and not await self._kinship.settled(cursor.before.id):
             self._memory.passed_by(cursor.before.id)
         return replace(cursor, before=None)
 

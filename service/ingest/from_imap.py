@@ -148,6 +148,11 @@ class ImapSource:
         told = selected.uidnext > 0
         return Epoch(selected.uidvalidity, uidnext, selected.exists, selected.highestmodseq, told, selected.mailbox_id)
 
+    async def uidvalidity_of(self, mailbox: str) -> int | None:
+        """Of another mailbox, asked on this one's connection; None where the server refuses it."""
+        figures = await figures_of(self._session, mailbox)
+        return figures.uidvalidity if figures is not None else None
+
     async def survey(self, first: int, last: int | None) -> list[Surveyed]:
         """UID, flags, date and size of a range; the count is noted first, so that what comes later is seen (A03)."""
         self._looked_at = self._session.exists

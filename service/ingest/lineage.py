@@ -1,35 +1,46 @@
-"""Positions of an account's mailboxes that are not there any more: what a mailbox may have been called until now.
+"""Positions of an account's mailboxes that their names do not lead to any more: what a mailbox was called until now.
 
 Used by build for a mailbox that has no position of its own, or another's number. By MAILBOXID (RFC 8474 4.2),
-elsewhere by a UIDVALIDITY that looks like a time, as servers make them: then epochs.py compares messages.
+elsewhere by a UIDVALIDITY that looks like a time, as servers make them: then epochs.py compares messages. A position is
+that of a mailbox that is gone, or one that its name has left (left.py) because another mailbox has the name now.
 """
 
 import asyncio
-from collections.abc import Collection, Iterable
+import itertools
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 from urllib.parse import unquote
 
 from service.bus import Bus
 from service.contract import CURSOR_HEADER, HASHED_TOKEN
 from service.ingest.copies import Copies
 from service.ingest.cursor import Cursor, copy_key, load_cursor
+from service.ingest.left import LeftEpoch, LeftEpochs
 from service.ingest.source import Epoch
+from service.ingest.status import Stands
 
 # 2001: an older time is no time, but a number that every mailbox may have.
 UIDVALIDITY_TIME: Final = 1_000_000_000
-# Mailboxes that went, of one account: each is one look into the bucket, once.
-GONE_LIMIT: Final = 1_000
+# Mailboxes that went, or were not looked at yet, of one account: each is one look into the bucket.
+LOOKS_LIMIT: Final = 1_000
 # Names that one mailbox had, one after the other, or mailboxes that were made in the same second.
 KIN_LIMIT: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Kin:
-    """A mailbox that is gone, by its name; `proved`: it is the same one, says its server."""
+    """A mailbox by the name that it had; `proved`: it is the same one, says its server.
+
+    `left`: where it stood, while the name has another mailbox now.
+    """
 
     mailbox: str
     proved: bool
+    left: Cursor | None = None
+
+
+Standing: TypeAlias = Callable[[str], Stands | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +48,7 @@ class _Position:
     mailbox: str
     cursor: Cursor
     seq: int
+    left: bool = False
 
 
 class Lineage:
@@ -49,26 +61,79 @@ class Lineage:
         # By key, those that had a position when this was asked first, or have gone since; None: not looked at yet.
         self._gone: dict[str, _Position | None] | None = None
         self._lock = asyncio.Lock()
+        self._left = LeftEpochs(bus.key_value(bus.subjects.cursors), account)
+        self._leaves = asyncio.Event()
 
     def gone(self, mailbox: str) -> None:
         """A mailbox went just now."""
         if self._gone is not None:
             self._gone[copy_key(self._account, mailbox)] = None
 
+    async def left(self, mailbox: str, cursor: Cursor, seq: int) -> list[str]:
+        """A mailbox is about to begin another epoch. The snapshots that nobody needs from now on. Raises Transient."""
+        dropped = await self._left.add(LeftEpoch(mailbox, cursor, seq))
+        self._leaves.set()
+        self._leaves = asyncio.Event()
+        return dropped
+
+    async def settled(self, snapshot: str) -> bool:
+        """A mailbox is done with the epoch that it left. Whether its snapshot stays for others. Raises Transient."""
+        return await self._left.settle(snapshot)
+
+    async def wait_left(self, mailbox: str, epoch: Epoch) -> None:
+        """Until a mailbox has left an epoch that another one is in now. Raises Transient."""
+        while True:
+            leaves = self._leaves
+            if any(one.mailbox == mailbox and _is_in(one.cursor, epoch) for one in await self._left.all()):
+                return
+            await leaves.wait()
+
     async def kin(self, mailbox: str, epoch: Epoch, there: Collection[str]) -> list[Kin]:
-        """Which of the mailboxes that are not `there` this one may have been, its last name first. Raises Transient."""
+        """Which of the mailboxes that are not `there`, or have left their epoch, this one may have been, its last name
+        first. Raises Transient."""
         async with self._lock:
-            if self._gone is None:
-                self._gone = await self._positions()
+            gone = await self._known()
             living = {copy_key(self._account, name) for name in [*there, mailbox]}
-            found: list[_Position] = []
-            for key in [key for key in self._gone if key not in living][:GONE_LIMIT]:
-                position = self._gone[key]
-                if position is None and (copy := await self._copies.load(key)) is not None:
-                    position = self._gone[key] = _Position(copy.mailbox, copy.cursor, copy.seq)
-                if position is not None and position.mailbox:
-                    found.append(position)
-        return _kin(found, epoch)[:KIN_LIMIT]
+            found = await self._looked_up(key for key in gone if key not in living)
+        left = [
+            _Position(one.mailbox, one.cursor, one.seq, left=True)
+            for one in await self._left.all()
+            if one.mailbox != mailbox and one.snapshot
+        ]
+        return _kin([*found, *left], epoch)[:KIN_LIMIT]
+
+    async def doubles(self, mailbox: str, epoch: Epoch, there: Collection[str], standing: Standing) -> list[str]:
+        """Those that are `there` and whose position is one of the epoch that this mailbox is in: another may have
+        their names now, and they have not noticed. Raises Transient."""
+        found: list[str] = []
+        unknown: dict[str, str] = {}
+        for name in there:
+            if name == mailbox:
+                continue
+            if (stands := standing(name)) is None:
+                unknown[copy_key(self._account, name)] = name
+            elif _is_same(stands.uidvalidity, stands.box, epoch):
+                found.append(name)
+        async with self._lock:
+            known = await self._known()
+            looked = await self._looked_up((key for key in unknown if key in known), anew=True)
+        return found + [one.mailbox for one in looked if _is_in(one.cursor, epoch)]
+
+    async def _known(self) -> dict[str, _Position | None]:
+        if self._gone is None:
+            self._gone = await self._positions()
+        return self._gone
+
+    async def _looked_up(self, keys: Iterable[str], *, anew: bool = False) -> list[_Position]:
+        """LOOKS_LIMIT of them at the most. `anew`: they are there, and move on."""
+        gone, found = await self._known(), list[_Position]()
+        for key in itertools.islice(keys, LOOKS_LIMIT):
+            position = gone[key]
+            if (position is None or anew) and (copy := await self._copies.load(key)) is not None:
+                position = gone[key] = _Position(copy.mailbox, copy.cursor, copy.seq)
+            if position is not None and position.mailbox:
+                found.append(position)
+        return found
 
     async def _positions(self) -> dict[str, _Position | None]:
         """Of which mailboxes there are copies, and what the log alone knows: a copy follows its commit by seconds."""
@@ -89,18 +154,21 @@ class Lineage:
         return found
 
 
+def _is_same(uidvalidity: int, box: str, epoch: Epoch) -> bool:
+    if box and epoch.mailbox_id:
+        return box == epoch.mailbox_id
+    return uidvalidity == epoch.uidvalidity > UIDVALIDITY_TIME
+
+
+def _is_in(cursor: Cursor, epoch: Epoch) -> bool:
+    return _is_same(cursor.uidvalidity, cursor.box, epoch)
+
+
 def _kin(gone: Iterable[_Position], epoch: Epoch) -> list[Kin]:
     # Renamed again and again it is in the log under each of its names: the last one knows the most.
-    last_first = sorted(gone, key=lambda one: one.seq, reverse=True)
-    if epoch.mailbox_id and (same := [one for one in last_first if one.cursor.box == epoch.mailbox_id]):
-        return [Kin(one.mailbox, proved=True) for one in same]
-    alike = [
-        one
-        for one in last_first
-        if one.cursor.uidvalidity == epoch.uidvalidity > UIDVALIDITY_TIME
-        # It says what it is, and is another.
-        and not (one.cursor.box and epoch.mailbox_id)
-    ]
+    last_first = sorted((one for one in gone if _is_in(one.cursor, epoch)), key=lambda one: one.seq, reverse=True)
+    proved = [one for one in last_first if one.cursor.box and epoch.mailbox_id]
+    alike = proved or last_first
     # Of several only those have a chance that a message can speak for.
-    told = [one for one in alike if one.cursor.fingerprint] if len(alike) > 1 else alike
-    return [Kin(one.mailbox, proved=False) for one in told]
+    told = [one for one in alike if one.cursor.fingerprint] if len(alike) > 1 and not proved else alike
+    return [Kin(one.mailbox, proved=bool(proved), left=one.cursor if one.left else None) for one in told]

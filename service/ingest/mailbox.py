@@ -19,7 +19,7 @@ from service.ingest.announce import Announcer
 from service.ingest.budget import Budget
 from service.ingest.compare import Compared, Comparer
 from service.ingest.cursor import Cursor
-from service.ingest.epochs import Epochs, FindFormer, nobody
+from service.ingest.epochs import Alone, Epochs, Kinship
 from service.ingest.memory import Memory
 from service.ingest.pages import Page
 from service.ingest.plan import (
@@ -37,7 +37,7 @@ from service.ingest.publish import MailboxLog
 from service.ingest.reading import Reader
 from service.ingest.resync import Counts, Desk
 from service.ingest.source import Looked, Source, Surveyed
-from service.ingest.status import MailboxStatus
+from service.ingest.status import MailboxStatus, Stands
 from service.observe import log, metrics
 from service.parsing import Made
 from service.tasks import TaskGroup
@@ -47,6 +47,7 @@ WINDOW_LIMIT_UIDS: Final = SURVEY_LIMIT_ROWS
 PROGRESS_EVERY_S: Final = 10.0
 # How often a quiet mailbox looks whether the log is about to forget what it has not saved.
 BOUNDS_EVERY_S: Final = 6 * 3600.0
+ALONE: Final = Alone()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ class MailboxIngest:
         clock: Clock,
         account: str,
         announced: Callable[[], None] = lambda: None,
-        former: FindFormer = nobody,
+        kinship: Kinship = ALONE,
     ) -> None:
         self._source = source
         self._events = events
@@ -106,7 +107,7 @@ class MailboxIngest:
             writer=events.writer,
             degraded=degraded,
             clock=clock,
-            former=former,
+            kinship=kinship,
         )
 
     async def run(self, position: Position) -> None:
@@ -140,6 +141,7 @@ class MailboxIngest:
         self._comparer.opened()
         begun = await self._epochs.begin(position, epoch)
         cursor = begun.cursor
+        self._status.stands = Stands(cursor.uidvalidity, cursor.box)
         self._status.top_uid = max(epoch.uidnext - 1, cursor.last)
         cursor = await self._catch_up(cursor, epoch.uidnext - 1, None, shared=not asked)
         if cursor.last < epoch.uidnext - 1 and self._source.displaced:
@@ -216,7 +218,7 @@ class MailboxIngest:
                 cursor = self._passed(cursor, found[-1])
             elif last is not None:
                 cursor = msgspec.structs.replace(cursor, last=last, fingerprint="")
-            cursor = self._epochs.settled(cursor)
+            cursor = await self._epochs.settled(cursor)
             if self._memory.due(idle=False):
                 cursor = await self._memory.save(cursor)
             if last is None and len(found) < SURVEY_LIMIT_ROWS:

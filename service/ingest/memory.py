@@ -66,16 +66,14 @@ class Memory:
         self._clock = clock
         self._state = State()
         self._owner = ""  # of which epoch the state is; empty: it is nobody's
-        self._rollbacks = 0
-        self._uidvalidity = 0
-        self._seq = 0  # where in the log it stands, and the event that is there
-        self._last_id = ""
+        self._rollbacks = self._uidvalidity = 0
+        self._seq, self._last_id = 0, ""  # where in the log it stands, and the event that is there
         self._named = Named(0)
-        self._partial = False
-        self._settled = False  # whether the state is whole at this moment
+        self._partial = self._settled = False  # `settled`: whether the state is whole at this moment
         self._seen: Seen | None = None  # what the next epoch of a maildrop begins with
         self._useless = ""  # a snapshot that is gone, or that the log does not go on from
         self._passed: list[str] = []  # objects that go once a commit has named what is newer
+        self._left = ""  # a snapshot that another mailbox may need: it does not go
         self.heard = NUMBERS_FROM  # the highest number that was heard of, in whatever epoch
 
     @property
@@ -291,7 +289,7 @@ class Memory:
 
     async def begin(self, event: OutMessage, cursor: Cursor) -> Cursor:
         """The commit that begins an epoch: nothing is known of it."""
-        if self._named.id and (cursor.before is None or cursor.before.id != self._named.id):
+        if self._named.id not in {"", self._left} and (cursor.before is None or cursor.before.id != self._named.id):
             self._passed.append(self._named.id)
         owner, seen = self._owner_of(cursor), self._seen
         named = Named(self._events.fence)
@@ -358,7 +356,7 @@ class Memory:
         id = await self._store.put(data, now=self._clock.now())
         step("state.done")
         # What a maildrop's epoch began with stays: a log that was rolled back to nothing goes on from there.
-        if self._named.id and self._named.id != id and self._named.events:
+        if self._named.id not in {"", self._left} and self._named.id != id and self._named.events:
             self._passed.append(self._named.id)
         self._named = Named(self._seq, state.events, id)
         state.marks, state.ids = Marks(), Marks()
@@ -391,6 +389,11 @@ class Memory:
         base = (await self._load(self._named.id, self._owner) if self._named.id else None) or State()
         whole = State(state.known, state.marks.over(base.marks), state.near, state.floor)
         return await asyncio.to_thread(recogniser_of, whole, elsewhere=True)
+
+    def leave(self, passed: Collection[str]) -> None:
+        """What was saved last is for whoever goes on in its epoch under another name; what nobody needs goes."""
+        self._left = self._named.id
+        self._passed += passed
 
     def passed_by(self, id: str) -> None:
         """An object that no commit from now on names."""

@@ -121,6 +121,12 @@ def test_qq_says_of_a_wrong_password_that_it_may_as_well_be_busy() -> None:
     assert type(refused_login(Condition("a1", Status.NO, "", "", text), where="qq")) is AuthRefused
 
 
+def test_a_name_that_just_went_to_another_mailbox_is_asked_again() -> None:
+    # Dovecot 2.3, while a client renamed the mailbox and made another one under its name.
+    refused = Condition("a1", Status.NO, "", "", "Mailbox was deleted under us (0.001 + 0.000 secs).")
+    assert type(refused_command("EXAMINE", refused, where="a")) is Transient
+
+
 def test_words_do_not_say_otherwise_than_a_code_does() -> None:
     missing = Condition("a1", Status.NO, "NONEXISTENT", "", "Mailbox doesn't exist: Too many, Corporate rate")
     assert type(refused_command("SELECT", missing, where="a")) is Permanent

@@ -7,7 +7,9 @@ import pytest
 from service.bus import Bus
 from service.clock import SystemClock
 from service.ingest import Copies, Epoch, Kin, Lineage
-from service.ingest.cursor import Copy, Cursor, copy_key, dump_cursor
+from service.ingest.cursor import Copy, Cursor, Named, copy_key, dump_cursor
+from service.ingest.left import LEFT_LIMIT, LeftEpoch, LeftEpochs
+from service.ingest.status import Stands
 
 CREATED = datetime(2026, 1, 1, tzinfo=UTC)
 TIME = 1_700_000_000
@@ -72,3 +74,48 @@ async def test_of_the_names_that_one_had_the_last_is_looked_at_first(bus: Bus, b
     lineage = Lineage(bus, copies, "box")
     found = await lineage.kin("new", Epoch(TIME, 10, 9, mailbox_id=box), {"new"})
     assert found == [Kin(name, proved=proved) for name in ("last", "second", "first")]
+
+
+def left_at(number: int, snapshot: str, box: str = "") -> Cursor:
+    return Cursor("source", number, 9, 0, "one/1", fingerprint="f", box=box, state=Named(7, 3, snapshot))
+
+
+@pytest.mark.parametrize(("box", "proved"), [("F1", True), ("", False)])
+async def test_an_epoch_that_a_name_has_left_is_found_although_the_name_is_there(
+    bus: Bus, box: str, proved: bool
+) -> None:
+    copies = Copies(bus.key_value(bus.subjects.cursors), SystemClock())
+    lineage, cursor = Lineage(bus, copies, "box"), left_at(TIME, "snapshot", box)
+    assert await lineage.left("old", cursor, 7) == []
+    here = Epoch(TIME, 10, 9, mailbox_id=box)
+    assert await lineage.kin("new", here, {"new", "old"}) == [Kin("old", proved, left=cursor)]
+    # What it left itself is its own.
+    assert await lineage.kin("old", here, {"new", "old"}) == []
+    await lineage.wait_left("old", here)
+
+
+async def test_who_still_stands_in_an_epoch_that_another_mailbox_has_is_known(bus: Bus) -> None:
+    copies = Copies(bus.key_value(bus.subjects.cursors), SystemClock())
+    for name, number in [("unlooked", TIME), ("moved", TIME), ("other", TIME + 1)]:
+        cursor = Cursor("source", number, 9, 0, "one/1")
+        await copies.write(copy_key("box", name), Copy(CREATED, 3, cursor, cursor, name))
+    stands = {"looked": Stands(TIME, ""), "moved": Stands(TIME + 2, "")}
+    there = {"new", "unlooked", "looked", "moved", "other", "unknown"}
+    found = await Lineage(bus, copies, "box").doubles("new", Epoch(TIME, 10, 9), there, stands.get)
+    assert sorted(found) == ["looked", "unlooked"]
+
+
+async def test_what_a_name_left_is_kept_until_newer_ones_take_its_place_and_it_is_settled(bus: Bus) -> None:
+    left = LeftEpochs(bus.key_value(bus.subjects.cursors), "box")
+    for number in range(LEFT_LIMIT):
+        assert await left.add(LeftEpoch(f"n{number}", left_at(TIME, f"s{number}"), number)) == []
+    assert await left.settle("s0")
+    assert not await left.settle("unheard of")
+    # The first is nobody's now; the second its own mailbox still needs: whoever has it lets it go.
+    assert await left.add(LeftEpoch("more", left_at(TIME, "more"), 99)) == ["s0"]
+    assert await left.add(LeftEpoch("last", left_at(TIME, "last"), 100)) == []
+    assert not await left.settle("s1")
+    # Of one epoch what is known last counts.
+    assert await left.settle("last")
+    assert await left.add(LeftEpoch("last", left_at(TIME, "newer"), 101)) == ["last"]
+    assert [one.snapshot for one in await left.all()][-2:] == ["more", "newer"]

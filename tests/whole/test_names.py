@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
@@ -29,14 +30,14 @@ async def changed_while(dovecot: Dovecot, prefix: str) -> None:
     await asyncio.to_thread(change)
 
 
-async def begun(one: Mailbus, reader: BusReader, dovecot: Dovecot) -> None:
+async def begun(one: Mailbus, reader: BusReader, server: ImapServer) -> None:
     """Two mailboxes are followed, one with an announced mail and one that is older than the start."""
-    await make(dovecot, reader.prefix, "Old")
-    await deliver(dovecot, reader.prefix, ["Old"], first=1)
+    await make(server, reader.prefix, "Old")
+    await deliver(server, reader.prefix, ["Old"], first=1)
     one.start()
     await one.started()
     await heard(one, "INBOX", "Old")
-    await deliver(dovecot, reader.prefix, ["Old"], first=11)
+    await deliver(server, reader.prefix, ["Old"], first=11)
     await reader.wait_received(1)
     await until(lambda: bool(one.said("mailboxes_known")), what="names")
 
@@ -106,6 +107,51 @@ async def test_renamed_again_and_to_a_name_that_was_anothers_a_mailbox_is_known_
     }
     reset = found["Taken"][1].body
     assert (reset["reason"], reset["oldMailbox"]) == ("renamed", "Between")
+    assert await one.stop() == 0
+
+
+@pytest.mark.fault("A18")
+# Dovecot has no MAILBOXID: there a number and messages tell; Cyrus has it.
+@pytest.mark.parametrize(("habit", "running"), [("qresync", True), ("cyrus", False)])
+async def test_of_a_mailbox_that_is_renamed_away_and_its_name_given_to_another_no_mail_is_told_again(
+    server_that: Callable[[str], ImapServer],
+    own_nats: NatsServer,
+    mailbus: Maker,
+    prefix: str,
+    habit: str,
+    running: bool,
+) -> None:
+    server = server_that(habit)
+    mine = imap_account(server, prefix, mailboxes=["*"], exclude=["Sent", "Trash"], initial="new", poll="1s")
+    one = mailbus(settings_for(own_nats.url, prefix, mine))
+
+    def change() -> None:
+        with server.client(prefix) as client:
+            client.rename("Old", "New")
+            client.create("Old")
+            client.append("New", "", "", mail(21))
+            client.append("Old", "", "", mail(22))
+
+    async with reading(own_nats.url, prefix) as reader:
+        await begun(one, reader, server)
+        if not running:
+            assert await one.stop() == 0
+        await asyncio.to_thread(change)
+        if not running:
+            one.start()
+        await reader.wait_received(3)
+        await heard(one, "New")
+        # Each goes on under its own name.
+        await deliver(server, prefix, ["New", "Old"], first=31)
+        await reader.wait_received(5)
+        found = by_mailbox(await reader.events())
+        told = Counter(event.body["subject"] for event in await reader.received())
+    assert told == Counter(f"mail {number}" for number in (11, 21, 22, 31, 32))
+    (reset,) = [event.body for event in found["New"] if event.kind == "reset"]
+    assert (reset["reason"], reset["oldMailbox"]) == ("renamed", "Old")
+    assert [event.body["reason"] for event in found["Old"] if event.kind == "reset"] == ["start", "uidvalidity"]
+    assert [event.body["subject"] for event in found["New"] if event.kind == "received"][-1] == "mail 31"
+    assert [event.body["subject"] for event in found["Old"] if event.kind == "received"][-2:] == ["mail 22", "mail 32"]
     assert await one.stop() == 0
 
 

@@ -1,0 +1,103 @@
+"""What an account's mailboxes were called until now: asked of each other, and of what is kept of those that went.
+
+Used by incoming.py. A mailbox that has no position, or whose epoch is over, may go on where another one stood: one that
+is gone (ingest's lineage.py), or one whose name was given to another mailbox. Whoever has that name now may not have
+noticed, and its connection may still show the mail that was renamed away: it looks first, and leaves its epoch.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
+from datetime import datetime
+from typing import Final
+
+from service.errors import Transient
+from service.ingest import Cursor, Desks, Epoch, Former, ImapSource, Kin, Kinship, Lineage, Stands
+from service.tasks import TaskGroup
+
+# Until a mailbox whose name another one has now has looked: it may have to wait for a connection.
+LEAVES_LIMIT_S: Final = 10.0
+
+
+class Family:
+    """One account's mailboxes. `last`: where one stands; `there`: all that there are, `followed`: of them these."""
+
+    def __init__(
+        self,
+        lineage: Lineage,
+        desks: Desks,
+        *,
+        last: Callable[[Kin], Awaitable[Former | None]],
+        initial: datetime | str,
+        there: Callable[[], Collection[str]],
+        followed: Callable[[], Collection[str]],
+        stands: Callable[[str], Stands | None],
+    ) -> None:
+        self.lineage = lineage
+        self._desks = desks
+        self._last = last
+        self._initial = initial
+        self._there = there
+        self._followed = followed
+        self._stands = stands
+
+    async def former(self, name: str, epoch: Epoch, source: ImapSource) -> list[Former]:
+        """What a mailbox may have been called that was renamed while nobody looked. Raises Transient."""
+        there = self._there()
+        behind: list[Kin] = []
+        for other in await self.lineage.doubles(name, epoch, there, self._stands):
+            is_another = await source.uidvalidity_of(other) not in {None, epoch.uidvalidity}
+            if is_another and not await self._leaves(other, epoch):
+                behind.append(Kin(other, proved=False))
+        found: list[Former] = []
+        for one in [*await self.lineage.kin(name, epoch, there), *behind]:
+            if one.left is not None:
+                found.append(Former(one.mailbox, one.left, self._initial, one.proved))
+            elif (last := await self._last(one)) is not None:
+                found.append(last)
+        return found
+
+    async def _leaves(self, other: str, epoch: Epoch) -> bool:
+        """Have a mailbox find out that its epoch is over, and tells nothing more of it; False where it does not."""
+        if other not in self._followed():
+            return False
+
+        async def look() -> None:
+            with suppress(Transient):
+                await self._desks.resync(other)
+
+        try:
+            async with asyncio.timeout(LEAVES_LIMIT_S), TaskGroup() as group:
+                looking = group.create_task(look(), name="look")
+                await self.lineage.wait_left(other, epoch)
+                looking.cancel()
+        except TimeoutError:
+            return False
+        return True
+
+
+class Kindred(Kinship):
+    """One mailbox among them. `came_as`: where the one stood that went as this one came."""
+
+    def __init__(
+        self, family: Family, name: str, came_as: Callable[[], Awaitable[Former | None]] | None, source: ImapSource
+    ) -> None:
+        self._family = family
+        self._name = name
+        self._came_as = came_as
+        self._source = source
+
+    async def former(self, epoch: Epoch) -> list[Former]:
+        """What it may have been called until now."""
+        if self._came_as is not None:
+            last = await self._came_as()
+            return [last] if last is not None else []
+        return await self._family.former(self._name, epoch, self._source)
+
+    async def left(self, cursor: Cursor, seq: int) -> list[str]:
+        """Kept for those that appear later."""
+        return await self._family.lineage.left(self._name, cursor, seq)
+
+    async def settled(self, snapshot: str) -> bool:
+        """By what is kept."""
+        return await self._family.lineage.settled(snapshot)

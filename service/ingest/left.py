@@ -1,0 +1,108 @@
+"""Epochs that an account's mailboxes have left, and what was known in them: for a mailbox that shows up later.
+
+Used by epochs.py through build, and by lineage.py. Where a mailbox is renamed and another one made under its name, the
+name's epoch is over, and nothing in the log says where its mail went: the mailbox that has it now finds it here. Kept
+in the bucket `mail-cursors`, in one key an account; a snapshot of the known state stays for as long as it is named
+here, or by its own mailbox.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import msgspec
+
+from service.bus import Conflict, KeyValue
+from service.errors import Transient
+from service.ingest.cursor import Cursor
+
+# Who is renamed and made again between two looks: the newest. With their cursors 40 KB.
+LEFT_LIMIT: Final = 64
+CONFLICTS_LIMIT: Final = 5
+
+
+class LeftEpoch(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The last cursor of an epoch that `mailbox` has left, which stood at `seq` in the log; it names its snapshot.
+
+    `settled`: the mailbox itself needs that no more.
+    """
+
+    mailbox: str
+    cursor: Cursor
+    seq: int
+    settled: bool = False
+
+    @property
+    def snapshot(self) -> str:
+        """The id of what was known."""
+        return self.cursor.state.id if self.cursor.state is not None else ""
+
+    @property
+    def place(self) -> tuple[str, int, str]:
+        """What it is the last of."""
+        return self.mailbox, self.cursor.uidvalidity, self.cursor.box
+
+
+_DECODER: Final = msgspec.json.Decoder(list[LeftEpoch])
+
+
+class LeftEpochs:
+    """One account's."""
+
+    def __init__(self, bucket: KeyValue, account: str) -> None:
+        self._bucket = bucket
+        self._key = f"{account}.left"
+
+    async def all(self) -> Sequence[LeftEpoch]:
+        """Those that are kept, oldest first. Raises Transient."""
+        entry = await self._bucket.get(self._key)
+        return _load(entry.value) if entry is not None else []
+
+    async def add(self, left: LeftEpoch) -> list[str]:
+        """One more, before its mailbox begins another; gives the snapshots that nobody needs now. Raises Transient."""
+        dropped: list[str] = []
+
+        def more(there: list[LeftEpoch]) -> list[LeftEpoch]:
+            kept = [one for one in there if one.place != left.place]
+            over = kept[: len(kept) + 1 - LEFT_LIMIT] if len(kept) >= LEFT_LIMIT else []
+            # Of the same epoch what is known is newer now.
+            older = [one for one in there if one.place == left.place and one.snapshot != left.snapshot]
+            dropped[:] = [one.snapshot for one in [*older, *over] if one.settled]
+            return [*kept[len(over) :], left]
+
+        await self._change(more)
+        return dropped
+
+    async def settle(self, snapshot: str) -> bool:
+        """The mailbox that left it needs a snapshot no more. Whether it stays all the same. Raises Transient."""
+        found: list[LeftEpoch] = []
+
+        def settled(there: list[LeftEpoch]) -> list[LeftEpoch]:
+            found[:] = [one for one in there if one.snapshot == snapshot]
+            return [msgspec.structs.replace(one, settled=True) if one in found else one for one in there]
+
+        await self._change(settled)
+        return bool(found)
+
+    async def _change(self, change: Callable[[list[LeftEpoch]], list[LeftEpoch]]) -> None:
+        for _ in range(CONFLICTS_LIMIT):
+            entry = await self._bucket.get(self._key)
+            there = _load(entry.value) if entry is not None else []
+            changed = change(there)
+            if changed == there:
+                return
+            try:
+                if entry is None:
+                    await self._bucket.create(self._key, msgspec.json.encode(changed))
+                else:
+                    await self._bucket.update(self._key, msgspec.json.encode(changed), entry.revision)
+            except Conflict:
+                continue
+            return
+        raise Transient("others write the account's left epochs meanwhile", where=self._key)
+
+
+def _load(value: bytes) -> list[LeftEpoch]:
+    try:
+        return _DECODER.decode(value)
+    except msgspec.MsgspecError:
+        return []
