@@ -60,8 +60,7 @@ class Memory:
         self._replay = replay
         self._store = store
         self._where = f"{account}, {mailbox}"
-        self._account = account
-        self._key = copy_key(account, mailbox)
+        self._account, self._key = account, copy_key(account, mailbox)
         self._filter = filter_subject
         self._clock = clock
         self._state = State()
