@@ -43,10 +43,10 @@ NO_RELAYING: Final = r"""
 AUTH_FAILURE: Final = r"""
     \bdmarc\b
     \bspf\b{near}(?:fail|violat|reject|not |bad|invalid|check|settings|unauthenticated)
-    (?:fail|violat|reject|not pass|bad|inspect)\w*{near}\bspf\b
+    (?:fail|violat|reject|not pass|bad|inspect){near}\bspf\b
     sender policy framework
     \bspf record|spf\.pobox
-    (?:no|fail\w*|invalid|not pass\w*|missing|without){near}\bdkim\b
+    (?:no|fail|invalid|not pass|missing|without){near}\bdkim\b
     \bdkim\b{near}(?:fail|invalid|missing|required|check|not )
     fails? to pass authentication checks
     authentication checks failed

@@ -30,6 +30,8 @@ _ESCAPE: Final = re.compile(r"\\(.)", re.DOTALL)
 _QUOTE_OR_ESCAPE: Final = re.compile(r'\\(.)|"', re.DOTALL)
 # Only what folding leaves: a no-break space belongs to the name.
 _BREAKS: Final = re.compile(r"[ \t\r\n]+")
+# RFC 5322 4.4 has white space round dots and "@". A run of it is looked at once: 30,000 no-break spaces took 9 s.
+_AROUND: Final = re.compile(r"(?:(?<!\s)\s++)?([.@])\s*+")
 # Longer fields are seldom the same twice, and would fill the memory.
 _CACHED_CHARS: Final = 256
 
@@ -228,7 +230,7 @@ class _Scanner:
 
     def _bare(self, phrase: str) -> None:
         name = _name(" ".join(self.comments), self.words) if self.comments else None
-        spaceless = phrase if self.quoted else re.sub(r"\s*([.@])\s*", r"\1", phrase)
+        spaceless = phrase if self.quoted else _AROUND.sub(r"\1", phrase)
         if "@" in spaceless and (self.quoted or not re.search(r"\s", spaceless)):
             self.out.append(EmailAddress(name, spaceless))
             return

@@ -111,13 +111,16 @@ def parse_header(block: bytes, limits: MimeLimits) -> Header:
 
 def first_junk(block: bytes) -> int:
     """Where the first line begins that is neither a field nor empty: the body, if no empty line came before it."""
-    at = 0
-    for line in _FIELD_BREAK_BYTES.split(block):
-        name, colon, _ = line[: _NAME_CHARS + 1].decode("latin-1").partition(":")
-        if line.strip() and not (colon and _key(name)) and not name.startswith(_MBOX):
+    at, size = 0, len(block)
+    while at < size:
+        # One after another: all lines of a mail that is one long header would take ten times its size.
+        found = _FIELD_BREAK_BYTES.search(block, at)
+        end = found.start() if found is not None else size
+        name, colon, _ = block[at : min(at + _NAME_CHARS + 1, end)].decode("latin-1").partition(":")
+        if not (colon and _key(name)) and not name.startswith(_MBOX) and block[at:end].strip():
             return at
-        at += len(line) + 1
-    return len(block)
+        at = end + 1
+    return size
 
 
 def _parse_8bit(block: bytes, header: Header, limits: MimeLimits) -> Header:

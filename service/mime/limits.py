@@ -44,7 +44,7 @@ class MimeLimits:
     name_chars: int = 255
     # Files within texts and winmail.dat files; the largest known winmail.dat of a person has 40.
     unpacked: int = 100
-    # Compressed RTF grows up to eightfold, and takes a second for 10 MB; the text of a long mail has 100 KB.
+    # Of all compressed RTF in a mail: it grows eightfold, and 10 MB take a second; the text of a long mail has 100 KB.
     rtf_bytes: int = 1024 * 1024
     # Lines that begin like a boundary and are none (diffs, signatures): each costs a step of Python.
     boundary_misses: int = 100_000

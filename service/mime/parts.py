@@ -65,6 +65,7 @@ def read_parts(raw: bytes, tree: Tree, limits: MimeLimits, inline_limit: int) ->
     body = Body([], [shape.children for shape in shapes], choice)
     shown = {*choice.text, *choice.html}
     number = 0
+    rtf_bytes = limits.rtf_bytes
     for index, node in enumerate(nodes):
         if node.is_multipart:
             body.parts.append(_part(node, None, _MULTIPART_SIZE, limits, tree.cuts))
@@ -81,7 +82,8 @@ def read_parts(raw: bytes, tree: Tree, limits: MimeLimits, inline_limit: int) ->
             continue
         body.blobs[part_id] = content.data
         if is_tnef(node.type, part.name):
-            found = unpack_tnef(content.data, most=_room(body, limits), rtf_bytes=limits.rtf_bytes)
+            found = unpack_tnef(content.data, most=_room(body, limits), rtf_bytes=rtf_bytes)
+            rtf_bytes -= found.rtf_bytes
             _unpack(body, part_id, found, tree.cuts, limits)
         if content.damaged and body.damaged is None:
             body.damaged = part_id

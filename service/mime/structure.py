@@ -44,8 +44,11 @@ class Tree:
 
 @dataclass(slots=True)
 class _Open:
+    """A multipart; `common`: what its boundary and those of all round it begin with."""
+
     node: int
     boundary: bytes
+    common: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +115,9 @@ class _Splitter:
             return
         node.is_multipart = True
         self.by_boundary[boundary] = len(self.open)
-        self.open.append(_Open(index, boundary))
+        # Told once: to compare all open boundaries at each new one took seconds where they are long and alike.
+        common = _common_start(self.open[-1].common, boundary) if self.open else boundary
+        self.open.append(_Open(index, boundary, common))
         self.leaf = None
         self._aim()
 
@@ -127,10 +132,7 @@ class _Splitter:
         node.type, node.is_multipart, node.opaque = OCTET_STREAM, False, True
 
     def _aim(self) -> None:
-        common = self.open[0].boundary
-        for entry in self.open[1:]:
-            common = _common_start(common, entry.boundary)
-        self.needle = b"\n--" + common
+        self.needle = b"\n--" + self.open[-1].common
 
     def run(self, body: int) -> None:
         # The line end before a boundary belongs to it; the header's own last one will do for the first.

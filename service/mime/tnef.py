@@ -58,15 +58,23 @@ class Inside:
 
 @dataclass(slots=True)
 class Stream:
-    """What was found, and whether a limit or a broken length ended it."""
+    """What was found, and whether a limit or a broken length ended it; `rtf_bytes`: of RTF that was compressed."""
 
     files: list[Inside] = field(default_factory=list)
     bodies: list[Inside] = field(default_factory=list)
     cut: bool = False
+    rtf_bytes: int = 0
+
+    def add_body(self, body: Inside, most: int) -> None:
+        """One more, if it is not one too many."""
+        if len(self.bodies) < most:
+            self.bodies.append(body)
+        else:
+            self.cut = True
 
 
 def read_tnef(data: bytes, *, files: int, rtf_bytes: int) -> Stream:
-    """At most `files` files; compressed RTF of at most `rtf_bytes`."""
+    """At most `files` files, and as many bodies; compressed RTF of at most `rtf_bytes` in all."""
     found = Stream()
     if len(data) < 6 or _U32.unpack_from(data)[0] != _SIGNATURE:
         found.cut = True
@@ -96,9 +104,9 @@ def read_tnef(data: bytes, *, files: int, rtf_bytes: int) -> Stream:
         elif attribute == _ATTACH_PROPS and current is not None:
             _attachment(value, current, codec)
         elif attribute == _BODY and value.strip(b"\0"):
-            found.bodies.append(Inside(_text(value, codec).encode(), "message.txt", "text/plain"))
+            found.add_body(Inside(_text(value, codec).encode(), "message.txt", "text/plain"), files)
         elif attribute == _MESSAGE_PROPS:
-            _message(value, found, codec, rtf_bytes)
+            _message(value, found, codec, files, rtf_bytes)
     return found
 
 
@@ -133,19 +141,20 @@ def _attachment(block: bytes, current: Inside, codec: str) -> None:
     current.cid = names.get(_PR_CID, "").strip("<> ")
 
 
-def _message(block: bytes, found: Stream, codec: str, rtf_bytes: int) -> None:
+def _message(block: bytes, found: Stream, codec: str, files: int, rtf_bytes: int) -> None:
     for prop, kind, value in _properties(block):
         if prop == _PR_HTML and value.strip(b"\0"):
-            found.bodies.append(Inside(value.rstrip(b"\0"), "message.html", "text/html"))
+            found.add_body(Inside(value.rstrip(b"\0"), "message.html", "text/html"), files)
         elif prop == _PR_BODY and value.strip(b"\0"):
             text = _wide(value) if kind == _UNICODE else _text(value, codec)
-            found.bodies.append(Inside(text.encode("utf-8", "replace"), "message.txt", "text/plain"))
+            found.add_body(Inside(text.encode("utf-8", "replace"), "message.txt", "text/plain"), files)
         elif prop == _PR_RTF:
-            rtf = decompress_rtf(value, most=rtf_bytes)
+            rtf = decompress_rtf(value, most=rtf_bytes - found.rtf_bytes)
             if rtf is None:
                 found.cut = True
             elif rtf:
-                found.bodies.append(Inside(rtf, "message.rtf", "application/rtf"))
+                found.rtf_bytes += len(rtf)
+                found.add_body(Inside(rtf, "message.rtf", "application/rtf"), files)
 
 
 def _properties(block: bytes) -> list[tuple[int, int, bytes]]:

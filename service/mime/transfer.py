@@ -3,6 +3,7 @@
 import re
 from binascii import Error, a2b_base64, a2b_qp, a2b_uu
 from dataclasses import dataclass
+from io import BytesIO
 from typing import Final
 
 from pybase64 import b64decode
@@ -105,10 +106,11 @@ def _decode_qp(data: bytes) -> Content:
 
 
 def _decode_uu(data: bytes) -> Content:
-    out: list[bytes] = []
+    # Line by line: all lines of a mail of many short ones would take forty times its size.
+    out = bytearray()
     damaged = True
     started = False
-    for line in data.splitlines():
+    for line in BytesIO(data):
         if not started:
             started = line.startswith(b"begin ")
         elif line.strip() in (b"end", b"`", b""):
@@ -117,11 +119,11 @@ def _decode_uu(data: bytes) -> Content:
                 break
         else:
             try:
-                out.append(a2b_uu(line))
+                out += a2b_uu(line)
             except Error:
                 damaged = True
                 try:  # some encoders pad the line's end wrongly; its first byte says how much counts
-                    out.append(a2b_uu(line[: (((line[0] - 32) & 63) * 4 + 5) // 3]))
+                    out += a2b_uu(line[: (((line[0] - 32) & 63) * 4 + 5) // 3])
                 except Error:
                     continue
-    return Content(b"".join(out), damaged) if started else Content(data, damaged=True)
+    return Content(bytes(out), damaged) if started else Content(data, damaged=True)

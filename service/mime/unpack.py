@@ -19,15 +19,18 @@ _YENC: Final = re.compile(
     rb"^=ybegin (?:[a-z]+=[0-9]+ ){1,5}name=([^\r\n]{1,255})\r?\n(?:=ypart [^\r\n]{1,100}\r?\n)?", re.MULTILINE
 )
 _YENC_END: Final = re.compile(rb"^=yend size=([0-9]{1,12})", re.MULTILINE)
+_ESCAPE: Final = ord("=")
+_WINDOW: Final = 16 * 1024
 _MINUS_42: Final = bytes((byte - 42) & 255 for byte in range(256))
 
 
 @dataclass(frozen=True, slots=True)
 class Unpacked:
-    """What was inside, and whether there was more than the limits allow."""
+    """What was inside, whether there was more than the limits allow, and how much of it was compressed RTF."""
 
     files: list[Inside]
     cut: bool
+    rtf_bytes: int = 0
 
 
 def is_tnef(kind: str, name: str | None) -> bool:
@@ -36,12 +39,12 @@ def is_tnef(kind: str, name: str | None) -> bool:
 
 
 def unpack_tnef(data: bytes, *, most: int, rtf_bytes: int) -> Unpacked:
-    """Files and bodies of a TNEF stream; bodies first."""
+    """Files and bodies of a TNEF stream; bodies first. `rtf_bytes`: what all its compressed RTF may have."""
     stream = read_tnef(data, files=most, rtf_bytes=rtf_bytes)
     files = [*stream.bodies, *(one for one in stream.files if one.data)]
     for one in files:
         one.type = one.type if "/" in one.type else type_of(one.data)
-    return Unpacked(files[:most], stream.cut or len(files) > most)
+    return Unpacked(files[:most], stream.cut or len(files) > most, stream.rtf_bytes)
 
 
 def has_files(data: bytes) -> bool:
@@ -111,7 +114,19 @@ def _file(name: bytes, data: bytes) -> Inside:
 
 def _yenc(lines: bytes) -> bytes:
     """Each byte is its value and 42; a byte after `=` has 64 more."""
-    first, *escaped = lines.translate(None, b"\r\n").split(b"=")
-    pieces = [first.translate(_MINUS_42)]
-    pieces += [bytes(((piece[0] - 106) & 255,)) + piece[1:].translate(_MINUS_42) for piece in escaped if piece]
-    return b"".join(pieces)
+    plain = lines.translate(None, b"\r\n")
+    out = bytearray()
+    at, size = 0, len(plain)
+    while at < size:
+        # A window at a time: a file of escapes alone would take fifty times its size in pieces.
+        end = min(at + _WINDOW, size)
+        if plain[end - 1] == _ESCAPE:
+            end += 1  # with the byte that it escapes
+        first, *escaped = plain[at:end].split(b"=")
+        out += first.translate(_MINUS_42)
+        for piece in escaped:
+            if piece:
+                out.append((piece[0] - 106) & 255)
+                out += piece[1:].translate(_MINUS_42)
+        at = end
+    return bytes(out)

@@ -209,8 +209,9 @@ class IncomingSettings(Part):
     after_delay: Duration = lasting("5m", "How long after its event a mail is deleted or moved")
     authserv_id: Annotated[str, StringConstraints(max_length=255, pattern=r"^[^\s;=]*$")] = Field(
         default="",
-        description="The name under which the account's own mail server writes Authentication-Results (RFC 8601 2.5), "
-        "where it is not the host or domain that its topmost Received field names",
+        description="The name under which the account's own mail server writes Authentication-Results (RFC 8601 2.5). "
+        "To be given only where it removes such fields of that name from mail that comes in (RFC 8601 5); without it "
+        "only fields above the topmost Received field count, where no sender can put one",
     )
     extras: tuple[Extra, ...] = Field(
         default=(),

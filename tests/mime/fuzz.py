@@ -32,6 +32,8 @@ JUNK = (
     b"<div>", b"<blockquote>", b"<p hidden>", b"<!--", b"<script>", b"</", b"<a href=\"", b"&#",
     b"On Mon, Ada wrote:\r\n",
     b"Final-Recipient: rfc822; a@b.example\r\n", b"550 5.1.1 ", b"Action: failed\r\n", b"BEGIN:VCALENDAR\r\n",
+    b"delivered ", b"rcpt to   ", b"=ybegin line=9 size=9 name=a\r\n", "\u00a0".encode(), b"<style", b"bad",
+    b"Authentication-Results: mx;spf=fail (",
     b"begin 644 a\r\n", b"PK\x03\x04", b"Rar!\x1a\x07\x01\0",
 )  # fmt: skip
 
