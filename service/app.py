@@ -1,6 +1,7 @@
 """The composition root: settings → rooms, handed to each other; one process's life from start to drain.
 
-The only file that builds rooms. Order of a start: presence of NATS, streams checked, name taken, accounts started.
+The only file that builds rooms.
+Order of a start: NATS is there, streams checked, fleet and accounts heard of, name taken, accounts started.
 Order of a stop: not ready, accounts cancelled (each ends what is in hand), cursors copied, name given back.
 """
 
@@ -172,7 +173,6 @@ class Application:
         self._roster = Roster(bucket, presence, self._clock)
         self._roster.know({account.id: account for account in self._settings.accounts})
         try:
-            await self._patiently(presence.take)
             await self._unless_stopped(self._parser.started())
             _spare_garbage_collection()
             if not self._stop.is_set():
@@ -235,7 +235,7 @@ class Application:
             commands = background.create_task(answering, name="commands")
             tasks = [
                 commands,
-                background.create_task(roster.presence.run(), name="presence"),
+                background.create_task(self._present(roster, catalog.heard), name="presence"),
                 background.create_task(roster.follow(), name="roster"),
                 background.create_task(copies.run(), name="copies"),
                 background.create_task(reports.run(), name="reports"),
@@ -255,6 +255,14 @@ class Application:
             await self._finish(bus, commands)
             await cut_short(tasks)
 
+    async def _present(self, roster: Roster[AccountSettings], known: asyncio.Event) -> None:
+        """Take the name once all is heard that it needs: accounts are given to whoever has one, and wait for it."""
+        await known.wait()
+        await roster.heard.wait()
+        await self._patiently(roster.presence.take)
+        if roster.presence.since:  # not where it was time to stop
+            await roster.presence.run()
+
     async def _accounts(
         self,
         roster: Roster[AccountSettings],
@@ -273,6 +281,7 @@ class Application:
                 group.create_task(Steering(roster, running, self._clock, known=known).run(), name="steering"),
             ]
             await self._unless_stopped(served.wait())
+            await self._unless_stopped(roster.joined.wait())
             if not self._stop.is_set():
                 self._started.set()
                 facts = {"instance": self._settings.instance, "boot": self._boot, "compiled": COMPILED}

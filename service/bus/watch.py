@@ -2,8 +2,12 @@
 
 A consumer of its own and not nats-py's: that one mends gaps in silence, and whoever divides work by what it has seen
 must know that it has seen everything. Here a gap ends the watch, and the next one begins with all keys.
+
+In a cluster the consumer may lie on a server whose copy of the bucket is behind: what it has would be the past, and
+keys that came since would look gone. So the stream's leader is asked first, and the list is as new as its answer.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,13 +19,15 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.nuid import NUID
 
-from service.bus.errors import REQUEST_TIMEOUT_S, js_api, translated
+from service.bus.errors import NO_MESSAGE, REQUEST_TIMEOUT_S, ApiError, js_api, translated
 from service.errors import MailbusError, Transient
 
 NS: Final = 1_000_000_000
 HEARTBEAT_S: Final = 2.0
 # The consumer of a process that was killed goes by itself.
 INACTIVE_S: Final = 30
+# A server's copy of the bucket is behind its leader's for less, or does not belong to the cluster any more.
+BEHIND_S: Final = 5.0
 OPERATION: Final = "KV-Operation"
 
 
@@ -40,9 +46,9 @@ def is_marker(headers: dict[str, str]) -> bool:
 
 
 async def watch(nc: Client, bucket: str) -> AsyncGenerator[list[KeyChange], None]:
-    """All keys as they are, in one list; then each change, in a list of one, for ever.
+    """All keys as they are, in one list, once each; then each change, in a list of one, for ever.
 
-    Raises Transient where a change may have been missed.
+    Raises Transient where a change may have been missed, and where the list would be older than what NATS has.
     """
     stream, prefix, subject = f"KV_{bucket}", f"$KV.{bucket}.", f"$KV.{bucket}.>"
     name = f"watch-{NUID().next().decode()}"
@@ -63,13 +69,14 @@ async def watch(nc: Client, bucket: str) -> AsyncGenerator[list[KeyChange], None
         subscription = await nc.subscribe(inbox)
     try:
         with translated(bucket):
+            newest = await _newest(nc, stream, subject)
             request = {"stream_name": stream, "config": config}
             # With its name and its filter in the subject, so that permissions can be given for one stream.
             made = await js_api(nc, f"CONSUMER.CREATE.{stream}.{name}.{subject}", request)
         # What was sent before the answer was made counts as delivered there.
         first = int(made["num_pending"]) + int(made["delivered"]["consumer_seq"])
         heard = _Heard(subscription, bucket)
-        yield [_change(await heard.next(), prefix) for _ in range(first)]
+        yield await _all_keys(heard, prefix, first, newest)
         while True:
             yield [_change(await heard.next(), prefix)]
     finally:
@@ -78,32 +85,65 @@ async def watch(nc: Client, bucket: str) -> AsyncGenerator[list[KeyChange], None
             await js_api(nc, f"CONSUMER.DELETE.{stream}.{name}")
 
 
+async def _newest(nc: Client, stream: str, subject: str) -> int:
+    """The sequence of the last message that the stream's leader has; 0 without any."""
+    try:
+        answer = await js_api(nc, f"STREAM.MSG.GET.{stream}", {"last_by_subj": subject})
+    except ApiError as exc:
+        if exc.err_code == NO_MESSAGE:
+            return 0
+        raise
+    return int(answer["message"]["seq"])
+
+
+async def _all_keys(heard: "_Heard", prefix: str, first: int, newest: int) -> list[KeyChange]:
+    """What the consumer found, `first` messages, and what comes until it has the `newest`. Raises Transient."""
+    keys: dict[str, KeyChange] = {}
+
+    async def hear() -> int:
+        change = _change(await heard.next(), prefix)
+        keys.pop(change.key, None)
+        keys[change.key] = change
+        return change.seq
+
+    last = 0
+    for _ in range(first):
+        last = await hear()
+    try:
+        async with asyncio.timeout(BEHIND_S):
+            while last < newest:
+                last = await hear()
+    except TimeoutError:
+        raise Transient("NATS: a watch is behind what the leader has", where=heard.bucket) from None
+    return list(keys.values())
+
+
 class _Heard:
     """What the consumer delivers, without its heartbeats and without a gap."""
 
     def __init__(self, subscription: Subscription, bucket: str) -> None:
         self._subscription = subscription
-        self._bucket = bucket
+        self.bucket = bucket
         self._count = 0
 
     async def next(self) -> Msg:
         """The next message. Raises Transient for silence, for the consumer's end, for a gap."""
         while True:
-            with translated(self._bucket):
+            with translated(self.bucket):
                 try:
                     message = await self._subscription.next_msg(timeout=HEARTBEAT_S + REQUEST_TIMEOUT_S)
                 except nats.errors.TimeoutError:
-                    raise Transient("NATS: a watch fell silent", where=self._bucket) from None
+                    raise Transient("NATS: a watch fell silent", where=self.bucket) from None
             if not message.reply:
                 headers = message.headers or {}
                 if headers.get("Status") != "100":
-                    raise Transient(f"NATS: a watch ended: {headers.get('Status')}", where=self._bucket)
+                    raise Transient(f"NATS: a watch ended: {headers.get('Status')}", where=self.bucket)
                 if headers.get("Nats-Last-Consumer", str(self._count)) != str(self._count):
-                    raise Transient("NATS: a watch missed changes", where=self._bucket)
+                    raise Transient("NATS: a watch missed changes", where=self.bucket)
                 continue
             self._count += 1
             if message.metadata.sequence.consumer != self._count:
-                raise Transient("NATS: a watch missed changes", where=self._bucket)
+                raise Transient("NATS: a watch missed changes", where=self.bucket)
             return message
 
 

@@ -111,7 +111,7 @@ class Catalog:
                             self._hear(change)
                         self._apply()
             except Transient as exc:
-                log.debug("accounts_not_heard", error=str(exc))
+                log.warning("accounts_not_heard", error=str(exc))
                 await self._clock.sleep(LISTEN_AGAIN_S)
 
     async def _hear_all(self, changes: list[KeyChange]) -> None:

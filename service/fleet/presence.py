@@ -1,6 +1,9 @@
 """This process's key in KV `mail-fleet`, with a time to live: who it is, and what it has settled.
 
 Used by roster.py, which hears of the others' keys. It knows by its own clock until when the key surely is there.
+
+All others wait for what a process has settled, and one that hears of no change settles none. So the key is not renewed
+any more by a process that does not hear of its own renewals: it ends, and the others go on without this one.
 """
 
 import asyncio
@@ -23,6 +26,9 @@ RETRIES_PER_TTL: Final = 15
 # So much of the time to live is left when a process that cannot renew its key lets go: 1.3 s of the usual 10, and 2 s
 # more pass before another begins (members.py).
 MARGIN: Final = 2 / 15
+# So long, and a time to live at the least, nothing need be heard: a watch that fell silent is noticed within 7 s, and
+# begun anew 1 s later.
+DEAF_S: Final = 10.0
 
 
 class PresenceValue(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -70,7 +76,11 @@ class Presence:
         self._settled = 0
         self._accounts = ""
         self._revision = 0
+        self._began = 0.0
         self._leased_until = 0.0
+        # The oldest renewal of which the watch has not told, and for how long others have succeeded since.
+        self._unheard = 0
+        self._unheard_s = 0.0
         self._renewing = asyncio.Lock()
         self._due = asyncio.Event()
 
@@ -90,8 +100,26 @@ class Presence:
         """What was said last."""
         return self._settled
 
+    def heard(self, seq: int) -> None:
+        """The watch has told of all changes up to this one."""
+        if seq >= self._unheard:
+            self._unheard, self._unheard_s = 0, 0.0
+
+    def heard_all(self) -> None:
+        """The watch has told of all keys as they are."""
+        self.heard(self._unheard)
+
+    @property
+    def deaf(self) -> bool:
+        """Whether this process renews its key, and has not heard of it for long."""
+        return self._unheard_s >= max(self._ttl_s, DEAF_S)
+
+    def is_others(self, member: Member, seq: int) -> bool:
+        """Whether another process has taken this one's name since; who had it before is no other."""
+        return 0 < self._revision < seq and member.boot not in ("", self.boot)
+
     async def take(self) -> None:
-        """Take the key, from an older process of the same name too: a killed one is back at once."""
+        """Take the key, from an older process of the same name too: a killed one is back at once. Raises Transient."""
         for _ in range(5):
             entry = await self._bucket.get(self.instance)
             began = self._clock.monotonic()
@@ -107,20 +135,30 @@ class Presence:
             self.since = since or revision
             self._took(revision, began)
             return
-        raise self.double()
+        raise Transient("the key changes all the time", where=self.instance)
+
+    def _written(self, entry: Entry) -> Member:
+        return member_of(self.instance, entry.value, entry.revision)
 
     def _inherited(self, entry: Entry) -> int:
-        there = member_of(self.instance, entry.value, entry.revision)
+        there = self._written(entry)
         return there.since if there.boot and there.capacity == self._capacity else 0
 
     async def run(self) -> None:
         """Renew the key until cancelled. Raises Permanent when another process has taken the name."""
-        pause_s = self._ttl_s / RENEWALS_PER_TTL
+        pause_s, given_up = self._ttl_s / RENEWALS_PER_TTL, False
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
                     await self._due.wait()
             self._due.clear()
+            if self.deaf:
+                pause_s = self._ttl_s / RETRIES_PER_TTL
+                if not given_up:
+                    log.error("presence_given_up", remedy="fleet_not_heard says why; see the operations guide")
+                given_up = True
+                continue
+            given_up = False
             try:
                 await self.renew()
                 pause_s = self._ttl_s / RENEWALS_PER_TTL
@@ -136,7 +174,7 @@ class Presence:
                 revision = await self._bucket.update(self.instance, self._value(self.since), self._revision)
             except Conflict:
                 entry = await self._bucket.get(self.instance)
-                if entry is not None and member_of(self.instance, entry.value, entry.revision).boot != self.boot:
+                if entry is not None and self.is_others(self._written(entry), entry.revision):
                     raise self.double() from None
                 # Expired while NATS was away, or our own write whose answer was lost.
                 await self.take()
@@ -144,7 +182,12 @@ class Presence:
                 self._took(revision, began)
 
     def _took(self, revision: int, began: float) -> None:
-        self._revision = revision
+        if self._unheard:
+            # While NATS was away there was nothing to hear: a pause counts once.
+            self._unheard_s += min(began - self._began, self._ttl_s / RENEWALS_PER_TTL)
+        else:
+            self._unheard = revision
+        self._revision, self._began = revision, began
         self._leased_until = began + self._ttl_s * (1 - MARGIN)
 
     def _value(self, since: int) -> bytes:
@@ -160,7 +203,7 @@ class Presence:
         """Give the name back, where it is still ours."""
         with contextlib.suppress(Transient, Conflict):
             entry = await self._bucket.get(self.instance)
-            if entry is not None and member_of(self.instance, entry.value, entry.revision).boot == self.boot:
+            if entry is not None and self._written(entry).boot == self.boot:
                 await self._bucket.delete(self.instance)
 
     def double(self) -> Permanent:

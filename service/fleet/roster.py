@@ -27,7 +27,10 @@ T = TypeVar("T")
 
 
 class Roster(Generic[T]):
-    """All replicas that are there, and which of the `known` accounts each has. `bell` rings for whatever is new."""
+    """All replicas that are there, and which of the `known` accounts each has. `bell` rings for whatever is new.
+
+    `heard`: all keys were heard of; `joined`: and this process's own is among them.
+    """
 
     def __init__(self, bucket: KeyValue, presence: Presence, clock: Clock) -> None:
         self.presence = presence
@@ -35,6 +38,8 @@ class Roster(Generic[T]):
         self._clock = clock
         self.membership = Membership(presence.instance)
         self.heard = asyncio.Event()
+        # This process's own key was heard of, and so all that came before it.
+        self.joined = asyncio.Event()
         self.bell = asyncio.Event()
         self._moved = asyncio.Event()
         self._known: Mapping[str, T] = {}
@@ -76,8 +81,11 @@ class Roster(Generic[T]):
                 await self._moved.wait()
 
     async def is_rival(self, account: str, writer: str) -> bool:
-        """Whether the process that writes as `instance/boot` lives, and the account is its own. Raises Transient."""
-        theirs = self.owner(account) == writer.rpartition("/")[0]
+        """Whether the process that writes as `instance/boot` lives, and the account is its own. Raises Transient.
+
+        Who hears nothing of the fleet cannot say whose it is, and takes nothing from who writes.
+        """
+        theirs = self.presence.deaf or self.owner(account) == writer.rpartition("/")[0]
         return theirs and await self.presence.is_alive(writer)
 
     def decides_on(self, account: str) -> bool:
@@ -96,28 +104,34 @@ class Roster(Generic[T]):
                         for change in changes:
                             self._hear(change)
             except Transient as exc:
-                log.debug("fleet_not_heard", error=str(exc))
+                log.warning("fleet_not_heard", error=str(exc))
                 await self._clock.sleep(LISTEN_AGAIN_S)
 
     def _hear_all(self, changes: list[KeyChange]) -> None:
-        now = self._clock.monotonic()
         last = max((change.seq for change in changes), default=0)
         there = [member_of(one.key, one.value, one.seq) for one in changes if one.value is not None]
-        self.membership.heard_all(there, seq=last, now=now)
-        self._check_name()
+        self.membership.heard_all(there, seq=last, now=self._clock.monotonic())
+        for change in changes:
+            self._check_name(change)
+        self.presence.heard_all()
         self.heard.set()
         self.bell.set()
 
     def _hear(self, change: KeyChange) -> None:
         member = None if change.value is None else member_of(change.key, change.value, change.seq)
         self.membership.heard(change.seq, change.key, member, now=self._clock.monotonic())
-        self._check_name()
+        self._check_name(change)
+        self.presence.heard(change.seq)
         self.bell.set()
 
-    def _check_name(self) -> None:
-        there = self.membership.member(self.presence.instance)
-        if there is not None and there.boot not in ("", self.presence.boot):
+    def _check_name(self, change: KeyChange) -> None:
+        if change.key != self.presence.instance or change.value is None:
+            return
+        there = member_of(change.key, change.value, change.seq)
+        if self.presence.is_others(there, change.seq):
             raise self.presence.double()
+        if there.boot == self.presence.boot:
+            self.joined.set()
 
     # -- dividing ----------------------------------------------------------------------------------------------
 

@@ -27,7 +27,7 @@ class Steering(Generic[T]):
     async def run(self) -> None:
         """Begin and end accounts until cancelled."""
         await self._known.wait()
-        await self._roster.heard.wait()
+        await self._roster.joined.wait()
         # Who starts counts all who are there: alone, it begins at once.
         self._roster.count()
         kept: tuple[Standing, Mapping[str, str]] | None = None
