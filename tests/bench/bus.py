@@ -50,7 +50,7 @@ def sending(port: int) -> dict[str, Any]:
 @asynccontextmanager
 async def running(turn: Turn, *accounts: dict[str, Any]) -> AsyncIterator[Mailbus]:
     """mailbus until the end of the block. Raises BenchError where it logged a bug."""
-    one = Mailbus(turn.folder / "mailbus", settings(turn.nats_url, *accounts))
+    one = Mailbus(turn.folder / "mailbus", settings(turn.nats_url, *accounts), fresh=True)
     one.start()
     try:
         await one.started()

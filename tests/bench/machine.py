@@ -22,7 +22,8 @@ def measured(runs: int) -> str:
     """What stands under a work's table: works are measured in runs of their own."""
     turns = "1 turn" if runs == 1 else f"medians of {runs} turns"
     machine = f"{_processor()}, {os.cpu_count()} cores, {_memory_gb()} GB"
-    return f"{datetime.now(UTC):%Y-%m-%d}, {_commit()}, {machine}, {turns}"
+    python = f"Python {platform.python_version()}"
+    return f"{datetime.now(UTC):%Y-%m-%d}, {_commit()}, {python}, {machine}, {turns}"
 
 
 def versions() -> list[str]:
