@@ -35,6 +35,9 @@ from service.tasks import TaskGroup
 
 # Building runs at about 200 MB/s: more than this would hold the loop for over a millisecond.
 THREAD_FROM_BYTES: Final = 256 * 1024
+# Where the account's work ends, mails under way may be answered for so long: of FINISH_TIMEOUT_S in sender.py, the rest
+# is for storing what was said of the others.
+ENDING_S: Final = 5.0
 
 
 @dataclass(slots=True)
@@ -200,6 +203,8 @@ class Attempts:
             going = [addresses[who] for who in now if who not in barred]
             said = barred | await self._ask_for_each(task, going, place)
             step("replies")
+            # Nobody who was not asked is in doubt.
+            task.record = changed(task.record, trying=[who for who in now if who in said])
             decision = self.decide(task.record, said, attempt)
             try:
                 settled = await self._told(task, decision, attempt)
@@ -208,8 +213,9 @@ class Attempts:
                 record, task.revision = await self._sends.get(task.key)
                 if record is None or record.others or not record.cancelled or record.owner != task.record.owner:
                     raise
-                task.record, waiting = changed(record, outbox=task.record.outbox), []
-                settled = await self._told(task, self.decide(record, said, attempt), attempt)
+                task.record = changed(record, outbox=task.record.outbox, trying=task.record.trying)
+                waiting = []
+                settled = await self._told(task, self.decide(task.record, said, attempt), attempt)
             task.record, task.revision = settled.record, settled.revision
         await self._settler.go_on(task.key, task.record)
         await task.job.ack()
@@ -218,14 +224,33 @@ class Attempts:
         return await self._settler.told(task.key, task.record, task.revision, decision, task.bundle, attempt=attempt)
 
     async def _ask_for_each(self, task: Task, going: Sequence[Recipient], place: Place) -> dict[str, Said]:
+        """What was said of each; where the account's work ends meanwhile, without those who were not asked yet."""
+        if not going:
+            return {}
+        mails = [_Mailing(one, place.another()) for one in going]
         try:
             async with TaskGroup() as group:
-                asking = [group.create_task(self._ask_for(task, one, place.another()), name="mail") for one in going]
+                asking = [group.create_task(self._ask_for(task, one), name="mail") for one in mails]
+                hurry = group.create_task(_hurry(place, list(zip(mails, asking, strict=True))), name="hurry")
+                await asyncio.wait(asking)
+                hurry.cancel()
         except BaseExceptionGroup as failed:
             raise verdict_of(failed) from None
-        return {one.email: asked.result() for one, asked in zip(going, asking, strict=True)}
+        said: dict[str, Said] = {}
+        for one, asked in zip(mails, asking, strict=True):
+            if not asked.cancelled():
+                said[one.recipient.email] = asked.result()
+            elif one.dot:
+                said[one.recipient.email] = Said(Verdict.UNKNOWN, "")
+        return said
 
-    async def _ask_for(self, task: Task, one: Recipient, place: Place) -> Said:
+    async def _ask_for(self, task: Task, mailing: "_Mailing") -> Said:
+        one, place = mailing.recipient, mailing.place
+
+        async def dot(_relay: str, _refused: Mapping[str, Reply]) -> None:
+            # The intent stands already.
+            mailing.dot = True
+
         turn = await self._lanes.wait([one.email])
         try:
             await place.take()
@@ -237,7 +262,7 @@ class Attempts:
             except RequestProblems as exc:
                 # RFC 3463 3.2: a bad address is its recipient's affair alone.
                 return Said(Verdict.REFUSED, f"553 5.1.3 not sent by mailbus: {exc.problems[0].message}")
-            said = await self._relays.ask(mail, _written)
+            said = await self._relays.ask(mail, dot)
             self._lanes.heard(said)
             metrics.SEND_SECONDS.observe(self._clock.monotonic() - began)
             return said[one.email]
@@ -280,5 +305,21 @@ def _intent(record: SendRecord, attempt: int) -> SendRecord:
     return changed(record, owner=secrets.token_hex(16), phase=Phase.INTENT, attempt=attempt, statuses=[], next_at=None)
 
 
-async def _written(_relay: str, _refused: Mapping[str, Reply]) -> None:
-    """The intent stands already."""
+@dataclass(slots=True)
+class _Mailing:
+    """One recipient's mail, where each has one. `dot`: it may be out."""
+
+    recipient: Recipient
+    place: Place
+    dot: bool = False
+
+
+async def _hurry(place: Place, mails: Sequence[tuple[_Mailing, asyncio.Task[Said]]]) -> None:
+    """Once the account's work ends: who waits for a turn goes without, and mails under way are not waited for long."""
+    await place.wait_ending()
+    for one, asking in mails:
+        if not one.place.taken:
+            asking.cancel()
+    await asyncio.sleep(ENDING_S)
+    for _, asking in mails:
+        asking.cancel()

@@ -34,7 +34,7 @@ class Place:
         self._own = own
         self._shared = shared
         self._pace = pace
-        self._stop = stop
+        self._stop = stop or asyncio.Event()
         self._slow: asyncio.TimerHandle | None = None
         self._taken = False
 
@@ -56,9 +56,18 @@ class Place:
         return Place(self._own, self._shared, self._stop, self._pace)
 
     @property
+    def taken(self) -> bool:
+        """Whether it is held."""
+        return self._taken
+
+    @property
     def ending(self) -> bool:
         """Whether the account's work ends, and a long job had better."""
-        return self._stop is not None and self._stop.is_set()
+        return self._stop.is_set()
+
+    async def wait_ending(self) -> None:
+        """Until it does."""
+        await self._stop.wait()
 
     def leave(self) -> None:
         """Give both back; again does nothing."""
