@@ -1,18 +1,18 @@
 """How fast an account's mails go to each domain of recipients: limits of the settings, and what was heard of it.
 
 Used by deliver.py, which takes a turn before an attempt, and by attempt.py for messages to each. Who has no turn leaves
-the queue until one is to be expected: it holds up nobody's mail to another domain. RFC 5321 3.8 (421), RFC 3463 3.8.
+the queue until one is to be expected: it holds up nobody's mail to another domain. What is said of
+who sends is pace.py's affair (blame.py).
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
 from service.clock import Clock
-from service.mime import ascii_domain
+from service.outbound.blame import ALIKE_LIMIT, domain_of, is_by_policy, is_too_fast
 from service.outbound.options import ANY, NO_LIMIT, Limit
-from service.outbound.pace import FIRST_PAUSE_S, LONGEST_PAUSE_S, SHORTEST_PAUSE_S, is_too_fast
+from service.outbound.pace import FIRST_PAUSE_S, LONGEST_PAUSE_S, SHORTEST_PAUSE_S
 from service.outbound.retry import Said, Verdict
 
 # What falls due in one second may go together: schedules fire in no finer steps.
@@ -30,6 +30,7 @@ class _Lane:
     def __init__(self, limit: Limit) -> None:
         self.limit = limit
         self.learned_s = 0.0
+        self.refused = 0
         self.next_at = float("-inf")
         self.promised_until = float("-inf")
         self.under_way = 0
@@ -62,6 +63,15 @@ class _Lane:
         self.under_way += 1
         if self.interval_s:
             self.next_at = max(self.next_at, now) + self.interval_s
+
+    def slow_down(self) -> None:
+        """It was heard to be too much for the domain."""
+        self.learned_s = min(LONGEST_PAUSE_S, max(FIRST_PAUSE_S, self.learned_s * 2))
+
+    def speed_up(self) -> None:
+        """It took a mail."""
+        self.refused = 0
+        self.learned_s = self.learned_s / 2 if self.learned_s > SHORTEST_PAUSE_S else 0.0
 
     def is_idle(self, now: float) -> bool:
         """Whether there is nothing to remember of it."""
@@ -124,15 +134,17 @@ class Lanes:
         by_domain: dict[str, list[Said]] = {}
         for recipient, one in said.items():
             by_domain.setdefault(domain_of(recipient), []).append(one)
-        # A relay that says it of all domains alike speaks of the account: pace.py hears that.
-        alike = len(by_domain) > 1 and all(map(is_too_fast, said.values()))
         for domain, words in by_domain.items():
             if any(one.verdict is Verdict.ACCEPTED for one in words):
-                if (lane := self._lanes.get(domain)) is not None and lane.learned_s:
-                    lane.learned_s = lane.learned_s / 2 if lane.learned_s > SHORTEST_PAUSE_S else 0.0
-            elif not alike and any(map(is_too_fast, words)):
+                if (lane := self._lanes.get(domain)) is not None:
+                    lane.speed_up()
+            elif any(one.of_recipient and is_too_fast(one) for one in words):
+                self._lane(domain).slow_down()
+            elif all(one.of_recipient and is_by_policy(one) for one in words):
                 lane = self._lane(domain)
-                lane.learned_s = min(LONGEST_PAUSE_S, max(FIRST_PAUSE_S, lane.learned_s * 2))
+                lane.refused += 1
+                if lane.refused >= ALIKE_LIMIT:
+                    lane.slow_down()
 
     def _counts(self, domain: str) -> bool:
         return domain in self._lanes or domain in self._limits or self._any != NO_LIMIT
@@ -151,12 +163,3 @@ class Lanes:
         idle = [domain for domain, lane in self._lanes.items() if lane.is_idle(now)]
         for domain in idle or [next(iter(self._lanes))]:
             del self._lanes[domain]
-
-
-def domain_of(recipient: str) -> str:
-    """As the settings have it: in lower case, and as it stands on the wire."""
-    domain = recipient.rpartition("@")[2].lower()
-    if not domain.isascii():
-        with suppress(ValueError):  # the builder says what is wrong with it
-            return ascii_domain(f"x@{domain}").partition("@")[2].lower()
-    return domain

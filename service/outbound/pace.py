@@ -1,22 +1,21 @@
 """How fast one account's mails go: its rate, and what the relay was heard to say. Used by hands.py and relays.py.
 
 Mails are spread evenly: what a provider counts in any minute is then never more than it allows, and none comes in a
-burst. RFC 3463 3.8 (x.7.x: policy), RFC 5321 3.8 (421).
+burst. What is a domain's affair slows down that domain (lanes.py).
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Final
 
 from service.clock import Clock
+from service.outbound.blame import Spread, is_too_fast
 from service.outbound.retry import Said, Verdict
 
 # Between two mails, once the relay says that it is too much: doubled each time, halved with each mail that is taken.
 FIRST_PAUSE_S: Final = 0.5
 LONGEST_PAUSE_S: Final = 60.0
 SHORTEST_PAUSE_S: Final = 0.1
-_CODE: Final = "421"
-_POLICY: Final = "4.7."
 
 
 class Pace:
@@ -26,6 +25,7 @@ class Pace:
         self._interval_s = interval_s
         self._clock = clock
         self._learned_s = 0.0
+        self._spread = Spread()
         self._last = float("-inf")
         self._turns = asyncio.Lock()
 
@@ -44,20 +44,13 @@ class Pace:
                 await self._clock.sleep(min(wait_s, FIRST_PAUSE_S))
             self._last = self._clock.monotonic()
 
-    def heard(self, said: Iterable[Said]) -> None:
-        """Learn from what the relay said of a mail."""
-        for one in said:
-            if one.verdict is Verdict.ACCEPTED:
-                if self._learned_s:
-                    self._learned_s = self._learned_s / 2 if self._learned_s > SHORTEST_PAUSE_S else 0.0
-                return
-        if any(map(is_too_fast, said)):
+    def heard(self, said: Mapping[str, Said]) -> None:
+        """Learn from what the relay said of each recipient of a mail."""
+        if any(one.verdict is Verdict.ACCEPTED for one in said.values()):
+            self._spread.clear()
+            if self._learned_s:
+                self._learned_s = self._learned_s / 2 if self._learned_s > SHORTEST_PAUSE_S else 0.0
+            return
+        too_fast = {who: one for who, one in said.items() if is_too_fast(one)}
+        if too_fast and self._spread.is_the_accounts(too_fast):
             self._learned_s = min(LONGEST_PAUSE_S, max(FIRST_PAUSE_S, self._learned_s * 2))
-
-
-def is_too_fast(said: Said) -> bool:
-    """Whether a relay put a mail off because it is too much, or too soon."""
-    words = said.reply.split()
-    return said.verdict is Verdict.PUT_OFF and (
-        words[:1] == [_CODE] or (len(words) > 1 and words[1].startswith(_POLICY))
-    )

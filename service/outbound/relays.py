@@ -11,6 +11,7 @@ from typing import Final
 from service.clock import Clock
 from service.errors import AuthRefused, MailbusError, Permanent, Transient, Uncertain
 from service.observe import log
+from service.outbound.blame import SERVICE_CLOSING
 from service.outbound.breaker import Breaker
 from service.outbound.mail import Mail
 from service.outbound.pace import Pace
@@ -22,7 +23,6 @@ PATIENCE_S: Final = 15.0
 # A relay behind the first is tried again after so long: one that could not be reached, one that refuses.
 AGAIN_S: Final = 60.0
 REFUSED_S: Final = 300.0
-SERVICE_CLOSING: Final = "421"  # RFC 5321 3.8
 # RFC 3463 3.5: where it failed. Nobody answered; the connection was lost.
 NO_ANSWER: Final = "4.4.1"
 CUT_OFF: Final = "4.4.2"
@@ -135,7 +135,7 @@ class Relays:
             raise Transient(exc.what, where=exc.where) from exc
         except Transient as exc:
             said = _not_sent(mail, CUT_OFF, exc)
-        self._pace.heard(said.values())
+        self._pace.heard(said)
         if (why := way.breaker.heard(said)) is not None:
             self._lose(way, why)
         return said
@@ -169,5 +169,5 @@ def each(mail: Mail, replies: Mapping[str, Reply]) -> dict[str, Said]:
             verdict = Verdict.OVERFULL
         else:
             verdict = Verdict.REFUSED if reply.refused else Verdict.PUT_OFF
-        said.update(dict.fromkeys(mail.wire[address], Said(verdict, str(reply))))
+        said.update(dict.fromkeys(mail.wire[address], Said(verdict, str(reply), reply.of_recipient)))
     return said

@@ -29,11 +29,12 @@ class Verdict(StrEnum):
     OVERFULL = "overfull"  # one too many for this transaction, in which others were accepted
 
 
-class Said(msgspec.Struct, frozen=True):
-    """One recipient's verdict and the words it came with."""
+class Said(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One recipient's verdict and the words it came with. `of_recipient`: they are about him, not about who sends."""
 
     verdict: Verdict
     reply: str
+    of_recipient: bool = False
 
 
 class Phase(StrEnum):

@@ -174,7 +174,7 @@ class Session:
                 refused[address] = said
                 continue
             said = await self._ask(command, pipelined, timeouts.rcpt_s)
-            refusal = mail or _settling(said)
+            refusal = mail or _settling(_of_recipient(said))
             if refusal is None:
                 accepted.append(address)
             else:
@@ -283,7 +283,7 @@ class Session:
             said = await self._connection.reply(self._options.timeouts.final_s)
             if not (said.accepted or said.transient or said.refused):
                 raise PeerError(f"the message was answered with {said.code}")
-            settled.update(dict.fromkeys(these, said))
+            settled.update(dict.fromkeys(these, _of_recipient(said) if self._options.lmtp else said))
             replies.append(said)
         self._stage = after(self._stage, Seen.ANSWERED)
         self._dirty = not all(said.accepted for said in replies)
@@ -293,6 +293,13 @@ class Session:
 
 async def _awaited(work: Awaitable[None]) -> None:
     await work
+
+
+def _of_recipient(said: Reply) -> Reply:
+    """A recipient's reply; one that ends the connection is everybody's, and of one that accepts nobody asks."""
+    if said.accepted or said.code == SERVICE_CLOSING:
+        return said
+    return Reply(said.code, said.enhanced, said.text, of_recipient=True)
 
 
 def _settling(said: Reply) -> Reply | None:

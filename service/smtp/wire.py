@@ -30,11 +30,15 @@ _BARE: Final = re.compile(rb"\r(?!\n)|(?<!\r)\n")
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a relay said: `code` of RFC 5321 4.2, `enhanced` of RFC 3463 or None, `text` in one line."""
+    """What a relay said: `code` of RFC 5321 4.2, `enhanced` of RFC 3463 or None, `text` in one line.
+
+    `of_recipient`: it answers RCPT, or is one of LMTP's to the message; otherwise it is about who sends, or what.
+    """
 
     code: int
     enhanced: str | None
     text: str
+    of_recipient: bool = False
 
     @property
     def accepted(self) -> bool:

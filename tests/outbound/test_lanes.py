@@ -6,6 +6,7 @@ import pytest
 
 from service.bus import Bus
 from service.outbound import Limit
+from service.outbound.blame import ALIKE_LIMIT
 from service.outbound.lanes import Lanes, Turn
 from service.outbound.pace import FIRST_PAUSE_S
 from service.outbound.retry import Said, Verdict
@@ -15,7 +16,7 @@ from tests.servers.smtp import ScriptedRelay
 
 SLOW = ["a@slow.example"]
 TAKEN = Said(Verdict.ACCEPTED, "250 2.0.0 OK")
-TOO_FAST = Said(Verdict.PUT_OFF, "450 4.7.1 too much mail")
+TOO_FAST = Said(Verdict.PUT_OFF, "450 4.7.1 too much mail", of_recipient=True)
 
 
 def lanes(clock: FakeClock, **limits: Limit) -> Lanes:
@@ -80,6 +81,27 @@ def test_a_domain_that_is_called_too_fast_slows_down_alone_and_is_faster_again_o
     for _ in range(9):
         ours.heard({"a@slow.example": TAKEN})
     assert all(goes(ours.take(SLOW, waited=True)) for _ in range(9))
+
+
+def test_a_domain_that_refuses_by_policy_again_and_again_slows_down_and_no_other() -> None:
+    ours = lanes(FakeClock())
+    no = Said(Verdict.REFUSED, "550 5.7.1 blocked", of_recipient=True)
+    for _ in range(ALIKE_LIMIT - 1):
+        ours.heard({"a@slow.example": no, "b@other.example": no})
+    ours.heard({"b@other.example": TAKEN})
+    assert all(goes(ours.take([*SLOW, "b@other.example"], waited=False)) for _ in range(9))
+    ours.heard({"a@slow.example": no, "b@other.example": no})
+    goes(ours.take(SLOW, waited=False))
+    goes(ours.take(SLOW, waited=True))
+    assert not goes(ours.take(SLOW, waited=False))
+    assert goes(ours.take(["b@other.example"], waited=False))
+
+
+def test_what_is_said_of_who_sends_slows_no_domain() -> None:
+    ours = lanes(FakeClock())
+    for reply in ("450 4.7.1 too much mail", "421 4.3.2 closing"):
+        ours.heard({"a@slow.example": Said(Verdict.PUT_OFF, reply)})
+    assert all(goes(ours.take(SLOW, waited=False)) for _ in range(9))
 
 
 def test_what_is_remembered_of_domains_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """Rates: spread evenly, slower while the relay says that it is too much, and nobody else's affair."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -9,7 +10,7 @@ from service.outbound.pace import FIRST_PAUSE_S, LONGEST_PAUSE_S, Pace
 from service.outbound.retry import Said, Verdict
 from tests.outbound.conftest import Post, sending
 from tests.servers.clock import FakeClock
-from tests.servers.smtp import RelayMaker
+from tests.servers.smtp import RelayMaker, ScriptedRelay
 
 
 class PassingClock(FakeClock):
@@ -20,10 +21,10 @@ class PassingClock(FakeClock):
         self._passed_s += seconds
 
 
-TAKEN = [Said(Verdict.ACCEPTED, "250 2.0.0 OK")]
-TOO_FAST = [Said(Verdict.PUT_OFF, "450 4.7.1 too much mail")]
-CLOSING = [Said(Verdict.PUT_OFF, "421 4.3.2 closing")]
-BUSY = [Said(Verdict.PUT_OFF, "451 4.2.0 mailbox busy")]
+TAKEN = {"a@x.example": Said(Verdict.ACCEPTED, "250 2.0.0 OK")}
+TOO_FAST = {"a@x.example": Said(Verdict.PUT_OFF, "450 4.7.1 too much mail")}
+CLOSING = {"a@x.example": Said(Verdict.PUT_OFF, "421 4.3.2 closing")}
+BUSY = {"a@x.example": Said(Verdict.PUT_OFF, "451 4.2.0 mailbox busy")}
 
 
 async def test_turns_are_spread_evenly_and_come_in_order() -> None:
@@ -60,6 +61,55 @@ def test_what_the_relay_says_makes_it_slower_and_each_mail_that_is_taken_faster(
     for _ in range(12):
         pace.heard(TAKEN)
     assert pace.interval_s == 0
+
+
+def of_domains(*domains: str) -> dict[str, Said]:
+    """What RCPT was answered with."""
+    return {f"a@{one}.example": Said(Verdict.PUT_OFF, "450 4.7.1 greylisted", of_recipient=True) for one in domains}
+
+
+def test_what_one_domain_says_of_its_own_recipients_slows_nobody_elses_mail() -> None:
+    pace = Pace(0.0, FakeClock())
+    for _ in range(100):
+        pace.heard(of_domains("slow"))
+        pace.heard(of_domains("slow", "other"))
+    assert pace.interval_s == 0
+
+
+def test_what_many_domains_say_alike_while_nothing_is_taken_is_about_the_account() -> None:
+    pace = Pace(0.0, FakeClock())
+    pace.heard(of_domains("a"))
+    pace.heard(of_domains("b"))
+    pace.heard(TAKEN)
+    pace.heard(of_domains("c"))
+    pace.heard(of_domains("d"))
+    assert pace.interval_s == 0
+    pace.heard(of_domains("e"))
+    assert pace.interval_s == FIRST_PAUSE_S
+    pace.heard(of_domains("e"))
+    assert pace.interval_s == FIRST_PAUSE_S * 2
+
+
+@pytest.mark.parametrize(
+    ("said", "slower"),
+    [
+        ({"mail": "450 4.7.1 too much mail"}, (True, False)),
+        ({"rcpt": {"a@slow.example": ["450 4.7.1 greylisted"]}}, (False, True)),
+        ({"rcpt": {"a@slow.example": ["421 4.7.0 closing"]}}, (True, False)),
+        ({"data": ["451 4.7.1 too much mail"]}, (True, False)),
+    ],
+)
+async def test_an_answer_to_rcpt_slows_the_domain_and_any_other_the_account(
+    bus: Bus, post: Post, relay: ScriptedRelay, said: dict[str, Any], slower: tuple[bool, bool]
+) -> None:
+    for name, value in said.items():
+        setattr(relay.script, name, value)
+    async with sending(bus, relay, retry_first_s=3600.0) as sender:
+        await post.request("r", to=[{"email": "a@slow.example"}])
+        assert await post.states(1) == [("r", "deferred")]
+        deliverer = sender._deliverer
+        lane = deliverer.lanes._lanes.get("slow.example")
+        assert (deliverer.pace.interval_s > 0, lane is not None and lane.interval_s > 0) == slower
 
 
 def test_a_rate_is_never_exceeded_by_what_was_learned() -> None:

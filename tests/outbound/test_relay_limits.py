@@ -83,6 +83,20 @@ def test_what_is_refused_for_other_reasons_or_in_part_opens_nothing() -> None:
         assert breaker.heard(refused() | {"b": Said(Verdict.ACCEPTED, "250 OK")}) is None
 
 
+def test_a_domain_that_refuses_all_its_mail_pauses_nobody_and_many_domains_alike_do() -> None:
+    breaker = Breaker("a")
+    domains = ("x", "y", "z")
+
+    def no(domain: str) -> dict[str, Said]:
+        return {f"a@{domain}.example": Said(Verdict.REFUSED, "550 5.7.1 no", of_recipient=True)}
+
+    for _ in range(3 * ALIKE_LIMIT):
+        assert breaker.heard(no("x")) is None
+    assert breaker.heard(ACCEPTED) is None
+    opened = [breaker.heard(no(domains[n % 3])) is not None for n in range(ALIKE_LIMIT)]
+    assert opened == [False] * (ALIKE_LIMIT - 1) + [True]
+
+
 def test_once_open_one_more_is_enough_until_a_mail_is_taken() -> None:
     breaker = Breaker("a")
     opened = [breaker.heard(refused()) is not None for _ in range(ALIKE_LIMIT + 2)]

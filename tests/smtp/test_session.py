@@ -21,8 +21,8 @@ async def test_each_recipient_gets_its_reply(relay: ScriptedRelay, pipelining: b
     replies = await relay_to(relay).deliver("me@x", ["a@x", "b@x", "c@x"], MESSAGE, before_final_dot=dot)
     assert replies == {
         "a@x": Reply(250, "2.0.0", "queued"),
-        "b@x": Reply(451, "4.3.0", "later"),
-        "c@x": Reply(550, "5.1.1", "no"),
+        "b@x": Reply(451, "4.3.0", "later", of_recipient=True),
+        "c@x": Reply(550, "5.1.1", "no", of_recipient=True),
     }
     assert [set(refused) for refused in dot.calls] == [{"b@x", "c@x"}]
     assert [(mail.rcpt_to, mail.content) for mail in relay.messages] == [(["a@x"], MESSAGE)]
