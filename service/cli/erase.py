@@ -28,13 +28,16 @@ LABELS: Final = {
     "mails": "mails",
     "events": "their events in the log",
     "blobs": "blobs that nothing else names",
-    "statuses": "statuses of requests",
+    "statuses": "statuses of requests and states of accounts",
     "dead_letters": "dead letters",
     "requests": "requests, kept under a pseudonym so that none is sent again",
+    "copies": "copies that wait for a Sent mailbox",
+    "left_behind": "objects of such copies, and of requests that are over, in the outbox",
 }
 OUT_OF_REACH: Final = (
     "Not in reach: the mailboxes and relays themselves, consumers and what they made of it, backups of NATS, logs;"
-    " attachments of mail that names the address nowhere else, what requesters uploaded, suppressions."
+    " attachments of mail that names the address nowhere else, what requesters uploaded, suppressions, the names of"
+    " mailboxes and what accounts are set up with."
 )
 
 

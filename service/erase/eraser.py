@@ -8,7 +8,9 @@ import itertools
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
+
+import msgspec
 
 from service.bus import Bus, Conflict, KeyValue
 from service.clock import Clock
@@ -36,6 +38,8 @@ class Erasure:
     statuses: int = 0
     dead_letters: int = 0
     requests: int = 0
+    copies: int = 0
+    left_behind: int = 0
 
 
 async def erase(bus: Bus, wanted: Wanted, found: Found, clock: Clock) -> Erasure:
@@ -54,6 +58,14 @@ async def erase(bus: Bus, wanted: Wanted, found: Found, clock: Clock) -> Erasure
         done.statuses += await bus.contents(subjects.stream_status).erase(seq)
     for seq in found.dead:
         done.dead_letters += await bus.contents(subjects.stream_dead).erase(seq)
+    # Who has one of these copies in hand finds its object gone, and puts nothing there.
+    if found.waiting.kept:
+        await bus.tell_forget()
+    for name in found.waiting.kept:
+        await bus.blobs(subjects.outbox).delete(name)
+        done.left_behind += 1
+    for seq in found.waiting.copies:
+        done.copies += await bus.contents(subjects.stream_later).erase(seq)
     if wanted.mention is not None:
         for key in found.sends:
             done.requests += await _anonymous(bus.key_value(subjects.sends), key, wanted.mention)
@@ -93,9 +105,21 @@ async def _anonymous(bucket: KeyValue, key: str, mention: re.Pattern[str]) -> bo
         if entry is None:
             return False
         try:
-            text = mention.sub(PSEUDONYM, entry.value.decode("utf-8", "replace"))
-            await bucket.update(key, text.encode(), entry.revision)
+            record = _without(msgspec.json.decode(entry.value), mention)
+            await bucket.update(key, msgspec.json.encode(record), entry.revision)
         except Conflict:
             continue
         return True
     raise Transient("a request's record changes all the time", where=key, remedy="begin again")
+
+
+def _without(value: Any, mention: re.Pattern[str]) -> Any:
+    """The pseudonym in the place of the address, wherever text stands; keys are texts too."""
+    match value:
+        case str():
+            return mention.sub(PSEUDONYM, value)
+        case dict():
+            return {_without(key, mention): _without(one, mention) for key, one in value.items()}
+        case list():
+            return [_without(one, mention) for one in value]
+    return value

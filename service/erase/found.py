@@ -13,9 +13,10 @@ import msgspec
 from service.bus import Bus, Followed
 from service.contract import STATE_HEADER, URGENT, EventType
 from service.erase.look import Wanted, blobs_named
+from service.erase.waiting import RECORD, Waiting, find_waiting
 from service.errors import Permanent
 from service.ingest import Erased
-from service.outbound import KEY_HEADER, Phase
+from service.outbound import Phase
 
 BLOB_HEADER: Final = "Mail-Blob-Id"
 ACCOUNT_HEADER: Final = "Mail-Account"
@@ -26,8 +27,7 @@ OF_A_MAIL: Final = frozenset({EventType.RECEIVED, EventType.CHANGED, EventType.R
 class Found:
     """`events`: by the subject of their mailbox's events. `last`: how far the log was read.
 
-    `shared`: blobs of these mails that others name too. `under_way`: requests that name the address and are not final,
-    or whose copy for a Sent mailbox waits: `copies` has the keys of those that do.
+    `shared`: blobs of these mails that others name too. `under_way`: requests that name the address and are not final.
     """
 
     last: int
@@ -38,7 +38,7 @@ class Found:
     statuses: list[int] = field(default_factory=list)
     dead: list[int] = field(default_factory=list)
     sends: list[str] = field(default_factory=list)
-    copies: set[str] = field(default_factory=set)
+    waiting: Waiting = field(default_factory=Waiting)
     under_way: set[str] = field(default_factory=set)
 
     @property
@@ -51,18 +51,9 @@ class Found:
             "statuses": len(self.statuses),
             "dead_letters": len(self.dead),
             "requests": len(self.sends),
+            "copies": len(self.waiting.copies),
+            "left_behind": len(self.waiting.kept),
         }
-
-
-class _Record(msgspec.Struct):
-    """What is looked at of a request's record in `mail-sends`."""
-
-    phase: Phase
-    source: str
-    account: str = ""
-
-
-_RECORD: Final = msgspec.json.Decoder(_Record)
 
 
 async def find(bus: Bus, wanted: Wanted) -> Found:
@@ -70,9 +61,10 @@ async def find(bus: Bus, wanted: Wanted) -> Found:
     subjects = bus.subjects
     log = bus.contents(subjects.stream_in)
     found = Found(await log.last())
-    async for event in log.read(f"{subjects.prefix}.in.{wanted.account}.*.received", after=0, last=found.last):
+    # A `changed` may name it alone: Gmail's labels are keywords.
+    async for event in log.read(f"{subjects.prefix}.in.{wanted.account}.>", after=0, last=found.last):
         id = event.headers.get("ce-subject", "")
-        if wanted.is_mail(id, event.payload):
+        if event.subject.rpartition(".")[2] in OF_A_MAIL and wanted.is_mail(id, event.payload):
             found.mails.add((_account_of(event), id))
             found.blobs |= blobs_named(event.payload, event.headers)
     elsewhere = await _dead_letters(bus, wanted, found)
@@ -85,17 +77,15 @@ async def find(bus: Bus, wanted: Wanted) -> Found:
             elsewhere |= blobs_named(event.payload, event.headers)
     async for request in bus.contents(subjects.stream_out).waiting():
         elsewhere |= blobs_named(request.payload, request.headers)
-        if wanted.has_account(_account_of(request)) and wanted.is_named(request.payload):
+        if wanted.has_account(_account_of(request)) and wanted.is_named(request.payload, request.headers):
             found.under_way.add(f"{request.subject} {request.seq}")
-    if await bus.pending(subjects.stream_later, subjects.sent_copies(wanted.account)):
-        async for waiting in bus.contents(subjects.stream_later).waiting():
-            if waiting.subject == subjects.sent_copies(_account_of(waiting)):
-                found.copies.add(waiting.headers.get(KEY_HEADER, ""))
     found.shared = found.blobs & elsewhere
     found.blobs -= found.shared
     if wanted.mention is not None:
         await _statuses(bus, wanted, found)
         await _requests(bus, wanted, found)
+        found.waiting = await find_waiting(bus, wanted)
+        found.under_way |= found.waiting.under_way
     return found
 
 
@@ -115,7 +105,9 @@ async def _dead_letters(bus: Bus, wanted: Wanted, found: Found) -> set[str]:
     async for letter in letters.read(f"{bus.subjects.prefix}.dead.>", after=0, last=await letters.last()):
         id, whose = letter.headers.get("ce-subject", ""), _account_of_letter(letter.headers)
         named = blobs_named(letter.payload, letter.headers)
-        if wanted.has_account(whose) and wanted.is_mail(id, await _whole(bus, letter)):
+        if wanted.has_account(whose) and (
+            wanted.is_mail(id, await _whole(bus, letter)) or wanted.is_named(b"", letter.headers)
+        ):
             found.dead.append(letter.seq)
             found.blobs |= named
             if id:
@@ -138,10 +130,11 @@ async def _whole(bus: Bus, letter: Followed) -> bytes:
 
 async def _statuses(bus: Bus, wanted: Wanted, found: Found) -> None:
     stream = bus.contents(bus.subjects.stream_status)
-    of_account = bus.subjects.status(wanted.account, "*")
-    async for status in stream.read(of_account, after=0, last=await stream.last()):
-        if wanted.is_named(status.payload):
-            found.statuses.append(status.seq)
+    # A mail server's own words stand in the states of accounts.
+    for told in (bus.subjects.status(wanted.account, "*"), bus.subjects.account(wanted.account, "*")):
+        async for status in stream.read(told, after=0, last=await stream.last()):
+            if wanted.is_named(status.payload, status.headers):
+                found.statuses.append(status.seq)
 
 
 async def _requests(bus: Bus, wanted: Wanted, found: Found) -> None:
@@ -152,12 +145,12 @@ async def _requests(bus: Bus, wanted: Wanted, found: Found) -> None:
         if not wanted.is_named(entry.payload):
             continue
         try:
-            record = _RECORD.decode(entry.payload)
+            record = RECORD.decode(entry.payload)
         except msgspec.MsgspecError:
             continue
         key = entry.subject.removeprefix(prefix)
         if wanted.has_account(record.account):
-            if record.phase is Phase.FINAL and key not in found.copies:
+            if record.phase is Phase.FINAL:
                 found.sends.append(key)
             else:
                 found.under_way.add(record.source)

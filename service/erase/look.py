@@ -1,10 +1,10 @@
 """What shall be erased, and whether a message is about it. Pure."""
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import quote, unquote
 
 from service.contract import BLOB_ID
 
@@ -12,9 +12,14 @@ EVERY_ACCOUNT: Final = "*"
 # What takes an address's place where a record must stay. RFC 2606 section 2: nobody's, for ever.
 PSEUDONYM: Final = "erased@erased.invalid"
 # What an address may go on with, to either side: what is longer is another one. `=` and `'` stand before addresses
-# more often than in them.
-_BEFORE: Final = r"(?<![\w.+%-])"
+# more often than in them; so does what a link has percent-encoded: `=`, `:`, `<`, `,` and a space.
+_BEFORE: Final = r"(?:(?<![\w.+%-])|(?<=%3D|%3A|%3C|%2C|%20))"
 _AFTER: Final = r"(?![\w-]|\.\w)"
+# RFC 8259 section 7: how a character is written in JSON. In other texts a backslash before one says the same.
+_ESCAPED: Final = re.compile(r"\\(?:u([0-9A-Fa-f]{4})|(.))", re.DOTALL)
+_SPACES: Final = frozenset("bfnrt")
+# The headers of requests, their statuses and dead letters that a requester's words may stand in.
+_SAID: Final = ("Nats-Msg-Id", "Mail-Request-Id", "Mail-Reason", "ce-subject")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +38,12 @@ class Wanted:
         """Whether the event of a mail is meant."""
         return id in self.ids or self.is_named(payload)
 
-    def is_named(self, payload: bytes) -> bool:
-        """Whether the address stands in it."""
-        return self.mention is not None and self.mention.search(payload.decode("utf-8", "replace")) is not None
+    def is_named(self, payload: bytes, headers: Mapping[str, str] | None = None) -> bool:
+        """Whether the address stands in it, however its letters are written in JSON; or in a request's `headers`."""
+        if self.mention is None:
+            return False
+        said = [unquote(headers[name]) for name in _SAID if name in headers] if headers else []
+        return any(self.mention.search(text) for text in (_plain(payload.decode("utf-8", "replace")), *said))
 
 
 def wanted_mails(account: str, ids: Iterable[str]) -> Wanted:
@@ -45,8 +53,21 @@ def wanted_mails(account: str, ids: Iterable[str]) -> Wanted:
 
 def wanted_address(address: str, account: str) -> Wanted:
     """All that names an address, in any case of its letters."""
-    written = json.dumps(address, ensure_ascii=False)[1:-1]  # as it stands in JSON
-    return Wanted(account, mention=re.compile(_BEFORE + re.escape(written) + _AFTER, re.IGNORECASE))
+    written = "|".join(re.escape(one) for one in dict.fromkeys((address, quote(address, safe=""))))
+    return Wanted(account, mention=re.compile(f"{_BEFORE}(?:{written}){_AFTER}", re.IGNORECASE))
+
+
+def _plain(text: str) -> str:
+    """JSON's escapes → the characters that they stand for. A line's end is no letter before the address behind it."""
+    if "\\" not in text:
+        return text
+    plain = _ESCAPED.sub(lambda found: chr(int(found[1], 16)) if found[1] else _character(found[2]), text)
+    # What JSON writes as two halves is one character.
+    return plain.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _character(letter: str) -> str:
+    return " " if letter in _SPACES else letter
 
 
 def blobs_named(payload: bytes, headers: Mapping[str, str]) -> set[str]:

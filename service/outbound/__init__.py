@@ -15,11 +15,12 @@ waiting.py cancels and releases what was not sent yet; strays.py refuses what is
 from service.outbound.dkim import DkimKey, DkimSigner, read_dkim_key
 from service.outbound.options import ANY, Limit, OutboundOptions
 from service.outbound.originals import Originals
+from service.outbound.outbox import SENT, Bundle, Outbox
 from service.outbound.retry import Phase
 from service.outbound.returned import Returned
 from service.outbound.sender import Sender
 from service.outbound.sends import KEY_HEADER
-from service.outbound.sent import SentMailbox, SentOptions
+from service.outbound.sent import OUTBOX_HEADER, SentMailbox, SentOptions
 from service.outbound.strays import Strays
 from service.outbound.suppressions import Suppressions
 from service.outbound.waiting import Waiting
@@ -27,11 +28,15 @@ from service.outbound.waiting import Waiting
 __all__ = [
     "ANY",
     "KEY_HEADER",
+    "OUTBOX_HEADER",
+    "SENT",
+    "Bundle",
     "DkimKey",
     "DkimSigner",
     "Limit",
     "Originals",
     "OutboundOptions",
+    "Outbox",
     "Phase",
     "Returned",
     "Sender",

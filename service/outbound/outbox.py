@@ -12,6 +12,9 @@ import msgspec
 from service.bus import BlobStore
 from service.observe import step
 
+# How the key of a bundle begins that is a mail for a Sent mailbox.
+SENT: Final = "sent "
+
 
 class Bundle(msgspec.Struct, frozen=True):
     """A request as it was published, and its blobs by blobId."""

@@ -21,7 +21,7 @@ from service.clock import Clock
 from service.errors import MailbusError, Permanent, Transient
 from service.imap import NONE_NAMED, Pool, Refused, WritingSession, by_role, identity_of, list_mailboxes
 from service.observe import log, metrics, step
-from service.outbound.outbox import Bundle, Outbox
+from service.outbound.outbox import SENT, Bundle, Outbox
 from service.outbound.sends import KEY_HEADER
 
 OUTBOX_HEADER: Final = "Mail-Outbox"
@@ -97,7 +97,7 @@ class SentMailbox:
         """Have a copy put there; a second time within two minutes does nothing, later it is found. Raises Transient."""
         headers = {KEY_HEADER: key, "Nats-Msg-Id": f"sent-{key}", "Nats-TTL": f"{max(1, int(self._options.life_s))}s"}
         if len(mail) > self._bus.max_payload - HEADERS_ROOM_BYTES:
-            headers[OUTBOX_HEADER] = await self._outbox.put(Bundle(f"sent {key}", mail, {}), stored_at=sent_at)
+            headers[OUTBOX_HEADER] = await self._outbox.put(Bundle(f"{SENT}{key}", mail, {}), stored_at=sent_at)
             mail = b""
         step("copy.before")
         await self._bus.publish(self._subject, mail, headers)

@@ -4,16 +4,19 @@ import asyncio
 import base64
 import json
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 
 from service.bus import Bus
 from service.clock import SystemClock
 from service.contract import AccountState
-from service.erase import Found, Wanted, blobs, erase, eraser, find, wanted_address, wanted_mails
+from service.erase import Found, Wanted, blobs, erase, eraser, find, waiting, wanted_address, wanted_mails
 from service.errors import Transient
 from service.ingest import Copies
+from service.outbound import KEY_HEADER, OUTBOX_HEADER, SENT, Bundle, Outbox, Phase
+from service.outbound.sends import SendRecord, Sends
 from tests.ingest.harness import Box, following
 from tests.ingest.view import act, quick, watching
 from tests.servers.bus import bus_at
@@ -47,9 +50,15 @@ async def everything(bus: Bus) -> bytes:
     """Every byte that the streams hold."""
     found = b""
     subjects = bus.subjects
-    for stream in (subjects.stream_in, subjects.stream_status, subjects.stream_dead, f"KV_{subjects.sends}"):
+    keys = (subjects.sends, subjects.cursors, subjects.after)
+    objects = (subjects.outbox, subjects.state)
+    streams = (subjects.stream_in, subjects.stream_status, subjects.stream_dead)
+    for stream in (*streams, *(f"KV_{one}" for one in keys), *(f"OBJ_{one}" for one in objects)):
         contents = bus.contents(stream)
         async for message in contents.read(">", after=0, last=await contents.last()):
+            found += message.payload + json.dumps(message.headers).encode()
+    for queue in (subjects.stream_out, subjects.stream_later):
+        async for message in bus.contents(queue).waiting():
             found += message.payload + json.dumps(message.headers).encode()
     return found
 
@@ -77,7 +86,8 @@ async def test_an_address_is_nowhere_any_more_and_nothing_is_announced_again_or_
     # A server that tells nothing of what happened meanwhile: only the known state does.
     server = dovecot_that("snapshot")
     await server.append(f"{prefix}a", [mail(1), mail(2, sender=ADA, files=(SHARED, ALONE))])
-    await server.append(f"{prefix}a", [mail(3, text=f"ask {ADA.upper()}, "), mail(4, sender=f"x{ADA}")])
+    # At the beginning of a line, which JSON writes as \\n before it.
+    await server.append(f"{prefix}a", [mail(3, text=f"ask\r\n{ADA.upper()}\r\n"), mail(4, sender=f"x{ADA}")])
     await server.append(f"{prefix}a", [mail(5, sender=ADA)])
     await server.append(f"{prefix}b", [mail(1, files=(SHARED,))])
     box = quick(server, f"{prefix}a")
@@ -95,6 +105,8 @@ async def test_an_address_is_nowhere_any_more_and_nothing_is_announced_again_or_
             "statuses": 0,
             "dead_letters": 0,
             "requests": 0,
+            "copies": 0,
+            "left_behind": 0,
         }
         assert len(found.shared) == 1
         assert await everything(bus) == before, "looking changes nothing"
@@ -217,8 +229,92 @@ def test_an_address_is_found_as_a_whole_and_in_any_case() -> None:
     wanted = wanted_address(ADA, "*")
     for text in (ADA, f"<{ADA}>", f"mailto:{ADA.upper()}?x", f"smtp.mailfrom={ADA};", f"an {ADA}."):
         assert wanted.is_named(text.encode()), text
+    for text in (
+        json.dumps({"text": f"hello\n{ADA}\nbye"}),
+        json.dumps({"text": f'"{ADA}"'}),
+        r"\u003cada\u0040example.org\u003e",
+        "https://x.example/?u=ada%40example.org&x=1",
+        "https://x.example/?u%3Dada%40example.org",
+    ):
+        assert wanted.is_named(text.encode()), text
+    assert wanted_address("jörg@example.org", "*").is_named(json.dumps({"email": "jörg@example.org"}).encode())
+    assert wanted_address('"a b"@example.org', "*").is_named(json.dumps({"email": '"a b"@example.org'}).encode())
     for text in (f"x{ADA}", f"b.{ADA}", f"a+{ADA}", f"{ADA}.net", f"{ADA}x", "ada@exampleXorg"):
         assert not wanted.is_named(text.encode()), text
+
+
+async def kept_record(bus: Bus, key: str, phase: Phase, **more: object) -> None:
+    """As a sender keeps it."""
+    at = datetime.now(UTC)
+    record = SendRecord(key, f"{bus.subjects.out('shop')} 1", "o", phase, 1, f"{key}@x", at, at + timedelta(1))
+    record = msgspec.structs.replace(record, account="shop", **more)
+    await Sends(bus.key_value(bus.subjects.sends), bus.key_value(bus.subjects.cursors), SystemClock()).put(
+        key, record, 0
+    )
+
+
+async def waiting_copy(bus: Bus, key: str, content: bytes, *, in_outbox: bool) -> None:
+    """As sent.py queues one."""
+    headers, outbox = {KEY_HEADER: key}, Outbox(bus.blobs(bus.subjects.outbox))
+    if in_outbox:
+        headers[OUTBOX_HEADER] = await outbox.put(Bundle(f"{SENT}{key}", content, {}), stored_at=datetime.now(UTC))
+    await bus.publish(bus.subjects.sent_copies("shop"), b"" if in_outbox else content, headers)
+
+
+async def test_copies_that_wait_and_what_ended_requests_left_go_and_what_is_to_be_sent_stays_and_is_said(
+    bus: Bus,
+) -> None:
+    outbox = Outbox(bus.blobs(bus.subjects.outbox))
+    hidden = base64.b64encode(f"write to {ADA}".encode())
+    coded = b"Subject: x\r\nContent-Type: text/plain\r\nContent-Transfer-Encoding: base64\r\n\r\n" + hidden
+    # Of requests that are over: one whose mail says it in base64, one that is known by its record, a stranger's.
+    await kept_record(bus, "a1", Phase.FINAL)
+    await waiting_copy(bus, "a1", coded, in_outbox=False)
+    await kept_record(bus, "a2", Phase.FINAL, taken=[ADA, "bob@example.net"])
+    await waiting_copy(bus, "a2", mail(1), in_outbox=True)
+    await kept_record(bus, "a3", Phase.FINAL)
+    await waiting_copy(bus, "a3", mail(2), in_outbox=True)
+    # One that was sent to some, and one that waits as a whole; its text alone names the address.
+    await kept_record(bus, "a4", Phase.WAITING, pending={"bob@example.net": "450"})
+    await waiting_copy(bus, "a4", mail(3, sender=ADA), in_outbox=True)
+    request = json.dumps({"to": [{"email": "bob@example.net"}], "text": f"ask\n{ADA}"}).encode()
+    await kept_record(bus, "a5", Phase.HELD, held=["bob@example.net"])
+    waits = await outbox.put(Bundle("a5", request, {}), stored_at=datetime.now(UTC))
+    # What the end of a request, and a process that was killed, left there.
+    await kept_record(bus, "a6", Phase.FINAL)
+    await outbox.put(Bundle("a6", request, {}), stored_at=datetime.now(UTC))
+    for account, why in (("shop", f"refused\n{ADA}"), ("shop", "refused")):
+        await bus.publish(bus.subjects.account(account, "degraded"), json.dumps({"detail": why}).encode())
+    assert not (await find(bus, wanted_address(ADA, "other"))).under_way
+    found = await erased(bus, wanted_address(ADA, "shop"))
+    counts = {name: count for name, count in found.counts.items() if count}
+    assert counts == {"copies": 2, "left_behind": 2, "requests": 1, "statuses": 1}
+    assert len(found.under_way) == 1, "both wait under the same source here"
+    left = await everything(bus)
+    assert hidden not in left
+    assert left.count(ADA.encode()) == 2, "of the two that are to be sent"
+    assert (await outbox.get(waits)).request == request
+    assert await bus.pending(bus.subjects.stream_later, bus.subjects.sent_copies("shop")) == 2
+    # Sent in the end, what they left goes too, and the command is done.
+    for key in ("a4", "a5"):
+        await bus.key_value(bus.subjects.sends).purge(key)
+        await kept_record(bus, key, Phase.FINAL)
+    assert not (await erased(bus, wanted_address(ADA, "*"))).under_way
+    assert ADA.encode() not in await everything(bus)
+
+
+async def test_a_request_whose_bytes_are_stored_and_whose_record_is_not_yet_stays(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outbox = Outbox(bus.blobs(bus.subjects.outbox))
+    request = json.dumps({"to": [{"email": ADA}]}).encode()
+    name = await outbox.put(Bundle("b1", request, {}), stored_at=datetime.now(UTC))
+    assert (await erased(bus, wanted_address(ADA, "*"))).under_way == {name}
+    assert (await outbox.get(name)).request == request
+    # An hour later nobody will name it any more.
+    monkeypatch.setattr(waiting, "YOUNG", timedelta(0))
+    assert not (await erased(bus, wanted_address(ADA, "*"))).under_way
+    assert ADA.encode() not in await everything(bus)
 
 
 async def test_finished_requests_are_kept_without_the_address_and_none_is_sent_again(
