@@ -15,7 +15,7 @@ def command_context(settings: Settings, shared: Shared) -> Context:
         make=shared.parser.make,
         hold=shared.budget.hold,
         message_limit=settings.limits.message,
-        answered=Answered(shared.clock),
+        answered=Answered(shared.bus.key_value(shared.bus.subjects.sends)),
     )
 
 

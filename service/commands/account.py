@@ -7,7 +7,7 @@ from typing import Final, Literal, Protocol, TypeVar
 
 from service.bus import Bus
 from service.clock import Clock
-from service.commands.begun import Beginnings
+from service.commands.begun import ID_FIELD, Beginnings
 from service.commands.errors import problem
 from service.commands.places import Directory
 from service.commands.repeat import Answered
@@ -18,7 +18,7 @@ from service.parsing import Made, Page, Raw, Read
 T = TypeVar("T")
 
 # The header that names a command, so that the same one again does nothing twice.
-COMMAND_ID: Final = "Nats-Msg-Id"
+COMMAND_ID: Final = ID_FIELD
 
 
 class Followed(Protocol):
@@ -144,7 +144,7 @@ class Context:
     def begun(self, account: Account, verb: Verb, headers: Mapping[str, str]) -> Beginnings | None:
         """What a command notes before it copies; None without an id, for then it comes once."""
         id = headers.get(COMMAND_ID)
-        return Beginnings(self.bus.key_value(self.bus.subjects.after), account.id, f"{verb} {id}") if id else None
+        return self.answered.begun(account.id, f"{verb} {id}") if id else None
 
     def fitting(self, found: Sequence[T]) -> list[T]:
         """As many of the first as an answer has room for: half of what NATS takes."""

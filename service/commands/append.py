@@ -1,6 +1,7 @@
 """`append`: a message into a mailbox, from a blob or built as `send` would (RFC 8621 4.8, RFC 9051 6.3.12).
 
-With an id (`Nats-Msg-Id`, or the request's own) a message that is there already, by Message-ID and size, is the answer.
+With an id (`Nats-Msg-Id`, or the request's own) a message that is there already, by Message-ID and size, is the answer;
+one without a Message-ID is looked for by its content, where an earlier try began (put.py).
 """
 
 import secrets
@@ -11,13 +12,16 @@ from typing import Final
 import msgspec
 
 from service.commands.account import Account, Context
+from service.commands.begun import Beginnings
 from service.commands.errors import error, problem
 from service.commands.flags import check_keywords, check_stored
+from service.commands.put import appended_again
 from service.contract import (
     AppendAnswer,
     AppendRequest,
     Problem,
     SendRequest,
+    Verb,
     blob_ids,
     check_request,
     decode_body,
@@ -27,7 +31,7 @@ from service.contract import (
     request_key,
 )
 from service.errors import Permanent
-from service.imap import Moved, WritingSession, identity_of
+from service.imap import Identity, Moved, WritingSession, identity_of
 from service.mime import ascii_domain, build
 
 # What only a mail that goes out has.
@@ -56,6 +60,9 @@ async def append(context: Context, account: Account, payload: bytes, headers: Ma
         if any(not flag_of(word).startswith("\\") for word in words):
             check_stored(await session.open_mailbox(name, writing=True), words)
         placed = await _located(session, name, message, 1) if id is not None else None
+        begun = context.begun(account, Verb.APPEND, headers)
+        if placed is None and begun is not None and _identity(message) is None:
+            placed = await _earlier(session, name, message, begun)
         if placed is None:
             first = 1 if session.offers("UIDPLUS") else (await session.status(name, "UIDNEXT")).get("UIDNEXT", 1)
             flags = [flag_of(word) for word in words]
@@ -123,12 +130,24 @@ async def _blob(context: Context, blob: str, field: str) -> bytes:
         raise problem(400, field, f"{exc.what}: {exc.remedy}") from exc
 
 
-async def _located(session: WritingSession, name: str, message: bytes, first: int) -> Moved | None:
+def _identity(message: bytes) -> Identity | None:
     # A line end without CR is one of two octets once a server has the message.
     size = len(message) + message.count(b"\n") - message.count(b"\r\n")
     end = message.find(b"\r\n\r\n")
-    identity = identity_of(message[: end + 2] if end >= 0 else message, size)
-    if identity is None:
+    return identity_of(message[: end + 2] if end >= 0 else message, size)
+
+
+async def _earlier(session: WritingSession, name: str, message: bytes, begun: Beginnings) -> Moved | None:
+    """What an earlier try put there. Raises ServiceError 409 where nobody can tell."""
+    status = await session.status(name, "UIDNEXT", "UIDVALIDITY")
+    into, uidnext = status.get("UIDVALIDITY", 0), status.get("UIDNEXT", 0)
+    began = await begun.earlier("", into=into, first=uidnext)
+    uid = await appended_again(session, name, began, message, uidnext=uidnext) if began is not None else 0
+    return Moved(into, {0: uid}) if uid else None
+
+
+async def _located(session: WritingSession, name: str, message: bytes, first: int) -> Moved | None:
+    if (identity := _identity(message)) is None:
         return None
     opened = await session.open_mailbox(name, writing=False)
     found = await session.locate({identity}, first=first)

@@ -1,59 +1,44 @@
 """A command that comes again under the same id → the first one's answer. For verbs that would do it twice.
 
-Kept by the process, for a while: it is for an answer that was lost. What outlives a process is looked for in the
-mailbox itself (transfer.py, append.py).
+What it was answered, and what it had begun, is kept on the bus (begun.py): another process knows it as well. In one
+process the same command waits for the one that is under way.
 """
 
 import asyncio
-import hashlib
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Final
 
-from service.clock import Clock
-from service.commands.errors import problem
-
-# Whoever asks again does it within minutes; an answer is 30 KB at the most.
-KEPT_S: Final = 600.0
-KEPT_LIMIT: Final = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class _Kept:
-    at: float
-    digest: bytes
-    answer: bytes
+from service.bus import KeyValue
+from service.commands.begun import Beginnings
 
 
 class Answered:
-    """The answers of a process, by account, verb and id."""
+    """The commands under ids that a process does."""
 
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._kept: OrderedDict[str, _Kept] = OrderedDict()
-        self._under_way: dict[str, asyncio.Event] = {}
+    def __init__(self, bucket: KeyValue) -> None:
+        self._bucket = bucket
+        self._under_way: dict[str, tuple[asyncio.Event, Beginnings]] = {}
 
-    async def once(self, key: str | None, payload: bytes, work: Callable[[], Awaitable[bytes]]) -> bytes:
-        """The answer of `work`, or what it was the first time; None is no id. Raises what `work` raises."""
-        if key is None:
-            return await work()
+    async def once(self, account: str, command: str, payload: bytes, work: Callable[[], Awaitable[bytes]]) -> bytes:
+        """The answer of `work`, or what it was the first time; `command`: verb and id.
+
+        Raises what `work` raises, ServiceError 400 where another command came under the id, Transient.
+        """
+        key = f"{account} {command}"
         while (other := self._under_way.get(key)) is not None:
-            await other.wait()
-        digest = hashlib.sha256(payload).digest()
-        kept = self._kept.get(key)
-        if kept is not None and self._clock.monotonic() - kept.at < KEPT_S:
-            if kept.digest != digest:
-                raise problem(400, "Nats-Msg-Id", "another command came under this id: give each its own")
-            return kept.answer
-        done = self._under_way[key] = asyncio.Event()
+            await other[0].wait()
+        done, begun = asyncio.Event(), Beginnings(self._bucket, account, command, payload)
+        self._under_way[key] = done, begun
         try:
-            answer = await work()
-            self._kept[key] = _Kept(self._clock.monotonic(), digest, answer)
-            self._kept.move_to_end(key)
-            if len(self._kept) > KEPT_LIMIT:
-                self._kept.popitem(last=False)
+            answer = await begun.answered()
+            if answer is None:
+                answer = await work()
+                await begun.done(answer)
             return answer
         finally:
             del self._under_way[key]
             done.set()
+
+    def begun(self, account: str, command: str) -> Beginnings | None:
+        """What is known of a command that is under way; None where it came without an id."""
+        under_way = self._under_way.get(f"{account} {command}")
+        return under_way[1] if under_way is not None else None

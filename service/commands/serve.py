@@ -25,7 +25,7 @@ from service.commands.route import Fleet, Router
 from service.commands.search import search
 from service.commands.send import send
 from service.commands.upload import upload
-from service.contract import Problem, Verb, request_key
+from service.contract import Problem, Verb
 from service.errors import MailbusError, Transient
 from service.observe import log, metrics
 
@@ -112,10 +112,15 @@ def _measured(context: Context, verb: Verb) -> Iterator[None]:
 
 async def _run(context: Context, verb: Verb, account: Account, payload: bytes, headers: Mapping[str, str]) -> bytes:
     id = headers.get(COMMAND_ID)
-    key = request_key(account.id, f"{verb} {id}") if id and verb in ONCE else None
+
+    def work() -> Awaitable[bytes]:
+        return COMMANDS[verb](context, account, payload, headers)
+
     try:
         async with asyncio.timeout(COMMAND_LIMIT_S):
-            return await context.answered.once(key, payload, lambda: COMMANDS[verb](context, account, payload, headers))
+            if id and verb in ONCE:
+                return await context.answered.once(account.id, f"{verb} {id}", payload, work)
+            return await work()
     except TimeoutError as exc:
         message = f"not done within {COMMAND_LIMIT_S:g} s: it may be done in part; look, then ask again"
         raise error(504, [Problem("", message)]) from exc

@@ -1,15 +1,15 @@
 """Messages from their mailboxes into another one. Used by copy, move and delete.
 
 MOVE where it is offered (RFC 6851); otherwise COPY, and UID EXPUNGE of what was copied (RFC 4315), never another's.
-A command with an id notes where it begins to copy: the second time it looks there for what the first one did.
+A command with an id notes where it begins to copy: the second time it looks there for what the first one did (put.py).
 """
 
-from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from service.commands.begun import Beginnings
 from service.commands.errors import problem
 from service.commands.places import Group, Grouped, open_group
+from service.commands.put import Sought, found_again
 from service.contract import email_id
 from service.imap import Identity, Moved, WritingSession
 
@@ -47,8 +47,6 @@ async def transfer(
                 done.created[group.ids[uid]] = (
                     email_id(target, moved.uidvalidity, new) if moved is not None and new is not None else None
                 )
-    if begun is not None:
-        await begun.done()
     return done
 
 
@@ -85,18 +83,19 @@ async def _once(session: WritingSession, group: Group, uids: list[int], target: 
 
 
 async def _found(
-    session: WritingSession, group: Group, uids: Collection[int], target: str, begun: Beginnings
+    session: WritingSession, group: Group, uids: list[int], target: str, begun: Beginnings
 ) -> Moved | None:
-    """What an earlier try has copied."""
+    """What an earlier try has copied. Raises ServiceError 409 where nobody can tell."""
     status = await session.status(target, "UIDNEXT", "UIDVALIDITY")
-    if not (status.get("UIDNEXT") and status.get("UIDVALIDITY")):
-        return None  # without them nothing tells a copy from what others put there
-    first = await begun.earlier(group.mailbox, into=status["UIDVALIDITY"], first=status["UIDNEXT"])
-    if first is None:
+    into, uidnext = status.get("UIDVALIDITY", 0), status.get("UIDNEXT", 0)
+    began = await begun.earlier(group.mailbox, into=into, first=uidnext)
+    if began is None:
         return None
-    found = await _located(session, await session.identities(uids), target, first)
+    rows, identities = await session.survey_these(uids), await session.identities(uids)
+    sought = {row.uid: Sought(row.size, row.internal_date, identities.get(row.uid)) for row in rows}
+    found = await found_again(session, target, began, sought, uidnext=uidnext)
     await open_group(session, group, writing=False)
-    return found
+    return Moved(into, found) if found else None
 
 
 async def _located(session: WritingSession, identities: dict[int, Identity], target: str, first: int) -> Moved | None:

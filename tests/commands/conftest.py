@@ -154,7 +154,9 @@ async def desk(bus: Bus, server: ImapServer, user: str, **changes: Any) -> Async
         "reader": Account("reader", "reader@example.com", None, access),
     }
     budget = Budget(64 * 1024 * 1024)
-    context = Context(bus, clock, Parser(clock).make, budget.hold, 1_000_000, Answered(clock))
+    context = Context(
+        bus, clock, Parser(clock).make, budget.hold, 1_000_000, Answered(bus.key_value(bus.subjects.sends))
+    )
     async with asyncio.TaskGroup() as group:
         served = asyncio.Event()
         task = group.create_task(serve_commands(context, alone(accounts), served))

@@ -10,6 +10,8 @@ import pytest
 from service.bus import Bus
 from tests.commands.conftest import Desk, code, desk, mail
 from tests.servers.cyrus import Cyrus
+from tests.servers.dovecot import Dovecot
+from tests.servers.proxy import FaultProxy, Way
 
 DRAFT = {
     "to": [{"email": "ada@customer.example", "name": "Ada"}],
@@ -66,6 +68,33 @@ async def test_a_message_without_message_id_has_an_id_where_the_server_says_it(w
 async def test_a_message_without_message_id_has_none_where_it_does_not(bare: Desk) -> None:
     blob = await uploaded(bare, b"Subject: bare\r\n\r\nx\r\n")
     assert await bare.ask("append", {"mailbox": "INBOX", "blobId": blob}) == {"id": None}
+
+
+@pytest.mark.fault("G10")
+async def test_a_message_without_message_id_whose_answer_is_lost_is_found_by_its_content(
+    bus: Bus, whole_dovecot: Dovecot, prefix: str
+) -> None:
+    proxy = FaultProxy(whole_dovecot.host, whole_dovecot.imap)
+    await proxy.start()
+
+    def cut(_way: Way, chunk: bytes) -> bytes:
+        if b"[APPENDUID " in chunk:
+            proxy.cut()
+        return chunk
+
+    async with desk(bus, whole_dovecot, prefix, port=proxy.port) as one:
+        # As many octets, and something else.
+        await one.append(b"Subject: bare\r\n\r\nno\r\n")
+        body = {"mailbox": "INBOX", "blobId": await uploaded(one, b"Subject: bare\n\nit\n")}
+        proxy.watch = cut
+        assert (await one.refused("append", body, Nats_Msg_Id="a"))[0] == "504"
+    await proxy.stop()
+    async with desk(bus, whole_dovecot, prefix) as another:
+        await another.append(b"Subject: bare\r\n\r\noh\r\n")
+        there = await another.ids()
+        for _ in range(2):
+            assert await another.ask("append", body, Nats_Msg_Id="a") == {"id": there[1]}
+        assert await another.ids() == there
 
 
 @pytest.mark.fault("G10")

@@ -186,6 +186,85 @@ async def test_a_move_that_broke_off_after_its_copy_is_finished_without_a_second
 
 
 @pytest.mark.fault("G10")
+async def test_another_process_answers_an_id_as_the_first_one_did_and_does_nothing_again(
+    bus: Bus, whole_dovecot: Dovecot, prefix: str
+) -> None:
+    async with desk(bus, whole_dovecot, prefix) as one:
+        await one.append(mail("one"), mail("two"))
+        first, second = await one.ids()
+        wanted = [
+            ("copy", {"ids": [first], "mailbox": "Sent"}),
+            ("move", {"ids": [second], "mailbox": "Sent"}),
+            ("delete", {"ids": [first]}),
+        ]
+        answers = [await one.ask(verb, body, Nats_Msg_Id="a") for verb, body in wanted]
+        (there, _) = await one.ids("Sent")
+        await one.ask("delete", {"ids": [there], "permanently": True})
+    async with desk(bus, whole_dovecot, prefix) as another:
+        assert [await another.ask(verb, body, Nats_Msg_Id="a") for verb, body in wanted] == answers
+        assert len(await another.ids("Sent")) == 1
+        answered, problems = await another.refused("copy", {"ids": [second], "mailbox": "Sent"}, Nats_Msg_Id="a")
+        assert (answered, problems[0]["field"]) == ("400", "Nats-Msg-Id")
+
+
+@pytest.mark.fault("G10")
+async def test_a_copy_whose_answer_is_lost_is_found_again_with_or_without_a_message_id(
+    bus: Bus, whole_dovecot: Dovecot, prefix: str
+) -> None:
+    proxy = FaultProxy(whole_dovecot.host, whole_dovecot.imap)
+    await proxy.start()
+
+    def cut(_way: Way, chunk: bytes) -> bytes:
+        if b"[COPYUID " in chunk:
+            proxy.cut()
+        return chunk
+
+    body = {"mailbox": "Sent"}
+    async with desk(bus, whole_dovecot, prefix, port=proxy.port) as one:
+        await one.append(mail("one", id="1@x"), mail("two"), mail("ten"))
+        ids = await one.ids()
+        proxy.watch = cut
+        assert (await one.refused("copy", body | {"ids": ids}, Nats_Msg_Id="c"))[0] == "504"
+        assert (await one.refused("copy", body | {"ids": ids[:1]}, Nats_Msg_Id="d"))[0] == "504"
+        proxy.watch = None
+        copies = await one.ids("Sent")
+        assert len(copies) == 4
+        # Gone from there by now: whether it was the copy, nothing tells.
+        await one.ask("delete", {"ids": copies[3:], "permanently": True})
+    await proxy.stop()
+    async with desk(bus, whole_dovecot, prefix) as another:
+        await another.append(mail("else", id="2@x"), mailbox="Sent")
+        answer = await another.ask("copy", body | {"ids": ids}, Nats_Msg_Id="c")
+        assert sorted(answer["created"].values()) == sorted(copies[:3])
+        answered, problems = await another.refused("copy", body | {"ids": ids[:1]}, Nats_Msg_Id="d")
+        assert (answered, problems[0]["field"]) == ("409", "Nats-Msg-Id")
+        assert len(await another.ids("Sent")) == 4
+
+
+@pytest.mark.fault("G10")
+async def test_a_copy_that_was_refused_is_made_once_it_is_asked_for_again(
+    bus: Bus, whole_dovecot: Dovecot, prefix: str
+) -> None:
+    proxy = FaultProxy(whole_dovecot.host, whole_dovecot.imap)
+    await proxy.start()
+
+    def cut(_way: Way, chunk: bytes) -> bytes:
+        if b"UID COPY" in chunk:
+            proxy.cut()
+            return b""
+        return chunk
+
+    proxy.watch = cut
+    async with desk(bus, whole_dovecot, prefix, port=proxy.port) as one:
+        await one.append(mail("one"))
+        body = {"ids": await one.ids(), "mailbox": "Sent"}
+        assert (await one.refused("copy", body, Nats_Msg_Id="c"))[0] == "504"
+        proxy.watch = None
+        assert list((await one.ask("copy", body, Nats_Msg_Id="c"))["created"].values()) == await one.ids("Sent")
+    await proxy.stop()
+
+
+@pytest.mark.fault("G10")
 async def test_a_mail_that_a_stranger_put_where_another_goes_to_is_never_taken_for_its_copy(uidplus: Desk) -> None:
     await uidplus.append(mail("ours", id="1@x"))
     await uidplus.append(mail("evil", id="1@x"), mailbox="Sent")  # as many octets
