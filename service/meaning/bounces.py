@@ -10,7 +10,7 @@ from typing import Final
 from service.contract import Action, EmailAddress, Kind, Report
 from service.meaning.dsn import Delivery, read_dsn, report_of
 from service.meaning.fields import ADDRESS, address_of, clean, one_of
-from service.meaning.notice import Notice, Refused, read_notice, returned_header
+from service.meaning.notice import Notice, Refused, read_notice, returned_header, tells_returned
 
 _RECIPIENTS: Final = 200
 # A notice says what happened before it shows what came back.
@@ -144,6 +144,32 @@ class Reported:
     recipients: list[str] = field(default_factory=list)
 
 
+# Names that no person and no newsletter has.
+_MACHINE: Final = re.compile(r"(?:(?:mailer|mail)[-_. ]?daemon|microsoftexchange\w+)(?:@|\Z)", re.IGNORECASE)
+# RFC 5322 3.6.5, and what mail programs of other languages write: an answer is a person's, also to a bounce.
+_ANSWER: Final = re.compile(r"\s*(?:re|aw|antw|sv|vs|rif|odp|res|ynt)\s?(?:\[\d+\])?\s?:", re.IGNORECASE)
+# What a server said: a reply that begins a line or follows what introduces it, an enhanced status.
+_SAID_BY_SERVER: Final = re.compile(
+    r"(?:^|[:<>(\[])[ \t]{0,4}[45][0-5][0-9](?:[ -]|$)|(?<![0-9.])[45]\.[0-9]\.[0-9]{1,3}(?![0-9.])", re.MULTILINE
+)
+
+
+def is_machine(sender: EmailAddress) -> bool:
+    """Whether an address is one that nothing but a mail server writes from."""
+    return not sender.email or _MACHINE.match(sender.email) is not None
+
+
+def is_answer(subject: str | None) -> bool:
+    """Whether a subject says that the mail answers another one."""
+    return subject is not None and _ANSWER.match(subject[:200]) is not None
+
+
+def shows_returned(text: str, returned: str) -> bool:
+    """Whether there is more than words: what a server said, or the mail that came back."""
+    head = text[:_LOOK_AT_CHARS]
+    return bool(returned) or _SAID_BY_SERVER.search(head) is not None or tells_returned(text)
+
+
 def is_daemon(sender: EmailAddress) -> bool:
     """Whether an address is one that mail servers write from; some write from none."""
     found = _DAEMON.match(sender.email)
@@ -178,7 +204,22 @@ def _from_fields(found: Reported, fields: str, notice: Notice) -> None:
         found.reports.append(
             report_of(delivery, _said_of(delivery, notice, alone=len(dsn.deliveries) == 1), action=action)
         )
+    found.reports = _merged(found.reports)
     found.kind = kind_of(found.reports)
+
+
+def _merged(reports: list[Report]) -> list[Report]:
+    """One for each recipient, the worst that was said of him (RFC 3464 2.3 has one group for each)."""
+    by_recipient: dict[str, Report] = {}
+    for report in reports:
+        known = by_recipient.get(report.recipient.lower())
+        if known is None or _rank(report) > _rank(known):
+            by_recipient[report.recipient.lower()] = report
+    return list(by_recipient.values())
+
+
+def _rank(report: Report) -> int:
+    return 2 if report.action is Action.FAILED else 1 if report.action is Action.DELAYED else 0
 
 
 def _said_of(delivery: Delivery, notice: Notice, *, alone: bool) -> str:

@@ -95,7 +95,8 @@ def report_of(delivery: Delivery, notice: str, *, action: Action) -> Report:
     if notice and delivery.diagnostic and _UNFINISHED.match(delivery.diagnostic) is not None:
         # RFC 5321 4.2.1: a reply that goes on; some reports have its first line only.
         said = f"{delivery.diagnostic}\n{notice}"
-    done = delivery.action or action
+    # RFC 3464 2.3.4 wants both fields; without an action a status of success is none of a failure.
+    done = delivery.action or (Action.DELIVERED if delivery.status.startswith("2") else action)
     status = find_status(said, delivery.status)
     code = reply_of(said)
     words = Words(

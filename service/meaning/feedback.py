@@ -13,8 +13,8 @@ from service.meaning.fields import address_of, groups
 # RFC 5965 3.1: the type is a token; registered are abuse, fraud, virus, other, not-spam, auth-failure, dmarc.
 _TYPE: Final = re.compile(r"[A-Za-z0-9-]{1,40}")
 _RECIPIENTS: Final = 100
-# Subjects of complaints that have no machine-readable part.
-_SUBJECT: Final = re.compile(r"\s*complaint about message from\b", re.IGNORECASE)
+# Subjects of complaints that have no machine-readable part: Microsoft's, and Exim's of a failed DMARC policy.
+_SUBJECT: Final = re.compile(r"\s*(?:complaint about message from|(dmarc forensic report for))\b", re.IGNORECASE)
 # What Apple's Mail puts into the mail by which it leaves a list for its user (RFC 2369 3.2).
 OPT_OUT: Final = "x-apple-unsubscribe"
 _MICROSOFT: Final = ("x-hmxmroriginalrecipient", "x-ms-exchange-crosstenant-x-hmxmroriginalrecipient")
@@ -64,8 +64,11 @@ def opted_out(senders: list[EmailAddress] | None) -> Feedback:
     return Feedback("opt-out", [one.email for one in senders or [] if one.email][:_RECIPIENTS])
 
 
-def bare(returned: dict[str, str]) -> Feedback:
+def bare(subject: str | None, returned: dict[str, str]) -> Feedback:
     """A complaint that is the mail itself, whose header has the reader added."""
+    found = None if subject is None else _SUBJECT.match(subject[:200])
+    if found is not None and found[1] is not None:
+        return Feedback("auth-failure", [])
     for name in _MICROSOFT:
         who = address_of(returned.get(name, ""))
         if who:

@@ -12,7 +12,15 @@ _LINE_END: Final = re.compile(r"\r\n|\n|\r")
 _NAME: Final = re.compile(r"([!-9;-~]{1,76})[ \t]*:[ \t]*")
 # A report of a thousand recipients has about ten thousand lines; what is more is no report.
 _LINES: Final = 20_000
-ADDRESS: Final = re.compile(r"[^\s<>()\[\]:;,\"'`|@]{1,128}@[A-Za-z0-9\u0080-\U0010ffff\[][^\s<>()\]:;,\"'`|@*]{0,254}")
+# An address within a text. An apostrophe is its own between two letters (o'brien@), else the text's.
+ADDRESS: Final = re.compile(
+    r"(?:[^\s<>()\[\]:;,\"'`|@]|(?<=[A-Za-z])'(?=[A-Za-z])){1,128}"
+    r"@(?:\[[0-9A-Fa-fIPv:.]{2,48}\]|[A-Za-z0-9\u0080-\U0010ffff][^\s<>()\[\]:;,\"'`|@*]{0,254})"
+)
+# A field that holds an address and nothing else: RFC 5322 3.2.3 has more characters than a text can be asked for.
+_WHOLE: Final = re.compile(r"[^\s<>()\[\]:;,\"@\\]{1,128}@(?:\[[^\s<>()\[\]@]{2,64}\]|[^\s<>()\[\]:;,\"@\\]{1,254})")
+# RFC 6533 3: how a `utf-8` address stands in a field that is ASCII.
+_UNITEXT: Final = re.compile(r"\\x\{([0-9A-Fa-f]{2,6})\}")
 _QUOTED: Final = re.compile(r'"[^"\s]{1,128}"@[A-Za-z0-9.-]{1,254}')
 
 
@@ -60,6 +68,13 @@ def address_of(value: str) -> str:
     """RFC 3464 2.1.2: `rfc822; a@example.org` → the address; "" where there is none."""
     kind, semicolon, rest = value.partition(";")
     plain = (rest if semicolon and "@" not in kind else value).strip()
+    if kind.strip().lower() == "utf-8" and "\\" in plain:
+        plain = _UNITEXT.sub(_character, plain)
+    bare = plain.strip("<> ")
+    if bare[:1] == bare[-1:] == "'":
+        bare = bare[1:-1]  # as Exchange quotes it
+    if _WHOLE.fullmatch(bare) is not None:
+        return bare.rstrip(".")
     quoted = _QUOTED.search(plain)
     if quoted is not None:
         return quoted[0]
@@ -67,9 +82,15 @@ def address_of(value: str) -> str:
     return clean(found[0]) if found is not None else ""
 
 
+def _character(found: re.Match[str]) -> str:
+    number = int(found[1], 16)
+    return found[0] if number > 0x10FFFF or 0xD800 <= number <= 0xDFFF or number < 0x20 else chr(number)
+
+
 def clean(address: str) -> str:
     """An address cut out of a text, without the punctuation that the text put round it."""
-    return address.strip("<>").rstrip(".,;:!?)]}>\"'\u3002").lstrip("=*<(")
+    bare = address.strip("<>").lstrip("=*<(")
+    return bare if bare[-1:] == "]" and "@[" in bare else bare.rstrip(".,;:!?)]}>\"'\u3002")
 
 
 def typed(value: str) -> str:

@@ -207,6 +207,11 @@ def _cuts(text: str) -> list[int]:
     return sorted(ends)
 
 
+def tells_returned(text: str) -> bool:
+    """Whether a text has the returned mail in it, or a line that introduces it."""
+    return bool(_cuts(text[:_CHARS]))
+
+
 def returned_header(text: str) -> dict[str, str]:
     """The fields of the returned mail's header, wherever it begins in `text`."""
     start = _FIELD.search(text.replace("\n>", "\n").removeprefix(">") if "\n>" in text else text)

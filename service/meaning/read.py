@@ -13,11 +13,14 @@ from service.meaning.authentication import authentication
 from service.meaning.automatic import is_reply, is_vacation
 from service.meaning.bounces import (
     Reported,
+    is_answer,
     is_daemon,
+    is_machine,
     known_recipients,
     message_id,
     read_report,
     says_undelivered,
+    shows_returned,
     tells_failure,
 )
 from service.meaning.calendar import calendar
@@ -199,7 +202,15 @@ class _Reader:
         signs = sender or (root is not None and root.type == "multipart/report")
         signs = signs or self.values.get("return-path", "").strip() == "<>"
         in_subject = says_undelivered(email.subject)
-        return (signs and in_subject) or ((signs or in_subject) and tells_failure(self._shown()))
+        if signs and in_subject:
+            return True
+        if not signs and (not in_subject or is_answer(email.subject)):
+            return False
+        shown = self._shown()
+        if not tells_failure(shown):
+            return False
+        # Parcels are delivered too, or not; and who is away says so from the null path.
+        return bool(email.from_ and is_machine(email.from_[0])) or shows_returned(shown, self._returned())
 
     def _other_kind(self, event: Calendar | None) -> Kind | None:
         if is_reply(self.values, self.email.subject):
@@ -214,7 +225,7 @@ class _Reader:
         if "message/feedback-report" in self.parts:
             said = feedback(self._text("message/feedback-report"))
         elif is_bare_complaint(self.email.subject):
-            said = bare(returned)
+            said = bare(self.email.subject, returned)
         elif is_opt_out(self.values):
             said = opted_out(self.email.from_)
         else:

@@ -99,3 +99,37 @@ def test_more_recipients_than_an_envelope_has_are_cut() -> None:
 def test_a_report_without_recipients_is_a_bounce_all_the_same() -> None:
     meaning = meaning_of(dsn("X-Note: nothing here"))
     assert (meaning.kind, meaning.reports) == (Kind.BOUNCE, UNSET)
+
+
+@pytest.mark.parametrize(
+    ("field", "recipient"),
+    [
+        ("rfc822; o'brien@b.example", "o'brien@b.example"),
+        ("rfc822; 'ann@b.example'", "ann@b.example"),
+        ("rfc822; a|b`c=d*e@b.example", "a|b`c=d*e@b.example"),
+        ("rfc822; ann@[192.0.2.1]", "ann@[192.0.2.1]"),
+        ("rfc822; ann@b.example (Ann)", "ann@b.example"),
+        (r"utf-8; \x{434}\x{438}@b.example", "ди@b.example"),
+        (r"utf-8; \x{110000}@b.example", r"\x{110000}@b.example"),
+    ],
+)
+def test_a_recipient_is_all_of_the_address(field: str, recipient: str) -> None:
+    (report,) = reports_of(dsn(f"Final-Recipient: {field}\nAction: failed\nStatus: 5.1.1"))
+    assert report.recipient == recipient
+
+
+def test_a_recipient_has_one_report_the_worst() -> None:
+    fields = "Final-Recipient: rfc822; {}\nAction: {}\nStatus: {}"
+    said = [
+        ("a@b.example", "delayed", "4.4.1"),
+        ("A@b.example", "failed", "5.1.1"),
+        ("a@b.example", "relayed", "2.0.0"),
+    ]
+    (report,) = reports_of(dsn("\n\n".join(fields.format(*one) for one in said)))
+    assert (report.action, report.status) == (Action.FAILED, "5.1.1")
+
+
+def test_a_status_of_success_without_an_action_is_no_failure() -> None:
+    mail = dsn("Final-Recipient: rfc822; a@b.example\nStatus: 2.1.5")
+    assert kind_of(mail) is Kind.DELIVERED
+    assert [report.action for report in reports_of(mail)] == [Action.DELIVERED]
