@@ -2,9 +2,11 @@
 
     MailbusError
     ├── Transient      try again later
-    │   └── PeerError  the other side broke the protocol: discard the connection first
+    │   ├── PeerError  the other side broke the protocol: discard the connection first
+    │   └── Inward     NATS, or a limit of ours, is why
     ├── Permanent      fails the same way until someone changes something
-    │   └── AuthRefused  the credentials are refused: slow pace, providers lock accounts
+    │   ├── AuthRefused  the credentials are refused: slow pace, providers lock accounts
+    │   └── Halted     the log, or mailbus itself, is why
     ├── Uncertain      it may have happened: follow the policy, never assume
     └── Superseded     another replica writes here now: stop quietly
 
@@ -23,6 +25,9 @@ EX_CONFIG: Final = 78
 
 class MailbusError(Exception):
     """What went wrong, where, and the remedy: shown as `what [where]: remedy`. Holds no secret."""
+
+    # Whether it says nothing of a mail server: NATS or mailbus is why.
+    is_ours = False
 
     def __init__(self, what: str, *, where: str = "", remedy: str = "") -> None:
         super().__init__(what)
@@ -47,12 +52,24 @@ class PeerError(Transient):
     """The other side broke its protocol. The connection is out of step: discard it, reconnect."""
 
 
+class Inward(Transient):
+    """Nothing that a mail server did: NATS does not take or give for now, or a limit of ours is reached."""
+
+    is_ours = True
+
+
 class Permanent(MailbusError):
     """Fails the same way until someone changes something."""
 
 
 class AuthRefused(Permanent):
     """The server refused the credentials."""
+
+
+class Halted(Permanent):
+    """Nothing that a mail server did: the log is not for this mailbus to go on with, or mailbus has a bug."""
+
+    is_ours = True
 
 
 class Uncertain(MailbusError):

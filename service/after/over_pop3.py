@@ -20,7 +20,7 @@ from service.bus import EventLog, Tail
 from service.contract import STATE_HEADER, place_of
 from service.errors import Permanent
 from service.observe import log, step
-from service.pop3 import Door, Listing, Session, content_of, take_stock
+from service.pop3 import Door, Listing, Session, content_of
 
 AT_ONCE: Final = 5_000
 # Of a content's hex digits so many stand in an event.
@@ -82,8 +82,9 @@ class Pop3Hands:
         session = await self._door.enter()
         where = f"{session.where} {mailbox}"
         try:
-            listing = await take_stock(session, self._door.options.message_limit)
+            listing = await self._door.take_stock(session)
             found = await _found(listing, identities, seqs)
+            absent = seqs.keys() - {one.uid for one in found.values()} if listing.missing else set()
             unread = await self._drop_others(session, found)
             refused = await session.delete(list(found))
             step("after.marked")
@@ -94,6 +95,10 @@ class Pop3Hands:
         for number in refused:
             acted.refused[found.pop(number).uid] = Permanent(
                 "the server refuses to delete it", where=where, remedy="see its log"
+            )
+        for uid in absent:
+            acted.refused[uid] = Permanent(
+                "the server does not list all that it has", where=where, remedy="find out what it keeps to itself"
             )
         for uid in unread:
             acted.refused[uid] = Permanent(

@@ -46,11 +46,14 @@ BY_IMAP: Final = Part(AccountPart.MAILBOX, INBOX)
 
 def is_away(view: AccountView | None, *, has_bus: bool) -> bool:
     """Whether IMAP cannot be had. A password that is wrong, or another process, is no reason to stand in; nor is a
-    first login that still waits for its turn. Without the bus commits fail, which says nothing of IMAP."""
+    first login that still waits for its turn. Where NATS, or its JetStream alone, is away commits fail, which says
+    nothing of IMAP."""
     if view is None or not has_bus:
         return False
     # Where mailboxes are patterns, INBOX is a part once they were listed.
     part = BY_IMAP if BY_IMAP in view.parts else MAILBOXES
+    if part in view.excused:
+        return False
     is_lost = view.parts.get(part) is AccountState.DISCONNECTED and part not in view.untried
     return is_lost or part in view.stuck
 

@@ -16,7 +16,7 @@ from nats.nuid import NUID
 
 from service.bus.errors import BATCH_PLACES_TAKEN, ApiError, raise_api_error
 from service.bus.frames import OutMessage, hpub
-from service.errors import Transient
+from service.errors import Inward
 from service.observe import step
 
 BATCH_LIMIT_MESSAGES: Final = 1_000
@@ -74,7 +74,7 @@ class Batches:
                     if exc.err_code != BATCH_PLACES_TAKEN:
                         raise
                 await asyncio.sleep(random.uniform(0.05, 0.3))
-        raise Transient("all places for unfinished batches are taken", where=self._stream, remedy="tried again")
+        raise Inward("all places for unfinished batches are taken", where=self._stream, remedy="tried again")
 
     async def stage(self, messages: Sequence[OutMessage]) -> Staged | None:
         """Send all messages of a batch but the last; None where no place is free. Raises as publish does."""

@@ -32,7 +32,7 @@ from service.bus.queue import WorkQueue, publish_acknowledged
 from service.bus.readers import Readers
 from service.bus.streams import check_streams, ensure_streams
 from service.contract import Subjects
-from service.errors import Permanent, Transient
+from service.errors import Inward, Permanent, Transient
 from service.observe import log, metrics
 
 OLDEST_NATS: Final = (2, 12, 0)
@@ -353,7 +353,7 @@ def _connect_verdict(errors: list[Exception], where: str) -> Permanent | Transie
             )
     first = errors[0]
     detail = str(first) if isinstance(first, nats.errors.Error) else type(first).__name__
-    return Transient(f"no NATS: {detail}", where=where, remedy="is the server up? nats.servers")
+    return Inward(f"no NATS: {detail}", where=where, remedy="is the server up? nats.servers")
 
 
 async def _close(nc: BusClient) -> None:

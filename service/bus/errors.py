@@ -8,7 +8,7 @@ import nats.errors
 import nats.js.errors
 from nats.aio.client import Client
 
-from service.errors import MailbusError, Permanent, Transient, Uncertain
+from service.errors import Halted, Inward, MailbusError, Uncertain
 from service.tasks import cancellations
 
 REQUEST_TIMEOUT_S: Final = 5.0
@@ -20,24 +20,28 @@ NOT_FOUND: Final = 404
 NO_MESSAGE: Final = 10037
 
 
-class FenceRefused(Transient):
+class FenceRefused(Inward):
     """The server refused the commit: the log has moved on, or the batch was not taken. Read the tail again."""
 
 
 class CommitUnknown(Uncertain):
     """The commit's answer never came. Read the tail: the log says whether it landed."""
 
+    is_ours = True
 
-class MessageTooLarge(Permanent):
+
+class MessageTooLarge(Halted):
     """An event is larger than the server takes; nothing was sent."""
 
 
-class NobodyThere(Transient):
+class NobodyThere(Inward):
     """Nobody listens on the subject of a request."""
 
 
 class Conflict(MailbusError):
     """Compare-and-set found another revision."""
+
+    is_ours = True
 
 
 class ApiError(Exception):
@@ -54,7 +58,7 @@ _RAISED: Final = (nats.errors.Error, nats.js.errors.Error, ApiError, TimeoutErro
 
 
 class translated:  # noqa: N801 reads as what it does
-    """Everything that NATS may raise within the block, as Transient: it is away, slow, full or refuses for now.
+    """Everything that NATS may raise within the block, as Inward: it is away, slow, full or refuses for now.
 
     And a cancellation is never lost in it, as in tasks.cancellable. A class and no generator: five for each mail.
     """
@@ -72,7 +76,7 @@ class translated:  # noqa: N801 reads as what it does
             raise asyncio.CancelledError
         if isinstance(exc, _RAISED) and not isinstance(exc, MailbusError):
             said = str(exc) or type(exc).__name__
-            raise Transient(
+            raise Inward(
                 f"NATS: {said}", where=self._where, remedy="tried again; look at the NATS server if it stays"
             ) from exc
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Final
 
-from service.errors import Permanent
+from service.errors import Halted
 
 # nats-server: MAX_CONTROL_LINE_SIZE is 4096 for subject, reply subject and two sizes.
 SUBJECT_LIMIT_BYTES: Final = 2_048
@@ -25,7 +25,7 @@ _NAME: Final = re.compile(r"[!-9;-~]+")
 def check_subject(subject: str) -> None:
     """Refuse what is no single subject. Raises Permanent."""
     if not _SUBJECT.fullmatch(subject) or _size(subject) > SUBJECT_LIMIT_BYTES:
-        raise Permanent(f"{subject[:80]!r} is no subject to publish on", where="NATS", remedy="report it")
+        raise Halted(f"{subject[:80]!r} is no subject to publish on", where="NATS", remedy="report it")
 
 
 def header_size(headers: Mapping[str, str]) -> int:
@@ -33,7 +33,7 @@ def header_size(headers: Mapping[str, str]) -> int:
     names, values = "".join(headers), "".join(headers.values())
     # All values at once, and no regex: 1 us an event instead of 3.
     if "\r" in values or "\n" in values or "\0" in values or not all(map(_is_name, headers)):
-        raise Permanent(f"a header that is no single line, of {names[:80]!r}", where="NATS", remedy="report it")
+        raise Halted(f"a header that is no single line, of {names[:80]!r}", where="NATS", remedy="report it")
     return HEADER_OVERHEAD_BYTES + _size(names) + _size(values) + 4 * len(headers)
 
 
@@ -48,4 +48,4 @@ def _size(text: str) -> int:
     try:
         return len(text.encode())
     except UnicodeEncodeError as exc:
-        raise Permanent("a name or value that is no Unicode text", where="NATS", remedy="report it") from exc
+        raise Halted("a name or value that is no Unicode text", where="NATS", remedy="report it") from exc

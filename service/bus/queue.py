@@ -14,7 +14,7 @@ from service.bus.frames import pub
 from service.bus.guard import check_subject, header_size
 from service.bus.log import parse_headers
 from service.contract import rfc3339
-from service.errors import Transient
+from service.errors import Inward
 from service.observe import step
 
 NS: Final = 1_000_000_000
@@ -112,7 +112,7 @@ class Puller:
                 self._ended, self._asked = None, 0
                 # 404 and 408: nothing (more) to be had. 409, 503: the consumer is gone.
                 if ended not in ("404", "408"):
-                    raise Transient(f"NATS: pull ended: {ended}", where="work queue")
+                    raise Inward(f"NATS: pull ended: {ended}", where="work queue")
             # An earlier pull may have asked for more than is wanted now: that waits for the next call.
             return [self._jobs.popleft() for _ in range(min(limit, len(self._jobs)))]
 

@@ -18,7 +18,7 @@ from nats.nuid import NUID
 
 from service.bus.errors import REQUEST_TIMEOUT_S, js_api, translated
 from service.bus.follow import Followed
-from service.errors import MailbusError, Transient
+from service.errors import Inward, MailbusError
 
 NS: Final = 1_000_000_000
 # A header takes 400 bytes: what is asked for at once stays far below what the client holds.
@@ -111,12 +111,12 @@ async def _pull(nc: Client, stream: str, name: str, subscription: Subscription, 
             try:
                 message = await subscription.next_msg(timeout=REQUEST_TIMEOUT_S)
             except nats.errors.TimeoutError:
-                raise Transient("NATS: a replay got no answer", where=stream) from None
+                raise Inward("NATS: a replay got no answer", where=stream) from None
             if not message.reply:
                 status = (message.headers or {}).get("Status")
                 # 404 and 408: no (more) messages.
                 if status in ("404", "408"):
                     break
-                raise Transient(f"NATS: a replay ended: {status}", where=stream)
+                raise Inward(f"NATS: a replay ended: {status}", where=stream)
             page.append(message)
     return page

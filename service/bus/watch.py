@@ -20,7 +20,7 @@ from nats.aio.subscription import Subscription
 from nats.nuid import NUID
 
 from service.bus.errors import NO_MESSAGE, REQUEST_TIMEOUT_S, ApiError, js_api, translated
-from service.errors import MailbusError, Transient
+from service.errors import Inward, MailbusError
 
 NS: Final = 1_000_000_000
 HEARTBEAT_S: Final = 2.0
@@ -114,7 +114,7 @@ async def _all_keys(heard: "_Heard", prefix: str, first: int, newest: int) -> li
             while last < newest:
                 last = await hear()
     except TimeoutError:
-        raise Transient("NATS: a watch is behind what the leader has", where=heard.bucket) from None
+        raise Inward("NATS: a watch is behind what the leader has", where=heard.bucket) from None
     return list(keys.values())
 
 
@@ -133,17 +133,17 @@ class _Heard:
                 try:
                     message = await self._subscription.next_msg(timeout=HEARTBEAT_S + REQUEST_TIMEOUT_S)
                 except nats.errors.TimeoutError:
-                    raise Transient("NATS: a watch fell silent", where=self.bucket) from None
+                    raise Inward("NATS: a watch fell silent", where=self.bucket) from None
             if not message.reply:
                 headers = message.headers or {}
                 if headers.get("Status") != "100":
-                    raise Transient(f"NATS: a watch ended: {headers.get('Status')}", where=self.bucket)
+                    raise Inward(f"NATS: a watch ended: {headers.get('Status')}", where=self.bucket)
                 if headers.get("Nats-Last-Consumer", str(self._count)) != str(self._count):
-                    raise Transient("NATS: a watch missed changes", where=self.bucket)
+                    raise Inward("NATS: a watch missed changes", where=self.bucket)
                 continue
             self._count += 1
             if message.metadata.sequence.consumer != self._count:
-                raise Transient("NATS: a watch missed changes", where=self.bucket)
+                raise Inward("NATS: a watch missed changes", where=self.bucket)
             return message
 
 

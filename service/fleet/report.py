@@ -61,7 +61,7 @@ SENT: Final = Part(AccountPart.SENT)
 @dataclass(slots=True)
 class AccountView:
     """What is known of an account; shown by the status page. `stuck`: parts that fail until somebody acts; `untried`:
-    those that have said nothing yet."""
+    those that have said nothing yet; `excused`: those that fail for no reason of a mail server's."""
 
     id: str
     state: AccountState | None = None
@@ -71,6 +71,7 @@ class AccountView:
     counts: Counter[AccountState] = field(default_factory=Counter)
     stuck: set[Part] = field(default_factory=set)
     untried: set[Part] = field(default_factory=set)
+    excused: set[Part] = field(default_factory=set)
 
     def set(self, part: Part, state: AccountState | None) -> None:
         """A part's state; None: there is no such part any more."""
@@ -78,6 +79,7 @@ class AccountView:
             self.counts[before] -= 1
         self.stuck.discard(part)
         self.untried.discard(part)
+        self.excused.discard(part)
         if state is not None:
             self.parts[part] = state
             self.counts[state] += 1
@@ -133,6 +135,8 @@ class AccountReports:
         view.set(part, state)
         if state is AccountState.DEGRADED and isinstance(error, Permanent):
             view.stuck.add(part)
+        if error is not None and error.is_ours:
+            view.excused.add(part)
         worst = view.worst
         if error is not None:
             view.last_error = detail

@@ -10,7 +10,7 @@ from typing import Final
 
 from service.clock import Clock, backoff_s
 from service.contract import AccountState
-from service.errors import AuthRefused, MailbusError, Permanent, Superseded, Transient, Uncertain, verdict_of
+from service.errors import AuthRefused, Halted, MailbusError, Permanent, Superseded, Transient, Uncertain, verdict_of
 from service.observe import log, metrics
 from service.tasks import cancellable
 
@@ -98,5 +98,5 @@ def _verdict(
         case _:
             metrics.BUGS.inc()
             log.error("bug", where=where, exc_info=error)
-            shown = Permanent(f"a bug in mailbus: {type(error).__name__}", where=where, remedy="see the log; report it")
+            shown = Halted(f"a bug in mailbus: {type(error).__name__}", where=where, remedy="see the log; report it")
             return AccountState.DEGRADED, shown, pace.bug_s

@@ -7,7 +7,7 @@ back over a day: so in no 24 hours more is read than the whole. A restart begins
 from typing import Final
 
 from service.clock import Clock
-from service.errors import Transient
+from service.errors import Inward
 
 DAY_S: Final = 86400.0
 # Once used up, so much is saved before reading goes on: pages, not single messages.
@@ -31,7 +31,7 @@ class Allowance:
         self._at = now
         if self._left <= 0:
             wait_s = (self._daily / SHARE - self._left) / pace
-            raise Transient(
+            raise Inward(
                 f"all of the {self._daily // 1_000_000} MB that may be read a day are read",
                 where="imap.daily",
                 remedy="it goes on by itself; raise `incoming.imap.daily` if the provider allows more",

@@ -10,7 +10,7 @@ from typing import Final
 
 from service.bus import Conflict, KeyValue
 from service.clock import Clock
-from service.errors import Transient
+from service.errors import Inward, Transient
 from service.ingest.cursor import Copy, dump_copy, load_copy
 from service.ingest.erased import Erased, dump_erased, erased_key, load_erased
 from service.observe import log, step
@@ -121,7 +121,7 @@ class Copies:
             except Conflict:
                 continue
             return
-        raise Transient("another erases from this mailbox", where=filter_subject, remedy="begin again")
+        raise Inward("another erases from this mailbox", where=filter_subject, remedy="begin again")
 
     async def replace(self, key: str, copy: Copy) -> None:
         """Write one copy even where it goes backwards: the log was rolled back, and the log is right."""
@@ -132,7 +132,7 @@ class Copies:
             else:
                 await self._bucket.update(key, dump_copy(copy), entry.revision)
         except Conflict as exc:
-            raise Transient("another wrote the cursor's copy meanwhile", where="mail-cursors") from exc
+            raise Inward("another wrote the cursor's copy meanwhile", where="mail-cursors") from exc
         self._pending.pop(key, None)  # what the log has lost
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Final
 
 import msgspec
 
-from service.errors import Permanent
+from service.errors import Halted
 
 VERSION: Final = 1
 MAILDROP: Final = "pop3-"
@@ -104,7 +104,7 @@ def load_cursor(text: str, *, where: str = "Mail-Cursor") -> Cursor | None:
         version = _VERSION.decode(text).v
         # Whatever else a newer version changed, it is no stranger: to go on without its position would announce twice.
         if version > VERSION:
-            raise Permanent(
+            raise Halted(
                 f"the log's position is of version {version}, this mailbus reads {VERSION}",
                 where=where,
                 remedy="run the newer mailbus; if none ever ran here, look who wrote this message, and remove it",

@@ -22,7 +22,7 @@ from service.ingest.plan import NEAR_LIMIT, NEAR_S, SURVEY_LIMIT_ROWS, Position
 from service.ingest.seen import Seen
 from service.ingest.source import Epoch, Fetched, Looked, Stirred, Surveyed, Told
 from service.ingest.visits import Visits
-from service.pop3 import Door, Listing, take_stock
+from service.pop3 import Door, Listing
 
 # Messages are looked for from the newest on, so many at once, until all of a step are older.
 STEP: Final = 100
@@ -58,7 +58,6 @@ class Pop3Source:
         self._visits = Visits(door, poll_s, clock)
         self._memory = memory
         self._position = position
-        self._message_limit = options.message_limit
         self._said = said
         self._degraded = degraded
         self._clock = clock
@@ -130,9 +129,17 @@ class Pop3Source:
     async def _look(self) -> bool:
         """Log in and take stock. Gives whether, at the first look, all unique ids are others than before."""
         before = self._drop.listing
-        listing = await take_stock(await self._visits.begin(), self._message_limit, before)
+        await self._visits.begin()
+        listing = await self._visits.take_stock()
         self._visits.looked()
-        self._gone = self._gone or not listing.starts_as(before)
+        if listing.missing:
+            self._say(
+                "short",
+                f"the server has {listing.missing} messages more than it lists: nothing is told to be removed",
+                "find out what it keeps to itself, or use IMAP",
+            )
+        else:
+            self._gone = self._gone or not listing.starts_as(before)
         changed = await self._take(listing)
         if changed and self._looked:
             raise Transient("all unique ids of the maildrop changed", where=self._where, remedy="it is looked at anew")
@@ -301,7 +308,10 @@ class Pop3Source:
     async def flags(self, first: int, last: int, since: int) -> Told:
         """Of the known messages those that are there, with what is known of them: it never changes."""
         await asyncio.sleep(0)
-        known, there = self._memory.known, []
+        known, there = self._memory.known, list[Flagged]()
+        if self._drop.listing.missing:
+            # What is not listed may be there.
+            return Told([], [], whole=False)
         for at in self._drop.places(first, last):
             uid = self._drop.uid(at)
             if (keywords := known.get(uid)) is not None:

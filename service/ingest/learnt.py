@@ -32,7 +32,7 @@ from service.ingest.notes import load_note
 from service.ingest.prints import CONTENT_LINES, print_of
 from service.ingest.replay import told
 from service.mime import received_at
-from service.pop3 import NO_IDENTITY, Door, Listing, Session, linked_uid, listed
+from service.pop3 import NO_IDENTITY, Door, Listing, Session, linked_uid
 
 VERSION: Final = b"\x02"
 OWNER_BYTES: Final = 16
@@ -43,6 +43,8 @@ GONE_LIMIT: Final = 10_000
 PROOFS: Final = 5
 PROOF_EVENTS: Final = 10_000
 AT_ONCE: Final = 5_000
+# What a server makes its unique ids of is a setting of its own, which seldom changes.
+LINKED_S: Final = 86_400.0
 NEVER: Final = datetime.min.replace(tzinfo=UTC)
 
 
@@ -188,11 +190,14 @@ class Learner:
         self._filter = filter_subject
         self._key = f"{copy_key(account, mailbox)}.pop3"
         self._clock = clock
+        # Of which epoch a look showed that ids are made of UIDs, and when.
+        self._linked = ("", 0)
+        self._linked_at = 0.0
 
     # -- while both work --------------------------------------------------------------------------------------
 
     async def learn(self, caught_up: Callable[[], Awaitable[None]]) -> Lesson:
-        """Look at the maildrop, unless nothing came since the last time.
+        """Look at the maildrop, unless nothing came since the last time, or its ids are known to be made of UIDs.
 
         `caught_up`: until IMAP has told all that there is at this moment; raises Transient where it does not. Raises as
         Door.enter does.
@@ -201,6 +206,9 @@ class Learner:
         cursor = load_cursor(tail.headers.get(CURSOR_HEADER, "")) if tail is not None else None
         if tail is None or cursor is None:
             return Lesson.NOTHING
+        is_fresh = self._clock.monotonic() - self._linked_at < LINKED_S
+        if is_fresh and self._linked == (cursor.source, cursor.uidvalidity):
+            return Lesson.LINKED
         created = (await self._log.bounds()).created
         old, revision = await self._load()
         if old is not None and not _is_of(old, cursor, created):
@@ -208,10 +216,15 @@ class Learner:
         if old is not None and old.seq == tail.seq:
             return Lesson.PROVED if old.proved else Lesson.NOTHING
         before, at = (old.seq if old is not None else tail.seq), self._clock.now()
+        linked = False
+
+        def see(rows: list[tuple[int, bytes]]) -> None:
+            nonlocal linked
+            linked = linked or any(linked_uid(uidl, cursor.uidvalidity) for _, uidl in rows)
+
         session = await self._door.enter()
         try:
-            listing = await listed(session)
-            linked = await _is_linked(session, cursor.uidvalidity)
+            listing = await self._door.listed(session, see)
             proved = old is not None and old.proved
             if not (proved or linked):
                 since = min(before, max(0, tail.seq - PROOF_EVENTS))
@@ -224,6 +237,7 @@ class Learner:
         await self._door.leave(session)
         if linked:
             await self._forget(old, revision)
+            self._linked, self._linked_at = (cursor.source, cursor.uidvalidity), self._clock.monotonic()
             return Lesson.LINKED
         await caught_up()
         keys = (await self._keys(old) if old is not None else None) or Keys()
@@ -319,17 +333,6 @@ async def _keys_of(listing: Listing) -> "array[int]":
         if at % AT_ONCE == 0:
             await asyncio.sleep(0)
     return keys
-
-
-async def _is_linked(session: Session, uidvalidity: int) -> bool:
-    linked = False
-
-    def take(rows: list[tuple[int, bytes]]) -> None:
-        nonlocal linked
-        linked = linked or any(linked_uid(uidl, uidvalidity) for _, uidl in rows)
-
-    await session.uidls(take)
-    return linked
 
 
 async def _proves(session: Session, listing: Listing, told: Told, message_limit: int) -> bool:

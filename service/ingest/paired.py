@@ -20,7 +20,7 @@ from service.ingest.numbers import WAITING_LIMIT
 from service.ingest.plan import NEAR_S, Position
 from service.ingest.source import Surveyed
 from service.ingest.stand_in import Row, StandIn, Tries
-from service.pop3 import NO_IDENTITY, Door, Listing, Session, listed
+from service.pop3 import NO_IDENTITY, Door, Listing, Session
 
 
 class PairedStandIn(StandIn):
@@ -70,7 +70,7 @@ class PairedStandIn(StandIn):
         return await super().survey(max(first, self._memory.numbers.top + 1), last)
 
     async def _new(self, session: Session) -> dict[int, Row]:
-        listing = await listed(session)
+        listing = await self._visits.listed()
         fresh: list[int] = []
         rows: dict[int, Row] = {}
         is_other = len(self._learnt.keys) > 0

@@ -10,7 +10,7 @@ from typing import Any, Final
 from service.bus import CommitUnknown, EventLog, FenceRefused, OutMessage, Staged, Tail
 from service.clock import Clock, backoff_s
 from service.contract import CURSOR_HEADER, DEAD_HEADER
-from service.errors import MailbusError, Permanent, Superseded, Transient, verdict_of
+from service.errors import Halted, Inward, MailbusError, Superseded, Transient, verdict_of
 from service.ingest.copies import Copies
 from service.ingest.cursor import Copy, Cursor, copy_key, dump_cursor, load_cursor
 from service.ingest.dead import DeadLetters, dump_places, load_places
@@ -237,7 +237,7 @@ class MailboxLog:
             await self._dead.put([messages[index] for index in dead])
             self._note(at, cursor)
             return
-        raise Transient(
+        raise Inward(
             f"the log does not take events: {reason}",
             where=self._where,
             remedy="nothing is lost, it is tried again; look at the stream's limits and NATS's disk",
@@ -266,7 +266,7 @@ class MailboxLog:
     async def _moved(self, tail: TailView | None) -> None:
         if tail is not None:
             await self._give_way(tail)
-        raise Transient("the log is not as it was left", where=self._where, remedy="it is read again")
+        raise Inward("the log is not as it was left", where=self._where, remedy="it is read again")
 
     def _fence_on(self, tail: TailView | None) -> None:
         """The fence is always the tail that is really there: lower after retention, higher after a stranger."""
@@ -365,7 +365,7 @@ class MailboxLog:
             if (cursor := self._cursor_of(ours)) is not None:
                 return TailView(last.seq, ours.seq, cursor, load_places(ours.headers.get(DEAD_HEADER, "")))
             ours = await self._events.before(self._filter, ours.seq)
-        raise Permanent(
+        raise Halted(
             f"more than {FOREIGN_LIMIT} messages that are none of mailbus's hide its last event",
             where=self._where,
             remedy=f"stop who publishes on {self._filter}, and remove them: nats stream purge --subject",

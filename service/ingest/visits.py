@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Final
 
 from service.clock import Clock
-from service.pop3 import Door, Session
+from service.pop3 import Door, Listing, Session
 
 # Polls of many accounts that began together do not stay together.
 JITTER: Final = 0.2
@@ -48,6 +48,14 @@ class Visits:
         await self.leave()
         self._session = await self._door.enter()
         return self._session
+
+    async def listed(self) -> Listing:
+        """What there is. Raises as Door.listed does."""
+        return await self._door.listed(self.session)
+
+    async def take_stock(self) -> Listing:
+        """What there is, by its content where there are no unique ids. Raises as Door.take_stock does."""
+        return await self._door.take_stock(self.session)
 
     def looked(self) -> None:
         """What there is was seen: the next look is due in a while."""

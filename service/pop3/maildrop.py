@@ -4,21 +4,27 @@ Used by ingest and after: two sessions of one account would lock each other out 
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Final
 
 from service.clock import Clock, backoff_s
+from service.errors import Transient
 from service.observe import log
+from service.pop3.nameless import Nameless
 from service.pop3.refusals import NotNow
 from service.pop3.session import Pop3Options, Session
-from service.pop3.stock import Listing, content_of
+from service.pop3.stock import Listing
 
 # Where another session holds the maildrop: most of them last seconds. After so long it is no accident any more.
 LOCKED_MAX_S: Final = 120.0
 LOCKED_LIMIT_S: Final = 3600.0
 # RFC 2449 6.5 has 864000 as an example of nothing; no login is put off for longer than this.
 DELAY_LIMIT_S: Final = 3600.0
+# A listing that falls short is an accident; so many in a row that fall short alike are how the server is.
+SHORT_LOOKS: Final = 3
+
+SeeUidls = Callable[[list[tuple[int, bytes]]], None]
 
 
 class Door:
@@ -34,6 +40,9 @@ class Door:
         self._locked_s = locked_s
         self._turn = asyncio.Lock()
         self._not_before = 0.0
+        self._short: tuple[int, int] = (0, 0)
+        self._short_looks = 0
+        self._nameless = Nameless(options.message_limit)
 
     @property
     def options(self) -> Pop3Options:
@@ -98,49 +107,48 @@ class Door:
         session.abort()
         self._turn.release()
 
+    # -- what there is ----------------------------------------------------------------------------------------
 
-async def listed(session: Session) -> Listing:
+    async def listed(self, session: Session, see: SeeUidls | None = None) -> Listing:
+        """As `listed`, of this account. `see`: is given the lines of UIDL.
+
+        One that falls short is not believed: Transient, until it has done so alike three times in a row.
+        """
+        listing = await listed(session, see)
+        short = listing.missing, listing.untold
+        if not any(short):
+            self._short_looks = 0
+            return listing
+        self._short_looks = self._short_looks + 1 if short == self._short else 1
+        self._short = short
+        if self._short_looks < SHORT_LOOKS:
+            raise Transient(
+                f"the server's listing falls short: of {len(listing) + short[0]} messages it lists {len(listing)}, and"
+                f" of these it tells no unique id of {short[1]}",
+                where=session.where,
+                remedy="it is asked again: nothing counts as gone meanwhile",
+            )
+        return listing
+
+    async def take_stock(self, session: Session) -> Listing:
+        """As `listed`, and the contents of what has no unique id. Raises Transient, PeerError."""
+        listing = await self.listed(session)
+        await self._nameless.name(session, listing)
+        return listing
+
+
+async def listed(session: Session, see: SeeUidls | None = None) -> Listing:
     """LIST and UIDL: what has no unique id has no identity. Raises Transient, PeerError."""
     listing = Listing()
+
+    def take(rows: list[tuple[int, bytes]]) -> None:
+        listing.take_uidls(rows)
+        if see is not None:
+            see(rows)
+
+    count = await session.count()
     await session.sizes(listing.take_sizes)
-    await session.uidls(listing.take_uidls)
-    for _ in listing.close():
+    has_uidls = await session.uidls(take)
+    for _ in listing.close(count, has_uidls=has_uidls):
         await asyncio.sleep(0)
     return listing
-
-
-async def take_stock(session: Session, message_limit: int, before: Listing | None = None) -> Listing:
-    """LIST and UIDL, and the contents of what has no unique id. Raises Transient, PeerError.
-
-    `before`: the listing of the session before. Where all sizes and unique ids are the same, so are the messages that
-    have none: they are not read again.
-    """
-    listing = await listed(session)
-    if not listing.unnamed:
-        return listing
-    if before is not None and before.sizes == listing.sizes and _alike(before, listing):
-        listing.identities, listing.unnamed = before.identities, list(before.unnamed)
-        return listing
-    listing.name(await contents(session, listing, listing.unnamed, message_limit))
-    return listing
-
-
-def _alike(before: Listing, listing: Listing) -> bool:
-    unnamed = set(listing.unnamed)
-    return all(at in unnamed or before.identity(at) == listing.identity(at) for at in range(len(listing)))
-
-
-async def contents(session: Session, listing: Listing, places: Sequence[int], message_limit: int) -> dict[int, str]:
-    """What messages are known by where nothing else tells, by index; those that the server refuses are left out."""
-    found: dict[int, str] = {}
-    by_number = {listing.numbers[at]: at for at in places}
-    for whole in (True, False):
-        numbers = [n for n, at in by_number.items() if (listing.sizes[at] <= message_limit) is whole]
-
-        def take(number: int, body: bytes, whole: bool = whole) -> None:
-            at = by_number[number]
-            found[at] = content_of(body, listing.sizes[at], whole=whole)
-
-        if numbers:
-            await session.read(numbers, take, whole=whole)
-    return found

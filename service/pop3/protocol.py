@@ -13,6 +13,7 @@ from typing import Final, cast
 
 from service.contract import Security
 from service.errors import MailbusError, PeerError, Transient
+from service.observe import log, metrics
 from service.pop3.refusals import refused_greeting
 from service.pop3.state import Phase, Verb, answered, sent
 from service.pop3.wire import Challenge, Message, Piece, ReplyParser, Rows, Shape, Status
@@ -121,6 +122,11 @@ class Pop3Protocol(asyncio.Protocol):
         except MailbusError as exc:
             exc.where = exc.where or self._where
             self.fail(exc)
+            return
+        except Exception as exc:  # noqa: BLE001 whatever a stranger's bytes raise: whoever waits hears of it at once
+            metrics.BUGS.inc()
+            log.error("bug", where=self._where, exc_info=exc)
+            self.fail(PeerError(f"an answer that mailbus cannot read: {type(exc).__name__}", where=self._where))
             return
         if self._transport is None:
             return

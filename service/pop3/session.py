@@ -31,6 +31,7 @@ from service.pop3.wire import (
     command,
     parse_banner,
     parse_capabilities,
+    parse_count,
     parse_sizes,
     parse_uidls,
 )
@@ -236,6 +237,11 @@ class Session:
     def pipelining(self) -> bool:
         """RFC 2449 6.6: whether many commands may be out at once."""
         return "PIPELINING" in self.capabilities
+
+    async def count(self) -> int | None:
+        """STAT: how many messages there are; None where the server does not say. Raises Transient."""
+        status = await self._say(Verb.STAT)
+        return parse_count(status.text) if status.ok else None
 
     async def sizes(self, take: Callable[[list[tuple[int, int]]], None]) -> None:
         """LIST: numbers and sizes in octets as they come. Raises Transient."""

@@ -29,6 +29,7 @@ class Verb(StrEnum):
     PASS = "PASS"
     APOP = "APOP"
     AUTH = "AUTH"
+    STAT = "STAT"
     LIST = "LIST"
     UIDL = "UIDL"
     RETR = "RETR"
@@ -48,6 +49,7 @@ ANSWERED: Final[dict[tuple[Phase, Verb], Phase]] = {
     (Phase.AUTHORIZATION, Verb.APOP): Phase.TRANSACTION,
     (Phase.AUTHORIZATION, Verb.AUTH): Phase.TRANSACTION,
     (Phase.TRANSACTION, Verb.CAPA): Phase.TRANSACTION,
+    (Phase.TRANSACTION, Verb.STAT): Phase.TRANSACTION,
     (Phase.TRANSACTION, Verb.LIST): Phase.TRANSACTION,
     (Phase.TRANSACTION, Verb.UIDL): Phase.TRANSACTION,
     (Phase.TRANSACTION, Verb.RETR): Phase.TRANSACTION,

@@ -48,6 +48,10 @@ class Listing:
         # Messages without an identity, by index; and how many had no unique id.
         self.unnamed: list[int] = []
         self.nameless = 0
+        # How many messages there are that LIST does not show; of how many of those that it shows UIDL says nothing.
+        self.missing = 0
+        self.untold = 0
+        self._told = bytearray()
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -60,12 +64,16 @@ class Listing:
             self.numbers.append(number)
             self.sizes.append(size)
             self.identities += NO_IDENTITY
+            self._told.append(0)
 
     def take_uidls(self, rows: Iterable[tuple[int, bytes]]) -> None:
         """Lines of UIDL. Of several messages with one id the first has it, as it had it before the others came."""
         for number, uidl in rows:
             at = bisect_left(self.numbers, number)
-            if not uidl or at == len(self.numbers) or self.numbers[at] != number:
+            if at == len(self.numbers) or self.numbers[at] != number:
+                continue
+            self._told[at] = 1
+            if not uidl:
                 continue
             identity = uidl_identity(uidl)
             key = int.from_bytes(identity[:8], "big")
@@ -73,9 +81,14 @@ class Listing:
                 self._named.add(key)
                 self._put(at, identity)
 
-    def close(self) -> Iterator[None]:
-        """All lines were taken: find what has no identity. Pauses now and then, to let others have their turn."""
-        self._named = set()
+    def close(self, count: int | None, *, has_uidls: bool) -> Iterator[None]:
+        """All lines were taken: find what has no identity. Pauses now and then, to let others have their turn.
+
+        `count`: how many messages there are, as the server says; `has_uidls`: whether it has unique ids.
+        """
+        self.missing = max(0, (count or 0) - len(self))
+        self.untold = self._told.count(0) if has_uidls else 0
+        self._named, self._told = set(), bytearray()
         for start in range(0, len(self), AT_ONCE):
             end = min(len(self), start + AT_ONCE)
             self.unnamed += [at for at in range(start, end) if self.identity(at) == NO_IDENTITY]

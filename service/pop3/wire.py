@@ -31,6 +31,7 @@ _STATUS: Final = re.compile(rb"(\+OK|-ERR)(?:[ \t]+(.*))?", re.IGNORECASE | re.D
 # RFC 2449 8: levels are divided by a slash.
 _CODE: Final = re.compile(r"\[([A-Za-z0-9][A-Za-z0-9/_.-]*)[^\]]*\] ?(.*)", re.DOTALL)
 _ROW: Final = re.compile(rb"([0-9]{1,10})(?:[ \t]+(.*))?", re.DOTALL)
+_COUNT: Final = re.compile(r"[0-9]{1,10}(?![0-9])", re.ASCII)
 _SIZE: Final = re.compile(rb"[0-9]{1,19}")
 _UIDL: Final = re.compile(rb"[\x21-\x7e]{1,%d}" % UIDL_LIMIT_BYTES)
 # A line end would begin another command; a space would begin another argument.
@@ -214,6 +215,12 @@ def parse_capabilities(rows: Iterable[bytes]) -> dict[str, tuple[str, ...]]:
     """RFC 2449 5: capabilities and their arguments, in capitals."""
     words = [row.decode("ascii", "replace").upper().split() for row in rows]
     return {word[0]: tuple(word[1:]) for word in words if word}
+
+
+def parse_count(text: str) -> int | None:
+    """What STAT says → how many messages there are; None where it says no number (RFC 1939 5)."""
+    found = _COUNT.match(text)
+    return int(found[0]) if found is not None else None
 
 
 def parse_sizes(rows: Iterable[bytes]) -> list[tuple[int, int]]:

@@ -130,7 +130,7 @@ async def test_without_unique_ids_the_message_that_is_meant_is_deleted(
     async with following(bus, deleting(pop3_stub, initial="new")) as drop:
         await caught_up(drop)
         pop3_stub.mails.insert(1, mail(3))
-        await until(lambda: pop3_stub.uidls == ["uidl-1", "uidl-2"] and "RETR 3" in pop3_stub.commands)
+        await until(lambda: pop3_stub.uidls == ["uidl-1", "uidl-2"] and "DELE 2" in pop3_stub.commands)
         await reader.wait_received(1)
     assert pop3_stub.uidls == ["uidl-1", "uidl-2"]
 

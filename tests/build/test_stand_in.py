@@ -3,9 +3,10 @@
 import pytest
 
 from service.build.stand_in import BY_IMAP, is_away
+from service.bus import MessageTooLarge
 from service.clock import SystemClock
 from service.contract import AccountState, Subjects
-from service.errors import Permanent, Transient
+from service.errors import Halted, Inward, MailbusError, Permanent, Transient
 from service.fleet import MAILBOXES, AccountReports, Part
 
 
@@ -31,3 +32,23 @@ def test_imap_is_away_once_it_failed_for_a_reason_of_its_own(part: Part) -> None
     assert not is_away(view, has_bus=True)
     reports.part("a", part, AccountState.DEGRADED, Permanent("the certificate ran out"))
     assert is_away(view, has_bus=True)
+
+
+@pytest.mark.fault("B07")
+@pytest.mark.parametrize("part", [BY_IMAP, MAILBOXES])
+@pytest.mark.parametrize(
+    ("state", "error"),
+    [
+        (AccountState.DISCONNECTED, Inward("JetStream does not answer")),
+        (AccountState.DEGRADED, Halted("a bug")),
+        (AccountState.DEGRADED, MessageTooLarge("over max_payload")),
+    ],
+)
+def test_what_no_mail_server_did_is_no_absence_of_imap(part: Part, state: AccountState, error: MailbusError) -> None:
+    reports = AccountReports(Subjects("mail"), nowhere, writer="one/1", clock=SystemClock())
+    reports.add("a", [part])
+    reports.part("a", part, state, error)
+    assert not is_away(reports.accounts["a"], has_bus=True)
+    # The next failure is the server's own.
+    reports.part("a", part, AccountState.DISCONNECTED, Transient("no answer"))
+    assert is_away(reports.accounts["a"], has_bus=True)

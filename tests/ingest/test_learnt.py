@@ -4,13 +4,15 @@ import pytest
 
 from service.bus import Bus
 from service.contract import CURSOR_HEADER
+from service.errors import Transient
 from service.ingest import Lesson
 from service.ingest.cursor import load_cursor
 from tests.ingest.away import Away, by_imap, learner
-from tests.ingest.test_paired import arrive
+from tests.ingest.test_paired import arrive, body
+from tests.pop3.harness import answering
 from tests.servers.imap_stub import ImapStub
 from tests.servers.mailbus import BusReader
-from tests.servers.pop3_stub import Pop3Stub
+from tests.servers.pop3_stub import Mail, Pop3Stub
 
 pytestmark = pytest.mark.fault("B07")
 
@@ -53,3 +55,43 @@ async def test_where_two_learn_at_once_nothing_is_left_that_nobody_names(
     store = await bus.nc.jetstream().object_store(bus.subjects.state)
     assert len(await store.list()) == 1
     assert await two.is_proved()
+
+
+async def test_a_look_asks_for_each_list_once(
+    imap_stub: ImapStub, pop3_stub: Pop3Stub, bus: Bus, reader: BusReader
+) -> None:
+    arrive(imap_stub, pop3_stub, range(1, 3))
+    assert await by_imap(bus, imap_stub.port, pop3_stub.port) is Lesson.PROVED
+    assert pop3_stub.commands.count("UIDL") == pop3_stub.commands.count("LIST") == 1
+
+
+async def test_ids_that_are_made_of_uids_are_not_looked_at_again_however_much_comes(
+    imap_stub: ImapStub, pop3_stub: Pop3Stub, bus: Bus, reader: BusReader
+) -> None:
+    imap_stub.messages = {1: body(1)}
+    pop3_stub.mails = [Mail(f"{1:08x}{7:08x}", body(1))]
+    await by_imap(bus, imap_stub.port)
+    one = learner(bus, Away(pop3_stub.port))
+
+    async def nothing() -> None: ...
+
+    assert await one.learn(nothing) is Lesson.LINKED
+    imap_stub.messages[2] = body(2)
+    await by_imap(bus, imap_stub.port)
+    assert await one.learn(nothing) is Lesson.LINKED
+    assert pop3_stub.commands.count("UIDL") == 1
+
+
+async def test_a_list_of_ids_that_ends_too_soon_teaches_nothing(
+    imap_stub: ImapStub, pop3_stub: Pop3Stub, bus: Bus, reader: BusReader
+) -> None:
+    arrive(imap_stub, pop3_stub, range(1, 3))
+    await by_imap(bus, imap_stub.port)
+    pop3_stub.hooks["UIDL"] = answering("+OK\r\n1 id-1\r\n.\r\n")
+    one = learner(bus, Away(pop3_stub.port))
+
+    async def nothing() -> None: ...
+
+    with pytest.raises(Transient, match="falls short"):
+        await one.learn(nothing)
+    assert not await one.is_proved()

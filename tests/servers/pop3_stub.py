@@ -108,6 +108,9 @@ class Pop3Stub(Scripted[Pop3Connection]):
             said = [len(mail.body) if name == "LIST" else mail.uidl for mail in drop]
             rows = [f"{n} {what}\r\n" for n, what in enumerate(said, 1) if n not in connection.marked]
             await connection.send("".join(["+OK\r\n", *rows, ".\r\n"]))
+        elif name == "STAT":
+            there = [len(mail.body) for n, mail in enumerate(drop, 1) if n not in connection.marked]
+            await connection.send(f"+OK {len(there)} {sum(there)}\r\n")
         elif name == "NOOP":
             await connection.send("+OK\r\n")
         elif name in {"RETR", "TOP", "DELE"}:
