@@ -218,13 +218,17 @@ class Application:
             known = catalog.all.get(account)
             return known is not None and known.outgoing is not None
 
+        def decides(account: str) -> bool:
+            return roster.decides_on(account) and not catalog.file_refused
+
         context = command_context(self._settings, shared)
-        strays = Strays(bus, clock, sends=sends, decides=roster.decides_on)
+        strays = Strays(bus, clock, sends=sends, decides=decides, coming=catalog.coming)
         fleet = Fleet(
             roster.presence.instance,
             here=hosted.commands,
             known=lambda: catalog.all,
             paused=lambda: catalog.paused,
+            coming=catalog.coming,
             owner=roster.owner,
             wait_moved=roster.wait_moved,
             patience_s=self._settings.fleet.ttl.total_seconds() + MOVING_S,
@@ -246,10 +250,8 @@ class Application:
                 background.create_task(catalog.once_heard(strays.run()), name="strays"),
                 background.create_task(catalog.follow(), name="catalog"),
                 background.create_task(catalog.once_heard(serve_admin(bus, catalog, clock)), name="admin"),
+                background.create_task(Reload(self._file, self._settings, catalog, clock).run(), name="settings"),
             ]
-            if self._file is not None:
-                reload = Reload(self._file, self._settings, catalog, clock)
-                tasks.append(background.create_task(reload.run(), name="settings"))
             running = Running(hosted.kind(), bus.answers, clock)
             await self._accounts(roster, running, commands, catalog.heard, served)
             await self._finish(bus, commands)

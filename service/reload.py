@@ -1,5 +1,8 @@
 """The settings file, and the files that accounts name, as they change → accounts of the running process.
 
+What could not be taken is tried again, less and less often: a secret may be mounted later than the settings that name
+it, and then nothing changes that was looked at.
+
 Looked at by name and not by the kernel's events: that works over network file systems and for volumes that
 Kubernetes swaps under a link, and one `stat` a file costs nothing. Used by app.py.
 """
@@ -10,11 +13,12 @@ from typing import Final
 
 from service.build import window_problems
 from service.catalog import Catalog
-from service.clock import Clock
+from service.clock import Clock, backoff_s
 from service.observe import log, metrics
 from service.settings import Settings, SettingsInvalid, changed_sections, files_of, load_settings
 
 LOOK_EVERY_S: Final = 2.0
+AGAIN_MAX_S: Final = 60.0
 
 Signature = tuple[int, int, int]
 
@@ -22,12 +26,15 @@ Signature = tuple[int, int, int]
 class Reload:
     """The catalog is given all accounts of the file whenever it, or a file that they name, has changed and is right."""
 
-    def __init__(self, file: Path, settings: Settings, catalog: Catalog, clock: Clock) -> None:
+    def __init__(self, file: Path | None, settings: Settings, catalog: Catalog, clock: Clock) -> None:
         self._file = file
         self._settings = settings
         self._catalog = catalog
         self._clock = clock
-        self._named = {file, *_named(settings)}
+        self._named = _named(file, settings)
+        self._problems: list[str] = []
+        self._tries = 0
+        self._again_at = 0.0
 
     async def run(self) -> None:
         """Look for changes, for ever."""
@@ -35,36 +42,52 @@ class Reload:
         while True:
             await self._clock.sleep(LOOK_EVERY_S)
             now = await asyncio.to_thread(self._look)
-            changed = {path for path, found in now.items() if seen.get(path, found) != found}
-            if changed & self._named:
+            # One that is named since was read before anybody looked at it: it is read once more.
+            changed = {path for path, found in now.items() if path not in seen or seen[path] != found}
+            again = self._clock.monotonic() >= self._again_at
+            if changed & self._named or (again and self._catalog.file_refused):
                 await self.read()
-            self._catalog.read_again(changed)
-            # Other files may be named by now; what changed meanwhile is seen the next time.
-            named = await asyncio.to_thread(self._look) if changed else now
-            seen = {path: now.get(path, found) for path, found in named.items()}
+            await self._catalog.read_again(changed, refused=again)
+            self._pause(again=again)
+            seen = now
+
+    def _pause(self, *, again: bool) -> None:
+        """When what is refused by now is tried again."""
+        metrics.SETTINGS_REFUSED.set(self._catalog.refused)
+        if not self._catalog.refused:
+            self._tries, self._again_at = 0, 0.0
+        elif again:
+            self._tries += 1
+            chance = self._clock.chance()
+            pause_s = backoff_s(self._tries, first_s=LOOK_EVERY_S, factor=2, max_s=AGAIN_MAX_S, chance=chance)
+            self._again_at = self._clock.monotonic() + pause_s
 
     async def read(self) -> None:
-        """Read the settings again. What is wrong is said, and everything stays as it was."""
+        """Read the settings again. What is wrong is said, once, and everything stays as it was."""
+        if self._file is None:
+            return
         try:
             settings = await asyncio.to_thread(load_settings, self._file)
             if problems := window_problems(self._settings, settings.accounts):
                 raise SettingsInvalid(problems, where=str(self._file))
         except SettingsInvalid as exc:
-            metrics.SETTINGS_REFUSED.set(1)
-            log.error("settings_not_taken", file=str(self._file), problems=exc.problems)
+            if exc.problems != self._problems:
+                log.error("settings_not_taken", file=str(self._file), problems=exc.problems)
+            self._problems, self._catalog.file_refused = exc.problems, True
             return
-        metrics.SETTINGS_REFUSED.set(0)
+        self._problems = []
         if sections := changed_sections(self._settings, settings):
             log.warning("settings_need_restart", sections=sections)
-        self._named = {self._file, *_named(settings)}
+        self._named = _named(self._file, settings)
         self._catalog.take_file({account.id: account for account in settings.accounts})
 
     def _look(self) -> dict[Path, Signature | None]:
         return {path: _signature(path) for path in {*self._named, *self._catalog.files()}}
 
 
-def _named(settings: Settings) -> set[Path]:
-    return {file for account in settings.accounts for file in files_of(account)}
+def _named(file: Path | None, settings: Settings) -> set[Path]:
+    own = set() if file is None else {file}
+    return own.union(*(files_of(account) for account in settings.accounts))
 
 
 def _signature(path: Path) -> Signature | None:

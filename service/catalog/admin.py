@@ -140,10 +140,10 @@ class _Desk:
         return {"after": after, "more": len(ids) > RESEAL_LIMIT}
 
     async def _pause(self, id: str, *, paused: bool) -> dict[str, Any]:
-        if id not in self._catalog.all:
-            raise _error(404, "id", "no such account")
-
         def changed(there: Entry | None) -> Entry:
+            # It may have been added a moment ago, and not be heard of here.
+            if (there is None or there.account is None) and id not in self._catalog.all:
+                raise _error(404, "id", "no such account")
             return Entry(there.account if there is not None else None, paused=paused)
 
         return await self._write(id, changed)

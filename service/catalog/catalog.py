@@ -51,6 +51,15 @@ class Catalog:
         self._entries: dict[str, Entry] = {}
         self._of_bus: dict[str, AccountSettings] = {}
         self._files: dict[str, frozenset[Path]] = {}
+        # What the bucket's accounts that could not be taken were refused for: a secret that is not there yet, say.
+        self._refused: dict[str, str] = {}
+        # Whether the settings file has accounts that were not taken.
+        self.file_refused = False
+
+    @property
+    def refused(self) -> bool:
+        """Whether there are accounts that were not taken as they are written."""
+        return self.file_refused or bool(self._refused)
 
     def source(self, account: str) -> str:
         """Where an account stands: `file` or `bus`."""
@@ -72,8 +81,21 @@ class Catalog:
             raise SettingsInvalid(problems, where="account")
         return found
 
+    async def coming(self, account: str) -> bool:
+        """Whether the bucket has an account of this id otherwise than it is known here. Raises Transient.
+
+        Not heard of yet, or not to be read: whoever would say that there is none asks the bucket itself first.
+        """
+        there = await self.bucket.get(account)
+        entry = load_entry(there.value) if there is not None else None
+        if entry is None or entry.account is None:
+            return False
+        heard = self._entries.get(account)
+        return account in self._refused or heard is None or heard.account != entry.account
+
     def take_file(self, accounts: Mapping[str, AccountSettings]) -> None:
         """The accounts of the settings file from now on."""
+        self.file_refused = False
         self._of_file = dict(accounts)
         self._apply()
 
@@ -81,11 +103,19 @@ class Catalog:
         """The files that the bucket's accounts name. Called from another thread too."""
         return {file for files in list(self._files.values()) for file in files}
 
-    def read_again(self, changed: Collection[Path]) -> None:
-        """Take the bucket's accounts anew that name a file which has changed; one that is wrong stays as it was."""
-        those = [id for id, files in self._files.items() if not files.isdisjoint(changed)]
-        for id in those:
-            self._read(id)
+    async def read_again(self, changed: Collection[Path], *, refused: bool) -> None:
+        """Take the bucket's accounts anew that name a file which has changed; one that is wrong stays as it was.
+
+        `refused`: and those that could not be taken before.
+        """
+        those = {id for id, files in self._files.items() if not files.isdisjoint(changed)}
+        if refused:
+            those |= self._refused.keys()
+        for number, id in enumerate(sorted(those)):
+            if id in self._entries:  # heard of meanwhile: it is gone
+                self._read(id)
+            if number % READ_AT_ONCE == 0:
+                await asyncio.sleep(0)
         if those:
             self._apply()
 
@@ -129,25 +159,28 @@ class Catalog:
             self._forget(change.key)
             return
         before, self._entries[change.key] = self._entries.get(change.key), entry
-        if before is not None and before.account == entry.account and change.key in self._of_bus:
-            return
-        self._of_bus.pop(change.key, None)
-        self._files.pop(change.key, None)
-        if entry.account is not None:
+        if entry.account is None:
+            self._forget(change.key)
+            self._entries[change.key] = entry
+        elif before is None or before.account != entry.account:
             self._read(change.key)
 
     def _forget(self, id: str) -> None:
-        for kept_here in (self._entries, self._of_bus, self._files):
+        for kept_here in (self._entries, self._of_bus, self._files, self._refused):
             kept_here.pop(id, None)
 
     def _read(self, id: str) -> None:
+        """Take an account as it is written; where that cannot be, what it was holds."""
         written = self._entries[id].account or {}
         try:
             account = self._of_bus[id] = self.check(opened(written, self.sealer) | {"id": id})
         except Permanent as exc:
-            log.error("account_not_taken", account=id, error=str(exc))
+            if self._refused.get(id) != str(exc):
+                log.error("account_not_taken", account=id, error=str(exc))
+            self._refused[id] = str(exc)
         else:
             self._files[id] = files_of(account)
+            self._refused.pop(id, None)
 
     def _apply(self) -> None:
         before, paused_before = self.all, self.paused

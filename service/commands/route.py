@@ -21,13 +21,15 @@ LOOK_EVERY_S: Final = 0.2
 class Fleet:
     """Where accounts are. `here`, `known` (all of them, anywhere) and `paused` are looked at on every request.
 
-    `patience_s`: for how long an account may be nowhere, while it is handed over or its process is not missed yet.
+    `coming`: whether NATS has an account that is not known here yet. `patience_s`: for how long an account may be
+    nowhere, while it is handed over or its process is not missed yet.
     """
 
     instance: str
     here: Mapping[str, Account]
     known: Callable[[], Container[str]]
     paused: Callable[[], Container[str]]
+    coming: Callable[[str], Awaitable[bool]]
     owner: Callable[[str], str | None]
     wait_moved: Callable[[float], Awaitable[None]]
     patience_s: float
@@ -42,9 +44,20 @@ class Router:
         self._clock = clock
         self._limit_s = limit_s
 
-    def knows(self, account: str) -> bool:
-        """Whether there is such an account at all, anywhere."""
-        return ACCOUNT_ID.fullmatch(account) is not None and account in self._fleet.known()
+    async def knows(self, account: str) -> bool:
+        """Whether there is such an account at all, anywhere. Raises ServiceError 503, Transient.
+
+        One that was just added is waited for: whoever added it may ask another process than the one that answered.
+        """
+        if ACCOUNT_ID.fullmatch(account) is None:
+            return False
+        if account not in self._fleet.known():
+            if not await self._fleet.coming(account):
+                return False
+            until = self._clock.monotonic() + self._fleet.patience_s
+            while account not in self._fleet.known():
+                await self._wait(until)
+        return True
 
     async def find(self, account: str, verb: Verb, payload: bytes, headers: Mapping[str, str]) -> Account | bytes:
         """The account, where it is here by now, or the answer of who has it. Raises ServiceError."""

@@ -65,7 +65,11 @@ async def serve_commands(context: Context, fleet: Fleet, served: asyncio.Event) 
 
     async def answer(verb: Verb, subject: str, payload: bytes, headers: Mapping[str, str]) -> bytes:
         account = subject.split(".")[-2]
-        if not router.knows(account):
+        try:
+            known = await router.knows(account)
+        except Transient as exc:
+            raise answer_of(exc) from exc
+        if not known:
             with _measured(context, verb):
                 raise error(404, [Problem("account", "no such account here")])
         found = await router.find(account, verb, payload, headers)

@@ -55,7 +55,8 @@ COMMAND_SECONDS: Final = Histogram(
     "mailbus_command_seconds", "From taking a command to its answer.", ["verb"], buckets=LATENCY_BUCKETS_S
 )
 SETTINGS_REFUSED: Final = Gauge(
-    "mailbus_settings_refused", "1 while the settings file says something wrong, and the earlier settings hold."
+    "mailbus_settings_refused",
+    "1 while the settings file, or an account in NATS, cannot be taken as it is written, and what was before holds.",
 )
 BEHIND: Final = Gauge("mailbus_behind", "Mails that are there and not announced yet, by their UIDs: so many at most.")
 NATS_CONNECTED: Final = Gauge("mailbus_nats_connected", "1 while NATS is connected.")

@@ -2,12 +2,13 @@
 
 Who sends them: a name misspelt, an account that was taken out. While the processes under one prefix were not all
 given the same accounts, nobody refuses anything: what one does not know another may. Then the one does it that would
-have the account; compare-and-set in `mail-sends` keeps it to one status where two take it for theirs.
+have the account, once NATS itself says that there is none: what was heard of the accounts may be a moment old.
+Compare-and-set in `mail-sends` keeps it to one status where two take it for theirs.
 """
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Final
 
@@ -32,14 +33,23 @@ class Strays:
     """What is queued for nobody.
 
     `sends`: whether an account is there and sends; `decides`: whether all processes know the same of it, and it is for
-    this one to say that it is not there.
+    this one to say that it is not there; `coming`: whether NATS has an account that is not known here as it is there.
     """
 
-    def __init__(self, bus: Bus, clock: Clock, *, sends: Callable[[str], bool], decides: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        clock: Clock,
+        *,
+        sends: Callable[[str], bool],
+        decides: Callable[[str], bool],
+        coming: Callable[[str], Awaitable[bool]],
+    ) -> None:
         self._bus = bus
         self._clock = clock
         self._is_there = sends
         self._decides = decides
+        self._coming = coming
         self._sends = Sends(bus.key_value(bus.subjects.sends), bus.key_value(bus.subjects.cursors), clock)
         self._outbox = Outbox(bus.blobs(bus.subjects.outbox))
 
@@ -66,7 +76,7 @@ class Strays:
         subjects = self._bus.subjects
         queued = await self._bus.queued(subjects.stream_out, subjects.out("*"))
         names = {subject: account_of_out(subject) for subject in queued}
-        strays = [subject for subject, name in names.items() if not self._is_there(name) and self._decides(name)]
+        strays = [subject for subject, name in names.items() if await self._is_stray(name)]
         if not strays:
             return
         created = await self._bus.stream_created(subjects.stream_out)
@@ -76,6 +86,11 @@ class Strays:
                 log.warning("unknown_account", account=names[subject], remedy="purge it by its sequence")
                 continue
             await self._refuse(names[subject], subject, created)
+
+    async def _is_stray(self, account: str) -> bool:
+        if self._is_there(account) or not self._decides(account):
+            return False
+        return ACCOUNT_ID.fullmatch(account) is None or not await self._coming(account)
 
     async def _refuse(self, account: str, subject: str, created: datetime) -> None:
         queue = self._bus.queue(self._bus.subjects.stream_out)

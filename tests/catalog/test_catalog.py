@@ -7,8 +7,8 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from service.bus import KeyChange, KeyValue
-from service.catalog import Catalog
+from service.bus import Entry, KeyChange, KeyValue, ServiceError
+from service.catalog import Catalog, admin
 from service.clock import SystemClock
 from service.fleet import AccountReports, Presence, Roster
 from service.settings import AccountSettings, Settings
@@ -66,8 +66,60 @@ async def test_a_file_that_is_wrong_when_it_is_read_again_leaves_its_account_as_
     await hear(catalog, change("a", 1, password={"file": "password"}), change("b", 2))
     assert catalog.files() == {file}
     file.write_text("")
-    catalog.read_again({file})
+    await catalog.read_again({file}, refused=False)
     assert catalog.all["a"].password.reveal() == "one"
     file.write_text("two")
-    catalog.read_again({file, tmp_path / "other"})
+    await catalog.read_again({file, tmp_path / "other"}, refused=False)
     assert catalog.all["a"].password.reveal() == "two"
+
+
+async def test_an_account_whose_secret_comes_later_stays_as_it_was_until_then(catalog: Catalog, tmp_path: Path) -> None:
+    await hear(catalog, change("a", 1), change("b", 2, password={"file": "later"}))
+    before = catalog.all["a"]
+    assert (catalog.all.keys(), catalog.refused) == ({"a"}, True)
+    await hear(catalog, change("a", 3, password={"file": "later"}), change("b", 2, password={"file": "later"}))
+    assert catalog.all == {"a": before}
+    (tmp_path / "later").write_text("secret")
+    await catalog.read_again(set(), refused=False)
+    assert catalog.all == {"a": before}
+    await catalog.read_again(set(), refused=True)
+    assert [catalog.all[id].password.reveal() for id in ("a", "b")] == ["secret", "secret"]
+    assert not catalog.refused
+
+
+async def test_what_nats_has_and_is_not_known_here_is_coming(catalog: Catalog) -> None:
+    there: dict[str, KeyChange] = {}
+
+    async def get(id: str) -> Entry | None:
+        return None if id not in there else Entry(there[id].value or b"", there[id].seq)
+
+    cast(Any, catalog.bucket).get = get
+    assert not await catalog.coming("a")
+    there["a"] = change("a", 1)
+    assert await catalog.coming("a")
+    await hear(catalog, there["a"])
+    assert not await catalog.coming("a")
+    there["a"] = change("a", 2, paused=True)
+    assert not await catalog.coming("a")
+    there["a"] = change("a", 3, address="b@example.com")
+    assert await catalog.coming("a")
+    there["a"] = change("a", 4, password={"file": "later"})
+    await hear(catalog, there["a"])
+    assert await catalog.coming("a")
+
+
+async def test_an_account_that_was_just_added_may_be_paused_where_it_is_not_heard_of_yet(catalog: Catalog) -> None:
+    written: list[bytes] = []
+
+    async def get(id: str) -> Entry | None:
+        return Entry(change("new", 1).value or b"", 1) if id == "new" else None
+
+    async def update(_id: str, value: bytes, _revision: int) -> int:
+        written.append(value)
+        return 2
+
+    cast(Any, catalog.bucket).get, cast(Any, catalog.bucket).update = get, update
+    await admin._Desk(catalog).pause({"id": "new"})
+    assert b'"paused":true' in written[0]
+    with pytest.raises(ServiceError, match="no such account"):
+        await admin._Desk(catalog).pause({"id": "other"})

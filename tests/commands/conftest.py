@@ -134,7 +134,11 @@ def options(server: ImapServer, user: str, **changes: Any) -> SessionOptions:
 
 def alone(accounts: Mapping[str, Account]) -> Fleet:
     """A fleet of one, which has all accounts."""
-    return Fleet("here", accounts, lambda: accounts, set, lambda _: "here", asyncio.sleep, patience_s=0.0)
+
+    async def coming(_: str) -> bool:
+        return False
+
+    return Fleet("here", accounts, lambda: accounts, set, coming, lambda _: "here", asyncio.sleep, patience_s=0.0)
 
 
 @asynccontextmanager

@@ -12,8 +12,11 @@ from tests.outbound.conftest import Post, sending
 from tests.servers.smtp import ScriptedRelay
 
 
-def strays(bus: Bus, *, agreed: bool = True) -> Strays:
-    return Strays(bus, SystemClock(), sends=lambda account: account == "a", decides=lambda _: agreed)
+def strays(bus: Bus, *, agreed: bool = True, coming: str = "") -> Strays:
+    async def is_coming(account: str) -> bool:
+        return account == coming
+
+    return Strays(bus, SystemClock(), sends=lambda account: account == "a", decides=lambda _: agreed, coming=is_coming)
 
 
 @pytest.mark.fault("E14", "G11")
@@ -89,6 +92,14 @@ async def test_while_the_processes_know_different_accounts_nothing_is_refused(bu
     post.account = "perhaps-of-another"
     await post.request("r1")
     await strays(bus, agreed=False).refuse_all()
+    assert await bus.pending(bus.subjects.stream_out, bus.subjects.out("*")) == 1
+    assert post.events == []
+
+
+async def test_an_account_that_was_added_and_is_not_heard_of_yet_is_no_stray(bus: Bus, post: Post) -> None:
+    post.account = "new"
+    await post.request("r1")
+    await strays(bus, coming="new").refuse_all()
     assert await bus.pending(bus.subjects.stream_out, bus.subjects.out("*")) == 1
     assert post.events == []
 

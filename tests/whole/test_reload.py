@@ -36,7 +36,6 @@ async def test_accounts_come_change_and_go_without_a_restart_and_what_is_wrong_c
         return imap_account(dovecot, f"{prefix}-{id}", id=id) | more
 
     secret = tmp_path / "password"
-    secret.write_text("wrong")
     settings = settings_for(own_nats.url, prefix, account("stays"))
     one = mailbus(settings)
     one.start()
@@ -44,17 +43,20 @@ async def test_accounts_come_change_and_go_without_a_restart_and_what_is_wrong_c
         await dovecot.append(f"{prefix}-{id}", [mail(1)])
     async with reading(own_nats.url, prefix) as reader:
         await reader.wait_received(1)
-        # Comes, with a password that is wrong yet.
+        # Comes, with a password that is nowhere yet, and then a wrong one.
         comes = account("comes", password={"file": str(secret)})
         one.write(yaml.safe_dump(settings | {"accounts": [account("stays"), comes]}))
+        await until(lambda: bool(one.said("settings_not_taken")))
+        secret.write_text("wrong")
         await until(lambda: any(line["state"] == "auth_failed" for line in one.said("account_state")))
+        assert len(one.said("settings_not_taken")) == 1
         # The secret's file changes, and nothing else.
         secret.write_text(str(account("stays")["password"]))
         await reader.wait_received(2)
         # Wrong settings: all goes on as it was.
         one.write("accounts: [{id: stays, adress: typo}]")
-        await until(lambda: bool(one.said("settings_not_taken")))
-        assert "adress" in json.dumps(one.said("settings_not_taken")[0]["problems"])
+        await until(lambda: len(one.said("settings_not_taken")) == 2)
+        assert "adress" in json.dumps(one.said("settings_not_taken")[1]["problems"])
         for id in ("stays", "comes"):
             await dovecot.append(f"{prefix}-{id}", [mail(2)])
         await reader.wait_received(4)
