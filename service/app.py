@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from service.admin import AccountsPage, AdminServer, Snapshot
+from service.budget import Budget
 from service.build import (
     DELIVERIES_LIMIT,
     Gangways,
@@ -31,9 +32,9 @@ from service.commands import Fleet, serve_commands
 from service.errors import EX_CONFIG, EX_FAILURE, EX_OK, MailbusError, Permanent, Transient, verdict_of
 from service.fleet import DRAIN_TIMEOUT_S, NATS_ASKED_S, AccountReports, Pace, Presence, Roster, Running, Steering
 from service.imap import sweep_all
-from service.ingest import Budget, Copies, Parser
+from service.ingest import Copies, Parser
 from service.observe import log, metrics, set_up_logs
-from service.outbound import Returned, Strays
+from service.outbound import Deliveries, Returned, Strays
 from service.parsing import COMPILED
 from service.reload import Reload
 from service.settings import AccountSettings, Settings
@@ -193,10 +194,11 @@ class Application:
             known = self._catalog.all.get(account) if self._catalog is not None else None
             return known is not None and known.outgoing is not None and known.outgoing.suppress
 
+        budget = Budget(self._settings.limits.memory)
         shared = Shared(
             bus=bus,
             copies=copies,
-            budget=Budget(self._settings.limits.memory),
+            budget=budget,
             parser=self._parser,
             writer=roster.presence.writer,
             is_rival=roster.is_rival,
@@ -204,7 +206,7 @@ class Application:
             publish=publish,
             clock=clock,
             connecting=Gangways(),
-            deliveries=asyncio.Semaphore(DELIVERIES_LIMIT),
+            deliveries=Deliveries(DELIVERIES_LIMIT, budget),
             returned=Returned(bus, clock, suppresses=suppresses),
             pace=Pace(),
         )

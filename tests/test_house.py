@@ -18,6 +18,7 @@ FLOORS = {
     "__init__": 0,
     "errors": 0,
     "clock": 0,
+    "budget": 0,
     "lookup": 0,
     "tasks": 0,
     "observe": 0,

@@ -75,6 +75,7 @@ def sent_mailbox(account: AccountSettings, outgoing: OutgoingSettings, shared: S
         shared.pools[account.id],
         options,
         shared.clock,
+        memory=shared.deliveries.memory,
         degraded=lambda error: shared.reports.part(account.id, SENT, AccountState.DEGRADED, error),
     )
 

@@ -1,11 +1,11 @@
 """What all accounts of a process share, and what a piece of work is. Used by every file of this room."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Collection, Coroutine
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
+from service.budget import Budget
 from service.build.gangway import Gangways
 from service.bus import Bus, OutMessage
 from service.clock import Clock
@@ -13,8 +13,8 @@ from service.contract import AccountState
 from service.errors import MailbusError
 from service.fleet import AccountReports, Pace, Part, supervise
 from service.imap import Pool, SessionOptions
-from service.ingest import Budget, Copies, Desks, MailboxStatus, Parser
-from service.outbound import Returned, Waiting
+from service.ingest import Copies, Desks, MailboxStatus, Parser
+from service.outbound import Deliveries, Returned, Waiting
 
 DELIVERIES_LIMIT: Final = 32
 # The one mailbox that POP3 has.
@@ -36,7 +36,7 @@ class Shared:
     publish: Callable[[OutMessage], Awaitable[None]]
     clock: Clock
     connecting: Gangways
-    deliveries: asyncio.Semaphore
+    deliveries: Deliveries
     returned: Returned
     pace: Pace
     # How each account's mail server is reached, set by account_work: all its connections share tokens and one gate.

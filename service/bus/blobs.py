@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from io import BytesIO
 from typing import Any, Final
 
 from nats.aio.client import Client
@@ -183,19 +184,20 @@ class BlobStore:
 
     async def _chunks(self, meta: dict[str, Any]) -> bytes:
         subject = self._chunk_subject(meta["nuid"])
-        data = bytearray()
+        # Its buffer becomes the result: a bytearray would be copied.
+        data = BytesIO()
         seq = 1
         for _ in range(int(meta["chunks"])):
             request = {"seq": seq, "next_by_subj": subject}
             answer = await js_api(self._nc, f"STREAM.MSG.GET.{self._stream}", request)
             message = answer["message"]
-            data += base64.b64decode(message.get("data", ""))
+            data.write(base64.b64decode(message.get("data", "")))
             seq = int(message["seq"]) + 1
-            if len(data) > int(meta["size"]):
+            if data.tell() > int(meta["size"]):
                 break  # what describes it says less than there is
-        if len(data) != int(meta["size"]):
+        if data.tell() != int(meta["size"]):
             raise Permanent("a blob is incomplete", where=str(meta.get("name"))[:80], remedy="store it again")
-        return bytes(data)
+        return data.getvalue()
 
     async def _meta(self, name: str) -> tuple[dict[str, Any] | None, int]:
         """What describes an object, None where there is none; and the sequence that a new one must come after."""

@@ -14,7 +14,6 @@ resync.py says so to whoever asked. allowance.py is what may be read a day, stat
 from service.ingest.absence import Absence
 from service.ingest.allowance import Allowance
 from service.ingest.announce import AnnounceOptions, Announcer
-from service.ingest.budget import Budget
 from service.ingest.copies import Copies
 from service.ingest.cursor import Cursor
 from service.ingest.dead import DeadLetters
@@ -42,7 +41,6 @@ __all__ = [
     "Alone",
     "AnnounceOptions",
     "Announcer",
-    "Budget",
     "Copies",
     "Cursor",
     "DeadLetters",

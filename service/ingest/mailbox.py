@@ -12,11 +12,11 @@ from typing import Final
 
 import msgspec
 
+from service.budget import Budget
 from service.clock import Clock
 from service.contract import NUMBERS_FROM, EventType
 from service.errors import MailbusError, Transient, verdict_of
 from service.ingest.announce import Announcer
-from service.ingest.budget import Budget
 from service.ingest.compare import Compared, Comparer
 from service.ingest.cursor import Cursor
 from service.ingest.epochs import Alone, Epochs, Kinship

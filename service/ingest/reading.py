@@ -7,8 +7,8 @@ then.
 
 from typing import Final
 
+from service.budget import Budget
 from service.errors import Transient
-from service.ingest.budget import Budget
 from service.ingest.numbers import Numbers
 from service.ingest.pages import Page, Pairing
 from service.ingest.plan import PAGE_LIMIT_BYTES

@@ -10,12 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import format_datetime
+from io import BytesIO
 
 from service.contract import Address, Attachment, Problem, RequestProblems, SendRequest, media_type
 from service.mime.encode import (
     address_tokens,
     ascii_domain,
-    base64_lines,
+    base64_blocks,
     field,
     parameter_tokens,
     text_body,
@@ -24,11 +25,18 @@ from service.mime.encode import (
 
 
 @dataclass(frozen=True, slots=True)
+class _File:
+    """What is encoded only as it is written: in pieces, and then whole, a large one would take its size once more."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class _Part:
-    """A MIME entity: its fields and its body, which ends with CRLF."""
+    """A MIME entity: its fields, and the pieces of its body, which ends with CRLF."""
 
     fields: str
-    body: bytes
+    pieces: list[bytes | _File]
 
 
 def build(
@@ -50,7 +58,14 @@ def build(
     bcc = request.bcc if keep_bcc else []
     header = _header(request, bcc, message_id, date, from_default)
     body = _content(request, boundary_seed, blobs)
-    return f"{header}MIME-Version: 1.0\r\n{body.fields}\r\n".encode() + body.body
+    whole = BytesIO()
+    whole.write(f"{header}MIME-Version: 1.0\r\n{body.fields}\r\n".encode())
+    for piece in body.pieces:
+        if isinstance(piece, _File):
+            whole.writelines(base64_blocks(piece.data))
+        else:
+            whole.write(piece)
+    return whole.getvalue()
 
 
 def _header(request: SendRequest, bcc: Sequence[Address], message_id: str, date: datetime, from_default: str) -> str:
@@ -118,7 +133,7 @@ def _belongs_to_html(request: SendRequest, attachment: Attachment) -> bool:
 
 def _text(subtype: str, text: str) -> _Part:
     encoding, body = text_body(text)
-    return _Part(f"Content-Type: text/{subtype}; charset=utf-8\r\nContent-Transfer-Encoding: {encoding}\r\n", body)
+    return _Part(f"Content-Type: text/{subtype}; charset=utf-8\r\nContent-Transfer-Encoding: {encoding}\r\n", [body])
 
 
 def _file(attachment: Attachment, blobs: Mapping[str, bytes]) -> _Part:
@@ -133,7 +148,7 @@ def _file(attachment: Attachment, blobs: Mapping[str, bytes]) -> _Part:
     ]
     if attachment.cid is not None:
         fields.append(field("Content-ID", [f"<{attachment.cid}>"]))
-    return _Part("".join(fields), base64_lines(data))
+    return _Part("".join(fields), [_File(data)])
 
 
 def _type_tokens(type: str) -> list[str]:
@@ -145,8 +160,8 @@ def _multipart(subtype: str, parts: Sequence[_Part], seed: str, parameter: str =
     # `=_` stands neither in quoted-printable nor in base64, the rest in no text that was not made for it.
     boundary = "=_" + hashlib.sha256(f"{seed}\0{subtype}".encode()).hexdigest()[:40]
     tokens = [f"multipart/{subtype};", *([f"{parameter};"] if parameter else []), f'boundary="{boundary}"']
-    pieces: list[bytes] = []
+    pieces: list[bytes | _File] = []
     for part in parts:
-        pieces += (f"--{boundary}\r\n{part.fields}\r\n".encode(), part.body, b"\r\n")
+        pieces += (f"--{boundary}\r\n{part.fields}\r\n".encode(), *part.pieces, b"\r\n")
     pieces.append(f"--{boundary}--\r\n".encode())
-    return _Part(field("Content-Type", tokens), b"".join(pieces))
+    return _Part(field("Content-Type", tokens), pieces)

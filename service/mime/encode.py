@@ -6,7 +6,7 @@ Used by build.py. Everything comes out as ASCII in CRLF lines, but for an addres
 
 import re
 from binascii import b2a_base64, b2a_qp
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import idna
@@ -176,6 +176,8 @@ def text_body(text: str) -> tuple[str, bytes]:
     return "quoted-printable", b"=46" + quoted[1:] if quoted.startswith(b"From ") else quoted
 
 
+# Of a file, at once: whole lines.
+_BLOCK_BYTES: Final = 57 * 1024
 _NOT_ASCII: Final = bytes(range(128, 256))
 # What 7bit text holds: printable ASCII, tabs and line ends.
 _7BIT: Final = bytes([9, 10, 13, *range(32, 127)])
@@ -192,5 +194,11 @@ def _plain(data: bytes) -> bool:
 
 def base64_lines(data: bytes) -> bytes:
     """RFC 2045 6.8: lines of 76 characters."""
-    encoded = b2a_base64(data, newline=False)
-    return b"".join(encoded[i : i + 76] + b"\r\n" for i in range(0, len(encoded), 76))
+    return b"".join(base64_blocks(data))
+
+
+def base64_blocks(data: bytes) -> Iterator[bytes]:
+    """The same, some lines at a time: those of a large file would take five times its size."""
+    for start in range(0, len(data), _BLOCK_BYTES):
+        encoded = b2a_base64(data[start : start + _BLOCK_BYTES], newline=False)
+        yield b"".join([encoded[i : i + 76] + b"\r\n" for i in range(0, len(encoded), 76)])

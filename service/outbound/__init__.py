@@ -13,6 +13,7 @@ waiting.py cancels and releases what was not sent yet; strays.py refuses what is
 """
 
 from service.outbound.dkim import DkimKey, DkimSigner, read_dkim_key
+from service.outbound.hands import Deliveries
 from service.outbound.options import ANY, Limit, OutboundOptions
 from service.outbound.originals import Originals
 from service.outbound.outbox import SENT, Bundle, Outbox
@@ -31,6 +32,7 @@ __all__ = [
     "OUTBOX_HEADER",
     "SENT",
     "Bundle",
+    "Deliveries",
     "DkimKey",
     "DkimSigner",
     "Limit",

@@ -38,6 +38,8 @@ THREAD_FROM_BYTES: Final = 256 * 1024
 # Where the account's work ends, mails under way may be answered for so long: of FINISH_TIMEOUT_S in sender.py, the rest
 # is for storing what was said of the others.
 ENDING_S: Final = 5.0
+# Of a request with a message for each, where they are as large as that.
+LARGE_TOGETHER: Final = 2
 
 
 @dataclass(slots=True)
@@ -142,6 +144,7 @@ class Attempts:
                 metrics.SEND_SECONDS.observe(self._clock.monotonic() - began)
         step("replies")
         place.leave()
+        mail = Mail(mail.mail_from, mail.wire, b"")  # what is stored or copied now takes as much again
         said = await self._evidence.of_attempt(record, said)
         decision = self.decide(record, said | barred, attempt)
         task.record = changed(intent, copy=record.copy or self._wants_copy(said))
@@ -228,9 +231,16 @@ class Attempts:
         if not going:
             return {}
         mails = [_Mailing(one, place.another()) for one in going]
+        # Before any turn or place: what waits for memory holds up nobody.
+        room = asyncio.Semaphore(mails_at_once(_size(task), split=True))
+
+        async def ask_for(mailing: _Mailing) -> Said:
+            async with room:
+                return await self._ask_for(task, mailing)
+
         try:
             async with TaskGroup() as group:
-                asking = [group.create_task(self._ask_for(task, one), name="mail") for one in mails]
+                asking = [group.create_task(ask_for(one), name="mail") for one in mails]
                 hurry = group.create_task(_hurry(place, list(zip(mails, asking, strict=True))), name="hurry")
                 await asyncio.wait(asking)
                 hurry.cancel()
@@ -295,6 +305,13 @@ class Attempts:
         if not self._options.dkim and _size(task) < THREAD_FROM_BYTES:
             return make()
         return await asyncio.to_thread(make)
+
+
+def mails_at_once(size: int, *, split: bool) -> int:
+    """How many mails of a request of `size` bytes, with its blobs, are in memory at once."""
+    if not split:
+        return 1
+    return TOGETHER if size < THREAD_FROM_BYTES else LARGE_TOGETHER
 
 
 def _size(task: Task) -> int:

@@ -4,7 +4,7 @@ Used by sender.py; attempt.py makes the attempt, settle.py stores and says what 
 due, or its answer was lost.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -24,7 +24,7 @@ from service.contract import (
 )
 from service.errors import MailbusError, Permanent
 from service.observe import log, metrics
-from service.outbound.attempt import Attempts, Task
+from service.outbound.attempt import Attempts, Task, mails_at_once
 from service.outbound.evidence import Evidence
 from service.outbound.hands import Place
 from service.outbound.lanes import Lanes
@@ -156,7 +156,7 @@ class Deliverer:
             await self._settler.dead_letter(key, b"", "its state is gone")
             await job.ack()
         elif taken is not None:
-            await self._known(key, job, record, revision)
+            await self._known(key, job, record, revision, place)
         else:
             await self._due(key, job, record, revision, place)
 
@@ -175,12 +175,13 @@ class Deliverer:
         if request is None or problems:
             await self._settler.refuse(key, job, new_record(taken.id, job, job.stored_at), 0, problems, job.payload)
             return
-        if problems := too_many_bytes(request, await self._bus.blobs().sizes(blob_ids(request))):
+        sizes = await self._bus.blobs().sizes(blob_ids(request))
+        if problems := too_many_bytes(request, sizes):
             await self._settler.refuse(key, job, new_record(taken.id, job, job.stored_at), 0, problems, job.payload)
             return
         first_at, expires_at = times(request, job.stored_at, options.limits)
         record = new_record(taken.id, job, expires_at)
-        bundle = await self._gather(key, request, payload)
+        bundle = await self._gather(key, request, payload, sizes, place)
         raw = bundle.blobs.get(request.raw_blob_id or "")
         named = message_id(request, key, address=options.address, secret=await self._sends.secret(), raw=raw)
         waiting = dict.fromkeys(request.recipients(), NOT_YET if request.split else "")
@@ -197,16 +198,16 @@ class Deliverer:
             return
         await self._in_turn(Task(key, job, record, 0, bundle, request), place)
 
-    async def _known(self, key: str, job: Job, record: SendRecord, revision: int) -> None:
+    async def _known(self, key: str, job: Job, record: SendRecord, revision: int, place: Place) -> None:
         """A request whose id is known: the same job again, or the same id a second time."""
         same = record.source == source_of(job)
         if record.phase is Phase.INTENT and same and record.attempt == 1:
-            await self._lost(key, job, record, revision)
+            await self._lost(key, job, record, revision, place)
         elif record.phase is Phase.INTENT:
             # Its attempt is under way elsewhere, or that job will come back and say what became of it.
             await job.give_back(AGAIN_S)
         else:
-            await self._resume(key, job, record, revision, its_own=same and record.attempt <= 1)
+            await self._resume(key, job, record, revision, place, its_own=same and record.attempt <= 1)
 
     async def _due(self, key: str, job: Job, record: SendRecord, revision: int, place: Place) -> None:
         attempt = int(job.headers.get(ATTEMPT_HEADER, "0"))
@@ -228,7 +229,7 @@ class Deliverer:
                 await self._settler.again(key, job, record, revision, self._clock.now() + timedelta(seconds=pause_s))
                 return
             try:
-                bundle = await self._outbox.get(record.outbox or "")
+                bundle = await self._kept(record, place)
                 request = decode_request(bundle.request)
             except Permanent as exc:
                 problems = [Problem("", f"what was kept of it cannot be read: {exc.what}")]
@@ -236,24 +237,26 @@ class Deliverer:
                 return
             await self._in_turn(Task(key, job, record, revision, bundle, request), place)
         elif record.phase is Phase.INTENT and attempt == record.attempt:
-            await self._lost(key, job, record, revision)
+            await self._lost(key, job, record, revision, place)
         else:
             final = record.phase is Phase.FINAL
-            await self._resume(key, job, record, revision, its_own=final or attempt == record.attempt)
+            await self._resume(key, job, record, revision, place, its_own=final or attempt == record.attempt)
 
-    async def _resume(self, key: str, job: Job, record: SendRecord, revision: int, *, its_own: bool) -> None:
+    async def _resume(
+        self, key: str, job: Job, record: SendRecord, revision: int, place: Place, *, its_own: bool
+    ) -> None:
         """An outcome stands: what follows from it, again."""
         if its_own and record.copy:
-            await self._copy_again(key, job, record, revision)
+            await self._copy_again(key, job, record, revision, place)
         await self._settler.resume(key, job, record, its_own=its_own)
 
-    async def _copy_again(self, key: str, job: Job, record: SendRecord, revision: int) -> None:
+    async def _copy_again(self, key: str, job: Job, record: SendRecord, revision: int, place: Place) -> None:
         """Whoever stored that there is to be a copy in Sent may have ended before it was queued."""
         try:
             if record.outbox is not None:
-                bundle = await self._outbox.get(record.outbox)
+                bundle = await self._kept(record, place)
             else:
-                bundle = await self._gather(key, decode_request(job.payload), job.payload)
+                bundle = await self._gather_again(key, job, place)
             request = decode_request(bundle.request)
         except Permanent:
             return  # the request's bytes go once its copy is queued
@@ -285,8 +288,12 @@ class Deliverer:
             await self._settler.settle(key, job, record, revision, decision, None, attempt=record.attempt)
         return bool(taken)
 
-    async def _gather(self, key: str, request: SendRequest, payload: bytes) -> Bundle:
-        """A request with its blobs; those that are not there are left out."""
+    async def _gather(
+        self, key: str, request: SendRequest, payload: bytes, sizes: Mapping[str, int], place: Place
+    ) -> Bundle:
+        """A request with its blobs, once there is memory for them; those that are not there are left out."""
+        size = len(payload) + sum(sizes.values())
+        await place.hold(size, mails=mails_at_once(size, split=request.split))
         blobs: dict[str, bytes] = {}
         for blob in blob_ids(request):
             try:
@@ -295,12 +302,25 @@ class Deliverer:
                 log.warning("blob_missing", account=self._options.account, blob=blob)
         return Bundle(key, payload, blobs)
 
-    async def _lost(self, key: str, job: Job, record: SendRecord, revision: int) -> None:
+    async def _gather_again(self, key: str, job: Job, place: Place) -> Bundle:
+        """That of a request that is in the queue still. Raises RequestProblems, Transient."""
+        request = decode_request(job.payload)
+        sizes = await self._bus.blobs().sizes(blob_ids(request))
+        return await self._gather(key, request, job.payload, sizes, place)
+
+    async def _kept(self, record: SendRecord, place: Place) -> Bundle:
+        """What waits in the outbox, once there is memory for it. Raises Permanent where it is gone, Transient."""
+        name = record.outbox or ""
+        size = await self._outbox.size(name)
+        await place.hold(size, mails=mails_at_once(size, split=record.split))
+        return await self._outbox.get(name)
+
+    async def _lost(self, key: str, job: Job, record: SendRecord, revision: int, place: Place) -> None:
         """An intent without an outcome: the dot may have been sent, its reply is lost."""
         log.warning("send_uncertain", account=self._options.account, key=key, attempt=record.attempt)
         bundle = None
         if record.outbox is None:
-            bundle = await self._gather(key, decode_request(job.payload), job.payload)
+            bundle = await self._gather_again(key, job, place)
         said = dict.fromkeys(record.open, Said(Verdict.UNKNOWN, "")) | record.refused
         said = await self._evidence.of_attempt(record, said)
         decision = self._attempts.decide(record, said, record.attempt)

@@ -69,7 +69,10 @@ def relaxed_body(body: bytes) -> bytes:
     """RFC 6376 3.4.4: runs of blanks are one space, none at a line's end, no empty lines at the end of all."""
     if b"\t" in body or b"  " in body:
         body = _BLANKS.sub(b" ", body)
-    body = body.replace(b" \r\n", b"\r\n").rstrip(b"\r\n ")
+    body = body.replace(b" \r\n", b"\r\n")
+    if len(body) > 2 and body.endswith(b"\r\n") and not body.endswith((b"\r\n\r\n", b" \r\n")):
+        return body  # as it is: two copies of a large one fewer
+    body = body.rstrip(b"\r\n ")
     return body + b"\r\n" if body else b""
 
 

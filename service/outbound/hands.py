@@ -1,7 +1,8 @@
 """Jobs in hand: each a task with a place at the relay, all kept alive together, ended gently. Used by sender.py.
 
-A job holds its places while it may hold a mail in memory and a connection: one of its account's, and one of the
-process's, so that a thousand accounts do not send at once. Storing and saying what became of it needs none.
+A job holds its places while it may hold a connection: one of its account's, and one of the process's, so that a
+thousand accounts do not send at once. Storing and saying what became of it needs none. The memory of its mail it holds
+to the end. Whoever waits for memory holds no place, and may wait for one with it: so nobody waits in a circle.
 """
 
 import asyncio
@@ -9,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final
 
+from service.budget import Budget, Share
 from service.bus import ACK_WAIT_S, Job
 from service.errors import MailbusError, Transient
 from service.observe import log, metrics
@@ -18,7 +20,22 @@ from service.tasks import TaskGroup
 # A relay that lets one wait for longer has its account's place only: it must not keep all accounts from sending.
 SLOW_S: Final = 2.0
 GIVE_BACK_TIMEOUT_S: Final = 2.0
+# The part of the budget that deliveries have: a relay that takes its time, or a limit of rate, leaves the other half to
+# what is read. And how often a mail takes the size of its request and blobs: they are there to the end, and the mail
+# that is made of them takes four thirds, twice while it is signed. A byte of the budget stands for two.
+MEMORY_PART: Final = 2
+MEMORY_TIMES: Final = 2
+# Requests in hand hold about a megabyte an account as it is (sender.py): one so small waits for no memory.
+UNCOUNTED_BYTES: Final = 64 * 1024
 _SENDING: Final = metrics.WAITING.labels(where="send")
+
+
+class Deliveries:
+    """What all senders of a process share: so many places at once, and a part of the memory."""
+
+    def __init__(self, at_once: int, memory: Budget) -> None:
+        self.places = asyncio.Semaphore(at_once)
+        self.memory = Share(memory, memory.limit // MEMORY_PART)
 
 
 class Place:
@@ -27,7 +44,7 @@ class Place:
     def __init__(
         self,
         own: asyncio.Semaphore,
-        shared: asyncio.Semaphore,
+        shared: Deliveries,
         stop: asyncio.Event | None = None,
         pace: Pace | None = None,
     ) -> None:
@@ -37,14 +54,36 @@ class Place:
         self._stop = stop or asyncio.Event()
         self._slow: asyncio.TimerHandle | None = None
         self._taken = False
+        self._held: int | None = None
 
     async def take(self) -> None:
         """Wait for the account's turn, then for both."""
         if self._pace is not None:
             await self._pace.turn()
+        await self._acquire()
+
+    async def hold(self, size: int, *, mails: int = 1) -> None:
+        """Wait for the memory of a request of `size` bytes with its blobs, of which so many mails are made at once.
+
+        Until `end`. Who has some has it for all that the job needs: again does nothing.
+        """
+        if self._held is not None:
+            return
+        if size <= UNCOUNTED_BYTES:
+            return
+        memory, size = self._shared.memory, size * (MEMORY_TIMES - 1 + mails)
+        self._held = memory.take_now(size)
+        if self._held is None:
+            was_taken = self._taken
+            self.leave()
+            self._held = await memory.take(size)
+            if was_taken:
+                await self._acquire()
+
+    async def _acquire(self) -> None:
         await self._own.acquire()
         try:
-            await self._shared.acquire()
+            await self._shared.places.acquire()
         except BaseException:
             self._own.release()
             raise
@@ -76,11 +115,18 @@ class Place:
             self._leave_shared()
             self._own.release()
 
+    def end(self) -> None:
+        """The job is out of hand: its memory is others'. Again does nothing."""
+        self.leave()
+        if self._held is not None:
+            self._shared.memory.give(self._held)
+            self._held = None
+
     def _leave_shared(self) -> None:
         if self._slow is not None:
             self._slow.cancel()
             self._slow = None
-            self._shared.release()
+            self._shared.places.release()
 
 
 class Hands:
@@ -92,7 +138,7 @@ class Hands:
         *,
         account: str,
         own: int,
-        shared: asyncio.Semaphore,
+        shared: Deliveries,
         pace: Pace,
     ) -> None:
         self._pace = pace
@@ -170,7 +216,7 @@ class Hands:
             self._failure = self._failure or exc
             self._failed.set()
         finally:
-            place.leave()
+            place.end()
             _SENDING.dec()
             self._begun.discard(job)
             self._held.pop(job, None)

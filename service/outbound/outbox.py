@@ -45,6 +45,10 @@ class Outbox:
         """A bundle. Raises Permanent where it is gone, Transient."""
         return _DECODER.decode(await self._store.get(name))
 
+    async def size(self, name: str) -> int:
+        """How many bytes a bundle has; 0 where it is gone. Raises Transient."""
+        return await self._store.size(name) or 0
+
     async def free(self, name: str) -> None:
         """Its request is final. Raises Transient."""
         step("outbox.free")

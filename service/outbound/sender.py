@@ -14,7 +14,7 @@ from service.clock import Clock
 from service.errors import AuthRefused, MailbusError, Permanent, verdict_of
 from service.observe import metrics
 from service.outbound.deliver import Deliverer
-from service.outbound.hands import Hands
+from service.outbound.hands import Deliveries, Hands
 from service.outbound.options import OutboundOptions
 from service.outbound.sends import consumer_of_out
 from service.outbound.sent import SentMailbox
@@ -45,7 +45,7 @@ class Sender:
         relay: Relay,
         options: OutboundOptions,
         *,
-        deliveries: asyncio.Semaphore,
+        deliveries: Deliveries,
         connecting: AbstractAsyncContextManager[None],
         clock: Clock,
         others: Sequence[Relay] = (),

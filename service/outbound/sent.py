@@ -16,11 +16,13 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
+from service.budget import Share
 from service.bus import Bus, Job
 from service.clock import Clock
 from service.errors import MailbusError, Permanent, Transient
 from service.imap import NONE_NAMED, Pool, Refused, WritingSession, by_role, identity_of, list_mailboxes
 from service.observe import log, metrics, step
+from service.outbound.hands import MEMORY_TIMES
 from service.outbound.outbox import SENT, Bundle, Outbox
 from service.outbound.sends import KEY_HEADER
 
@@ -69,15 +71,23 @@ class SentOptions:
 
 
 class SentMailbox:
-    """One account's. `degraded` is told what the server refuses."""
+    """One account's. `memory` is what all deliveries share; `degraded` is told what the server refuses."""
 
     def __init__(
-        self, bus: Bus, pool: Pool, options: SentOptions, clock: Clock, *, degraded: Callable[[MailbusError], None]
+        self,
+        bus: Bus,
+        pool: Pool,
+        options: SentOptions,
+        clock: Clock,
+        *,
+        memory: Share,
+        degraded: Callable[[MailbusError], None],
     ) -> None:
         self._bus = bus
         self._pool = pool
         self._options = options
         self._clock = clock
+        self._memory = memory
         self._degraded = degraded
         self._outbox = Outbox(bus.blobs(bus.subjects.outbox))
         self._subject = bus.subjects.sent_copies(options.account)
@@ -176,7 +186,9 @@ class SentMailbox:
             result = Result.NO_MAILBOX
         else:
             try:
-                result = await self._once(session, name, await self._mail(job, kept), job)
+                size = len(job.payload) if kept is None else await self._outbox.size(kept)
+                async with self._memory.hold(MEMORY_TIMES * size):
+                    result = await self._once(session, name, await self._mail(job, kept), job)
             except Refused as exc:
                 self._trouble = True
                 self._degraded(exc)

@@ -158,7 +158,7 @@ class LimitSettings(Part):
         "Text up to this size rides in the event; 16 KiB below NATS's `max_payload`",
     )
     message: Size = sized("50MiB", "Of a larger message only the header is read")
-    memory: Size = sized("512MiB", "Bytes of mail in hand at once, over all accounts")
+    memory: Size = sized("512MiB", "Bytes of mail in hand at once, read and sent, over all accounts")
 
 
 class IncomingSettings(Part):

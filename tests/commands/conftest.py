@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 from nats.aio.msg import Msg
 
+from service.budget import Budget
 from service.bus import Bus
 from service.clock import SystemClock
 from service.commands import Account, Answered, Context, Directory, Fleet, MailAccess, SendAccess, serve_commands
 from service.contract import Security, SendLimits
 from service.imap import Pool, SessionOptions, WritingSession
-from service.ingest import Budget, Desks, Parser
+from service.ingest import Desks, Parser
 from service.outbound import Originals
 from service.parsing import Raw
 from tests.outbound.conftest import idle_sender

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from service.budget import Budget
 from service.bus import Bus
 from service.clock import SystemClock
 from service.contract import AccountState, After
@@ -13,7 +14,6 @@ from service.errors import MailbusError
 from service.fleet import supervise
 from service.ingest import (
     AnnounceOptions,
-    Budget,
     Copies,
     Desk,
     IngestOptions,

@@ -9,6 +9,7 @@ from typing import Any
 
 from service.after import AfterWork
 from service.boxes import Lines
+from service.budget import Budget
 from service.bus import Bus
 from service.clock import SystemClock
 from service.contract import AccountState, After, Security
@@ -18,7 +19,6 @@ from service.imap import Session, SessionOptions
 from service.ingest import (
     Allowance,
     AnnounceOptions,
-    Budget,
     Copies,
     Desk,
     ImapSource,

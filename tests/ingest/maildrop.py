@@ -9,6 +9,7 @@ from email.utils import format_datetime
 from typing import Any
 
 from service.after import AfterOptions, AfterWork, Pop3Hands, RefusedPace
+from service.budget import Budget
 from service.bus import Bus
 from service.clock import SystemClock
 from service.contract import AccountState, After, AfterKind, Security
@@ -16,7 +17,6 @@ from service.errors import MailbusError
 from service.fleet import supervise
 from service.ingest import (
     AnnounceOptions,
-    Budget,
     Desk,
     IngestOptions,
     Lasting,

@@ -7,11 +7,12 @@ Ends by itself, with exit code 0, once nothing is queued or waits.
 
 import asyncio
 
+from service.budget import Budget, Share
 from service.bus import Bus, NatsOptions, StreamOptions, open_bus
 from service.clock import SystemClock
 from service.contract import Security
 from service.imap import Pool, SessionOptions, WritingSession
-from service.outbound import OutboundOptions, Sender, SentMailbox, SentOptions
+from service.outbound import Deliveries, OutboundOptions, Sender, SentMailbox, SentOptions
 from service.smtp import Relay, SmtpOptions
 from tests.servers.forked import Forked
 from tests.servers.imap_server import PASSWORD
@@ -39,7 +40,7 @@ def sent_mailbox(bus: Bus, account: str, port: str, user: str) -> SentMailbox:
     )
     pool = Pool(lambda: WritingSession.open(where, clock=clock), clock, where=account)
     options = SentOptions(account, copies=True, insists=True, life_s=3600.0)
-    return SentMailbox(bus, pool, options, clock, degraded=lambda _: None)
+    return SentMailbox(bus, pool, options, clock, memory=Share(Budget(1 << 26), 1 << 25), degraded=lambda _: None)
 
 
 async def main(url: str, prefix: str, port: str, uncertain: str, account: str, *imap: str) -> None:
@@ -51,8 +52,8 @@ async def main(url: str, prefix: str, port: str, uncertain: str, account: str, *
         )
         relay = Relay(SmtpOptions(account, "127.0.0.1", int(port), Security.NONE, login=False), clock)
         sent = sent_mailbox(bus, account, *imap) if imap else None
-        places = asyncio.Semaphore(4)
-        sender = Sender(bus, relay, options, deliveries=places, connecting=places, clock=clock, sent=sent)
+        deliveries, connecting = Deliveries(4, Budget(1 << 26)), asyncio.Semaphore(4)
+        sender = Sender(bus, relay, options, deliveries=deliveries, connecting=connecting, clock=clock, sent=sent)
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(sender.run(lambda: None))]
             if sent is not None:

@@ -12,11 +12,12 @@ import msgspec
 import pytest
 from nats.aio.msg import Msg
 
+from service.budget import Budget
 from service.bus import Bus
 from service.clock import SystemClock
 from service.contract import EmailSubmission, Security
 from service.errors import MailbusError
-from service.outbound import OutboundOptions, Sender, SentMailbox
+from service.outbound import Deliveries, OutboundOptions, Sender, SentMailbox
 from service.smtp import Relay, SmtpOptions, Timeouts
 from tests.servers.smtp import ScriptedRelay
 
@@ -118,13 +119,18 @@ def outbound_options(**changes: Any) -> OutboundOptions:
     return OutboundOptions(**options)
 
 
+def deliveries(at_once: int = 16, memory: int = 64 * 1024 * 1024) -> Deliveries:
+    """What the senders of a process share."""
+    return Deliveries(at_once, Budget(memory))
+
+
 @asynccontextmanager
 async def sending(
     bus: Bus,
     relay: ScriptedRelay,
     *,
     smtp: dict[str, Any] | None = None,
-    places: asyncio.Semaphore | None = None,
+    places: Deliveries | None = None,
     others: Sequence[ScriptedRelay] = (),
     sent: SentMailbox | None = None,
     **options: Any,
@@ -135,7 +141,7 @@ async def sending(
         bus,
         Relay(smtp_options(relay, **(smtp or {})), clock),
         outbound_options(**options),
-        deliveries=places or asyncio.Semaphore(16),
+        deliveries=places or deliveries(),
         connecting=asyncio.Semaphore(16),
         clock=clock,
         others=[Relay(smtp_options(one), clock) for one in others],
@@ -153,8 +159,10 @@ def idle_sender(bus: Bus, account: str = "a") -> Sender:
     """A sender that takes nothing."""
     clock = SystemClock()
     relay = Relay(SmtpOptions(account, "127.0.0.1", 9, Security.NONE, login=False), clock)
-    places = asyncio.Semaphore(1)
-    return Sender(bus, relay, outbound_options(account=account), deliveries=places, connecting=places, clock=clock)
+    connecting = asyncio.Semaphore(1)
+    return Sender(
+        bus, relay, outbound_options(account=account), deliveries=deliveries(1), connecting=connecting, clock=clock
+    )
 
 
 async def found_lost(sender: Sender) -> MailbusError:

@@ -15,13 +15,14 @@ from typing import Final, Literal
 
 import msgspec
 
+from service.budget import Budget
 from service.bus import Bus, NatsOptions, StreamOptions, open_bus
 from service.clock import SystemClock
 from service.contract import AccountState, Security
 from service.errors import MailbusError
 from service.fleet.supervise import Pace, supervise
 from service.login import LoginGate
-from service.outbound import OutboundOptions, Sender
+from service.outbound import Deliveries, OutboundOptions, Sender
 from service.smtp import Relay, SmtpOptions, Timeouts
 from tests.servers.smtp_steps import PASSWORD, USER, Act, Step, StepRelay
 
@@ -92,7 +93,7 @@ def relay_of(kind: Kind, step: Step, act: Act, who: str) -> StepRelay:
     )
 
 
-def sender_for(bus: Bus, case: Case, tls: ssl.SSLContext, places: asyncio.Semaphore) -> Sender:
+def sender_for(bus: Bus, case: Case, tls: ssl.SSLContext, places: Deliveries) -> Sender:
     """One account's, impatient."""
     clock = SystemClock()
     security = Security.STARTTLS if case.secure else Security.NONE
@@ -117,12 +118,13 @@ def sender_for(bus: Bus, case: Case, tls: ssl.SSLContext, places: asyncio.Semaph
         retry_max_s=0.5,
         parallel=1,
     )
-    return Sender(bus, Relay(relay, clock), options, deliveries=places, connecting=places, clock=clock)
+    relayed = Relay(relay, clock)
+    return Sender(bus, relayed, options, deliveries=places, connecting=asyncio.Semaphore(16), clock=clock)
 
 
 async def send(bus: Bus, cases: Sequence[Case], authority: str) -> None:
     """All accounts' senders, supervised as mailbus does, until cancelled."""
-    places = asyncio.Semaphore(16)
+    places = Deliveries(16, Budget(1 << 26))
     tls = ssl.create_default_context(cafile=authority)
 
     def report(state: AccountState, error: MailbusError) -> None:

@@ -6,25 +6,25 @@ import pytest
 
 from service.bus import Bus
 from service.outbound.hands import Place
-from tests.outbound.conftest import Post, sending
+from tests.outbound.conftest import Post, deliveries, sending
 from tests.servers.smtp import RelayMaker, ScriptedRelay
 
 
 async def test_a_place_is_given_back_once_whoever_leaves_first() -> None:
-    own, shared = asyncio.Semaphore(1), asyncio.Semaphore(1)
+    own, shared = asyncio.Semaphore(1), deliveries(1)
     place = Place(own, shared)
     await place.take()
     assert own.locked()
-    assert shared.locked()
+    assert shared.places.locked()
     place.leave()
     place.leave()
-    for one in (own, shared):
+    for one in (own, shared.places):
         await one.acquire()
         assert one.locked()
 
 
 async def test_who_is_cancelled_while_waiting_for_the_second_gives_the_first_back() -> None:
-    own, shared = asyncio.Semaphore(1), asyncio.Semaphore(0)
+    own, shared = asyncio.Semaphore(1), deliveries(0)
     waiting = asyncio.create_task(Place(own, shared).take())
     await asyncio.sleep(0)
     waiting.cancel()
@@ -41,7 +41,7 @@ async def test_relays_that_take_their_time_do_not_keep_other_accounts_from_sendi
     monkeypatch.setattr("service.outbound.hands.SLOW_S", 0.2)
     slow, quick = await make_relay(), await make_relay()
     slow.script.hold = asyncio.Event()
-    places = asyncio.Semaphore(4)
+    places = deliveries(4)
     held, other = Post(bus, account="a"), Post(bus, account="b")
     await other.watch()
     async with (

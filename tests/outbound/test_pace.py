@@ -1,6 +1,5 @@
 """Rates: spread evenly, slower while the relay says that it is too much, and nobody else's affair."""
 
-import asyncio
 from typing import Any
 
 import pytest
@@ -8,7 +7,7 @@ import pytest
 from service.bus import Bus
 from service.outbound.pace import FIRST_PAUSE_S, LONGEST_PAUSE_S, Pace
 from service.outbound.retry import Said, Verdict
-from tests.outbound.conftest import Post, sending
+from tests.outbound.conftest import Post, deliveries, sending
 from tests.servers.clock import FakeClock
 from tests.servers.smtp import RelayMaker, ScriptedRelay
 
@@ -123,7 +122,7 @@ def test_a_rate_is_never_exceeded_by_what_was_learned() -> None:
 async def test_an_account_that_waits_for_its_rate_keeps_nobody_elses_mail(bus: Bus, make_relay: RelayMaker) -> None:
     """The process has one place; one account has a hundred mails and may send one an hour."""
     slow, quick = await make_relay(), await make_relay()
-    places = asyncio.Semaphore(1)
+    places = deliveries(1)
     many, other = Post(bus, account="a"), Post(bus, account="b")
     await other.watch()
     async with (
@@ -145,7 +144,7 @@ async def test_one_accounts_long_queue_does_not_delay_anothers_one_mail(
 ) -> None:
     """The process has as many places as the one account would take alone."""
     relay = await make_relay()
-    places = asyncio.Semaphore(8)
+    places = deliveries(8)
     for n in range(300):
         await post.request(f"many{n}")
     await Post(bus, account="b").request("one")

@@ -20,7 +20,7 @@ from service.observe.steps import STOP_EXIT_CODE
 from service.outbound import Returned, SentMailbox, SentOptions
 from tests.commands.conftest import SPECIAL_USE, dovecot_with, options
 from tests.outbound.child import begin, ended, waiting
-from tests.outbound.conftest import LIMIT_S, Post, delivered, sending, soon
+from tests.outbound.conftest import LIMIT_S, Post, delivered, deliveries, sending, soon
 from tests.outbound.test_returned import bounce
 from tests.servers.dovecot import Dovecot
 from tests.servers.forked import Forked
@@ -49,7 +49,9 @@ def pool_of(server: ImapServer, user: str, **changes: Any) -> Pool:
 def sent_mailbox(bus: Bus, pool: Pool, **changes: Any) -> SentMailbox:
     usual: dict[str, Any] = {"account": "a", "copies": True, "insists": False, "life_s": 3600.0}
     said: list[MailbusError] = []
-    return SentMailbox(bus, pool, SentOptions(**(usual | changes)), SystemClock(), degraded=said.append)
+    return SentMailbox(
+        bus, pool, SentOptions(**(usual | changes)), SystemClock(), memory=deliveries().memory, degraded=said.append
+    )
 
 
 @asynccontextmanager

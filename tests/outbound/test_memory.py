@@ -1,0 +1,69 @@
+"""Large mails: as many at once as there is memory for, and nobody who is small waits for them."""
+
+import asyncio
+
+import pytest
+
+from service.bus import Bus
+from service.clock import SystemClock
+from service.mime import MimeLimits, parse
+from tests.outbound.conftest import Post, deliveries, sending
+from tests.servers.smtp import ScriptedRelay
+
+LARGE = 1_000_000
+
+
+async def large(bus: Bus, fill: bytes) -> list[dict[str, str]]:
+    """The attachments of a request with a large file."""
+    blob = await bus.blobs().put(fill * LARGE, now=SystemClock().now())
+    return [{"blobId": blob, "name": "a.bin", "type": "application/octet-stream"}]
+
+
+@pytest.mark.fault("F06")
+async def test_large_mails_go_one_by_one_where_memory_is_for_one_and_small_ones_pass_them(
+    bus: Bus, post: Post, relay: ScriptedRelay
+) -> None:
+    relay.script.hold = asyncio.Event()
+    places = deliveries(16, 4 * LARGE)
+    async with sending(bus, relay, places=places):
+        for n in range(3):
+            await post.request(f"large{n}", attachments=await large(bus, b"%d" % n))
+        await relay.received(1)
+        await post.request("small")
+        await relay.received(2)
+        assert [len(mail.content) > LARGE for mail in relay.messages] == [True, False]
+        relay.script.hold.set()
+        assert {state for _, state in await post.states(4)} == {"sent"}
+        await post.empty()
+    for mail in relay.messages:
+        (attachments,) = [parse(mail.content, received_at=None, limits=MimeLimits(), inline_limit=0).email.attachments]
+        assert [one.size for one in attachments or []] in ([LARGE], [])
+
+
+@pytest.mark.fault("F06")
+async def test_what_waits_for_memory_holds_no_place_that_who_has_it_may_need(
+    bus: Bus, post: Post, relay: ScriptedRelay
+) -> None:
+    """A request of many mails has the memory and needs places, which others would hold that wait for memory."""
+    async with sending(bus, relay, places=deliveries(2, 4 * LARGE), parallel=2):
+        files = await large(bus, b"x")
+        to = [{"email": f"{n}@x.example"} for n in range(5)]
+        await post.request("split", to=to, split=True, attachments=files)
+        for n in range(4):
+            await post.request(f"r{n}", attachments=files)
+        await post.until(lambda: len({event.body.id for event in post.events}) == 5)
+        await post.empty()
+    assert len(relay.messages) == 9
+
+
+@pytest.mark.fault("F06")
+async def test_a_large_mail_that_waits_for_its_next_attempt_and_then_for_memory_is_sent(
+    bus: Bus, post: Post, relay: ScriptedRelay
+) -> None:
+    relay.script.rcpt = {"a@x.example": ["451 4.2.0 busy", "451 4.2.0 busy", "250 OK"]}
+    async with sending(bus, relay, places=deliveries(2, LARGE)):
+        for n in range(2):
+            await post.request(f"large{n}", attachments=await large(bus, b"%d" % n))
+        await post.until(lambda: sum(event.state == "sent" for event in post.events) == 2)
+        await post.empty()
+    assert {len(mail.content) > LARGE for mail in relay.messages} == {True}
