@@ -57,6 +57,8 @@ COMMAND_LIMIT_S: Final = 1800.0
 # What a literal may have beside the message: servers announce RFC822.SIZE a little wrong.
 LITERAL_SLACK_BYTES: Final = 1024 * 1024
 
+LIST_LIMIT: Final = 20_000
+
 # RFC 9051 appendix E: what IMAP4rev2 took in, of what is used here.
 _REV2: Final = frozenset({"ESEARCH", "LIST-EXTENDED", "LIST-STATUS", "MOVE", "SPECIAL-USE", "UIDPLUS"})
 
@@ -281,6 +283,23 @@ class Connection:
         forms = {unicodedata.normalize("NFC", name): name for name in sorted(there)}
         self.options.spelled.clear()
         self.options.spelled.update({name: other for name, other in forms.items() if name not in there})
+
+    async def respelled(self, mailbox: str) -> bool:
+        """After a name was refused: whether the server has it in another normal form. All names are learnt then.
+
+        Who names a mailbox in full has never listed any. Raises Transient.
+        """
+        before, names = self.named(mailbox), list[bytes]()
+        if mailbox.isascii():
+            return False
+
+        def take(response: Response) -> None:
+            if isinstance(response, Listed) and len(names) < LIST_LIMIT:
+                names.append(response.name)
+
+        if (await self.ask("LIST", '""', '"*"', handler=take)).status is Status.OK:
+            self.learn_names(names)
+        return self.named(mailbox) != before
 
     # -- commands ---------------------------------------------------------------------------------------------
 

@@ -6,11 +6,12 @@ Used by service/commands. RFC 9051 6.3.9, RFC 5258 (LIST-EXTENDED), RFC 6154 (SP
 from dataclasses import dataclass
 from typing import Final
 
+from service.imap.connection import LIST_LIMIT
 from service.imap.encode import decode_mailbox
 from service.imap.grammar import Listed, Response, StatusData, parse_number
 from service.imap.refusals import Refused
 from service.imap.roles import selectable
-from service.imap.session import LIST_LIMIT, ListedMailbox
+from service.imap.session import ListedMailbox
 from service.imap.writing import WritingSession
 
 # Without LIST-STATUS each mailbox is one more question: as many as a few seconds allow.

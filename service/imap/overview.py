@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from service.contract import mailbox_name
+from service.imap.connection import LIST_LIMIT
 from service.imap.encode import decode_mailbox
 from service.imap.grammar import Listed, Response, Status, StatusData, Value, parse_number
 from service.imap.refusals import refused_command, throttled
-from service.imap.session import LIST_LIMIT, ListedMailbox, Session
+from service.imap.session import ListedMailbox, Session
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +137,8 @@ async def figures_of(session: Session, mailbox: str) -> Figures | None:
                 session.news(response)  # of another: nobody asked
 
     answer = await session.ask("STATUS", session.named(mailbox), _items(session), handler=take)
+    if answer.status is Status.NO and await session.respelled(mailbox):
+        answer = await session.ask("STATUS", session.named(mailbox), _items(session), handler=take)
     if throttled(answer):
         raise refused_command("STATUS", answer, where=session.where)
     if answer.status is not Status.OK:

@@ -12,7 +12,7 @@ from typing import Final
 
 from service.clock import Clock
 from service.errors import PeerError, Permanent
-from service.imap.connection import Connection, SessionOptions
+from service.imap.connection import LIST_LIMIT, Connection, SessionOptions
 from service.imap.encode import date, decode_mailbox, mailbox_argument, uid_set
 from service.imap.grammar import (
     Condition,
@@ -46,7 +46,6 @@ from service.observe import log, metrics
 
 # What one survey holds; whoever asked for more asks again from there.
 SURVEY_LIMIT_ROWS: Final = 40_000
-LIST_LIMIT: Final = 20_000
 HEADER_LIMIT_BYTES: Final = 1024 * 1024
 # Bodies beside what was expected of them: sizes are announced wrong, by little as a rule.
 BODIES_SLACK_BYTES: Final = 4 * 1024 * 1024
@@ -135,8 +134,12 @@ class Session(Connection):
         self.exists, self.selected = 0, mailbox
         self.stir = Stir()
         self.protocol.enter(selected=False)
-        arguments = [self.named(mailbox), *([parameters] if parameters else [])]
-        await self.run("EXAMINE", *arguments, handler=take)
+        more = [parameters] if parameters else []
+        answer = await self.ask("EXAMINE", self.named(mailbox), *more, handler=take)
+        if answer.status is Status.NO and await self.respelled(mailbox):
+            answer = await self.ask("EXAMINE", self.named(mailbox), *more, handler=take)
+        if answer.status is not Status.OK:
+            raise refused_command("EXAMINE", answer, where=self.where)
         self.protocol.enter(selected=True)
         uidvalidity = parse_uid(codes.get("UIDVALIDITY"))
         if uidvalidity is None:

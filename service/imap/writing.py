@@ -139,6 +139,8 @@ class WritingSession(Session):
         else:
             if answer.status is Status.OK:
                 return answer
+            if answer.status is Status.NO and await self.respelled(mailbox):
+                return await self.must(name, self.named(mailbox), *arguments, handler=handler)
             refused = refused_request(name, answer, where=self.where)
             # Who asks too much asks no less by a login.
             if answer.code not in _BROKEN or throttled(answer) or mailbox not in self._known:

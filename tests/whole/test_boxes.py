@@ -168,6 +168,24 @@ async def test_a_name_that_some_client_wrote_in_another_normal_form_is_the_same_
     assert await one.stop() == 0
 
 
+async def test_a_mailbox_that_is_named_in_full_is_opened_in_whichever_normal_form_the_server_has_it(
+    dovecot: Dovecot, own_nats: NatsServer, mailbus: Maker, prefix: str
+) -> None:
+    await make(dovecot, prefix, "Entwu&Awg-rfe", "Gea&Awg-ndert")
+    await deliver(dovecot, prefix, ["Entwu&Awg-rfe"])
+    # Written once as the keyboard has it and once as a file system may; nobody lists anything.
+    account = imap_account(dovecot, prefix, mailboxes=["Entw\u00fcrfe", "INBOX"])
+    account["incoming"] |= {"after": {"move": "Gea\u0308ndert"}, "after_delay": "1s"}
+    one = mailbus(settings_for(own_nats.url, prefix, account))
+    one.start()
+    await one.started()
+    async with reading(own_nats.url, prefix) as reader:
+        (told,) = await reader.wait_received(1)
+        assert told.subject.split(".")[3] == "Entw\u00fcrfe"
+        await counted(reader, removed=1)
+    assert await one.stop() == 0
+
+
 async def test_a_role_that_no_mailbox_has_is_said_and_the_others_are_followed(
     dovecot: Dovecot, own_nats: NatsServer, mailbus: Maker, prefix: str
 ) -> None:
