@@ -42,7 +42,7 @@ from service.observe import step
 from service.parsing import Made, Page, Raw, Read
 
 # Mail about a mail that was sent.
-_RETURNED: Final = frozenset((Kind.BOUNCE.value, Kind.COMPLAINT.value))
+_RETURNED: Final = frozenset(one.value for one in (Kind.BOUNCE, Kind.COMPLAINT, Kind.DELIVERED, Kind.DELAY))
 
 
 @dataclass(frozen=True, slots=True)

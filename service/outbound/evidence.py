@@ -1,8 +1,8 @@
 """Recipients of whom nobody heard whether the relay took their mail → what mailboxes tell of it.
 
 Used by attempt.py before a lost answer becomes `uncertain`, and by deliver.py before such a request is tried again or
-given up. Two things count: a copy in Sent, where the provider keeps what it sends, and a proved report that the mail
-came back (returned.py).
+given up. Two things count: a copy in Sent, where the provider keeps what it sends, and a proved report on the mail
+(returned.py).
 """
 
 from collections.abc import Mapping
@@ -38,10 +38,9 @@ class Evidence:
 
     async def of_waiting(self, record: SendRecord) -> dict[str, Said]:
         """Between attempts: who of those that an earlier one left uncertain certainly has the mail."""
-        if not record.unsure:
+        unsure = record.doubted
+        if not unsure:
             return {}
-        # Whoever was put off has the relay's words.
-        unsure = [who for who, reply in record.pending.items() if not reply] + record.held
         back = {one.partition(" ")[2].lower() for one in record.returned}
         found = {who: _CAME_BACK for who in unsure if who.lower() in back}
         once = record.unsure == 1 and set(record.taken) == set(unsure)

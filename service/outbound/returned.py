@@ -5,10 +5,12 @@ one that is told again has the same `ce-id`. What mailbus itself sent along prov
 it (RFC 3464 4.2 warns of forged bounces). Whoever got the mail can: of several recipients of one mail one may speak for
 another. What is proved puts the recipient on the account's list of suppressions. A name of the requester's own finds a
 request, too (names.py), and proves nothing: that is told with `verified` false, and changes nothing.
+A proved report of any kind, also that a mail was delivered or is delayed, says that it went out: where nobody heard
+whether it did, that ends the doubt (evidence.py).
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import msgspec
@@ -36,7 +38,7 @@ from service.outbound.names import Names, by_envelope_id, by_message_id, by_path
 from service.outbound.proof import KEY_CHARS, Known, known_by_address, known_of
 from service.outbound.retry import Phase
 from service.outbound.sends import SendRecord, Sends, StoredStatus
-from service.outbound.settle import schedule
+from service.outbound.settle import say, schedule
 from service.outbound.status import Delivered, publish
 from service.outbound.suppressions import Suppressions
 
@@ -46,6 +48,8 @@ TRIES: Final = 5
 # report says, and whoever got the mail can make one.
 REMEMBERED: Final = 1000
 REMEMBERED_BYTES: Final = 64 * 1024
+# Stands in a record's `returned` where a state would: no event tells it.
+REPORTED: Final = "reported"
 
 
 class _Announced(msgspec.Struct):
@@ -79,13 +83,17 @@ class Returned:
         self._names = Names(bucket)
 
     async def heard(self, payload: bytes) -> None:
-        """`payload`: the body of a `received` event of kind bounce or complaint. Raises Transient."""
+        """`payload`: the body of a `received` event of a report or a complaint. Raises Transient."""
         announced = _DECODER.decode(payload)
         said, secret = announced.mailbus, await self._sends.secret()
         state = State.BOUNCED if said.kind is Kind.BOUNCE else State.COMPLAINED
         original = said.original or Original()
         id, envelope_id = original.message_id or "", original.envelope_id or ""
         known = known_of(id, secret) or known_of(envelope_id, secret) or known_by_address(_addresses(announced), secret)
+        if known is not None:
+            await self._went_out(known, [one for one in said.reports or () if one.action is not Action.FAILED])
+        if said.kind not in (Kind.BOUNCE, Kind.COMPLAINT):
+            return  # that a mail arrived, or may arrive yet, is no state of a request
         if known is not None:
             await self._tell(known, id, state, _named(said, known), verified=True)
             return
@@ -144,10 +152,7 @@ class Returned:
             except Conflict:
                 continue  # told again with the same ids
             if verified and record.phase is not Phase.FINAL and record.unsure:
-                # Nobody knew whether the relay took it: now somebody does. An attempt overwrites what was not said.
-                for unsaid in record.statuses:
-                    await publish(self._bus, record.account, record.id, unsaid)
-                await schedule(self._bus, record.account, key, record, self._clock.now())
+                await self._look_again(key, record)
             log.info(
                 "mail_returned",
                 account=record.account,
@@ -158,6 +163,29 @@ class Returned:
             )
             return
         raise Transient("the state of a request changes too often", where="mail-sends")
+
+    async def _went_out(self, known: Known, reports: Sequence[Report]) -> None:
+        """Keep what reports without a failure prove of whom nobody heard whether he got the mail."""
+        for _ in range(TRIES if reports else 0):
+            record, revision = await self._sends.get(known.key)
+            if record is None or record.phase not in (Phase.WAITING, Phase.HELD):
+                return
+            about = [f"{REPORTED} {who}" for who in _doubted(known, record, reports)]
+            told = list(dict.fromkeys([*record.returned, *about]))
+            if len(told) == len(record.returned) or len(told) > REMEMBERED or len(encode(told)) > REMEMBERED_BYTES:
+                return
+            try:
+                await self._sends.put(known.key, msgspec.structs.replace(record, returned=told), revision)
+            except Conflict:
+                continue
+            await self._look_again(known.key, record)
+            log.info("mail_went_out", account=record.account, request=record.id, recipients=len(about))
+            return
+
+    async def _look_again(self, key: str, record: SendRecord) -> None:
+        """Nobody knew whether the relay took it: now somebody does. An attempt overwrites what was not said."""
+        await say(self._bus, record.account, record)
+        await schedule(self._bus, record.account, key, record, self._clock.now())
 
     async def _suppress(
         self, known: Known, record: SendRecord, state: State, who: str, report: Report | UnsetType
@@ -204,6 +232,21 @@ class Returned:
 def _went_to(known: Known, record: SendRecord) -> list[str]:
     """Whom the relay took the mail for, as far as the proof tells."""
     return [one for one in record.taken if known.is_of(one)] if known.mark else list(record.taken)
+
+
+def _doubted(known: Known, record: SendRecord, reports: Sequence[Report]) -> list[str]:
+    """Of whom such reports prove that the mail went out for him, and nobody knew it.
+
+    Where another has the mail for certain, he could have written the report: then it proves nothing of the others.
+    """
+    if known.mark:
+        return [who for who in record.doubted if known.is_of(who)]
+    if not set(record.taken) <= set(record.doubted):
+        return []
+    if len(record.doubted) == 1:
+        return record.doubted  # whatever he is called behind the relay
+    named = {one.lower() for report in reports for one in (report.recipient, report.original_recipient or "")}
+    return [who for who in record.doubted if who.lower() in named]
 
 
 def _named(said: Extension, known: Known) -> dict[str, Report | UnsetType]:

@@ -63,7 +63,7 @@ class SendRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     taken: list[str] = []
     cancelled: list[str] = []
     account: str = ""
-    # "bounced a@example.org": what came back and was told.
+    # "bounced a@example.org": what came back and was told; "reported a@example.org": the mail went out for him.
     returned: list[str] = []
     # The same of what nothing proves.
     claimed: list[str] = []
@@ -88,6 +88,11 @@ class SendRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     def waiting(self) -> list[str]:
         """Who has no final status yet."""
         return list(dict.fromkeys([*self.pending, *self.held]))
+
+    @property
+    def doubted(self) -> list[str]:
+        """Between attempts: of whom nobody heard whether he got the mail. Whoever was put off has the relay's words."""
+        return [who for who, reply in self.pending.items() if not reply] + self.held if self.unsure else []
 
     @property
     def others(self) -> dict[str, str]:

@@ -133,8 +133,7 @@ class Settler:
 
     async def say(self, record: SendRecord, *, asked_again: int | None = None) -> None:
         """Publish what is stored of a request. `asked_again`: as publish() has it. Raises Transient."""
-        for status in record.statuses:
-            await publish(self._bus, self._options.account, record.id, status, asked_again=asked_again)
+        await say(self._bus, self._options.account, record, asked_again=asked_again)
 
     async def unschedule(self, key: str) -> None:
         """Its time shall not come any more. Raises Transient."""
@@ -238,6 +237,12 @@ class Settler:
         step("dead.before")
         await self._bus.publish(self._bus.subjects.dead(reason), payload, headers)
         step("dead.done")
+
+
+async def say(bus: Bus, account: str, record: SendRecord, *, asked_again: int | None = None) -> None:
+    """Publish what is stored of a request. `asked_again`: as publish() has it. Raises Transient."""
+    for status in record.statuses:
+        await publish(bus, account, record.id, status, asked_again=asked_again)
 
 
 async def schedule(bus: Bus, account: str, key: str, record: SendRecord, at: datetime) -> None:

@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from service.bus import Bus
 from service.errors import Transient
 from tests.ingest.harness import Box, following
@@ -14,10 +16,14 @@ BOUNCE = dsn(FAILED).encode().replace(b"\n", b"\r\n")
 PLAIN = b"From: a@example.org\r\nSubject: hello\r\n\r\nhi\r\n"
 
 
+@pytest.mark.parametrize(
+    ("action", "kind"),
+    [("failed", "bounce"), ("delivered", "delivered"), ("relayed", "delivered"), ("delayed", "delay")],
+)
 async def test_only_what_came_back_is_told_and_before_its_event_stands(
-    imap_stub: ImapStub, bus: Bus, reader: BusReader
+    imap_stub: ImapStub, bus: Bus, reader: BusReader, action: str, kind: str
 ) -> None:
-    imap_stub.messages = {1: PLAIN, 2: BOUNCE}
+    imap_stub.messages = {1: PLAIN, 2: BOUNCE.replace(b"Action: failed", f"Action: {action}".encode())}
     told: list[tuple[str, int]] = []
 
     async def returned(payload: bytes) -> None:
@@ -25,9 +31,9 @@ async def test_only_what_came_back_is_told_and_before_its_event_stands(
         told.append((said["original"]["messageId"], len([e for e in await reader.events() if e.kind == "received"])))
 
     async with following(bus, Box(imap_stub.port, returned=returned)):
-        plain, bounce = await reader.wait_received(2)
+        plain, report = await reader.wait_received(2)
     assert told == [("sent@example.org", 0)]
-    assert (plain.headers["Mail-Kind"], bounce.headers["Mail-Kind"]) == ("message", "bounce")
+    assert (plain.headers["Mail-Kind"], report.headers["Mail-Kind"]) == ("message", kind)
 
 
 async def test_where_it_cannot_be_told_the_mail_is_announced_later(

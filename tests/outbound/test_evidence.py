@@ -1,0 +1,85 @@
+"""A proved report that a mail was delivered, or waits behind the relay, ends the doubt whether it went out."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from service.bus import Bus
+from service.clock import SystemClock
+from service.contract import Action
+from service.outbound import Phase, Returned
+from service.outbound.proof import Known, mark_of
+from service.outbound.returned import _doubted
+from service.outbound.sends import SendRecord
+from tests.meaning.mails import dsn, reports_of
+from tests.outbound.conftest import Post, delivered, sending
+from tests.outbound.test_returned import announced
+from tests.outbound.test_sent import scheduled
+from tests.servers.smtp import ScriptedRelay
+
+
+def report(action: str, message_id: str = "", *, whom: str = "a@x.example", original: str = "") -> str:
+    fields = f"Final-Recipient: rfc822; {whom}\nAction: {action}\nStatus: 2.0.0"
+    fields += f"\nOriginal-Recipient: rfc822; {original}" if original else ""
+    return dsn(fields, returned=f"Message-ID: <{message_id}>")
+
+
+@pytest.mark.fault("E01")
+@pytest.mark.parametrize(("policy", "action"), [("hold", "relayed"), ("retry", "delivered"), ("hold", "delayed")])
+async def test_a_proved_report_of_success_ends_the_doubt_and_nothing_is_sent_again(
+    bus: Bus, post: Post, relay: ScriptedRelay, policy: str, action: str
+) -> None:
+    relay.script.cut = ["before_reply"]
+    returned = Returned(bus, SystemClock(), suppresses=lambda _: True)
+    async with sending(bus, relay, uncertain=policy, retry_first_s=3600.0):
+        await post.request("r")
+        await post.states(1)
+        message_id = str(post.events[0].body.message_id)
+        await scheduled(bus, "r")
+        # A stranger's says nothing; it stands before the other in all that follows.
+        await returned.heard(announced(report(action, f"{'0' * 64}@example.com")))
+        await returned.heard(announced(report(action, message_id)))
+        await post.states(2)
+        await post.empty()
+        await returned.heard(announced(report(action, message_id)))
+        await post.request("next")
+        await post.states(3)
+    assert [event.state for event in post.events] == ["uncertain", "sent", "sent"]
+    assert post.events[1].body.undo_status == "final"
+    assert "the mail was reported on" in post.events[1].body.delivery_status["a@x.example"].smtp_reply
+    assert delivered(post.events[1]) == {"a@x.example": "unknown"}
+    assert [mail.rcpt_to for mail in relay.messages] == [["a@x.example"]] * 2
+
+
+def record(pending: dict[str, str], *, taken: list[str], held: list[str] | None = None, unsure: int = 1) -> SendRecord:
+    now = datetime(2026, 11, 26, tzinfo=UTC)
+    return SendRecord(
+        "r", "", "", Phase.WAITING, 1, "m@x", now, now, pending=pending, taken=taken, held=held or [], unsure=unsure
+    )
+
+
+ANY = Known("k", "")
+
+
+def test_who_has_the_mail_for_certain_proves_nothing_of_another() -> None:
+    """He can write a report that looks as if the mail went to the other, too: who then would get none."""
+    doubtful = record({"b@x.example": ""}, taken=["a@x.example", "b@x.example"])
+    assert _doubted(ANY, doubtful, reports_of(report("delivered", whom="b@x.example"))) == []
+    marked = Known("k", mark_of("b@x.example"))
+    assert _doubted(marked, doubtful, reports_of(report("delivered", whom="b@x.example"))) == ["b@x.example"]
+    assert _doubted(Known("k", mark_of("a@x.example")), doubtful, []) == []
+
+
+def test_of_several_in_doubt_those_are_meant_that_a_report_names() -> None:
+    both = record({"B@x.example": ""}, taken=["a@x.example", "B@x.example"], held=["a@x.example"])
+    reports = reports_of(report("relayed", whom="other@behind.example", original="b@x.example"))
+    assert [one.action for one in reports] == [Action.RELAYED]
+    assert _doubted(ANY, both, reports) == ["B@x.example"]
+    assert _doubted(ANY, both, reports_of(report("relayed", whom="other@behind.example"))) == []
+
+
+def test_one_alone_is_meant_whatever_he_is_called_behind_the_relay_and_who_was_put_off_is_in_no_doubt() -> None:
+    reports = reports_of(report("delivered", whom="other@behind.example"))
+    assert _doubted(ANY, record({"a@x.example": ""}, taken=["a@x.example"]), reports) == ["a@x.example"]
+    assert _doubted(ANY, record({"a@x.example": "451 4.2.0 busy"}, taken=["a@x.example"]), reports) == []
+    assert _doubted(ANY, record({"a@x.example": ""}, taken=[], unsure=0), reports) == []
