@@ -150,7 +150,13 @@ async def running_imap(user: str, password: str) -> AsyncIterator[tuple[int, App
     )
     backend, config = await DictBackend.init(arguments)
     config.apply_context()
-    serve: Any = ProxyProtocolReader(ProxyProtocolVersion.get(None)).get_callback(IMAPServer(backend.login, config))
+    talk: Any = ProxyProtocolReader(ProxyProtocolVersion.get(None)).get_callback(IMAPServer(backend.login, config))
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # pymap says BYE to a client that left within IDLE: uvloop has no word of its own for a closed transport.
+        with suppress(OSError, RuntimeError):
+            await talk(reader, writer)
+
     server = await asyncio.start_server(serve, HOST, 0)
 
     async def append(content: bytes) -> None:

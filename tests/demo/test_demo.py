@@ -115,7 +115,9 @@ async def test_it_stays_up_shows_what_comes_and_leaves_nothing(tmp_path: Path) -
         await read_until(process, "one more")
         nats = nats_process(tmp_path)
         process.send_signal(signal.SIGTERM)
-        assert await asyncio.wait_for(process.wait(), LIMIT_S) == 0
+        rest, _ = await asyncio.wait_for(process.communicate(), LIMIT_S)
+        assert process.returncode == 0
+        assert "Traceback" not in rest.decode()
     assert not os.listdir(tmp_path)
     with pytest.raises(ProcessLookupError):
         os.kill(nats, 0)
