@@ -9,10 +9,9 @@ from typing import Final
 
 from service.contract import Action, EmailAddress, Kind, Report
 from service.meaning.dsn import Delivery, read_dsn, report_of
-from service.meaning.fields import ADDRESS, address_of, clean, one_of
+from service.meaning.fields import ADDRESS, READ, address_of, clean, one_of
 from service.meaning.notice import Notice, Refused, read_notice, returned_header, tells_returned
 
-_RECIPIENTS: Final = 200
 # A notice says what happened before it shows what came back.
 _LOOK_AT_CHARS: Final = 8000
 # Names under which mail servers write.
@@ -238,7 +237,7 @@ def _from_notice(found: Reported, notice: Notice, header: dict[str, str]) -> Non
         to = "" if not _OF_LISTS.isdisjoint(header) else header.get("to", "")
         sent = [clean(one[0]) for one in ADDRESS.finditer(header.get("x-failed-recipients", "") or to[:2000])]
         refused = [Refused(sent[0], notice.text[:2000])] if len(sent) == 1 else []
-    for one in refused[:_RECIPIENTS]:
+    for one in refused[:READ]:
         said = one.said
         notes = notice.text[:4000]
         delivery = Delivery(
@@ -309,7 +308,7 @@ def message_id(header: dict[str, str]) -> str:
 def known_recipients(value: str) -> list[str]:
     """X-Failed-Recipients, as Exim and Google write it: addresses between commas."""
     found: list[str] = []
-    for piece in value.split(",")[:_RECIPIENTS]:
+    for piece in value.split(",")[:READ]:
         address = address_of(piece)
         if address and address not in found:
             found.append(address)

@@ -11,12 +11,12 @@ from typing import Final
 from msgspec import UNSET, UnsetType
 
 from service.contract import Attendee, Calendar
-from service.meaning.fields import text_of
+from service.meaning.fields import READ, TEXT_CHARS, text_of
 
 # An invitation has 2 to 20 KB; a whole calendar that somebody exported is none.
 _BYTES: Final = 256 * 1024
-_VALUE_CHARS: Final = 1000
-_ATTENDEES: Final = 100
+# One more is read than an event has (read.py).
+_VALUE_CHARS: Final = TEXT_CHARS + 1
 _FOLD: Final = re.compile(r"\r?\n[ \t]")
 _END: Final = re.compile(r"\r\n|\n|\r")
 _PARAM: Final = re.compile(r';([A-Za-z0-9-]{1,40})=("[^"]*"|[^;:",]*)(?:,(?:"[^"]*"|[^;:",]*))*')
@@ -57,7 +57,7 @@ def calendar(content: bytes) -> Calendar | None:
             method = line.value.strip()
         elif component and inside and inside[-1] == component:
             if name == "ATTENDEE":
-                if len(attendees) < _ATTENDEES and (who := _address(line.value)):
+                if len(attendees) < READ and (who := _address(line.value)):
                     status = line.params.get("PARTSTAT", "").lower()
                     attendees.append(Attendee(who, status or UNSET))
             else:

@@ -10,12 +10,10 @@ from typing import Final
 from msgspec import UNSET
 
 from service.contract import Action, Report
-from service.meaning.fields import address_of, groups, typed
+from service.meaning.fields import READ, address_of, groups, typed
 from service.meaning.reasons import Words, diagnose
 from service.meaning.status import find_status, reply_of
 
-# More recipients than this does no envelope have (RFC 5321 4.5.3.1.8 asks servers for 100).
-RECIPIENTS: Final = 200
 DIAGNOSTIC_CHARS: Final = 500
 _STATUS: Final = re.compile(r"[245]\.[0-9]{1,3}\.[0-9]{1,3}")
 _UNFINISHED: Final = re.compile(r"[245][0-5][0-9]-(?!.*\s[245][0-5][0-9] )", re.DOTALL)
@@ -53,7 +51,7 @@ def read_dsn(text: str) -> Delivered:
     """The fields of a message/delivery-status part: one group for the message, one for each recipient."""
     report = Delivered()
     reporting = ""
-    for group in groups(text, most=RECIPIENTS + 8):
+    for group in groups(text, most=READ + 8):
         envelope_id = group.get("original-envelope-id", "").strip()
         if envelope_id and not report.envelope_id:
             report.envelope_id = envelope_id[:200]
@@ -81,7 +79,7 @@ def read_dsn(text: str) -> Delivered:
                 reporting_mta=reporting,
             )
         )
-        if len(report.deliveries) >= RECIPIENTS:
+        if len(report.deliveries) >= READ:
             break
     return report
 

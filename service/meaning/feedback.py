@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from service.contract import EmailAddress
-from service.meaning.fields import address_of, groups
+from service.meaning.fields import READ, address_of, groups
 
 # RFC 5965 3.1: the type is a token; registered are abuse, fraud, virus, other, not-spam, auth-failure, dmarc.
 _TYPE: Final = re.compile(r"[A-Za-z0-9-]{1,40}")
-_RECIPIENTS: Final = 100
 # Subjects of complaints that have no machine-readable part: Microsoft's, and Exim's of a failed DMARC policy.
 _SUBJECT: Final = re.compile(r"\s*(?:complaint about message from|(dmarc forensic report for))\b", re.IGNORECASE)
 # What Apple's Mail puts into the mail by which it leaves a list for its user (RFC 2369 3.2).
@@ -41,7 +40,7 @@ def feedback(text: str) -> Feedback:
         name, colon, value = line.partition(":")
         if colon and name.strip().lower() in ("original-rcpt-to", "removal-recipient"):
             who = address_of(value)
-            if who and who not in recipients and len(recipients) < _RECIPIENTS:
+            if who and who not in recipients and len(recipients) < READ:
                 recipients.append(who)
     kind = _TYPE.match(fields.get("feedback-type", "abuse").strip())
     return Feedback(
@@ -61,7 +60,7 @@ def is_opt_out(values: dict[str, str]) -> bool:
 
 def opted_out(senders: list[EmailAddress] | None) -> Feedback:
     """A complaint of the softest kind, by whom the mail is from."""
-    return Feedback("opt-out", [one.email for one in senders or [] if one.email][:_RECIPIENTS])
+    return Feedback("opt-out", [one.email for one in senders or [] if one.email][:READ])
 
 
 def bare(subject: str | None, returned: dict[str, str]) -> Feedback:

@@ -10,6 +10,13 @@ from typing import Final
 _FOLD: Final = re.compile(r"\r?\n[ \t]+")
 _LINE_END: Final = re.compile(r"\r\n|\n|\r")
 _NAME: Final = re.compile(r"([!-9;-~]{1,76})[ \t]*:[ \t]*")
+# Of recipients, guests and complaints an event has so many: more than an envelope has (RFC 5321 4.5.3.1.8 asks servers
+# for 100). One more is read, so that read.py knows that there were more, and says so.
+RECIPIENTS: Final = 200
+READ: Final = RECIPIENTS + 1
+# Of a text in an invitation, and URLs by which a list is left: likewise.
+TEXT_CHARS: Final = 1000
+URLS: Final = 4
 # A report of a thousand recipients has about ten thousand lines; what is more is no report.
 _LINES: Final = 20_000
 # An address within a text. An apostrophe is its own between two letters (o'brien@), else the text's.

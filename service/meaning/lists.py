@@ -6,12 +6,12 @@ from typing import Final
 from msgspec import UNSET
 
 from service.contract import Kind, MailingList
+from service.meaning.fields import URLS
 
 # RFC 2919 3: the id stands in angle brackets, a phrase may come before it.
 _IN_BRACKETS: Final = re.compile(r"<([^<>]{1,998})>")
 _WHITE: Final = re.compile(r"\s+")
 _URL_CHARS: Final = 2000
-_URLS: Final = 4
 _LIST_WORDS: Final = frozenset(("list", "first-class"))
 # What a discussion has and a newsletter has not: somewhere to write to, to join, to read what was said.
 _DISCUSSION: Final = (
@@ -73,11 +73,11 @@ def _urls(raw: str | None) -> list[str]:
     if raw is None:
         return []
     urls: list[str] = []
-    for found in _IN_BRACKETS.finditer(raw[: _URL_CHARS * _URLS]):
+    for found in _IN_BRACKETS.finditer(raw[: _URL_CHARS * (URLS + 1)]):
         url = _WHITE.sub("", found[1])
         if ":" in url:
             urls.append(url)
-        if len(urls) >= _URLS:
+        if len(urls) > URLS:
             break
     if not urls:
         bare = raw.strip()[:_URL_CHARS]

@@ -9,12 +9,11 @@ import re
 from dataclasses import dataclass, field
 from typing import Final
 
-from service.meaning.fields import ADDRESS, clean, groups, one_of
+from service.meaning.fields import ADDRESS, READ, clean, groups, one_of
 
 # Notices have up to 10 KB before the returned mail begins.
 _CHARS: Final = 64 * 1024
 _LINES: Final = 1000
-_RECIPIENTS: Final = 200
 _LINE_CHARS: Final = 1000
 # What introduces the returned mail.
 _RETURNED: Final = one_of(
@@ -188,7 +187,7 @@ def _from_local_names(found: Notice, lines: list[str], domain: str) -> None:
     starts = [number for number, line in enumerate(lines) if _FOLLOWS.search(line) is not None]
     for number, line in enumerate(lines[starts[0] + 1 :] if starts and domain else ()):
         name = _LOCAL.match(line)
-        if name is not None and len(found.refused) < _RECIPIENTS:
+        if name is not None and len(found.refused) < READ:
             said = "\n".join(lines[max(starts[0] - 3, 0) : starts[0] + number + 5])
             found.refused.append(Refused(f"{name[1]}@{domain}", said))
         elif line.strip():
@@ -316,7 +315,7 @@ def _from_places(found: Notice, lines: list[str], places: list[_Place]) -> None:
             if _weight(said) > _weight(seen[low].said):
                 seen[low].said = said
             continue
-        if len(seen) >= _RECIPIENTS:
+        if len(seen) >= READ:
             break
         seen[low] = Refused(place.address, said, "" if alias is None else alias[1])
     found.refused = list(seen.values())
@@ -338,7 +337,7 @@ def _known(found: Notice, known: list[str], lines: list[str], places: list[_Plac
     """A header field says who; the text says why."""
     wanted = {address.lower() for address in known}
     starts = _starts([place for place in places if place.address.lower() in wanted and place.rank <= 3])
-    for address in known[:_RECIPIENTS]:
+    for address in known[:READ]:
         said = ""
         for place in places:
             if place.address.lower() == address.lower() and place.rank <= 3:

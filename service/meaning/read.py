@@ -3,7 +3,7 @@
 Most mail means nothing but itself: a few look-ups in the header say so [1 µs]. Only what bears a mark is looked into.
 """
 
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -25,11 +25,12 @@ from service.meaning.bounces import (
 )
 from service.meaning.calendar import calendar
 from service.meaning.feedback import OPT_OUT, bare, feedback, is_bare_complaint, is_opt_out, opted_out
-from service.meaning.fields import address_of, groups, text_of, words_of_html
+from service.meaning.fields import RECIPIENTS, TEXT_CHARS, URLS, address_of, groups, text_of, words_of_html
 from service.meaning.lists import listed_as, mailing_list
 from service.meaning.notice import returned_header
 from service.meaning.sns import MARK, read_sns
 
+_Any = TypeVar("_Any")
 # Fields without which a mail is neither a list's nor a program's.
 _MARKS: Final = frozenset(
     (
@@ -68,9 +69,9 @@ _RETURNED: Final = (
 )  # fmt: skip
 _DISPOSITIONS: Final = ("message/disposition-notification", "message/global-disposition-notification")
 _TEXT_CHARS: Final = 64 * 1024
+_TEXTS: Final = ("uid", "summary", "location", "recurrence")
 # An event of 64 KB, the smallest that settings allow, has room for this beside the rest; a report takes 0.3 to 1 KB.
 _EXTENSION_BYTES: Final = 20 * 1024
-_REPORTED: Final = 256
 # A report of 200 recipients has 100 KB; of a returned mail only the header is read.
 _REPORT_BYTES: Final = 256 * 1024
 
@@ -97,23 +98,35 @@ def read_meaning(email: Email, values: dict[str, str], contents: dict[str, bytes
 
 
 def _bounded(extension: Extension) -> Extension:
-    """Fewer reports, guests and recipients where all of them would take too much of the event; said as `meaning`."""
-    most = _REPORTED
-    while len(encode(extension)) > _EXTENSION_BYTES and most > 1:
+    """Fewer reports, guests and recipients where there are too many, or all would take too much; said as `meaning`."""
+    most = RECIPIENTS
+    bounded = _shortened(extension, most)
+    while len(encode(bounded)) > _EXTENSION_BYTES and most > 1:
         most //= 2
-        calendar, original, cut = extension.calendar, extension.original, extension.truncated
-        if calendar is not UNSET:
-            calendar = msgspec.structs.replace(calendar, attendees=(calendar.attendees or [])[:most])
-        if original is not UNSET:
-            original = msgspec.structs.replace(original, recipients=(original.recipients or [])[:most])
-        extension = msgspec.structs.replace(
-            extension,
-            reports=(extension.reports or [])[:most] or UNSET,
-            calendar=calendar,
-            original=original,
-            truncated=list(dict.fromkeys([*(cut or []), "meaning"])),
-        )
-    return extension
+        bounded = _shortened(bounded, most)
+    if bounded == extension:
+        return extension
+    truncated = list(dict.fromkeys([*(extension.truncated or []), "meaning"]))
+    return msgspec.structs.replace(bounded, truncated=truncated)
+
+
+def _shortened(extension: Extension, most: int) -> Extension:
+    """At most so many of each, and no text or URL beyond what an event has."""
+    calendar, original, listed = extension.calendar, extension.original, extension.list_
+    if calendar is not UNSET:
+        texts = {name: getattr(calendar, name) for name in _TEXTS}
+        shorter = {name: text[:TEXT_CHARS] for name, text in texts.items() if text is not UNSET}
+        calendar = msgspec.structs.replace(calendar, attendees=_first(calendar.attendees, most), **shorter)
+    if original is not UNSET:
+        original = msgspec.structs.replace(original, recipients=_first(original.recipients, most))
+    if listed is not UNSET:
+        listed = msgspec.structs.replace(listed, unsubscribe=_first(listed.unsubscribe, URLS))
+    reports = _first(extension.reports, most)
+    return msgspec.structs.replace(extension, reports=reports, calendar=calendar, original=original, list_=listed)
+
+
+def _first(of: list[_Any] | UnsetType, most: int) -> list[_Any] | UnsetType:
+    return UNSET if of is UNSET else of[:most]
 
 
 def _has_report(parts: list[EmailBodyPart]) -> bool:

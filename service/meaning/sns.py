@@ -9,8 +9,8 @@ from typing import Final
 
 from service.contract import Action, Kind
 from service.meaning.bounces import Reported, kind_of
-from service.meaning.dsn import RECIPIENTS, Delivery, report_of
-from service.meaning.fields import typed
+from service.meaning.dsn import Delivery, report_of
+from service.meaning.fields import READ, typed
 
 # The field that SNS puts into every mail of its own.
 MARK: Final = "x-amz-sns-message-id"
@@ -49,7 +49,7 @@ def read_sns(text: str) -> Reported | None:
         arrived = _part(said, "delivery")
         reply = _text(arrived, "smtpResponse")
         names = arrived.get("recipients")
-        for name in names[:RECIPIENTS] if isinstance(names, list) else ():
+        for name in names[:READ] if isinstance(names, list) else ():
             found.reports.append(report_of(Delivery(str(name), diagnostic=reply), "", action=Action.DELIVERED))
         found.kind = kind_of(found.reports)
     return found if found.kind is not None else None
@@ -71,7 +71,7 @@ def _part(of: dict[str, object], name: str) -> dict[str, object]:
 
 def _parts(of: dict[str, object], name: str) -> list[dict[str, object]]:
     found = of.get(name)
-    return [one for one in found[:RECIPIENTS] if isinstance(one, dict)] if isinstance(found, list) else []
+    return [one for one in found[:READ] if isinstance(one, dict)] if isinstance(found, list) else []
 
 
 def _text(of: dict[str, object], name: str) -> str:

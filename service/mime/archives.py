@@ -14,7 +14,7 @@ _ENTRY: Final = struct.Struct("<4s4xH18xHHH12x")
 _ENTRY_SIGN: Final = b"PK\x01\x02"
 # A ZIP's last record begins within this of its end: its comment has 65,535 bytes at the most.
 _TAIL: Final = 65_557
-# Of a larger archive the first files tell: who encrypts one encrypts all.
+# Of a larger archive the first files may tell that it is encrypted, and not that it is not.
 _FILES: Final = 1000
 _ENCRYPTED: Final = 1  # APPNOTE 4.4.4, bit 0
 _RAR4: Final = b"Rar!\x1a\x07\x00"
@@ -51,16 +51,18 @@ def _zip(data: bytes) -> bool | None:
         return None
     # The directory ends where this record begins, whatever stands before the archive.
     at = end - int.from_bytes(data[end + 12 : end + 16], "little")
+    if at < 0:
+        return None
     for _ in range(_FILES):
-        if at < 0 or at + _ENTRY.size > end:
-            break
+        if at + _ENTRY.size > end:
+            return False
         sign, flags, name, extra, comment = _ENTRY.unpack_from(data, at)
         if sign != _ENTRY_SIGN:
             return None
         if flags & _ENCRYPTED:
             return True
         at += _ENTRY.size + name + extra + comment
-    return False
+    return None
 
 
 def _seven(data: bytes) -> bool | None:
@@ -85,7 +87,7 @@ def _rar4(data: bytes) -> bool | None:
             return None
         long = kind == _RAR4_FILE or flags & _RAR4_LONG
         at += size + (int.from_bytes(data[at + 7 : at + 11], "little") if long else 0)
-    return False
+    return None
 
 
 def _rar5(data: bytes) -> bool | None:
@@ -114,7 +116,7 @@ def _rar5(data: bytes) -> bool | None:
                 return True
             record = inside + max(length, 1)
         at = end + body
-    return False
+    return None
 
 
 def _vint(data: bytes, at: int) -> tuple[int, int]:

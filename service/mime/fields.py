@@ -63,7 +63,11 @@ def message_ids(value: str | None, limits: MimeLimits, cuts: dict[Cut, None]) ->
     found = [_WHITE.sub("", one) for one in _ID.findall(value)]
     if not found:
         # Without brackets it is still what replies will name.
-        found = [one.strip("<>") for one in unfold(value).split() if "@" in one]
+        words = without_comments(unfold(value)).split()
+        # RFC 5322 4.5.4: a phrase may stand there, which holds an address and no id.
+        found = [one.strip("<>") for one in words] if all("@" in one for one in words) else []
+    if any(len(one) > _ID_CHARS for one in found):
+        cuts[Cut.REFERENCES] = None
     found = [one for one in found if 0 < len(one) <= _ID_CHARS]
     if len(found) > limits.references:
         # RFC 5322 3.6.4: the first is the thread's root, the last the parent.

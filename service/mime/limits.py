@@ -16,6 +16,7 @@ class Cut(StrEnum):
     NAMES = "names"
     UNPACKED = "unpacked"
     EXTRAS = "extras"
+    FILES = "files"
 
 
 @dataclass(frozen=True, slots=True)

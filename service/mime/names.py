@@ -12,9 +12,9 @@ _PLAIN: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9 _()+,=@~-]|\.(?=[A-Za-z0-
 # Control characters, marks that turn the direction (`exe.gpj` shown as `jpg.exe`), halves of pairs, and what Windows
 # or a shell reads as something else.
 _BAD: Final = re.compile(
-    r'[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff"*:<>?|]+'
+    r'[\x00-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff"*:<>?|]+'
 )
-_RESERVED: Final = re.compile(r"(?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(?:\.|\Z)", re.IGNORECASE)
+_RESERVED: Final = re.compile(r"(?:con|prn|aux|nul|con(?:in|out)\$|(?:com|lpt)[0-9¹²³]) *(?:\.|\Z)", re.IGNORECASE)
 # Names have at most 255 bytes in nearly all file systems; what follows may add some.
 _BYTES: Final = 200
 _ENDING_CHARS: Final = 16

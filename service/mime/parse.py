@@ -32,6 +32,10 @@ EVENT_FLOOR_BYTES: Final = 64 * 1024
 # RFC 8551 3.2.2; a signed message has another smime-type.
 _ENCRYPTED: Final = frozenset(("enveloped-data", "authenveloped-data"))
 _SMIME: Final = frozenset(("application/pkcs7-mime", "application/x-pkcs7-mime"))
+_OPENPGP: Final = frozenset(("multipart/encrypted", "application/pgp-encrypted"))
+_ENVELOPED: Final = bytes.fromhex("06092a864886f70d010703")  # RFC 5652 6.1, as DER
+_OID_WITHIN: Final = 32
+_ARMOR: Final = "-----BEGIN PGP MESSAGE-----"  # RFC 9580 6.2
 _LOOK_AT: Final = 4096
 _WHITE: Final = re.compile(rb"\s++")
 # A fact takes 100 to 300 bytes of the event.
@@ -157,10 +161,12 @@ def _parse(
     fields = read_fields(header.values, limits, cuts)
     body = read_parts(data, tree, limits, inline_limit)
     problem = _problem(tree, body)
-    whole = problem is None and not tree.junk and not body.encoding_problem and not cuts
+    whole = problem is None and not tree.junk and not body.encoding_problem and not cuts and not _is_signed(tree)
     preview = _preview(body, limits)
     email = _email(header.fields, fields, body, preview, size, received_at, NOTHING_TO_SAY)
     known = facts(email.attachments, body.blobs) if email.attachments else []
+    if len(known) > _FILES:
+        cuts[Cut.FILES], whole = None, False
     if problem is not None or cuts or known:
         email = msgspec.structs.replace(email, mailbus=_extension(problem, cuts, known))
     if meaning is not None:
@@ -191,17 +197,37 @@ def _start(data: bytes) -> int:
     return start
 
 
+def _is_signed(tree: Tree) -> bool:
+    """RFC 1847 2.1: what is signed are a part's bytes with its header, which only the raw message has."""
+    return any(node.type == "multipart/signed" for node in tree.nodes)
+
+
 def _problem(tree: Tree, body: Body) -> MailProblem | None:
-    root = tree.nodes[0]
-    params = root.content_type.params
-    if root.type == "multipart/encrypted":
-        return MailProblem(ProblemType.ENCRYPTED, f"{root.type}: {params.get('protocol', 'no protocol')[:100]}")
-    if root.type in _SMIME and params.get("smime-type", "").lower() in _ENCRYPTED:
-        return MailProblem(ProblemType.ENCRYPTED, f"{root.type}: S/MIME")
+    if (how := _encrypted(tree, body)) is not None:
+        return MailProblem(ProblemType.ENCRYPTED, how)
     if tree.defect is not None:
         return MailProblem(ProblemType.UNPARSEABLE, tree.defect)
     if body.damaged is not None:
         return MailProblem(ProblemType.UNPARSEABLE, f"part {body.damaged}: its transfer encoding is damaged")
+    return None
+
+
+def _encrypted(tree: Tree, body: Body) -> str | None:
+    """How the mail's text is encrypted; None where it is not."""
+    for node in tree.nodes:
+        # Also within what a mailing list or Exchange made of it (RFC 3156 4 wants both of these).
+        if node.type in _OPENPGP:
+            return f"{node.type}: {node.content_type.params.get('protocol', 'OpenPGP')[:100]}"
+    root = tree.nodes[0]
+    if root.type in _SMIME:
+        said = root.content_type.params.get("smime-type", "").lower()
+        # RFC 8551 3.2.2 has the parameter as optional; RFC 5652 3 has what it is first.
+        if said in _ENCRYPTED or (not said and _ENVELOPED in body.blobs.get("1", b"")[:_OID_WITHIN]):
+            return f"{root.type}: S/MIME"
+    for index in body.choice.text[:1]:
+        value = body.values.get(body.parts[index].part_id or "")
+        if value is not None and value.value.startswith(_ARMOR):
+            return "OpenPGP within the text"
     return None
 
 

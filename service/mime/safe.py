@@ -4,6 +4,7 @@ Sanitised by nh3 (ammonia, a list of what is allowed). Before it every element i
 parser takes quadratic time for depth, and for formatting that is left open.
 """
 
+import re
 from html import escape
 from typing import Final
 
@@ -37,13 +38,16 @@ _ATTRIBUTES: Final = {
 }
 # Properties that cannot load anything: none of them takes a URL.
 _STYLES: Final = frozenset(
-    "border border-bottom border-collapse border-color border-left border-radius border-right border-spacing"
-    " border-style border-top border-width color direction display font font-family font-size font-style font-"
-    " variant font-weight height letter-spacing line-height margin margin-bottom margin-left margin-right margin-"
-    " top max-height max-width min-height min-width padding padding-bottom padding-left padding-right padding-top"
-    " table-layout text-align text-decoration text-indent text-transform vertical-align white-space width word-"
-    " break word-spacing word-wrap background-color".split()
+    "background-color border border-bottom border-collapse border-color border-left border-radius border-right"
+    " border-spacing border-style border-top border-width color direction display font font-family font-size"
+    " font-style font-variant font-weight height letter-spacing line-height margin margin-bottom margin-left"
+    " margin-right margin-top max-height max-width min-height min-width padding padding-bottom padding-left"
+    " padding-right padding-top table-layout text-align text-decoration text-indent text-transform vertical-align"
+    " white-space width word-break word-spacing word-wrap".split()
 )
+# Functions of such a value; url() and its like are dropped with all that the declaration says, as is what is escaped.
+_FUNCTION: Final = re.compile(r"([A-Za-z-]*)\(")
+_FUNCTIONS: Final = frozenset(("rgb", "rgba", "hsl", "hsla", "calc", "min", "max", "clamp"))
 # An image may be one of the mail's own parts (RFC 2392).
 _SCHEMES: Final = frozenset(("http", "https", "mailto", "tel", "cid"))
 
@@ -51,7 +55,13 @@ _SCHEMES: Final = frozenset(("http", "https", "mailto", "tel", "cid"))
 def _filtered(tag: str, name: str, value: str) -> str | None:
     if tag == "img" and name == "src":
         return value if value.lower().startswith("cid:") else None
+    if name == "style" and ("(" in value or "\\" in value):
+        return ";".join(piece for piece in value.split(";") if _is_plain(piece))
     return value
+
+
+def _is_plain(declaration: str) -> bool:
+    return "\\" not in declaration and all(found[1].lower() in _FUNCTIONS for found in _FUNCTION.finditer(declaration))
 
 
 def safe_html(html: str) -> str:

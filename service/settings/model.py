@@ -197,8 +197,8 @@ class IncomingSettings(Part):
     )
     raw: Raw = Field(
         default=Raw.PROBLEM,
-        description="Which raw messages are kept as blobs: `problem` (those not parsed whole), `always` (the default "
-        "with `after: delete`), `never`",
+        description="Which raw messages are kept as blobs: `problem` (those not parsed whole, or with a detached "
+        "signature), `always` (the default with `after: delete`), `never`",
     )
     after: AfterRule = Field(
         default_factory=After,

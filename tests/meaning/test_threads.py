@@ -28,5 +28,12 @@ def test_another_conversation_has_another_id() -> None:
     assert thread("Message-ID: <other@example.org>") != thread(ROOT)
 
 
+def test_an_address_in_a_phrase_is_no_root() -> None:
+    # RFC 5322 4.5.4: else all that is written to one person were one conversation.
+    phrase = "In-Reply-To: Message from ann@example.org of Monday"
+    assert thread(f"{phrase}\nMessage-ID: <a@x>") == thread("Message-ID: <a@x>")
+    assert thread("In-Reply-To: root@example.org (Ann)") == thread(ROOT)
+
+
 def test_a_mail_without_any_id_has_none() -> None:
     assert thread("Subject: hello") is None

@@ -209,6 +209,11 @@ def test_parts_too_many_to_be_told_leave_a_problem() -> None:
         'Content-Type: multipart/encrypted; protocol="application/pgp-encrypted"; boundary=b',
         "Content-Type: application/pkcs7-mime; smime-type=enveloped-data; name=smime.p7m",
         "Content-Type: application/x-pkcs7-mime; smime-type=authEnveloped-data",
+        # By what it holds (RFC 5652 6.1), as old programs do not say it.
+        "Content-Type: application/pkcs7-mime\nContent-Transfer-Encoding: base64\n\nMIAGCSqGSIb3DQEHA6CA\n",
+        # What mailing lists and Exchange make of it.
+        "Content-Type: multipart/mixed; boundary=b\n\n--b\nContent-Type: application/pgp-encrypted\n\nVersion: 1",
+        "Subject: x\n\n-----BEGIN PGP MESSAGE-----\n\nhQEM",
     ],
 )
 def test_an_encrypted_mail_says_so(header: str) -> None:
@@ -219,6 +224,20 @@ def test_an_encrypted_mail_says_so(header: str) -> None:
 
 def test_a_signed_mail_is_not_encrypted() -> None:
     assert read("Content-Type: application/pkcs7-mime; smime-type=signed-data\n\nx").problem is None
+    assert read("Content-Type: application/pkcs7-mime\nContent-Transfer-Encoding: base64\n\nMIIB\n").problem is None
+
+
+def test_a_text_with_a_detached_signature_is_not_whole_without_the_raw_bytes() -> None:
+    # RFC 1847 2.1: the header of the part is signed, too.
+    parts = "--b\n\nx\n--b\nContent-Type: application/pgp-signature\n\ny\n--b--\n"
+    raw = f"Content-Type: multipart/signed; boundary=b\n\n{parts}"
+    assert (read(raw).problem, read(raw).whole) == (None, False)
+
+
+def test_facts_that_are_left_out_are_said() -> None:
+    part = '--b\nContent-Type: application/x; name="a/b"\n\nx\n'
+    parsed = read(f"Content-Type: multipart/mixed; boundary=b\n\n{part * 60}--b--\n")
+    assert (len(parsed.email.mailbus.files or ()), parsed.truncated) == (50, ["files"])
 
 
 def test_a_header_alone() -> None:
