@@ -9,7 +9,8 @@ import base64
 import hashlib
 import json
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from io import BytesIO
@@ -23,7 +24,7 @@ from service.bus.frames import FENCE, OutMessage
 from service.bus.sweep import sweep_chunks
 from service.bus.window import Window
 from service.contract import Blob, blob_id
-from service.errors import Permanent
+from service.errors import Permanent, Transient
 from service.observe import step
 
 CHUNK_LIMIT_BYTES: Final = 128 * 1024
@@ -31,14 +32,16 @@ CHUNK_LIMIT_BYTES: Final = 128 * 1024
 THREAD_FROM_BYTES: Final = 256 * 1024
 KNOWN_LIMIT: Final = 10_000
 SWEEP_EVERY: Final = timedelta(days=1)
+PURGE_LIMIT_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class _Object:
-    """A blob on its way, and the name of its chunks."""
+    """A blob on its way: its id, the name of its chunks, and how many bytes they are of."""
 
-    blob: Blob
+    id: str
     nuid: str
+    size: int
 
 
 class BlobStore:
@@ -74,22 +77,62 @@ class BlobStore:
                 if len(blob.data) > CHUNK_LIMIT_BYTES and (await self._meta(blob.id))[0] is not None:
                     del new[blob.id]
                     self._remember(blob.id)
-            await self._store([_Object(blob, self._ids.next().decode()) for blob in new.values()], now)
+            objects = {id: _Object(id, self._ids.next().decode(), len(blob.data)) for id, blob in new.items()}
+            chunks = (chunk for id, one in objects.items() for chunk in self._chunked(one.nuid, new[id].data))
+            step("chunks.before")
+            await self._put_chunks(chunks)
+            step("chunks.done")
+            await self._put_metas(list(objects.values()), now)
         for id in new:
             self._remember(id)
 
-    async def _store(self, objects: Sequence[_Object], now: datetime) -> None:
+    async def put_pieces(self, pieces: AsyncIterator[bytes], *, now: datetime) -> str:
+        """Store what comes in pieces, of which none is kept; gives the blobId, which only the last one tells.
+
+        Raises Transient, and what `pieces` raises: nothing is stored then.
+        """
+        nuid, digest, size = self._ids.next().decode(), hashlib.sha256(), 0
+        try:
+            with translated(self._bucket):
+                rest = b""
+                # All chunks but the last have one size.
+                chunk = self._chunk_size()
+                async for piece in pieces:
+                    await asyncio.to_thread(digest.update, piece)
+                    size += len(piece)
+                    data = rest + piece
+                    whole = len(data) - len(data) % chunk
+                    await self._put_chunks(self._chunked(nuid, data[:whole]))
+                    rest = data[whole:]
+                await self._put_chunks(self._chunked(nuid, rest))
+        except BaseException:
+            # Where this cannot be done either they age with the bucket.
+            with suppress(Transient, TimeoutError):
+                async with asyncio.timeout(PURGE_LIMIT_S):
+                    with translated(self._bucket):
+                        await self._purge(nuid)
+            raise
+        made = _Object(blob_id(digest.digest(), now), nuid, size)
+        with translated(self._bucket):
+            if (await self._meta(made.id))[0] is None:
+                # Not undone where its answer is lost: what describes it may stand.
+                await self._put_metas([made], now)
+            else:
+                await self._purge(nuid)
+        self._remember(made.id)
+        return made.id
+
+    def _chunked(self, nuid: str, data: bytes) -> Iterator[OutMessage]:
         size = self._chunk_size()
-        chunks = (
-            OutMessage(self._chunk_subject(one.nuid), one.blob.data[offset : offset + size], {})
-            for one in objects
-            for offset in range(0, len(one.blob.data), size)
-        )
-        step("chunks.before")
+        for offset in range(0, len(data), size):
+            yield OutMessage(self._chunk_subject(nuid), data[offset : offset + size], {})
+
+    async def _put_chunks(self, chunks: Iterable[OutMessage]) -> None:
         for answer in await self._window.publish(chunks):
             raise_api_error(answer)
-        step("chunks.done")
-        # Only now: a meta must never stand without all of its chunks.
+
+    async def _put_metas(self, objects: Sequence[_Object], now: datetime) -> None:
+        """What describes them, once their chunks are there: a meta must never stand without all of its chunks."""
         metas = [self._made_meta(one, now, fence=0) for one in objects]
         for one, answer in zip(objects, await self._window.publish(metas), strict=True):
             try:
@@ -101,7 +144,7 @@ class BlobStore:
 
     async def _settle(self, one: _Object, now: datetime) -> None:
         """The name is taken: by the same content, which serves, or by the mark of what was deleted."""
-        meta, revision = await self._meta(one.blob.id)
+        meta, revision = await self._meta(one.id)
         if meta is None:
             (answer,) = await self._window.publish([self._made_meta(one, now, fence=revision)])
             try:
@@ -111,7 +154,10 @@ class BlobStore:
                 # Another writer was first with the same content: its object serves, our chunks go.
                 if exc.err_code not in WRONG_LAST_SEQUENCE:
                     raise
-        await js_api(self._nc, f"STREAM.PURGE.{self._stream}", {"filter": self._chunk_subject(one.nuid)})
+        await self._purge(one.nuid)
+
+    async def _purge(self, nuid: str) -> None:
+        await js_api(self._nc, f"STREAM.PURGE.{self._stream}", {"filter": self._chunk_subject(nuid)})
 
     async def get(self, blob_id: str) -> bytes:
         """The bytes of a blob, checked against its name. Raises Permanent where there is none, Transient."""
@@ -166,18 +212,17 @@ class BlobStore:
         self._known.clear()
 
     def _made_meta(self, one: _Object, now: datetime, *, fence: int) -> OutMessage:
-        size = len(one.blob.data)
         meta = {
-            "name": one.blob.id,
+            "name": one.id,
             "bucket": self._bucket,
             "nuid": one.nuid,
-            "size": size,
+            "size": one.size,
             "mtime": now.isoformat(),
-            "chunks": -(-size // self._chunk_size()),
-            "digest": "SHA-256=" + base64.urlsafe_b64encode(bytes.fromhex(one.blob.id.rpartition("-")[2])).decode(),
+            "chunks": -(-one.size // self._chunk_size()),
+            "digest": "SHA-256=" + base64.urlsafe_b64encode(bytes.fromhex(one.id.rpartition("-")[2])).decode(),
             "options": {"max_chunk_size": self._chunk_size()},
         }
-        return OutMessage(self._meta_subject(one.blob.id), json.dumps(meta).encode(), {FENCE: str(fence)})
+        return OutMessage(self._meta_subject(one.id), json.dumps(meta).encode(), {FENCE: str(fence)})
 
     def _chunk_size(self) -> int:
         return min(CHUNK_LIMIT_BYTES, self._max_payload() - 1024)

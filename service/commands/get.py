@@ -1,11 +1,13 @@
 """`get`: messages by id, with the properties that are asked for (RFC 8621 4.2); raw bytes as a blob.
 
 Of a message no more is read than the properties need: nothing, some header fields, the header, or all. What is read is
-made an Email by the same code as events are. Reading never marks as read.
+made an Email by the same code as events are. Raw bytes go into their blob as they come, unless the properties need the
+whole message anyway. Reading never marks as read.
 """
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Final
@@ -31,7 +33,7 @@ from service.contract import (
     header_property,
     keywords,
 )
-from service.imap import GMAIL, Labelling, SurveyedMessage, WritingSession
+from service.imap import GMAIL, PIECE_BYTES, Gone, Labelling, SurveyedMessage, WritingSession
 from service.mime import MimeLimits, header_form, language_is_there
 from service.parsing import Made, Page, Raw, Read
 
@@ -50,6 +52,8 @@ _DECODER: Final = msgspec.json.Decoder(GetRequest)
 _PROPERTIES: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _HEADERS: Final = msgspec.json.Decoder(list[EmailHeader])
 _NO_VALUES: Final = msgspec.Raw(b"{}")
+# What stands for the id of a blob that is not stored yet.
+BLOB_ID_ROOM: Final = "?" * 71
 
 
 class Needs(Enum):
@@ -71,6 +75,11 @@ class Wanted:
     raw: bool
     headers: list[HeaderProperty]
     extras: list[Extra] | None = None
+
+    @property
+    def streams(self) -> bool:
+        """Whether raw bytes are all that is needed of a message's body."""
+        return self.raw and self.needs is not Needs.ALL
 
     @property
     def section(self) -> str:
@@ -117,8 +126,12 @@ async def get(context: Context, account: Account, payload: bytes, _headers: Mapp
                     room -= len(encode(shown.properties)) + 1
                     if room < 0 and found:
                         return encode(GetAnswer(found, not_found, more=True))
-                    await _store(context, shown, wanted)
-                    found.append(shown.properties)
+                    try:
+                        await _store(context, session, shown, wanted)
+                    except Gone:
+                        not_found.append(group.ids[shown.made.uid])
+                    else:
+                        found.append(shown.properties)
     return encode(GetAnswer(found, not_found))
 
 
@@ -138,7 +151,7 @@ def wanted_of(request: GetRequest) -> Wanted:
     # RFC 8621 4.2: the id is always given.
     names |= {"id", "blobId"} if request.raw else {"id"}
     read = names - METADATA - {"blobId", "threadId"}
-    if request.raw or read - HEADER_FIELDS.keys() - {"headers"}:
+    if read - HEADER_FIELDS.keys() - {"headers"}:
         needs = Needs.ALL
     elif "headers" in read or len(headers) > FIELDS_LIMIT or not all(_ATOM.fullmatch(one.name) for one in headers):
         needs = Needs.HEADER
@@ -181,7 +194,7 @@ async def _page(
         group.uidvalidity,
         mail.inline_limit,
         context.bus.max_payload // 2,
-        Raw.ALWAYS if wanted.raw else mail.raw,
+        Raw.ALWAYS if wanted.raw and not wanted.streams else mail.raw,
         context.clock.now(),
         server=mail.authserv_id,
         extras=list(mail.extras) if wanted.extras is None else wanted.extras,
@@ -205,7 +218,16 @@ async def _page(
             gone = set(missing) - await still_there(session, group, missing)
             rows = [row for row in rows if row.uid not in gone]
         made = await context.make(common, [_read(row, bodies.get(row.uid), row.uid in set(whole)) for row in rows])
-    return [Shown(_shown(one, wanted) | {"id": group.ids[one.uid]}, one) for one in made]
+    small = {row.uid for row in rows if row.size <= context.message_limit}
+    return [
+        Shown(
+            _shown(one, wanted)
+            | {"id": group.ids[one.uid]}
+            | ({"blobId": BLOB_ID_ROOM} if wanted.streams and one.uid in small else {}),
+            one,
+        )
+        for one in made
+    ]
 
 
 def _read(row: SurveyedMessage, body: bytes | None, whole: bool) -> Read:
@@ -233,8 +255,13 @@ def _shown(made: Made, wanted: Wanted) -> dict[str, Any]:
     return shown
 
 
-async def _store(context: Context, shown: Shown, wanted: Wanted) -> None:
-    """The blobs that the answer names."""
+async def _store(context: Context, session: WritingSession, shown: Shown, wanted: Wanted) -> None:
+    """The blobs that the answer names. Raises Gone where a message is not there any more."""
+    if wanted.streams:
+        if shown.properties.pop("blobId", None) is not None:
+            async with context.hold(2 * PIECE_BYTES), aclosing(session.pieces(shown.made.uid)) as pieces:
+                shown.properties["blobId"] = await context.bus.blobs().put_pieces(pieces, now=context.clock.now())
+        return
     blobs = shown.made.blobs
     if not wanted.properties & _PARTS:
         raw = shown.properties.get("blobId")

@@ -23,18 +23,20 @@ from service.imap.roles import NONE_NAMED, by_role, roles, selectable
 from service.imap.session import SURVEY_LIMIT_ROWS, ListedMailbox, SelectedMailbox, Session, SurveyedMessage
 from service.imap.spans import Span
 from service.imap.uidplus import Moved
-from service.imap.writing import Identity, Opened, WritingSession, identity_of
+from service.imap.writing import PIECE_BYTES, Gone, Identity, Opened, WritingSession, identity_of
 
 __all__ = [
     "GMAIL",
     "NONE_NAMED",
     "NO_LABELS",
+    "PIECE_BYTES",
     "SURVEY_LIMIT_ROWS",
     "Argument",
     "Changes",
     "Figures",
     "FlagsFound",
     "FlagsRow",
+    "Gone",
     "Identity",
     "Labelling",
     "Labels",

@@ -7,14 +7,14 @@ RFC 6851 (MOVE), RFC 4731 (ESEARCH), RFC 5256 (SORT).
 
 import re
 from bisect import bisect_right
-from collections.abc import Collection, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
 from service.contract import IDS_LIMIT, Comparator
 from service.errors import MailbusError, PeerError, Transient
-from service.imap.connection import ignore
+from service.imap.connection import LITERAL_SLACK_BYTES, ignore
 from service.imap.criteria import any_of, charset, sort_keys
 from service.imap.encode import Argument, Literal, cut, date, date_time, quoted, uid_set
 from service.imap.grammar import Condition, Response, Search, Status, StatusData, parse_number, parse_uid
@@ -27,6 +27,8 @@ from service.observe import log, metrics
 
 # A slow uplink; what is not sent at this pace is given up.
 SENDING_BYTES_PER_S: Final = 32 * 1024
+# What is held of a message that is passed on as it comes: a round trip costs little beside it.
+PIECE_BYTES: Final = 1024 * 1024
 # Message-IDs in one search: a line of IMAP stays below 8,000 octets (RFC 2683 3.2.1.5).
 LOCATE_AT_ONCE: Final = 20
 # A mailbox that was deleted and made again stays open as it was, and Dovecot 2.3 says nothing of it: what was opened
@@ -68,6 +70,10 @@ def identity_of(header: bytes, size: int) -> Identity | None:
     field = re.search(rb"^message-id:((?:.*\n?)(?:[ \t].*\n?)*)", header, re.IGNORECASE | re.MULTILINE)
     found = _MESSAGE_ID.search(field[1]) if field else None
     return Identity(found[0], size) if found else None
+
+
+class Gone(Transient):
+    """A message is not given: expunged since it was listed, or never to be had."""
 
 
 class WritingSession(Session):
@@ -206,6 +212,28 @@ class WritingSession(Session):
         wanted = set(uids)
         found = await self._survey(uid_set(uids), min(wanted), max(wanted)) if wanted else []
         return [message for message in found if message.uid in wanted]
+
+    async def pieces(self, uid: int) -> AsyncGenerator[bytes]:
+        """A message from its first byte to its last, PIECE_BYTES at a time (RFC 9051 6.4.5, partial).
+
+        Never marks it read. Raises Gone where it is not given, PeerError where it has no end.
+        """
+        offset, limit = 0, self.options.message_limit + LITERAL_SLACK_BYTES
+        while True:
+            got: list[bytes] = []
+            section = f"BODY.PEEK[]<{offset}.{PIECE_BYTES}>"
+            await self.fetch_section(section, [uid], lambda _, piece, got=got: got.append(piece))  # type: ignore[misc]
+            if not got:
+                raise Gone("the mail server does not give the message", where=self.where)
+            (piece,) = got
+            offset += len(piece)
+            # Who knows no pieces gives the whole at once, and would give it again.
+            if offset > limit or (len(piece) > PIECE_BYTES and offset > len(piece)):
+                raise PeerError("more of a message than was asked for", where=self.where)
+            if piece:
+                yield piece
+            if len(piece) != PIECE_BYTES:
+                return
 
     async def identities(self, uids: Collection[int]) -> dict[int, Identity]:
         """Message-ID and size of those messages that have both."""

@@ -5,7 +5,7 @@ import base64
 import hashlib
 import json
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -55,6 +55,36 @@ async def test_what_is_put_is_got(bus: Bus, size: int) -> None:
     assert id == f"202611-{hashlib.sha256(data).hexdigest()}"
     assert await bus.blobs().get(id) == data
     assert await bus.blobs().exists(id)
+
+
+async def pieces_of(data: bytes, size: int) -> AsyncIterator[bytes]:
+    for at in range(0, len(data), size):
+        yield data[at : at + size]
+
+
+@pytest.mark.parametrize("size", [0, 1, CHUNK_LIMIT_BYTES, 5 * CHUNK_LIMIT_BYTES + 7])
+async def test_what_comes_in_pieces_is_what_comes_at_once(bus: Bus, size: int) -> None:
+    data, store = os.urandom(size), bus.blobs()
+    id = await store.put_pieces(pieces_of(data, 100_000), now=NOW)
+    assert id == await store.put(data, now=NOW)
+    assert await store.get(id) == data
+    store.forget()
+    # The same again leaves nothing beside what is there.
+    assert await store.put_pieces(pieces_of(data, 70_000), now=NOW) == id
+    assert await orphans(bus) == 0
+    got = await (await bus.nc.jetstream().object_store(bus.subjects.blobs)).get(id)
+    assert (got.data or b"") == data
+
+
+async def test_pieces_that_end_too_soon_leave_nothing(bus: Bus) -> None:
+    async def broken() -> AsyncIterator[bytes]:
+        yield os.urandom(3 * CHUNK_LIMIT_BYTES)
+        raise Transient("lost", where="there")
+
+    before = await subjects(bus)
+    with pytest.raises(Transient, match="lost"):
+        await bus.blobs().put_pieces(broken(), now=NOW)
+    assert await subjects(bus) == before
 
 
 async def test_an_ordinary_object_store_client_reads_it(bus: Bus) -> None:

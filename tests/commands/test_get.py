@@ -3,6 +3,7 @@
 import asyncio
 import importlib.util
 import json
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,6 +18,7 @@ from tests.commands.conftest import Desk, desk, mail
 from tests.servers.dovecot import Dovecot
 from tests.servers.proxy import FaultProxy, Way
 
+PIECE = 64 * 1024
 LETTER = (
     b"From: =?utf-8?q?J=C3=B6rg?= <joerg@customer.example>\r\n"
     b"Subject: bill\r\n"
@@ -136,6 +138,35 @@ async def test_raw_is_the_message_byte_for_byte(either: Desk) -> None:
     assert set(email) == {"id", "subject", "blobId"}
     assert await either.bus.blobs().get(email["blobId"]) == LETTER
     assert b"Seen" not in await flags_of(either)
+
+
+@pytest.mark.parametrize("size", [0, PIECE, 2 * PIECE + 7])
+async def test_raw_bytes_go_into_their_blob_in_pieces_where_nothing_else_is_read(
+    bus: Bus, whole_dovecot: Dovecot, prefix: str, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr(writing, "PIECE_BYTES", PIECE)
+    head = mail("large", body="")
+    letter = head + b"y" * max(0, size - len(head) - 2) + b"\r\n"
+    proxy = FaultProxy(whole_dovecot.host, whole_dovecot.imap)
+    await proxy.start()
+    asked: list[bytes] = []
+
+    def keep(way: Way, chunk: bytes) -> bytes:
+        asked.extend(re.findall(rb"BODY.PEEK\[[^\r]*", chunk) if way is Way.TO_SERVER else [])
+        return chunk
+
+    proxy.watch = keep
+    async with desk(bus, whole_dovecot, prefix, port=proxy.port) as one:
+        await one.append(letter)
+        (id,) = await one.ids()
+        (email,) = (await one.ask("get", {"ids": [id], "properties": ["size"], "raw": True}))["list"]
+        assert email == {"id": id, "size": len(letter), "blobId": email["blobId"]}
+        assert await bus.blobs().get(email["blobId"]) == letter
+        (again,) = (await one.ask("get", {"ids": [id], "properties": ["subject"], "raw": True}))["list"]
+        assert again == {"id": id, "subject": "large", "blobId": email["blobId"]}
+    pieces = len(letter) // PIECE + 1
+    assert sum(b"[]<" in one for one in asked) == 2 * pieces
+    await proxy.stop()
 
 
 async def test_a_message_over_the_limit_shows_its_header_and_says_so(whole: Desk) -> None:
