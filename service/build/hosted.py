@@ -1,18 +1,20 @@
 """The accounts that run in this process, put together one by one and taken apart again. Used by app.py."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from service.build.accounts import account_work
 from service.build.commands import command_account
-from service.build.shared import Shared, Work, supervised
+from service.build.shared import Shared, Work
 from service.commands import Account
-from service.contract import AccountPart
-from service.errors import Permanent
-from service.fleet import Kind, Part, Piece
+from service.contract import AccountPart, AccountState
+from service.errors import MailbusError
+from service.fleet import Kind, Part, supervise
 from service.settings import AccountSettings, Settings
+from service.tasks import TaskGroup
 
-# What is said of an account whose settings name a file that is none.
+# What is said of an account that cannot be put together, or came apart: its settings name a file that is none, a bug.
 BROKEN: Final = Part(AccountPart.SETTINGS)
 
 
@@ -31,35 +33,34 @@ class Hosted:
         return [piece for work in self._work.values() for piece in work]
 
     def kind(self) -> Kind[AccountSettings]:
-        """How an account is begun and ended."""
-        return Kind(begin=self._begin, end=self._end, host=_host)
+        """How an account runs and ends."""
+        return Kind(run=self._run, end=self._shared.reports.remove, host=_host)
 
-    def _begin(self, account: AccountSettings) -> Sequence[Piece]:
+    async def _run(self, account: AccountSettings) -> None:
+        """All of an account, for ever: what none of its parts contains begins it anew, and is no other account's."""
+        reports = self._shared.reports
+
+        def report(state: AccountState, error: MailbusError) -> None:
+            # None of its parts runs any more.
+            if (view := reports.accounts.get(account.id)) is None or BROKEN not in view.parts:
+                reports.add(account.id, [BROKEN])
+            reports.part(account.id, BROKEN, state, error)
+
+        life, shared = partial(self._life, account), self._shared
+        await supervise(life, report=report, pace=shared.pace, clock=shared.clock, where=account.id)
+
+    async def _life(self, account: AccountSettings, _: Callable[[], None]) -> None:
         try:
-            work = account_work(self._settings, account, self._shared)
-        except Permanent as exc:
-            # A file that the settings name: one account's trouble is no other's.
-            return [self._broken(account.id, exc)]
-        self._work[account.id] = work
-        self.commands[account.id] = command_account(self._settings, account, self._shared)
-        return [Piece(f"{piece.account}, {piece.part}", piece.run) for piece in work]
-
-    def _broken(self, account: str, error: Permanent) -> Piece:
-        """An account that cannot be put together, and says so until it is changed."""
-        self._shared.forget(account)
-        self._shared.reports.add(account, [BROKEN])
-
-        async def life(_: Callable[[], None]) -> None:
-            raise error
-
-        run = supervised(life, account, BROKEN, self._shared, None)
-        return Piece(account, run)
-
-    def _end(self, account: str) -> None:
-        self._work.pop(account, None)
-        self.commands.pop(account, None)
-        self._shared.forget(account)
-        self._shared.reports.remove(account)
+            # Raises Permanent where a file that the settings name is none.
+            work = self._work[account.id] = account_work(self._settings, account, self._shared)
+            self.commands[account.id] = command_account(self._settings, account, self._shared)
+            async with TaskGroup() as group:
+                for piece in work:
+                    group.create_task(piece.run(), name=f"{piece.account}, {piece.part}")
+        finally:
+            self._work.pop(account.id, None)
+            self.commands.pop(account.id, None)
+            self._shared.forget(account.id)
 
 
 def _host(account: AccountSettings) -> str:

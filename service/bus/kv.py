@@ -1,9 +1,10 @@
 """A bucket of keys with compare-and-set. Used by ingest (cursors), outbound (sends) and fleet (presence)."""
 
 import base64
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 
 from service.bus.client import BusClient
 from service.bus.errors import (
@@ -20,6 +21,8 @@ from service.bus.frames import FENCE
 from service.bus.guard import HEADER_OVERHEAD_BYTES, check_subject
 from service.bus.log import parse_headers
 from service.bus.watch import OPERATION, KeyChange, is_marker, watch
+
+NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +88,12 @@ class KeyValue:
         """Write a key that is at `revision`; gives the new one. Raises Conflict, MessageTooLarge, Transient."""
         return await self._put(key, value, revision)
 
+    async def remove(self, key: str, revision: int) -> None:
+        """Remove a key that is at `revision`. Raises Conflict, Transient."""
+        await self._put(key, b"", revision, {OPERATION: "DEL"})
+
     async def delete(self, key: str) -> None:
-        """Remove a key. Raises Transient."""
+        """Remove a key, whatever it has become. Raises Transient."""
         with translated(self._bucket):
             await self._publish(key, b"", {OPERATION: "DEL"})
 
@@ -96,10 +103,10 @@ class KeyValue:
             answer = await js_api(self._nc, f"STREAM.PURGE.{self._stream}", {"filter": self._subject(key)})
         return int(answer["purged"])
 
-    async def _put(self, key: str, value: bytes, revision: int) -> int:
+    async def _put(self, key: str, value: bytes, revision: int, headers: Mapping[str, str] = NO_HEADERS) -> int:
         with translated(self._bucket):
             try:
-                return await self._publish(key, value, {FENCE: str(revision)})
+                return await self._publish(key, value, {**headers, FENCE: str(revision)})
             except ApiError as exc:
                 if exc.err_code in WRONG_LAST_SEQUENCE:
                     raise Conflict(f"key {key} has another revision than {revision}", where=self._bucket) from exc

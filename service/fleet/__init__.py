@@ -10,7 +10,7 @@ from service.fleet.assign import Replica, owner
 from service.fleet.presence import Presence
 from service.fleet.report import AFTER, MAILBOXES, REQUESTS, SENDER, SENT, AccountReports, AccountView, Part
 from service.fleet.roster import Roster
-from service.fleet.running import DRAIN_TIMEOUT_S, NATS_ASKED_S, NATS_SILENT_S, Kind, Piece, Running
+from service.fleet.running import DRAIN_TIMEOUT_S, NATS_ASKED_S, NATS_SILENT_S, Kind, Running
 from service.fleet.steer import Steering
 from service.fleet.supervise import Pace, pause_s, supervise
 
@@ -28,7 +28,6 @@ __all__ = [
     "Kind",
     "Pace",
     "Part",
-    "Piece",
     "Presence",
     "Replica",
     "Roster",

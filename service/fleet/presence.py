@@ -200,11 +200,11 @@ class Presence:
         return entry is not None and member_of(instance, entry.value, entry.revision).boot == boot
 
     async def leave(self) -> None:
-        """Give the name back, where it is still ours."""
+        """Give the name back, where it is still ours; whoever takes it meanwhile keeps it."""
         with contextlib.suppress(Transient, Conflict):
             entry = await self._bucket.get(self.instance)
             if entry is not None and self._written(entry).boot == self.boot:
-                await self._bucket.delete(self.instance)
+                await self._bucket.remove(self.instance, entry.revision)
 
     def double(self) -> Permanent:
         """What a process that finds another under its name ends with."""

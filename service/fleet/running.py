@@ -29,18 +29,10 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """A piece of an account's work, which never returns."""
-
-    name: str
-    run: Callable[[], Coroutine[Any, Any, None]]
-
-
-@dataclass(frozen=True, slots=True)
 class Kind(Generic[T]):
-    """What is known of accounts here: how one is begun and ended, and the host that it logs in to."""
+    """What is known of accounts here: how one runs, for ever; what is left to do once it ended; where it logs in."""
 
-    begin: Callable[[T], Sequence[Piece]]
+    run: Callable[[T], Coroutine[Any, Any, None]]
     end: Callable[[str], None]
     host: Callable[[T], str]
 
@@ -63,7 +55,7 @@ class Running(Generic[T]):
         self._clock = clock
         self._waiting: dict[str, T] = {}
         self._hosts: dict[str, _Host] = {}
-        self._tasks: dict[str, list[asyncio.Task[None]]] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
         self._begun: dict[str, T] = {}
         # Those that were asked to end. A second time cuts short what the first one lets end.
         self._asked: set[str] = set()
@@ -103,9 +95,8 @@ class Running(Generic[T]):
         for id in ids:
             if id not in self._asked:
                 self._asked.add(id)
-                for task in self._tasks[id]:
-                    task.cancel()
-        await self._drain([task for id in ids for task in self._tasks[id]])
+                self._tasks[id].cancel()
+        await self._drain([self._tasks[id] for id in ids])
         for id in ids:
             self._asked.discard(id)
             # Another release may have waited for the same.
@@ -154,9 +145,8 @@ class Running(Generic[T]):
         return 1 / BEGUN_PER_S if self._waiting else None
 
     def _begin(self, group: TaskGroup, id: str, account: T) -> None:
-        pieces = self._kind.begin(account)
         self._begun[id] = account
-        self._tasks[id] = [group.create_task(piece.run(), name=piece.name) for piece in pieces]
+        self._tasks[id] = group.create_task(self._kind.run(account), name=id)
 
     async def _drain(self, tasks: Sequence[asyncio.Task[None]]) -> None:
         pending: set[asyncio.Task[None]] = set(tasks)
@@ -168,5 +158,5 @@ class Running(Generic[T]):
             if self._clock.monotonic() >= min(began + DRAIN_TIMEOUT_S, heard + NATS_SILENT_S):
                 break
         if pending:
-            log.warning("drain_cut_short", tasks=len(pending))
+            log.warning("drain_cut_short", accounts=len(pending))
         await cut_short(pending)

@@ -31,6 +31,8 @@ class Steering(Generic[T]):
         # Who starts counts all who are there: alone, it begins at once.
         self._roster.count()
         kept: tuple[Standing, Mapping[str, str]] | None = None
+        mine: Mapping[str, T] = {}
+        taken = False
         while True:
             self._roster.bell.clear()
             if self._members.quiet_s(self._clock.monotonic()) == 0:
@@ -38,15 +40,16 @@ class Steering(Generic[T]):
             standing = self._standing()
             settled = self._members.settled(standing)
             owners = await self._roster.divide()
-            mine = self._mine(standing, owners)
-            # Renewals ring too: 10,000 accounts are not compared for each.
+            # Renewals ring too, eight a time to live of each replica: 10,000 accounts are not compared for each.
             if kept is None or kept[0] is not standing or kept[1] is not owners:
+                mine, taken = self._mine(standing, owners), False
                 await self._running.keep(mine)
                 kept = (standing, owners)
             if settled is not None:
                 self._settle(settled)
-            if self._standing() is standing and self._members.may_take(standing):
+            if not taken and self._standing() is standing and self._members.may_take(standing):
                 self._running.take(mine)
+                taken = True
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._patience_s(standing)):
                     await self._roster.bell.wait()

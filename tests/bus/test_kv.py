@@ -27,7 +27,12 @@ async def test_create_update_delete_and_their_conflicts(bus: Bus) -> None:
     assert await keys.get("k") is None
     with pytest.raises(Conflict):
         await keys.update("k", b"x", second)
-    assert await keys.create("k", b"3") > second
+    third = await keys.create("k", b"3")
+    assert third > second
+    with pytest.raises(Conflict):
+        await keys.remove("k", second)
+    await keys.remove("k", third)
+    assert await keys.get("k") is None
 
 
 @pytest.mark.fault("D06")

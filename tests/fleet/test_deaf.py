@@ -11,7 +11,7 @@ from service.bus import Bus, KeyChange, KeyValue, NatsOptions, StreamOptions, op
 from service.bus.watch import _newest
 from service.clock import SystemClock
 from service.errors import Permanent, Transient
-from service.fleet import Kind, Piece, Presence, Roster, Running, Steering
+from service.fleet import Kind, Presence, Roster, Running, Steering
 from service.tasks import TaskGroup, cut_short
 from tests.servers.mailbus import until
 from tests.servers.nats import NatsServer
@@ -68,18 +68,15 @@ async def replicas(bus: Bus) -> AsyncIterator[Callable[..., Replica]]:
     async def nats_answers(_: float) -> bool:
         return True
 
-    async def idle() -> None:
+    async def idle(_: str) -> None:
         await asyncio.Event().wait()
-
-    def begin(account: str) -> list[Piece]:
-        return [Piece(account, idle)]
 
     def start(name: str, *, deaf: bool = False) -> Replica:
         clock, ears = SystemClock(), Ears(bus, deaf=deaf)
         presence = Presence(ears, instance=name, boot=f"boot-{name}", capacity=1.0, ttl_s=TTL_S, clock=clock)
         roster = Roster[str](ears, presence, clock)
         roster.know(ACCOUNTS)
-        kind = Kind(begin=begin, end=lambda _: None, host=lambda _: "")
+        kind = Kind(run=idle, end=lambda _: None, host=lambda _: "")
         running, known = Running(kind, nats_answers, clock), asyncio.Event()
         known.set()
 

@@ -6,7 +6,7 @@ from contextlib import aclosing
 
 import pytest
 
-from service.bus import Bus, KeyValue, NatsOptions, StreamOptions, open_bus
+from service.bus import Bus, Entry, KeyValue, NatsOptions, StreamOptions, open_bus
 from service.clock import Clock, SystemClock
 from service.errors import Permanent, Transient
 from service.fleet import Presence
@@ -72,6 +72,23 @@ async def test_of_two_with_one_name_the_older_stops_and_leaves_the_key_alone(key
     await older.leave()
     assert await newer.is_alive("mailbus-0/b2")
     await newer.renew()
+
+
+async def test_who_leaves_takes_the_name_from_nobody_who_took_it_meanwhile(
+    keys: KeyValue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older, newer = presence(keys, "b1"), presence(keys, "b2")
+    await older.take()
+    there = await keys.get("mailbus-0")
+
+    async def before(_: str) -> Entry | None:
+        return there
+
+    await newer.take()
+    with monkeypatch.context() as patched:
+        patched.setattr(keys, "get", before)
+        await older.leave()
+    assert await newer.is_alive(newer.writer)
 
 
 async def test_run_renews_in_time_and_ends_on_a_double(keys: KeyValue) -> None:
