@@ -187,7 +187,7 @@ class _Maildrop:
 
     def _ingest(self, source: Pop3Source, works: Callable[[], None]) -> MailboxIngest:
         shared, after, limits = self._shared, self._after, self._settings.limits
-        announcer = announcer_of(shared, self._account, self._incoming, INBOX, limits.inline)
+        announcer = announcer_of(shared, self._account, self._incoming, INBOX, limits.inline, prints=True)
         return MailboxIngest(
             source,
             self._events,

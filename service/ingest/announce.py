@@ -200,8 +200,10 @@ def known_of(surveyed: Surveyed) -> Keywords:
 
 
 def _read(surveyed: Surveyed, body: bytes | None, *, whole: bool, print: str = "") -> Read:
-    known = known_of(surveyed)
-    mark = with_identity(mark_of(surveyed), surveyed.identity)
+    known, print = known_of(surveyed), print or surveyed.print
+    mark = with_identity(
+        mark_of(surveyed).partition(":")[0] if surveyed.identity else mark_of(surveyed), surveyed.identity
+    )
     return Read(
         surveyed.uid,
         surveyed.size,

@@ -1,15 +1,17 @@
-"""What is learnt of a maildrop's messages by reading them: what their contents are known by, and their dates.
+"""What is learnt of a maildrop's messages by looking at them: what they are known by, and their dates.
 
-Used by from_pop3.py where numbers say nothing: after all unique ids changed, and for a starting line by date.
+Used by from_pop3.py where numbers say nothing: after unique ids changed, and for a starting line by date. Looked at by
+TOP: a provider may act on what is read whole (Gmail does on RETR, not on TOP), and it costs a download.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
 from service.clock import Clock
 from service.ingest.marks import MARK_BYTES
+from service.ingest.prints import CONTENT_LINES, print_of
 from service.mime import received_at
 from service.pop3 import Listing, Session, content_of
 
@@ -18,10 +20,17 @@ CONTENT_CHARS: Final = 2 * MARK_BYTES
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """`mark` in hex digits, empty where only the header was read; `date`: when the server took the message."""
+    """`mark` and `print` in hex digits; the former is empty where a message was not read whole, the latter where its
+    header says too little. `date`: when the server took it."""
 
     mark: str
     date: datetime | None
+    print: str = ""
+
+    @property
+    def known_by(self) -> str:
+        """As a mark."""
+        return f"{self.mark}:{self.print}" if self.print else self.mark
 
 
 UNREAD: Final = Content("", None)
@@ -34,6 +43,8 @@ class Contents:
         self._message_limit = message_limit
         self._clock = clock
         self._read: dict[bytes, Content] = {}
+        # Whether what is to be recognised is known by nothing else than its content.
+        self.by_content = False
 
     def get(self, identity: bytes) -> Content:
         """What is known of a message."""
@@ -53,27 +64,27 @@ class Contents:
         return min(date, now) if date is not None else None
 
     async def read(self, session: Session, listing: Listing, places: Sequence[int]) -> list[Content]:
-        """Read messages by index, those that were not; what the server refuses is left out. Raises Transient."""
-        unread = [at for at in places if not self.get(listing.identity(at)).mark]
-        for whole in (True, False):
-            numbers = {listing.numbers[at]: at for at in unread if (listing.sizes[at] <= self._message_limit) is whole}
+        """Look at messages by index, those that were not; what the server refuses is left out. Raises Transient.
 
-            def take(number: int, body: bytes, numbers: dict[int, int] = numbers, whole: bool = whole) -> None:
+        Whole ones are read where `by_content`, and where the server has no TOP, which it need not.
+        """
+        limit = self._message_limit
+        wanted = [at for at in places if listing.identity(at) not in self._read]
+        for lines, is_small in ((CONTENT_LINES, True), (0, False)):
+            numbers = {listing.numbers[at]: at for at in wanted if (listing.sizes[at] <= limit) is is_small}
+
+            def show(number: int, top: bytes, numbers: dict[int, int] = numbers, is_small: bool = is_small) -> None:
                 at = numbers[number]
-                self._read[listing.identity(at)] = self.of(body, listing.sizes[at], whole=whole)
+                # Of what is too large nobody ever reads more than its header.
+                mark = "" if is_small else content_of(top, listing.sizes[at], whole=False)[:CONTENT_CHARS]
+                self._read[listing.identity(at)] = Content(mark, self.date(top), print_of(top, whole=is_small))
 
-            if numbers:
-                await session.read(list(numbers), take, whole=whole)
-        return [found for at in places if (found := self.get(listing.identity(at))).mark]
+            def take(number: int, body: bytes, numbers: dict[int, int] = numbers) -> None:
+                at = numbers[number]
+                content = self.of(body, listing.sizes[at], whole=True)
+                self._read[listing.identity(at)] = replace(content, print=print_of(body, whole=True))
 
-    async def dates(self, session: Session, listing: Listing, places: Sequence[int]) -> dict[int, datetime | None]:
-        """Dates by index, from headers alone where the server has TOP, which it need not. Raises Transient."""
-        numbers = {listing.numbers[at]: at for at in places if listing.identity(at) not in self._read}
-
-        def take(number: int, header: bytes) -> None:
-            self._read[listing.identity(numbers[number])] = Content("", self.date(header))
-
-        refused = await session.read(list(numbers), take, whole=False)
-        small = [number for number in refused if listing.sizes[numbers[number]] <= self._message_limit]
-        await session.read(small, take, whole=True)
-        return {at: self.get(listing.identity(at)).date for at in places}
+            refused = await session.read(list(numbers), show, whole=False, lines=lines)
+            if is_small and (unread := list(numbers) if self.by_content else refused):
+                await session.read(unread, take, whole=True)
+        return [found for at in places if (found := self._read.get(listing.identity(at))) is not None]

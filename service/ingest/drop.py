@@ -8,6 +8,7 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from heapq import merge
 from itertools import pairwise
 from typing import Final
 
@@ -15,7 +16,8 @@ from service.ingest.known import Known
 from service.ingest.seen import Seen
 from service.pop3 import NO_IDENTITY, Listing
 
-AT_ONCE: Final = 2_000
+# Two milliseconds or three.
+AT_ONCE: Final = 500
 # Messages that left the maildrop and may be shown again (Gmail's `recent:`): so many stay known.
 GONE_LIMIT: Final = 10_000
 # UIDs of one generation: what a log forgot when it was rolled back was given numbers that are not given again.
@@ -31,13 +33,15 @@ class Lasting:
     """What outlives the connections to a maildrop.
 
     `deleted`: UIDs that were deleted from here, which nobody shall miss. Of the epoch `uidvalidity`: `given`, UIDs that
-    no commit has told yet; `sizes` of what was read to be announced, as they were listed; `next`, the UID to come.
+    no commit has told yet; `sizes` of what was read to be announced, as they were listed; `proved`, of what was told to
+    be gone, shows again and is the same; `next`, the UID to come.
     """
 
     deleted: set[int] = field(default_factory=set)
     uidvalidity: int = 0
     given: dict[bytes, int] = field(default_factory=dict)
     sizes: dict[int, int] = field(default_factory=dict)
+    proved: set[int] = field(default_factory=set)
     next: int = 1
 
     def begin(self, uidvalidity: int) -> None:
@@ -45,6 +49,7 @@ class Lasting:
         self.uidvalidity, self.next = uidvalidity, 1
         self.given.clear()
         self.sizes.clear()
+        self.proved.clear()
 
     def go_on(self, uidvalidity: int, seen: Seen, last: int) -> None:
         """UIDs up to `last` are others', or were passed: they are not given any more."""
@@ -72,6 +77,7 @@ class Drop:
         self._uids = array("I")  # by index in the listing; 0: not to be had
         self._order: list[int] = []  # indices by UID
         self._sorted = array("I")  # their UIDs
+        self.doubtful: list[int] = []  # indices of what was told to be gone and shows again, if it is the same
         self._kept = 0  # of the listing, so many are the last one's; 0 where anything went
         self._there: array[int] | None = None  # UIDs at the last look that found anything
 
@@ -95,11 +101,16 @@ class Drop:
         """UIDs of what was seen; indices of what was not go to `fresh`. Pauses now and then.
 
         Nothing goes away unless the listing begins otherwise than the last one: only what came behind is looked up.
-        Of what was deleted here, or told to be gone, the size tells whether it is another message with its id.
+        Of what was deleted here, or told to be gone, the size tells whether it is another message with its id; where it
+        says nothing the message is `doubtful`.
         """
-        given, sizes = self._lasting.given, self._lasting.sizes
-        for identity in [identity for identity, uid in given.items() if seen.get(identity) >= uid]:
-            del given[identity]
+        given, sizes, proved = self._lasting.given, self._lasting.sizes, self._lasting.proved
+        for at, (identity, uid) in enumerate(list(given.items())):
+            if at % AT_ONCE == 0:
+                yield
+            if seen.get(identity) >= uid:
+                del given[identity]
+        self.doubtful = []
         same = len(self.listing) if listing.starts_as(self.listing) else 0
         self._kept = same
         uids = self._uids[:same]
@@ -110,22 +121,72 @@ class Drop:
                 uid = seen.get(identity)
                 if uid in sizes and self._is_another(uid, listing.sizes[at], known):
                     sizes[uid], uid = PASSED_ON, 0
+                elif uid and uid not in proved and self._is_gone(uid, known) and seen.print(uid):
+                    self.doubtful.append(at)
             uids.append(uid)
             if not uid and identity != NO_IDENTITY:
                 fresh.append(at)
             if at % AT_ONCE == 0:
                 yield
         self.listing, self._uids = listing, uids
-        if given:
+        yield
+        if given or proved:
             # What was passed without a word and shows again is new.
-            there = set(uids)
-            for identity in [identity for identity, uid in given.items() if uid not in there]:
-                del given[identity]
+            there = set[int]()
+            yield from self._gather(there)
+            proved &= there
+            for at, (identity, uid) in enumerate(list(given.items())):
+                if at % AT_ONCE == 0:
+                    yield
+                if uid not in there:
+                    del given[identity]
+
+    def settle(self, at: int, *, is_same: bool) -> None:
+        """Whether the doubtful message at an index is the one that had its id; another is seen for the first time."""
+        uid = self._uids[at]
+        if is_same:
+            self._lasting.proved.add(uid)
+        else:
+            self._lasting.sizes[uid], self._uids[at] = PASSED_ON, 0
+
+    def rename(self, at: int, uid: int) -> None:
+        """The message at an index was seen under another id."""
+        self._uids[at] = uid
+
+    def vanished(self, known: Known, found: list[int]) -> Iterator[None]:
+        """UIDs of what was announced, is not told to be gone and is not there go to `found`. Pauses now and then."""
+        there, deleted, count = set[int](), self._lasting.deleted, 0
+        yield from self._gather(there)
+        for run in known.runs():
+            for uid in range(run.first, run.last + 1):
+                count += 1
+                if count % AT_ONCE == 0:
+                    yield
+                if uid not in there and uid not in deleted:
+                    found.append(uid)
+
+    def _gather(self, found: set[int]) -> Iterator[None]:
+        """UIDs of what is there go to `found`. Pauses now and then."""
+        for start in range(0, len(self._uids), AT_ONCE):
+            found.update(self._uids[start : start + AT_ONCE])
+            yield
+
+    def passed(self, known: Known, found: list[int]) -> Iterator[None]:
+        """UIDs of what was there at the last look, was never announced and is not there go to `found`."""
+        there = set[int]()
+        yield from self._gather(there)
+        for at, uid in enumerate(self._there or ()):
+            if at % AT_ONCE == 0:
+                yield
+            if uid not in there and known.get(uid) is None:
+                found.append(uid)
 
     def _is_another(self, uid: int, size: int, known: Known) -> bool:
         before = self._lasting.sizes[uid]
-        is_gone = before == PASSED_ON or known.get(uid) is None or uid in self._lasting.deleted
-        return is_gone and before != size
+        return (before == PASSED_ON or self._is_gone(uid, known)) and before != size
+
+    def _is_gone(self, uid: int, known: Known) -> bool:
+        return known.get(uid) is None or uid in self._lasting.deleted
 
     def is_doubtful(self, seen: Seen) -> bool:
         """Whether nothing that was there is there any more, although nobody here deleted it all."""
@@ -137,8 +198,6 @@ class Drop:
         """UIDs for what was never seen, in the order of the listing. Pauses now and then."""
         if self._kept == len(self.listing) == len(self._sorted):
             return
-        if self.begun is not None:
-            self.begun.reserve(len(fresh))
         for count, at in enumerate(fresh):
             if count % AT_ONCE == 0:
                 yield
@@ -151,10 +210,19 @@ class Drop:
             self._lasting.next += 1
         yield
         if not self._are_behind():
-            there = [at for at in range(len(self._uids)) if self._uids[at]]
-            yield
-            self._order = sorted(there, key=self._uids.__getitem__)
-            self._sorted = array("I", [self._uids[at] for at in self._order])
+            # Not sorted at once: that would hold up everybody else, in whatever thread it is done.
+            order, uids, runs = list[int](), array("I"), list[list[int]]()
+            for start in range(0, len(self._uids), AT_ONCE):
+                places = range(start, min(len(self._uids), start + AT_ONCE))
+                # A number for both: of 200,000 pairs the collector would make a pause.
+                runs.append(sorted(self._uids[at] << 32 | at for at in places if self._uids[at]))
+                yield
+            for both in merge(*runs):
+                order.append(both & 0xFFFFFFFF)
+                uids.append(both >> 32)
+                if len(order) % AT_ONCE == 0:
+                    yield
+            self._order, self._sorted = order, uids
         if len(self.listing):
             self._there = self._sorted
             deleted = self._lasting.deleted
@@ -172,13 +240,21 @@ class Drop:
         self._sorted += uids
         return True
 
-    def outdated(self, seen: Seen, known: Known) -> set[int]:
-        """UIDs of what left the maildrop long ago, once it is much: what is kept is bounded by what is there."""
+    def outdated(self, seen: Seen, known: Known, found: set[int]) -> Iterator[None]:
+        """UIDs of what left the maildrop long ago go to `found`, once it is much. Pauses now and then.
+
+        So what is kept is bounded by what is there.
+        """
         if self.begun is not None or len(seen) <= 2 * len(self._uids) + GONE_LIMIT:
-            return set()
-        there = set(self._uids)
-        gone = [uid for uid in seen if uid not in there and known.get(uid) is None]
-        return set(gone[: -GONE_LIMIT // 2])
+            return
+        there, gone = set[int](), list[int]()
+        yield from self._gather(there)
+        for at, uid in enumerate(seen):
+            if at % AT_ONCE == 0:
+                yield
+            if uid not in there and known.get(uid) is None:
+                gone.append(uid)
+        found.update(gone[: -GONE_LIMIT // 2])
 
     # -- what there is ----------------------------------------------------------------------------------------
 

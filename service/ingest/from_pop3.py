@@ -5,20 +5,21 @@ What POP3 lacks is made here: UIDs are handed out in the order of first sight (d
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
 from service.clock import Clock
 from service.contract import Sync
 from service.errors import MailbusError, Transient
-from service.ingest.contents import Contents
+from service.ingest.contents import Content, Contents
 from service.ingest.cursor import Cursor, has_same_marks, maildrop_id
 from service.ingest.drop import GENERATION_BITS, Drop, Lasting
 from service.ingest.known import Flagged, Known, Uids
 from service.ingest.memory import Memory
-from service.ingest.plan import NEAR_LIMIT, NEAR_S, SURVEY_LIMIT_ROWS, Position
+from service.ingest.plan import SURVEY_LIMIT_ROWS, Position
 from service.ingest.seen import Seen
 from service.ingest.source import Epoch, Fetched, Looked, Stirred, Surveyed, Told
 from service.ingest.visits import Visits
@@ -110,6 +111,10 @@ class Pop3Source:
             self._memory.begin_with(drop.begun)
             if self._marked:
                 self._marked = drop.next - 1
+        if self._marked and cursor is not None:
+            before = cursor.before
+            recogniser = await (self._memory.recogniser(before) if before else self._memory.recollect())
+            self._contents.by_content = recogniser is not None and recogniser.by_fingerprint
 
     def _go_on(self, cursor: Cursor, seen: Seen) -> None:
         self._uidvalidity = cursor.uidvalidity
@@ -151,15 +156,20 @@ class Pop3Source:
         drop, seen, fresh = self._drop, self._seen(), list[int]()
         # What is known is of the epoch before until another has begun.
         known = self._memory.known if drop.begun is None else Known()
-        for _ in drop.lookup(listing, seen, known, fresh):
-            await asyncio.sleep(0)
+        await self._slowly(drop.lookup(listing, seen, known, fresh))
+        if drop.doubtful:
+            fresh = await self._reused(listing, seen, fresh)
         if fresh and drop.is_doubtful(seen) and await self._is_other(listing, fresh):
             return True
-        for _ in drop.number(fresh):
-            await asyncio.sleep(0)
+        if fresh and drop.begun is None and (self._gone or not self._looked):
+            fresh = await self._renamed(listing, seen, fresh)
+        await self._slowly(drop.number(fresh))
         self._fresh = bool(fresh)
-        if outdated := drop.outdated(seen, self._memory.known):
-            self._memory.forget(outdated)
+        outdated, kept = set[int](), Seen()
+        await self._slowly(drop.outdated(seen, self._memory.known, outdated))
+        if outdated:
+            await self._slowly(seen.without(outdated, kept))
+            self._memory.keep(kept)
         if listing.nameless:
             self._say(
                 "nameless",
@@ -182,13 +192,66 @@ class Pop3Source:
 
         Then all ids changed at once. If not, what was known is gone, and this is new mail.
         """
-        recogniser, floor = await self._memory.recollect(), self._memory.floor
+        recogniser = await self._memory.recollect()
+        self._contents.by_content = recogniser.by_fingerprint
         for at in range(0, len(fresh), STEP):
             for found in await self._contents.read(self._visits.session, listing, fresh[at : at + STEP]):
-                is_old = floor is not None and found.date is not None and found.date < floor
-                if is_old or recogniser.has(found.mark):
+                if self._is_old(found) or recogniser.has(found.known_by):
                     return True
         return False
+
+    def _is_old(self, found: Content) -> bool:
+        floor = self._memory.floor
+        return floor is not None and found.date is not None and found.date < floor
+
+    async def _reused(self, listing: Listing, seen: Seen, fresh: Sequence[int]) -> list[int]:
+        """What is fresh, with what has the unique id of a message that was told to be gone and is another."""
+        drop, others = self._drop, list[int]()
+        for start in range(0, len(drop.doubtful), STEP):
+            places = drop.doubtful[start : start + STEP]
+            await self._contents.read(self._visits.session, listing, places)
+            for at in places:
+                print = self._contents.get(listing.identity(at)).print
+                is_same = not print or bytes.fromhex(print) == seen.print(drop.uid(at))
+                drop.settle(at, is_same=is_same)
+                others += [] if is_same else [at]
+        return sorted([*fresh, *others])
+
+    async def _renamed(self, listing: Listing, seen: Seen, fresh: Sequence[int]) -> list[int]:
+        """What is fresh, without what another unique id was given to: it has the print of a message that vanished.
+
+        Each vanished message is found once, in the order of UIDs. One that was never announced has no print: what is
+        older than the starting line is taken for it, where as much went at this look.
+        """
+        drop, vanished, passed = self._drop, list[int](), list[int]()
+        await self._slowly(drop.vanished(self._memory.known, vanished))
+        await self._slowly(drop.passed(self._memory.known, passed))
+        by_print: dict[bytes, deque[int]] = {}
+        for uid in vanished:
+            by_print.setdefault(seen.print(uid), deque()).append(uid)
+        by_print.pop(b"", None)
+        if not by_print and not passed:
+            return list(fresh)
+        left: list[int] = []
+        for start in range(0, len(fresh), STEP):
+            step = fresh[start : start + STEP]
+            await self._contents.read(self._visits.session, listing, step)
+            for at in step:
+                identity = listing.identity(at)
+                found = self._contents.get(identity)
+                uids = by_print.get(bytes.fromhex(found.print)) or (passed if self._is_old(found) else [])
+                if uids and not seen.get(identity):
+                    drop.rename(at, uids[0])
+                    seen.rename(uids[0], identity)
+                    del uids[0]
+                else:
+                    left.append(at)
+        return left
+
+    async def _slowly(self, pieces: Iterator[None]) -> None:
+        """Let others have their turn in between."""
+        for _ in pieces:
+            await asyncio.sleep(0)
 
     def _say(self, what: str, text: str, remedy: str) -> None:
         if what not in self._said:
@@ -224,23 +287,21 @@ class Pop3Source:
             content.date,
             identity=identity.hex(),
             content=content.mark,
+            print=content.print,
         )
 
     async def since(self, moment: datetime) -> int | None:
         """POP3 tells no dates: headers are read from the newest message on, until all of a step are older."""
         await self._ready()
         drop, lowest = self._drop, None
-        is_near = moment > self._clock.now() - timedelta(seconds=2 * NEAR_S)
         places = drop.places(1, None)
         for end in range(len(places), 0, -STEP):
             step = places[max(0, end - STEP) : end]
-            dates = await self._contents.dates(self._visits.session, drop.listing, step)
-            found = [at for at in step if (date := dates.get(at)) is not None and date >= moment]
+            await self._contents.read(self._visits.session, drop.listing, step)
+            dates = {at: self._contents.get(drop.listing.identity(at)).date for at in step}
+            found = [at for at in step if (date := dates[at]) is not None and date >= moment]
             if not found:
                 break
-            if is_near:
-                # They are known by their contents from now on, although they are never announced.
-                await self._contents.read(self._visits.session, drop.listing, found[-NEAR_LIMIT:])
             lowest = drop.uid(found[0])
         return lowest
 
@@ -259,7 +320,8 @@ class Pop3Source:
             date = content.date or self._clock.now()
             if whole:
                 self._lasting.read(message.uid, drop.listing.sizes[at])
-            give(Fetched(replace(message, size=size, internal_date=date, content=content.mark), body, whole))
+            given = replace(message, size=size, internal_date=date, content=content.mark, print="")
+            give(Fetched(given, body, whole))
 
         refused = await self._visits.session.read(list(numbers), take, whole=whole)
         self._refused |= {numbers[number][1].uid for number in refused}

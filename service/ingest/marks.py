@@ -2,7 +2,8 @@
 
 A mark is six bytes: a fingerprint of size and INTERNALDATE (RFC 9051 2.3.1.1 says that neither ever changes); and where
 the server has one, six more of EMAILID (RFC 8474 5.1), which another server does not have. Of a message of POP3 it is a
-fingerprint of its content; its note has its identity in the maildrop, too, which seen.py keeps.
+fingerprint of its content, and its print (prints.py) stands in the place of EMAILID: one of the two is enough. Its note
+has its identity in the maildrop, too, which seen.py keeps.
 Used by memory.py and epochs.py.
 """
 
@@ -27,12 +28,12 @@ def whole_mark(fingerprint: str, email_id: str) -> str:
 
 def packed_mark(mark: str) -> bytes:
     """The fingerprint of a mark as bytes; NO_MARK for what is none."""
-    return _packed(mark.partition(":")[0])
+    return packed(mark.partition(":")[0])
 
 
 def packed_id(mark: str) -> bytes:
     """The identity of a mark as bytes; NO_MARK where it has none."""
-    return _packed(_second(mark))
+    return packed(_second(mark))
 
 
 def with_identity(mark: str, identity: str) -> str:
@@ -65,7 +66,8 @@ def _second(mark: str) -> str:
     return mark.partition(":")[2].partition(":")[0]
 
 
-def _packed(digits: str) -> bytes:
+def packed(digits: str) -> bytes:
+    """Hex digits of a mark's part as bytes; NO_MARK for what is none."""
     try:
         packed = bytes.fromhex(digits)
     except ValueError:
@@ -221,6 +223,8 @@ class Recogniser:
         named = _numbers(ids.ljust(len(column), b"\0") + near_ids, count)
         self._ids = _Table(named, [i for i in range(count) if named[i]]) if any(named) else None
         self._without = _Table(marks, [i for i in range(count) if not named[i]]) if self._ids else self._marks
+        # Whether some are known by their fingerprint alone.
+        self.by_fingerprint = any(mark and not id for mark, id in zip(marks, named, strict=True))
 
     def has(self, mark: str) -> bool:
         """Whether a message with this mark was there, found already or not."""

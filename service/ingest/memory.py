@@ -6,7 +6,7 @@ its `Mail-State` header is what is known, whether it was committed here or is re
 
 import asyncio
 import dataclasses
-from collections.abc import Collection, Container, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import aclosing, suppress
 from datetime import datetime
 from typing import Final
@@ -319,10 +319,9 @@ class Memory:
         """What the next epoch of a maildrop begins with."""
         self._seen = seen
 
-    def forget(self, gone: Container[int]) -> None:
-        """UIDs of a maildrop that will not be seen again."""
-        if self._state.seen is not None:
-            self._state.seen = self._state.seen.without(gone)
+    def keep(self, seen: Seen) -> None:
+        """Of a maildrop: what is left of it."""
+        self._state.seen = seen
 
     def _moved(self, events: Sequence[OutMessage]) -> None:
         for event in events:
@@ -338,7 +337,8 @@ class Memory:
     def due(self, *, idle: bool) -> bool:
         """Whether so much has happened since the last snapshot that a start should not have to read it."""
         limit = IDLE_EVENTS_LIMIT if idle else BUSY_EVENTS_LIMIT
-        return self._state.events - self._named.events > max(limit, len(self.known) // SHARE)
+        renamed = idle and self.seen is not None and self.seen.renamed
+        return renamed or self._state.events - self._named.events > max(limit, len(self.known) // SHARE)
 
     async def save(self, cursor: Cursor) -> Cursor:
         """Write a snapshot; the copy names it from now on, and every commit. Raises Transient."""
@@ -358,7 +358,7 @@ class Memory:
         if self._named.id not in {"", self._left} and self._named.id != id and self._named.events:
             self._passed.append(self._named.id)
         self._named = Named(self._seq, state.events, id)
-        state.marks, state.ids = Marks(), Marks()
+        state.saved()
         self._partial = False
         named = replace(cursor, state=self._named)
         self._events.note(self._seq, named)
@@ -386,7 +386,7 @@ class Memory:
         """By all that is known now. Raises Transient."""
         state = self._state
         base = (await self._load(self._named.id, self._owner) if self._named.id else None) or State()
-        whole = State(state.known, state.marks.over(base.marks), state.near, state.floor)
+        whole = dataclasses.replace(state, marks=state.marks.over(base.marks))
         return await asyncio.to_thread(recogniser_of, whole, elsewhere=True)
 
     def leave(self, passed: Collection[str]) -> None:

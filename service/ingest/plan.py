@@ -193,8 +193,13 @@ def epoch_break(cursor: Cursor, source: str, epoch: Epoch, at_last: Sequence[Sur
     if cursor.box and epoch.mailbox_id and cursor.box != epoch.mailbox_id:
         return ResetReason.SOURCE
     for message in at_last:
-        # Another message under a UID that we know: another mailbox behind the same name and number.
-        if message.uid == cursor.last and cursor.fingerprint not in ("", fingerprint_of(message)):
+        # Another message under a UID that we know: another mailbox behind the same name and number. A source that
+        # numbers messages itself knows whose number it is, also where the message is called otherwise by now.
+        if (
+            message.uid == cursor.last
+            and not message.identity
+            and cursor.fingerprint not in ("", fingerprint_of(message))
+        ):
             return ResetReason.SOURCE
     return None
 
@@ -238,7 +243,8 @@ def fingerprint_of(message: Surveyed) -> str:
 def mark_of(message: Surveyed) -> str:
     """The mark of a surveyed message: of its content where that alone tells it from others."""
     if message.identity or message.unmarked:
-        return message.content[: 2 * MARK_BYTES]
+        content = message.content[: 2 * MARK_BYTES]
+        return f"{content}:{message.print}" if message.print else content
     return whole_mark(fingerprint_of(message), message.email_id)
 
 

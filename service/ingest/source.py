@@ -30,9 +30,10 @@ class Epoch:
 class Surveyed:
     """What is known of a message before it is read. `size` in octets.
 
-    `identity`: names the message in its maildrop, `content` its bytes once they were read, both in hex digits, where
-    the source numbers messages itself. `mailboxes`: names of all those that it is in, where the source says so;
-    `elsewhere`: another that is followed has it and announces it. `unmarked`: seen by another way, whose sizes differ.
+    `identity`: names the message in its maildrop, `content` its bytes once they were read, `print` its header and first
+    lines (prints.py), all in hex digits, where the source numbers messages itself. `mailboxes`: names of all those that
+    it is in, where the source says so; `elsewhere`: another that is followed has it and announces it. `unmarked`: seen
+    by another way, whose sizes differ.
     """
 
     uid: int
@@ -47,6 +48,7 @@ class Surveyed:
     elsewhere: bool = False
     identity: str = ""
     content: str = ""
+    print: str = ""
     unmarked: bool = False
 
 

@@ -17,7 +17,17 @@ import msgspec
 
 from service.contract import Keywords
 from service.ingest.known import Known, Run
-from service.ingest.marks import MARK_BYTES, NO_MARK, Marks, Recogniser, identity_in, packed_id, packed_mark
+from service.ingest.marks import (
+    MARK_BYTES,
+    NO_MARK,
+    Marks,
+    Recogniser,
+    identity_in,
+    packed,
+    packed_id,
+    packed_mark,
+    print_in,
+)
 from service.ingest.numbers import Numbers
 from service.ingest.seen import Seen
 
@@ -40,6 +50,7 @@ class _File(msgspec.Struct, frozen=True):
     near_ids: bytes = b""
     seen: bytes = b""
     seen_uids: bytes | None = None
+    seen_prints: bytes = b""
     stand_ins: bytes = b""
 
 
@@ -69,8 +80,16 @@ class State:
         if (id := packed_id(mark)) != NO_MARK:
             self.ids.put(uid, id)
         identity = identity_in(mark)
-        if identity and self.seen is not None and uid > self.seen.top():
-            self.seen.put(identity, uid)
+        if identity and self.seen is not None:
+            if uid > self.seen.top():
+                self.seen.put(identity, uid)
+            self.seen.tell(uid, packed(print_in(mark)))
+
+    def saved(self) -> None:
+        """A snapshot has it: what comes from now on is kept beside it."""
+        self.marks, self.ids = Marks(), Marks()
+        if self.seen is not None:
+            self.seen.renamed = False
 
 
 _PACK: Final = msgspec.msgpack.Encoder()
@@ -96,6 +115,7 @@ def dump_state(state: State, owner: str) -> bytes:
         near_ids=state.near_ids,
         seen=state.seen.identities if state.seen is not None else b"",
         seen_uids=_packed(state.seen.uids) if state.seen is not None else None,
+        seen_prints=state.seen.prints if state.seen is not None else b"",
         stand_ins=state.numbers.dump(),
     )
     return VERSION + _PACK.encode(file)
@@ -109,7 +129,8 @@ def load_state(data: bytes, owner: str) -> State | None:
         file = _UNPACK.decode(data[1:])
         first, last, numbers = (_unpacked(part) for part in (file.first, file.last, file.numbers))
         sets = [frozenset(keywords) for keywords in file.sets]
-        seen = Seen(file.seen, _unpacked(file.seen_uids)) if file.seen_uids is not None else None
+        uids = _unpacked(file.seen_uids) if file.seen_uids is not None else None
+        seen = Seen(file.seen, uids, file.seen_prints) if uids is not None else None
         known = Known(_runs(first, last, numbers, sets))
         stand_ins = Numbers.load(file.stand_ins)
     except (msgspec.MsgspecError, zlib.error, ValueError, IndexError):
@@ -136,6 +157,12 @@ def _runs(first: Iterable[int], last: Iterable[int], numbers: Iterable[int], set
 def recogniser_of(state: State, *, elsewhere: bool) -> Recogniser:
     """By all that is known. `elsewhere`: of another server, whose identities mean nothing here."""
     column = state.marks.column(state.known)
+    if state.seen is not None:
+        # What a print is made of is the mail's own, whichever server shows it.
+        prints = [
+            state.seen.print(uid) or NO_MARK for run in state.known.runs() for uid in range(run.first, run.last + 1)
+        ]
+        return Recogniser(state.known, column, state.near, state.floor, ids=b"".join(prints), near_ids=state.near_ids)
     if elsewhere:
         return Recogniser(state.known, column, state.near, state.floor, names=state.numbers.name_of)
     ids = state.ids.column(state.known) if state.ids else b""

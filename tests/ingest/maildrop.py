@@ -82,7 +82,7 @@ async def follow_maildrop(bus: Bus, drop: Drop) -> None:
     lasting = Lasting()
     parts = parts_of(
         bus,
-        AnnounceOptions(drop.inline_limit, bus.max_payload, Raw.PROBLEM, drop.after),
+        AnnounceOptions(drop.inline_limit, bus.max_payload, Raw.PROBLEM, drop.after, prints=True),
         account=drop.account,
         mailbox=drop.mailbox,
         writer=drop.writer,

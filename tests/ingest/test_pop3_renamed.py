@@ -1,0 +1,175 @@
+"""Unique ids that change for some mails, or that another mail has by now: each mail is told once, by what it is."""
+
+import pytest
+
+from service.bus import Bus
+from tests.ingest.maildrop import (
+    DELETE,
+    LONG_AGO,
+    NOW,
+    Drop,
+    body,
+    caught_up,
+    following,
+    kinds,
+    mail,
+    resets,
+    run,
+    subjects,
+)
+from tests.servers.mailbus import BusReader, Event, until
+from tests.servers.pop3_stub import Mail, Pop3Stub
+
+pytestmark = pytest.mark.fault("B03", "B04")
+
+
+def renamed(one: Mail, name: str) -> Mail:
+    return Mail(name, one.body)
+
+
+def removed(events: list[Event]) -> list[str]:
+    return [event.body["id"] for event in events if event.kind == "removed"]
+
+
+def ids(events: list[Event]) -> list[str]:
+    return [event.body["id"] for event in events if event.kind == "received"]
+
+
+def downloads(stub: Pop3Stub) -> list[str]:
+    return [line for line in stub.commands if line.startswith("RETR")]
+
+
+@pytest.mark.parametrize("is_running", [True, False])
+async def test_a_mail_whose_unique_id_changes_is_the_same_mail(
+    pop3_stub: Pop3Stub, bus: Bus, reader: BusReader, *, is_running: bool
+) -> None:
+    pop3_stub.mails = [mail(1), mail(2), mail(3)]
+    changed = [mail(1), renamed(mail(2), "other"), mail(3), mail(4)]
+    if is_running:
+        async with following(bus, Drop(pop3_stub.port)) as drop:
+            await reader.wait_received(3)
+            await caught_up(drop)
+            pop3_stub.mails = changed
+            await reader.wait_received(4)
+            await caught_up(drop)
+    else:
+        await run(bus, pop3_stub)
+        pop3_stub.mails = changed
+        await run(bus, pop3_stub)
+    # As often as it starts, and once the first snapshot that knows is there.
+    await run(bus, pop3_stub)
+    await run(bus, pop3_stub)
+    events = await reader.events()
+    assert subjects(events) == ["mail 1", "mail 2", "mail 3", "mail 4"]
+    assert kinds(events) == ["reset", *["received"] * 4]
+    assert len(downloads(pop3_stub)) == 4
+    pop3_stub.mails = [mail(1), mail(3), mail(4)]
+    await run(bus, pop3_stub)
+    events = await reader.events()
+    assert removed(events) == [ids(events)[1]]
+
+
+async def test_a_mail_whose_unique_id_changed_is_deleted_when_its_time_has_come(
+    pop3_stub: Pop3Stub, bus: Bus, reader: BusReader
+) -> None:
+    pop3_stub.mails = [mail(1), mail(2)]
+    await run(bus, pop3_stub, after=DELETE, delay_s=3600.0)
+    pop3_stub.mails = [mail(1), renamed(mail(2), "other")]
+    async with following(bus, Drop(pop3_stub.port, after=DELETE)):
+        await until(lambda: not pop3_stub.mails)
+    assert subjects(await reader.events()) == ["mail 1", "mail 2"]
+
+
+async def test_a_copy_that_was_delivered_by_itself_as_the_first_went_is_another_mail(
+    pop3_stub: Pop3Stub, bus: Bus, reader: BusReader
+) -> None:
+    pop3_stub.mails = [mail(1), mail(2)]
+    async with following(bus, Drop(pop3_stub.port)) as drop:
+        await reader.wait_received(2)
+        await caught_up(drop)
+        pop3_stub.mails = [
+            mail(1),
+            Mail("copy", b"Received: from c by b; Fri, 1 Jan 2021 10:00:00 +0000\r\n" + body(2)),
+        ]
+        await reader.wait_received(3)
+        await caught_up(drop)
+    events = await reader.events()
+    assert subjects(events) == ["mail 1", "mail 2", "mail 2"]
+    assert removed(events) == [ids(events)[1]]
+
+
+async def test_of_equal_copies_as_many_are_new_as_there_are_more(
+    pop3_stub: Pop3Stub, bus: Bus, reader: BusReader
+) -> None:
+    pop3_stub.mails = [mail(1), mail(2)]
+    async with following(bus, Drop(pop3_stub.port)) as drop:
+        await reader.wait_received(2)
+        await caught_up(drop)
+        pop3_stub.mails = [mail(1), renamed(mail(2), "one"), renamed(mail(2), "two")]
+        await reader.wait_received(3)
+        await caught_up(drop)
+    events = await reader.events()
+    assert subjects(events) == ["mail 1", "mail 2", "mail 2"]
+    assert removed(events) == []
+
+
+async def test_old_mail_below_the_starting_line_stays_there_when_its_unique_id_changes(
+    pop3_stub: Pop3Stub, bus: Bus, reader: BusReader
+) -> None:
+    old = [mail(n, LONG_AGO) for n in range(1, 4)]
+    pop3_stub.mails = list(old)
+    async with following(bus, Drop(pop3_stub.port, initial="new")) as drop:
+        await caught_up(drop)
+        # One goes, one is called otherwise; one that is as old is moved there by somebody.
+        pop3_stub.mails = [old[0], renamed(old[1], "other"), mail(5)]
+        await reader.wait_received(1)
+        await caught_up(drop)
+        pop3_stub.mails.append(mail(6, LONG_AGO))
+        await reader.wait_received(2)
+    assert subjects(await reader.events()) == ["mail 5", "mail 6"]
+    assert len(downloads(pop3_stub)) == 2
+
+
+async def test_another_mail_of_the_same_size_under_a_unique_id_that_was_told_to_be_gone_is_announced_after_a_start(
+    pop3_stub: Pop3Stub, bus: Bus, reader: BusReader
+) -> None:
+    def one(number: int) -> Mail:
+        return Mail("uidl-1", b"Message-ID: <%d@x>\r\nSubject: mail %d\r\n\r\nx\r\n" % (number, number))
+
+    pop3_stub.mails = [one(1), mail(2)]
+    await run(bus, pop3_stub)
+    pop3_stub.mails = [mail(2)]
+    await run(bus, pop3_stub)
+    pop3_stub.mails = [mail(2), one(3)]
+    await run(bus, pop3_stub)
+    await run(bus, pop3_stub)
+    pop3_stub.mails = [mail(2)]
+    await run(bus, pop3_stub)
+    # Hidden and shown again it is the same: looked at, and not announced.
+    pop3_stub.mails = [one(3), mail(2)]
+    async with following(bus, Drop(pop3_stub.port)) as drop:
+        await caught_up(drop)
+        pop3_stub.commands.clear()
+        await caught_up(drop)
+        await caught_up(drop)
+        assert not any(line.startswith(("TOP", "RETR")) for line in pop3_stub.commands)
+    events = await reader.events()
+    assert subjects(events) == ["mail 1", "mail 2", "mail 3"]
+    assert resets(events) == ["start"]
+
+
+async def test_nothing_below_the_starting_line_is_read_whole(pop3_stub: Pop3Stub, bus: Bus, reader: BusReader) -> None:
+    # Gmail does to what is read whole what its settings say.
+    pop3_stub.mails = [mail(1, LONG_AGO), mail(2, NOW), mail(3, NOW)]
+    async with following(bus, Drop(pop3_stub.port, initial="new")) as drop:
+        await caught_up(drop)
+        assert downloads(pop3_stub) == []
+        # All ids change: what was there is known by what was looked at.
+        pop3_stub.mails = [Mail(f"other-{n}", one.body) for n, one in enumerate(pop3_stub.mails)]
+        pop3_stub.mails.append(mail(4))
+        await reader.wait_received(1)
+        await caught_up(drop)
+    events = await reader.events()
+    assert subjects(events) == ["mail 4"]
+    assert resets(events) == ["start", "uidvalidity"]
+    assert downloads(pop3_stub) == ["RETR 4"]
