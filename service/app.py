@@ -194,7 +194,7 @@ class Application:
             known = self._catalog.all.get(account) if self._catalog is not None else None
             return known is not None and known.outgoing is not None and known.outgoing.suppress
 
-        budget = Budget(self._settings.limits.memory)
+        budget, presence = Budget(self._settings.limits.memory), roster.presence
         shared = Shared(
             bus=bus,
             copies=copies,
@@ -206,7 +206,7 @@ class Application:
             publish=publish,
             clock=clock,
             connecting=Gangways(),
-            deliveries=Deliveries(DELIVERIES_LIMIT, budget),
+            deliveries=Deliveries(DELIVERIES_LIMIT, budget, writer=presence.writer, lives=presence.is_alive),
             returned=Returned(bus, clock, suppresses=suppresses),
             pace=Pace(),
         )

@@ -91,7 +91,7 @@ async def _show(settings: "Settings", seq: int) -> int:
 async def _retry(settings: "Settings", seq: int) -> int:
     async with on_bus(settings) as bus:
         letter = await _letter(bus, seq)
-        if letter.subject not in {bus.subjects.dead(one) for one in (DeadReason.REQUEST, DeadReason.UNKNOWN_ACCOUNT)}:
+        if letter.subject not in {bus.subjects.dead(one) for one in DeadReason if one is not DeadReason.MESSAGE}:
             raise Permanent("no request", where=f"dead letter {seq}", remedy="mailbus cmd ACCOUNT resync for a mail")
         account = unquote(letter.headers.get("Mail-Account", ""))
         if not ACCOUNT_ID.fullmatch(account):

@@ -74,6 +74,7 @@ class DeadReason(StrEnum):
     MESSAGE = "message"
     REQUEST = "request"
     UNKNOWN_ACCOUNT = "unknown-account"
+    POISON = "poison"
 
 
 class Changed(msgspec.Struct, frozen=True, rename="camel"):

@@ -70,7 +70,7 @@ LOOP_LAG_SECONDS: Final = Histogram(
 )
 
 # `increase` does not see the first count of a series that was not there before: what alerts ask for begins at 0.
-for _reason in ("message", "request", "unknown-account"):
+for _reason in ("message", "request", "unknown-account", "poison"):
     DEAD.labels(reason=_reason)
 AFTER.labels(result="given_up")
 SENT_COPIES.labels(result="refused")

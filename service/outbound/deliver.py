@@ -5,6 +5,7 @@ due, or its answer was lost.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -26,7 +27,7 @@ from service.errors import MailbusError, Permanent
 from service.observe import log, metrics
 from service.outbound.attempt import Attempts, Task, mails_at_once
 from service.outbound.evidence import Evidence
-from service.outbound.hands import Place
+from service.outbound.hands import Deliveries, Place
 from service.outbound.lanes import Lanes
 from service.outbound.mail import message_id
 from service.outbound.names import Names
@@ -42,6 +43,7 @@ from service.outbound.sends import KEY_HEADER, NOT_YET, SendRecord, Sends, new_r
 from service.outbound.sent import SentMailbox
 from service.outbound.settle import ATTEMPT_HEADER, Settler, changed
 from service.outbound.suppressions import Suppressions
+from service.outbound.suspects import GIVEN_UP_AT, Suspects
 from service.outbound.waiting import Waiting
 from service.smtp import Relay
 
@@ -65,6 +67,7 @@ class Deliverer:
         options: OutboundOptions,
         clock: Clock,
         *,
+        shared: Deliveries,
         sent: SentMailbox | None = None,
     ) -> None:
         self._bus = bus
@@ -94,6 +97,8 @@ class Deliverer:
         self._originals = Originals(bus, options.account, options.address)
         self._created: datetime | None = None
         self._in_hand: set[str] = set()
+        sends = bus.key_value(bus.subjects.sends)
+        self._suspects = Suspects(sends, writer=shared.writer, lives=shared.lives)
 
     async def handle(self, job: Job, place: Place) -> None:
         """Carry a job as far as it goes now, and acknowledge it or give it back; leave `place` after the relay.
@@ -116,7 +121,10 @@ class Deliverer:
             return
         self._in_hand.add(key)
         try:
-            await self._carry(key, job, taken, place)
+            if job.delivered > 1:
+                await self._again(key, job, taken, place)
+            else:
+                await self._carry(key, job, taken, place)
         except Conflict:
             log.info("send_taken_elsewhere", account=self._options.account, key=key)
             await job.give_back(AGAIN_S)
@@ -135,6 +143,38 @@ class Deliverer:
         if self._created is None:
             self._created = await self._bus.stream_created(self._bus.subjects.stream_out)
         return made_id(self._created, job.seq)
+
+    async def _again(self, key: str, job: Job, taken: Taken | None, place: Place) -> None:
+        """Delivered before: it was given back, or its process ended, perhaps by it."""
+        found = await self._suspects.look(job)
+        if found.ended:
+            log.warning("request_suspected", account=self._options.account, key=key, ended=found.ended)
+            await place.alone()
+        await self._suspects.begin(job, found)
+        try:
+            if found.ended >= GIVEN_UP_AT:
+                await self._give_up(key, job, taken, place, found.ended)
+            else:
+                await self._carry(key, job, taken, place)
+        finally:
+            await self._suspects.end(job)
+
+    async def _give_up(self, key: str, job: Job, taken: Taken | None, place: Place, ended: int) -> None:
+        record, revision = await self._sends.get(key)
+        payload = job.payload
+        if record is not None and record.outbox is not None and ended == GIVEN_UP_AT:
+            # Once: where reading it is what ends the process, it is given up without.
+            with suppress(Permanent):
+                payload = (await self._kept(record, place)).request
+        if record is None and taken is not None:
+            everybody = taken.request.recipients() if taken.request is not None else []
+            record = changed(new_record(taken.id, job, job.stored_at), pending=dict.fromkeys(everybody, ""))
+            record = changed(record, phase=Phase.WAITING)
+        if record is not None:
+            why = f"{ended + 1} processes ended while they had it in hand"
+            await self._settler.give_up(key, job, record, revision, why, payload)
+        else:
+            await job.ack()
 
     # -- which way --------------------------------------------------------------------------------------------
 

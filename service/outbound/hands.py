@@ -19,6 +19,8 @@ from service.tasks import TaskGroup
 
 # A relay that lets one wait for longer has its account's place only: it must not keep all accounts from sending.
 SLOW_S: Final = 2.0
+# A request that may have ended its process is built and on its way to the relay by then, or has ended this one too.
+ALONE_S: Final = 30.0
 GIVE_BACK_TIMEOUT_S: Final = 2.0
 # The part of the budget that deliveries have: a relay that takes its time, or a limit of rate, leaves the other half to
 # what is read. And how often a mail takes the size of its request and blobs: they are there to the end, and the mail
@@ -31,11 +33,59 @@ _SENDING: Final = metrics.WAITING.labels(where="send")
 
 
 class Deliveries:
-    """What all senders of a process share: so many places at once, and a part of the memory."""
+    """What all senders of a process share: so many places at once, a part of the memory, and a name.
 
-    def __init__(self, at_once: int, memory: Budget) -> None:
-        self.places = asyncio.Semaphore(at_once)
+    `writer` and `lives`: as suspects.py has them. Whoever goes alone closes the door until he is done.
+    """
+
+    def __init__(self, at_once: int, memory: Budget, *, writer: str, lives: Callable[[str], Awaitable[bool]]) -> None:
         self.memory = Share(memory, memory.limit // MEMORY_PART)
+        self.writer = writer
+        self.lives = lives
+        self._places = asyncio.Semaphore(at_once)
+        self._inside = 0
+        self._empty = asyncio.Event()
+        self._open = asyncio.Event()
+        self._open.set()
+        self._alone = asyncio.Lock()
+
+    @property
+    def full(self) -> bool:
+        """Whether all places are taken."""
+        return self._places.locked()
+
+    async def enter(self) -> None:
+        """Wait for a place, and for whoever goes alone."""
+        await self._places.acquire()
+        while not self._open.is_set():
+            self._places.release()
+            await self._open.wait()
+            await self._places.acquire()
+        self._inside += 1
+
+    def leave(self) -> None:
+        """Give the place back."""
+        self._places.release()
+        self._inside -= 1
+        if not self._inside:
+            self._empty.set()
+
+    async def close(self) -> None:
+        """Wait until nobody is inside, which is SLOW_S at the most; nobody enters until `open`."""
+        await self._alone.acquire()
+        self._open.clear()
+        try:
+            while self._inside:
+                self._empty.clear()
+                await self._empty.wait()
+        except BaseException:
+            self.open()
+            raise
+
+    def open(self) -> None:
+        """After `close`, once."""
+        self._open.set()
+        self._alone.release()
 
 
 class Place:
@@ -55,9 +105,26 @@ class Place:
         self._slow: asyncio.TimerHandle | None = None
         self._taken = False
         self._held: int | None = None
+        self._lone = False
+        self._opening: asyncio.TimerHandle | None = None
+
+    async def alone(self) -> None:
+        """Go on without anybody beside, for ALONE_S at the most: it is its own place, and that of all its mails."""
+        self.leave()
+        await self._shared.close()
+        self._lone = True
+        self._opening = asyncio.get_running_loop().call_later(ALONE_S, self._open)
+
+    def _open(self) -> None:
+        if self._opening is not None:
+            self._opening.cancel()
+            self._opening = None
+            self._shared.open()
 
     async def take(self) -> None:
         """Wait for the account's turn, then for both."""
+        if self._lone:
+            return
         if self._pace is not None:
             await self._pace.turn()
         await self._acquire()
@@ -83,7 +150,7 @@ class Place:
     async def _acquire(self) -> None:
         await self._own.acquire()
         try:
-            await self._shared.places.acquire()
+            await self._shared.enter()
         except BaseException:
             self._own.release()
             raise
@@ -92,12 +159,14 @@ class Place:
 
     def another(self) -> "Place":
         """One more, for a job of several mails. Who waits for it holds none: all of them could wait for each other."""
-        return Place(self._own, self._shared, self._stop, self._pace)
+        more = Place(self._own, self._shared, self._stop, self._pace)
+        more._lone = self._lone
+        return more
 
     @property
     def taken(self) -> bool:
         """Whether it is held."""
-        return self._taken
+        return self._taken or self._lone
 
     @property
     def ending(self) -> bool:
@@ -118,6 +187,7 @@ class Place:
     def end(self) -> None:
         """The job is out of hand: its memory is others'. Again does nothing."""
         self.leave()
+        self._open()
         if self._held is not None:
             self._shared.memory.give(self._held)
             self._held = None
@@ -126,7 +196,7 @@ class Place:
         if self._slow is not None:
             self._slow.cancel()
             self._slow = None
-            self._shared.places.release()
+            self._shared.leave()
 
 
 class Hands:

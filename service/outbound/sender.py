@@ -56,7 +56,7 @@ class Sender:
         self._options = options
         self._connecting = connecting
         self._others = others
-        self._deliverer = Deliverer(bus, [relay, *others], options, clock, sent=sent)
+        self._deliverer = Deliverer(bus, [relay, *others], options, clock, sent=sent, shared=deliveries)
         self._hands = Hands(
             self._deliverer.handle,
             account=options.account,

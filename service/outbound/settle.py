@@ -226,6 +226,29 @@ class Settler:
         await self.go_on(key, outcome)
         await job.ack()
 
+    async def give_up(self, key: str, job: Job, record: SendRecord, revision: int, why: str, payload: bytes) -> None:
+        """A request that ends processes: `failed`, for whom its dot may be out `uncertain`, and whole in the dead
+        letters."""
+        log.error("request_given_up", account=self._options.account, key=key, phase=record.phase, why=why)
+        if record.phase is Phase.FINAL:
+            await self.say(record)
+        elif record.phase is Phase.INTENT:
+            unsure = {who: "" for who in record.open if who not in record.refused}
+            failed = {who: one.reply for who, one in record.refused.items()} | record.others
+            failed |= dict.fromkeys(record.held, "")
+            states = {state: of for state, of in ((State.UNCERTAIN, unsure), (State.FAILED, failed)) if of}
+            decision = Decision(Phase.FINAL, states, {}, [], None)
+            dead = changed(record, dead=True)
+            record = (await self.told(key, dead, revision, decision, None, attempt=record.attempt)).record
+            metrics.DEAD.labels(reason=DeadReason.POISON).inc()
+            await self.dead_letter(key, payload, why, DeadReason.POISON)
+        else:
+            problems = [Problem("", why)]
+            await self.refuse(key, job, record, revision, problems, payload, reason=DeadReason.POISON)
+            return
+        await self.go_on(key, record)
+        await job.ack()
+
     async def dead_letter(self, key: str, payload: bytes, why: str, reason: DeadReason = DeadReason.REQUEST) -> None:
         """Publish what could not be understood, whole, once."""
         account, reason_said = self._options.account[:NAME_LIMIT_CHARS], why[:WHY_LIMIT_CHARS]

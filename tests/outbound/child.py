@@ -6,13 +6,17 @@ Ends by itself, with exit code 0, once nothing is queued or waits.
 """
 
 import asyncio
+import os
+from typing import Any
 
 from service.budget import Budget, Share
 from service.bus import Bus, NatsOptions, StreamOptions, open_bus
 from service.clock import SystemClock
-from service.contract import Security
+from service.contract import Security, SendRequest
 from service.imap import Pool, SessionOptions, WritingSession
+from service.observe.steps import STOP_EXIT_CODE
 from service.outbound import Deliveries, OutboundOptions, Sender, SentMailbox, SentOptions
+from service.outbound.mail import Mail
 from service.smtp import Relay, SmtpOptions
 from tests.servers.forked import Forked
 from tests.servers.imap_server import PASSWORD
@@ -43,6 +47,15 @@ def sent_mailbox(bus: Bus, account: str, port: str, user: str) -> SentMailbox:
     return SentMailbox(bus, pool, options, clock, memory=Share(Budget(1 << 26), 1 << 25), degraded=lambda _: None)
 
 
+async def lives(pid: str) -> bool:
+    """Whether a process is there."""
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 async def main(url: str, prefix: str, port: str, uncertain: str, account: str, *imap: str) -> None:
     """Send until all is done."""
     clock = SystemClock()
@@ -52,7 +65,10 @@ async def main(url: str, prefix: str, port: str, uncertain: str, account: str, *
         )
         relay = Relay(SmtpOptions(account, "127.0.0.1", int(port), Security.NONE, login=False), clock)
         sent = sent_mailbox(bus, account, *imap) if imap else None
-        deliveries, connecting = Deliveries(4, Budget(1 << 26)), asyncio.Semaphore(4)
+        deliveries, connecting = (
+            Deliveries(4, Budget(1 << 26), writer=f"{os.getpid()}", lives=lives),
+            asyncio.Semaphore(4),
+        )
         sender = Sender(bus, relay, options, deliveries=deliveries, connecting=connecting, clock=clock, sent=sent)
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(sender.run(lambda: None))]
@@ -73,6 +89,24 @@ def begin(*given: str) -> None:
     # A job whose process was killed comes back after this, not after 30 s.
     for module in (queue, hands):
         module.__dict__["ACK_WAIT_S"] = 1.0
+    asyncio.run(main(*given))
+
+
+def begin_poisoned(*given: str) -> None:
+    """One that ends as soon as it builds a mail with the subject `poison`."""
+    from service.bus import queue
+    from service.outbound import attempt, hands
+
+    for module in (queue, hands):
+        module.__dict__["ACK_WAIT_S"] = 0.5
+    build = attempt.make_mail
+
+    def make_mail(request: SendRequest, *rest: Any, **named: Any) -> Mail:
+        if request.subject == "poison":
+            os._exit(STOP_EXIT_CODE)
+        return build(request, *rest, **named)
+
+    attempt.__dict__["make_mail"] = make_mail
     asyncio.run(main(*given))
 
 

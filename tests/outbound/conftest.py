@@ -121,7 +121,12 @@ def outbound_options(**changes: Any) -> OutboundOptions:
 
 def deliveries(at_once: int = 16, memory: int = 64 * 1024 * 1024) -> Deliveries:
     """What the senders of a process share."""
-    return Deliveries(at_once, Budget(memory))
+    return Deliveries(at_once, Budget(memory), writer="test/1", lives=nobody)
+
+
+async def nobody(_writer: str) -> bool:
+    """Whether a process lives, as one who knows none says."""
+    return False
 
 
 @asynccontextmanager

@@ -5,6 +5,7 @@ exit code 0 once nothing is queued or waits.
 """
 
 import asyncio
+import os
 import ssl
 import sys
 from collections.abc import Iterator, Sequence
@@ -24,6 +25,7 @@ from service.fleet.supervise import Pace, supervise
 from service.login import LoginGate
 from service.outbound import Deliveries, OutboundOptions, Sender
 from service.smtp import Relay, SmtpOptions, Timeouts
+from tests.outbound.child import lives
 from tests.servers.smtp_steps import PASSWORD, USER, Act, Step, StepRelay
 
 Kind = Literal["data", "bdat", "lmtp"]
@@ -124,7 +126,7 @@ def sender_for(bus: Bus, case: Case, tls: ssl.SSLContext, places: Deliveries) ->
 
 async def send(bus: Bus, cases: Sequence[Case], authority: str) -> None:
     """All accounts' senders, supervised as mailbus does, until cancelled."""
-    places = Deliveries(16, Budget(1 << 26))
+    places = Deliveries(16, Budget(1 << 26), writer=f"{os.getpid()}", lives=lives)
     tls = ssl.create_default_context(cafile=authority)
 
     def report(state: AccountState, error: MailbusError) -> None:

@@ -15,12 +15,12 @@ async def test_a_place_is_given_back_once_whoever_leaves_first() -> None:
     place = Place(own, shared)
     await place.take()
     assert own.locked()
-    assert shared.places.locked()
+    assert shared.full
     place.leave()
     place.leave()
-    for one in (own, shared.places):
-        await one.acquire()
-        assert one.locked()
+    again = Place(own, shared)
+    await again.take()
+    assert (own.locked(), shared.full) == (True, True)
 
 
 async def test_who_is_cancelled_while_waiting_for_the_second_gives_the_first_back() -> None:

@@ -1,0 +1,171 @@
+"""Requests that end their process: they go alone, and are given up; those that were in hand beside them are sent."""
+
+import asyncio
+import os
+from contextlib import suppress
+
+import pytest
+
+from service.bus import Bus, Conflict, Job
+from service.contract import encode, request_key
+from service.observe.steps import STOP_EXIT_CODE
+from service.outbound.hands import Place
+from service.outbound.retry import Phase
+from service.outbound.sends import SendRecord, new_record
+from service.outbound.settle import changed
+from service.outbound.suspects import GIVEN_UP_AT, Suspects, _Mark, _name
+from tests.outbound.child import begin_poisoned, ended
+from tests.outbound.conftest import LIMIT_S, Post, deliveries, sending
+from tests.servers.forked import Forked
+from tests.servers.nats import NatsServer
+from tests.servers.smtp import ScriptedRelay
+
+
+async def given_back(bus: Bus, account: str = "a") -> Job:
+    """The request in the queue, as whoever had it once has it."""
+    puller = await bus.queue(bus.subjects.stream_out).puller(f"out-{account}", bus.subjects.out(account))
+    (job,) = await puller.fetch(1)
+    await job.give_back()
+    await puller.close()
+    return job
+
+
+async def left_mark(bus: Bus, job: Job) -> None:
+    """As if processes had ended with it in hand, one fewer than it takes."""
+    mark = _Mark("gone/1", GIVEN_UP_AT - 1)
+    await bus.key_value(bus.subjects.sends).create(_name(job), encode(mark))
+
+
+def _final(job: Job) -> SendRecord:
+    return changed(new_record("r", job, job.stored_at), phase=Phase.FINAL, attempt=1)
+
+
+@pytest.mark.fault("E14")
+async def test_a_request_that_ends_its_process_is_given_up_whole_and_what_was_beside_it_is_sent(
+    bus: Bus, post: Post, relay: ScriptedRelay, nats_server: NatsServer
+) -> None:
+    await post.request("bad", subject="poison")
+    for n in range(3):
+        await post.request(f"good{n}")
+    where = (nats_server.url, bus.subjects.prefix, str(relay.port), "retry", "a")
+    codes = []
+    while not codes or codes[-1] == STOP_EXIT_CODE:
+        codes.append(await ended(Forked(begin_poisoned, *where, env=os.environ)))
+        assert len(codes) <= GIVEN_UP_AT + 2
+    assert codes == [STOP_EXIT_CODE] * (GIVEN_UP_AT + 1) + [0]
+    await post.until(lambda: len({event.body.id for event in post.events}) == 4 and len(post.dead) == 1)
+    assert {event.body.id: event.state for event in post.events} == {
+        "bad": "failed", "good0": "sent", "good1": "sent", "good2": "sent"
+    }  # fmt: skip
+    assert len(relay.messages) == 3
+    assert post.dead[0].subject == bus.subjects.dead("poison")
+    assert b'"bad"' in post.dead[0].data
+    assert [key for key in await bus.key_value(bus.subjects.sends).keys() if key.startswith("begun")] == []
+
+
+@pytest.mark.fault("E14", "E02")
+async def test_a_request_that_is_given_up_after_its_intent_is_uncertain(
+    bus: Bus, post: Post, relay: ScriptedRelay
+) -> None:
+    await post.request("r", to=[{"email": "a@x.example"}])
+    job = await given_back(bus)
+    record = new_record("r", job, job.stored_at)
+    record.pending["a@x.example"] = ""
+    await bus.key_value(bus.subjects.sends).create(request_key("a", "r"), encode(record))
+    await left_mark(bus, job)
+    async with sending(bus, relay):
+        assert await post.states(1) == [("r", "uncertain")]
+        await post.until(lambda: len(post.dead) == 1)
+        await post.empty()
+    assert post.events[0].body.undo_status == "final"
+    assert post.dead[0].data == job.payload
+    assert not relay.messages
+
+
+async def test_a_request_that_was_settled_before_it_is_given_up_keeps_its_outcome(
+    bus: Bus, post: Post, relay: ScriptedRelay
+) -> None:
+    await post.request("r")
+    job = await given_back(bus)
+    settled = encode(_final(job))
+    await bus.key_value(bus.subjects.sends).create(request_key("a", "r"), settled)
+    await left_mark(bus, job)
+    async with sending(bus, relay):
+        await post.empty()
+    entry = await bus.key_value(bus.subjects.sends).get(request_key("a", "r"))
+    assert entry is not None
+    assert (entry.value, post.dead, relay.messages) == (settled, [], [])
+
+
+async def test_only_a_process_that_lives_no_more_counts_and_of_two_that_begin_one_does(bus: Bus, post: Post) -> None:
+    await post.request("r")
+    job = await given_back(bus)
+    bucket = bus.key_value(bus.subjects.sends)
+
+    async def lives(writer: str) -> bool:
+        return writer == "slow/1"
+
+    async def begun(writer: str) -> int:
+        suspects = Suspects(bucket, writer=writer, lives=lives)
+        found = await suspects.look(job)
+        await suspects.begin(job, found)
+        return found.ended
+
+    assert [await begun(writer) for writer in ("slow/1", "slow/1", "other/1", "third/1", "other/1")] == [0, 0, 0, 1, 2]
+    one, other = (Suspects(bucket, writer=writer, lives=lives) for writer in ("one/1", "other/1"))
+    found = await one.look(job)
+    await other.begin(job, await other.look(job))
+    with pytest.raises(Conflict):
+        await one.begin(job, found)
+    await other.end(job)
+    assert await begun("one/1") == 0
+
+
+async def waits(task: "asyncio.Task[None]") -> bool:
+    """Whether it still does once everybody had a turn."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+    return not task.done()
+
+
+async def test_who_goes_alone_waits_for_the_others_and_they_for_him() -> None:
+    shared, own = deliveries(4), asyncio.Semaphore(1)
+    beside, suspect = Place(asyncio.Semaphore(1), shared), Place(own, shared)
+    await beside.take()
+    await suspect.take()
+    async with asyncio.TaskGroup() as group:
+        alone = group.create_task(suspect.alone())
+        assert await waits(alone)
+        later = group.create_task(Place(own, shared).take())
+        assert await waits(later)
+        beside.leave()
+        await alone
+        # A mail of the same job needs no place; another job waits, whoever's it is.
+        await suspect.another().take()
+        assert await waits(later)
+        suspect.end()
+        suspect.end()
+
+
+async def test_who_goes_alone_is_so_for_a_while_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.outbound.hands.ALONE_S", 0.05)
+    shared = deliveries(2)
+    suspect = Place(asyncio.Semaphore(1), shared)
+    await suspect.alone()
+    async with asyncio.timeout(LIMIT_S):
+        await Place(asyncio.Semaphore(1), shared).take()
+    suspect.end()
+
+
+async def test_who_is_cancelled_while_he_waits_to_be_alone_lets_the_others_go_on() -> None:
+    shared = deliveries(2)
+    beside, suspect = (Place(asyncio.Semaphore(1), shared) for _ in range(2))
+    await beside.take()
+    waiting = asyncio.create_task(suspect.alone())
+    assert await waits(waiting)
+    waiting.cancel()
+    with suppress(asyncio.CancelledError):
+        await waiting
+    suspect.end()
+    async with asyncio.timeout(LIMIT_S):
+        await Place(asyncio.Semaphore(1), shared).take()
