@@ -198,7 +198,7 @@ class Mailboxes:
                 return None
             return await former.life.last(initial, proved=former.proved)
 
-        return Kindred(self._family, name, came_as if former is not None else None, source)
+        return Kindred(self._family, name, came_as if former is not None else None, source, new=appeared.new)
 
     async def _last_of(self, initial: datetime | str, kin: Kin) -> Former | None:
         events, memory = mailbox_log(self._shared, self._account, kin.mailbox, lambda _: None)

@@ -11,7 +11,7 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Final
 
-from service.errors import Transient
+from service.errors import Transient, verdict_of
 from service.ingest import Cursor, Desks, Epoch, Former, ImapSource, Kin, Kinship, Lineage, Stands
 from service.tasks import TaskGroup
 
@@ -41,11 +41,14 @@ class Family:
         self._followed = followed
         self._stands = stands
 
-    async def former(self, name: str, epoch: Epoch, source: ImapSource) -> list[Former]:
-        """What a mailbox may have been called that was renamed while nobody looked. Raises Transient."""
+    async def former(self, name: str, epoch: Epoch, source: ImapSource, *, late: bool) -> list[Former]:
+        """What a mailbox may have been called that was renamed while nobody looked. Raises Transient.
+
+        `late`: others were there before it, and one of them may stand where it is.
+        """
         there = self._there()
         behind: list[Kin] = []
-        for other in await self.lineage.doubles(name, epoch, there, self._stands):
+        for other in await self.lineage.doubles(name, epoch, there, self._stands) if late else ():
             is_another = await source.uidvalidity_of(other) not in {None, epoch.uidvalidity}
             if is_another and not await self._leaves(other, epoch):
                 behind.append(Kin(other, proved=False))
@@ -73,26 +76,35 @@ class Family:
                 looking.cancel()
         except TimeoutError:
             return False
+        except BaseExceptionGroup as failed:
+            raise verdict_of(failed) from failed
         return True
 
 
 class Kindred(Kinship):
-    """One mailbox among them. `came_as`: where the one stood that went as this one came."""
+    """One mailbox among them. `came_as`: where the one stood that went as this one came; `new`: it appeared."""
 
     def __init__(
-        self, family: Family, name: str, came_as: Callable[[], Awaitable[Former | None]] | None, source: ImapSource
+        self,
+        family: Family,
+        name: str,
+        came_as: Callable[[], Awaitable[Former | None]] | None,
+        source: ImapSource,
+        *,
+        new: bool,
     ) -> None:
         self._family = family
         self._name = name
         self._came_as = came_as
         self._source = source
+        self._new = new
 
-    async def former(self, epoch: Epoch) -> list[Former]:
+    async def former(self, epoch: Epoch, *, begun: bool) -> list[Former]:
         """What it may have been called until now."""
         if self._came_as is not None:
             last = await self._came_as()
             return [last] if last is not None else []
-        return await self._family.former(self._name, epoch, self._source)
+        return await self._family.former(self._name, epoch, self._source, late=self._new or begun)
 
     async def left(self, cursor: Cursor, seq: int) -> list[str]:
         """Kept for those that appear later."""

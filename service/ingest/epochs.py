@@ -46,8 +46,8 @@ NO_LINE: Final = Line(None, ())
 class Kinship(Protocol):
     """What an account's mailboxes know of each other. All raise Transient."""
 
-    async def former(self, epoch: Epoch) -> Sequence[Former]:
-        """What the mailbox may have been called until now."""
+    async def former(self, epoch: Epoch, *, begun: bool) -> Sequence[Former]:
+        """What the mailbox may have been called until now. `begun`: its name was another's, which stood in the log."""
         ...
 
     async def left(self, cursor: Cursor, seq: int) -> Sequence[str]:
@@ -65,7 +65,7 @@ class Kinship(Protocol):
 class Alone(Kinship):
     """A mailbox that has always had its name."""
 
-    async def former(self, epoch: Epoch) -> Sequence[Former]:
+    async def former(self, epoch: Epoch, *, begun: bool) -> Sequence[Former]:
         """None."""
         return ()
 
@@ -232,7 +232,7 @@ class Epochs:
         `own`: where another mailbox of this name stood.
         """
         former = None
-        for one in await self._kinship.former(epoch):
+        for one in await self._kinship.former(epoch, begun=own is not None):
             if await self._is_renamed(one, epoch):
                 former = one
                 break

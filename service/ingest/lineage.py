@@ -103,8 +103,8 @@ class Lineage:
         return _kin([*found, *left], epoch)[:KIN_LIMIT]
 
     async def doubles(self, mailbox: str, epoch: Epoch, there: Collection[str], standing: Standing) -> list[str]:
-        """Those that are `there` and whose position is one of the epoch that this mailbox is in: another may have
-        their names now, and they have not noticed. Raises Transient."""
+        """Those that are `there` and whose position is one of the epoch that this mailbox is in, KIN_LIMIT at the most:
+        another may have their names now, and they have not noticed. Raises Transient."""
         found: list[str] = []
         unknown: dict[str, str] = {}
         for name in there:
@@ -117,7 +117,9 @@ class Lineage:
         async with self._lock:
             known = await self._known()
             looked = await self._looked_up((key for key in unknown if key in known), anew=True)
-        return found + [one.mailbox for one in looked if _is_in(one.cursor, epoch)]
+        found += [one.mailbox for one in looked if _is_in(one.cursor, epoch)]
+        # Made in one second, by who moved an account to another server, they tell nothing of each other.
+        return found if len(found) <= KIN_LIMIT else []
 
     async def _known(self) -> dict[str, _Position | None]:
         if self._gone is None:
