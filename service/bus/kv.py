@@ -54,7 +54,7 @@ class KeyValue:
         return sorted(subject.removeprefix(prefix) for subject in found)
 
     def watch(self) -> AsyncGenerator[list[KeyChange], None]:
-        """All keys in one list, then each change in a list of one, for ever. Raises Transient: begin again."""
+        """All keys in one list, then changes in lists, as they come, for ever. Raises Transient: begin again."""
         return watch(self._nc, self._bucket)
 
     async def _get(self, key: str) -> tuple[Entry | None, int]:

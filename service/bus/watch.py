@@ -26,6 +26,8 @@ NS: Final = 1_000_000_000
 HEARTBEAT_S: Final = 2.0
 # The consumer of a process that was killed goes by itself.
 INACTIVE_S: Final = 30
+# Many accounts that are added in a row are divided together, and the first of them begin meanwhile.
+TOGETHER: Final = 200
 # A server's copy of the bucket is behind its leader's for less, or does not belong to the cluster any more.
 BEHIND_S: Final = 5.0
 OPERATION: Final = "KV-Operation"
@@ -46,7 +48,7 @@ def is_marker(headers: dict[str, str]) -> bool:
 
 
 async def watch(nc: Client, bucket: str) -> AsyncGenerator[list[KeyChange], None]:
-    """All keys as they are, in one list, once each; then each change, in a list of one, for ever.
+    """All keys as they are, in one list, once each; then the changes in their order, those together that came together.
 
     Raises Transient where a change may have been missed, and where the list would be older than what NATS has.
     """
@@ -78,7 +80,8 @@ async def watch(nc: Client, bucket: str) -> AsyncGenerator[list[KeyChange], None
         heard = _Heard(subscription, bucket)
         yield await _all_keys(heard, prefix, first, newest)
         while True:
-            yield [_change(await heard.next(), prefix)]
+            came = [await heard.next(), *await heard.more()]
+            yield [_change(message, prefix) for message in came]
     finally:
         with suppress(MailbusError), translated(bucket):
             await subscription.unsubscribe()
@@ -128,23 +131,36 @@ class _Heard:
 
     async def next(self) -> Msg:
         """The next message. Raises Transient for silence, for the consumer's end, for a gap."""
-        while True:
-            with translated(self.bucket):
-                try:
-                    message = await self._subscription.next_msg(timeout=HEARTBEAT_S + REQUEST_TIMEOUT_S)
-                except nats.errors.TimeoutError:
-                    raise Inward("NATS: a watch fell silent", where=self.bucket) from None
-            if not message.reply:
-                headers = message.headers or {}
-                if headers.get("Status") != "100":
-                    raise Inward(f"NATS: a watch ended: {headers.get('Status')}", where=self.bucket)
-                if headers.get("Nats-Last-Consumer", str(self._count)) != str(self._count):
-                    raise Inward("NATS: a watch missed changes", where=self.bucket)
-                continue
-            self._count += 1
-            if message.metadata.sequence.consumer != self._count:
+        while (message := await self._read()) is None:
+            pass
+        return message
+
+    async def more(self) -> list[Msg]:
+        """What has come by now, without waiting. Raises as `next` does."""
+        found: list[Msg] = []
+        while self._subscription.pending_msgs and len(found) < TOGETHER - 1:
+            if (message := await self._read()) is not None:
+                found.append(message)
+        return found
+
+    async def _read(self) -> Msg | None:
+        """What comes next; None for a heartbeat."""
+        with translated(self.bucket):
+            try:
+                message = await self._subscription.next_msg(timeout=HEARTBEAT_S + REQUEST_TIMEOUT_S)
+            except nats.errors.TimeoutError:
+                raise Inward("NATS: a watch fell silent", where=self.bucket) from None
+        if not message.reply:
+            headers = message.headers or {}
+            if headers.get("Status") != "100":
+                raise Inward(f"NATS: a watch ended: {headers.get('Status')}", where=self.bucket)
+            if headers.get("Nats-Last-Consumer", str(self._count)) != str(self._count):
                 raise Inward("NATS: a watch missed changes", where=self.bucket)
-            return message
+            return None
+        self._count += 1
+        if message.metadata.sequence.consumer != self._count:
+            raise Inward("NATS: a watch missed changes", where=self.bucket)
+        return message
 
 
 def _change(message: Msg, prefix: str) -> KeyChange:

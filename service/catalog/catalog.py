@@ -137,8 +137,7 @@ class Catalog:
                     self._apply()
                     self.heard.set()
                     async for changes in watch:
-                        for change in changes:
-                            self._hear(change)
+                        await self._hear_each(changes)
                         self._apply()
             except Transient as exc:
                 log.warning("accounts_not_heard", error=str(exc))
@@ -148,7 +147,10 @@ class Catalog:
         """All keys as they are. Those that are as before are not read again: NATS may go and come back often."""
         for id in self._entries.keys() - {change.key for change in changes}:
             self._forget(id)
-        for number, change in enumerate(changes):
+        await self._hear_each(changes)
+
+    async def _hear_each(self, changes: list[KeyChange]) -> None:
+        for number, change in enumerate(changes, start=1):
             self._hear(change)
             if number % READ_AT_ONCE == 0:
                 await asyncio.sleep(0)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from service.bus import Bus, KeyChange, KeyValue, NatsOptions, StreamOptions, open_bus
-from service.bus.watch import _newest
+from service.bus.watch import TOGETHER, _newest
 from service.clock import SystemClock
 from service.errors import Permanent, Transient
 from service.fleet import Kind, Presence, Roster, Running, Steering
@@ -160,6 +160,20 @@ async def test_a_list_that_stays_older_is_not_believed(bus: Bus, monkeypatch: py
     async with aclosing(keys.watch()) as watch:
         with pytest.raises(Transient, match="behind"):
             await anext(watch)
+
+
+async def test_changes_that_came_together_are_heard_together_and_in_order(bus: Bus) -> None:
+    keys = bus.key_value(bus.subjects.accounts)
+    async with aclosing(keys.watch()) as watch:
+        assert await anext(watch) == []
+        for number in range(TOGETHER + 10):
+            await keys.create(f"key-{number}", b"")
+        lists = [await anext(watch), await anext(watch)]
+        # The last of them may come a moment later than its answer.
+        while sum(map(len, lists)) < TOGETHER + 10:
+            lists.append(await anext(watch))
+    assert TOGETHER // 2 < max(map(len, lists)) <= TOGETHER
+    assert [change.key for changes in lists for change in changes] == [f"key-{n}" for n in range(TOGETHER + 10)]
 
 
 async def test_a_watch_begins_with_what_the_leader_has(bus: Bus) -> None:
