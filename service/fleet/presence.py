@@ -88,6 +88,10 @@ class Presence:
         """Seconds for which the key surely is there still; 0 where it may be gone."""
         return max(0.0, self._leased_until - self._clock.monotonic())
 
+    def silent_s(self) -> float:
+        """Seconds since a renewal was begun that succeeded."""
+        return self._clock.monotonic() - self._began
+
     def say(self, *, settled: int | None = None, accounts: str | None = None, now: bool = False) -> None:
         """Change what the key says, with the next renewal; `now`: at once."""
         self._settled = self._settled if settled is None else max(self._settled, settled)

@@ -82,13 +82,17 @@ class Running(Generic[T]):
     def _host(self, account: T) -> _Host:
         return self._hosts.setdefault(self._kind.host(account), _Host({}, at=self._clock.monotonic()))
 
-    async def keep(self, accounts: Mapping[str, T]) -> None:
-        """End all but these very ones; returns once they have let go."""
+    async def keep(self, accounts: Mapping[str, T], *, silent_s: float = 0.0) -> None:
+        """End all but these very ones; returns once they have let go. `silent_s`: as in `release`."""
         self._waiting = {id: one for id, one in self._waiting.items() if accounts.get(id) is one}
-        await self.release([id for id, one in self._begun.items() if accounts.get(id) is not one])
+        ended = [id for id, one in self._begun.items() if accounts.get(id) is not one]
+        await self.release(ended, silent_s=silent_s)
 
-    async def release(self, ids: Collection[str]) -> None:
+    async def release(self, ids: Collection[str], *, silent_s: float = 0.0) -> None:
         """Let each end what it has in hand, as long as there is time and NATS takes the outcome.
+
+        `silent_s`: for how long NATS has said nothing by now. Where that is long there is little to wait for, and
+        another process is about to begin the same accounts.
 
         Cancelled meanwhile, they are still here and still ending: whoever releases them next waits for them.
         """
@@ -96,7 +100,7 @@ class Running(Generic[T]):
             if id not in self._asked:
                 self._asked.add(id)
                 self._tasks[id].cancel()
-        await self._drain([self._tasks[id] for id in ids])
+        await self._drain([self._tasks[id] for id in ids], silent_s)
         for id in ids:
             self._asked.discard(id)
             # Another release may have waited for the same.
@@ -148,9 +152,10 @@ class Running(Generic[T]):
         self._begun[id] = account
         self._tasks[id] = group.create_task(self._kind.run(account), name=id)
 
-    async def _drain(self, tasks: Sequence[asyncio.Task[None]]) -> None:
+    async def _drain(self, tasks: Sequence[asyncio.Task[None]], silent_s: float) -> None:
         pending: set[asyncio.Task[None]] = set(tasks)
-        began = heard = self._clock.monotonic()
+        began = self._clock.monotonic()
+        heard = began - silent_s
         while pending:
             _, pending = await asyncio.wait(pending, timeout=NATS_ASKED_S)
             if pending and await self._answers(NATS_ASKED_S):

@@ -43,7 +43,7 @@ class Steering(Generic[T]):
             # Renewals ring too, eight a time to live of each replica: 10,000 accounts are not compared for each.
             if kept is None or kept[0] is not standing or kept[1] is not owners:
                 mine, taken = self._mine(standing, owners), False
-                await self._running.keep(mine)
+                await self._running.keep(mine, silent_s=self._presence.silent_s())
                 kept = (standing, owners)
             if settled is not None:
                 self._settle(settled)
