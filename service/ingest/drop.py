@@ -33,8 +33,8 @@ class Lasting:
     """What outlives the connections to a maildrop.
 
     `deleted`: UIDs that were deleted from here, which nobody shall miss. Of the epoch `uidvalidity`: `given`, UIDs that
-    no commit has told yet; `sizes` of what was read to be announced, as they were listed; `proved`, of what was told to
-    be gone, shows again and is the same; `next`, the UID to come.
+    no commit has told yet; `sizes` of what was read to be announced, as they were listed; `proved`, of what was
+    doubtful and is the same; `next`, the UID to come.
     """
 
     deleted: set[int] = field(default_factory=set)
@@ -77,7 +77,7 @@ class Drop:
         self._uids = array("I")  # by index in the listing; 0: not to be had
         self._order: list[int] = []  # indices by UID
         self._sorted = array("I")  # their UIDs
-        self.doubtful: list[int] = []  # indices of what was told to be gone and shows again, if it is the same
+        self.doubtful: list[int] = []  # indices of what may be another message than the one that had its id
         self._kept = 0  # of the listing, so many are the last one's; 0 where anything went
         self._there: array[int] | None = None  # UIDs at the last look that found anything
 
@@ -102,7 +102,7 @@ class Drop:
 
         Nothing goes away unless the listing begins otherwise than the last one: only what came behind is looked up.
         Of what was deleted here, or told to be gone, the size tells whether it is another message with its id; where it
-        says nothing the message is `doubtful`.
+        says nothing the message is `doubtful`; so is one that is known and has another size by now.
         """
         given, sizes, proved = self._lasting.given, self._lasting.sizes, self._lasting.proved
         for at, (identity, uid) in enumerate(list(given.items())):
@@ -121,7 +121,7 @@ class Drop:
                 uid = seen.get(identity)
                 if uid in sizes and self._is_another(uid, listing.sizes[at], known):
                     sizes[uid], uid = PASSED_ON, 0
-                elif uid and uid not in proved and self._is_gone(uid, known) and seen.print(uid):
+                elif self._is_doubted(uid, listing.sizes[at], known) and seen.print(uid):
                     self.doubtful.append(at)
             uids.append(uid)
             if not uid and identity != NO_IDENTITY:
@@ -183,9 +183,15 @@ class Drop:
 
     def _is_another(self, uid: int, size: int, known: Known) -> bool:
         before = self._lasting.sizes[uid]
-        return (before == PASSED_ON or self._is_gone(uid, known)) and before != size
+        return (before == PASSED_ON or self.is_gone(uid, known)) and before != size
 
-    def _is_gone(self, uid: int, known: Known) -> bool:
+    def _is_doubted(self, uid: int, size: int, known: Known) -> bool:
+        if not uid or uid in self._lasting.proved:
+            return False
+        return self.is_gone(uid, known) or self._lasting.sizes.get(uid, size) != size
+
+    def is_gone(self, uid: int, known: Known) -> bool:
+        """Whether a message was told to be gone, or was deleted from here."""
         return known.get(uid) is None or uid in self._lasting.deleted
 
     def is_doubtful(self, seen: Seen) -> bool:

@@ -5,17 +5,16 @@ What POP3 lacks is made here: UIDs are handed out in the order of first sight (d
 """
 
 import asyncio
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Final
 
 from service.clock import Clock
 from service.contract import Sync
 from service.errors import MailbusError, Transient
-from service.ingest.contents import Content, Contents
+from service.ingest.contents import Contents
 from service.ingest.cursor import Cursor, has_same_marks, maildrop_id
+from service.ingest.doubts import STEP, Doubts, slowly
 from service.ingest.drop import GENERATION_BITS, Drop, Lasting
 from service.ingest.known import Flagged, Known, Uids
 from service.ingest.memory import Memory
@@ -24,9 +23,6 @@ from service.ingest.seen import Seen
 from service.ingest.source import Epoch, Fetched, Looked, Stirred, Surveyed, Told
 from service.ingest.visits import Visits
 from service.pop3 import Door, Listing
-
-# Messages are looked for from the newest on, so many at once, until all of a step are older.
-STEP: Final = 100
 
 
 class Pop3Source:
@@ -156,19 +152,20 @@ class Pop3Source:
         drop, seen, fresh = self._drop, self._seen(), list[int]()
         # What is known is of the epoch before until another has begun.
         known = self._memory.known if drop.begun is None else Known()
-        await self._slowly(drop.lookup(listing, seen, known, fresh))
-        if drop.doubtful:
-            fresh = await self._reused(listing, seen, fresh)
-        if fresh and drop.is_doubtful(seen) and await self._is_other(listing, fresh):
+        await slowly(drop.lookup(listing, seen, known, fresh))
+        doubts = Doubts(drop, seen, self._memory, self._contents, self._visits.session)
+        if drop.doubtful and await doubts.are_reused(fresh):
+            return True
+        if fresh and drop.is_doubtful(seen) and await doubts.are_others(fresh):
             return True
         if fresh and drop.begun is None and (self._gone or not self._looked):
-            fresh = await self._renamed(listing, seen, fresh)
-        await self._slowly(drop.number(fresh))
+            fresh = await doubts.without_renamed(fresh)
+        await slowly(drop.number(fresh))
         self._fresh = bool(fresh)
         outdated, kept = set[int](), Seen()
-        await self._slowly(drop.outdated(seen, self._memory.known, outdated))
+        await slowly(drop.outdated(seen, self._memory.known, outdated))
         if outdated:
-            await self._slowly(seen.without(outdated, kept))
+            await slowly(seen.without(outdated, kept))
             self._memory.keep(kept)
         if listing.nameless:
             self._say(
@@ -186,72 +183,6 @@ class Pop3Source:
         if seen is None:
             raise RuntimeError("a maildrop without what was seen in it")
         return seen
-
-    async def _is_other(self, listing: Listing, fresh: Sequence[int]) -> bool:
-        """Whether messages that nobody knows by their ids are known by their contents, or are older than the epoch.
-
-        Then all ids changed at once. If not, what was known is gone, and this is new mail.
-        """
-        recogniser = await self._memory.recollect()
-        self._contents.by_content = recogniser.by_fingerprint
-        for at in range(0, len(fresh), STEP):
-            for found in await self._contents.read(self._visits.session, listing, fresh[at : at + STEP]):
-                if self._is_old(found) or recogniser.has(found.known_by):
-                    return True
-        return False
-
-    def _is_old(self, found: Content) -> bool:
-        floor = self._memory.floor
-        return floor is not None and found.date is not None and found.date < floor
-
-    async def _reused(self, listing: Listing, seen: Seen, fresh: Sequence[int]) -> list[int]:
-        """What is fresh, with what has the unique id of a message that was told to be gone and is another."""
-        drop, others = self._drop, list[int]()
-        for start in range(0, len(drop.doubtful), STEP):
-            places = drop.doubtful[start : start + STEP]
-            await self._contents.read(self._visits.session, listing, places)
-            for at in places:
-                print = self._contents.get(listing.identity(at)).print
-                is_same = not print or bytes.fromhex(print) == seen.print(drop.uid(at))
-                drop.settle(at, is_same=is_same)
-                others += [] if is_same else [at]
-        return sorted([*fresh, *others])
-
-    async def _renamed(self, listing: Listing, seen: Seen, fresh: Sequence[int]) -> list[int]:
-        """What is fresh, without what another unique id was given to: it has the print of a message that vanished.
-
-        Each vanished message is found once, in the order of UIDs. One that was never announced has no print: what is
-        older than the starting line is taken for it, where as much went at this look.
-        """
-        drop, vanished, passed = self._drop, list[int](), list[int]()
-        await self._slowly(drop.vanished(self._memory.known, vanished))
-        await self._slowly(drop.passed(self._memory.known, passed))
-        by_print: dict[bytes, deque[int]] = {}
-        for uid in vanished:
-            by_print.setdefault(seen.print(uid), deque()).append(uid)
-        by_print.pop(b"", None)
-        if not by_print and not passed:
-            return list(fresh)
-        left: list[int] = []
-        for start in range(0, len(fresh), STEP):
-            step = fresh[start : start + STEP]
-            await self._contents.read(self._visits.session, listing, step)
-            for at in step:
-                identity = listing.identity(at)
-                found = self._contents.get(identity)
-                uids = by_print.get(bytes.fromhex(found.print)) or (passed if self._is_old(found) else [])
-                if uids and not seen.get(identity):
-                    drop.rename(at, uids[0])
-                    seen.rename(uids[0], identity)
-                    del uids[0]
-                else:
-                    left.append(at)
-        return left
-
-    async def _slowly(self, pieces: Iterator[None]) -> None:
-        """Let others have their turn in between."""
-        for _ in pieces:
-            await asyncio.sleep(0)
 
     def _say(self, what: str, text: str, remedy: str) -> None:
         if what not in self._said:

@@ -173,3 +173,47 @@ async def test_nothing_below_the_starting_line_is_read_whole(pop3_stub: Pop3Stub
     assert subjects(events) == ["mail 4"]
     assert resets(events) == ["start", "uidvalidity"]
     assert downloads(pop3_stub) == ["RETR 4"]
+
+
+@pytest.mark.parametrize("is_running", [True, False])
+async def test_where_a_server_counts_its_ids_anew_each_mail_is_told_once(
+    pop3_stub: Pop3Stub, bus: Bus, reader: BusReader, *, is_running: bool
+) -> None:
+    def numbered(numbers: list[int]) -> list[Mail]:
+        return [Mail(str(place), body(number)) for place, number in enumerate(numbers, 1)]
+
+    async with following(bus, Drop(pop3_stub.port, initial="new")) as drop:
+        await caught_up(drop)
+        pop3_stub.mails = numbered([1, 2, 3])
+        await reader.wait_received(3)
+        await caught_up(drop)
+        if is_running:
+            # The first went and one came, all under the ids that there were.
+            pop3_stub.mails = numbered([2, 3, 4])
+            await reader.wait_received(4)
+            await caught_up(drop)
+    if not is_running:
+        pop3_stub.mails = [Mail("2", body(2)), Mail("3", body(3))]
+        await run(bus, pop3_stub, initial="new")
+        pop3_stub.mails = numbered([2, 3, 4])
+        await run(bus, pop3_stub, initial="new")
+    await run(bus, pop3_stub, initial="new")
+    events = await reader.events()
+    assert subjects(events) == ["mail 1", "mail 2", "mail 3", "mail 4"]
+    assert resets(events) == ["start", "uidvalidity"]
+
+
+async def test_a_mail_that_took_the_unique_id_of_another_between_two_looks_is_told(
+    pop3_stub: Pop3Stub, bus: Bus, reader: BusReader
+) -> None:
+    pop3_stub.mails = [mail(1), mail(2)]
+    async with following(bus, Drop(pop3_stub.port)) as drop:
+        await reader.wait_received(2)
+        await caught_up(drop)
+        pop3_stub.mails = [mail(1), Mail("uidl-2", body(30))]
+        await reader.wait_received(3)
+        await caught_up(drop)
+    events = await reader.events()
+    assert subjects(events) == ["mail 1", "mail 2", "mail 30"]
+    assert removed(events) == [ids(events)[1]]
+    assert resets(events) == ["start"]

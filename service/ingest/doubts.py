@@ -1,0 +1,106 @@
+"""Which message of a maildrop is which, where its unique id does not tell: by what TOP shows of it.
+
+Used by from_pop3.py at a look that found something other than more of the same. Rules: docs/decisions/0013-pop3.md.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from service.ingest.contents import Content, Contents
+from service.ingest.drop import Drop
+from service.ingest.memory import Memory
+from service.ingest.seen import Seen
+from service.pop3 import Session
+
+# So many messages are looked at before it is decided whether to look at more.
+STEP: Final = 100
+
+
+async def slowly(pieces: Iterator[None]) -> None:
+    """Let others have their turn in between."""
+    for _ in pieces:
+        await asyncio.sleep(0)
+
+
+class Doubts:
+    """Of one look. All raise as reading does."""
+
+    def __init__(self, drop: Drop, seen: Seen, memory: Memory, contents: Contents, session: Session) -> None:
+        self._drop = drop
+        self._listing = drop.listing
+        self._seen = seen
+        self._memory = memory
+        self._contents = contents
+        self._session = session
+
+    async def are_others(self, fresh: Sequence[int]) -> bool:
+        """Whether messages that nobody knows by their ids are known by their contents, or are older than the epoch.
+
+        Then all ids changed at once. If not, what was known is gone, and this is new mail.
+        """
+        recogniser = await self._memory.recollect()
+        self._contents.by_content = recogniser.by_fingerprint
+        for at in range(0, len(fresh), STEP):
+            for found in await self._contents.read(self._session, self._listing, fresh[at : at + STEP]):
+                if self._is_old(found) or recogniser.has(found.known_by):
+                    return True
+        return False
+
+    def _is_old(self, found: Content) -> bool:
+        floor = self._memory.floor
+        return floor is not None and found.date is not None and found.date < floor
+
+    async def are_reused(self, fresh: list[int]) -> bool:
+        """Whether a message that should be another is one that is known under another id: then no id can be trusted.
+
+        As where a server counts anew. What is another, and is not known, goes to `fresh`.
+        """
+        drop, others = self._drop, dict[int, str]()
+        for start in range(0, len(drop.doubtful), STEP):
+            places = drop.doubtful[start : start + STEP]
+            await self._contents.read(self._session, self._listing, places)
+            for at in places:
+                print = self._contents.get(self._listing.identity(at)).print
+                if print and bytes.fromhex(print) != self._seen.print(drop.uid(at)):
+                    others[at] = print
+        if others:
+            recogniser = await self._memory.recollect()
+            if any(recogniser.has(f":{print}") for print in others.values()):
+                return True
+        for at in drop.doubtful:
+            drop.settle(at, is_same=at not in others)
+        fresh[:] = sorted([*fresh, *others])
+        return False
+
+    async def without_renamed(self, fresh: Sequence[int]) -> list[int]:
+        """What is fresh, without what another unique id was given to: it has the print of a message that vanished.
+
+        Each vanished message is found once, in the order of UIDs. One that was never announced has no print: what is
+        older than the starting line is taken for it, where as much went at this look.
+        """
+        drop, vanished, passed = self._drop, list[int](), list[int]()
+        await slowly(drop.vanished(self._memory.known, vanished))
+        await slowly(drop.passed(self._memory.known, passed))
+        by_print: dict[bytes, deque[int]] = {}
+        for uid in vanished:
+            by_print.setdefault(self._seen.print(uid), deque()).append(uid)
+        by_print.pop(b"", None)
+        if not by_print and not passed:
+            return list(fresh)
+        left: list[int] = []
+        for start in range(0, len(fresh), STEP):
+            step = fresh[start : start + STEP]
+            await self._contents.read(self._session, self._listing, step)
+            for at in step:
+                identity = self._listing.identity(at)
+                found = self._contents.get(identity)
+                uids = by_print.get(bytes.fromhex(found.print)) or (passed if self._is_old(found) else [])
+                if uids and not self._seen.get(identity):
+                    drop.rename(at, uids[0])
+                    self._seen.rename(uids[0], identity)
+                    del uids[0]
+                else:
+                    left.append(at)
+        return left
