@@ -374,6 +374,8 @@ def beyond(request: SendRequest, stored_at: datetime, limits: SendLimits) -> lis
 
 def blob_ids(request: SendRequest) -> list[str]:
     """Every blob that a request names, once."""
+    if not request.attachments and request.raw_blob_id is None:
+        return []
     return list(blob_uses(request))
 
 
@@ -385,6 +387,8 @@ def blob_uses(request: SendRequest) -> Counter[str]:
 
 def too_many_bytes(request: SendRequest, sizes: Mapping[str, int]) -> list[Problem]:
     """What is wrong where all that a request names by blob is more than a mail may have; `sizes` in bytes."""
+    if not sizes:
+        return []
     total = sum(sizes.get(blob, 0) * count for blob, count in blob_uses(request).items())
     if total <= BLOBS_LIMIT_BYTES:
         return []

@@ -4,9 +4,10 @@ Used by sender.py; attempt.py makes the attempt, settle.py stores and says what 
 due, or its answer was lost.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final
 
 from service.bus import Bus, Conflict, Job
@@ -113,7 +114,7 @@ class Deliverer:
         if job.subject == self._bus.subjects.due(self._options.account):
             key, taken = job.headers.get(KEY_HEADER, ""), None
         else:
-            taken = take(self._options.account, job.payload, job.headers, made_id=await self._made_id(job))
+            taken = take(self._options.account, job.payload, job.headers, made_id=await self._maker(job))
             key = taken.key
         if key in self._in_hand:
             # Delivered again while the first delivery waits for the relay.
@@ -139,10 +140,11 @@ class Deliverer:
         finally:
             self._in_hand.discard(key)
 
-    async def _made_id(self, job: Job) -> str:
+    async def _maker(self, job: Job) -> Callable[[], str]:
+        """What makes an id for a request that brought none."""
         if self._created is None:
             self._created = await self._bus.stream_created(self._bus.subjects.stream_out)
-        return made_id(self._created, job.seq)
+        return partial(made_id, self._created, job.seq)
 
     async def _again(self, key: str, job: Job, taken: Taken | None, place: Place) -> None:
         """Delivered before: it was given back, or its process ended, perhaps by it."""
@@ -367,7 +369,7 @@ class Deliverer:
         await self._settler.settle(key, job, record, revision, decision, bundle, attempt=record.attempt)
 
     async def _bury(self, key: str, job: Job, why: str) -> None:
-        taken = take(self._options.account, job.payload, job.headers, made_id=await self._made_id(job))
+        taken = take(self._options.account, job.payload, job.headers, made_id=await self._maker(job))
         record, revision = await self._sends.get(key)
         record = record or new_record(taken.id, job, job.stored_at)
         if record.phase is Phase.INTENT:

@@ -1,6 +1,6 @@
 """A job's payload and headers → its id, and the request or all that is wrong with it. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -30,7 +30,7 @@ class _OnlyId(msgspec.Struct):
 _ONLY_ID: Final = msgspec.json.Decoder(_OnlyId)
 
 
-def take(account: str, payload: bytes, headers: Mapping[str, str], *, made_id: str) -> Taken:
+def take(account: str, payload: bytes, headers: Mapping[str, str], *, made_id: Callable[[], str]) -> Taken:
     """The id of a request, from its body, from `Nats-Msg-Id`, or made; and the request itself. Never raises."""
     request: SendRequest | None = None
     problems: list[Problem] = []
@@ -42,7 +42,7 @@ def take(account: str, payload: bytes, headers: Mapping[str, str], *, made_id: s
     return Taken(id, request_key(account, id), request, problems)
 
 
-def settle_id(payload: bytes, headers: Mapping[str, str], made_id: str) -> str:
+def settle_id(payload: bytes, headers: Mapping[str, str], made_id: Callable[[], str]) -> str:
     """The first of the three that can be an id. Also of a request that is wrong otherwise."""
     said: object = None
     with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -50,7 +50,7 @@ def settle_id(payload: bytes, headers: Mapping[str, str], made_id: str) -> str:
     for id in (said, headers.get("Nats-Msg-Id")):
         if isinstance(id, str) and 1 <= len(id) <= ID_LIMIT_CHARS and id.isprintable():
             return id
-    return made_id
+    return made_id()
 
 
 def made_id(stream_created: datetime, seq: int) -> str:

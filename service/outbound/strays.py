@@ -10,6 +10,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable
 from datetime import datetime
+from functools import partial
 from typing import Final
 
 from service.bus import Bus, Conflict, Job
@@ -107,7 +108,7 @@ class Strays:
     async def _refuse_one(self, account: str, job: Job, created: datetime) -> None:
         log.warning("unknown_account", account=account[:64], seq=job.seq)
         settler = Settler(self._bus, self._sends, self._outbox, OutboundOptions(account, ""), self._clock)
-        taken = take(account, job.payload, job.headers, made_id=made_id(created, job.seq))
+        taken = take(account, job.payload, job.headers, made_id=partial(made_id, created, job.seq))
         if not ACCOUNT_ID.fullmatch(account):
             await settler.dead_letter(taken.key, job.payload, WRONG.message, DeadReason.UNKNOWN_ACCOUNT)
             await job.ack()

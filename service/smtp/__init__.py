@@ -1,6 +1,6 @@
 """A message and its recipients → the relay's reply to each, with the certainty of whether the final dot was sent.
 
-wire.py speaks the grammar (RFC 5321) and state.py the stages, both pure. connect.py is the only file that knows
+wire.py speaks the grammar (RFC 5321) and state.py the stages, both pure. connect.py and protocol.py alone know
 aiosmtplib, which connects, upgrades and logs in; session.py is our own transaction; pool.py keeps connections.
 """
 

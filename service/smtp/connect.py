@@ -1,18 +1,16 @@
 """Options → a connection to a relay that is protected, greeted and logged in, and the replies that come on it.
 
-The only file that knows aiosmtplib: it connects (TCP, TLS, STARTTLS, EHLO, AUTH); our protocol under its client
+It and protocol.py alone know aiosmtplib: that connects (TCP, TLS, STARTTLS, EHLO, AUTH); our protocol under its client
 then takes over. The private names used stand in tests/smtp/test_aiosmtplib_pins.py. Used by session.py.
 RFC 5321, RFC 2033 (LMTP), RFC 3207 (STARTTLS), RFC 4954 (AUTH), RFC 7628 (tokens in AUTH).
 """
 
 import asyncio
 import ssl
-from collections import deque
-from collections.abc import Awaitable, Callable
-from typing import Any, Final, NoReturn, cast
+from collections.abc import Awaitable
+from typing import Any, Final, NoReturn
 
 import aiosmtplib
-from aiosmtplib.protocol import SMTPProtocol
 
 from service.contract import Security, hidden, without_credentials
 from service.errors import AuthRefused, MailbusError, PeerError, Permanent, Transient
@@ -20,7 +18,8 @@ from service.login import TokenLogin, mechanism_for, said_of_token
 from service.reach import ANYWHERE, Reach, open_socket
 from service.smtp.errors import RelayUnreachable
 from service.smtp.options import SmtpOptions
-from service.smtp.wire import Reply, ReplyParser, make_reply
+from service.smtp.protocol import TLS_REMEDY, Protocol, writable
+from service.smtp.wire import make_reply
 
 # RFC 4954 section 6: 504 is the one answer after which another mechanism may do.
 MECHANISM_UNKNOWN: Final = 504
@@ -29,128 +28,13 @@ COMMAND_LIMIT_BYTES: Final = 512
 SHOWN_CHARS: Final = 300
 NEW_PASSWORD: Final = "set a new password"
 NEW_TOKEN: Final = "check `username` and `oauth2.scope`, and whether SMTP AUTH is switched on"
-TLS_REMEDY: Final = "security: tls with port 465, or another relay"
 LMTP_REMEDY: Final = "outgoing.smtp.protocol: smtp, or another port"
-
-
-class _Protocol(SMTPProtocol):
-    """Lock-step replies for aiosmtplib while it connects, a queue of replies for our transaction after that."""
-
-    def __init__(self, lost: Callable[[SMTPProtocol], None]) -> None:
-        super().__init__(loop=asyncio.get_running_loop(), connection_lost_callback=lost)
-        self._parser: ReplyParser | None = None
-        self._replies: deque[Reply] = deque()
-        self._expected = 0
-        self._broken: PeerError | None = None
-        self._gone = False
-        self._news = asyncio.Event()
-
-    def take_over(self) -> None:
-        """From here on replies are ours."""
-        self._parser = ReplyParser()
-
-    def data_received(self, data: bytes) -> None:
-        if self._parser is None:
-            if not self._response_pending:
-                # RFC 3207 section 6 and RFC 2920: what nobody asked for may be injected; never pair it with a command.
-                self._break("the relay spoke out of turn")
-                return
-            super().data_received(data)
-            if self._buffer and self._response_waiter is not None and self._response_waiter.done():
-                self._break("the relay sent more than the reply it was asked for")
-            return
-        try:
-            for reply in self._parser.feed(data):
-                self._replies.append(reply)
-        except PeerError as exc:
-            self._break(exc.what)
-        if len(self._replies) > self._expected:
-            self._break("the relay sent more replies than it got commands")
-        self._news.set()
-
-    def _break(self, what: str) -> None:
-        self._broken = self._broken or PeerError(what)
-        self._news.set()
-        if self.transport is not None:
-            _writable(self.transport).abort()
-
-    async def start_tls(self, *arguments: Any, **options: Any) -> aiosmtplib.SMTPResponse:
-        """As aiosmtplib; a refusal for good is Permanent: nothing goes in the clear instead."""
-        try:
-            return await super().start_tls(*arguments, **options)
-        except aiosmtplib.SMTPResponseException as exc:
-            if exc.code < 500:
-                raise
-            said = make_reply(exc.code, exc.message.split("\n"))
-            raise Permanent(f"the relay refuses STARTTLS: {said}"[:200], remedy=TLS_REMEDY) from exc
-
-    def eof_received(self) -> bool:
-        self._gone = True
-        self._news.set()
-        return super().eof_received()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._gone = True
-        self._news.set()
-        super().connection_lost(exc)
-
-    @property
-    def broken(self) -> PeerError | None:
-        """What the relay did against the protocol."""
-        return self._broken
-
-    @property
-    def spoke(self) -> bool:
-        """Whether a reply is there to be read."""
-        return bool(self._replies)
-
-    @property
-    def alive(self) -> bool:
-        """Whether more may be sent and nothing unasked came."""
-        return not self._gone and self._broken is None and self.is_connected and not self.spoke
-
-    def send(self, data: bytes | memoryview, replies: int) -> None:
-        """Write, and expect so many replies for it. Raises Transient."""
-        if self._gone or self.transport is None or self.transport.is_closing():
-            raise self._broken or Transient("the relay closed the connection")
-        self._expected += replies
-        if data:
-            _writable(self.transport).write(data)
-
-    async def drain(self, timeout_s: float) -> None:
-        """Until there is room to write. Raises Transient."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._drain_helper()
-        except TimeoutError as exc:
-            raise Transient(f"the relay took nothing for {timeout_s:.0f} s") from exc
-        except OSError as exc:
-            raise self._broken or Transient("the relay closed the connection") from exc
-
-    async def reply(self, timeout_s: float) -> Reply:
-        """The next reply. Raises Transient, PeerError."""
-        if self._replies:  # pipelined ones come together: no timer for each
-            self._expected -= 1
-            return self._replies.popleft()
-        try:
-            async with asyncio.timeout(timeout_s):
-                while not self._replies:
-                    if self._broken is not None:
-                        raise self._broken
-                    if self._gone:
-                        raise Transient("the relay closed the connection")
-                    self._news.clear()
-                    await self._news.wait()
-        except TimeoutError as exc:
-            raise Transient(f"no reply from the relay in {timeout_s:.0f} s") from exc
-        self._expected -= 1
-        return self._replies.popleft()
 
 
 class _Client(aiosmtplib.SMTP):
     """aiosmtplib with our protocol under it, no DNS look-up of our own name, and one try at AUTH a connection."""
 
-    made: _Protocol | None = None  # outlives close(), to tell what the relay did wrong
+    made: Protocol | None = None  # outlives close(), to tell what the relay did wrong
     reach: Reach = ANYWHERE
     lmtp = False
     secrets: tuple[str, ...] = ()  # what was said in AUTH beside the password: nobody is shown it
@@ -162,7 +46,7 @@ class _Client(aiosmtplib.SMTP):
         loop = asyncio.get_running_loop()
         made = await open_socket(self.hostname or "", self.port or 0, self.reach, where="")
         transport, protocol = await loop.create_connection(
-            lambda: _Protocol(self._on_connection_lost),
+            lambda: Protocol(self._on_connection_lost),
             sock=made,
             ssl=self.tls_context if self.use_tls else None,
             server_hostname=self.hostname if self.use_tls else None,
@@ -241,7 +125,7 @@ class _Client(aiosmtplib.SMTP):
 class Connection:
     """A connection that is ours now: writes, replies in order, and how it stands."""
 
-    def __init__(self, client: _Client, protocol: _Protocol) -> None:
+    def __init__(self, client: _Client, protocol: Protocol) -> None:
         self._client = client
         self._protocol = protocol
         # aiosmtplib keeps them in lower case.
@@ -331,20 +215,15 @@ async def _connect(options: SmtpOptions, token: str | None) -> Connection:
             _raise_verdict(exc, client, options)
         raise
     protocol = client.protocol
-    if not isinstance(protocol, _Protocol) or not protocol.is_connected:
+    if not isinstance(protocol, Protocol) or not protocol.is_connected:
         raise RelayUnreachable("the relay closed the connection", where=options.where)
     return Connection(client, protocol)
 
 
 def _abort(client: _Client) -> None:
     if client.transport is not None:
-        _writable(client.transport).abort()
+        writable(client.transport).abort()
     client.close()
-
-
-def _writable(transport: asyncio.BaseTransport) -> asyncio.WriteTransport:
-    """uvloop's transports write, but are not asyncio's WriteTransport."""
-    return cast(asyncio.WriteTransport, transport)
 
 
 def _raise_verdict(exc: Exception, client: _Client, options: SmtpOptions) -> NoReturn:

@@ -7,6 +7,7 @@ Grammar: RFC 5321 sections 4.1 and 4.2; enhanced codes: RFC 3463; parameters: RF
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from service.errors import PeerError, Permanent
@@ -16,6 +17,8 @@ LINE_LIMIT_BYTES: Final = 8 * 1024
 REPLY_LIMIT_BYTES: Final = 64 * 1024
 # What of a reply's text is kept: it goes into every status event.
 TEXT_LIMIT_CHARS: Final = 512
+# A relay says the same few words to each mail: lines up to this length are read once.
+SAME_BYTES: Final = 128
 
 _LINE: Final = re.compile(rb"([2-5][0-9]{2})([ -]?)(.*)", re.DOTALL)
 _ENHANCED: Final = re.compile(r"([245]\.[0-9]{1,3}\.[0-9]{1,3})(?: |$)")  # RFC 3463 section 2
@@ -96,6 +99,8 @@ class ReplyParser:
                 yield reply
 
     def _line(self, line: bytes) -> Reply | None:
+        if not self._lines and len(line) <= SAME_BYTES and (reply := _of_one_line(line)) is not None:
+            return reply
         found = _LINE.fullmatch(line)
         if found is None or len(line) > LINE_LIMIT_BYTES:
             raise PeerError(f"not an SMTP reply: {line[:60]!r}")
@@ -114,6 +119,14 @@ class ReplyParser:
         return make_reply(int(code), [text.decode("utf-8", "replace") for text in lines])
 
 
+@lru_cache(maxsize=256)
+def _of_one_line(line: bytes) -> Reply | None:
+    found = _LINE.fullmatch(line)
+    if found is None or found[2] == b"-":
+        return None
+    return make_reply(int(found[1]), [found[3].decode("utf-8", "replace")])
+
+
 def make_reply(code: int, lines: list[str]) -> Reply:
     """A reply of its lines' texts; the enhanced code of the first line is cut from all of them."""
     found = _ENHANCED.match(lines[0]) if lines else None
@@ -121,7 +134,7 @@ def make_reply(code: int, lines: list[str]) -> Reply:
     if enhanced:
         lines = [line.removeprefix(enhanced) for line in lines]
     text = " ".join(" ".join(lines).split())
-    shown = "".join(char if char.isprintable() else "?" for char in text)
+    shown = text if text.isprintable() else "".join(char if char.isprintable() else "?" for char in text)
     return Reply(code, enhanced, shown[:TEXT_LIMIT_CHARS])
 
 

@@ -7,6 +7,7 @@ from email import policy
 from email.header import decode_header, make_header
 from email.message import EmailMessage
 from email.parser import BytesParser
+from email.utils import format_datetime
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -224,3 +225,10 @@ def test_quoted_local_parts_literals_and_parameters_of_a_type_read_back() -> Non
     (part,) = message.iter_attachments()
     assert part.get_content_type() == "text/calendar"
     assert (part.get_param("method"), part.get_param("name")) == ("REQUEST", "in vite.ics")
+
+
+@settings(max_examples=100)
+@given(date=st.datetimes(min_value=datetime(1970, 1, 1), max_value=datetime(2199, 1, 1), timezones=st.just(UTC)))
+def test_the_date_is_as_the_standard_library_writes_it(date: datetime) -> None:
+    data = build(one(), message_id="m", boundary_seed="k", date=date, from_default="me@x.example", blobs={})
+    assert data.startswith(f"Date: {format_datetime(date.replace(microsecond=0))}\r\n".encode())

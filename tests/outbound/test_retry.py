@@ -122,12 +122,12 @@ def test_a_status_id_depends_on_key_state_recipients_and_attempt_alone() -> None
     ],
 )
 def test_the_id_is_the_first_that_can_be_one(payload: bytes, headers: dict[str, str], id: str) -> None:
-    assert settle_id(payload, headers, "made") == id
+    assert settle_id(payload, headers, lambda: "made") == id
 
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_request_or_have_problems(payload: bytes) -> None:
-    taken = take("a", payload, {}, made_id="made")
+    taken = take("a", payload, {}, made_id=lambda: "made")
     assert (taken.request is None) == bool(taken.problems)
     assert taken.key == request_key("a", taken.id)
 
@@ -138,7 +138,9 @@ def test_a_made_id_is_the_same_on_each_delivery_and_another_in_a_new_stream() ->
 
 
 def test_what_outlives_the_memory_of_ids_is_refused() -> None:
-    taken = take("a", b'{"to": [{"email": "a@x"}], "text": "", "sendAt": "2026-12-20T00:00:00Z"}', {}, made_id="m")
+    taken = take(
+        "a", b'{"to": [{"email": "a@x"}], "text": "", "sendAt": "2026-12-20T00:00:00Z"}', {}, made_id=lambda: "m"
+    )
     assert taken.request is not None
     assert times(taken.request, NOW, SendLimits(10, 30 * 86400))[1] == datetime(2026, 12, 20, 0, 0, 10, tzinfo=UTC)
     assert not beyond(taken.request, NOW, SendLimits(10, 30 * 86400))
@@ -146,7 +148,9 @@ def test_what_outlives_the_memory_of_ids_is_refused() -> None:
 
 
 def test_a_time_to_send_near_the_end_of_the_memory_of_ids_is_good_and_the_life_ends_with_it() -> None:
-    taken = take("a", b'{"to": [{"email": "a@x"}], "text": "", "sendAt": "2026-12-20T00:00:00Z"}', {}, made_id="m")
+    taken = take(
+        "a", b'{"to": [{"email": "a@x"}], "text": "", "sendAt": "2026-12-20T00:00:00Z"}', {}, made_id=lambda: "m"
+    )
     assert taken.request is not None
     limits = SendLimits(60 * 86400, 60 * 86400)
     assert not beyond(taken.request, NOW, limits)

@@ -1,4 +1,4 @@
-"""The private names of aiosmtplib that connect.py stands on: a release that changes one fails here, by name."""
+"""The private names of aiosmtplib that smtp stands on: a release that changes one fails here, by name."""
 
 import inspect
 
