@@ -59,6 +59,16 @@ class Job:
             await self.nc.asks.ask(self.reply, b"+ACK")
         step("ack.done")
 
+    async def done(self) -> None:
+        """Done, unconfirmed: half the work of `ack`. Raises Transient.
+
+        For whoever keeps a record of what is done: where this is lost, the job comes back and is found to be done.
+        """
+        step("ack.before")
+        with translated(self.subject):
+            await self.nc.put(pub(self.reply, b"+ACK"))
+        step("ack.done")
+
     async def in_progress(self) -> None:
         """Still at it. Raises Transient."""
         with translated(self.subject):

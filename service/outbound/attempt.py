@@ -152,7 +152,7 @@ class Attempts:
         if settled.record.copy and not record.copy:
             await self.keep_copy(task)
         await self._settler.go_on(task.key, settled.record)
-        await task.job.ack()
+        await task.job.done()
 
     def _wants_copy(self, said: Mapping[str, Said]) -> bool:
         sends = self._sent is not None and self._sent.wants_copies and self._options.redirect is None
@@ -221,7 +221,7 @@ class Attempts:
                 settled = await self._told(task, self.decide(task.record, said, attempt), attempt)
             task.record, task.revision = settled.record, settled.revision
         await self._settler.go_on(task.key, task.record)
-        await task.job.ack()
+        await task.job.done()
 
     async def _told(self, task: Task, decision: Decision, attempt: int) -> Settled:
         return await self._settler.told(task.key, task.record, task.revision, decision, task.bundle, attempt=attempt)

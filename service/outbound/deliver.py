@@ -196,7 +196,7 @@ class Deliverer:
             log.error("send_state_missing", account=self._options.account, key=key)
             metrics.DEAD.labels(reason=DeadReason.REQUEST).inc()
             await self._settler.dead_letter(key, b"", "its state is gone")
-            await job.ack()
+            await job.done()
         elif taken is not None:
             await self._known(key, job, record, revision, place)
         else:

@@ -66,7 +66,7 @@ class Settler:
         """After an attempt, or without one. `bundle` is what waits, if it is not in the outbox yet. Raises Conflict."""
         settled = await self.told(key, record, revision, decision, bundle, attempt=attempt)
         await self.go_on(key, settled.record)
-        await job.ack()
+        await job.done()
 
     async def told(
         self,
@@ -150,7 +150,7 @@ class Settler:
         later = changed(record, owner=secrets.token_hex(16), phase=phase, next_at=next_at, turn=turn)
         await self._store(key, later, revision)
         await self.go_on(key, later)
-        await job.ack()
+        await job.done()
 
     async def _store(self, key: str, outcome: SendRecord, revision: int) -> int:
         step("outcome.before")
@@ -189,7 +189,7 @@ class Settler:
         await self.say(record, asked_again=job.seq if another else None)
         if its_own:
             await self.go_on(key, record)
-        await job.ack()
+        await job.done()
 
     async def _payload(self, job: Job, record: SendRecord) -> bytes:
         """The request as it was published, if it is still to be had."""
@@ -224,7 +224,7 @@ class Settler:
         await self.dead_letter(key, payload, problems[0].message, reason)
         await self.say(outcome)
         await self.go_on(key, outcome)
-        await job.ack()
+        await job.done()
 
     async def give_up(self, key: str, job: Job, record: SendRecord, revision: int, why: str, payload: bytes) -> None:
         """A request that ends processes: `failed`, for whom its dot may be out `uncertain`, and whole in the dead

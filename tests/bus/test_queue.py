@@ -41,6 +41,18 @@ async def test_a_request_is_pulled_once_and_gone_after_its_acknowledgement(bus: 
     await puller.close()
 
 
+async def test_what_is_done_is_gone_without_a_word_from_the_server(own_bus: Bus) -> None:
+    subject = own_bus.subjects.out("a")
+    await own_bus.publish(subject, b"x")
+    puller = await own_bus.queue(own_bus.subjects.stream_out).puller("out-a", subject)
+    (job,) = await pull(puller, 1)
+    await job.done()
+    async with asyncio.timeout(20):
+        while await own_bus.pending(own_bus.subjects.stream_out, subject):  # noqa: ASYNC110 nothing rings
+            await asyncio.sleep(0.02)
+    await puller.close()
+
+
 async def test_what_is_given_back_comes_again(bus: Bus) -> None:
     await bus.publish(bus.subjects.out("a"), b"x")
     puller = await bus.queue(bus.subjects.stream_out).puller("out-a", bus.subjects.out("a"))

@@ -1,10 +1,10 @@
-"""Places at relays: who is slow holds his own only."""
+"""Jobs in hand and their places at relays: who is slow holds his own only, and what is done stays done."""
 
 import asyncio
 
 import pytest
 
-from service.bus import Bus
+from service.bus import Bus, Job
 from service.outbound.hands import Place
 from tests.outbound.conftest import Post, deliveries, sending
 from tests.servers.smtp import RelayMaker, ScriptedRelay
@@ -76,3 +76,23 @@ async def test_jobs_that_have_not_begun_go_back_when_the_sender_stops(
         await post.empty()
     assert sorted(event.body.id for event in post.events) == [f"r{n}" for n in range(5)]
     assert len(relay.messages) == 5
+
+
+async def test_a_request_whose_acknowledgement_is_lost_is_neither_sent_nor_told_again(
+    bus: Bus, post: Post, relay: ScriptedRelay, monkeypatch: pytest.MonkeyPatch, soon_again: None
+) -> None:
+    let_go = Job.done
+    seen: list[int] = []
+
+    async def lost_once(job: Job) -> None:
+        seen.append(job.delivered)
+        if job.delivered > 1:
+            await let_go(job)
+
+    monkeypatch.setattr(Job, "done", lost_once)
+    async with sending(bus, relay):
+        await post.request("r")
+        await post.empty()
+    assert seen == [1, 2]
+    assert [(event.body.id, event.state) for event in post.events] == [("r", "sent")]
+    assert len(relay.messages) == 1
