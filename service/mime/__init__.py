@@ -5,6 +5,9 @@ words.py, params.py, addresses.py, dates.py, received.py read fields, bodies.py 
 attachment, preview.py takes the first words, fit.py holds the event under its limit, parse.py puts it together.
 forms.py gives any field in the form that is asked for; derive.py makes what is asked for of the texts.
 request → bytes: build.py, with encode.py for words, parameters and bodies. limits.py says what anything may cost.
+
+What is made for each part of a mail is a plain class and no dataclass: mypyc leaves the making of those to the
+interpreter [0.7 µs each against 0.05, some 40 a mail].
 """
 
 from service.mime.build import build

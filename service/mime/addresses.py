@@ -36,12 +36,12 @@ _AROUND: Final = re.compile(r"(?:(?<!\s)\s++)?([.@])\s*+")
 _CACHED_CHARS: Final = 256
 
 
-@dataclass(frozen=True, slots=True)
 class Addresses:
     """Mailboxes in order, shared by all who ask for the same; `cut` where there were more than the limit."""
 
-    list: list[EmailAddress]
-    cut: bool
+    def __init__(self, list: list[EmailAddress], *, cut: bool) -> None:
+        self.list = list
+        self.cut = cut
 
 
 def parse_addresses(raw: str, *, most: int, words: int) -> Addresses:
@@ -160,7 +160,7 @@ class _Scanner:
                 self._other(found, token)
         self._finish()
         cut = len(self.out) > self.most
-        return Addresses(self.out[: self.most], cut)
+        return Addresses(self.out[: self.most], cut=cut)
 
     def _comma(self) -> None:
         # RFC 5322 4.4: a route <@a,@b:c@d> holds commas; a name without an address may hold one too, unquoted.

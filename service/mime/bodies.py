@@ -1,42 +1,50 @@
 """The tree of parts → which of them are text, HTML and attachments. Pure, no recursion. RFC 8621 section 4.1.4."""
 
-from dataclasses import dataclass, field
 from typing import Final
 
 _MEDIA: Final = ("image/", "audio/", "video/")
 
 
-@dataclass(frozen=True, slots=True)
 class Shape:
     """What the choice depends on: type, disposition, whether it has a name, and the children by index."""
 
-    type: str
-    attached: bool
-    named: bool
-    children: list[int] | None = None
+    def __init__(self, type: str, attached: bool, named: bool, children: list[int] | None = None) -> None:
+        self.type = type
+        self.attached = attached
+        self.named = named
+        self.children = children
 
 
-@dataclass(slots=True)
 class Choice:
     """Indices of parts, in the order in which they are shown."""
 
-    text: list[int] = field(default_factory=list)
-    html: list[int] = field(default_factory=list)
-    attachments: list[int] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.text: list[int] = []
+        self.html: list[int] = []
+        self.attachments: list[int] = []
 
 
-@dataclass(slots=True)
 class _Level:
     """One call of the RFC's parseStructure, with its local variables."""
 
-    parts: list[int]
-    multipart: str
-    in_alternative: bool
-    text: bool
-    html: bool
-    text_length: int
-    html_length: int
-    position: int = 0
+    def __init__(
+        self,
+        parts: list[int],
+        multipart: str,
+        in_alternative: bool,
+        text: bool,
+        html: bool,
+        text_length: int,
+        html_length: int,
+    ) -> None:
+        self.parts = parts
+        self.multipart = multipart
+        self.in_alternative = in_alternative
+        self.text = text
+        self.html = html
+        self.text_length = text_length
+        self.html_length = html_length
+        self.position = 0
 
 
 def choose(shapes: list[Shape]) -> Choice:
@@ -56,8 +64,9 @@ def choose(shapes: list[Shape]) -> Choice:
         if shape.children is not None:
             sub = shape.type.partition("/")[2]
             in_alternative = level.in_alternative or sub == "alternative"
-            lengths = len(choice.text) if level.text else -1, len(choice.html) if level.html else -1
-            stack.append(_Level(shape.children, sub, in_alternative, level.text, level.html, *lengths))
+            texts = len(choice.text) if level.text else -1
+            htmls = len(choice.html) if level.html else -1
+            stack.append(_Level(shape.children, sub, in_alternative, level.text, level.html, texts, htmls))
         elif _is_body(shape, level.multipart, first=first):
             _place(index, shape.type, level, choice)
         else:

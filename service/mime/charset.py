@@ -5,7 +5,6 @@ Only codecs of the table below are used: Python's own registry also holds `punyc
 `unicode_escape` and codecs that are no charsets.
 """
 
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
@@ -18,12 +17,12 @@ _NEVER_UNDECLARED: Final = ("utf-16", "utf-32", "utf-7", "ascii", "mac-", "cp4",
 REPLACEMENT: Final = "\ufffd"
 
 
-@dataclass(frozen=True, slots=True)
 class Decoded:
     """Text, and whether something in it had to be guessed or replaced (RFC 8621 4.1.4 isEncodingProblem)."""
 
-    text: str
-    problem: bool
+    def __init__(self, text: str, problem: bool) -> None:
+        self.text = text
+        self.problem = problem
 
 
 def _table() -> dict[str, str]:

@@ -1,7 +1,6 @@
 """A message's header fields → the convenience properties of an Email. Pure. RFC 8621 sections 4.1.2 and 4.1.3."""
 
 import re
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
@@ -18,39 +17,39 @@ _ID: Final = re.compile(r"<([^<>]*+)>")
 _WHITE: Final = re.compile(r"\s+")
 
 
-@dataclass(slots=True)
 class Fields:
     """The convenience properties, each null where its field is missing or makes no sense."""
 
-    message_id: list[str] | None
-    in_reply_to: list[str] | None
-    references: list[str] | None
-    sender: list[EmailAddress] | None
-    from_: list[EmailAddress] | None
-    to: list[EmailAddress] | None
-    cc: list[EmailAddress] | None
-    bcc: list[EmailAddress] | None
-    reply_to: list[EmailAddress] | None
-    subject: str | None
-    sent_at: datetime | None
+    def __init__(self) -> None:
+        self.message_id: list[str] | None = None
+        self.in_reply_to: list[str] | None = None
+        self.references: list[str] | None = None
+        self.sender: list[EmailAddress] | None = None
+        self.from_: list[EmailAddress] | None = None
+        self.to: list[EmailAddress] | None = None
+        self.cc: list[EmailAddress] | None = None
+        self.bcc: list[EmailAddress] | None = None
+        self.reply_to: list[EmailAddress] | None = None
+        self.subject: str | None = None
+        self.sent_at: datetime | None = None
 
 
 def read_fields(values: dict[str, str], limits: MimeLimits, cuts: dict[Cut, None]) -> Fields:
     """`values`: name in lower case → raw value of the last such field."""
+    found = Fields()
+    found.message_id = message_ids(values.get("message-id"), limits, cuts)
+    found.in_reply_to = message_ids(values.get("in-reply-to"), limits, cuts)
+    found.references = message_ids(values.get("references"), limits, cuts)
+    found.sender = _addresses(values.get("sender"), limits, cuts)
+    found.from_ = _addresses(values.get("from"), limits, cuts)
+    found.to = _addresses(values.get("to"), limits, cuts)
+    found.cc = _addresses(values.get("cc"), limits, cuts)
+    found.bcc = _addresses(values.get("bcc"), limits, cuts)
+    found.reply_to = _addresses(values.get("reply-to"), limits, cuts)
+    found.subject = _subject(values.get("subject"), limits, cuts)
     raw_date = values.get("date")
-    return Fields(
-        message_id=message_ids(values.get("message-id"), limits, cuts),
-        in_reply_to=message_ids(values.get("in-reply-to"), limits, cuts),
-        references=message_ids(values.get("references"), limits, cuts),
-        sender=_addresses(values.get("sender"), limits, cuts),
-        from_=_addresses(values.get("from"), limits, cuts),
-        to=_addresses(values.get("to"), limits, cuts),
-        cc=_addresses(values.get("cc"), limits, cuts),
-        bcc=_addresses(values.get("bcc"), limits, cuts),
-        reply_to=_addresses(values.get("reply-to"), limits, cuts),
-        subject=_subject(values.get("subject"), limits, cuts),
-        sent_at=parse_date(raw_date) if raw_date is not None else None,
-    )
+    found.sent_at = parse_date(raw_date) if raw_date is not None else None
+    return found
 
 
 def message_ids(value: str | None, limits: MimeLimits, cuts: dict[Cut, None]) -> list[str] | None:

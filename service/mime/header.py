@@ -5,7 +5,6 @@ UTF-8 replaced. `values` is for our own reading: there 8-bit bytes are decoded b
 """
 
 import re
-from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
 
@@ -27,26 +26,26 @@ _MBOX: Final = ("From ", ">From ")  # the line that mbox files put first
 _WINDOW: Final = 16 * 1024
 
 
-@dataclass(frozen=True, slots=True)
 class HeaderEnd:
     """Where the header's last line ends and where the body begins."""
 
-    header: int
-    body: int
+    def __init__(self, header: int, body: int) -> None:
+        self.header = header
+        self.body = body
 
 
-@dataclass(slots=True)
 class Header:
     """Fields in order, and one value of each name.
 
     RFC 8621 4.1.3: of several the last counts. Of several Content fields the first does, as mail programs have it.
     """
 
-    fields: list[EmailHeader] = field(default_factory=list)
-    values: dict[str, str] = field(default_factory=dict)
-    junk: bool = False  # lines that are no fields were left out
-    cut: bool = False  # fields beyond the limits were left out
-    twice: bool = False  # a field that says how to read the body contradicts itself
+    def __init__(self) -> None:
+        self.fields: list[EmailHeader] = []
+        self.values: dict[str, str] = {}
+        self.junk = False  # lines that are no fields were left out
+        self.cut = False  # fields beyond the limits were left out
+        self.twice = False  # a field that says how to read the body contradicts itself
 
 
 def find_end(raw: bytes, start: int, end: int) -> HeaderEnd:

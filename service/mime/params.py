@@ -4,7 +4,6 @@ Content-Type (RFC 2045 5.1), Content-Disposition (RFC 2183), parameters in piece
 """
 
 import re
-from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
 from urllib.parse import unquote_to_bytes
@@ -30,12 +29,12 @@ _WORDS: Final = 100
 _CACHED_CHARS: Final = 256
 
 
-@dataclass(frozen=True, slots=True)
 class Parameters:
     """The value in lower case ("" where there is none that makes sense) and its parameters, names in lower case."""
 
-    value: str
-    params: dict[str, str] = field(default_factory=dict)
+    def __init__(self, value: str, params: dict[str, str]) -> None:
+        self.value = value
+        self.params = params
 
 
 def parse_content_type(raw: str) -> Parameters:

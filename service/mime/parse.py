@@ -7,7 +7,6 @@ under the inline limit whatever the mail holds.
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, TypeAlias
 
@@ -40,7 +39,7 @@ _LOOK_AT: Final = 4096
 _WHITE: Final = re.compile(rb"\s++")
 # A fact takes 100 to 300 bytes of the event.
 _FILES: Final = 50
-_NO_FIELDS: Final = Fields(None, None, None, None, None, None, None, None, None, None, None)
+_NO_FIELDS: Final = Fields()
 
 
 # What reads a meaning out of an Email, before it is made to fit: the Email, a value of each header field (names in
@@ -48,7 +47,6 @@ _NO_FIELDS: Final = Fields(None, None, None, None, None, None, None, None, None,
 Meaning: TypeAlias = Callable[[Email, dict[str, str], dict[str, bytes]], Email]
 
 
-@dataclass(frozen=True, slots=True)
 class Parsed:
     """A mail as an Email without id, mailbox and keywords.
 
@@ -56,10 +54,11 @@ class Parsed:
     or encoding was wrong. `whole` is false where anything was cut, guessed or left out: then the raw bytes say more.
     """
 
-    email: Email
-    blobs: dict[str, bytes]
-    whole: bool
-    body: Body | None = None
+    def __init__(self, email: Email, blobs: dict[str, bytes], *, whole: bool, body: Body | None = None) -> None:
+        self.email = email
+        self.blobs = blobs
+        self.whole = whole
+        self.body = body
 
     @property
     def problem(self) -> MailProblem | None:
@@ -178,7 +177,7 @@ def _parse(
         return Parsed(email, {}, whole=False)  # no part is left that a blob could belong to
     # Extras say again what the bodies say: without them nothing is lost.
     cut = email.mailbus.truncated
-    return Parsed(email, body.blobs, whole and (cut is UNSET or cut == [Cut.EXTRAS.value]), body)
+    return Parsed(email, body.blobs, whole=whole and (cut is UNSET or cut == [Cut.EXTRAS.value]), body=body)
 
 
 def _with_line_feeds(raw: bytes) -> bytes:

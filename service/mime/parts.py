@@ -1,6 +1,5 @@
 """The tree of parts → EmailBodyParts with their bytes and texts. Pure. RFC 8621 section 4.1.4."""
 
-from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
@@ -17,32 +16,38 @@ from service.mime.unpack import Unpacked, has_files, is_tnef, unpack_text, unpac
 from service.mime.words import unfold
 
 
-@dataclass(slots=True)
 class Body:
     """All parts of a mail. `parts` is in document order with `sub_parts` still unset; assemble() makes the tree."""
 
-    parts: list[EmailBodyPart]
-    children: list[list[int] | None]
-    choice: Choice
-    values: dict[str, EmailBodyValue] = field(default_factory=dict)
-    contents: dict[str, bytes] = field(default_factory=dict)  # every body that has a value, by part
-    blobs: dict[str, bytes] = field(default_factory=dict)
-    damaged: str | None = None  # the first part whose encoding made no sense
-    encoding_problem: bool = False
-    # Files found within texts and winmail.dat: attachments that are no parts of the structure.
-    unpacked: list[EmailBodyPart] = field(default_factory=list)
-    # Texts whose lines flow (RFC 3676 4.1), and whether the space at a line's end goes then.
-    flowed: dict[str, bool] = field(default_factory=dict)
+    def __init__(self, children: list[list[int] | None], choice: Choice) -> None:
+        self.parts: list[EmailBodyPart] = []
+        self.children = children
+        self.choice = choice
+        self.values: dict[str, EmailBodyValue] = {}
+        self.contents: dict[str, bytes] = {}  # every body that has a value, by part
+        self.blobs: dict[str, bytes] = {}
+        self.damaged: str | None = None  # the first part whose encoding made no sense
+        self.encoding_problem = False
+        # Files found within texts and winmail.dat: attachments that are no parts of the structure.
+        self.unpacked: list[EmailBodyPart] = []
+        # Texts whose lines flow (RFC 3676 4.1), and whether the space at a line's end goes then.
+        self.flowed: dict[str, bool] = {}
 
 
-@dataclass(frozen=True, slots=True)
 class Assembled:
     """What an Email says of its parts."""
 
-    structure: EmailBodyPart
-    text: list[EmailBodyPart]
-    html: list[EmailBodyPart]
-    attachments: list[EmailBodyPart]
+    def __init__(
+        self,
+        structure: EmailBodyPart,
+        text: list[EmailBodyPart],
+        html: list[EmailBodyPart],
+        attachments: list[EmailBodyPart],
+    ) -> None:
+        self.structure = structure
+        self.text = text
+        self.html = html
+        self.attachments = attachments
 
 
 # RFC 2046 5.2.1: the enclosed message is the part, whatever encoding its header claims beyond the identity ones.
@@ -62,7 +67,7 @@ def read_parts(raw: bytes, tree: Tree, limits: MimeLimits, inline_limit: int) ->
         for node in nodes
     ]
     choice = choose(shapes)
-    body = Body([], [shape.children for shape in shapes], choice)
+    body = Body([shape.children for shape in shapes], choice)
     shown = {*choice.text, *choice.html}
     number = 0
     rtf_bytes = limits.rtf_bytes
@@ -77,7 +82,7 @@ def read_parts(raw: bytes, tree: Tree, limits: MimeLimits, inline_limit: int) ->
         body.parts.append(part)
         if index in shown and node.type.startswith("text/"):
             _read_text(body, part_id, node, content, limits, inline_limit)
-            if has_files(content.data) and node.type == "text/plain":
+            if node.type == "text/plain" and has_files(content.data):
                 _unpack(body, part_id, unpack_text(content.data, most=_room(body, limits)), tree.cuts, limits)
             continue
         body.blobs[part_id] = content.data

@@ -21,9 +21,14 @@ _BEGINS: Final = re.compile(
 # A day with its time, or an address: an introduction says when or who.
 _WHEN: Final = re.compile(r"@|\d{1,2}[:.h]\d{2}|\d{1,4}[-./]\d{1,2}[-./]\d{1,4}|\d{4}年")
 _EAST: Final = re.compile(r"\d{4}年\d{1,2}月\d{1,2}日.{0,200}[<@]")
+# In any language: a time, and an address in brackets.
+_WHO_AND_WHEN: Final = re.compile(
+    r"\d{1,2}[:.]\d{2}.{0,200}[<(][^<>()\s]{1,100}@|[<(][^<>()\s]{1,100}@.{0,200}\d{1,2}[:.]\d{2}"
+)
 # A line that parts the old mail from the new one.
 _PARTED: Final = re.compile(
-    r"[-_=]{2,40} ?(?:original message|original appointment|forwarded message|forwarded by .{1,200}|forwarded mail"
+    r"-{2,40} ?on .{1,200} wrote ?-{2,40}\Z"
+    r"|[-_=]{2,40} ?(?:original message|original appointment|forwarded message|forwarded by .{1,200}|forwarded mail"
     r"|ursprüngliche (?:nachricht|mail)|urspr\. nachricht|original-nachricht|weitergeleitete nachricht"
     r"|message d'origine|message original|message transféré|mensaje original|mensaje reenviado|messaggio originale"
     r"|messaggio inoltrato|mensagem original|mensagem encaminhada|oorspronkelijk bericht|doorgestuurd bericht"
@@ -85,7 +90,10 @@ def newest_reply(text: str) -> str:
 
 def _is_header(lines: list[str], at: int) -> bool:
     """Whether the header of an older mail begins here."""
-    if _FROM.match(lines[at].strip()) is None:
+    first = lines[at].strip()
+    # GMX and web.de say when before they say who.
+    second = lines[at + 1].strip() if at + 1 < len(lines) and _FIELD.match(first) is not None else ""
+    if _FROM.match(first) is None and _FROM.match(second) is None:
         return False
     fields = sum(_FIELD.match(line.strip()) is not None for line in lines[at + 1 : at + 1 + _FIELDS_WITHIN])
     return fields >= 2
@@ -108,7 +116,7 @@ def _intro(lines: list[str], at: int) -> int:
 
 def _introduces(line: str, *, quoted: bool) -> bool:
     if _WROTE.search(line) is None:
-        return _EAST.search(line) is not None
+        return _EAST.search(line) is not None or (quoted and _WHO_AND_WHEN.search(line) is not None)
     return quoted or _WHEN.search(line) is not None
 
 

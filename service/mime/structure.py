@@ -5,60 +5,61 @@ length whatever its depth; each line found is then looked up among the open boun
 everything inside it, closed or not.
 """
 
-from dataclasses import dataclass, field
 from typing import Final
 
 from service.mime.header import Header, HeaderEnd, find_end, first_junk, parse_header
 from service.mime.limits import Cut, MimeLimits
 from service.mime.params import Parameters, parse_content_type, parse_disposition
 
-_NO_PARAMETERS: Final = Parameters("")
+_NO_PARAMETERS: Final = Parameters("", {})
 OCTET_STREAM: Final = "application/octet-stream"
 
 
-@dataclass(slots=True)
 class Node:
     """One part: its header, what that says, where its body lies, and its children by index."""
 
-    header: Header
-    type: str
-    content_type: Parameters
-    disposition: Parameters
-    start: int
-    end: int
-    children: list[int] = field(default_factory=list)
-    is_multipart: bool = False
-    opaque: bool = False  # the rest of a mail beyond a limit: its bytes are given as they are
+    def __init__(
+        self, header: Header, type: str, content_type: Parameters, disposition: Parameters, start: int, end: int
+    ) -> None:
+        self.header = header
+        self.type = type
+        self.content_type = content_type
+        self.disposition = disposition
+        self.start = start
+        self.end = end
+        self.children: list[int] = []
+        self.is_multipart = False
+        self.opaque = False  # the rest of a mail beyond a limit: its bytes are given as they are
 
 
-@dataclass(slots=True)
 class Tree:
     """All parts in document order, the root first."""
 
-    nodes: list[Node]
-    cuts: dict[Cut, None]
-    # What was not as RFC 2046 has it and may be read otherwise elsewhere; None where all was well.
-    defect: str | None = None
-    junk: bool = False
+    def __init__(self) -> None:
+        self.nodes: list[Node] = []
+        self.cuts: dict[Cut, None] = {}
+        # What was not as RFC 2046 has it and may be read otherwise elsewhere; None where all was well.
+        self.defect: str | None = None
+        self.junk = False
 
 
-@dataclass(slots=True)
 class _Open:
     """A multipart; `common`: what its boundary and those of all round it begin with."""
 
-    node: int
-    boundary: bytes
-    common: bytes
+    def __init__(self, node: int, boundary: bytes, common: bytes) -> None:
+        self.node = node
+        self.boundary = boundary
+        self.common = common
 
 
-@dataclass(frozen=True, slots=True)
 class _Line:
     """A boundary: the line break before it, the one after it, and whose it is."""
 
-    start: int
-    end: int
-    index: int
-    last: bool
+    def __init__(self, start: int, end: int, index: int, *, last: bool) -> None:
+        self.start = start
+        self.end = end
+        self.index = index
+        self.last = last
 
 
 def split(raw: bytes, root: Header, body: int, limits: MimeLimits, *, most: int) -> Tree:
@@ -74,7 +75,7 @@ class _Splitter:
         self.raw = raw
         self.most = most
         self.limits = limits
-        self.tree = Tree([], {})
+        self.tree = Tree()
         self.open: list[_Open] = []
         self.by_boundary: dict[bytes, int] = {}
         self.needle = b""
@@ -204,7 +205,8 @@ class _Splitter:
         parent = tree.nodes[self.open[index].node]
         if len(tree.nodes) >= self.most:
             # The rest of the mail, this part's header included, is one blob.
-            node = Node(Header(), OCTET_STREAM, _NO_PARAMETERS, _NO_PARAMETERS, start, len(raw), opaque=True)
+            node = Node(Header(), OCTET_STREAM, _NO_PARAMETERS, _NO_PARAMETERS, start, len(raw))
+            node.opaque = True
             parent.children.append(len(tree.nodes))
             tree.nodes.append(node)
             tree.cuts[Cut.PARTS] = None

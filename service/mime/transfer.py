@@ -2,7 +2,6 @@
 
 import re
 from binascii import Error, a2b_base64, a2b_qp, a2b_uu
-from dataclasses import dataclass
 from io import BytesIO
 from typing import Final
 
@@ -21,12 +20,12 @@ _TRAILING: Final = re.compile(rb"(?<![ \t])[ \t]++(?=\r?\n)")
 _IDENTITY: Final = frozenset(("", "7bit", "8bit", "binary", "7-bit", "8-bit", "7bits", "8bits", "none", "identity"))
 
 
-@dataclass(frozen=True, slots=True)
 class Content:
     """Decoded bytes, and whether some of the encoded ones made no sense."""
 
-    data: bytes
-    damaged: bool
+    def __init__(self, data: bytes, damaged: bool) -> None:
+        self.data = data
+        self.damaged = damaged
 
 
 def decode_transfer(data: bytes, encoding: str) -> Content:

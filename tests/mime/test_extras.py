@@ -88,6 +88,11 @@ NEW = "Thank you!\n\nAda"
         "\n\nBegin forwarded message:\n\nold",
         "\n\nSent from my phone\n\n> On 5 May 2025, Bob wrote:\n> old",
         "\n\nBob wrote:\n> old",
+        "\n\nпн, 5 мая 2025 г. в 10:00, Bob <bob@example.org>:\n\n> old",
+        "\n\nBob <bob@example.org> ezt írta (időpont: 2025. máj. 5., H, 10:00):\n\n> old",
+        "\n\nΣτις Δευ 5 Μαΐ 2025 στις 10:00, ο χρήστης Bob <bob@example.org> έγραψε:\n\n> old",
+        "\n\n---- On Mon, 05 May 2025 10:00:00 +0200 Bob <bob@example.org> wrote ---\n\nold",
+        "\n\nGesendet: Montag, 05. Mai 2025 um 10:00 Uhr\nVon: Bob <bob@example.org>\nAn: Ada\nBetreff: x\nalt",
     ],
 )
 def test_the_newest_reply_has_neither_quotes_nor_signature(rest: str) -> None:
