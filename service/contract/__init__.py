@@ -121,8 +121,8 @@ from service.contract.requests import (
     blob_ids,
     check_request,
     decode_request,
+    expiry_of,
     for_one,
-    times,
     too_many_bytes,
 )
 from service.contract.schema import asyncapi, event_schema
@@ -259,6 +259,7 @@ __all__ = [
     "encoded_parameters",
     "event_id",
     "event_schema",
+    "expiry_of",
     "flag_of",
     "for_one",
     "header_property",
@@ -275,7 +276,6 @@ __all__ = [
     "place_of",
     "request_key",
     "rfc3339",
-    "times",
     "too_many_bytes",
     "wants_gmail",
     "without_credentials",

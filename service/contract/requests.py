@@ -354,11 +354,11 @@ class SendLimits:
     window_s: float
 
 
-def times(request: SendRequest, stored_at: datetime, limits: SendLimits) -> tuple[datetime, datetime]:
-    """When a request may be sent first, and when it is too old: once it is forgotten at the latest."""
+def expiry_of(request: SendRequest, stored_at: datetime, limits: SendLimits) -> datetime:
+    """When a request is too old: once it is forgotten at the latest."""
     first = max(request.send_at, stored_at) if request.send_at else stored_at
     life = min(first + timedelta(seconds=limits.expires_s), stored_at + timedelta(seconds=limits.window_s))
-    return first, request.expires_at or life
+    return request.expires_at or life
 
 
 def beyond(request: SendRequest, stored_at: datetime, limits: SendLimits) -> list[Problem]:

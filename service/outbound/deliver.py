@@ -21,7 +21,7 @@ from service.contract import (
     blob_ids,
     decode_request,
     encode,
-    times,
+    expiry_of,
     too_many_bytes,
 )
 from service.errors import MailbusError, Permanent
@@ -52,8 +52,8 @@ from service.smtp import Relay
 AGAIN_S: Final = 5.0
 # While it is away, a request that waits is looked at again after its first pause, or this, without an attempt.
 AWAY_LIMIT_S: Final = 60.0
-# NATS's clock says when a request on hold expires, and ours may be behind.
-HELD_SKEW: Final = timedelta(seconds=10)
+# NATS's clock says when a request is due, and ours may be behind: so much early is in time.
+CLOCK_SKEW: Final = timedelta(seconds=10)
 # A request that mailbus fails at by a bug goes to the dead letters then, and stops nobody else's mail.
 BUG_DELIVERIES: Final = 3
 
@@ -221,7 +221,7 @@ class Deliverer:
         if problems := too_many_bytes(request, sizes):
             await self._settler.refuse(key, job, new_record(taken.id, job, job.stored_at), 0, problems, job.payload)
             return
-        first_at, expires_at = times(request, job.stored_at, options.limits)
+        expires_at = expiry_of(request, job.stored_at, options.limits)
         record = new_record(taken.id, job, expires_at)
         bundle = await self._gather(key, request, payload, sizes, place)
         raw = bundle.blobs.get(request.raw_blob_id or "")
@@ -234,8 +234,8 @@ class Deliverer:
         if taken.request is not request:
             # What it takes from another message the log may forget before anybody asks for it again.
             record = await self._settler.kept(record, bundle)
-        if first_at > self._clock.now() + timedelta(seconds=1):
-            later = Decision(Phase.WAITING, {}, record.pending, [], first_at)
+        if request.send_at is not None and request.send_at > self._clock.now() + timedelta(seconds=1):
+            later = Decision(Phase.WAITING, {}, record.pending, [], request.send_at)
             await self._settler.settle(key, job, record, 0, later, bundle, attempt=0)
             return
         await self._in_turn(Task(key, job, record, 0, bundle, request), place)
@@ -257,14 +257,13 @@ class Deliverer:
             self._settler.count(key, None)
             if await self._found(key, job, record, revision):
                 return
-            early = HELD_SKEW if record.phase is Phase.HELD else timedelta()
+            early = CLOCK_SKEW if record.phase is Phase.HELD else timedelta()
             if self._clock.now() >= record.expires_at - early:
                 decision = expire(record.pending, record.held)
                 await self._settler.settle(key, job, record, revision, decision, None, attempt=attempt)
                 return
-            if record.phase is Phase.HELD:
-                # It was looked at because something was heard of it (returned.py).
-                await self._settler.again(key, job, record, revision, record.expires_at)
+            if record.next_at is not None and record.next_at > self._clock.now() + CLOCK_SKEW:
+                await self._too_early(key, job, record)
                 return
             if self.relays.away is not None:
                 pause_s = min(self._options.retry_first_s, AWAY_LIMIT_S) * (1 + self._clock.chance())
@@ -283,6 +282,22 @@ class Deliverer:
         else:
             final = record.phase is Phase.FINAL
             await self._resume(key, job, record, revision, place, its_own=final or attempt == record.attempt)
+
+    async def _too_early(self, key: str, job: Job, record: SendRecord) -> None:
+        """Something was heard of it (returned.py), or NATS's clock is before ours: then NATS is told a later time.
+
+        At its own time it would come back at once, again and again.
+        """
+        ahead = max(timedelta(), job.stored_at - self._clock.now())
+        if ahead > CLOCK_SKEW:
+            log.warning(
+                "clocks_differ",
+                account=self._options.account,
+                ahead_s=round(ahead.total_seconds()),
+                remedy="set the clocks of NATS and of mailbus by NTP",
+            )
+        await self._settler.go_on(key, record, ahead=ahead)
+        await job.ack()
 
     async def _resume(
         self, key: str, job: Job, record: SendRecord, revision: int, place: Place, *, its_own: bool

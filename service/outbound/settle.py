@@ -6,7 +6,7 @@ stored: a status that was stored is published with the same id again.
 
 import secrets
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 import msgspec
@@ -158,15 +158,18 @@ class Settler:
         step("outcome.done")
         return revision
 
-    async def go_on(self, key: str, record: SendRecord) -> None:
-        """What follows from an outcome: a schedule while it waits, nothing left behind when it is final."""
+    async def go_on(self, key: str, record: SendRecord, *, ahead: timedelta = timedelta()) -> None:
+        """What follows from an outcome: a schedule while it waits, nothing left behind when it is final.
+
+        `ahead`: NATS's clock is so much before ours.
+        """
         if record.phase is Phase.FINAL:
             self.count(key, None)
             if record.outbox is not None:
                 await self._outbox.free(record.outbox)
         elif record.next_at is not None:
             step("schedule.before")
-            await schedule(self._bus, self._options.account, key, record, record.next_at)
+            await schedule(self._bus, self._options.account, key, record, record.next_at + ahead)
             step("schedule.done")
             self.count(key, "held" if record.phase is Phase.HELD else "retry")
 

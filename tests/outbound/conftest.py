@@ -138,10 +138,11 @@ async def sending(
     places: Deliveries | None = None,
     others: Sequence[ScriptedRelay] = (),
     sent: SentMailbox | None = None,
+    clock: SystemClock | None = None,
     **options: Any,
 ) -> AsyncIterator[Sender]:
     """A sender that runs while the block does. `places`: the process's, where several senders share them."""
-    clock = SystemClock()
+    clock = clock or SystemClock()
     sender = Sender(
         bus,
         Relay(smtp_options(relay, **(smtp or {})), clock),

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.contract import SendLimits, State, beyond, request_key, times
+from service.contract import SendLimits, State, beyond, expiry_of, request_key
 from service.outbound.options import OutboundOptions
 from service.outbound.request import made_id, settle_id, take
 from service.outbound.retry import Decision, Phase, Said, Verdict, decide, expire
@@ -142,7 +142,7 @@ def test_what_outlives_the_memory_of_ids_is_refused() -> None:
         "a", b'{"to": [{"email": "a@x"}], "text": "", "sendAt": "2026-12-20T00:00:00Z"}', {}, made_id=lambda: "m"
     )
     assert taken.request is not None
-    assert times(taken.request, NOW, SendLimits(10, 30 * 86400))[1] == datetime(2026, 12, 20, 0, 0, 10, tzinfo=UTC)
+    assert expiry_of(taken.request, NOW, SendLimits(10, 30 * 86400)) == datetime(2026, 12, 20, 0, 0, 10, tzinfo=UTC)
     assert not beyond(taken.request, NOW, SendLimits(10, 30 * 86400))
     assert beyond(taken.request, NOW, SendLimits(10, 5 * 86400))[0].field == "sendAt"
 
@@ -154,4 +154,4 @@ def test_a_time_to_send_near_the_end_of_the_memory_of_ids_is_good_and_the_life_e
     assert taken.request is not None
     limits = SendLimits(60 * 86400, 60 * 86400)
     assert not beyond(taken.request, NOW, limits)
-    assert times(taken.request, NOW, limits)[1] == NOW + timedelta(days=60)
+    assert expiry_of(taken.request, NOW, limits) == NOW + timedelta(days=60)
