@@ -46,10 +46,11 @@ def _reads(
 def _mail_access(
     settings: Settings, account: AccountSettings, incoming: IncomingSettings, shared: Shared
 ) -> MailAccess:
+    desks = shared.desks[account.id]
     return MailAccess(
         pool=shared.pools[account.id],
-        directory=Directory(shared.clock, incoming.roles, uid_of=shared.desks[account.id].uid_of),
-        followed=shared.desks[account.id],
+        directory=Directory(shared.clock, incoming.roles, uid_of=desks.uid_of, turn_of=desks.turn_of),
+        followed=desks,
         inline_limit=settings.limits.inline,
         raw=incoming.raw,
         authserv_id=incoming.authserv_id,

@@ -112,7 +112,6 @@ class Mailboxes:
             initial=incoming.initial,
             there=lambda: self._rounds.there,
             followed=lambda: self._boxes.names,
-            stands=lambda name: status.stands if (status := self._statuses.get(name)) is not None else None,
         )
 
     def work(self) -> Work:

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Final
 
 from service.errors import Transient, verdict_of
-from service.ingest import Cursor, Desks, Epoch, Former, ImapSource, Kin, Kinship, Lineage, Stands
+from service.ingest import Cursor, Desks, Epoch, Former, ImapSource, Kin, Kinship, Lineage
 from service.tasks import TaskGroup
 
 # Until a mailbox whose name another one has now has looked: it may have to wait for a connection.
@@ -31,7 +31,6 @@ class Family:
         initial: datetime | str,
         there: Callable[[], Collection[str]],
         followed: Callable[[], Collection[str]],
-        stands: Callable[[str], Stands | None],
     ) -> None:
         self.lineage = lineage
         self._desks = desks
@@ -39,7 +38,6 @@ class Family:
         self._initial = initial
         self._there = there
         self._followed = followed
-        self._stands = stands
 
     async def former(self, name: str, epoch: Epoch, source: ImapSource, *, late: bool) -> list[Former]:
         """What a mailbox may have been called that was renamed while nobody looked. Raises Transient.
@@ -48,7 +46,7 @@ class Family:
         """
         there = self._there()
         behind: list[Kin] = []
-        for other in await self.lineage.doubles(name, epoch, there, self._stands) if late else ():
+        for other in await self.lineage.doubles(name, epoch, there, self._desks.stands) if late else ():
             is_another = await source.uidvalidity_of(other) not in {None, epoch.uidvalidity}
             if is_another and not await self._leaves(other, epoch):
                 behind.append(Kin(other, proved=False))

@@ -39,8 +39,15 @@ class Followed(Protocol):
         """
         ...
 
-    def name_of(self, mailbox: str, uidvalidity: int, uid: int) -> int:
-        """What the id of a message is made of: its UID, or the number that it was announced under."""
+    def turn_of(self, mailbox: str, uidvalidity: int) -> int | None:
+        """Which of the epochs of this UIDVALIDITY a mailbox is in (ImapPlace); None where it is not followed.
+
+        Raises Transient while nobody knows.
+        """
+        ...
+
+    def id_of(self, mailbox: str, uidvalidity: int, uid: int) -> str:
+        """The id of a message: by its UID, or the number that it was announced under."""
         ...
 
 

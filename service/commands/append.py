@@ -25,7 +25,6 @@ from service.contract import (
     blob_ids,
     check_request,
     decode_body,
-    email_id,
     encode,
     flag_of,
     request_key,
@@ -69,7 +68,9 @@ async def append(context: Context, account: Account, payload: bytes, headers: Ma
             placed = await session.append(name, message, flags=flags, received_at=request.received_at)
             if placed is None:
                 placed = await _located(session, name, message, first)
-    return encode(AppendAnswer(None if placed is None else email_id(name, placed.uidvalidity, placed.uids[0])))
+    return encode(
+        AppendAnswer(None if placed is None else mail.followed.id_of(name, placed.uidvalidity, placed.uids[0]))
+    )
 
 
 def _check(request: AppendRequest) -> None:

@@ -19,5 +19,7 @@ async def copy(context: Context, account: Account, payload: bytes, headers: Mapp
     async with mail.pool.session() as session:
         target = await mail.directory.find(session, request.mailbox)
         grouped = await mail.directory.group(session, request.ids)
-        done = await transfer(session, grouped, target, move=False, begun=context.begun(account, Verb.COPY, headers))
+        done = await transfer(
+            session, mail, grouped, target, move=False, begun=context.begun(account, Verb.COPY, headers)
+        )
     return encode(CopyAnswer(done.created, done.not_found))

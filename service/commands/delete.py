@@ -52,5 +52,5 @@ async def _to_trash(
     if trash is None:
         message = "no mailbox has the role `trash`: `move` into one that will do, or delete `permanently`"
         raise problem(400, "permanently", message)
-    done = await transfer(session, grouped, trash, move=True, begun=begun)
+    done = await transfer(session, mail, grouped, trash, move=True, begun=begun)
     return DeleteAnswer(list(done.created), done.not_found)

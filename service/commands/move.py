@@ -22,5 +22,7 @@ async def move(context: Context, account: Account, payload: bytes, headers: Mapp
     async with mail.pool.session() as session:
         target = await mail.directory.find(session, request.mailbox)
         grouped = await mail.directory.group(session, request.ids)
-        done = await transfer(session, grouped, target, move=True, begun=context.begun(account, Verb.MOVE, headers))
+        done = await transfer(
+            session, mail, grouped, target, move=True, begun=context.begun(account, Verb.MOVE, headers)
+        )
     return encode(CopyAnswer(done.created, done.not_found))

@@ -10,15 +10,28 @@ from typing import Final
 from service.clock import Clock
 from service.commands.errors import error, problem
 from service.contract import NUMBERS_FROM, Problem, mailbox_hash, mailbox_id, mailbox_name, place_of
+from service.errors import Transient
 from service.imap import NONE_NAMED, ListedMailbox, Opened, WritingSession, by_role, list_mailboxes, roles, selectable
 
 KEPT_S: Final = 60.0
 # Ids that lead nowhere shall not make the server list again and again.
 AGAIN_AFTER_S: Final = 2.0
+# After a start, until a mailbox that is followed has found its epoch: its connection has others to serve.
+EPOCH_LIMIT_S: Final = 10.0
+EPOCH_LOOK_S: Final = 0.1
+STALE: Final = "an id from before the mailbox's last `reset`: it names nothing any more"
 
 
 # A mailbox, its UIDVALIDITY and a number that is no UID → the UID.
 UidOf = Callable[[str, int, int], int | None]
+
+
+# A mailbox and its UIDVALIDITY → which of the epochs that have it is now.
+TurnOf = Callable[[str, int], int | None]
+
+
+def _no_turn(_mailbox: str, _uidvalidity: int) -> None:
+    """Nobody follows it."""
 
 
 def _no_uid(_mailbox: str, _uidvalidity: int, _number: int) -> None:
@@ -45,11 +58,19 @@ class Grouped:
 class Directory:
     """The mailboxes of one account."""
 
-    def __init__(self, clock: Clock, named: Mapping[str, str] = NONE_NAMED, *, uid_of: UidOf = _no_uid) -> None:
-        """`named`: mailboxes by role, where the server does not say them. `uid_of`: as Followed has it."""
+    def __init__(
+        self,
+        clock: Clock,
+        named: Mapping[str, str] = NONE_NAMED,
+        *,
+        uid_of: UidOf = _no_uid,
+        turn_of: TurnOf = _no_turn,
+    ) -> None:
+        """`named`: mailboxes by role, where the server does not say them. `uid_of`, `turn_of`: as Followed has them."""
         self._clock = clock
         self._named = named
         self._uid_of = uid_of
+        self._turn_of = turn_of
         self._listed: list[ListedMailbox] = []
         self._by_hash: dict[bytes, ListedMailbox] = {}
         self._by_name: dict[str, ListedMailbox] = {}
@@ -91,6 +112,16 @@ class Directory:
         """Each role → the name of the mailbox that has it."""
         return by_role(await self.listed(session), self._named)
 
+    async def _turn(self, mailbox: str, uidvalidity: int) -> int | None:
+        until = self._clock.monotonic() + EPOCH_LIMIT_S
+        while True:
+            try:
+                return self._turn_of(mailbox, uidvalidity)
+            except Transient:
+                if self._clock.monotonic() >= until:
+                    raise
+                await self._clock.sleep(EPOCH_LOOK_S)
+
     async def group(self, session: WritingSession, ids: Sequence[str]) -> Grouped:
         """Ids by mailbox, in their order. Raises ServiceError 409 where one of them is of an old epoch, Transient."""
         groups: dict[tuple[str, int], Group] = {}
@@ -101,6 +132,8 @@ class Directory:
             if place is None or mailbox is None or not selectable(mailbox):
                 not_found.append(id)
                 continue
+            if await self._turn(mailbox.name, place.uidvalidity) not in {None, place.turn}:
+                raise error(409, [Problem(f"ids.{id}", STALE)])
             uid: int | None = place.uid
             if place.uid >= NUMBERS_FROM:
                 uid = self._uid_of(mailbox.name, place.uidvalidity, place.uid)
@@ -143,5 +176,4 @@ async def still_there(session: WritingSession, group: Group, uids: Collection[in
 def _check_epoch(group: Group, uidvalidity: int) -> None:
     # A number that is still none is of an epoch that is not followed any more.
     if group.uidvalidity != uidvalidity or max(group.ids) >= NUMBERS_FROM:
-        message = "an id from before the mailbox's last `reset`: it names nothing any more"
-        raise error(409, [Problem(f"ids.{id}", message) for id in group.ids.values()])
+        raise error(409, [Problem(f"ids.{id}", STALE) for id in group.ids.values()])

@@ -20,7 +20,6 @@ from service.contract import (
     SearchRequest,
     check_filter,
     decode_body,
-    email_id,
     encode,
     wants_gmail,
 )
@@ -74,8 +73,7 @@ async def search(context: Context, account: Account, payload: bytes, _headers: M
         else:
             found = await session.search(keys)
             total, page = sum(map(len, found)), _newest(found, request.position, limit)
-    names = [mail.followed.name_of(name, opened.uidvalidity, uid) for uid in page]
-    ids = [email_id(name, opened.uidvalidity, one) for one in names]
+    ids = [mail.followed.id_of(name, opened.uidvalidity, uid) for uid in page]
     return encode(SearchAnswer(ids, request.position, total, more=request.position + len(ids) < total))
 
 

@@ -6,11 +6,11 @@ A command with an id notes where it begins to copy: the second time it looks the
 
 from dataclasses import dataclass, field
 
+from service.commands.account import MailAccess
 from service.commands.begun import Beginnings
 from service.commands.errors import problem
 from service.commands.places import Group, Grouped, open_group
 from service.commands.put import Sought, found_again
-from service.contract import email_id
 from service.imap import Identity, Moved, WritingSession
 
 
@@ -23,7 +23,7 @@ class Transferred:
 
 
 async def transfer(
-    session: WritingSession, grouped: Grouped, target: str, *, move: bool, begun: Beginnings | None
+    session: WritingSession, mail: MailAccess, grouped: Grouped, target: str, *, move: bool, begun: Beginnings | None
 ) -> Transferred:
     """Copy or move; `begun`: under an id.
 
@@ -45,7 +45,9 @@ async def transfer(
             for uid in there:
                 new = moved.uids.get(uid) if moved is not None else None
                 done.created[group.ids[uid]] = (
-                    email_id(target, moved.uidvalidity, new) if moved is not None and new is not None else None
+                    mail.followed.id_of(target, moved.uidvalidity, new)
+                    if moved is not None and new is not None
+                    else None
                 )
     return done
 

@@ -17,16 +17,22 @@ _IMAP: Final = "i"
 _POP3: Final = "p"
 # From here on it is no UID (RFC 9051 9: 32 bits), but a number that mailbus gave while POP3 stood in for IMAP.
 NUMBERS_FROM: Final = 2**32
+TURNS: Final = 2**16
 _PLACE: Final = struct.Struct(">8sII")
+_TURN: Final = struct.Struct(">H")
 
 
 @dataclass(frozen=True, slots=True)
 class ImapPlace:
-    """A message in one epoch of a mailbox (RFC 9051 2.3.1.1). `uid`: or a number from NUMBERS_FROM on."""
+    """A message in one epoch of a mailbox (RFC 9051 2.3.1.1). `uid`: or a number from NUMBERS_FROM on.
+
+    `turn`: how often before it UIDVALIDITY did not rise, as of another server or user: it tells epochs of one apart.
+    """
 
     mailbox_hash: bytes
     uidvalidity: int
     uid: int
+    turn: int = 0
 
 
 def mailbox_name(mailbox: str) -> str:
@@ -49,20 +55,23 @@ def mailbox_id(mailbox: str) -> str:
     return "m" + base64.urlsafe_b64encode(mailbox_hash(mailbox)).decode("ascii").rstrip("=")
 
 
-def email_id(mailbox: str, uidvalidity: int, uid: int) -> str:
+def email_id(mailbox: str, uidvalidity: int, uid: int, turn: int = 0) -> str:
     """The id of a message that was announced under a UID, or under a number from NUMBERS_FROM on."""
     way, number = (_IMAP, uid) if uid < NUMBERS_FROM else (_POP3, uid - NUMBERS_FROM)
     packed = _PLACE.pack(mailbox_hash(mailbox), uidvalidity, number)
+    if turn:
+        packed += _TURN.pack(turn % TURNS)
     return way + base64.urlsafe_b64encode(packed).decode("ascii").rstrip("=")
 
 
 def place_of(id: str) -> ImapPlace | None:
     """Where the message of this id lies; None for what is no id of ours."""
     try:
-        packed = base64.b64decode(id[1:] + "==", altchars=b"-_", validate=True)
-        if id[:1] not in (_IMAP, _POP3) or len(packed) != _PLACE.size:
+        packed = base64.b64decode(id[1:] + "=" * (-(len(id) - 1) % 4), altchars=b"-_", validate=True)
+        if id[:1] not in (_IMAP, _POP3) or len(packed) not in (_PLACE.size, _PLACE.size + _TURN.size):
             return None
-        mailbox, uidvalidity, number = _PLACE.unpack(packed)
-        return ImapPlace(mailbox, uidvalidity, number if id[:1] == _IMAP else NUMBERS_FROM + number)
+        mailbox, uidvalidity, number = _PLACE.unpack(packed[: _PLACE.size])
+        turn = _TURN.unpack(packed[_PLACE.size :])[0] if len(packed) > _PLACE.size else 0
+        return ImapPlace(mailbox, uidvalidity, number if id[:1] == _IMAP else NUMBERS_FROM + number, turn)
     except (binascii.Error, ValueError):
         return None

@@ -33,7 +33,7 @@ from service.ingest.publish import MailboxLog, WriterIdentity
 from service.ingest.resync import Desk, Desks
 from service.ingest.source import Epoch, Source
 from service.ingest.stand_in import LinkedStandIn, StandIn, Tries
-from service.ingest.status import MailboxStatus, Stands
+from service.ingest.status import MailboxStatus
 
 __all__ = [
     "Absence",
@@ -69,7 +69,6 @@ __all__ = [
     "Recalled",
     "Source",
     "StandIn",
-    "Stands",
     "Tries",
     "Why",
     "WriterIdentity",

@@ -117,7 +117,7 @@ class Announcer:
         `name`: what its id is made of, its UID or another number.
         """
         kind = EventType.REMOVED if change.keywords is None else EventType.CHANGED
-        id = email_id(self._mailbox, cursor.uidvalidity, name)
+        id = email_id(self._mailbox, cursor.uidvalidity, name, cursor.turn)
         here = mailbox_id(self._mailbox)
         parts: list[str | int] = [self._source, cursor.place, cursor.uidvalidity, name, kind]
         body: Changed | Removed
@@ -139,7 +139,7 @@ class Announcer:
     def paired(self, surveyed: Surveyed, number: int, cursor: Cursor) -> OutMessage:
         """The event of a message that was announced under a number and has a UID from now on: its keywords are told."""
         known, here = known_of(surveyed), mailbox_id(self._mailbox)
-        id = email_id(self._mailbox, cursor.uidvalidity, number)
+        id = email_id(self._mailbox, cursor.uidvalidity, number, cursor.turn)
         headers = cloud_event_headers(
             EventType.CHANGED,
             source=self._source,
@@ -166,6 +166,7 @@ class Announcer:
             not self._options.after.needs_all,
             self._options.authserv_id,
             list(self._options.extras),
+            cursor.turn,
         )
         messages = [self._noted(message) for message in page]
         messages += [_read(surveyed, None, whole=False) for surveyed in unavailable]

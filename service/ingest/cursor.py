@@ -29,7 +29,7 @@ class Before(msgspec.Struct, frozen=True, omit_defaults=True):
     """The known state of the epoch before, by which mail is recognised from UID `first` to `top`.
 
     `elsewhere`: it was of another source, whose EMAILIDs are others. `mailbox`: what it was called, where it was
-    renamed.
+    renamed. `turn`: as Cursor has it.
     """
 
     id: str
@@ -38,6 +38,7 @@ class Before(msgspec.Struct, frozen=True, omit_defaults=True):
     top: int
     elsewhere: bool = False
     mailbox: str = ""
+    turn: int = 0
 
 
 class Cursor(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -48,7 +49,8 @@ class Cursor(msgspec.Struct, frozen=True, omit_defaults=True):
     `since` lets through. `fingerprint`: of the message `last`, empty where there is none. `modseq`: all changes up
     to it are announced (RFC 7162), 0 without one. `events`: how many this epoch has, the reset included. `salt` tells
     epochs of one source and uidvalidity apart, `rollbacks` what is counted again after the log forgot it. `box`: what
-    the server calls the mailbox for ever, whatever its name (RFC 8474 MAILBOXID).
+    the server calls the mailbox for ever, whatever its name (RFC 8474 MAILBOXID). `turn`: how often in this log an
+    epoch had no higher uidvalidity than the one before: with it ids are of one epoch only.
     """
 
     source: str
@@ -66,6 +68,7 @@ class Cursor(msgspec.Struct, frozen=True, omit_defaults=True):
     salt: int = 0
     rollbacks: int = 0
     box: str = ""
+    turn: int = 0
     v: int = VERSION
 
     @property

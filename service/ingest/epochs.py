@@ -219,11 +219,11 @@ class Epochs:
         salt = old.salt + 1 if here and old.uidvalidity == epoch.uidvalidity else 0
         start, line = await self._start(epoch)
         if has:
-            before = Before(old.state.id if old.state else "", old.uidvalidity, 1, 0, elsewhere=not here)
+            before = _before(old, elsewhere=not here)
             start, line = await self._after(before, start, epoch)
         elif self._initial != "all":
             self._degraded(_not_recognised())
-        start = replace(start, salt=salt, rollbacks=old.rollbacks)
+        start = replace(start, salt=salt, rollbacks=old.rollbacks, turn=_next_turn(old, epoch))
         return Begun(await self._reset(start, reason, old.uidvalidity, line), Recalled.WHOLE, reset=True)
 
     async def _renamed(self, own: Cursor | None, epoch: Epoch) -> Begun | None:
@@ -240,11 +240,12 @@ class Epochs:
             return None
         old = former.cursor
         self._initial = former.initial
-        before = Before(old.state.id if old.state else "", old.uidvalidity, 1, 0, mailbox=former.mailbox)
+        before = _before(old, mailbox=former.mailbox)
         start, line = await self._after(before, (await self._start(epoch))[0], epoch)
         if own is not None:
             again = own.uidvalidity == epoch.uidvalidity
-            start = replace(start, salt=own.salt + 1 if again else 0, rollbacks=own.rollbacks)
+            turn = _next_turn(own, epoch)
+            start = replace(start, salt=own.salt + 1 if again else 0, rollbacks=own.rollbacks, turn=turn)
         return Begun(await self._reset(start, ResetReason.RENAMED, old.uidvalidity, line), Recalled.WHOLE, reset=True)
 
     async def _after(self, before: Before, start: Cursor, epoch: Epoch) -> tuple[Cursor, Line]:
@@ -298,8 +299,8 @@ class Epochs:
                 uid = recogniser.take(mark_of(row))
             if row.uid > cursor.line and not row.elsewhere:
                 name = recogniser.name_of(uid) if recogniser is not None and uid else 0
-                previous = email_id(before.mailbox or self._mailbox, before.uidvalidity, name) if name else ""
-                chosen.append(_with_id(row, previous))
+                box = before.mailbox or self._mailbox
+                chosen.append(_with_id(row, email_id(box, before.uidvalidity, name, before.turn) if name else ""))
             elif uid is None and recogniser is not None and announced(row, cursor):
                 chosen.append(row)
         return chosen
@@ -321,6 +322,16 @@ class Epochs:
         written = await self._memory.begin(self._announcer.reset(body, cursor, line), cursor)
         metrics.EVENTS.labels(type=EventType.RESET).inc()
         return written
+
+
+def _before(old: Cursor, *, elsewhere: bool = False, mailbox: str = "") -> Before:
+    snapshot = old.state.id if old.state else ""
+    return Before(snapshot, old.uidvalidity, 1, 0, elsewhere=elsewhere, mailbox=mailbox, turn=old.turn)
+
+
+def _next_turn(old: Cursor, epoch: Epoch) -> int:
+    # RFC 9051 2.3.1.1: it only rises, in one mailbox of one server. With the turn before it, it always does.
+    return old.turn + (epoch.uidvalidity <= old.uidvalidity)
 
 
 def _with_id(row: Surveyed, previous_id: str) -> Surveyed:

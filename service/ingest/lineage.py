@@ -17,8 +17,8 @@ from service.contract import CURSOR_HEADER, HASHED_TOKEN
 from service.ingest.copies import Copies
 from service.ingest.cursor import Cursor, copy_key, load_cursor
 from service.ingest.left import LeftEpoch, LeftEpochs
+from service.ingest.resync import Stands
 from service.ingest.source import Epoch
-from service.ingest.status import Stands
 
 # 2001: an older time is no time, but a number that every mailbox may have.
 UIDVALIDITY_TIME: Final = 1_000_000_000

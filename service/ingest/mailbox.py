@@ -35,9 +35,9 @@ from service.ingest.plan import (
 )
 from service.ingest.publish import MailboxLog
 from service.ingest.reading import Reader
-from service.ingest.resync import Counts, Desk
+from service.ingest.resync import Counts, Desk, Stands
 from service.ingest.source import Looked, Source, Surveyed
-from service.ingest.status import MailboxStatus, Stands
+from service.ingest.status import MailboxStatus
 from service.observe import log, metrics
 from service.parsing import Made
 from service.tasks import TaskGroup
@@ -141,7 +141,7 @@ class MailboxIngest:
         self._comparer.opened()
         begun = await self._epochs.begin(position, epoch)
         cursor = begun.cursor
-        self._status.stands = Stands(cursor.uidvalidity, cursor.box)
+        self._desk.stands = Stands(cursor.uidvalidity, cursor.box, cursor.turn)
         self._status.top_uid = max(epoch.uidnext - 1, cursor.last)
         cursor = await self._catch_up(cursor, epoch.uidnext - 1, None, shared=not asked)
         if cursor.last < epoch.uidnext - 1 and self._source.displaced:

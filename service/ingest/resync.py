@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from service.contract import Resynced, mailbox_id
+from service.contract import Resynced, email_id, mailbox_id
 from service.errors import Transient
 
 
@@ -42,6 +42,16 @@ class Counts:
     removed: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Stands:
+    """In which epoch a mailbox is; `box`: what its server calls it for ever, where it does (RFC 8474); `turn`: as
+    Cursor has it."""
+
+    uidvalidity: int
+    box: str = ""
+    turn: int = 0
+
+
 class Desk:
     """One mailbox's."""
 
@@ -53,6 +63,8 @@ class Desk:
         self._rounds: list[asyncio.Future[None]] = []
         # Where numbers that are no UIDs are looked up, once the mailbox is followed: as they were when it last was.
         self.numbers: Lookup | None = None
+        # As the last connection found it; None until there was one.
+        self.stands: Stands | None = None
         # Who gives them, in this process: what it gave since is not gone.
         self.giver: Lookup | None = None
 
@@ -65,6 +77,12 @@ class Desk:
             what = "IMAP has not heard yet of what POP3 announced"
             raise Transient(what, where=self.mailbox, remedy="ask again later")
         return uid
+
+    def turn_of(self, uidvalidity: int) -> int | None:
+        """Which of the epochs of this UIDVALIDITY the mailbox is in; None: another. Raises Transient until it began."""
+        if self.stands is None:
+            raise self._not_connected()
+        return self.stands.turn if self.stands.uidvalidity == uidvalidity else None
 
     async def ask(self) -> Resynced:
         """Have it compared. Raises Transient where the mailbox is not followed now, or its connection is lost."""
@@ -166,10 +184,25 @@ class Desks:
         desk = self._desks.get(mailbox)
         return desk.uid_of(uidvalidity, number) if desk is not None else None
 
-    def name_of(self, mailbox: str, uidvalidity: int, uid: int) -> int:
-        """What the id of a message is made of, as far as is known: its UID, or a number."""
+    def turn_of(self, mailbox: str, uidvalidity: int) -> int | None:
+        """As Desk; None, too, where the mailbox is not followed. Raises Transient until it began."""
         desk = self._desks.get(mailbox)
-        return desk.numbers.name_of(uidvalidity, uid) if desk is not None and desk.numbers is not None else uid
+        return desk.turn_of(uidvalidity) if desk is not None else None
+
+    def stands(self, mailbox: str) -> Stands | None:
+        """In which epoch a mailbox is, as far as is known."""
+        desk = self._desks.get(mailbox)
+        return desk.stands if desk is not None else None
+
+    def id_of(self, mailbox: str, uidvalidity: int, uid: int) -> str:
+        """The id of a message, as far as is known: by its UID, or a number, in this turn of its UIDVALIDITY."""
+        desk = self._desks.get(mailbox)
+        if desk is None:
+            return email_id(mailbox, uidvalidity, uid)
+        stands = desk.stands
+        turn = stands.turn if stands is not None and stands.uidvalidity == uidvalidity else 0
+        name = desk.numbers.name_of(uidvalidity, uid) if desk.numbers is not None else uid
+        return email_id(mailbox, uidvalidity, name, turn)
 
     async def caught_up(self, mailbox: str) -> None:
         """Until all that one of them holds now is told. Raises Transient."""

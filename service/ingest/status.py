@@ -7,14 +7,6 @@ from datetime import datetime
 from service.contract import Sync
 
 
-@dataclass(frozen=True, slots=True)
-class Stands:
-    """In which epoch a mailbox is; `box`: what its server calls it for ever, where it does (RFC 8474)."""
-
-    uidvalidity: int
-    box: str
-
-
 @dataclass(slots=True)
 class MailboxStatus:
     """What a mailbox shows of itself; lives as long as the account does."""
@@ -24,8 +16,6 @@ class MailboxStatus:
     last_uid: int = 0
     top_uid: int = 0
     sync: Sync = Sync.NONE
-    # As the connection before found it; None until there was one.
-    stands: Stands | None = None
     announced: int = 0
     last_event_at: datetime | None = None
     # What the server offers and refuses, said once.

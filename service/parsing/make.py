@@ -105,7 +105,7 @@ def _blob(page: Page, content: bytes) -> Blob:
 
 def _made(page: Page, message: Read, email: Email, blobs: list[Blob], *, kept: bool) -> Made:
     """`kept`: event and blobs hold everything of the message."""
-    id = email_id(page.mailbox, page.uidvalidity, message.uid)
+    id = email_id(page.mailbox, page.uidvalidity, message.uid, page.turn)
     whole = msgspec.structs.replace(
         email,
         id=id,

@@ -35,6 +35,8 @@ class Page(msgspec.Struct, frozen=True, array_like=True):
     server: str = ""
     # What of the mail's text is made beside its bodies.
     extras: list[Extra] = []
+    # Which of the epochs with this UIDVALIDITY it is (ImapPlace).
+    turn: int = 0
 
 
 class Read(msgspec.Struct, frozen=True, array_like=True):

@@ -152,7 +152,9 @@ async def desk(bus: Bus, server: ImapServer, user: str, **changes: Any) -> Async
         SendLimits(5 * 86400, 30 * 86400), sender.waiting, Originals(bus, "support", "support@example.com")
     )
     followed = Desks()
-    access = MailAccess(pool, Directory(clock, uid_of=followed.uid_of), followed, 256 * 1024, Raw.PROBLEM)
+    access = MailAccess(
+        pool, Directory(clock, uid_of=followed.uid_of, turn_of=followed.turn_of), followed, 256 * 1024, Raw.PROBLEM
+    )
     accounts = {
         "support": Account("support", "support@example.com", sends, access),
         "sender": Account("sender", "sender@example.com", sends, None),

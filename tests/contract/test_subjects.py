@@ -54,19 +54,19 @@ def test_the_fence_is_the_same_text_for_ever() -> None:
     assert Subjects("mail").mailbox_filter("support", "INBOX") == "mail.in.support.INBOX.*"
 
 
-@given(st.text(max_size=20), st.integers(1, 2**32 - 1), st.integers(1, 2**32 - 1))
-def test_an_email_id_finds_its_place(mailbox: str, uidvalidity: int, uid: int) -> None:
-    id = email_id(mailbox, uidvalidity, uid)
+@given(st.text(max_size=20), st.integers(1, 2**32 - 1), st.integers(1, 2**32 - 1), st.integers(0, 2**16 - 1))
+def test_an_email_id_finds_its_place(mailbox: str, uidvalidity: int, uid: int, turn: int) -> None:
+    id = email_id(mailbox, uidvalidity, uid, turn)
     assert re.fullmatch(r"[A-Za-z0-9_-]{1,255}", id)
     place = place_of(id)
     assert place is not None
-    assert (place.uidvalidity, place.uid) == (uidvalidity, uid)
+    assert (place.uidvalidity, place.uid, place.turn) == (uidvalidity, uid, turn)
 
 
 @given(st.text(max_size=40))
 def test_any_other_text_is_no_place(text: str) -> None:
     place = place_of(text)
-    assert place is None or len(text) == 23
+    assert place is None or len(text) in {23, 25}
 
 
 @pytest.mark.parametrize(

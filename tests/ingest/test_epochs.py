@@ -203,6 +203,9 @@ async def test_numbers_that_run_backwards_are_a_reset_with_ids_of_its_own(
     assert subjects(events) == ["mail 1", "mail 2", "mail 3", "mail 1", "mail 12"]
     assert len({event.headers["ce-id"] for event in events}) == len(events)
     assert [e.body["mailbus"].get("previousId") for e in events[5:]] == [email_id("INBOX", 7, 1), None]
+    # What an id means is told by it: a command with one from before is 409.
+    assert [e.body["id"] for e in events[5:]] == [email_id("INBOX", 7, uid, 1) for uid in (1, 2)]
+    assert [e.body["id"] for e in events[1:4]] == [email_id("INBOX", 7, uid) for uid in (1, 2, 3)]
 
 
 @pytest.mark.fault("A07")

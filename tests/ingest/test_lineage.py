@@ -9,7 +9,7 @@ from service.clock import SystemClock
 from service.ingest import Copies, Epoch, Kin, Lineage
 from service.ingest.cursor import Copy, Cursor, Named, copy_key, dump_cursor
 from service.ingest.left import LEFT_LIMIT, LeftEpoch, LeftEpochs
-from service.ingest.status import Stands
+from service.ingest.resync import Stands
 
 CREATED = datetime(2026, 1, 1, tzinfo=UTC)
 TIME = 1_700_000_000
