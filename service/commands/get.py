@@ -99,6 +99,7 @@ class Shown:
 
     properties: dict[str, Any]
     made: Made
+    size: int
 
 
 async def get(context: Context, account: Account, payload: bytes, _headers: Mapping[str, str]) -> bytes:
@@ -218,16 +219,15 @@ async def _page(
             gone = set(missing) - await still_there(session, group, missing)
             rows = [row for row in rows if row.uid not in gone]
         made = await context.make(common, [_read(row, bodies.get(row.uid), row.uid in set(whole)) for row in rows])
-    small = {row.uid for row in rows if row.size <= context.message_limit}
-    return [
-        Shown(
-            _shown(one, wanted)
-            | {"id": group.ids[one.uid]}
-            | ({"blobId": BLOB_ID_ROOM} if wanted.streams and one.uid in small else {}),
-            one,
-        )
-        for one in made
-    ]
+    sizes = {row.uid: row.size for row in rows}
+    return [_with_id(one, group, wanted, context, sizes[one.uid]) for one in made]
+
+
+def _with_id(made: Made, group: Group, wanted: Wanted, context: Context, size: int) -> Shown:
+    properties = _shown(made, wanted) | {"id": group.ids[made.uid]}
+    if wanted.streams and size <= context.message_limit:
+        properties["blobId"] = BLOB_ID_ROOM
+    return Shown(properties, made, size)
 
 
 def _read(row: SurveyedMessage, body: bytes | None, whole: bool) -> Read:
@@ -259,7 +259,7 @@ async def _store(context: Context, session: WritingSession, shown: Shown, wanted
     """The blobs that the answer names. Raises Gone where a message is not there any more."""
     if wanted.streams:
         if shown.properties.pop("blobId", None) is not None:
-            async with context.hold(2 * PIECE_BYTES), aclosing(session.pieces(shown.made.uid)) as pieces:
+            async with context.hold(2 * PIECE_BYTES), aclosing(session.pieces(shown.made.uid, shown.size)) as pieces:
                 shown.properties["blobId"] = await context.bus.blobs().put_pieces(pieces, now=context.clock.now())
         return
     blobs = shown.made.blobs

@@ -213,10 +213,11 @@ class WritingSession(Session):
         found = await self._survey(uid_set(uids), min(wanted), max(wanted)) if wanted else []
         return [message for message in found if message.uid in wanted]
 
-    async def pieces(self, uid: int) -> AsyncGenerator[bytes]:
+    async def pieces(self, uid: int, size: int) -> AsyncGenerator[bytes]:
         """A message from its first byte to its last, PIECE_BYTES at a time (RFC 9051 6.4.5, partial).
 
-        Never marks it read. Raises Gone where it is not given, PeerError where it has no end.
+        `size`: what the server says; a piece that is too short is the last one only where it may be. Never marks it
+        read. Raises Gone where it is not given, PeerError where it has no end.
         """
         offset, limit = 0, self.options.message_limit + LITERAL_SLACK_BYTES
         while True:
@@ -232,7 +233,7 @@ class WritingSession(Session):
                 raise PeerError("more of a message than was asked for", where=self.where)
             if piece:
                 yield piece
-            if len(piece) != PIECE_BYTES:
+            if not piece or len(piece) > PIECE_BYTES or (len(piece) < PIECE_BYTES and offset >= size):
                 return
 
     async def identities(self, uids: Collection[int]) -> dict[int, Identity]:

@@ -1,5 +1,6 @@
 """Habits of servers at login, at opening a mailbox and in IDLE, which docs/quirks.md lists; scripted."""
 
+import re
 import traceback
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from service.bus import Bus
 from service.clock import SystemClock
 from service.errors import PeerError
-from service.imap import Session
+from service.imap import Session, WritingSession, writing
 from service.imap.session import IDLE_ENDED_PAUSE_S
 from tests.imap.test_session import options, session
 from tests.ingest.harness import Box, following
@@ -106,3 +107,36 @@ async def test_a_login_that_is_never_answered_shows_no_password(imap_stub: ImapS
     with pytest.raises(PeerError, match="no answer to LOGIN") as caught:
         await Session.open(options(imap_stub.port, reply_s=0.1), clock=SystemClock())
     assert PASSWORD not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("gives", "size"),
+    [
+        (10, 25),
+        (4, 25),  # fewer bytes at once than were asked for
+        (10, 12),  # a size that is a lie
+        (10, 99),
+        (100, 99),  # pieces are not known: all at once
+    ],
+)
+async def test_a_message_in_pieces_is_whole_whatever_the_server_gives_at_once(
+    imap_stub: ImapStub, monkeypatch: pytest.MonkeyPatch, gives: int, size: int
+) -> None:
+    monkeypatch.setattr(writing, "PIECE_BYTES", 10)
+    message = bytes(range(65, 90))
+
+    async def fetch(connection: Connection, tag: str, arguments: str) -> bool:
+        if (wanted := re.search(r"\[\]<(\d+)\.", arguments)) is None:
+            return False
+        start = int(wanted[1]) if gives < len(message) else 0
+        piece = message[start : start + gives]
+        await connection.send(f"* 1 FETCH (UID 1 BODY[]<{start}> {{{len(piece)}}}\r\n".encode() + piece + b")\r\n")
+        await connection.send(f"{tag} OK done\r\n")
+        return True
+
+    imap_stub.messages = {1: b"x"}
+    imap_stub.hooks["UID FETCH"] = fetch
+    opened = await WritingSession.open(options(imap_stub.port), clock=SystemClock())
+    await opened.examine("INBOX")
+    assert b"".join([piece async for piece in opened.pieces(1, size)]) == message
+    opened.abort()
