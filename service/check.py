@@ -38,6 +38,7 @@ from service.settings import (
 from service.smtp import Relay
 from service.tasks import TaskGroup
 from service.tokens import account_tokens
+from service.turns import Turns
 
 MAILBOXES_SHOWN: Final = 20
 NATS: Final = "nats"
@@ -126,7 +127,8 @@ async def _incoming(
     tokens: TokenSource | None,
     clock: Clock,
 ) -> str:
-    session = await Session.open(session_options(settings, account, incoming, tokens=tokens), clock=clock)
+    options = session_options(settings, account, incoming, tokens=tokens, losses=Turns())
+    session = await Session.open(options, clock=clock)
     try:
         names = await _chosen(session, incoming)
         found = []

@@ -21,6 +21,7 @@ FLOORS = {
     "budget": 0,
     "lookup": 0,
     "tasks": 0,
+    "turns": 0,
     "observe": 0,
     "contract": 1,
     "reach": 1,

@@ -36,7 +36,7 @@ def _incoming_work(
 ) -> list[Work]:
     if incoming.pop3 is not None and incoming.imap is None:
         return pop3_work(settings, account, incoming, incoming.pop3, tokens, shared)
-    options = session_options(settings, account, incoming, tokens=tokens)
+    options = session_options(settings, account, incoming, tokens=tokens, losses=shared.losses)
     shared.sessions[account.id] = options
     shared.pools[account.id] = writing_pool(options, shared.connecting.to(options.host), shared.clock)
     after = after_work(account.id, incoming, shared)

@@ -33,6 +33,7 @@ from service.login import TokenSource
 from service.observe import log
 from service.secure import tls_context
 from service.settings import AccountSettings, ImapSettings, IncomingSettings, Settings, login_remedy
+from service.turns import Turns
 
 LOG_LOST: Final = frozenset({Why.ROLLED_BACK, Why.OTHER_STREAM})
 
@@ -45,9 +46,17 @@ def imap_of(incoming: IncomingSettings) -> ImapSettings:
 
 
 def session_options(
-    settings: Settings, account: AccountSettings, incoming: IncomingSettings, *, tokens: TokenSource | None
+    settings: Settings,
+    account: AccountSettings,
+    incoming: IncomingSettings,
+    *,
+    tokens: TokenSource | None,
+    losses: Turns,
 ) -> SessionOptions:
-    """How to reach an account's mail server; `tokens`: account_tokens(…).incoming. Whoever logs in shares them."""
+    """How to reach an account's mail server; `tokens`: account_tokens(…).incoming. Whoever logs in shares them.
+
+    `losses`: all accounts share it.
+    """
     imap = imap_of(incoming)
     return SessionOptions(
         account=account.id,
@@ -62,6 +71,7 @@ def session_options(
         tokens=tokens,
         login_remedy=login_remedy(account.preset, incoming.oauth2.grant if incoming.oauth2 else None),
         reach=settings.network.reach,
+        losses=losses,
     )
 
 
@@ -293,7 +303,8 @@ class Mailbox:
 
         await shared.bus.wait_connected()
         try:
-            position = await self._events.resume(contest=self._contest)
+            async with shared.resuming:
+                position = await self._events.resume(contest=self._contest)
             self._contest = True
             if position.why in LOG_LOST:
                 self._alarm(_log_lost(position.why))

@@ -155,7 +155,8 @@ class _Maildrop:
 
         await shared.bus.wait_connected()
         try:
-            position = await self._events.resume(contest=self._contest)
+            async with shared.resuming:
+                position = await self._events.resume(contest=self._contest)
             self._contest = True
             if position.why is Why.ROLLED_BACK:
                 self._alarm(_log_lost("the log was rolled back: what it lost is announced again, under new ids"))

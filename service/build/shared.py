@@ -15,8 +15,11 @@ from service.fleet import AccountReports, Pace, Part, supervise
 from service.imap import Pool, SessionOptions
 from service.ingest import Copies, Desks, MailboxStatus, Parser
 from service.outbound import Deliveries, Returned, Waiting
+from service.turns import Turns
 
 DELIVERIES_LIMIT: Final = 32
+# Mailboxes that read the log's end at once, to go on from there: thousands may begin again in the same second.
+RESUMING_LIMIT: Final = 20
 # The one mailbox that POP3 has.
 INBOX: Final = "INBOX"
 
@@ -39,6 +42,8 @@ class Shared:
     deliveries: Deliveries
     returned: Returned
     pace: Pace
+    losses: Turns = field(default_factory=Turns)
+    resuming: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(RESUMING_LIMIT))
     # How each account's mail server is reached, set by account_work: all its connections share tokens and one gate.
     sessions: dict[str, SessionOptions] = field(default_factory=dict)
     # What may change its mailboxes: commands, and what is done after a mail's event.

@@ -185,7 +185,8 @@ class StandInWork:
             self._say(Transient(what, where=self._door.options.where, remedy="look why IMAP cannot be reached"))
 
         await shared.bus.wait_connected()
-        position = await self._events.resume(contest=False)
+        async with shared.resuming:
+            position = await self._events.resume(contest=False)
         source = await self._source(position)
         announcer = announcer_of(shared, self._account, self._incoming, INBOX, limits.inline)
         try:

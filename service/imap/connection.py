@@ -48,6 +48,7 @@ from service.login import (
 )
 from service.observe import metrics
 from service.reach import ANYWHERE, Reach, network_error
+from service.turns import Turns
 
 # One budget for an attempt: DNS, TCP, TLS, greeting, login, ENABLE.
 CONNECT_TIMEOUT_S: Final = 30.0
@@ -89,6 +90,8 @@ class SessionOptions:
     login_remedy: str = ""
     reach: Reach = ANYWHERE
     gate: LoginGate = field(default_factory=LoginGate, repr=False, compare=False)
+    # One for all accounts of a process: in which turn of the event loop each hears that its connection is lost.
+    losses: Turns = field(default_factory=Turns, repr=False, compare=False)
     # Shared as well: a mailbox's name in normal form C → how the server writes it, where it does not so.
     spelled: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
 
@@ -137,6 +140,7 @@ class Connection:
                     options.tls,
                     limits,
                     reach=options.reach,
+                    losses=options.losses,
                     where=where,
                     secrets=credentials(options.username, token or options.password),
                 )

@@ -8,6 +8,7 @@ answers by the name of a command. Here one command is under way at a time, whate
 import asyncio
 import ssl
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 from aioimaplib import aioimaplib
@@ -20,6 +21,7 @@ from service.imap.state import Idle, Seen, next_idle
 from service.imap.wire import ResponseSplitter, WireLimits
 from service.observe import log
 from service.reach import Reach, keep_alive, network_error, open_socket
+from service.turns import Turns
 
 Handler = Callable[[Response], None]
 
@@ -47,10 +49,11 @@ def _nobody() -> None:
 class ImapProtocol(IMAP4ClientProtocol):  # type: ignore[misc]  # aioimaplib has no types
     """One connection. Every way that it can end wakes whoever waits, with the reason."""
 
-    def __init__(self, limits: WireLimits, *, where: str, secrets: Sequence[str] = ()) -> None:
-        """`secrets`: what the server may repeat, and nobody may read."""
+    def __init__(self, limits: WireLimits, *, losses: Turns, where: str, secrets: Sequence[str] = ()) -> None:
+        """`losses`: the turn in which it is lost; `secrets`: what the server may repeat, and nobody may read."""
         super().__init__(asyncio.get_running_loop())
         self.transport: Any
+        self._losses = losses
         self._where = where
         self._secrets = list(secrets)
         self._splitter = ResponseSplitter(limits)
@@ -77,7 +80,12 @@ class ImapProtocol(IMAP4ClientProtocol):  # type: ignore[misc]  # aioimaplib has
             super().connection_made(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wake everybody: RFC 9051 7.1.5, the text of BYE says why."""
+        """Wake everybody, in a turn of our own: thousands may be lost in this one."""
+        if self.failure is None:
+            self._losses.soon(partial(self._fail_lost, exc))
+
+    def _fail_lost(self, exc: Exception | None) -> None:
+        # RFC 9051 7.1.5: the text of BYE says why.
         reason = self._farewell or (type(exc).__name__ if exc else "the server closed the connection")
         self.fail(Transient(f"connection lost: {reason}", where=self._where))
 
@@ -354,11 +362,12 @@ async def connect(
     limits: WireLimits,
     *,
     reach: Reach,
+    losses: Turns,
     where: str,
     secrets: Sequence[str],
 ) -> ImapProtocol:
     """Connect and wait for the greeting. The caller sets the time. Raises Transient, Permanent (certificate, reach)."""
-    protocol = ImapProtocol(limits, where=where, secrets=secrets)
+    protocol = ImapProtocol(limits, losses=losses, where=where, secrets=secrets)
     loop = asyncio.get_running_loop()
     secure = context if security is Security.TLS else None
     try:
