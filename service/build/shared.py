@@ -1,5 +1,6 @@
 """What all accounts of a process share, and what a piece of work is. Used by every file of this room."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Collection, Coroutine
 from dataclasses import dataclass, field
 from functools import partial
@@ -91,8 +92,17 @@ def supervised(
         if status is not None:
             status.state = state
         shared.reports.part(account, part, state, error)
+        _let_go(error)
 
     async def run() -> None:
         await supervise(life, report=report, pace=shared.pace, clock=shared.clock, where=f"{account}, {part}")
 
     return run
+
+
+def _let_go(error: BaseException) -> None:
+    """Drop an error's frames, which hold all that the life had: supervision keeps it until the next one comes."""
+    one: BaseException | None = error
+    while one is not None:
+        one.__traceback__ = None
+        one = one.__cause__ or one.__context__

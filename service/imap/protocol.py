@@ -104,7 +104,10 @@ class ImapProtocol(IMAP4ClientProtocol):  # type: ignore[misc]  # aioimaplib has
             command._timer.cancel()
             command._event.set()
         self._news.set()
-        self.lost()
+        lost, self.lost = self.lost, _nobody
+        lost()
+        # What knows the session, which knows this: in a circle all of it would wait for the collector.
+        self._handler = _ignore
 
     def _under_way(self) -> list[Command]:
         under_way = list(self.pending_async_commands.values())
