@@ -9,7 +9,7 @@ from collections.abc import Collection
 from typing import Final
 
 from service.bus import Conflict, KeyValue
-from service.errors import Transient
+from service.errors import Inward
 
 # Of a name: with 20,000 of them 160 KB, and two alike in one of a hundred billion accounts.
 DIGEST_BYTES: Final = 8
@@ -58,6 +58,6 @@ class Names:
             else:
                 await self._bucket.update(self._key, value, entry.revision)
         except Conflict as exc:
-            raise Transient("another wrote the account's names meanwhile", where="mail-cursors") from exc
+            raise Inward("another wrote the account's names meanwhile", where="mail-cursors") from exc
         self._there = there
         return True

@@ -4,18 +4,24 @@ Used by from_pop3.py where numbers say nothing: after unique ids changed, and fo
 TOP: a provider may act on what is read whole (Gmail does on RETR, not on TOP), and it costs a download.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
 from service.clock import Clock
+from service.errors import Transient
 from service.ingest.marks import MARK_BYTES
 from service.ingest.prints import CONTENT_LINES, print_of
 from service.mime import received_at
+from service.observe import log
 from service.pop3 import Listing, Session, content_of
 
 CONTENT_CHARS: Final = 2 * MARK_BYTES
+# A connection that breaks names one of them: more suspects is nothing that a server makes.
+BREAKS_LIMIT: Final = 3
+SUSPECTS_LIMIT: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +43,15 @@ UNREAD: Final = Content("", None)
 
 
 class Contents:
-    """One connection's. Kept by identity, as long as they are asked for."""
+    """One connection's. Kept by identity, as long as they are asked for.
 
-    def __init__(self, message_limit: int, clock: Clock) -> None:
+    `broke`: how often a connection broke at a message, over all connections: the third time it is passed by.
+    """
+
+    def __init__(self, message_limit: int, clock: Clock, broke: Counter[bytes] | None = None) -> None:
         self._message_limit = message_limit
         self._clock = clock
+        self._broke = Counter[bytes]() if broke is None else broke
         self._read: dict[bytes, Content] = {}
         # Whether what is to be recognised is known by nothing else than its content.
         self.by_content = False
@@ -68,23 +78,44 @@ class Contents:
 
         Whole ones are read where `by_content`, and where the server has no TOP, which it need not.
         """
-        limit = self._message_limit
-        wanted = [at for at in places if listing.identity(at) not in self._read]
+        for at in places:
+            if self._broke[listing.identity(at)] >= BREAKS_LIMIT:
+                self._read.setdefault(listing.identity(at), UNREAD)
+        unread = [at for at in places if listing.identity(at) not in self._read]
         for lines, is_small in ((CONTENT_LINES, True), (0, False)):
-            numbers = {listing.numbers[at]: at for at in wanted if (listing.sizes[at] <= limit) is is_small}
-
-            def show(number: int, top: bytes, numbers: dict[int, int] = numbers, is_small: bool = is_small) -> None:
-                at = numbers[number]
-                # Of what is too large nobody ever reads more than its header.
-                mark = "" if is_small else content_of(top, listing.sizes[at], whole=False)[:CONTENT_CHARS]
-                self._read[listing.identity(at)] = Content(mark, self.date(top), print_of(top, whole=is_small))
-
-            def take(number: int, body: bytes, numbers: dict[int, int] = numbers) -> None:
-                at = numbers[number]
-                content = self.of(body, listing.sizes[at], whole=True)
-                self._read[listing.identity(at)] = replace(content, print=print_of(body, whole=True))
-
-            refused = await session.read(list(numbers), show, whole=False, lines=lines)
-            if is_small and (unread := list(numbers) if self.by_content else refused):
-                await session.read(unread, take, whole=True)
+            some = [at for at in unread if (listing.sizes[at] <= self._message_limit) is is_small]
+            try:
+                await self._look(session, listing, some, lines, is_small=is_small)
+            except Transient as exc:
+                self._suspect(exc, [listing.identity(at) for at in some])
+                raise
         return [found for at in places if (found := self._read.get(listing.identity(at))) is not None]
+
+    def _suspect(self, exc: Transient, identities: Sequence[bytes]) -> None:
+        """The first one that is missing may be why. Where the server says when to come back, none is."""
+        missing = next((identity for identity in identities if identity not in self._read), None)
+        if missing is None or exc.retry_after_s is not None or len(self._broke) > SUSPECTS_LIMIT:
+            return
+        self._broke[missing] += 1
+        if self._broke[missing] == BREAKS_LIMIT:
+            log.warning("pop3_passes_a_mail", where=exc.where, tries=BREAKS_LIMIT)
+
+    async def _look(
+        self, session: Session, listing: Listing, places: Sequence[int], lines: int, *, is_small: bool
+    ) -> None:
+        numbers = {listing.numbers[at]: at for at in places}
+
+        def show(number: int, top: bytes) -> None:
+            at = numbers[number]
+            # Of what is too large nobody ever reads more than its header.
+            mark = "" if is_small else content_of(top, listing.sizes[at], whole=False)[:CONTENT_CHARS]
+            self._read[listing.identity(at)] = Content(mark, self.date(top), print_of(top, whole=is_small))
+
+        def take(number: int, body: bytes) -> None:
+            at = numbers[number]
+            content = self.of(body, listing.sizes[at], whole=True)
+            self._read[listing.identity(at)] = replace(content, print=print_of(body, whole=True))
+
+        refused = await session.read(list(numbers), show, whole=False, lines=lines)
+        if is_small:
+            await session.read(list(numbers) if self.by_content else refused, take, whole=True)

@@ -16,6 +16,8 @@ from service.pop3 import Session
 
 # So many messages are looked at before it is decided whether to look at more.
 STEP: Final = 100
+# Of what came after a long absence so many are looked at beyond twice what went: mail shall not wait for it.
+LOOK_LIMIT: Final = 1_000
 
 
 async def slowly(pieces: Iterator[None]) -> None:
@@ -89,9 +91,10 @@ class Doubts:
         by_print.pop(b"", None)
         if not by_print and not passed:
             return list(fresh)
-        left: list[int] = []
-        for start in range(0, len(fresh), STEP):
-            step = fresh[start : start + STEP]
+        limit = LOOK_LIMIT + 2 * (len(vanished) + len(passed))
+        left = list(fresh[limit:])
+        for start in range(0, min(limit, len(fresh)), STEP):
+            step = fresh[start : min(limit, start + STEP)]
             await self._contents.read(self._session, self._listing, step)
             for at in step:
                 identity = self._listing.identity(at)
@@ -103,4 +106,4 @@ class Doubts:
                     del uids[0]
                 else:
                     left.append(at)
-        return left
+        return sorted(left)

@@ -6,6 +6,7 @@ Used by from_pop3.py. UIDs are handed out in the order of first sight, and kept 
 
 from array import array
 from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from heapq import merge
@@ -32,9 +33,10 @@ PASSED_ON: Final = -1
 class Lasting:
     """What outlives the connections to a maildrop.
 
-    `deleted`: UIDs that were deleted from here, which nobody shall miss. Of the epoch `uidvalidity`: `given`, UIDs that
-    no commit has told yet; `sizes` of what was read to be announced, as they were listed; `proved`, of what was
-    doubtful and is the same; `next`, the UID to come.
+    `broke`: how often they broke where a message was looked at, by identity. `deleted`: UIDs that were deleted from
+    here, which nobody shall miss. Of the epoch `uidvalidity`: `given`, UIDs that no commit has told yet; `sizes` of
+    what was read to be announced, as they were listed; `proved`, of what was doubtful and is the same; `next`, the UID
+    to come.
     """
 
     deleted: set[int] = field(default_factory=set)
@@ -42,6 +44,7 @@ class Lasting:
     given: dict[bytes, int] = field(default_factory=dict)
     sizes: dict[int, int] = field(default_factory=dict)
     proved: set[int] = field(default_factory=set)
+    broke: Counter[bytes] = field(default_factory=Counter)
     next: int = 1
 
     def begin(self, uidvalidity: int) -> None:

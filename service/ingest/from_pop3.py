@@ -60,7 +60,7 @@ class Pop3Source:
         self._clock = clock
         self._lasting = lasting
         self._drop = Drop(lasting)
-        self._contents = Contents(options.message_limit, clock)
+        self._contents = Contents(options.message_limit, clock, lasting.broke)
         self._refused: set[int] = set()
         self._uidvalidity = 0
         self._marked = 0  # up to this UID messages are known by their contents, which are read

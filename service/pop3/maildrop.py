@@ -42,6 +42,7 @@ class Door:
         self._not_before = 0.0
         self._short: tuple[int, int] = (0, 0)
         self._short_looks = 0
+        self._had_uidls = False
         self._nameless = Nameless(options.message_limit)
 
     @property
@@ -115,9 +116,12 @@ class Door:
         One that falls short is not believed: Transient, until it has done so alike three times in a row.
         """
         listing = await listed(session, see)
-        short = listing.missing, listing.untold
+        # A server that says nothing of what it can may refuse for once what it did before.
+        untold = len(listing) if self._had_uidls and not listing.has_uidls else listing.untold
+        short = listing.missing, untold
         if not any(short):
             self._short_looks = 0
+            self._had_uidls = listing.has_uidls
             return listing
         self._short_looks = self._short_looks + 1 if short == self._short else 1
         self._short = short

@@ -51,6 +51,7 @@ class Listing:
         # How many messages there are that LIST does not show; of how many of those that it shows UIDL says nothing.
         self.missing = 0
         self.untold = 0
+        self.has_uidls = False
         self._told = bytearray()
 
     def __len__(self) -> int:
@@ -87,6 +88,7 @@ class Listing:
         `count`: how many messages there are, as the server says; `has_uidls`: whether it has unique ids.
         """
         self.missing = max(0, (count or 0) - len(self))
+        self.has_uidls = has_uidls
         self.untold = self._told.count(0) if has_uidls else 0
         self._named, self._told = set(), bytearray()
         for start in range(0, len(self), AT_ONCE):

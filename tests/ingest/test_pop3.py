@@ -333,6 +333,27 @@ async def test_a_mail_that_is_not_shown_when_it_is_to_be_read_is_announced_when_
     assert not drop.states
 
 
+@pytest.mark.fault("B06")
+async def test_a_mail_that_breaks_each_connection_at_its_header_holds_up_no_other(
+    pop3_stub: Pop3Stub, bus: Bus, reader: BusReader
+) -> None:
+    pop3_stub.mails = [mail(1), mail(2)]
+
+    async def top(connection: Pop3Connection, arguments: str) -> bool:
+        if not arguments.startswith("1 "):
+            return False
+        connection.cut()
+        return True
+
+    pop3_stub.hooks["TOP"] = top
+    async with following(bus, Drop(pop3_stub.port, initial="new")) as drop:
+        await caught_up(drop)
+        pop3_stub.mails.append(mail(3))
+        await reader.wait_received(1)
+    assert subjects(await reader.events()) == ["mail 3"]
+    assert len(drop.states) == 3
+
+
 # -- on Dovecot -------------------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 import pytest
 
 from service.bus import Bus
+from service.ingest import doubts
 from tests.ingest.maildrop import (
     DELETE,
     LONG_AGO,
@@ -217,3 +218,16 @@ async def test_a_mail_that_took_the_unique_id_of_another_between_two_looks_is_to
     assert subjects(events) == ["mail 1", "mail 2", "mail 30"]
     assert removed(events) == [ids(events)[1]]
     assert resets(events) == ["start"]
+
+
+async def test_what_came_after_a_long_absence_does_not_wait_until_all_of_it_was_looked_at(
+    pop3_stub: Pop3Stub, bus: Bus, reader: BusReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doubts, "LOOK_LIMIT", 1)
+    pop3_stub.mails = [mail(1), mail(2)]
+    await run(bus, pop3_stub)
+    pop3_stub.mails = [mail(1), *(mail(n) for n in range(3, 10)), mail(10)]
+    pop3_stub.commands.clear()
+    await run(bus, pop3_stub)
+    assert [line for line in pop3_stub.commands if line.startswith("TOP")] == ["TOP 2 10", "TOP 3 10", "TOP 4 10"]
+    assert subjects(await reader.events()) == [f"mail {n}" for n in range(1, 11)]

@@ -69,6 +69,25 @@ async def test_a_listing_that_ends_too_soon_at_a_start_draws_no_starting_line(
     assert subjects(await reader.events()) == ["mail 4"]
 
 
+@pytest.mark.fault("B03")
+async def test_a_server_that_says_nothing_of_what_it_can_and_refuses_uidl_for_once_is_asked_again(
+    pop3_stub: Pop3Stub, bus: Bus, reader: BusReader
+) -> None:
+    pop3_stub.hooks["CAPA"] = answering("-ERR what?\r\n")
+    pop3_stub.mails = [mail(1), mail(2)]
+    async with following(bus, Drop(pop3_stub.port)) as drop:
+        await reader.wait_received(2)
+        await caught_up(drop)
+        pop3_stub.hooks["UIDL"] = answering("-ERR busy\r\n")
+        await until(lambda: bool(failures(drop)))
+        del pop3_stub.hooks["UIDL"]
+        pop3_stub.mails.append(mail(3))
+        await reader.wait_received(3)
+    events = await reader.events()
+    assert kinds(events) == ["reset", *["received"] * 3]
+    assert [line for line in pop3_stub.commands if line.startswith("RETR")] == ["RETR 1", "RETR 2", "RETR 3"]
+
+
 @pytest.mark.fault("B06")
 async def test_a_server_that_never_lists_all_is_followed_and_nothing_is_told_to_be_removed(
     pop3_stub: Pop3Stub, bus: Bus, reader: BusReader
