@@ -62,7 +62,8 @@ class Shared:
         """Drop what an account that has ended left here."""
         self.sessions.pop(account, None)
         self.desks.pop(account, None)
-        self.waiting.pop(account, None)
+        if (waiting := self.waiting.pop(account, None)) is not None:
+            waiting.forget()
         if (pool := self.pools.pop(account, None)) is not None:
             pool.abort()
 

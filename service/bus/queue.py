@@ -9,7 +9,7 @@ from typing import Final
 from nats.aio.subscription import Subscription
 
 from service.bus.client import BusClient
-from service.bus.errors import MessageTooLarge, js_api, translated
+from service.bus.errors import NO_MESSAGE, ApiError, MessageTooLarge, js_api, translated
 from service.bus.frames import pub
 from service.bus.guard import check_subject, header_size
 from service.bus.log import parse_headers
@@ -172,6 +172,17 @@ class WorkQueue:
         """Have the message appear on `target` at a time; one that is on `subject` already is replaced. ADR-51."""
         timed = {"Nats-Schedule": f"@at {rfc3339(at)}", "Nats-Schedule-Target": target}
         await publish_acknowledged(self._nc, subject, payload, headers | timed)
+
+    async def holds(self, seq: int) -> bool:
+        """Whether a message is there still. Raises Transient."""
+        with translated(self._stream):
+            try:
+                await js_api(self._nc, f"STREAM.MSG.GET.{self._stream}", {"seq": seq})
+            except ApiError as exc:
+                if exc.err_code == NO_MESSAGE:
+                    return False
+                raise
+        return True
 
     async def cancel(self, subject: str) -> int:
         """Remove a schedule that has not fired; gives how many there were. Raises Transient."""

@@ -17,6 +17,7 @@ from service.outbound.mail import Mail
 from service.outbound.pace import Pace
 from service.outbound.retry import Said, Verdict
 from service.smtp import DotUnanswered, Relay, RelayUnreachable, Reply
+from service.tasks import TaskGroup
 
 # How long a relay may be away before its requests are put off.
 PATIENCE_S: Final = 15.0
@@ -56,6 +57,9 @@ class Relays:
         self._account = account
         self._clock = clock
         self._gone = asyncio.Event()
+        # Set but while the first relay greets us and takes no mail, for a reason that is the account's.
+        self._takes_mail = asyncio.Event()
+        self._takes_mail.set()
 
     @property
     def away(self) -> MailbusError | None:
@@ -99,6 +103,20 @@ class Relays:
         await self._gone.wait()
         return self._first.away or Transient("the relay was lost", where=self._account)
 
+    async def wait_taking(self) -> None:
+        """Until the first relay, once it said to a mail what to a connection it does not (530), took one after all.
+
+        Raises what it said, where it says it again.
+        """
+        while not self._takes_mail.is_set():
+            async with TaskGroup() as group:
+                waits = [group.create_task(one.wait(), name="relay") for one in (self._takes_mail, self._gone)]
+                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+                for one in waits:
+                    one.cancel()
+            if self._gone.is_set():
+                raise await self.wait_lost()
+
     async def ask(self, mail: Mail, intent: Intent) -> dict[str, Said]:
         """What was said of each recipient of a mail, or why nothing was sent. Raises Transient where NATS is away.
 
@@ -126,8 +144,12 @@ class Relays:
             said = each(mail, replies)
             if way is not self._first:
                 way.away = None
+            elif any(one.verdict is Verdict.ACCEPTED for one in said.values()):
+                self._takes_mail.set()
         except (RelayUnreachable, AuthRefused, Permanent) as exc:
             said = _not_sent(mail, NO_ANSWER, exc)
+            if way is self._first and isinstance(exc, Permanent):
+                self._takes_mail.clear()
             self._lose(way, exc)
         except DotUnanswered as exc:
             said = _all(mail, Said(Verdict.UNKNOWN, "")) | each(mail, exc.settled)

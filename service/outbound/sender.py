@@ -84,6 +84,7 @@ class Sender:
             self._deliverer.relays.lost(exc)
             raise
         self._deliverer.relays.found()
+        await self._deliverer.relays.wait_taking()
         proved()
         raise await self._deliverer.relays.wait_lost()
 

@@ -80,6 +80,11 @@ class SendRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     trying: list[str] = []
 
     @property
+    def unseen(self) -> bool:
+        """Cancelled before anybody had taken it: who its recipients are is not known yet, and nothing was said."""
+        return self.phase is Phase.FINAL and not self.source and not self.statuses
+
+    @property
     def open(self) -> list[str]:
         """Phase intent: whose outcome is not known."""
         return self.trying if self.split else list(self.pending)

@@ -110,8 +110,12 @@ class SentMailbox:
             headers[OUTBOX_HEADER] = await self._outbox.put(Bundle(f"{SENT}{key}", mail, {}), stored_at=sent_at)
             mail = b""
         step("copy.before")
-        await self._bus.publish(self._subject, mail, headers)
+        seq = await self._bus.publish(self._subject, mail, headers)
         step("copy.done")
+        kept = headers.get(OUTBOX_HEADER)
+        if kept is not None and not await self._bus.queue(self._bus.subjects.stream_later).holds(seq):
+            # The first time it was put there is over, and freed what was kept for it, before this one kept it again.
+            await self._outbox.free(kept)
         self._bell.set()
 
     async def has(self, message_id: str, *, since: datetime) -> bool:

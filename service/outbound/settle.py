@@ -5,6 +5,7 @@ stored: a status that was stored is published with the same id again.
 """
 
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -13,7 +14,7 @@ import msgspec
 
 from service.bus import Bus, Job
 from service.clock import Clock
-from service.contract import DeadReason, Problem, State
+from service.contract import DeadReason, Problem, RequestProblems, State, decode_request
 from service.errors import Permanent
 from service.observe import log, metrics, step
 from service.outbound.mail import own_message_id
@@ -21,7 +22,7 @@ from service.outbound.options import TOGETHER, OutboundOptions
 from service.outbound.outbox import Bundle, Outbox
 from service.outbound.retry import Decision, Phase
 from service.outbound.sends import KEY_HEADER, SendRecord, Sends, source_of
-from service.outbound.status import publish, quoted, refusal, statuses_of
+from service.outbound.status import cancellation, publish, quoted, refusal, statuses_of
 
 ID_HEADER: Final = "Mail-Request-Id"
 ATTEMPT_HEADER: Final = "Mail-Attempt"
@@ -29,6 +30,10 @@ ATTEMPT_HEADER: Final = "Mail-Attempt"
 NAME_LIMIT_CHARS: Final = 64
 WHY_LIMIT_CHARS: Final = 200
 DEAD_ROOM_BYTES: Final = 8 * 1024
+# 150 bytes each.
+COUNTED_LIMIT: Final = 100_000
+# Objects in the outbox that no record names yet: one for each job in hand, and those that another settled.
+LOOSE_LIMIT: Final = 1_000
 _TAKEN: Final = (State.SENT, State.UNCERTAIN)
 
 
@@ -51,6 +56,7 @@ class Settler:
         self._clock = clock
         self._later = bus.queue(bus.subjects.stream_later)
         self._counted: dict[str, str] = {}
+        self._loose: dict[str, str] = {}
 
     async def settle(
         self,
@@ -119,7 +125,12 @@ class Settler:
         """With the bundle in the outbox, until the request is final."""
         if record.outbox is not None:
             return record
-        return changed(record, outbox=await self._outbox.put(bundle, stored_at=record.date))
+        name = await self._outbox.put(bundle, stored_at=record.date)
+        # Until a record names it, which another process may keep it from.
+        self._loose[bundle.key] = name
+        while len(self._loose) > LOOSE_LIMIT:
+            del self._loose[next(iter(self._loose))]
+        return changed(record, outbox=name)
 
     async def _message_ids(self, record: SendRecord, decision: Decision) -> dict[str, str] | str:
         """That of the message, or those of each recipient's; an event about many at once has none."""
@@ -155,6 +166,8 @@ class Settler:
     async def _store(self, key: str, outcome: SendRecord, revision: int) -> int:
         step("outcome.before")
         revision = await self._sends.put(key, outcome, revision)
+        if outcome.outbox is not None:
+            self._loose.pop(key, None)
         step("outcome.done")
         return revision
 
@@ -178,12 +191,21 @@ class Settler:
         before = self._counted.pop(key, None)
         if before is not None:
             metrics.WAITING.labels(where=before).dec()
-        if where is not None:
+        # What another process cancels or sends is never heard of here: bounded, and then the figure is too low.
+        if where is not None and len(self._counted) < COUNTED_LIMIT:
             self._counted[key] = where
             metrics.WAITING.labels(where=where).inc()
 
+    def uncount(self) -> None:
+        """Count nothing that waits any more."""
+        for key in list(self._counted):
+            self.count(key, None)
+
     async def resume(self, key: str, job: Job, record: SendRecord, *, its_own: bool) -> None:
         """An outcome is stored: say it again, do what follows from it again, let the job go."""
+        if record.unseen:
+            record = await self._seen(key, job, record)
+        await self._let_loose(key, record)
         if record.dead and its_own:
             await self.dead_letter(key, await self._payload(job, record), "wrong request")
         # A job that comes back after its request went on asks nothing anew; nor does one that was cancelled unseen.
@@ -193,6 +215,29 @@ class Settler:
         if its_own:
             await self.go_on(key, record)
         await job.done()
+
+    async def _seen(self, key: str, job: Job, record: SendRecord) -> SendRecord:
+        """A request that was cancelled unseen is here: its recipients are known. Raises Conflict, Transient."""
+        everybody: list[str] = []
+        with suppress(RequestProblems):
+            everybody = decode_request(job.payload).recipients()
+        waits = changed(record, phase=Phase.WAITING, pending=dict.fromkeys(everybody, ""))
+        _, revision = await self._sends.get(key)
+        seen = changed(
+            record,
+            source=source_of(job),
+            owner=secrets.token_hex(16),
+            cancelled=everybody,
+            statuses=[cancellation(waits, key=key, now=self._clock.now())],
+        )
+        await self._store(key, seen, revision)
+        metrics.RECIPIENTS.labels(outcome=State.CANCELLED).inc(len(everybody))
+        return seen
+
+    async def _let_loose(self, key: str, record: SendRecord) -> None:
+        """What was put into the outbox before somebody else settled the request, by whom it is not named."""
+        if record.phase is Phase.FINAL and (name := self._loose.pop(key, None)) not in (None, record.outbox):
+            await self._outbox.free(str(name))
 
     async def _payload(self, job: Job, record: SendRecord) -> bytes:
         """The request as it was published, if it is still to be had."""
@@ -234,8 +279,9 @@ class Settler:
         letters."""
         log.error("request_given_up", account=self._options.account, key=key, phase=record.phase, why=why)
         if record.phase is Phase.FINAL:
-            await self.say(record)
-        elif record.phase is Phase.INTENT:
+            await self.resume(key, job, record, its_own=False)
+            return
+        if record.phase is Phase.INTENT:
             unsure = {who: "" for who in record.open if who not in record.refused}
             failed = {who: one.reply for who, one in record.refused.items()} | record.others
             failed |= dict.fromkeys(record.held, "")

@@ -114,12 +114,12 @@ class Strays:
             await job.ack()
             return
         record, revision = await self._sends.get(taken.key)
-        if record is not None:
-            await settler.resume(taken.key, job, record, its_own=False)
-            return
         recipients = taken.request.recipients() if taken.request is not None else []
-        record = changed(new_record(taken.id, job, job.stored_at), pending=dict.fromkeys(recipients, ""))
         try:
+            if record is not None:
+                await settler.resume(taken.key, job, record, its_own=False)
+                return
+            record = changed(new_record(taken.id, job, job.stored_at), pending=dict.fromkeys(recipients, ""))
             await settler.refuse(
                 taken.key, job, record, revision, [WRONG], job.payload, reason=DeadReason.UNKNOWN_ACCOUNT
             )

@@ -41,6 +41,10 @@ class Waiting:
         self._settler = settler
         self._clock = clock
 
+    def forget(self) -> None:
+        """The account is another process's: what waits is for that one to count."""
+        self._settler.uncount()
+
     async def held(self) -> AsyncIterator[HeldRequest]:
         """Each request with recipients on hold. Raises Transient."""
         subjects = self._bus.subjects
@@ -63,7 +67,8 @@ class Waiting:
             if record is None:
                 if not await self._queued():
                     return None
-                # It may lie in the queue: whoever takes it finds this, and so does the same id when it comes later.
+                # It may lie in the queue: whoever takes it finds this, and says it of its recipients, whom nobody knows
+                # here; so does the same id when it comes later.
                 record = self._unseen(id)
             elif record.phase is Phase.INTENT:
                 if not record.others:
@@ -77,7 +82,7 @@ class Waiting:
                 return _undone(record)
             await self._settler.say(record)  # whoever stored it may have died before he said it
             waiting = record.waiting
-            status = cancellation(record, key=key, now=self._clock.now())
+            statuses = [cancellation(record, key=key, now=self._clock.now())] if revision else []
             ended = changed(
                 record,
                 owner=secrets.token_hex(16),
@@ -85,7 +90,7 @@ class Waiting:
                 pending={},
                 held=[],
                 next_at=None,
-                statuses=[status],
+                statuses=statuses,
                 cancelled=[*record.cancelled, *waiting],
             )
             try:
@@ -168,10 +173,11 @@ class Waiting:
         """What follows from a cancellation, again where it was broken off."""
         if any(status.state is State.CANCELLED for status in record.statuses):
             await self._settler.say(record)
-            await self._settler.unschedule(key)
+            # In this order: its time may come once more and find it final, but what it keeps nobody else would free.
             await self._settler.go_on(key, record)
+            await self._settler.unschedule(key)
 
 
 def _undone(record: SendRecord) -> Undone:
-    cancelled = any(status.state is State.CANCELLED for status in record.statuses)
+    cancelled = record.unseen or any(status.state is State.CANCELLED for status in record.statuses)
     return Undone("canceled" if cancelled and not record.taken else "final", record.cancelled)

@@ -17,7 +17,7 @@ from service.contract import request_key
 from service.errors import MailbusError, Permanent
 from service.imap import Pool, WritingSession
 from service.observe.steps import STOP_EXIT_CODE
-from service.outbound import Returned, SentMailbox, SentOptions
+from service.outbound import OUTBOX_HEADER, Returned, SentMailbox, SentOptions
 from tests.commands.conftest import SPECIAL_USE, dovecot_with, options
 from tests.outbound.child import begin, ended, waiting
 from tests.outbound.conftest import LIMIT_S, Post, delivered, deliveries, sending, soon
@@ -149,7 +149,7 @@ async def test_a_copy_larger_than_a_message_of_nats_goes_by_the_outbox(
 
 @pytest.mark.fault("E17")
 async def test_an_append_whose_answer_is_lost_is_looked_for_before_it_is_done_again(
-    bus: Bus, post: Post, relay: ScriptedRelay, server: Dovecot, prefix: str, fault_proxy: ProxyMaker
+    bus: Bus, post: Post, relay: ScriptedRelay, server: Dovecot, prefix: str, fault_proxy: ProxyMaker, soon_again: None
 ) -> None:
     proxy = await fault_proxy(server.host, server.imap)
     lost = 0
@@ -341,3 +341,23 @@ async def test_killed_around_the_copy_there_is_one(
             group.create_task(one(stop_at))
     assert await post.states(len(STOPS)) == [("r", "sent")] * len(STOPS)
     assert len(relay.messages) == len(STOPS)
+
+
+async def test_a_copy_that_is_queued_again_once_it_is_there_keeps_nothing(bus: Bus, post: Post) -> None:
+    """Of a large one, whose process ended before it had said that the mail was sent."""
+
+    def never() -> WritingSession:
+        raise AssertionError("nobody puts it anywhere")
+
+    clock = SystemClock()
+    sent = sent_mailbox(bus, Pool(never, clock, where="a"))
+    mail, at = b"x" * bus.max_payload, clock.now()
+    for _ in range(2):
+        await sent.queue("k", mail, sent_at=at)
+    puller = await bus.queue(bus.subjects.stream_later).puller("sent-a", bus.subjects.sent_copies("a"))
+    (job,) = await puller.fetch(2)
+    await bus.blobs(bus.subjects.outbox).delete(job.headers[OUTBOX_HEADER])
+    await job.ack()
+    await sent.queue("k", mail, sent_at=at)
+    await puller.close()
+    await post.empty()

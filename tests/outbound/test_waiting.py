@@ -1,6 +1,7 @@
 """Requests that are cancelled, held and released: what may still be decided, and that exactly one thing comes of it."""
 
 import asyncio
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -8,7 +9,8 @@ import pytest
 
 from service.bus import Bus, NatsOptions, StreamOptions, open_bus
 from service.contract import HeldRequest, request_key
-from service.outbound import Phase, Waiting
+from service.observe import metrics
+from service.outbound import Bundle, Outbox, Phase, Waiting
 from service.outbound.sends import SendRecord
 from tests.outbound.conftest import LIMIT_S, Post, delivered, idle_sender, sending, soon
 from tests.servers.nats import NatsServer
@@ -50,15 +52,72 @@ async def test_a_request_for_later_is_cancelled_and_nothing_of_it_stays(
     assert not relay.messages
 
 
-async def test_a_request_that_nobody_has_taken_yet_is_cancelled(
+async def test_a_request_that_nobody_has_taken_yet_is_cancelled_and_its_recipients_are_told_of_once_it_is(
     bus: Bus, post: Post, relay: ScriptedRelay, waiting: Waiting
 ) -> None:
-    await post.request("r")
-    assert await undone(waiting, "r") == ("canceled", [])
+    await post.request("r", to=[{"email": "a@x.example"}, {"email": "b@x.example"}])
+    for _ in range(2):
+        assert await undone(waiting, "r") == ("canceled", [])
     async with sending(bus, relay):
         await post.empty()
-    assert await post.states(1) == [("r", "cancelled")]
+        assert await post.states(1) == [("r", "cancelled")]
+        assert await undone(waiting, "r") == ("canceled", ["a@x.example", "b@x.example"])
+        await post.request("r")
+        await post.states(2)
+        await post.empty()
+    assert {event.id for event in post.events} == {post.events[0].id}
+    assert delivered(post.events[0]) == {"a@x.example": "no", "b@x.example": "no"}
     assert not relay.messages
+
+
+@pytest.mark.fault("E12")
+async def test_what_was_kept_for_a_request_that_was_cancelled_meanwhile_is_freed(
+    bus: Bus, post: Post, relay: ScriptedRelay, waiting: Waiting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sender has put it into the outbox, a command cancels it, the sender's record is refused."""
+    monkeypatch.setattr("service.outbound.deliver.AGAIN_S", 0.1)
+    put = Outbox.put
+
+    async def slow_put(outbox: Outbox, bundle: Bundle, *, stored_at: datetime) -> str:
+        name = await put(outbox, bundle, stored_at=stored_at)
+        assert await undone(waiting, "r") == ("canceled", [])
+        return name
+
+    monkeypatch.setattr(Outbox, "put", slow_put)
+    async with sending(bus, relay):
+        await post.request("r", sendAt=soon(3600))
+        assert await post.states(1) == [("r", "cancelled")]
+        await post.empty()
+    assert delivered(post.events[0]) == {"a@x.example": "no"}
+
+
+async def test_a_cancellation_that_is_broken_off_leaves_nothing_in_the_outbox(
+    bus: Bus, post: Post, relay: ScriptedRelay, waiting: Waiting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with sending(bus, relay):
+        await post.request("r", sendAt=soon(2))
+        await scheduled(post)
+        with monkeypatch.context() as patch:
+            patch.setattr(waiting._settler, "unschedule", _killed)
+            with pytest.raises(ConnectionError):
+                await waiting.cancel("r")
+        await post.empty()
+    assert [event.state for event in post.events] == ["cancelled"]
+
+
+async def test_what_waits_is_counted_as_long_as_the_account_is_here(
+    bus: Bus, post: Post, relay: ScriptedRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.outbound.settle.COUNTED_LIMIT", 3)
+    counted = metrics.WAITING.labels(where="retry")._value
+    before = counted.get()
+    async with sending(bus, relay) as sender:
+        for n in range(5):
+            await post.request(f"r{n}", sendAt=soon(3600))
+        await scheduled(post)
+        assert counted.get() == before + 3
+        sender.waiting.forget()
+        assert counted.get() == before
 
 
 async def test_what_was_sent_is_final_and_what_never_was_is_unknown(
