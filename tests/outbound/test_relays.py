@@ -1,10 +1,13 @@
-"""Several relays in order of preference: the next one only where the one before certainly has nothing of the mail."""
+"""Relays in order of preference, the next only where the one before has nothing of the mail; and who is there at all."""
+
+import asyncio
 
 import pytest
 
 from service.bus import Bus
+from service.errors import AuthRefused
 from service.smtp import RelayUnreachable
-from tests.outbound.conftest import Post, found_lost, sending
+from tests.outbound.conftest import Post, found_lost, sending, soon
 from tests.servers.smtp import RelayMaker, ScriptedRelay
 
 
@@ -86,3 +89,28 @@ async def test_where_all_are_away_requests_are_put_off(
     async with sending(bus, relay, others=[second], retry_first_s=60):
         await post.request("r")
         assert await post.states(1) == [("r", "deferred")]
+
+
+async def test_a_relay_that_greets_and_wants_a_login_for_mail_is_no_relay_until_it_takes_one(
+    bus: Bus, post: Post, relay: ScriptedRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.outbound.relays.PATIENCE_S", 0.0)
+    relay.script.mail = "530 5.7.0 authentication required"
+    proved: list[str] = []
+    async with sending(bus, relay) as sender:
+        for n in range(2):
+            watching = asyncio.create_task(sender.watch_relay(lambda: proved.append("")))
+            # The first is greeted and believed; after its refusal nobody is until a mail goes.
+            await post.request(f"r{n}", expiresAt=soon(3600))
+            with pytest.raises(AuthRefused):
+                async with asyncio.timeout(30):
+                    await watching
+        assert len(proved) == 1
+        relay.script.mail = None
+        async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+            watching = group.create_task(sender.watch_relay(lambda: proved.append("")))
+            await post.until(lambda: sum(event.state == "sent" for event in post.events) == 2)
+            while len(proved) < 2:  # noqa: ASYNC110 the task that hears of it is another
+                await asyncio.sleep(0.01)
+            watching.cancel()
+        await post.empty()

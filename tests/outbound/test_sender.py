@@ -301,31 +301,6 @@ async def test_what_is_remembered_of_a_lost_relay_holds_no_mail(bus: Bus, post: 
         assert (failed.__traceback__, failed.__cause__, failed.__context__) == (None, None, None)
 
 
-async def test_a_relay_that_greets_and_wants_a_login_for_mail_is_no_relay_until_it_takes_one(
-    bus: Bus, post: Post, relay: ScriptedRelay, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("service.outbound.relays.PATIENCE_S", 0.0)
-    relay.script.mail = "530 5.7.0 authentication required"
-    proved: list[str] = []
-    async with sending(bus, relay) as sender:
-        for n in range(2):
-            watching = asyncio.create_task(sender.watch_relay(lambda: proved.append("")))
-            # The first is greeted and believed; after its refusal nobody is until a mail goes.
-            await post.request(f"r{n}", expiresAt=soon(3600))
-            with pytest.raises(AuthRefused):
-                async with asyncio.timeout(30):
-                    await watching
-        assert len(proved) == 1
-        relay.script.mail = None
-        async with asyncio.timeout(30), asyncio.TaskGroup() as group:
-            watching = group.create_task(sender.watch_relay(lambda: proved.append("")))
-            await post.until(lambda: sum(event.state == "sent" for event in post.events) == 2)
-            while len(proved) < 2:  # noqa: ASYNC110 the task that hears of it is another
-                await asyncio.sleep(0.01)
-            watching.cancel()
-        await post.empty()
-
-
 async def test_a_relay_that_comes_back_soon_costs_nobody_a_status(
     bus: Bus, post: Post, relay: ScriptedRelay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
