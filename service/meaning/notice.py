@@ -105,15 +105,15 @@ _FIELD_LINE: Final = re.compile(
 )
 _RCPT: Final = re.compile(r"rcpt[ _]to[\s:(<]*+(?:smtp:)?([^\s<>()\[\],;\"']{1,320})", re.IGNORECASE)
 # What stands before an address that failed, from the line's beginning on. It is asked of lines whose runs of white
-# space are one space: four of its pieces take one, and of 900 spaces there are 10^10 ways to share them out.
+# space are one space: there are 10^10 ways to share 900 out among the pieces that may take some.
 _NAMED: Final = one_of(
     r"""
     (?:failed |final |original |intended |bad )?(?:recipients?|address(?:ee)?(?:\(es\))?|rcpt|user|mailbox|destination)
     to
     [ \w,'()]{0,60}(?:deliver|failed|invalid|unknown|bounce|reject|problem|originally addressed)[ \w,'()]{0,60}
     """,
-    before=r"^[ \t*(>-]*",
-    after=r"[ \t]*(?::|=|to|for|recipient|user|address)?[ \t]*[:=]?[ \t]*[\[<\"'(]{0,2}(?:smtp:|rfc822;)?[ \t]*<?$",
+    before=r"^[ *(>-]*",
+    after=r" ?(?::|=|to|for|recipient|user|address)? ?[:=]? ?[\[<\"'(]{0,2}(?:smtp:|rfc822;)? ?<?$",
 )
 _WHITE: Final = re.compile(r"[ \t]+")
 _TAIL: Final = re.compile(r"^[>\]\)\"'*]*[ \t]*(?:[:;,.…-]|\(|\.{2,}|$|on \w{3}|\d{3}\b|<)")
