@@ -1,6 +1,6 @@
 """Who carries a rule out, over IMAP: a batch of messages → what became of each. Used by work.py."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from msgspec.structs import replace
@@ -8,10 +8,10 @@ from msgspec.structs import replace
 from service.after.act import Acted, Result, act, no_target, only_marks, open_afresh, settle
 from service.after.kept import Kept
 from service.after.plan import Copying, Item
-from service.contract import NUMBERS_FROM, After, AfterKind
+from service.contract import NUMBERS_FROM, After, AfterKind, fingerprint
 from service.errors import MailbusError, Permanent, Transient
 from service.imap import Pool, Refused, WritingSession
-from service.observe import step
+from service.observe import log, step
 
 
 class Hands(Protocol):
@@ -27,6 +27,15 @@ class Hands(Protocol):
         Raises Transient, where it is to be done again, and Permanent, where that helps as little.
         """
         ...
+
+
+async def _others(session: WritingSession, uids: Sequence[int], marks: Mapping[int, str]) -> set[int]:
+    """Which of these are not what was announced under their UIDs: the mailbox is another, with the same UIDVALIDITY.
+
+    Until its log says so: a server that gives all mailboxes one number, and a name that went to another one.
+    """
+    rows = await session.survey_these([uid for uid in uids if marks.get(uid)])
+    return {row.uid for row in rows if fingerprint(row.size, row.internal_date) != marks[row.uid]}
 
 
 class ImapHands:
@@ -87,7 +96,11 @@ class ImapHands:
         acted.results[Result.STALE] += len(items) - len(named)
         uids = [uid for name in named if (uid := self._uid(mailbox, opened.uidvalidity, name))]
         acted.results[Result.GONE] += len(named) - len(uids)
-        uids = sorted(set(uids) - acted.stuck.keys())
+        others = await _others(session, uids, {item.uid: item.mark for item in items})
+        if others:
+            log.warning("after_other_mail", account=self._account, mailbox=mailbox, count=len(others))
+            acted.results[Result.STALE] += len(others)
+        uids = sorted(set(uids) - acted.stuck.keys() - others)
         if uids:
             acted.add(await act(session, opened, after, uids, remember))
         return acted, opened.uidvalidity

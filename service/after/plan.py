@@ -13,7 +13,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec.structs import replace
 
-from service.contract import AFTER_HEADER, mailbox_hash, place_of
+from service.contract import AFTER_HEADER, FINGERPRINT_CHARS, NUMBERS_FROM, STATE_HEADER, mailbox_hash, place_of
 
 VERSION: Final = 1
 # Messages that were refused and are tried again: as many as an operator would look at.
@@ -23,13 +23,15 @@ Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 class Left(msgspec.Struct, frozen=True):
-    """A message that the server refused so many times, and when it is tried again. `seq`: where its event stands."""
+    """A message that the server refused so many times, and when it is tried again. `seq`: where its event stands;
+    `mark`: as Item has it."""
 
     uid: int
     uidvalidity: int
     tries: int
     at: Moment
     seq: int = 0
+    mark: str = ""
 
 
 class Copying(msgspec.Struct, frozen=True):
@@ -109,11 +111,13 @@ def of_epoch(record: Record, reset: int, id: str) -> Record:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A message that the event at `seq` names."""
+    """A message that the event at `seq` names. `mark`: its fingerprint, as it was announced; empty where that is not
+    known, or of another way than IMAP."""
 
     uid: int
     uidvalidity: int
     seq: int
+    mark: str = ""
 
 
 def item_of(mailbox: str, mark: str, headers: dict[str, str], seq: int) -> Item | None:
@@ -123,7 +127,10 @@ def item_of(mailbox: str, mark: str, headers: dict[str, str], seq: int) -> Item 
     place = place_of(headers.get("ce-subject", ""))
     if place is None or not place.uid or place.mailbox_hash != mailbox_hash(mailbox):
         return None
-    return Item(place.uid, place.uidvalidity, seq)
+    # `<uid> <mark> <keyword>…`, of which the first part is what IMAP alone may compare with.
+    noted = headers.get(STATE_HEADER, "").split(" ")
+    told = noted[1].partition(":")[0] if len(noted) > 1 and place.uid < NUMBERS_FROM else ""
+    return Item(place.uid, place.uidvalidity, seq, told if len(told) == FINGERPRINT_CHARS else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,12 +142,13 @@ class RefusedPace:
     max_s: float = 4 * 3600.0
     tries: int = 6
 
-    def next(self, uid: int, uidvalidity: int, tries: int, now: datetime, seq: int) -> Left | None:
+    def next(self, item: Item, tries: int, now: datetime) -> Left | None:
         """After `tries` refusals; None: it is given up."""
         if tries >= self.tries:
             return None
         pause_s = min(self.max_s, self.first_s * self.factor ** (tries - 1))
-        return Left(uid, uidvalidity, tries, now + timedelta(seconds=pause_s), seq)
+        at = now + timedelta(seconds=pause_s)
+        return Left(item.uid, item.uidvalidity, tries, at, item.seq, item.mark)
 
 
 def next_left(left: Iterable[Left]) -> Left | None:

@@ -240,7 +240,7 @@ class AfterWork:
         left = next_left(record.left)
         if left is not None and waits_s(left, self._clock.now()) == 0.0:
             # Alone, so that whatever is wrong with it is its own.
-            await self._act(box, [Item(left.uid, left.uidvalidity, left.seq)], again=left)
+            await self._act(box, [Item(left.uid, left.uidvalidity, left.seq, left.mark)], again=left)
             return 0.0
         found = await self._find(box, record, bounds)
         step("after.read")
@@ -314,10 +314,10 @@ class AfterWork:
         step("after.acted")
         for result, count in acted.results.items():
             metrics.AFTER.labels(result=result).inc(count)
-        return await self._left_of(box, acted, uidvalidity, again, {item.uid: item.seq for item in items})
+        return await self._left_of(box, acted, uidvalidity, again, {item.uid: item for item in items})
 
     async def _left_of(
-        self, box: _Mailbox, acted: Acted, uidvalidity: int, again: Left | None, seqs: Mapping[int, int]
+        self, box: _Mailbox, acted: Acted, uidvalidity: int, again: Left | None, items: Mapping[int, Item]
     ) -> Record:
         """The record with those that the server refused; those that were refused too often are said, and passed."""
         record = box.kept.record
@@ -327,7 +327,8 @@ class AfterWork:
             tries = 1 + (again.tries if again is not None else 0)
             for uid, refused in sorted(acted.refused.items()):
                 metrics.AFTER.labels(result=Result.REFUSED).inc()
-                if (one := self._options.pace.next(uid, uidvalidity, tries, now, seqs.get(uid, 0))) is not None:
+                item = items.get(uid) or Item(uid, uidvalidity, 0)
+                if (one := self._options.pace.next(item, tries, now)) is not None:
                     kept.append(one)
                 else:
                     self._give_up(box, uid, uidvalidity, refused)

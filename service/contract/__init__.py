@@ -81,9 +81,11 @@ from service.contract.filters import COMPARATORS_LIMIT, Comparator, Filter, chec
 from service.contract.header_property import PREFIX as HEADER_PREFIX
 from service.contract.header_property import HeaderForm, HeaderProperty, header_property
 from service.contract.ids import (
+    FINGERPRINT_CHARS,
     NUMBERS_FROM,
     ImapPlace,
     email_id,
+    fingerprint,
     mailbox_hash,
     mailbox_id,
     mailbox_name,
@@ -139,6 +141,7 @@ __all__ = [
     "DEAD_HEADER",
     "DEFAULT_PROPERTIES",
     "ENVELOPE_ROOM_BYTES",
+    "FINGERPRINT_CHARS",
     "HASHED_TOKEN",
     "HEADER_FIELDS",
     "HEADER_PREFIX",
@@ -260,6 +263,7 @@ __all__ = [
     "event_id",
     "event_schema",
     "expiry_of",
+    "fingerprint",
     "flag_of",
     "for_one",
     "header_property",

@@ -10,6 +10,7 @@ import hashlib
 import struct
 import unicodedata
 from dataclasses import dataclass
+from datetime import datetime
 from functools import lru_cache
 from typing import Final
 
@@ -18,6 +19,7 @@ _POP3: Final = "p"
 # From here on it is no UID (RFC 9051 9: 32 bits), but a number that mailbus gave while POP3 stood in for IMAP.
 NUMBERS_FROM: Final = 2**32
 TURNS: Final = 2**16
+FINGERPRINT_CHARS: Final = 12
 _PLACE: Final = struct.Struct(">8sII")
 _TURN: Final = struct.Struct(">H")
 
@@ -75,3 +77,9 @@ def place_of(id: str) -> ImapPlace | None:
         return ImapPlace(mailbox, uidvalidity, number if id[:1] == _IMAP else NUMBERS_FROM + number, turn)
     except (binascii.Error, ValueError):
         return None
+
+
+def fingerprint(size: int, internal_date: datetime | None) -> str:
+    """Recognises a message that keeps its UID: RFC 9051 2.3.1.1 says neither of the two ever changes."""
+    stamp = internal_date.isoformat() if internal_date else ""
+    return hashlib.sha256(f"{size}\0{stamp}".encode()).hexdigest()[:FINGERPRINT_CHARS]

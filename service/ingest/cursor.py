@@ -146,12 +146,6 @@ def has_same_marks(source: str, other: str) -> bool:
     return source.startswith(MAILDROP) == other.startswith(MAILDROP)
 
 
-def fingerprint(size: int, internal_date: datetime | None) -> str:
-    """Recognises a message that keeps its UID: RFC 9051 2.3.1.1 says neither of the two ever changes."""
-    stamp = internal_date.isoformat() if internal_date else ""
-    return hashlib.sha256(f"{size}\0{stamp}".encode()).hexdigest()[:12]
-
-
 def copy_key(account: str, mailbox: str) -> str:
     """The copy's key: a mailbox's name may hold what a key may not."""
     return f"{account}.{hashlib.sha256(mailbox.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}"

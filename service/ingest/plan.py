@@ -11,8 +11,8 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from service.contract import ResetReason, Sync
-from service.ingest.cursor import Copy, Cursor, fingerprint
+from service.contract import ResetReason, Sync, fingerprint
+from service.ingest.cursor import Copy, Cursor
 from service.ingest.marks import MARK_BYTES, whole_mark
 from service.ingest.notes import Line
 from service.ingest.source import Epoch, Surveyed

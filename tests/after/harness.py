@@ -2,10 +2,10 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Container
+from collections.abc import AsyncIterator, Container, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -13,7 +13,17 @@ from service.after import AfterOptions, AfterWork, ImapHands, RefusedPace
 from service.after.plan import Record, load_record
 from service.bus import Bus, OutMessage
 from service.clock import SystemClock
-from service.contract import AFTER_HEADER, AccountState, After, AfterKind, EventType, email_id, mailbox_id
+from service.contract import (
+    AFTER_HEADER,
+    STATE_HEADER,
+    AccountState,
+    After,
+    AfterKind,
+    EventType,
+    email_id,
+    fingerprint,
+    mailbox_id,
+)
 from service.errors import MailbusError, Transient
 from service.fleet import supervise
 from service.imap import Pool, WritingSession
@@ -36,6 +46,9 @@ class Desk:
     said: list[MailbusError] = field(default_factory=list)
     failed: list[MailbusError] = field(default_factory=list)
     proofs: int = 0
+
+
+NO_MARKS: Final[Mapping[int, str]] = {}
 
 
 @asynccontextmanager
@@ -122,8 +135,10 @@ def uidvalidity(server: Dovecot, user: str) -> int:
     return int(found[1])
 
 
-async def announce(bus: Bus, box: Box, epoch: int, uids: list[int], *, fence: int = 0) -> int:
-    """Events as ingest writes them; gives the last one's place in the log."""
+async def announce(
+    bus: Bus, box: Box, epoch: int, uids: list[int], *, fence: int = 0, marks: Mapping[int, str] = NO_MARKS
+) -> int:
+    """Events as ingest writes them; gives the last one's place in the log. `marks`: of messages, by UID."""
     subject = bus.subjects.event(box.account, box.mailbox, EventType.RECEIVED)
     events = [
         OutMessage(
@@ -133,6 +148,7 @@ async def announce(bus: Bus, box: Box, epoch: int, uids: list[int], *, fence: in
                 "ce-id": f"{box.user}-{uid}",
                 "ce-subject": email_id(box.mailbox, epoch, uid),
                 AFTER_HEADER: box.after.mark,
+                STATE_HEADER: f"{uid} {marks.get(uid, '-')}",
             },
         )
         for uid in uids
@@ -140,6 +156,15 @@ async def announce(bus: Bus, box: Box, epoch: int, uids: list[int], *, fence: in
     return await bus.log.commit(
         events, filter_subject=bus.subjects.mailbox_filter(box.account, box.mailbox), fence=fence
     )
+
+
+async def fingerprints(box: Box, uids: list[int]) -> dict[int, str]:
+    """Of the mailbox's messages, as ingest has them."""
+    session = await WritingSession.open(session_options(box), clock=SystemClock())
+    await session.open_mailbox(box.mailbox, writing=False)
+    rows = await session.survey_these(uids)
+    session.abort()
+    return {row.uid: fingerprint(row.size, row.internal_date) for row in rows}
 
 
 async def begin_epoch(bus: Bus, box: Box, *, fence: int) -> int:

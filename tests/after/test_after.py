@@ -16,6 +16,7 @@ from tests.after.harness import (
     announce,
     begin_epoch,
     doing,
+    fingerprints,
     look,
     make,
     record,
@@ -257,6 +258,26 @@ async def test_nothing_of_an_epoch_that_is_over_is_touched_where_the_uidvalidity
     there = await asyncio.to_thread(look, dovecot, prefix)
     assert there[:2] == [("mail 1", set()), ("mail 2", set())]
     assert there[2:] == ([("mail 3", {"\\Seen"})] if rule is SEEN else [])
+
+
+@pytest.mark.fault("A06")
+@pytest.mark.parametrize("rule", [DELETE, MOVE, SEEN])
+async def test_another_mail_under_the_uid_of_an_announced_one_is_left_alone(
+    bus: Bus, dovecot: Dovecot, prefix: str, rule: After
+) -> None:
+    # As where a name went to another mailbox of the same UIDVALIDITY, and its log does not say so yet.
+    await dovecot.append(prefix, mails(1, 3))
+    await asyncio.to_thread(make, dovecot, prefix, "Done")
+    box = quick(dovecot, prefix, after=rule)
+    there = await fingerprints(box, [1, 2, 3])
+    epoch = await asyncio.to_thread(uidvalidity, dovecot, prefix)
+    seq = await announce(
+        bus, box, epoch, [1, 2, 3], marks={1: there[1], 2: "0123456789ab", 3: f"{there[3]}:ba9876543210"}
+    )
+    async with working(bus, box):
+        await wait_done(bus, box, seq)
+    untouched = [subject for subject, flags in await asyncio.to_thread(look, dovecot, prefix) if "\\Seen" not in flags]
+    assert untouched == named(2)
 
 
 async def test_what_was_to_be_tried_again_ends_with_its_epoch(bus: Bus, dovecot: Dovecot, prefix: str) -> None:

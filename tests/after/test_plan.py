@@ -22,7 +22,7 @@ from service.after.plan import (
     started,
     waits_s,
 )
-from service.contract import AFTER_HEADER, After, AfterKind, email_id
+from service.contract import AFTER_HEADER, NUMBERS_FROM, After, AfterKind, email_id
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 LATER = NOW + timedelta(days=1)
@@ -82,6 +82,12 @@ def test_an_event_names_its_message_and_its_rule(rule: After, mark: str) -> None
     assert rule.mark == mark
     headers = {AFTER_HEADER: rule.mark, "ce-subject": email_id("Box", 5, 6)}
     assert item_of("Box", mark, headers, 7) == Item(6, 5, 7)
+    # What was announced is told by its fingerprint; a number of POP3's is known by its content, which IMAP cannot say.
+    noted = {"Mail-State": "6 0123456789ab:ba9876543210 $seen"}
+    assert item_of("Box", mark, headers | noted, 7) == Item(6, 5, 7, "0123456789ab")
+    assert item_of("Box", mark, headers | {"Mail-State": "6 - $seen"}, 7) == Item(6, 5, 7)
+    number = {"ce-subject": email_id("Box", 5, NUMBERS_FROM + 1)}
+    assert item_of("Box", mark, headers | noted | number, 7) == Item(NUMBERS_FROM + 1, 5, 7)
     assert item_of("Other", mark, headers, 7) is None
     assert item_of("Box", "other", headers, 7) is None
     assert item_of("Box", mark, headers | {"ce-subject": "x"}, 7) is None
@@ -91,13 +97,13 @@ def test_an_event_names_its_message_and_its_rule(rule: After, mark: str) -> None
 def test_a_refused_message_is_tried_six_times_in_hours() -> None:
     pace, at, pauses = RefusedPace(), NOW, []
     for tries in range(1, 6):
-        left = pace.next(1, 2, tries, at, 7)
-        assert left == Left(1, 2, tries, left.at if left else at, 7)
+        left = pace.next(Item(1, 2, 7, "aa"), tries, at)
+        assert left == Left(1, 2, tries, left.at if left else at, 7, "aa")
         assert left is not None
         pauses.append((left.at - at).total_seconds() / 60)
         at = left.at
     assert pauses == [1, 4, 16, 64, 240]
-    assert pace.next(1, 2, 6, at, 7) is None
+    assert pace.next(Item(1, 2, 7), 6, at) is None
 
 
 def test_of_those_that_wait_the_first_is_next() -> None:

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.contract import Keywords, keywords_of
-from service.ingest.cursor import fingerprint
+from service.contract import Keywords, fingerprint, keywords_of
 from service.ingest.known import Change, Flagged, Known, Run, Uids, differences, missing
 from service.ingest.marks import MARK_BYTES, NO_MARK, Marks, Recogniser, packed_id, packed_mark, whole_mark
 from service.ingest.notes import Line, Note, dump_line, dump_note, load_line, load_note

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from service.contract import ResetReason
+from service.contract import ResetReason, fingerprint
 from service.errors import Permanent
-from service.ingest.cursor import Copy, Cursor, dump_copy, dump_cursor, fingerprint, load_copy, load_cursor
+from service.ingest.cursor import Copy, Cursor, dump_copy, dump_cursor, load_copy, load_cursor
 from service.ingest.dead import dump_places, load_places
 from service.ingest.plan import (
     PAGE_LIMIT_BYTES,
