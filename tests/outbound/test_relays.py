@@ -1,4 +1,4 @@
-"""Relays in order of preference, the next only where the one before has nothing of the mail; and who is there at all."""
+"""Relays in order of preference, the next only where the one before has nothing of the mail; and who is there."""
 
 import asyncio
 
