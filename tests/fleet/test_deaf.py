@@ -22,6 +22,13 @@ TTL_S = 1.0
 ACCOUNTS = {f"account-{number}": f"account-{number}" for number in range(12)}
 
 
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.fleet.presence.DEAF_S", TTL_S)
+    monkeypatch.setattr("service.fleet.members.QUIET_S", 0.2)
+    monkeypatch.setattr("service.fleet.roster.LISTEN_AGAIN_S", 0.2)
+
+
 @pytest.fixture
 async def bus(nats_server: NatsServer, prefix: str) -> AsyncIterator[Bus]:
     options = NatsOptions(servers=(nats_server.url,), prefix=prefix)
@@ -110,9 +117,7 @@ def shared(*those: Replica) -> bool:
     )
 
 
-async def test_one_that_hears_nothing_any_more_holds_up_no_other(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.fleet.presence.DEAF_S", TTL_S)
-    monkeypatch.setattr("service.fleet.members.QUIET_S", 0.2)
+async def test_one_that_hears_nothing_any_more_holds_up_no_other(bus: Bus) -> None:
     async with replicas(bus) as start:
         one, two = start("one"), start("two")
         await until(lambda: bool(one.has) and bool(two.has) and shared(one, two))
