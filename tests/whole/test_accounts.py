@@ -13,11 +13,14 @@ import yaml
 from cryptography.fernet import Fernet
 
 from tests.servers.dovecot import Dovecot
-from tests.servers.mailbus import Mailbus, command, imap_account, reading, settings_for, with_relay
+from tests.servers.imap_stub import ImapStub
+from tests.servers.mailbus import Mailbus, command, imap_account, reading, settings_for, until, with_relay
 from tests.servers.nats import NatsServer
 from tests.servers.smtp import ScriptedRelay
 
 Maker = Callable[..., Mailbus]
+# So many begin at once at one host.
+MANY, ROUNDS = 40, 2
 
 
 def mail(number: int) -> bytes:
@@ -132,4 +135,38 @@ async def test_a_request_that_waits_for_an_account_of_the_bus_outlives_a_restart
         one.start()
         await relay.received(1)
         assert await reader.count(f"{prefix}.dead.>", "DEAD") == 0
+    assert await one.stop() == 0
+
+
+@pytest.mark.fault("F09")
+async def test_accounts_that_come_and_go_leave_no_connection_and_no_file_behind(
+    own_nats: NatsServer, mailbus: Maker, prefix: str, imap_stub: ImapStub
+) -> None:
+    imap = {"host": "127.0.0.1", "port": imap_stub.port, "security": "none"}
+    seal = {"keys": [Fernet.generate_key().decode()]}
+    one = mailbus(settings_for(own_nats.url, prefix, seal=seal))
+    one.start()
+    await one.started()
+    assert one.process is not None
+    open_files = Path(f"/proc/{one.process.pid}/fd")
+
+    def count() -> int:
+        return sum(1 for _ in open_files.iterdir())
+
+    def states(state: str) -> int:
+        return sum(line["state"] == state for line in one.said("account_state"))
+
+    at_rest = count()
+    async with reading(own_nats.url, prefix) as reader:
+        for number in range(1, ROUNDS + 1):
+            for id in range(MANY):
+                account = {"id": f"a{id}", "address": "a@example.com", "password": "x", "incoming": {"imap": imap}}
+                await reader.ask("accounts.add", account)
+            await until(lambda: states("connected") == MANY * number)  # noqa: B023 it is awaited here
+            assert count() >= MANY
+            for id in range(MANY):
+                await reader.ask("accounts.remove", {"id": f"a{id}"})
+            await until(lambda: states("removed") == MANY * number)  # noqa: B023 as above
+            # A few may be made once for all.
+            await until(lambda: count() < at_rest + MANY // 4)
     assert await one.stop() == 0
