@@ -130,21 +130,16 @@ def sender_work(
 
         return Work(account.id, part, supervised(connected, account.id, part, shared, None), [part])
 
-    async def take_requests(proved: Callable[[], None]) -> None:
-        await shared.bus.wait_connected()
-        await sender.run(proved)
+    def over_the_bus(
+        run: Callable[[Callable[[], None]], Awaitable[None]],
+    ) -> Callable[[Callable[[], None]], Awaitable[None]]:
+        async def life(proved: Callable[[], None]) -> None:
+            await shared.bus.wait_connected()
+            await run(proved)
 
-    works = [work(SENDER, sender.watch_relay), work(REQUESTS, take_requests)]
+        return life
+
+    works = [work(SENDER, sender.watch_relay), work(REQUESTS, over_the_bus(sender.run))]
     if sent is not None and sent.wants_copies:
-        works.append(work(SENT, keep_copies(sent, shared)))
+        works.append(work(SENT, over_the_bus(sent.run)))
     return works
-
-
-def keep_copies(sent: SentMailbox, shared: Shared) -> Callable[[Callable[[], None]], Awaitable[None]]:
-    """Copies on their way into the Sent mailbox, to be supervised."""
-
-    async def life(proved: Callable[[], None]) -> None:
-        await shared.bus.wait_connected()
-        await sent.run(proved)
-
-    return life

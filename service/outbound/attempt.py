@@ -7,6 +7,7 @@ status.
 import asyncio
 import secrets
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -194,7 +195,7 @@ class Attempts:
         place.leave()
         waiting = list(task.record.pending)
         addresses = {one.email: one for one in task.request.to}
-        while waiting and not place.ending:
+        while waiting and not place.ending and self._left_s(task) > 0:
             now, waiting = waiting[:TOGETHER], waiting[TOGETHER:]
             barred = await self._suppressions.among(now)
             task.record = changed(_intent(task.record, attempt), trying=now, refused=barred)
@@ -227,7 +228,7 @@ class Attempts:
         return await self._settler.told(task.key, task.record, task.revision, decision, task.bundle, attempt=attempt)
 
     async def _ask_for_each(self, task: Task, going: Sequence[Recipient], place: Place) -> dict[str, Said]:
-        """What was said of each; where the account's work ends meanwhile, without those who were not asked yet."""
+        """What was said of each; without those who were not asked yet when the account's work ended, or it expired."""
         if not going:
             return {}
         mails = [_Mailing(one, place.another()) for one in going]
@@ -241,7 +242,8 @@ class Attempts:
         try:
             async with TaskGroup() as group:
                 asking = [group.create_task(ask_for(one), name="mail") for one in mails]
-                hurry = group.create_task(_hurry(place, list(zip(mails, asking, strict=True))), name="hurry")
+                under_way = list(zip(mails, asking, strict=True))
+                hurry = group.create_task(_hurry(place, under_way, self._left_s(task)), name="hurry")
                 await asyncio.wait(asking)
                 hurry.cancel()
         except BaseExceptionGroup as failed:
@@ -253,6 +255,10 @@ class Attempts:
             elif one.dot:
                 said[one.recipient.email] = Said(Verdict.UNKNOWN, "")
         return said
+
+    def _left_s(self, task: Task) -> float:
+        """Until it expires."""
+        return (task.record.expires_at - self._clock.now()).total_seconds()
 
     async def _ask_for(self, task: Task, mailing: "_Mailing") -> Said:
         one, place = mailing.recipient, mailing.place
@@ -331,12 +337,18 @@ class _Mailing:
     dot: bool = False
 
 
-async def _hurry(place: Place, mails: Sequence[tuple[_Mailing, asyncio.Task[Said]]]) -> None:
-    """Once the account's work ends: who waits for a turn goes without, and mails under way are not waited for long."""
-    await place.wait_ending()
+async def _hurry(place: Place, mails: Sequence[tuple[_Mailing, asyncio.Task[Said]]], left_s: float) -> None:
+    """Once the account's work ends, or the request expires: who waits for a turn goes without.
+
+    Mails under way are not waited for long where the work ends.
+    """
+    with suppress(TimeoutError):
+        async with asyncio.timeout(left_s):
+            await place.wait_ending()
     for one, asking in mails:
         if not one.place.taken:
             asking.cancel()
+    await place.wait_ending()
     await asyncio.sleep(ENDING_S)
     for _, asking in mails:
         asking.cancel()

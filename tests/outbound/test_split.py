@@ -12,7 +12,7 @@ import pytest
 from service.bus import Bus
 from service.clock import SystemClock
 from service.observe.steps import STOP_EXIT_CODE
-from service.outbound import Returned
+from service.outbound import Limit, Returned
 from tests.outbound.conftest import Post, delivered, sending, soon
 from tests.outbound.test_crash import run_child
 from tests.outbound.test_returned import bounce
@@ -145,6 +145,19 @@ async def test_what_is_not_sent_at_its_expiry_fails(bus: Bus, post: Post, relay:
         await post.until(lambda: any(event.state == "failed" for event in post.events))
         await post.empty()
     assert len(relay.messages) == 2
+
+
+async def test_who_waits_for_a_domains_turn_at_the_expiry_gets_nothing_any_more(
+    bus: Bus, post: Post, relay: ScriptedRelay
+) -> None:
+    async with sending(bus, relay, domains={"x.example": Limit(interval_s=3600.0)}):
+        await mailing(post, "r", people(10), expiresAt=soon(2))
+        await post.until(lambda: len({who for event in post.events for who in delivered(event)}) == 10)
+        await post.empty()
+    failed = [who for event in post.events if event.state == "failed" for who in delivered(event)]
+    # Where the machine is slow it had expired before its first mail.
+    assert len(relay.messages) + len(failed) == 10
+    assert len(relay.messages) <= 1
 
 
 async def test_a_bounce_of_one_message_names_its_recipient(bus: Bus, post: Post, relay: ScriptedRelay) -> None:
