@@ -13,38 +13,23 @@ _FIELDS: Final = (
     "auto-reply", "x-cron-autoreply", "x-auto-reply-from",
 )  # fmt: skip
 _PRECEDENCE: Final = frozenset(("auto_reply", "auto-reply", "autoreply"))
-# The words that begin the subject of such an answer, in the languages whose programs put them there.
 _BEFORE: Final = re.compile(r"\s*\[[^\]]{0,40}\]\s*")
+# The words that begin the subject of such an answer, in the languages whose programs put them there.
 _SUBJECT: Final = one_of(r"""
     auto(?:matic)?[ -]?(?:reply|response|respond(?:er)?|antwort)
     automatically generated (?:reply|response)
-    out[ -]of[ -](?:the[ -])?office
-    ooo\b
-    vacation (?:reply|response|message|notice)
-    away from (?:the |my )?(?:office|mail|desk)
-    on (?:vacation|holiday|annual leave)
-    i am (?:away|on vacation|out of)
-    absence\b
-    abwesenheit
+    out[ -]of[ -](?:the[ -])?office[ :-]{0,3}auto
+    vacation (?:reply|response|message|notice)(?! \w)
+    abwesenheits(?:notiz|nachricht|benachrichtigung|meldung)
     automatische antwort
-    abwesend
-    nicht im büro
     r[ée]ponse automatique
-    absence du bureau
-    absent du bureau
     respuesta autom[aá]tica
-    fuera de (?:la )?oficina
     risposta automatica
-    fuori (?:sede|ufficio)
     resposta autom[aá]tica
-    ausência
     automatisch antwoord
-    afwezig
     autosvar
     automatiskt svar
     automatisk svar
-    frånvaro
-    poissa
     odpowied[zź] automatyczna
     autoodpowied[zź]
     automatyczna odpowied[zź]
@@ -55,6 +40,29 @@ _SUBJECT: Final = one_of(r"""
     自动(?:回复|答复)
     자동 ?(?:회신|응답|답장)
 """)
+# Words that people write as well, of a holiday to come: programs put the subject that they answer after a colon.
+_AWAY: Final = one_of(r"""
+    out[ -]of[ -](?:the[ -])?office
+    ooo\b
+    away from (?:the |my )?(?:office|mail|desk)
+    on (?:vacation|holiday|annual leave)
+    i am (?:away|on vacation|out of)
+    absence\b
+    abwesenheit
+    abwesend
+    nicht im büro
+    absence du bureau
+    absent du bureau
+    fuera de (?:la )?oficina
+    fuori (?:sede|ufficio)
+    ausência
+    afwezig
+    frånvaro
+    poissa
+""")
+_COLON: Final = re.compile(r"\s?:")
+# What an answer has, or a program, and a person's announcement has not.
+_MARKS: Final = ("in-reply-to", "references", "x-auto-response-suppress", "auto-submitted")
 
 
 def is_vacation(values: dict[str, str], subject: str | None) -> bool:
@@ -67,9 +75,18 @@ def is_vacation(values: dict[str, str], subject: str | None) -> bool:
         return False
     # A tag in brackets stands before it now and then, or it is one itself.
     tag = _BEFORE.match(subject)
-    return _SUBJECT.match(subject.lstrip(" [")) is not None or (
-        tag is not None and _SUBJECT.match(subject, tag.end()) is not None
-    )
+    plain = subject[tag.end() :] if tag is not None else subject
+    if _SUBJECT.match(subject.lstrip(" [")) is not None or _SUBJECT.match(plain) is not None:
+        return True
+    away = _AWAY.match(plain.lstrip())
+    if away is None:
+        return False
+    return _COLON.match(plain.lstrip(), away.end()) is not None or _is_answer(values)
+
+
+def _is_answer(values: dict[str, str]) -> bool:
+    """Whether the mail answers one, or is sent by a program; RFC 3834 3.3 has answers come from the null path."""
+    return values.get("return-path", "").strip() == "<>" or any(name in values for name in _MARKS)
 
 
 def is_reply(values: dict[str, str], subject: str | None) -> bool:

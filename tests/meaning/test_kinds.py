@@ -27,10 +27,23 @@ def test_a_plain_mail_says_nothing_but_its_kind() -> None:
         "Subject: =?utf-8?q?R=C3=A9ponse_automatique?=\n",
         "Subject: Abwesenheitsnotiz\n",
         "Return-Path: <>\nSubject: [Auto-Reply] hello\n",
+        "Subject: Out of Office AutoReply: hello\n",
+        "Subject: [EXTERNAL] Out of the office: hello\n",
+        "Subject: On vacation\nIn-Reply-To: <hello@example.org>\n",
+        "Subject: Fuera de la oficina\nX-Auto-Response-Suppress: All\n",
+        "Subject: Absent du bureau\nReturn-Path: <>\n",
     ],
 )
 def test_automatic_answers(header: str) -> None:
     assert kind_of(f"{FROM}{header}\nI am away until Monday.\n") is Kind.AUTOREPLY
+
+
+@pytest.mark.parametrize(
+    "subject",
+    ["OOO on Friday", "Out of office policy", "On vacation next week", "Absence request", "Vacation message templates"],
+)
+def test_a_person_who_will_be_away_is_no_answer(subject: str) -> None:
+    assert kind_of(f"{FROM}Subject: {subject}\n\nI am away until Monday.\n") is Kind.MESSAGE
 
 
 def test_what_a_program_sends_of_itself_is_no_answer() -> None:
