@@ -156,13 +156,16 @@ def _runs(first: Iterable[int], last: Iterable[int], numbers: Iterable[int], set
 
 def recogniser_of(state: State, *, elsewhere: bool) -> Recogniser:
     """By all that is known. `elsewhere`: of another server, whose identities mean nothing here."""
-    column = state.marks.column(state.known)
     if state.seen is not None:
-        # What a print is made of is the mail's own, whichever server shows it.
-        prints = [
-            state.seen.print(uid) or NO_MARK for run in state.known.runs() for uid in range(run.first, run.last + 1)
-        ]
-        return Recogniser(state.known, column, state.near, state.floor, ids=b"".join(prints), near_ids=state.near_ids)
+        # What was told to be gone counts, too: shown again it is not announced again. What a print is made of is the
+        # mail's own, whichever server shows it.
+        seen = Known()
+        for uid in state.seen:
+            seen.put(uid, frozenset())
+        prints = b"".join(state.seen.print(uid) or NO_MARK for uid in state.seen)
+        column = state.marks.column(seen)
+        return Recogniser(seen, column, state.near, state.floor, ids=prints, near_ids=state.near_ids)
+    column = state.marks.column(state.known)
     if elsewhere:
         return Recogniser(state.known, column, state.near, state.floor, names=state.numbers.name_of)
     ids = state.ids.column(state.known) if state.ids else b""

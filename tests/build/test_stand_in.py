@@ -1,9 +1,12 @@
 """When IMAP counts as being away."""
 
+import nats.errors
+import nats.js.errors
 import pytest
 
 from service.build.stand_in import BY_IMAP, is_away
 from service.bus import MessageTooLarge
+from service.bus.errors import translated
 from service.clock import SystemClock
 from service.contract import AccountState, Subjects
 from service.errors import Halted, Inward, MailbusError, Permanent, Transient
@@ -52,3 +55,11 @@ def test_what_no_mail_server_did_is_no_absence_of_imap(part: Part, state: Accoun
     # The next failure is the server's own.
     reports.part("a", part, AccountState.DISCONNECTED, Transient("no answer"))
     assert is_away(reports.accounts["a"], has_bus=True)
+
+
+@pytest.mark.parametrize(
+    "error", [nats.errors.NoRespondersError(), nats.js.errors.ServiceUnavailableError(), TimeoutError()]
+)
+async def test_jetstream_that_is_down_while_nats_is_up_is_no_mail_servers_fault(error: Exception) -> None:
+    with pytest.raises(Inward), translated("the log"):
+        raise error

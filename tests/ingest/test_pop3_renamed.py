@@ -231,3 +231,23 @@ async def test_what_came_after_a_long_absence_does_not_wait_until_all_of_it_was_
     await run(bus, pop3_stub)
     assert [line for line in pop3_stub.commands if line.startswith("TOP")] == ["TOP 2 10", "TOP 3 10", "TOP 4 10"]
     assert subjects(await reader.events()) == [f"mail {n}" for n in range(1, 11)]
+
+
+async def test_a_maildrop_that_was_empty_for_a_look_and_has_other_ids_then_is_the_same_maildrop(
+    pop3_stub: Pop3Stub, bus: Bus, reader: BusReader
+) -> None:
+    async with following(bus, Drop(pop3_stub.port, initial="new")) as drop:
+        await caught_up(drop)
+        pop3_stub.mails = [mail(1), mail(2)]
+        await reader.wait_received(2)
+        # A migration: for a while there is nothing.
+        pop3_stub.mails = []
+        await caught_up(drop)
+        await caught_up(drop)
+        pop3_stub.mails = [renamed(mail(1), "a"), renamed(mail(2), "b"), mail(3)]
+        await reader.wait_received(3)
+        await caught_up(drop)
+    events = await reader.events()
+    assert subjects(events) == ["mail 1", "mail 2", "mail 3"]
+    assert kinds(events).count("removed") == 2
+    assert resets(events) == ["start", "uidvalidity"]
