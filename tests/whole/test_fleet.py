@@ -1,4 +1,4 @@
-"""Three processes share accounts while mail comes: killed, paused, cut off, restarted in turn; and what the log says.
+"""Processes share accounts while mail comes: killed, paused, cut off, restarted in turn; and what the log says.
 
 The history that the log holds is checked as a whole: every mail once, in its mailbox's order, whoever wrote it.
 """
@@ -37,7 +37,8 @@ TTL_S = 10.0 if ACCOUNTS >= MANY else 4.0
 TAKEN_OVER_S = 15.0
 # What nothing is promised of, on a machine that runs servers and other tests beside.
 LIMIT_S = 30.0
-NAMES = ("one", "two", "three")
+# MAILBUS_TEST_PROCESSES=5 beside them: three is what a machine with two cores takes in passing.
+NAMES = ("one", "two", "three", "four", "five")[: int(os.environ.get("MAILBUS_TEST_PROCESSES", "3"))]
 SENDS = "a0"
 
 
@@ -143,6 +144,11 @@ class Fleet:
         print(f"{sum(self.sent.values())} mails in {ACCOUNTS} mailboxes: none lost, none doubled, in order")
 
 
+def but(name: str) -> tuple[str, ...]:
+    """All processes but one."""
+    return tuple(one for one in NAMES if one != name)
+
+
 def now() -> float:
     return asyncio.get_running_loop().time()
 
@@ -197,9 +203,9 @@ async def test_killed_paused_and_back_no_mail_is_lost_or_doubled(
             lost_at = now()
             one.kill()
             await fleet.taken_over(lost_at, "killed")
-            await fleet.agreed("two", "three")
+            await fleet.agreed(*but("one"))
             # Only the dead one's share moved.
-            assert all(fleet.shares("two")[name] >= before[name] for name in ("two", "three"))
+            assert all(fleet.shares("two")[name] >= before[name] for name in but("one"))
             one.start()
             await one.started()
             await fleet.agreed(*NAMES)
@@ -208,7 +214,7 @@ async def test_killed_paused_and_back_no_mail_is_lost_or_doubled(
             os.kill(two.process.pid, signal.SIGSTOP)
             await fleet.taken_over(lost_at, "paused")
             # Its key is gone when it wakes.
-            await fleet.agreed("one", "three")
+            await fleet.agreed(*but("two"))
             os.kill(two.process.pid, signal.SIGCONT)
             await fleet.agreed(*NAMES)
             await fleet.all_announced()
@@ -232,7 +238,7 @@ async def test_cut_off_from_nats_and_restarted_in_turn_no_mail_is_lost_or_double
             lost_at = now()
             proxy.swallow()
             await fleet.taken_over(lost_at, "cut off")
-            await fleet.agreed("one", "two")
+            await fleet.agreed(*but("three"))
             proxy.heal()
             proxy.cut()
             await fleet.agreed(*NAMES)
