@@ -10,7 +10,7 @@ from service.clock import SystemClock
 from service.contract import request_key
 from service.outbound import Limit, Phase
 from service.outbound.sends import SendRecord, Sends
-from tests.outbound.conftest import Post, delivered, idle_sender, sending
+from tests.outbound.conftest import LIMIT_S, Post, delivered, idle_sender, sending
 from tests.servers.smtp import Handler, RelayMaker, ScriptedRelay
 
 
@@ -58,12 +58,15 @@ class Stalling(Handler):
 async def test_a_mail_that_is_not_answered_leaves_itself_alone_in_doubt(
     bus: Bus, post: Post, make_relay: RelayMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.outbound.attempt.ENDING_S", 0.2)
+    monkeypatch.setattr("service.outbound.attempt.ENDING_S", 0.5)
     relay = await make_relay(handler=Stalling)
     to = [{"email": f"{who}@x.example"} for who in ("a", "b", "stalled", "c")]
-    async with sending(bus, relay, uncertain="hold"):
+    async with sending(bus, relay, uncertain="hold") as sender:
         await post.request("r", to=to, split=True)
         await relay.received(4)
+        async with asyncio.timeout(LIMIT_S):
+            while len(sender._relay._idle) < 3:  # noqa: ASYNC110 a connection that was answered rings no bell
+                await asyncio.sleep(0.02)
     await post.states(4)
     assert outcomes(post) == {
         ("a@x.example", "sent"), ("b@x.example", "sent"), ("c@x.example", "sent"),
