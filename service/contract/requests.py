@@ -163,8 +163,9 @@ def check_request(request: SendRequest, *, sent: bool = True) -> list[Problem]:
 
     if request.id is not None and (not 1 <= len(request.id) <= ID_LIMIT_CHARS or not request.id.isprintable()):
         wrong("id", f"1 to {ID_LIMIT_CHARS} printable characters are wanted")
-    _check_addresses(request, wrong)
-    if sent and not request.recipients() and request.reply is None:
+    recipients = request.recipients()
+    _check_addresses(request, recipients, wrong)
+    if sent and not recipients and request.reply is None:
         wrong("to", "no recipient: give to, cc, bcc or envelope.rcptTo")
     if request.raw_blob_id is not None:
         _check_raw(request, wrong)
@@ -183,7 +184,7 @@ def check_request(request: SendRequest, *, sent: bool = True) -> list[Problem]:
     return problems
 
 
-def _check_addresses(request: SendRequest, wrong: Wrong) -> None:
+def _check_addresses(request: SendRequest, recipients: Sequence[str], wrong: Wrong) -> None:
     lists: dict[str, Sequence[Address]] = {
         "to": request.to,
         "cc": request.cc,
@@ -208,7 +209,6 @@ def _check_addresses(request: SendRequest, wrong: Wrong) -> None:
             check_parameters(f"envelope.rcptTo[{i}].parameters", rcpt.parameters, OF_RCPT, wrong)
         if not request.envelope.rcpt_to and not request.split:
             wrong("envelope.rcptTo", "required: who gets the mail; or `split`, where everybody in `to` does")
-    recipients = request.recipients()
     count = len(recipients)
     if sum(len(one.encode("utf-8", "replace")) for one in recipients) > RECIPIENTS_LIMIT_BYTES:
         wrong("to", f"more than {RECIPIENTS_LIMIT_BYTES} bytes of addresses in one request: make several")

@@ -30,9 +30,11 @@ class Evidence:
     async def of_attempt(self, record: SendRecord, said: Mapping[str, Said]) -> dict[str, Said]:
         """What was said, and for whom nothing was said whether the mail is in Sent."""
         unsure = [who for who, one in said.items() if one.verdict is Verdict.UNKNOWN]
+        if not unsure:
+            return dict(said)
         # A copy says nothing of a single recipient: where somebody was taken before, or now, it is perhaps his.
         taken = record.taken or any(one.verdict is Verdict.ACCEPTED for one in said.values())
-        if unsure and not taken and await self._is_in_sent(record):
+        if not taken and await self._is_in_sent(record):
             return {**said, **dict.fromkeys(unsure, _IN_SENT)}
         return dict(said)
 

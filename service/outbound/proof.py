@@ -12,6 +12,7 @@ import re
 from base64 import b32decode, b32encode
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 # request_key gives so many hex digits; as many of an HMAC are 128 bits.
@@ -40,6 +41,8 @@ class Known:
         return bool(self.mark) and self.mark == mark_of(recipient)
 
 
+# Once for the Message-ID, once for the envelope of each mail.
+@lru_cache(maxsize=256)
 def tag_of(key: str, secret: bytes) -> str:
     """What proves that a key is ours."""
     return hmac.digest(secret, key.encode(), "sha256").hex()[:TAG_CHARS]
