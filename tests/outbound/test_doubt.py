@@ -10,7 +10,7 @@ from service.clock import SystemClock
 from service.contract import EmailSubmission, request_key
 from service.outbound.retry import expire
 from service.outbound.sends import Sends
-from service.outbound.settle import schedule
+from service.outbound.settle import changed, schedule
 from service.outbound.status import statuses_of
 from tests.outbound.conftest import LIMIT_S, Post, delivered, sending
 from tests.servers.smtp import ScriptedRelay
@@ -78,9 +78,11 @@ async def test_a_request_that_cannot_be_read_any_more_tells_of_who_was_on_hold_t
                 bus.subjects.stream_later, bus.subjects.later("a", key)
             ):
                 await asyncio.sleep(0.02)
-        record, _ = await sends.get(key)
+        record, revision = await sends.get(key)
         assert record is not None
         await bus.blobs(bus.subjects.outbox).delete(str(record.outbox))
+        # Before its own time nothing is tried.
+        await sends.put(key, changed(record, next_at=clock.now()), revision)
         await schedule(bus, "a", key, record, clock.now())
         await post.states(3)
     assert said(post)[-1] == ("failed", {"a@x.example": "unknown", "b@x.example": "no"})
