@@ -11,7 +11,7 @@ from service.clock import Clock, SystemClock
 from service.errors import Permanent, Transient
 from service.fleet import Presence
 from service.fleet.members import Member
-from service.fleet.presence import member_of
+from service.fleet.presence import DEAF_S, member_of
 from tests.servers.clock import FakeClock
 from tests.servers.nats import NatsServer
 
@@ -127,6 +127,28 @@ async def test_the_lease_ends_before_the_key_does_by_the_processes_own_clock(key
     assert one.leased_s() == 0
     await one.renew()
     assert one.leased_s() > 0
+
+
+async def test_who_renews_its_key_and_hears_nothing_of_it_for_long_is_deaf_and_an_outage_counts_once(
+    keys: KeyValue,
+) -> None:
+    clock = FakeClock()
+    one = presence(keys, "b1", clock=clock)
+    await one.take()
+    first = one.since
+    await clock.advance(1000 * TTL_S)  # NATS was away
+    await one.renew()
+    assert not one.deaf
+    renewals = 1
+    while not one.deaf:
+        await clock.advance(TTL_S / 8)
+        await one.renew()
+        renewals += 1
+    assert renewals == round(8 * DEAF_S / TTL_S)
+    one.heard(first - 1)
+    assert one.deaf
+    one.heard(first)
+    assert not one.deaf
 
 
 async def test_who_comes_in_anothers_place_has_its_since_unless_it_takes_more(keys: KeyValue) -> None:
