@@ -54,6 +54,10 @@ class Hosted:
             # Raises Permanent where a file that the settings name is none.
             work = self._work[account.id] = account_work(self._settings, account, self._shared)
             self.commands[account.id] = command_account(self._settings, account, self._shared)
+            if len(work) == 1:
+                # No group and no task more: 3 KB for each of thousands of accounts that only read.
+                await work[0].run()
+                return
             async with TaskGroup() as group:
                 for piece in work:
                     group.create_task(piece.run(), name=f"{piece.account}, {piece.part}")
