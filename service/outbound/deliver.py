@@ -136,7 +136,7 @@ class Deliverer:
                 raise
             metrics.BUGS.inc()
             log.error("bug", where=f"{self._options.account}, request {key}", exc_info=exc)
-            await self._bury(key, job, f"mailbus fails at it: {type(exc).__name__}")
+            await self._bury(key, job, taken, f"mailbus fails at it: {type(exc).__name__}")
         finally:
             self._in_hand.discard(key)
 
@@ -168,15 +168,8 @@ class Deliverer:
             # Once: where reading it is what ends the process, it is given up without.
             with suppress(Permanent):
                 payload = (await self._kept(record, place)).request
-        if record is None and taken is not None:
-            everybody = taken.request.recipients() if taken.request is not None else []
-            record = changed(new_record(taken.id, job, job.stored_at), pending=dict.fromkeys(everybody, ""))
-            record = changed(record, phase=Phase.WAITING)
-        if record is not None:
-            why = f"{ended + 1} processes ended while they had it in hand"
-            await self._settler.give_up(key, job, record, revision, why, payload)
-        else:
-            await job.ack()
+        why = f"{ended + 1} processes ended while they had it in hand"
+        await self._settler.give_up(key, job, record or _new(taken, job), revision, why, payload)
 
     # -- which way --------------------------------------------------------------------------------------------
 
@@ -383,11 +376,18 @@ class Deliverer:
         decision = self._attempts.decide(record, said, record.attempt)
         await self._settler.settle(key, job, record, revision, decision, bundle, attempt=record.attempt)
 
-    async def _bury(self, key: str, job: Job, why: str) -> None:
-        taken = take(self._options.account, job.payload, job.headers, made_id=await self._maker(job))
+    async def _bury(self, key: str, job: Job, taken: Taken | None, why: str) -> None:
         record, revision = await self._sends.get(key)
-        record = record or new_record(taken.id, job, job.stored_at)
+        record = record or _new(taken, job)
         if record.phase is Phase.INTENT:
             # The dot of an attempt that broke off may be out.
             record = changed(record, taken=list(dict.fromkeys([*record.taken, *record.open])))
-        await self._settler.refuse(key, job, record, revision, [Problem("", why)], job.payload)
+        payload = await self._settler.payload(job, record)
+        await self._settler.refuse(key, job, record, revision, [Problem("", why)], payload)
+
+
+def _new(taken: Taken | None, job: Job) -> SendRecord:
+    """A request of which nothing is stored, with its recipients where they can be read."""
+    everybody = taken.request.recipients() if taken is not None and taken.request is not None else []
+    record = new_record(taken.id if taken is not None else "", job, job.stored_at)
+    return changed(record, phase=Phase.WAITING, pending=dict.fromkeys(everybody, ""))

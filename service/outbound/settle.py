@@ -207,7 +207,7 @@ class Settler:
             record = await self._seen(key, job, record)
         await self._let_loose(key, record)
         if record.dead and its_own:
-            await self.dead_letter(key, await self._payload(job, record), "wrong request")
+            await self.dead_letter(key, await self.payload(job, record), "wrong request")
         # A job that comes back after its request went on asks nothing anew; nor does one that was cancelled unseen.
         is_due = job.subject == self._bus.subjects.due(self._options.account)
         another = not is_due and record.source not in ("", source_of(job))
@@ -239,7 +239,7 @@ class Settler:
         if record.phase is Phase.FINAL and (name := self._loose.pop(key, None)) not in (None, record.outbox):
             await self._outbox.free(str(name))
 
-    async def _payload(self, job: Job, record: SendRecord) -> bytes:
+    async def payload(self, job: Job, record: SendRecord) -> bytes:
         """The request as it was published, if it is still to be had."""
         if record.outbox is None:
             return job.payload

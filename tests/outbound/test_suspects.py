@@ -1,31 +1,41 @@
-"""Requests that end their process: they go alone, and are given up; those that were in hand beside them are sent."""
+"""Requests that end their process, or that mailbus fails at: given up whole; what was in hand beside them is sent."""
 
 import asyncio
 import os
 from contextlib import suppress
+from typing import Any
 
 import pytest
 
 from service.bus import Bus, Conflict, Job
+from service.clock import SystemClock
 from service.contract import encode, request_key
+from service.observe import metrics
 from service.observe.steps import STOP_EXIT_CODE
+from service.outbound.deliver import BUG_DELIVERIES
 from service.outbound.hands import Place
 from service.outbound.retry import Phase
 from service.outbound.sends import SendRecord, new_record
-from service.outbound.settle import changed
+from service.outbound.settle import changed, schedule
 from service.outbound.suspects import GIVEN_UP_AT, Suspects, _Mark, _name
 from tests.outbound.child import begin_poisoned, ended
-from tests.outbound.conftest import LIMIT_S, Post, deliveries, sending
+from tests.outbound.conftest import LIMIT_S, Post, delivered, deliveries, idle_sender, sending, soon
+from tests.outbound.test_waiting import scheduled
 from tests.servers.forked import Forked
 from tests.servers.nats import NatsServer
 from tests.servers.smtp import ScriptedRelay
 
 
-async def given_back(bus: Bus, account: str = "a") -> Job:
-    """The request in the queue, as whoever had it once has it."""
-    puller = await bus.queue(bus.subjects.stream_out).puller(f"out-{account}", bus.subjects.out(account))
-    (job,) = await puller.fetch(1)
-    await job.give_back()
+async def given_back(bus: Bus, *, times: int = 1, due: bool = False) -> Job:
+    """The request in the queue, or whose time has come, after so many deliveries of it."""
+    subjects = bus.subjects
+    stream, subject = (subjects.stream_later, subjects.due("a")) if due else (subjects.stream_out, subjects.out("a"))
+    puller = await bus.queue(stream).puller("due-a" if due else "out-a", subject)
+    async with asyncio.timeout(LIMIT_S):
+        while times:
+            for job in await puller.fetch(1):
+                await job.give_back()
+                times -= 1
     await puller.close()
     return job
 
@@ -119,6 +129,37 @@ async def test_only_a_process_that_lives_no_more_counts_and_of_two_that_begin_on
         await one.begin(job, found)
     await other.end(job)
     assert await begun("one/1") == 0
+
+
+@pytest.mark.fault("E14")
+@pytest.mark.parametrize("later", [False, True])
+async def test_a_request_that_mailbus_fails_at_names_its_recipients_and_is_dead_whole(
+    bus: Bus, post: Post, relay: ScriptedRelay, monkeypatch: pytest.MonkeyPatch, later: bool
+) -> None:
+    await post.request("r", **({"sendAt": soon(3600)} if later else {}))
+    if later:
+        async with sending(bus, relay):
+            await scheduled(post)
+        sends, key = idle_sender(bus)._deliverer._sends, request_key("a", "r")
+        record, revision = await sends.get(key)
+        assert record is not None
+        record = changed(record, next_at=SystemClock().now())
+        await sends.put(key, record, revision)
+        await schedule(bus, "a", key, record, SystemClock().now())
+    await given_back(bus, times=BUG_DELIVERIES - 1, due=later)
+
+    def make_mail(*_: Any, **named: Any) -> None:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr("service.outbound.attempt.make_mail", make_mail)
+    bugs = metrics.BUGS._value.get()
+    async with sending(bus, relay):
+        assert await post.states(1) == [("r", "failed")]
+        await post.until(lambda: len(post.dead) == 1)
+        await post.empty()
+    metrics.BUGS._value.set(bugs)
+    assert delivered(post.events[0]) == {"a@x.example": "no"}
+    assert b'"r"' in post.dead[0].data
 
 
 async def waits(task: "asyncio.Task[None]") -> bool:
