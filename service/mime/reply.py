@@ -83,9 +83,9 @@ def newest_reply(text: str) -> str:
         number += 1
     while kept and (not kept[-1].strip() or _RULE.match(kept[-1]) or _PROGRAM.match(kept[-1].strip())):
         kept.pop()
-    while kept and not kept[0].strip():
-        kept.pop(0)
-    return "\n".join(kept)
+    # Where the words begin is looked for once: lines taken off the front one by one are moved as often.
+    first = next((at for at, line in enumerate(kept) if line.strip()), len(kept))
+    return "\n".join(kept[first:])
 
 
 def _is_header(lines: list[str], at: int) -> bool:

@@ -111,6 +111,11 @@ def test_what_only_looks_like_a_quote_stays(text: str) -> None:
     assert newest_reply(text) == text
 
 
+@pytest.mark.fault("C04")
+def test_a_reply_below_many_empty_lines_is_found() -> None:
+    assert newest_reply("\n" * 200_000 + "Yes.") == "Yes."
+
+
 def test_where_all_is_quoted_nothing_is_new() -> None:
     assert newest_reply("> old\n> older") == ""
 
