@@ -80,6 +80,8 @@ async def test_a_request_that_cannot_be_read_any_more_tells_of_who_was_on_hold_t
                 await asyncio.sleep(0.02)
         record, revision = await sends.get(key)
         assert record is not None
+        record = changed(record, next_at=clock.now())
+        await sends.put(key, record, revision)
         await bus.blobs(bus.subjects.outbox).delete(str(record.outbox))
         # Before its own time nothing is tried.
         await sends.put(key, changed(record, next_at=clock.now()), revision)
