@@ -97,10 +97,7 @@ class Seen:
         self._identities += identity
         self._prints += print
         self._enter(identity, len(self._uids) - 1)
-        if self._before:
-            self._go_on()
-        elif 3 * self._used >= 2 * len(self._slots):
-            self._grow()
+        self._make_room()
 
     def tell(self, uid: int, print: bytes) -> None:
         """What a UID's message is known by beside its identity."""
@@ -114,8 +111,9 @@ class Seen:
             return
         self._identities[IDENTITY_BYTES * at : IDENTITY_BYTES * (at + 1)] = identity
         self.renamed = True
-        # Where the old one stood is found by nobody any more; the slot stays taken until the table grows.
+        # Where the old one stood is found by nobody any more; the slot stays taken until there is another table.
         self._enter(identity, at)
+        self._make_room()
 
     def without(self, gone: Container[int], kept: "Seen") -> Iterator[None]:
         """All but these UIDs go to `kept`. Pauses now and then."""
@@ -150,9 +148,15 @@ class Seen:
         self._used += self._slots[slot] == _FREE
         self._slots[slot] = place
 
-    def _grow(self) -> None:
-        self._before, self._moved = self._slots, 0
-        self._slots, self._used = array("I", [_FREE]) * (2 * len(self._slots)), 0
+    def _make_room(self) -> None:
+        """After each entry: a table without a free slot would be looked through for ever."""
+        if self._before:
+            self._go_on()
+        elif 3 * self._used >= 2 * len(self._slots):
+            # Another of the same size where most slots are taken by identities that are no more.
+            times = 2 if 3 * len(self._uids) >= len(self._slots) else 1
+            self._before, self._moved = self._slots, 0
+            self._slots, self._used = array("I", [_FREE]) * (times * len(self._slots)), 0
 
     def _go_on(self) -> None:
         end = min(self._moved + _MOVES, len(self._uids))

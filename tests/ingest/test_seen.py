@@ -73,3 +73,21 @@ def test_what_is_left_out_is_left_out_a_piece_at_a_time(monkeypatch: pytest.Monk
     assert kept.get(identity(3)) == 3
     assert kept.print(3) == b"prints"
     assert kept.get(identity(2)) == 0
+
+
+@pytest.mark.fault("B03", "B05")
+@pytest.mark.parametrize(("messages", "renames"), [(80, 79), (1, 1_000), (300, 5_000)])
+def test_a_table_has_free_slots_however_often_messages_are_called_otherwise(messages: int, renames: int) -> None:
+    # Without one, to look for what was never seen would not end.
+    there, most = Seen(), 0
+    for uid in range(1, messages + 1):
+        there.put(identity(uid), uid)
+    for count in range(renames):
+        uid = count % messages + 1
+        there.rename(uid, identity(10_000 + count))
+        assert 4 * there._slots.count(room._FREE) >= len(there._slots)
+        most = max(most, len(there._slots))
+    assert there.get(identity(9_999)) == 0
+    assert there.get(identity(10_000 + renames - 1)) == (renames - 1) % messages + 1
+    # Of what is there: identities that are no more take no room for good.
+    assert most <= max(64, 6 * messages)
