@@ -40,13 +40,14 @@ class TailView:
 
     `seq`: of its last message, whoever published it: what the server compares a fence with. `at`: of the last one
     that carries a cursor; lower only where somebody else published there. Without any, 0 and None. `dead`: how far
-    before it those of its commit stand that have a copy in the dead letters.
+    before it those of its commit stand that have a copy in the dead letters. `id`: its `ce-id`.
     """
 
     seq: int
     at: int
     cursor: Cursor | None
     dead: tuple[int, ...] = ()
+    id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,14 +169,17 @@ class Settled(Enum):
     MOVED = auto()
 
 
-def settle(tail: TailView | None, fence: int, mine: Cursor) -> Settled:
-    """Compare the log's tail with what was to be committed on top of `fence`."""
+def settle(tail: TailView | None, fence: int, mine: Cursor, id: str) -> Settled:
+    """Compare the log's tail with what was to be committed on top of `fence`: a cursor, on the event with this `ce-id`.
+
+    The cursor alone says too little: a stand-in's events and IMAP's may count on from one place in the same way.
+    """
     if tail is None or tail.seq < fence:
         return Settled.NOT_THERE if fence == 0 else Settled.MOVED
     # Above the fence nobody has announced anything: it is as it was, or a stranger published.
     if tail.at <= fence:
         return Settled.NOT_THERE
-    return Settled.LANDED if tail.cursor == mine else Settled.MOVED
+    return Settled.LANDED if (tail.cursor, tail.id) == (mine, id) else Settled.MOVED
 
 
 def is_other(writer: str, mine: str) -> bool:

@@ -220,7 +220,7 @@ class MailboxLog:
                 )
             except (FenceRefused, CommitUnknown) as exc:
                 tail = await self._tail()
-                match settle(tail, self._fence, cursor):
+                match settle(tail, self._fence, cursor, last.headers.get("ce-id", "")):
                     case Settled.LANDED if tail is not None:
                         fence, at = tail.seq, tail.at
                     case Settled.NOT_THERE:
@@ -363,7 +363,9 @@ class MailboxLog:
             if ours is None:
                 return TailView(last.seq, 0, None)
             if (cursor := self._cursor_of(ours)) is not None:
-                return TailView(last.seq, ours.seq, cursor, load_places(ours.headers.get(DEAD_HEADER, "")))
+                headers = ours.headers
+                dead = load_places(headers.get(DEAD_HEADER, ""))
+                return TailView(last.seq, ours.seq, cursor, dead, headers.get("ce-id", ""))
             ours = await self._events.before(self._filter, ours.seq)
         raise Halted(
             f"more than {FOREIGN_LIMIT} messages that are none of mailbus's hide its last event",

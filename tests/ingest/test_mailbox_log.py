@@ -4,6 +4,7 @@ import asyncio
 import shutil
 
 import pytest
+from msgspec.structs import replace
 
 from service.bus import Bus, OutMessage
 from service.clock import SystemClock
@@ -76,3 +77,20 @@ async def test_rest_ends_when_it_is_over(bus: Bus, monkeypatch: pytest.MonkeyPat
     await commit(bus, log, 1)
     await log.looking(asyncio.sleep(0.02))
     await commit(bus, log, 2)
+
+
+@pytest.mark.fault("B07")
+async def test_of_two_ways_that_count_on_from_one_place_alike_the_refused_one_goes_on_anew(bus: Bus) -> None:
+    cursor = Cursor("src", 1, last=1, line=0, writer="one/1")
+    stand_in, returned = log_of(bus), log_of(bus)
+    await stand_in.resume(contest=True)
+    await returned.resume(contest=True)
+
+    def event(kind: str) -> list[OutMessage]:
+        return [OutMessage(bus.subjects.event("box", "INBOX", kind), b"", {"ce-id": kind})]
+
+    await stand_in.commit(event("received"), cursor)
+    with pytest.raises(Transient, match="not as it was left"):
+        await returned.commit(event("changed"), cursor)
+    await returned.resume(contest=True)
+    await returned.commit(event("changed"), replace(cursor, events=2))

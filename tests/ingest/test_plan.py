@@ -37,6 +37,9 @@ STREAM = StreamView(CREATED, first_seq=100, last_seq=200)
 START = Cursor("src", 7, last=10, line=10, writer="a/1")
 
 
+MINE = "the commit's last event"
+
+
 def at(last: int, writer: str = "a/1") -> Cursor:
     return Cursor("src", 7, last=last, line=10, writer=writer)
 
@@ -48,7 +51,7 @@ def again(last: int) -> Cursor:
 
 def tail(seq: int, cursor: Cursor | None, *, strangers: int = 0) -> TailView:
     """The end of a mailbox, with so many strangers' messages on top of its last event."""
-    return TailView(seq + strangers, seq if cursor is not None else 0, cursor)
+    return TailView(seq + strangers, seq if cursor is not None else 0, cursor, id=MINE)
 
 
 def copy_at(seq: int, last: int = 50, created: datetime = CREATED) -> Copy:
@@ -150,31 +153,36 @@ def test_the_copys_sequence_is_looked_up_only_where_it_decides() -> None:
 
 @pytest.mark.fault("D03")
 def test_a_commit_whose_cursor_is_the_tail_has_landed() -> None:
-    assert settle(tail(151, at(60)), 150, at(60)) is Settled.LANDED
+    assert settle(tail(151, at(60)), 150, at(60), MINE) is Settled.LANDED
 
 
 @pytest.mark.fault("D03")
 def test_a_commit_is_not_there_while_the_tail_is_its_fence() -> None:
-    assert settle(tail(150, at(50)), 150, at(60)) is Settled.NOT_THERE
-    assert settle(None, 0, at(60)) is Settled.NOT_THERE
+    assert settle(tail(150, at(50)), 150, at(60), MINE) is Settled.NOT_THERE
+    assert settle(None, 0, at(60), MINE) is Settled.NOT_THERE
 
 
 @pytest.mark.fault("D02")
 def test_another_writers_commit_is_not_taken_for_ours() -> None:
-    assert settle(tail(151, at(60, "b/9")), 150, at(60)) is Settled.MOVED
+    assert settle(tail(151, at(60, "b/9")), 150, at(60), MINE) is Settled.MOVED
+
+
+@pytest.mark.fault("D02", "B07")
+def test_a_commit_of_another_event_is_not_ours_although_both_count_on_from_one_place_alike() -> None:
+    assert settle(TailView(151, 151, at(60), id="a stand-in's"), 150, at(60), MINE) is Settled.MOVED
 
 
 @pytest.mark.fault("D19")
 def test_a_strangers_message_hides_neither_that_a_commit_landed_nor_that_it_did_not() -> None:
-    assert settle(tail(151, at(60), strangers=2), 150, at(60)) is Settled.LANDED
-    assert settle(tail(150, at(50), strangers=2), 150, at(60)) is Settled.NOT_THERE
-    assert settle(TailView(3, 0, None), 0, at(60)) is Settled.NOT_THERE
-    assert settle(tail(151, at(60, "b/9"), strangers=2), 150, at(60)) is Settled.MOVED
+    assert settle(tail(151, at(60), strangers=2), 150, at(60), MINE) is Settled.LANDED
+    assert settle(tail(150, at(50), strangers=2), 150, at(60), MINE) is Settled.NOT_THERE
+    assert settle(TailView(3, 0, None), 0, at(60), MINE) is Settled.NOT_THERE
+    assert settle(tail(151, at(60, "b/9"), strangers=2), 150, at(60), MINE) is Settled.MOVED
 
 
 def test_a_log_that_is_shorter_than_the_fence_is_read_again() -> None:
-    assert settle(None, 150, at(60)) is Settled.MOVED
-    assert settle(tail(149, at(50)), 150, at(60)) is Settled.MOVED
+    assert settle(None, 150, at(60), MINE) is Settled.MOVED
+    assert settle(tail(149, at(50)), 150, at(60), MINE) is Settled.MOVED
 
 
 def test_an_older_boot_of_the_same_instance_is_no_other_writer() -> None:
