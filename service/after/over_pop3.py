@@ -7,7 +7,8 @@ is not the message that its event tells of stays.
 
 import asyncio
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,7 +19,8 @@ from service.after.kept import Kept
 from service.after.plan import Item
 from service.bus import EventLog, Tail
 from service.contract import STATE_HEADER, place_of
-from service.errors import Permanent
+from service.errors import Permanent, Transient
+from service.imap import Unanswered
 from service.observe import log, step
 from service.pop3 import Door, Listing, Session, content_of
 
@@ -62,7 +64,8 @@ class Pop3Hands:
         """There is nothing that could be missing."""
 
     async def act(self, mailbox: str, items: Sequence[Item], kept: Kept) -> tuple[Acted, int]:
-        """In one session. Raises Transient where the server did not say that it is done."""
+        """In one session. Raises Transient where the server did not say that it is done, and Unanswered where a message
+        may be why."""
         acted = Acted()
         newest = max((item.uidvalidity for item in items), default=0)
         seqs = {item.uid: item.seq for item in items if item.uidvalidity == newest}
@@ -86,7 +89,8 @@ class Pop3Hands:
             found = await _found(listing, identities, seqs)
             absent = seqs.keys() - {one.uid for one in found.values()} if listing.missing else set()
             unread = await self._drop_others(session, found)
-            refused = await session.delete(list(found))
+            with _in_hand():
+                refused = await session.delete(list(found))
             step("after.marked")
         except BaseException:
             self._door.abort(session)
@@ -149,7 +153,8 @@ class Pop3Hands:
             if (named := _MESSAGE_ID.search(header)) is not None:
                 ids[number] = named[1].decode("utf-8", "replace")
 
-        await session.read(list(numbers), take, whole=False)
+        with _in_hand():
+            await session.read(list(numbers), take, whole=False)
         return ids
 
     async def _contents(self, session: Session, sizes: Mapping[int, int]) -> dict[int, str]:
@@ -161,9 +166,21 @@ class Pop3Hands:
             def take(number: int, body: bytes, whole: bool = whole) -> None:
                 read[number] = content_of(body, sizes[number], whole=whole)
 
-            if numbers:
+            with _in_hand():
                 await session.read(numbers, take, whole=whole)
         return read
+
+
+@contextmanager
+def _in_hand() -> Iterator[None]:
+    """A connection that is lost here may be lost because of one of the messages that are asked for."""
+    try:
+        yield
+    except Transient as exc:
+        # Where the server says when to come back, no message is why.
+        if exc.retry_after_s is not None:
+            raise
+        raise Unanswered(exc.what, where=exc.where, remedy=exc.remedy) from exc
 
 
 def _told_id(event: Tail) -> str:

@@ -120,6 +120,27 @@ async def test_a_message_that_the_server_will_not_delete_holds_up_no_other(
     assert "the server refuses to delete it" in drop.alarms[0].what
 
 
+@pytest.mark.fault("B06")
+@pytest.mark.parametrize("verb", ["TOP", "DELE"])
+async def test_a_message_that_breaks_each_connection_in_hand_holds_up_no_other(
+    pop3_stub: Pop3Stub, bus: Bus, reader: BusReader, verb: str
+) -> None:
+    pop3_stub.mails = [mail(n) for n in range(1, 6)]
+
+    async def breaks(connection: Pop3Connection, arguments: str) -> bool:
+        assert connection.drop is not None
+        if connection.drop[int(arguments.partition(" ")[0]) - 1].uidl != "uidl-2":
+            return False
+        connection.cut()
+        return True
+
+    pop3_stub.hooks[verb] = breaks
+    async with following(bus, deleting(pop3_stub)) as drop:
+        await until(lambda: pop3_stub.uidls == ["uidl-2"])
+        await until(lambda: bool(drop.alarms))
+    assert len(await reader.received()) == 5
+
+
 @pytest.mark.fault("B03")
 async def test_without_unique_ids_the_message_that_is_meant_is_deleted(
     pop3_stub: Pop3Stub, bus: Bus, reader: BusReader
