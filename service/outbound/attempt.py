@@ -221,6 +221,10 @@ class Attempts:
                 waiting = []
                 settled = await self._told(task, self.decide(task.record, said, attempt), attempt)
             task.record, task.revision = settled.record, settled.revision
+        if not task.revision:
+            # Nobody was tried, and the queue alone knows of it. What is in the outbox gets the same name again.
+            await task.job.give_back()
+            return
         await self._settler.go_on(task.key, task.record)
         await task.job.done()
 

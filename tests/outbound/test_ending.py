@@ -10,7 +10,7 @@ from service.clock import SystemClock
 from service.contract import request_key
 from service.outbound import Limit, Phase
 from service.outbound.sends import SendRecord, Sends
-from tests.outbound.conftest import LIMIT_S, Post, delivered, idle_sender, sending
+from tests.outbound.conftest import LIMIT_S, Post, delivered, deliveries, idle_sender, sending
 from tests.servers.smtp import Handler, RelayMaker, ScriptedRelay
 
 
@@ -42,6 +42,29 @@ async def test_who_waits_for_a_domains_turn_is_in_no_doubt_and_what_was_said_of_
         await post.empty()
     assert {state for _, state in outcomes(post)} == {"sent"}
     assert sorted(mail.rcpt_to[0] for mail in relay.messages) == sorted(one["email"] for one in to)
+
+
+@pytest.mark.fault("E04")
+async def test_a_mailing_that_was_not_begun_yet_goes_back_to_the_queue(
+    bus: Bus, post: Post, relay: ScriptedRelay
+) -> None:
+    places = deliveries(4, 4 * 1024 * 1024)
+    full = await places.memory.take(places.memory._large.limit)
+
+    async def give_then(stopped: asyncio.Event) -> None:
+        await stopped.wait()
+        places.memory.give(full)
+
+    async with asyncio.TaskGroup() as group, sending(bus, relay, places=places) as sender:
+        await post.request("r", to=[{"email": f"{n}@x.example"} for n in range(2)], split=True, text="x" * 100_000)
+        async with asyncio.timeout(LIMIT_S):
+            while not places.memory._large._waiting:  # noqa: ASYNC110 who begins to wait for memory rings no bell
+                await asyncio.sleep(0.02)
+        group.create_task(give_then(sender._hands._stop))
+    assert not relay.messages
+    async with sending(bus, relay):
+        assert await post.states(2) == [("r", "sent"), ("r", "sent")]
+        await post.empty()
 
 
 class Stalling(Handler):
