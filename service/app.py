@@ -11,6 +11,7 @@ import signal
 import uuid
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -30,7 +31,17 @@ from service.catalog import Catalog, serve_admin
 from service.clock import Clock, SystemClock, backoff_s
 from service.commands import Fleet, serve_commands
 from service.errors import EX_CONFIG, EX_FAILURE, EX_OK, MailbusError, Permanent, Transient, verdict_of
-from service.fleet import DRAIN_TIMEOUT_S, NATS_ASKED_S, AccountReports, Pace, Presence, Roster, Running, Steering
+from service.fleet import (
+    DRAIN_TIMEOUT_S,
+    NATS_ASKED_S,
+    AccountReports,
+    Pace,
+    Presence,
+    Roster,
+    Running,
+    Steering,
+    unending,
+)
 from service.imap import sweep_all
 from service.ingest import Copies, Parser
 from service.observe import log, metrics, set_up_logs
@@ -239,7 +250,12 @@ class Application:
             wait_moved=roster.wait_moved,
             patience_s=self._settings.fleet.ttl.total_seconds() + MOVING_S,
         )
+        reload = Reload(self._file, self._settings, catalog, clock)
         async with bus.hearing(bus.subjects.forget, bus.forget), TaskGroup() as background:
+
+            def unended(work: Callable[[], Coroutine[Any, Any, None]], name: str) -> asyncio.Task[None]:
+                return background.create_task(unending(work, clock=clock, where=name), name=name)
+
             served = asyncio.Event()
             answering = catalog.once_heard(serve_commands(context, fleet, served))
             commands = background.create_task(answering, name="commands")
@@ -247,16 +263,16 @@ class Application:
                 commands,
                 background.create_task(self._present(roster, catalog.heard), name="presence"),
                 background.create_task(roster.follow(), name="roster"),
-                background.create_task(copies.run(), name="copies"),
-                background.create_task(reports.run(), name="reports"),
+                unended(copies.run, "copies"),
+                unended(reports.run, "reports"),
                 background.create_task(_watch_loop(clock), name="loop-lag"),
                 background.create_task(_watch_work(hosted, clock), name="behind"),
-                background.create_task(_watch_readers(bus, clock), name="readers"),
+                unended(partial(_watch_readers, bus, clock), "readers"),
                 background.create_task(sweep_all(shared.pools.values(), clock), name="command-connections"),
-                background.create_task(catalog.once_heard(strays.run()), name="strays"),
-                background.create_task(catalog.follow(), name="catalog"),
-                background.create_task(catalog.once_heard(serve_admin(bus, catalog, clock)), name="admin"),
-                background.create_task(Reload(self._file, self._settings, catalog, clock).run(), name="settings"),
+                unended(lambda: catalog.once_heard(strays.run()), "strays"),
+                unended(catalog.follow, "catalog"),
+                unended(lambda: catalog.once_heard(serve_admin(bus, catalog, clock)), "admin"),
+                unended(reload.run, "settings"),
             ]
             running = Running(hosted.kind(), bus.answers, clock)
             await self._accounts(roster, running, commands, catalog.heard, served)

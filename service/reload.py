@@ -35,21 +35,25 @@ class Reload:
         self._problems: list[str] = []
         self._tries = 0
         self._again_at = 0.0
+        # Of what was taken; what a bug kept from being taken is tried again.
+        self._seen: dict[Path, Signature | None] | None = None
 
     async def run(self) -> None:
         """Look for changes, for ever."""
-        seen = await asyncio.to_thread(self._look)
+        if self._seen is None:
+            self._seen = await asyncio.to_thread(self._look)
         while True:
             await self._clock.sleep(LOOK_EVERY_S)
             now = await asyncio.to_thread(self._look)
             # One that is named since was read before anybody looked at it: it is read once more.
+            seen = self._seen
             changed = {path for path, found in now.items() if path not in seen or seen[path] != found}
             again = self._clock.monotonic() >= self._again_at
             if changed & self._named or (again and self._catalog.file_refused):
                 await self.read()
             await self._catalog.read_again(changed, refused=again)
             self._pause(again=again)
-            seen = now
+            self._seen = now
 
     def _pause(self, *, again: bool) -> None:
         """When what is refused by now is tried again."""

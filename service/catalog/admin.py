@@ -188,7 +188,7 @@ def _request(payload: bytes) -> dict[str, Any]:
         raise _error(400, "", f"larger than {REQUEST_LIMIT_BYTES} bytes")
     try:
         return msgspec.json.decode(payload or b"{}", type=dict[str, Any])
-    except msgspec.MsgspecError as exc:
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as exc:
         raise _error(400, "", f"no JSON object: {exc}") from None
 
 

@@ -17,7 +17,7 @@ from service.clock import Clock
 from service.contract import ACCOUNT_ID, AccountState
 from service.errors import Permanent, Transient
 from service.fleet import AccountReports, Roster
-from service.observe import log
+from service.observe import log, metrics
 from service.settings import AccountSettings, Settings, SettingsInvalid, files_of, kept, load_account
 
 LISTEN_AGAIN_S: Final = 1.0
@@ -180,6 +180,10 @@ class Catalog:
             if self._refused.get(id) != str(exc):
                 log.error("account_not_taken", account=id, error=str(exc))
             self._refused[id] = str(exc)
+        except Exception as exc:  # noqa: BLE001 a bug over one account is counted, and the others are taken
+            metrics.BUGS.inc()
+            log.error("bug", where="accounts", account=id, exc_info=exc)
+            self._refused[id] = f"a bug in mailbus: {type(exc).__name__}"
         else:
             self._files[id] = files_of(account)
             self._refused.pop(id, None)

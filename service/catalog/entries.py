@@ -25,7 +25,7 @@ def load_entry(value: bytes) -> Entry | None:
     """A key's value; None where it is none."""
     try:
         return _ENTRY.decode(value)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return None
 
 

@@ -12,7 +12,7 @@ from service.fleet.report import AFTER, MAILBOXES, REQUESTS, SENDER, SENT, Accou
 from service.fleet.roster import Roster
 from service.fleet.running import DRAIN_TIMEOUT_S, NATS_ASKED_S, NATS_SILENT_S, Kind, Running
 from service.fleet.steer import Steering
-from service.fleet.supervise import Pace, pause_s, supervise
+from service.fleet.supervise import Pace, pause_s, supervise, unending
 
 __all__ = [
     "AFTER",
@@ -36,4 +36,5 @@ __all__ = [
     "owner",
     "pause_s",
     "supervise",
+    "unending",
 ]

@@ -53,7 +53,7 @@ def member_of(instance: str, value: bytes, seq: int) -> Member:
     """A key's value → who it is. One that cannot be read is somebody all the same."""
     try:
         said = _VALUE.decode(value)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
         said = PresenceValue("")
     capacity = said.capacity if said.capacity > 0 else 1.0
     return Member(instance, said.boot, capacity, said.since or seq, said.settled, said.accounts)

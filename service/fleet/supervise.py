@@ -17,6 +17,8 @@ from service.tasks import cancellable
 # A connection has proved itself when it caught up and then lived on for this long.
 PROOF_S: Final = 30.0
 RETRY_AFTER_LIMIT_S: Final = 3600.0
+# What serves all accounts is missed by all of them; and a bug's trace is no flood.
+SERVES_ALL_AGAIN_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,30 @@ async def supervise(
         state, shown, pause = _verdict(error, failures, pace, clock, where)
         report(state, shown)
         await clock.sleep(pause)
+
+
+async def unending(work: Callable[[], Awaitable[None]], *, clock: Clock, where: str) -> None:
+    """Do what serves all accounts until cancelled: what a bug ends is begun again. Raises what somebody must mend."""
+    while True:
+        try:
+            with cancellable():
+                await work()
+            error: BaseException = RuntimeError("ended")
+        except BaseExceptionGroup as failed:
+            error = verdict_of(failed)
+            if not isinstance(error, Exception):
+                raise
+        except Exception as exc:  # noqa: BLE001 counted and shown whole: one bad key or file must not end all accounts
+            error = exc
+        match error:
+            case Transient():
+                log.warning("begun_again", where=where, error=str(error))
+            case MailbusError():
+                raise error
+            case _:
+                metrics.BUGS.inc()
+                log.error("bug", where=where, exc_info=error)
+        await clock.sleep(SERVES_ALL_AGAIN_S)
 
 
 def pause_s(error: MailbusError, failures: int, *, pace: Pace, clock: Clock) -> float:

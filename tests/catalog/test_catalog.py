@@ -11,6 +11,7 @@ from service.bus import Entry, KeyChange, KeyValue, ServiceError
 from service.catalog import Catalog, admin
 from service.clock import SystemClock
 from service.fleet import AccountReports, Presence, Roster
+from service.observe import metrics
 from service.settings import AccountSettings, Settings
 
 
@@ -123,3 +124,18 @@ async def test_an_account_that_was_just_added_may_be_paused_where_it_is_not_hear
     assert b'"paused":true' in written[0]
     with pytest.raises(ServiceError, match="no such account"):
         await admin._Desk(catalog).pause({"id": "other"})
+
+
+async def test_a_bug_over_one_account_is_counted_and_the_others_are_taken(
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check, bugs = catalog.check, metrics.BUGS._value.get()
+
+    def breaks(account: dict[str, object]) -> AccountSettings:
+        if account["id"] == "a":
+            raise ZeroDivisionError
+        return check(account)
+
+    monkeypatch.setattr(catalog, "check", breaks)
+    await hear(catalog, change("a", 1), change("b", 2))
+    assert (catalog.all.keys(), catalog.refused, metrics.BUGS._value.get()) == ({"b"}, True, bugs + 1)

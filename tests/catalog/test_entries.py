@@ -82,3 +82,8 @@ def test_a_value_that_is_no_entry_is_none() -> None:
     assert load_entry(b"{") is None
     assert load_entry(b'{"account": 7}') is None
     assert load_entry(b'{"paused": true}') == Entry(None, paused=True)
+
+
+@pytest.mark.parametrize("value", [b"no json", b'{"account": {"id": "\xff"}}', b'{"account": ' + b'{"a":' * 100_000])
+def test_a_value_that_cannot_be_read_is_no_entry(value: bytes) -> None:
+    assert load_entry(value) is None

@@ -166,7 +166,8 @@ async def test_who_comes_in_anothers_place_has_its_since_unless_it_takes_more(ke
 
 
 async def test_a_value_that_cannot_be_read_is_somebody_of_the_usual_capacity(keys: KeyValue) -> None:
-    assert member_of("one", b"no json", 7) == Member("one", "", 1.0, 7, 0)
+    for value in (b"no json", b'{"boot": "\xff"}', b'{"other": ' + b"[" * 100_000):
+        assert member_of("one", value, 7) == Member("one", "", 1.0, 7, 0)
     assert member_of("one", b'{"boot": "b", "capacity": -1}', 7).capacity == 1.0
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from service.contract import AccountState
 from service.errors import AuthRefused, MailbusError, PeerError, Permanent, Superseded, Transient, Uncertain
-from service.fleet import Pace, supervise
-from service.fleet.supervise import PROOF_S, RETRY_AFTER_LIMIT_S
+from service.fleet import Pace, supervise, unending
+from service.fleet.supervise import PROOF_S, RETRY_AFTER_LIMIT_S, SERVES_ALL_AGAIN_S
 from service.observe import metrics
 from tests.servers.clock import FakeClock
 
@@ -163,3 +163,17 @@ async def test_jitter_spreads_the_second_half_of_a_pause() -> None:
     life.clock.luck = 0.0
     async with life.supervised():
         assert life.pauses == [0.5]
+
+
+async def test_what_serves_all_accounts_begins_again_after_a_bug_and_ends_where_somebody_must_mend() -> None:
+    clock, bugs = FakeClock(), metrics.BUGS._value.get()
+    endings: list[Exception] = [ZeroDivisionError(), Transient("x"), ExceptionGroup("", [KeyError()]), Permanent("x")]
+
+    async def work() -> None:
+        raise endings.pop(0)
+
+    task = asyncio.ensure_future(unending(work, clock=clock, where="the test"))
+    await clock.advance(100)
+    with pytest.raises(Permanent):
+        await task
+    assert (clock.slept, metrics.BUGS._value.get()) == ([SERVES_ALL_AGAIN_S] * 3, bugs + 2)
