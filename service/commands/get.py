@@ -129,8 +129,12 @@ async def get(context: Context, account: Account, payload: bytes, _headers: Mapp
                         return encode(GetAnswer(found, not_found, more=True))
                     try:
                         await _store(context, session, shown, wanted)
-                    except Gone:
-                        not_found.append(group.ids[shown.made.uid])
+                    except Gone as exc:
+                        uid = shown.made.uid
+                        if uid in await still_there(session, group, [uid]):
+                            message = f"{exc.what}: ask again later, or without `raw`"
+                            raise problem(503, f"ids.{group.ids[uid]}", message) from exc
+                        not_found.append(group.ids[uid])
                     else:
                         found.append(shown.properties)
     return encode(GetAnswer(found, not_found))
@@ -256,7 +260,7 @@ def _shown(made: Made, wanted: Wanted) -> dict[str, Any]:
 
 
 async def _store(context: Context, session: WritingSession, shown: Shown, wanted: Wanted) -> None:
-    """The blobs that the answer names. Raises Gone where a message is not there any more."""
+    """The blobs that the answer names. Raises Gone where a message is not given."""
     if wanted.streams:
         if shown.properties.pop("blobId", None) is not None:
             async with context.hold(2 * PIECE_BYTES), aclosing(session.pieces(shown.made.uid, shown.size)) as pieces:

@@ -224,6 +224,8 @@ class WritingSession(Session):
             got: list[bytes] = []
             section = f"BODY.PEEK[]<{offset}.{PIECE_BYTES}>"
             await self.fetch_section(section, [uid], lambda _, piece, got=got: got.append(piece))  # type: ignore[misc]
+            if not got and offset and offset >= size:
+                return  # NIL, where an empty piece is expected beyond the end
             if not got:
                 raise Gone("the mail server does not give the message", where=self.where)
             (piece,) = got

@@ -5,6 +5,7 @@ import importlib.util
 import json
 import re
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from service.imap import writing
 from service.parsing import Page, Raw, Read, make
 from tests.commands.conftest import Desk, desk, mail
 from tests.servers.dovecot import Dovecot
+from tests.servers.imap_stub import Connection, ImapStub
 from tests.servers.proxy import FaultProxy, Way
 
 PIECE = 64 * 1024
@@ -167,6 +169,46 @@ async def test_raw_bytes_go_into_their_blob_in_pieces_where_nothing_else_is_read
     pieces = len(letter) // PIECE + 1
     assert sum(b"[]<" in one for one in asked) == 2 * pieces
     await proxy.stop()
+
+
+async def test_a_message_that_is_there_and_is_not_given_now_is_503_and_not_missing(
+    bus: Bus, imap_stub: ImapStub, prefix: str
+) -> None:
+    async def fetch(connection: Connection, tag: str, arguments: str) -> bool:
+        if "BODY.PEEK[]<" not in arguments:
+            return False
+        await connection.send(f"{tag} NO [SERVERBUG] try again\r\n")
+        return True
+
+    imap_stub.messages, imap_stub.hooks["UID FETCH"] = {1: mail("one")}, fetch
+    async with desk(bus, Dovecot(Path()), prefix, port=imap_stub.port) as one:
+        id = email_id("INBOX", 7, 1)
+        asked = {"ids": [id], "properties": ["size"], "raw": True}
+        answered, problems = await one.refused("get", asked)
+        assert (answered, problems[0]["field"]) == ("503", f"ids.{id}")
+        assert "ask again later" in problems[0]["message"]
+
+
+async def test_a_message_ends_where_nil_stands_for_the_piece_beyond_it(
+    bus: Bus, imap_stub: ImapStub, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing, "PIECE_BYTES", PIECE)
+    letter = mail("x", body="").ljust(PIECE, b"y")
+
+    async def fetch(connection: Connection, tag: str, arguments: str) -> bool:
+        if "BODY.PEEK[]<" not in arguments:
+            return False
+        if "[]<0." in arguments:
+            await connection.send(b"* 1 FETCH (UID 1 BODY[]<0> {%d}\r\n%b)\r\n" % (PIECE, letter))
+        else:
+            await connection.send(f"* 1 FETCH (UID 1 BODY[]<{PIECE}> NIL)\r\n")
+        await connection.send(f"{tag} OK done\r\n")
+        return True
+
+    imap_stub.messages, imap_stub.hooks["UID FETCH"] = {1: letter}, fetch
+    async with desk(bus, Dovecot(Path()), prefix, port=imap_stub.port) as one:
+        answer = await one.ask("get", {"ids": [email_id("INBOX", 7, 1)], "properties": ["size"], "raw": True})
+        assert await bus.blobs().get(answer["list"][0]["blobId"]) == letter
 
 
 async def test_a_message_over_the_limit_shows_its_header_and_says_so(whole: Desk) -> None:
