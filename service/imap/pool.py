@@ -53,6 +53,7 @@ class Pool:
         self._failures = 0
         self._closed_until = 0.0
         self._failure: MailbusError | None = None
+        self._over = False
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[WritingSession]:
@@ -88,6 +89,7 @@ class Pool:
             self._waiting -= 1
 
     async def _take(self) -> WritingSession:
+        self._check()
         while self._idle:
             session = self._idle.pop()
             if await self._lives(session):
@@ -103,7 +105,14 @@ class Pool:
             self._closed_until = self._clock.monotonic() + self._pause(exc)
             raise self._not_connected(exc) from exc
         self._failures, self._failure = 0, None
+        if self._over:
+            session.abort()
+        self._check()
         return session
+
+    def _check(self) -> None:
+        if self._over:
+            raise NotConnected("the account has ended here", where=self._where, remedy="ask again later")
 
     async def _lives(self, session: WritingSession) -> bool:
         """The server answers, and says what is new in the mailbox that is open. No more: a SELECT may take long."""
@@ -127,8 +136,8 @@ class Pool:
         return NotConnected(exc.what, where=exc.where or self._where, remedy=exc.remedy or "ask again later")
 
     def _give(self, session: WritingSession) -> None:
-        # A command that was given up half-way has failed its connection by now.
-        if session.protocol.failure is not None:
+        # A command that was given up half-way has failed its connection by now; of a pool that is over, nobody sweeps.
+        if self._over or session.protocol.failure is not None:
             session.abort()
             return
         self._idle.append(session)
@@ -140,7 +149,8 @@ class Pool:
             await self._idle.pop().logout()
 
     def abort(self) -> None:
-        """Drop the idle connections at once."""
+        """For ever: drop the idle connections at once, one that is in use with its command's end, and open none."""
+        self._over = True
         while self._idle:
             self._idle.pop().abort()
 

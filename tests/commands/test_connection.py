@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from service.bus import Bus
+from service.clock import SystemClock
 from service.contract import email_id
 from service.imap import NotConnected, Pool, WritingSession, writing
 from service.imap.pool import IDLE_LIMIT_S, REFUSED_PAUSE_S, WAITING_LIMIT
@@ -206,6 +207,29 @@ async def test_an_idle_connection_is_left_after_a_while(whole_dovecot: Dovecot, 
     async with pool.session() as new:
         assert new is not session
     pool.abort()
+
+
+async def test_an_account_that_ended_keeps_no_connection_and_makes_none(whole_dovecot: Dovecot, prefix: str) -> None:
+    clock, opened = SystemClock(), list[WritingSession]()
+
+    async def connect() -> WritingSession:
+        opened.append(await WritingSession.open(options(whole_dovecot, prefix), clock=clock))
+        return opened[-1]
+
+    async def waiting() -> None:
+        async with pool.session():
+            pass
+
+    pool = Pool(connect, clock, where="a")
+    async with pool.session() as session:
+        waits = asyncio.create_task(waiting())
+        pool.abort()
+        # What is under way has its connection until its end.
+        await session.noop()
+    assert session.protocol.failure is not None
+    with pytest.raises(NotConnected):
+        await waits
+    assert opened == [session]
 
 
 @pytest.mark.fault("G11")
