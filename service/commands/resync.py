@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from service.bus import ServiceError
 from service.commands.account import Account, Context, MailAccess
 from service.commands.errors import error, problem
 from service.contract import (
@@ -32,7 +33,8 @@ AT_ONCE: Final = 4
 async def resync(context: Context, account: Account, payload: bytes, _headers: Mapping[str, str]) -> bytes:
     """Ask whoever follows the mailboxes, wait, count."""
     mail = account.mail()
-    wanted = _wanted(mail, decode_body(payload or b"{}", _DECODER))
+    request = decode_body(payload or b"{}", _DECODER)
+    wanted = _wanted(mail, request)
     places = asyncio.Semaphore(AT_ONCE)
     refused: list[Problem] = []
 
@@ -41,7 +43,11 @@ async def resync(context: Context, account: Account, payload: bytes, _headers: M
             try:
                 return await mail.followed.resync(mailbox)
             except Transient as exc:
-                refused.append(Problem("mailbox", f"{exc.what}: {exc.remedy}"))
+                if mailbox in mail.followed.mailboxes():
+                    refused.append(Problem("mailbox", f"{exc.what}: {exc.remedy}"))
+                elif request.mailbox is not None:
+                    raise _not_followed() from exc
+                # Deleted or renamed meanwhile: all of them are those that are left.
                 return None
 
     try:
@@ -64,4 +70,8 @@ def _wanted(mail: MailAccess, request: ResyncRequest) -> list[str]:
     for name in followed:
         if mailbox_name(name) == mailbox_name(request.mailbox) or mailbox_id(name) == request.mailbox:
             return [name]
-    raise problem(404, "mailbox", "this mailbox is not followed: `mailboxes` of the account's settings says which are")
+    raise _not_followed()
+
+
+def _not_followed() -> ServiceError:
+    return problem(404, "mailbox", "this mailbox is not followed: `mailboxes` of the account's settings says which are")

@@ -206,10 +206,13 @@ class Desks:
 
     async def caught_up(self, mailbox: str) -> None:
         """Until all that one of them holds now is told. Raises Transient."""
-        if (desk := self._desks.get(mailbox)) is None:
-            raise Transient(f"{mailbox} is not followed")
-        await desk.caught_up()
+        await self._followed(mailbox).caught_up()
 
     async def resync(self, mailbox: str) -> Resynced:
         """Compare one of them. Raises Transient."""
-        return await self._desks[mailbox].ask()
+        return await self._followed(mailbox).ask()
+
+    def _followed(self, mailbox: str) -> Desk:
+        if (desk := self._desks.get(mailbox)) is None:
+            raise Transient(f"{mailbox} is not followed")
+        return desk

@@ -1,7 +1,7 @@
 """`resync`: what a server said nothing of is found when it is asked for, once, and told as events."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -96,6 +96,32 @@ async def test_many_who_ask_at_once_are_answered_by_two_comparisons(bus: Bus, im
             answers = await asyncio.gather(*(one.ask("resync") for _ in range(6)))
             assert [answer["announced"] for answer in answers] == [0] * 6
             assert sum("EXAMINE" in line for line in imap_stub.commands) - before <= 2
+
+
+async def test_a_mailbox_that_vanishes_meanwhile_costs_the_others_nothing(
+    bus: Bus, imap_stub: ImapStub, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    imap_stub.messages = {1: mail(1)}
+    server = Dovecot.__new__(Dovecot)
+    server.host, server.imap = "127.0.0.1", imap_stub.port
+    async with desk(bus, server, prefix) as one:
+        box = followed_by(one, Box(imap_stub.port))
+        async with following(bus, box):
+            await watching(box)
+            mailboxes = one.followed.mailboxes
+
+            def dropped() -> Sequence[str]:
+                """Listed, and gone before it is its turn."""
+                one.followed.desk("Gone")
+                listed = mailboxes()
+                one.followed.drop("Gone")
+                monkeypatch.setattr(one.followed, "mailboxes", mailboxes)
+                return listed
+
+            monkeypatch.setattr(one.followed, "mailboxes", dropped)
+            assert [told["path"] for told in (await one.ask("resync"))["list"]] == ["INBOX"]
+            monkeypatch.setattr(one.followed, "mailboxes", dropped)
+            assert (await one.refused("resync", {"mailbox": "Gone"}))[0] == "404"
 
 
 async def test_a_mailbox_that_is_not_connected_is_said_so(bus: Bus, imap_stub: ImapStub, prefix: str) -> None:
