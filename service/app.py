@@ -238,7 +238,7 @@ class Application:
         def decides(account: str) -> bool:
             return roster.decides_on(account) and not catalog.file_refused
 
-        context = command_context(self._settings, shared)
+        context = command_context(self._settings, shared, lives=presence.is_alive)
         strays = Strays(bus, clock, sends=sends, decides=decides, coming=catalog.coming)
         fleet = Fleet(
             roster.presence.instance,

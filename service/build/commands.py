@@ -1,21 +1,23 @@
 """Settings → what the commands on the bus are given: accounts, and how their mailboxes are reached. Used by app.py."""
 
+from collections.abc import Awaitable, Callable
+
 from service.build.outgoing import send_limits
 from service.build.shared import Shared
-from service.commands import Account, Answered, Context, Directory, MailAccess, SendAccess
+from service.commands import Account, Answered, Context, Directory, Keeper, MailAccess, SendAccess
 from service.outbound import Originals
 from service.settings import AccountSettings, IncomingSettings, OutgoingSettings, Settings
 
 
-def command_context(settings: Settings, shared: Shared) -> Context:
-    """What commands share."""
+def command_context(settings: Settings, shared: Shared, *, lives: Callable[[str], Awaitable[bool]]) -> Context:
+    """What commands share. `lives`: whether the process that writes as `instance/boot` is there."""
     return Context(
         bus=shared.bus,
         clock=shared.clock,
         make=shared.parser.make,
         hold=shared.budget.hold,
         message_limit=settings.limits.message,
-        answered=Answered(shared.bus.key_value(shared.bus.subjects.sends)),
+        answered=Answered(Keeper(shared.bus.key_value(shared.bus.subjects.sends), shared.writer, lives, shared.clock)),
     )
 
 

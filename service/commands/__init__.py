@@ -6,9 +6,20 @@ sorts where the server does not, repeat.py answers a command that comes twice; e
 """
 
 from service.commands.account import Account, Context, MailAccess, SendAccess
+from service.commands.begun import Keeper
 from service.commands.places import Directory
 from service.commands.repeat import Answered
 from service.commands.route import Fleet
 from service.commands.serve import serve_commands
 
-__all__ = ["Account", "Answered", "Context", "Directory", "Fleet", "MailAccess", "SendAccess", "serve_commands"]
+__all__ = [
+    "Account",
+    "Answered",
+    "Context",
+    "Directory",
+    "Fleet",
+    "Keeper",
+    "MailAccess",
+    "SendAccess",
+    "serve_commands",
+]

@@ -23,14 +23,16 @@ from service.contract import (
     SendRequest,
     Verb,
     blob_ids,
+    blob_uses,
     check_request,
     decode_body,
     encode,
     flag_of,
     request_key,
+    too_many_bytes,
 )
 from service.errors import Permanent
-from service.imap import Identity, Moved, WritingSession, identity_of
+from service.imap import Identity, Moved, Refused, WritingSession, identity_of
 from service.mime import ascii_domain, build
 
 # What only a mail that goes out has.
@@ -52,9 +54,11 @@ async def append(context: Context, account: Account, payload: bytes, headers: Ma
     request = decode_body(payload, _DECODER)
     id = headers.get("Nats-Msg-Id") or (request.request.id if request.request is not None else None)
     _check(request)
-    message = await _message(context, account, request, id)
+    size = len(payload) + await _size(context, request)
     words = list(request.keywords)
-    async with mail.pool.session() as session, context.hold(len(message)):
+    # What it is made of and what is made of it, once there is room for both.
+    async with mail.pool.session() as session, context.hold(2 * size):
+        message = await _message(context, account, request, id)
         name = await mail.directory.find(session, request.mailbox)
         if any(not flag_of(word).startswith("\\") for word in words):
             check_stored(await session.open_mailbox(name, writing=True), words)
@@ -63,9 +67,16 @@ async def append(context: Context, account: Account, payload: bytes, headers: Ma
         if placed is None and begun is not None and _identity(message) is None:
             placed = await _earlier(session, name, message, begun)
         if placed is None:
+            if begun is not None:
+                await begun.claim()
             first = 1 if session.offers("UIDPLUS") else (await session.status(name, "UIDNEXT")).get("UIDNEXT", 1)
             flags = [flag_of(word) for word in words]
-            placed = await session.append(name, message, flags=flags, received_at=request.received_at)
+            try:
+                placed = await session.append(name, message, flags=flags, received_at=request.received_at)
+            except Refused:
+                if begun is not None:
+                    begun.refused("")
+                raise
             if placed is None:
                 placed = await _located(session, name, message, first)
     return encode(
@@ -86,6 +97,23 @@ def _check(request: AppendRequest) -> None:
         ]
     if problems:
         raise error(400, problems)
+
+
+async def _size(context: Context, request: AppendRequest) -> int:
+    """The bytes of all blobs that it names, before any of them is read. Raises ServiceError 400, Transient."""
+    made = request.request
+    named = blob_ids(made) if made is not None else [request.blob_id or ""]
+    sizes = await context.bus.blobs().sizes(named)
+    field = "request.attachments" if made is not None else "blobId"
+    problems = [Problem(field, f"no such blob: {blob}") for blob in named if blob not in sizes]
+    if made is not None:
+        problems += [Problem(f"request.{one.field}", one.message) for one in too_many_bytes(made, sizes)]
+    elif sizes and sizes[named[0]] > context.message_limit:
+        problems.append(Problem(field, f"{sizes[named[0]]} bytes; at most {context.message_limit}"))
+    if problems:
+        raise error(400, problems)
+    uses = blob_uses(made) if made is not None else dict.fromkeys(named, 1)
+    return sum(sizes[blob] * count for blob, count in uses.items())
 
 
 async def _message(context: Context, account: Account, request: AppendRequest, id: str | None) -> bytes:

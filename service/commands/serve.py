@@ -10,6 +10,7 @@ from service import __version__
 from service.bus import ServiceError, serve
 from service.commands.account import COMMAND_ID, Account, Context
 from service.commands.append import append
+from service.commands.begun import COMMAND_LIMIT_S
 from service.commands.cancel import cancel
 from service.commands.copy import copy
 from service.commands.delete import delete
@@ -31,8 +32,6 @@ from service.observe import log, metrics
 
 SERVICE: Final = "mailbus"
 RETRY_S: Final = 1.0
-# Longer than any who asks will wait; what is under way then is given up, and its connection with it.
-COMMAND_LIMIT_S: Final = 120.0
 PASSED_ON_S: Final = 5.0
 Command = Callable[[Context, Account, bytes, Mapping[str, str]], Awaitable[bytes]]
 COMMANDS: Final[dict[Verb, Command]] = {

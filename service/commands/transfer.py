@@ -11,7 +11,7 @@ from service.commands.begun import Beginnings
 from service.commands.errors import problem
 from service.commands.places import Group, Grouped, open_group
 from service.commands.put import Sought, found_again
-from service.imap import Identity, Moved, WritingSession
+from service.imap import Identity, Moved, Refused, WritingSession
 
 
 @dataclass(slots=True)
@@ -56,10 +56,10 @@ async def _transfer(
     session: WritingSession, group: Group, uids: list[int], target: str, *, move: bool, begun: Beginnings | None
 ) -> Moved | None:
     if move and session.offers("MOVE"):
-        return await _once(session, group, uids, target, move=True)
+        return await _once(session, group, uids, target, move=True, begun=None)
     before = await _found(session, group, uids, target, begun) if begun is not None else None
     left = [uid for uid in uids if before is None or uid not in before.uids]
-    moved = await _once(session, group, left, target, move=False) if left else None
+    moved = await _once(session, group, left, target, move=False, begun=begun) if left else None
     if move:
         await open_group(session, group, writing=True)
         await session.expunge(uids)
@@ -68,7 +68,9 @@ async def _transfer(
     return Moved(moved.uidvalidity, before.uids | moved.uids)
 
 
-async def _once(session: WritingSession, group: Group, uids: list[int], target: str, *, move: bool) -> Moved | None:
+async def _once(
+    session: WritingSession, group: Group, uids: list[int], target: str, *, move: bool, begun: Beginnings | None
+) -> Moved | None:
     """One COPY or MOVE; where the server does not say what became of the messages they are looked for."""
     await open_group(session, group, writing=move)
     identities: dict[int, Identity] = {}
@@ -76,7 +78,12 @@ async def _once(session: WritingSession, group: Group, uids: list[int], target: 
     if not session.offers("UIDPLUS"):
         identities = await session.identities(uids)
         first = (await session.status(target, "UIDNEXT")).get("UIDNEXT", 1)
-    moved = await (session.move(uids, target) if move else session.copy(uids, target))
+    try:
+        moved = await (session.move(uids, target) if move else session.copy(uids, target))
+    except Refused:
+        if begun is not None:
+            begun.refused(group.mailbox)
+        raise
     if moved is not None:
         return moved
     if not (identities or move):

@@ -16,7 +16,17 @@ from nats.aio.msg import Msg
 from service.budget import Budget
 from service.bus import Bus
 from service.clock import SystemClock
-from service.commands import Account, Answered, Context, Directory, Fleet, MailAccess, SendAccess, serve_commands
+from service.commands import (
+    Account,
+    Answered,
+    Context,
+    Directory,
+    Fleet,
+    Keeper,
+    MailAccess,
+    SendAccess,
+    serve_commands,
+)
 from service.contract import Security, SendLimits
 from service.imap import Pool, SessionOptions, WritingSession
 from service.ingest import Desks, Parser
@@ -54,6 +64,7 @@ class Desk:
     account: str = "support"
     pools: list[Pool] = field(default_factory=list)
     followed: Desks = field(default_factory=Desks)
+    budget: Budget = field(default_factory=lambda: Budget(64 * 1024 * 1024))
 
     async def message(self, verb: str, body: object = None, **headers: str) -> Msg:
         """The whole answer."""
@@ -133,6 +144,11 @@ def options(server: ImapServer, user: str, **changes: Any) -> SessionOptions:
     return SessionOptions(**(usual | changes))
 
 
+async def nobody(_writer: str) -> bool:
+    """Of other processes none lives."""
+    return False
+
+
 def alone(accounts: Mapping[str, Account]) -> Fleet:
     """A fleet of one, which has all accounts."""
 
@@ -162,14 +178,19 @@ async def desk(bus: Bus, server: ImapServer, user: str, **changes: Any) -> Async
     }
     budget = Budget(64 * 1024 * 1024)
     context = Context(
-        bus, clock, Parser(clock).make, budget.hold, 1_000_000, Answered(bus.key_value(bus.subjects.sends))
+        bus,
+        clock,
+        Parser(clock).make,
+        budget.hold,
+        1_000_000,
+        Answered(Keeper(bus.key_value(bus.subjects.sends), "here/1", nobody, clock)),
     )
     async with asyncio.TaskGroup() as group:
         served = asyncio.Event()
         task = group.create_task(serve_commands(context, alone(accounts), served))
         async with asyncio.timeout(10):
             await served.wait()
-        yield Desk(bus, server, user, pools=[pool], followed=followed)
+        yield Desk(bus, server, user, pools=[pool], followed=followed, budget=budget)
         task.cancel()
     pool.abort()
 

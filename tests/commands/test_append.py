@@ -1,5 +1,6 @@
 """`append` and `upload`: into a mailbox and into the store, as it is, once."""
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -8,6 +9,8 @@ from datetime import UTC, datetime
 import pytest
 
 from service.bus import Bus
+from service.bus.blobs import BlobStore
+from service.contract import request_key
 from tests.commands.conftest import Desk, code, desk, mail
 from tests.servers.cyrus import Cyrus
 from tests.servers.dovecot import Dovecot
@@ -159,6 +162,65 @@ async def test_what_a_mailbox_cannot_keep_is_refused(whole: Desk) -> None:
         blob = await whole.bus.blobs().put(data, now=datetime.now(UTC))
         assert (await whole.refused("append", {"mailbox": "INBOX", "blobId": blob}))[0] == "400"
     assert (await whole.refused("append", {"mailbox": "nowhere", "request": {"text": "x"}}))[0] == "404"
+
+
+@pytest.mark.fault("G11")
+async def test_blobs_that_are_more_than_a_mail_has_are_not_read(whole: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.contract.requests.BLOBS_LIMIT_BYTES", 1000)
+    large = await whole.bus.blobs().put(b"x" * 1_000_001, now=datetime.now(UTC))
+    files = [await uploaded(whole, data * 300) for data in (b"a", b"b")]
+
+    async def get(_blobs: BlobStore, _id: str) -> bytes:
+        raise AssertionError("read all the same")
+
+    monkeypatch.setattr(BlobStore, "get", get)
+    answered, problems = await whole.refused("append", {"mailbox": "INBOX", "blobId": large})
+    assert (answered, problems[0]["field"]) == ("400", "blobId")
+    # One of them twice.
+    attachments = [{"blobId": blob, "name": "a"} for blob in (*files, files[0], files[0])]
+    request = {"text": "x", "attachments": attachments}
+    answered, problems = await whole.refused("append", {"mailbox": "INBOX", "request": request})
+    assert (answered, problems[0]["field"]) == ("400", "request.attachments")
+
+
+@pytest.mark.fault("G11")
+async def test_a_blob_is_read_once_there_is_room_for_it(whole: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    blob, free, get = await uploaded(whole, mail("one")), list[int | None](), BlobStore.get
+
+    async def looked(blobs: BlobStore, id: str) -> bytes:
+        free.append(whole.budget.take_now(whole.budget.limit))
+        return await get(blobs, id)
+
+    monkeypatch.setattr(BlobStore, "get", looked)
+    await whole.ask("append", {"mailbox": "INBOX", "blobId": blob})
+    assert free == [None]
+
+
+@pytest.mark.fault("G10")
+async def test_a_message_with_a_message_id_is_claimed_before_it_is_appended(
+    bus: Bus, whole_dovecot: Dovecot, prefix: str
+) -> None:
+    proxy, asked = FaultProxy(whole_dovecot.host, whole_dovecot.imap), asyncio.Event()
+    await proxy.start()
+
+    def watch(way: Way, chunk: bytes) -> bytes:
+        if way is Way.TO_SERVER and b"APPEND" in chunk:
+            asked.set()
+            return b""
+        return chunk
+
+    proxy.watch = watch
+    body = {"mailbox": "INBOX", "request": DRAFT}
+    async with desk(bus, whole_dovecot, prefix, port=proxy.port) as one, asyncio.TaskGroup() as group:
+        refused = group.create_task(one.refused("append", body, Nats_Msg_Id="a"))
+        await asked.wait()
+        key = f"support.cmd-{request_key('support', 'append a')}"
+        record = await bus.key_value(bus.subjects.sends).get(key)
+        assert record is not None
+        assert json.loads(record.value)["writer"] == "here/1"
+        proxy.cut()
+        assert (await refused)[0] == "504"
+    await proxy.stop()
 
 
 # -- upload -------------------------------------------------------------------------------------------------------

@@ -345,3 +345,21 @@ async def test_a_mailbox_that_was_made_a_moment_ago_is_found(whole: Desk) -> Non
     assert listed["台北/a & b"]["parentId"] == listed["台北"]["id"]
     assert listed["台北/a & b"]["name"] == "a & b"
     assert listed["台北/a & b"]["totalEmails"] == 1
+
+
+async def test_a_copy_that_the_server_refused_is_made_although_mail_came_there_and_went(
+    bus: Bus, whole_dovecot: Dovecot, prefix: str
+) -> None:
+    proxy = FaultProxy(whole_dovecot.host, whole_dovecot.imap)
+    await proxy.start()
+    proxy.watch = lambda _way, chunk: chunk.replace(b"Sent", b"Nope") if b"UID COPY" in chunk else chunk
+    async with desk(bus, whole_dovecot, prefix, port=proxy.port) as one:
+        await one.append(mail("one"))
+        body = {"ids": await one.ids(), "mailbox": "Sent"}
+        assert (await one.refused("copy", body, Nats_Msg_Id="c"))[0] == "404"
+        proxy.watch = None
+        await one.append(mail("other"), mailbox="Sent")
+        await one.ask("delete", {"ids": await one.ids("Sent"), "permanently": True})
+        created = (await one.ask("copy", body, Nats_Msg_Id="c"))["created"]
+        assert list(created.values()) == await one.ids("Sent")
+    await proxy.stop()
