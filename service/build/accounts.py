@@ -3,13 +3,14 @@
 from collections.abc import Callable
 
 from service.build.after import after_life, after_work, writing_pool
-from service.build.incoming import Mailboxes, session_options
+from service.build.incoming import Mailboxes, imap_of, session_options
 from service.build.outgoing import sender_work
 from service.build.pop3 import pop3_work
 from service.build.shared import INBOX, Shared, Work, supervised
 from service.build.stand_in import StandInWork
 from service.contract import AccountPart, AccountState
 from service.fleet import AFTER, Part
+from service.ingest import Allowance
 from service.oauth import Tokens
 from service.settings import AccountSettings, IncomingSettings, Settings
 from service.tokens import account_tokens
@@ -39,6 +40,9 @@ def _incoming_work(
     options = session_options(settings, account, incoming, tokens=tokens, losses=shared.losses)
     shared.sessions[account.id] = options
     shared.pools[account.id] = writing_pool(options, shared.connecting.to(options.host), shared.clock)
+    daily = imap_of(incoming).daily
+    if daily is not None:
+        shared.allowances[account.id] = Allowance(daily, shared.clock)
     after = after_work(account.id, incoming, shared)
     mailboxes = Mailboxes(settings, account, incoming, options, after, shared)
     work = []

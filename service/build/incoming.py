@@ -15,7 +15,6 @@ from service.errors import MailbusError, Superseded, Transient
 from service.fleet import MAILBOXES, Part, pause_s
 from service.imap import Session, SessionOptions
 from service.ingest import (
-    Allowance,
     Alone,
     Desks,
     Former,
@@ -95,8 +94,7 @@ class Mailboxes:
         self._gangway = shared.connecting.to(options.host)
         self._after = after
         self._shared = shared
-        daily = imap.daily
-        self._allowance = Allowance(daily, shared.clock) if daily is not None else None
+        self._allowance = shared.allowances.get(account.id)
         self._statuses: dict[str, MailboxStatus] = {}
         # One of them is for commands and `after`: service/imap/pool.py.
         self._lines = Lines(self._connect, limit=imap.connections - 1, pause_s=self._pause_s, clock=shared.clock)

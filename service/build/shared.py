@@ -14,7 +14,7 @@ from service.contract import AccountState
 from service.errors import MailbusError
 from service.fleet import AccountReports, Pace, Part, supervise
 from service.imap import Pool, SessionOptions
-from service.ingest import Copies, Desks, MailboxStatus, Parser
+from service.ingest import Allowance, Copies, Desks, MailboxStatus, Parser
 from service.outbound import Deliveries, Returned, Waiting
 from service.turns import Turns
 
@@ -49,6 +49,8 @@ class Shared:
     sessions: dict[str, SessionOptions] = field(default_factory=dict)
     # What may change its mailboxes: commands, and what is done after a mail's event.
     pools: dict[str, Pool] = field(default_factory=dict)
+    # What it may read a day, where that has a limit: its mailboxes and commands share it.
+    allowances: dict[str, Allowance] = field(default_factory=dict)
     # Where a full comparison of its mailboxes may be asked for.
     desks: dict[str, Desks] = field(default_factory=dict)
     # What may be decided of requests that were not sent yet.
@@ -62,6 +64,7 @@ class Shared:
         """Drop what an account that has ended left here."""
         self.sessions.pop(account, None)
         self.desks.pop(account, None)
+        self.allowances.pop(account, None)
         if (waiting := self.waiting.pop(account, None)) is not None:
             waiting.forget()
         if (pool := self.pools.pop(account, None)) is not None:

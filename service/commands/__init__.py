@@ -5,7 +5,7 @@ what a command is given, places.py finds the mailboxes of ids, transfer.py is wh
 sorts where the server does not, repeat.py answers a command that comes twice; errors.py makes answers of problems.
 """
 
-from service.commands.account import Account, Context, MailAccess, SendAccess
+from service.commands.account import Account, Context, MailAccess, SendAccess, unlimited
 from service.commands.begun import Keeper
 from service.commands.places import Directory
 from service.commands.repeat import Answered
@@ -22,4 +22,5 @@ __all__ = [
     "MailAccess",
     "SendAccess",
     "serve_commands",
+    "unlimited",
 ]

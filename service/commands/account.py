@@ -51,12 +51,17 @@ class Followed(Protocol):
         ...
 
 
+def unlimited(_size: int) -> None:
+    """As many bytes may be read as there are."""
+
+
 @dataclass(frozen=True, slots=True)
 class MailAccess:
     """How commands reach an account's mailboxes. Sizes in bytes; `raw`: which raw messages are kept anyway.
 
     `authserv_id`: whose verdicts on a mail are believed (RFC 8601 2.5), "" to learn it from each mail.
     `extras`: what of a mail's text is made where a request says nothing of it.
+    `spend`: notes bytes of what the account may read a day, and raises Transient where none are left.
     """
 
     pool: Pool
@@ -66,6 +71,7 @@ class MailAccess:
     raw: Raw
     authserv_id: str = ""
     extras: tuple[Extra, ...] = ()
+    spend: Callable[[int], None] = unlimited
 
 
 class Undone(Protocol):

@@ -128,7 +128,7 @@ async def get(context: Context, account: Account, payload: bytes, _headers: Mapp
                     if room < 0 and found:
                         return encode(GetAnswer(found, not_found, more=True))
                     try:
-                        await _store(context, session, shown, wanted)
+                        await _store(context, mail, session, shown, wanted)
                     except Gone as exc:
                         uid = shown.made.uid
                         if uid in await still_there(session, group, [uid]):
@@ -209,6 +209,8 @@ async def _page(
         whole = [row.uid for row in rows if wanted.needs is Needs.ALL and row.size <= context.message_limit]
         header = [row.uid for row in rows if wanted.needs is Needs.ALL and row.size > context.message_limit]
         expected = sum(_weight(row, wanted, context.message_limit) for row in rows)
+        if wanted.needs is not Needs.NOTHING:
+            mail.spend(0)
         if whole:
             await session.fetch_bodies(whole, bodies.__setitem__, header_only=False, expected_bytes=expected)
         if header:
@@ -217,6 +219,8 @@ async def _page(
             await session.fetch_section(
                 wanted.section, [row.uid for row in rows], bodies.__setitem__, expected_bytes=expected
             )
+        if bodies:
+            mail.spend(sum(map(len, bodies.values())))
         missing = [row.uid for row in rows if wanted.needs is not Needs.NOTHING and row.uid not in bodies]
         if missing:
             # Expunged since it was listed, or its mailbox was made again; else the server does not give it.
@@ -259,10 +263,11 @@ def _shown(made: Made, wanted: Wanted) -> dict[str, Any]:
     return shown
 
 
-async def _store(context: Context, session: WritingSession, shown: Shown, wanted: Wanted) -> None:
+async def _store(context: Context, mail: MailAccess, session: WritingSession, shown: Shown, wanted: Wanted) -> None:
     """The blobs that the answer names. Raises Gone where a message is not given."""
     if wanted.streams:
         if shown.properties.pop("blobId", None) is not None:
+            mail.spend(shown.size)
             async with context.hold(2 * PIECE_BYTES), aclosing(session.pieces(shown.made.uid, shown.size)) as pieces:
                 shown.properties["blobId"] = await context.bus.blobs().put_pieces(pieces, now=context.clock.now())
         return

@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from service.commands.account import Account, Context
+from service.commands.account import Account, Context, MailAccess
 from service.commands.errors import error, problem
 from service.commands.order import Sortable, in_order
 from service.contract import (
@@ -68,7 +68,7 @@ async def search(context: Context, account: Account, payload: bytes, _headers: M
         opened = await session.open_mailbox(name, writing=False)
         keys = await _keys(session, request.filter, context.clock.now())
         if request.sort:
-            uids = await _sorted(session, request.sort, keys)
+            uids = await _sorted(session, mail, request.sort, keys)
             total, page = len(uids), uids[request.position : request.position + limit]
         else:
             found = await session.search(keys)
@@ -109,7 +109,9 @@ async def _near(session: WritingSession, moment: datetime, keys: str) -> Near:
     return Near(after, before)
 
 
-async def _sorted(session: WritingSession, sort: Sequence[Comparator], keys: Sequence[Argument]) -> list[int]:
+async def _sorted(
+    session: WritingSession, mail: MailAccess, sort: Sequence[Comparator], keys: Sequence[Argument]
+) -> list[int]:
     if sortable(sort, session.capabilities):
         return await session.sort(sort, keys)
     rows = await _survey(session, await session.search(keys))
@@ -117,7 +119,7 @@ async def _sorted(session: WritingSession, sort: Sequence[Comparator], keys: Seq
     if any(one.property in _BY_HEADER for one in sort):
         if len(rows) > HEADERS_LIMIT:
             raise problem(400, "sort", f"{len(rows)} messages: this server does not sort; narrow the filter")
-        emails = await _headers_of(session, rows)
+        emails = await _headers_of(session, mail, rows)
     return in_order([Sortable(row.uid, row.size, row.internal_date, emails.get(row.uid)) for row in rows], sort)
 
 
@@ -131,12 +133,14 @@ async def _survey(session: WritingSession, found: Sequence[range]) -> list[Surve
     return rows
 
 
-async def _headers_of(session: WritingSession, rows: Sequence[SurveyedMessage]) -> dict[int, Email]:
+async def _headers_of(session: WritingSession, mail: MailAccess, rows: Sequence[SurveyedMessage]) -> dict[int, Email]:
     found: dict[int, Email] = {}
     for at in range(0, len(rows), AT_ONCE):
         headers: dict[int, bytes] = {}
         uids = [row.uid for row in rows[at : at + AT_ONCE]]
+        mail.spend(0)
         await session.fetch_section(SORT_FIELDS, uids, headers.__setitem__, expected_bytes=len(uids) * SORT_LIMIT_BYTES)
+        mail.spend(sum(map(len, headers.values())))
         for number, (uid, header) in enumerate(headers.items()):
             found[uid] = parse_header_only(header, len(header), received_at=None, limits=_LIMITS).email
             if not number % 50:

@@ -1,7 +1,8 @@
 """How many bytes an account may read a day, where its provider shuts out whoever reads more. One for each account.
 
-Used by from_imap.py, shared by an account's mailboxes. Half of a day's bytes may be read at once, the other half comes
-back over a day: so in no 24 hours more is read than the whole. A restart begins with the first half anew.
+Used by from_imap.py and by commands, shared by an account's mailboxes. Half of a day's bytes may be read at once, the
+other half comes back over a day: so in no 24 hours more is read than the whole. A restart begins with the first half
+anew.
 """
 
 from typing import Final

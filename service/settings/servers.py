@@ -71,7 +71,8 @@ class ImapSettings(Part):
         description="Connections at once: one for commands and `after`, the others for all of the mailboxes",
     )
     daily: Size | None = Field(
-        default=None, description="Bytes of mail read in 24 hours at the most; `null`: as many as there are"
+        default=None,
+        description="Bytes of mail read in 24 hours at the most, by commands too; `null`: as many as there are",
     )
 
     @model_validator(mode="before")

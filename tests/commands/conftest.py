@@ -29,7 +29,7 @@ from service.commands import (
 )
 from service.contract import Security, SendLimits
 from service.imap import Pool, SessionOptions, WritingSession
-from service.ingest import Desks, Parser
+from service.ingest import Allowance, Desks, Parser
 from service.outbound import Originals
 from service.parsing import Raw
 from tests.outbound.conftest import idle_sender
@@ -159,8 +159,8 @@ def alone(accounts: Mapping[str, Account]) -> Fleet:
 
 
 @asynccontextmanager
-async def desk(bus: Bus, server: ImapServer, user: str, **changes: Any) -> AsyncIterator[Desk]:
-    """Commands served for one account. `changes`: to how its server is reached."""
+async def desk(bus: Bus, server: ImapServer, user: str, *, daily: int = 10**9, **changes: Any) -> AsyncIterator[Desk]:
+    """Commands served for one account. `daily`: bytes that may be read; `changes`: to how its server is reached."""
     clock = SystemClock()
     pool = Pool(lambda: WritingSession.open(options(server, user, **changes), clock=clock), clock, where="support")
     sender = idle_sender(bus, "support")
@@ -169,7 +169,12 @@ async def desk(bus: Bus, server: ImapServer, user: str, **changes: Any) -> Async
     )
     followed = Desks()
     access = MailAccess(
-        pool, Directory(clock, uid_of=followed.uid_of, turn_of=followed.turn_of), followed, 256 * 1024, Raw.PROBLEM
+        pool,
+        Directory(clock, uid_of=followed.uid_of, turn_of=followed.turn_of),
+        followed,
+        256 * 1024,
+        Raw.PROBLEM,
+        spend=Allowance(daily, clock).take,
     )
     accounts = {
         "support": Account("support", "support@example.com", sends, access),
