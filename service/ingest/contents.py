@@ -5,7 +5,7 @@ TOP: a provider may act on what is read whole (Gmail does on RETR, not on TOP), 
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
@@ -22,6 +22,8 @@ CONTENT_CHARS: Final = 2 * MARK_BYTES
 # A connection that breaks names one of them: more suspects is nothing that a server makes.
 BREAKS_LIMIT: Final = 3
 SUSPECTS_LIMIT: Final = 1_000
+# What a broken connection leaves to the next one: 20 MB. Of more the first ones, so that each goes on behind the last.
+SHOWN_LIMIT: Final = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,29 +42,40 @@ class Content:
 
 
 UNREAD: Final = Content("", None)
+# By identity and size: another message may have the id by the next connection; and whether it was to be read whole.
+Shown = dict[tuple[bytes, int, bool], Content]
 
 
 class Contents:
-    """One connection's. Kept by identity, as long as they are asked for.
+    """One connection's. What was read is kept as long as it is asked for.
 
-    `broke`: how often a connection broke at a message, over all connections: the third time it is passed by.
+    Over all connections: `broke`, how often one broke at a message, which the third time is passed by; `shown`, what
+    was read, so that a look that one connection does not last for goes on over the next.
     """
 
-    def __init__(self, message_limit: int, clock: Clock, broke: Counter[bytes] | None = None) -> None:
+    def __init__(
+        self, message_limit: int, clock: Clock, broke: Counter[bytes] | None = None, shown: Shown | None = None
+    ) -> None:
         self._message_limit = message_limit
         self._clock = clock
         self._broke = Counter[bytes]() if broke is None else broke
-        self._read: dict[bytes, Content] = {}
+        self._read: Shown = {} if shown is None else shown
+        while len(self._read) > SHOWN_LIMIT:
+            self._read.popitem()
         # Whether what is to be recognised is known by nothing else than its content.
         self.by_content = False
 
-    def get(self, identity: bytes) -> Content:
-        """What is known of a message."""
-        return self._read.get(identity, UNREAD)
+    def get(self, listing: Listing, at: int) -> Content:
+        """What is known of the message at an index."""
+        return self._read.get(self._key(listing, at), UNREAD)
 
     def forget(self) -> None:
         """Nothing of it is asked for any more."""
         self._read.clear()
+        self.by_content = False
+
+    def _key(self, listing: Listing, at: int) -> tuple[bytes, int, bool]:
+        return listing.identity(at), listing.sizes[at], self.by_content
 
     def of(self, body: bytes, size: int, *, whole: bool) -> Content:
         """Of a message as it was read; `size` as the server lists it."""
@@ -80,42 +93,68 @@ class Contents:
         """
         for at in places:
             if self._broke[listing.identity(at)] >= BREAKS_LIMIT:
-                self._read.setdefault(listing.identity(at), UNREAD)
-        unread = [at for at in places if listing.identity(at) not in self._read]
+                self._read.setdefault(self._key(listing, at), UNREAD)
+        unread = [at for at in places if self._key(listing, at) not in self._read]
         for lines, is_small in ((CONTENT_LINES, True), (0, False)):
             some = [at for at in unread if (listing.sizes[at] <= self._message_limit) is is_small]
-            try:
-                await self._look(session, listing, some, lines, is_small=is_small)
-            except Transient as exc:
-                self._suspect(exc, [listing.identity(at) for at in some])
-                raise
-        return [found for at in places if (found := self._read.get(listing.identity(at))) is not None]
-
-    def _suspect(self, exc: Transient, identities: Sequence[bytes]) -> None:
-        """The first one that is missing may be why. Where the server says when to come back, none is."""
-        missing = next((identity for identity in identities if identity not in self._read), None)
-        if missing is None or exc.retry_after_s is not None or len(self._broke) > SUSPECTS_LIMIT:
-            return
-        self._broke[missing] += 1
-        if self._broke[missing] == BREAKS_LIMIT:
-            log.warning("pop3_passes_a_mail", where=exc.where, tries=BREAKS_LIMIT)
+            await self._look(session, listing, some, lines, is_small=is_small)
+        return [found for at in places if (found := self._read.get(self._key(listing, at))) is not None]
 
     async def _look(
         self, session: Session, listing: Listing, places: Sequence[int], lines: int, *, is_small: bool
     ) -> None:
-        numbers = {listing.numbers[at]: at for at in places}
+        tops: dict[int, Content] = {}
 
-        def show(number: int, top: bytes) -> None:
-            at = numbers[number]
+        def show(at: int, top: bytes) -> None:
             # Of what is too large nobody ever reads more than its header.
             mark = "" if is_small else content_of(top, listing.sizes[at], whole=False)[:CONTENT_CHARS]
-            self._read[listing.identity(at)] = Content(mark, self.date(top), print_of(top, whole=is_small))
+            found = Content(mark, self.date(top), print_of(top, whole=is_small))
+            if is_small and self.by_content:
+                # Not read yet: the connection may break at the rest.
+                tops[at] = found
+            else:
+                self._read[self._key(listing, at)] = found
 
-        def take(number: int, body: bytes) -> None:
-            at = numbers[number]
+        def take(at: int, body: bytes) -> None:
             content = self.of(body, listing.sizes[at], whole=True)
-            self._read[listing.identity(at)] = replace(content, print=print_of(body, whole=True))
+            self._read[self._key(listing, at)] = replace(content, print=print_of(body, whole=True))
 
-        refused = await session.read(list(numbers), show, whole=False, lines=lines)
+        refused = await self._ask(session, listing, places, show, whole=False, lines=lines)
         if is_small:
-            await session.read(list(numbers) if self.by_content else refused, take, whole=True)
+            refused = await self._ask(session, listing, places if self.by_content else refused, take, whole=True)
+            for at in refused:
+                if (found := tops.get(at)) is not None:
+                    self._read[self._key(listing, at)] = found
+
+    async def _ask(
+        self,
+        session: Session,
+        listing: Listing,
+        places: Sequence[int],
+        give: Callable[[int, bytes], None],
+        *,
+        whole: bool,
+        lines: int = 0,
+    ) -> list[int]:
+        """As Session.read, by index. Where the connection breaks the first one that did not come may be why."""
+        numbers, came = {listing.numbers[at]: at for at in places}, set[int]()
+
+        def given(number: int, body: bytes) -> None:
+            came.add(number)
+            give(numbers[number], body)
+
+        try:
+            refused = await session.read(list(numbers), given, whole=whole, lines=lines)
+        except Transient as exc:
+            if (missing := next((at for number, at in numbers.items() if number not in came), None)) is not None:
+                self._suspect(exc, listing.identity(missing))
+            raise
+        return [numbers[number] for number in refused]
+
+    def _suspect(self, exc: Transient, identity: bytes) -> None:
+        """Where the server says when to come back, no message is why."""
+        if exc.retry_after_s is not None or len(self._broke) > SUSPECTS_LIMIT:
+            return
+        self._broke[identity] += 1
+        if self._broke[identity] == BREAKS_LIMIT:
+            log.warning("pop3_passes_a_mail", where=exc.where, tries=BREAKS_LIMIT)

@@ -64,7 +64,7 @@ class Doubts:
             places = drop.doubtful[start : start + STEP]
             await self._contents.read(self._session, self._listing, places)
             for at in places:
-                print = self._contents.get(self._listing.identity(at)).print
+                print = self._contents.get(self._listing, at).print
                 if print and bytes.fromhex(print) != self._seen.print(drop.uid(at)):
                     others[at] = print
         if others:
@@ -98,7 +98,7 @@ class Doubts:
             await self._contents.read(self._session, self._listing, step)
             for at in step:
                 identity = self._listing.identity(at)
-                found = self._contents.get(identity)
+                found = self._contents.get(self._listing, at)
                 uids = by_print.get(bytes.fromhex(found.print)) or (passed if self._is_old(found) else [])
                 if uids and not self._seen.get(identity):
                     drop.rename(at, uids[0])

@@ -13,6 +13,7 @@ from heapq import merge
 from itertools import pairwise
 from typing import Final
 
+from service.ingest.contents import Shown
 from service.ingest.known import Known
 from service.ingest.seen import Seen
 from service.pop3 import NO_IDENTITY, Listing
@@ -33,7 +34,8 @@ PASSED_ON: Final = -1
 class Lasting:
     """What outlives the connections to a maildrop.
 
-    `broke`: how often they broke where a message was looked at, by identity. `deleted`: UIDs that were deleted from
+    `broke`: how often they broke where a message was looked at, by identity; `shown`: what was seen of messages by
+    then, as long as it is asked for. `deleted`: UIDs that were deleted from
     here, which nobody shall miss. Of the epoch `uidvalidity`: `given`, UIDs that no commit has told yet; `sizes` of
     what was read to be announced, as they were listed; `proved`, of what was doubtful and is the same; `next`, the UID
     to come.
@@ -45,6 +47,7 @@ class Lasting:
     sizes: dict[int, int] = field(default_factory=dict)
     proved: set[int] = field(default_factory=set)
     broke: Counter[bytes] = field(default_factory=Counter)
+    shown: Shown = field(default_factory=dict)
     next: int = 1
 
     def begin(self, uidvalidity: int) -> None:

@@ -60,7 +60,7 @@ class Pop3Source:
         self._clock = clock
         self._lasting = lasting
         self._drop = Drop(lasting)
-        self._contents = Contents(options.message_limit, clock, lasting.broke)
+        self._contents = Contents(options.message_limit, clock, lasting.broke, lasting.shown)
         self._refused: set[int] = set()
         self._uidvalidity = 0
         self._marked = 0  # up to this UID messages are known by their contents, which are read
@@ -210,7 +210,7 @@ class Pop3Source:
     def _row(self, at: int) -> Surveyed:
         listing = self._drop.listing
         identity = listing.identity(at)
-        content = self._contents.get(identity)
+        content = self._contents.get(listing, at)
         return Surveyed(
             self._drop.uid(at),
             listing.sizes[at],
@@ -229,7 +229,7 @@ class Pop3Source:
         for end in range(len(places), 0, -STEP):
             step = places[max(0, end - STEP) : end]
             await self._contents.read(self._visits.session, drop.listing, step)
-            dates = {at: self._contents.get(drop.listing.identity(at)).date for at in step}
+            dates = {at: self._contents.get(drop.listing, at).date for at in step}
             found = [at for at in step if (date := dates[at]) is not None and date >= moment]
             if not found:
                 break
