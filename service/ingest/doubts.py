@@ -84,7 +84,7 @@ class Doubts:
         """
         drop, vanished, passed = self._drop, list[int](), list[int]()
         await slowly(drop.vanished(self._memory.known, vanished))
-        await slowly(drop.passed(self._memory.known, passed))
+        await slowly(drop.passed(self._seen, self._memory.known, passed))
         by_print: dict[bytes, deque[int]] = {}
         for uid in vanished:
             by_print.setdefault(self._seen.print(uid), deque()).append(uid)

@@ -34,11 +34,11 @@ PASSED_ON: Final = -1
 class Lasting:
     """What outlives the connections to a maildrop.
 
-    `broke`: how often they broke where a message was looked at, by identity; `shown`: what was seen of messages by
-    then, as long as it is asked for. `deleted`: UIDs that were deleted from
-    here, which nobody shall miss. Of the epoch `uidvalidity`: `given`, UIDs that no commit has told yet; `sizes` of
-    what was read to be announced, as they were listed; `proved`, of what was doubtful and is the same; `next`, the UID
-    to come.
+    `broke`: how often they broke where a message was looked at, by identity; `shown`: what looks have shown, as long as
+    it is asked for. Of the epoch `uidvalidity`: `deleted`, UIDs that were deleted from here, which nobody shall miss;
+    `given`, those that no commit has told yet; `sizes` of what was read to be announced, as they were listed; `proved`,
+    of what was doubtful and is the same; `there`, at the last look that found anything, None before; `next`, the UID to
+    come.
     """
 
     deleted: set[int] = field(default_factory=set)
@@ -48,11 +48,13 @@ class Lasting:
     proved: set[int] = field(default_factory=set)
     broke: Counter[bytes] = field(default_factory=Counter)
     shown: Shown = field(default_factory=dict)
+    there: "array[int] | None" = None
     next: int = 1
 
     def begin(self, uidvalidity: int) -> None:
         """Nothing of another epoch counts, nor of one that begins once more."""
-        self.uidvalidity, self.next = uidvalidity, 1
+        self.uidvalidity, self.next, self.there = uidvalidity, 1, None
+        self.deleted.clear()
         self.given.clear()
         self.sizes.clear()
         self.proved.clear()
@@ -85,7 +87,6 @@ class Drop:
         self._sorted = array("I")  # their UIDs
         self.doubtful: list[int] = []  # indices of what may be another message than the one that had its id
         self._kept = 0  # of the listing, so many are the last one's; 0 where anything went
-        self._there: array[int] | None = None  # UIDs at the last look that found anything
 
     def __len__(self) -> int:
         return len(self.listing)
@@ -98,7 +99,7 @@ class Drop:
     def renew(self, uidvalidity: int) -> None:
         """Nothing of what was seen counts any more."""
         self._lasting.begin(uidvalidity)
-        self.begun, self._there = Seen(), None
+        self.begun = Seen()
         self.listing, self._uids = Listing(), array("I")
 
     # -- a new listing ----------------------------------------------------------------------------------------
@@ -177,14 +178,17 @@ class Drop:
             found.update(self._uids[start : start + AT_ONCE])
             yield
 
-    def passed(self, known: Known, found: list[int]) -> Iterator[None]:
-        """UIDs of what was there at the last look, was never announced and is not there go to `found`."""
-        there = set[int]()
+    def passed(self, seen: Seen, known: Known, found: list[int]) -> Iterator[None]:
+        """UIDs of what was there at the last look, was never announced and is not there go to `found`.
+
+        Not of what no commit has told yet, nor of what the log forgot: that is announced.
+        """
+        there, deleted = set[int](), self._lasting.deleted
         yield from self._gather(there)
-        for at, uid in enumerate(self._there or ()):
+        for at, uid in enumerate(self._lasting.there or ()):
             if at % AT_ONCE == 0:
                 yield
-            if uid not in there and known.get(uid) is None:
+            if uid not in there and uid not in deleted and known.get(uid) is None and seen.identity(uid):
                 found.append(uid)
 
     def _is_another(self, uid: int, size: int, known: Known) -> bool:
@@ -204,7 +208,8 @@ class Drop:
         """Whether nothing that was there is there any more, although nobody here deleted it all."""
         if any(self._uids):
             return False
-        return len(seen) > 0 if self._there is None else any(uid not in self._lasting.deleted for uid in self._there)
+        there = self._lasting.there
+        return len(seen) > 0 if there is None else any(uid not in self._lasting.deleted for uid in there)
 
     def number(self, fresh: Sequence[int]) -> Iterator[None]:
         """UIDs for what was never seen, in the order of the listing. Pauses now and then."""
@@ -236,7 +241,7 @@ class Drop:
                     yield
             self._order, self._sorted = order, uids
         if len(self.listing):
-            self._there = self._sorted
+            self._lasting.there = self._sorted
             deleted = self._lasting.deleted
             deleted.intersection_update([uid for uid in deleted if self.places(uid, uid)])
 

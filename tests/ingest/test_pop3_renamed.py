@@ -19,7 +19,7 @@ from tests.ingest.maildrop import (
     subjects,
 )
 from tests.servers.mailbus import BusReader, Event, until
-from tests.servers.pop3_stub import Mail, Pop3Stub
+from tests.servers.pop3_stub import Mail, Pop3Connection, Pop3Stub
 
 pytestmark = pytest.mark.fault("B03", "B04")
 
@@ -129,6 +129,27 @@ async def test_old_mail_below_the_starting_line_stays_there_when_its_unique_id_c
         await reader.wait_received(2)
     assert subjects(await reader.events()) == ["mail 5", "mail 6"]
     assert len(downloads(pop3_stub)) == 2
+
+
+async def test_old_mail_stays_below_the_starting_line_when_its_unique_id_changes_while_the_connection_is_lost(
+    pop3_stub: Pop3Stub, bus: Bus, reader: BusReader
+) -> None:
+    old = [mail(n, LONG_AGO) for n in range(1, 4)]
+    pop3_stub.mails = list(old)
+    async with following(bus, Drop(pop3_stub.port, initial="new")) as drop:
+        await caught_up(drop)
+
+        async def cut(connection: Pop3Connection, _arguments: str) -> bool:
+            pop3_stub.hooks.clear()
+            pop3_stub.mails = [old[0], renamed(old[1], "other"), mail(5)]
+            connection.cut()
+            return True
+
+        pop3_stub.hooks["LIST"] = cut
+        await reader.wait_received(1)
+        await caught_up(drop)
+    assert subjects(await reader.events()) == ["mail 5"]
+    assert drop.states
 
 
 async def test_another_mail_of_the_same_size_under_a_unique_id_that_was_told_to_be_gone_is_announced_after_a_start(
