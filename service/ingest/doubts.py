@@ -67,9 +67,11 @@ class Doubts:
                 print = self._contents.get(self._listing, at).print
                 if print and bytes.fromhex(print) != self._seen.print(drop.uid(at)):
                     others[at] = print
+                elif not print and drop.has_other_size(at, self._memory.known):
+                    others[at] = ""
         if others:
             recogniser = await self._memory.recollect()
-            if any(recogniser.has(f":{print}") for print in others.values()):
+            if any(print and recogniser.has(f":{print}") for print in others.values()):
                 return True
         for at in drop.doubtful:
             drop.settle(at, is_same=at not in others)

@@ -108,8 +108,8 @@ class Drop:
         """UIDs of what was seen; indices of what was not go to `fresh`. Pauses now and then.
 
         Nothing goes away unless the listing begins otherwise than the last one: only what came behind is looked up.
-        Of what was deleted here, or told to be gone, the size tells whether it is another message with its id; where it
-        says nothing the message is `doubtful`; so is one that is known and has another size by now.
+        What was deleted here, or told to be gone, is `doubtful`; so is what has another size by now. The size tells of
+        what was gone and has no print.
         """
         given, sizes, proved = self._lasting.given, self._lasting.sizes, self._lasting.proved
         for at, (identity, uid) in enumerate(list(given.items())):
@@ -126,10 +126,12 @@ class Drop:
             uid = given.get(identity, 0)
             if not uid:
                 uid = seen.get(identity)
-                if uid in sizes and self._is_another(uid, listing.sizes[at], known):
-                    sizes[uid], uid = PASSED_ON, 0
-                elif self._is_doubted(uid, listing.sizes[at], known) and seen.print(uid):
-                    self.doubtful.append(at)
+                size = listing.sizes[at]
+                if uid and self._is_doubted(uid, size, known):
+                    if sizes.get(uid) != PASSED_ON and seen.print(uid):
+                        self.doubtful.append(at)
+                    elif self._is_another(uid, size, known):
+                        sizes[uid], uid = PASSED_ON, 0
             uids.append(uid)
             if not uid and identity != NO_IDENTITY:
                 fresh.append(at)
@@ -153,6 +155,8 @@ class Drop:
         uid = self._uids[at]
         if is_same:
             self._lasting.proved.add(uid)
+            if uid in self._lasting.sizes:
+                self._lasting.sizes[uid] = self.listing.sizes[at]
         else:
             self._lasting.sizes[uid], self._uids[at] = PASSED_ON, 0
 
@@ -191,16 +195,20 @@ class Drop:
             if uid not in there and uid not in deleted and known.get(uid) is None and seen.identity(uid):
                 found.append(uid)
 
-    def _is_another(self, uid: int, size: int, known: Known) -> bool:
-        before = self._lasting.sizes[uid]
-        return (before == PASSED_ON or self.is_gone(uid, known)) and before != size
-
     def _is_doubted(self, uid: int, size: int, known: Known) -> bool:
-        if not uid or uid in self._lasting.proved:
-            return False
-        return self.is_gone(uid, known) or self._lasting.sizes.get(uid, size) != size
+        if self._lasting.sizes.get(uid, size) != size:
+            return True
+        return uid not in self._lasting.proved and self._is_gone(uid, known)
 
-    def is_gone(self, uid: int, known: Known) -> bool:
+    def has_other_size(self, at: int, known: Known) -> bool:
+        """Whether the doubtful message at an index was gone and has another size by now: what to go by without TOP."""
+        return self._is_another(self._uids[at], self.listing.sizes[at], known)
+
+    def _is_another(self, uid: int, size: int, known: Known) -> bool:
+        before = self._lasting.sizes.get(uid, size)
+        return before == PASSED_ON or (before != size and self._is_gone(uid, known))
+
+    def _is_gone(self, uid: int, known: Known) -> bool:
         """Whether a message was told to be gone, or was deleted from here."""
         return known.get(uid) is None or uid in self._lasting.deleted
 

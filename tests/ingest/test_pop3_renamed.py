@@ -180,6 +180,32 @@ async def test_another_mail_of_the_same_size_under_a_unique_id_that_was_told_to_
     assert resets(events) == ["start"]
 
 
+async def test_a_mail_that_shows_again_with_another_size_is_the_same_where_its_header_says_so(
+    pop3_stub: Pop3Stub, bus: Bus, reader: BusReader
+) -> None:
+    pop3_stub.mails = [mail(1), mail(2)]
+    async with following(bus, Drop(pop3_stub.port)) as drop:
+        await reader.wait_received(2)
+        await caught_up(drop)
+        pop3_stub.mails = [mail(2)]
+        await until(lambda: drop.memory is not None and len(drop.memory.known) == 1)
+        pop3_stub.mails = [mail(2), Mail("uidl-1", body(1) + b"x\r\n")]
+        await caught_up(drop)
+        await caught_up(drop)
+        pop3_stub.mails.append(mail(3))
+        await reader.wait_received(3)
+        # Once more another size: it is looked at once more.
+        pop3_stub.mails[1] = Mail("uidl-1", body(1) + b"xx\r\n")
+        pop3_stub.mails.append(mail(4))
+        await reader.wait_received(4)
+        await caught_up(drop)
+        pop3_stub.commands.clear()
+        pop3_stub.mails.append(mail(5))
+        await reader.wait_received(5)
+    assert subjects(await reader.events()) == ["mail 1", "mail 2", "mail 3", "mail 4", "mail 5"]
+    assert not any(line.startswith("TOP") for line in pop3_stub.commands)
+
+
 async def test_nothing_below_the_starting_line_is_read_whole(pop3_stub: Pop3Stub, bus: Bus, reader: BusReader) -> None:
     # Gmail does to what is read whole what its settings say.
     pop3_stub.mails = [mail(1, LONG_AGO), mail(2, NOW), mail(3, NOW)]
