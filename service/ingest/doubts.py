@@ -81,19 +81,21 @@ class Doubts:
     async def without_renamed(self, fresh: Sequence[int]) -> list[int]:
         """What is fresh, without what another unique id was given to: it has the print of a message that vanished.
 
-        Each vanished message is found once, in the order of UIDs. One that was never announced has no print: what is
-        older than the starting line is taken for it, where as much went at this look.
+        Each vanished message is found once, in the order of UIDs. One that was never announced has a print where it was
+        looked at to be recognised; what is older than the starting line is taken for one, where as much went at this
+        look.
         """
-        drop, vanished, passed = self._drop, list[int](), list[int]()
+        drop, vanished, passed, taken = self._drop, list[int](), list[int](), set[int]()
         await slowly(drop.vanished(self._memory.known, vanished))
         await slowly(drop.passed(self._seen, self._memory.known, passed))
         by_print: dict[bytes, deque[int]] = {}
-        for uid in vanished:
-            by_print.setdefault(self._seen.print(uid), deque()).append(uid)
+        limit = LOOK_LIMIT + 2 * (len(vanished) + len(passed))
+        for uid in [*vanished, *passed]:
+            by_print.setdefault(drop.print(uid, self._seen), deque()).append(uid)
         by_print.pop(b"", None)
+        old = deque(passed)
         if not by_print and not passed:
             return list(fresh)
-        limit = LOOK_LIMIT + 2 * (len(vanished) + len(passed))
         left = list(fresh[limit:])
         for start in range(0, min(limit, len(fresh)), STEP):
             step = fresh[start : min(limit, start + STEP)]
@@ -101,11 +103,20 @@ class Doubts:
             for at in step:
                 identity = self._listing.identity(at)
                 found = self._contents.get(self._listing, at)
-                uids = by_print.get(bytes.fromhex(found.print)) or (passed if self._is_old(found) else [])
-                if uids and not self._seen.get(identity):
-                    drop.rename(at, uids[0])
-                    self._seen.rename(uids[0], identity)
-                    del uids[0]
+                uid = _first(by_print.get(bytes.fromhex(found.print), deque()), taken)
+                if not uid and self._is_old(found):
+                    uid = _first(old, taken)
+                if uid and not self._seen.get(identity):
+                    drop.rename(at, uid)
+                    self._seen.rename(uid, identity)
+                    taken.add(uid)
                 else:
                     left.append(at)
         return sorted(left)
+
+
+def _first(uids: deque[int], taken: set[int]) -> int:
+    """The first one that is not taken; 0 where all are."""
+    while uids and uids[0] in taken:
+        uids.popleft()
+    return uids[0] if uids else 0

@@ -26,6 +26,8 @@ GONE_LIMIT: Final = 10_000
 GENERATION_BITS: Final = 24
 # Sizes that are remembered, of the mails that were announced last.
 SIZES_LIMIT: Final = 20_000
+# Of mail that was recognised after all ids changed, which may change one by one before a start: 15 MB.
+PRINTS_LIMIT: Final = 100_000
 # In the place of a size: another message has the id by now, whether that was committed or not.
 PASSED_ON: Final = -1
 
@@ -37,8 +39,8 @@ class Lasting:
     `broke`: how often they broke where a message was looked at, by identity; `shown`: what looks have shown, as long as
     it is asked for. Of the epoch `uidvalidity`: `deleted`, UIDs that were deleted from here, which nobody shall miss;
     `given`, those that no commit has told yet; `sizes` of what was read to be announced, as they were listed; `proved`,
-    of what was doubtful and is the same; `there`, at the last look that found anything, None before; `next`, the UID to
-    come.
+    of what was doubtful and is the same; `prints` of what the epoch before may have told; `there`, at the last look
+    that found anything, None before; `next`, the UID to come.
     """
 
     deleted: set[int] = field(default_factory=set)
@@ -48,6 +50,7 @@ class Lasting:
     proved: set[int] = field(default_factory=set)
     broke: Counter[bytes] = field(default_factory=Counter)
     shown: Shown = field(default_factory=dict)
+    prints: dict[int, bytes] = field(default_factory=dict)
     there: "array[int] | None" = None
     next: int = 1
 
@@ -58,6 +61,7 @@ class Lasting:
         self.given.clear()
         self.sizes.clear()
         self.proved.clear()
+        self.prints.clear()
 
     def go_on(self, uidvalidity: int, seen: Seen, last: int) -> None:
         """UIDs up to `last` are others', or were passed: they are not given any more."""
@@ -72,6 +76,16 @@ class Lasting:
         self.sizes[uid] = size
         if len(self.sizes) > SIZES_LIMIT:
             del self.sizes[next(iter(self.sizes))]
+
+    def recognise(self, uid: int, print: str) -> None:
+        """A message was looked at to be recognised.
+
+        Not noted in what was seen: what has a print there was announced in this epoch, and is looked at where it is not
+        known any more.
+        """
+        self.prints[uid] = bytes.fromhex(print)
+        if len(self.prints) > PRINTS_LIMIT:
+            del self.prints[next(iter(self.prints))]
 
 
 class Drop:
@@ -163,6 +177,10 @@ class Drop:
     def rename(self, at: int, uid: int) -> None:
         """The message at an index was seen under another id."""
         self._uids[at] = uid
+
+    def print(self, uid: int, seen: Seen) -> bytes:
+        """Of a message that was seen; empty where none is known."""
+        return seen.print(uid) or self._lasting.prints.get(uid, b"")
 
     def vanished(self, known: Known, found: list[int]) -> Iterator[None]:
         """UIDs of what was announced, is not told to be gone and is not there go to `found`. Pauses now and then."""

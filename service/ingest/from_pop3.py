@@ -205,6 +205,9 @@ class Pop3Source:
             for at in range(0, len(places), STEP):
                 step = [place for place in places[at : at + STEP] if drop.uid(place) <= self._marked]
                 await self._contents.read(self._visits.session, drop.listing, step)
+                for place in step:
+                    if print := self._contents.get(drop.listing, place).print:
+                        self._lasting.recognise(drop.uid(place), print)
         return [self._row(place) for place in places]
 
     def _row(self, at: int) -> Surveyed:

@@ -152,6 +152,24 @@ async def test_old_mail_stays_below_the_starting_line_when_its_unique_id_changes
     assert drop.states
 
 
+async def test_mail_that_was_recognised_is_known_when_some_unique_ids_change_later(
+    pop3_stub: Pop3Stub, bus: Bus, reader: BusReader
+) -> None:
+    pop3_stub.mails = [mail(1), mail(2)]
+    async with following(bus, Drop(pop3_stub.port)) as drop:
+        await reader.wait_received(2)
+        await caught_up(drop)
+        pop3_stub.mails = [renamed(mail(1), "a"), renamed(mail(2), "b"), mail(3)]
+        await reader.wait_received(3)
+        await caught_up(drop)
+        pop3_stub.mails = [renamed(mail(1), "a"), renamed(mail(2), "c"), mail(3), mail(4)]
+        await reader.wait_received(4)
+        await caught_up(drop)
+    events = await reader.events()
+    assert subjects(events) == ["mail 1", "mail 2", "mail 3", "mail 4"]
+    assert resets(events) == ["start", "uidvalidity"]
+
+
 async def test_another_mail_of_the_same_size_under_a_unique_id_that_was_told_to_be_gone_is_announced_after_a_start(
     pop3_stub: Pop3Stub, bus: Bus, reader: BusReader
 ) -> None:
