@@ -90,11 +90,16 @@ class PairedStandIn(StandIn):
         if len(self._memory.numbers.waiting) + len(fresh) > WAITING_LIMIT:
             raise self._cannot(f"over {WAITING_LIMIT} mails would wait for IMAP")
         shown: dict[int, Shown] = {}
+        for at in fresh:
+            if (before := self._tries.shown.get(_key(listing, at))) is not None:
+                shown[at] = before
         try:
-            await show(session, listing, fresh, self._message_limit, shown)
+            await show(session, listing, [at for at in fresh if at not in shown], self._message_limit, shown)
         except Transient as exc:
+            self._tries.shown = {_key(listing, at): one for at, one in shown.items()}
             self._broke(exc, [listing.identity(at).hex() for at in fresh if at not in shown])
             raise
+        self._tries.shown = {}
         for at in fresh:
             one = shown.get(at)
             if one is None or self._is_told(one) or self._is_old(one, is_other=is_other):
@@ -122,6 +127,10 @@ class PairedStandIn(StandIn):
         if one.date is None:
             return is_other
         return one.date < self._learnt.at - timedelta(seconds=NEAR_S)
+
+
+def _key(listing: Listing, at: int) -> tuple[bytes, int]:
+    return listing.identity(at), listing.sizes[at]
 
 
 def _row(listing: Listing, at: int, print: str) -> Row:

@@ -20,6 +20,7 @@ from service.errors import Permanent, Transient
 from service.ingest.contents import Contents
 from service.ingest.cursor import Cursor, source_id
 from service.ingest.known import Flagged, Uids
+from service.ingest.learnt import Shown
 from service.ingest.memory import Memory
 from service.ingest.plan import SURVEY_LIMIT_ROWS, Position, Recalled
 from service.ingest.reading import SINGLE_TRIES
@@ -50,6 +51,8 @@ class Tries:
 
     def __init__(self) -> None:
         self._failed: Counter[str] = Counter()
+        # What TOP showed in a look that its connection did not last for, by identity and size: the next one goes on.
+        self.shown: dict[tuple[bytes, int], Shown] = {}
 
     def failed(self, key: str) -> bool:
         """A connection broke; gives whether the message is left to IMAP from now on."""
