@@ -4,12 +4,12 @@ Used by from_pop3.py at a look that found something other than more of the same.
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Final
 
 from service.ingest.contents import Content, Contents
-from service.ingest.drop import Drop
+from service.ingest.drop import AT_ONCE, Drop
 from service.ingest.memory import Memory
 from service.ingest.seen import Seen
 from service.pop3 import Session
@@ -88,13 +88,16 @@ class Doubts:
         drop, vanished, passed, taken = self._drop, list[int](), list[int](), set[int]()
         await slowly(drop.vanished(self._memory.known, vanished))
         await slowly(drop.passed(self._seen, self._memory.known, passed))
-        by_print: dict[bytes, deque[int]] = {}
+        # The first UID stands last: to be popped.
+        by_print: dict[bytes, list[int]] = {}
         limit = LOOK_LIMIT + 2 * (len(vanished) + len(passed))
-        for uid in [*vanished, *passed]:
-            by_print.setdefault(drop.print(uid, self._seen), deque()).append(uid)
+        for count, uid in enumerate(chain(reversed(passed), reversed(vanished))):
+            if count % AT_ONCE == 0:
+                await asyncio.sleep(0)
+            by_print.setdefault(drop.print(uid, self._seen), []).append(uid)
         by_print.pop(b"", None)
-        old = deque(passed)
-        if not by_print and not passed:
+        old = passed[::-1]
+        if not by_print and not old:
             return list(fresh)
         left = list(fresh[limit:])
         for start in range(0, min(limit, len(fresh)), STEP):
@@ -103,7 +106,7 @@ class Doubts:
             for at in step:
                 identity = self._listing.identity(at)
                 found = self._contents.get(self._listing, at)
-                uid = _first(by_print.get(bytes.fromhex(found.print), deque()), taken)
+                uid = _first(by_print.get(bytes.fromhex(found.print), []), taken)
                 if not uid and self._is_old(found):
                     uid = _first(old, taken)
                 if uid and not self._seen.get(identity):
@@ -115,8 +118,8 @@ class Doubts:
         return sorted(left)
 
 
-def _first(uids: deque[int], taken: set[int]) -> int:
+def _first(uids: list[int], taken: set[int]) -> int:
     """The first one that is not taken; 0 where all are."""
-    while uids and uids[0] in taken:
-        uids.popleft()
-    return uids[0] if uids else 0
+    while uids and uids[-1] in taken:
+        uids.pop()
+    return uids[-1] if uids else 0
