@@ -1,5 +1,7 @@
 """Unique ids that change for some mails, or that another mail has by now: each mail is told once, by what it is."""
 
+from datetime import timedelta
+
 import pytest
 
 from service.bus import Bus
@@ -155,14 +157,17 @@ async def test_old_mail_stays_below_the_starting_line_when_its_unique_id_changes
 async def test_mail_that_was_recognised_is_known_when_some_unique_ids_change_later(
     pop3_stub: Pop3Stub, bus: Bus, reader: BusReader
 ) -> None:
-    pop3_stub.mails = [mail(1), mail(2)]
-    async with following(bus, Drop(pop3_stub.port)) as drop:
+    # Of no date that is older than the epoch.
+    one, two, three, four = (mail(n, NOW + timedelta(days=1)) for n in range(1, 5))
+    async with following(bus, Drop(pop3_stub.port, initial="new")) as drop:
+        await caught_up(drop)
+        pop3_stub.mails = [one, two]
         await reader.wait_received(2)
         await caught_up(drop)
-        pop3_stub.mails = [renamed(mail(1), "a"), renamed(mail(2), "b"), mail(3)]
+        pop3_stub.mails = [renamed(one, "a"), renamed(two, "b"), three]
         await reader.wait_received(3)
         await caught_up(drop)
-        pop3_stub.mails = [renamed(mail(1), "a"), renamed(mail(2), "c"), mail(3), mail(4)]
+        pop3_stub.mails = [renamed(one, "a"), renamed(two, "c"), three, four]
         await reader.wait_received(4)
         await caught_up(drop)
     events = await reader.events()
