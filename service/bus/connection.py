@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import nats.errors
 import nkeys
 from nats.aio.msg import Msg
+from nats.errors import NoServersError
 
 from service.bus.blobs import BlobStore
 from service.bus.client import NO_TLS, BusClient
@@ -336,21 +337,23 @@ async def _connect(options: NatsOptions) -> Bus:
 
 
 def _refuses(error: Exception) -> bool:
-    """Whether a server says that it does not know these credentials."""
+    """Whether a server says that it does not know these credentials; `Authentication Timeout` is said by a busy one."""
     said = str(error).lower()
-    return isinstance(error, nats.errors.Error) and ("authorization" in said or "authentication" in said)
+    is_of_login = "authorization" in said or "authentication" in said
+    return isinstance(error, nats.errors.Error) and is_of_login and "timeout" not in said
 
 
 def _connect_verdict(errors: list[Exception], where: str) -> Permanent | Transient:
+    # Where one server refuses and another has a passing trouble, that one may know the credentials.
+    words = [one for one in errors if isinstance(one, nats.errors.Error) and not isinstance(one, NoServersError)]
     for error in errors:
         if str(error) == NO_TLS:
             return Permanent(f"NATS: {NO_TLS}", where=where, remedy="set up TLS there, or take it out of the settings")
         if isinstance(error, ssl.SSLCertVerificationError):
             return Permanent(f"NATS: {error.verify_message}", where=where, remedy="nats.tls.ca")
-        if _refuses(error):
-            return Permanent(
-                "NATS refuses the credentials", where=where, remedy="check nats.user, token, creds or nkey_seed"
-            )
+    if words and all(map(_refuses, words)):
+        remedy = "check nats.user, token, creds or nkey_seed"
+        return Permanent("NATS refuses the credentials", where=where, remedy=remedy)
     first = errors[0]
     detail = str(first) if isinstance(first, nats.errors.Error) else type(first).__name__
     return Inward(f"no NATS: {detail}", where=where, remedy="is the server up? nats.servers")

@@ -12,7 +12,7 @@ from nats.aio.client import Client
 from service.bus.errors import NOT_FOUND, ApiError, js_api, translated
 from service.bus.options import StreamOptions
 from service.contract import ENVELOPE_ROOM_BYTES, Subjects
-from service.errors import Permanent
+from service.errors import Inward, Permanent
 from service.observe import log, step
 
 Config = dict[str, Any]
@@ -91,6 +91,9 @@ FLAGS: Final = {
     "max_msg_size": "--max-msg-size",
     "duplicate_window": "--dupe-window",
 }
+# What a cluster says that is still forming, or whose servers come and go: time mends it (errors.json of nats-server).
+# JSClusterIncomplete, NoPeers, NotAvail, NotLeader, JSPeerRemap, JSClusterServerMemberChangeInflight.
+FORMING: Final = frozenset({10004, 10005, 10008, 10009, 10040, 10202})
 DURATIONS: Final = ("max_age", "subject_delete_marker_ttl", "duplicate_window")
 
 
@@ -202,10 +205,13 @@ class Drift:
     field: str
     found: object
     wanted: object
+    # What must change in the same command, or the server refuses it: field → value.
+    also: tuple[tuple[str, object], ...] = ()
 
     def __str__(self) -> str:
-        flag = FLAGS.get(self.field)
-        mend = f"nats stream edit {self.stream} {flag}={_shown(self.field, self.wanted)}" if flag else "make it anew"
+        changes = ((self.field, self.wanted), *self.also)
+        flags = " ".join(f"{FLAGS[name]}={_shown(name, value)}" for name, value in changes if name in FLAGS)
+        mend = f"nats stream edit {self.stream} {flags}" if self.field in FLAGS else "make it anew"
         return f"{self.stream}.{self.field} is {self.found!r}, wanted {self.wanted!r} ({mend})"
 
 
@@ -228,8 +234,14 @@ def drifts(found: Config, wanted: Config) -> list[Drift]:
         if field == "subjects" and isinstance(there, list) and isinstance(want, list):
             there, want = sorted(there), sorted(want)
         if there != want and not _harmless(field, there, want, wanted):
-            differing.append(Drift(str(wanted["name"]), field, there, want))
+            differing.append(Drift(str(wanted["name"]), field, there, want, _also(field, found, wanted)))
     return differing
+
+
+def _also(field: str, found: Config, wanted: Config) -> tuple[tuple[str, object], ...]:
+    """A window for duplicates may not be longer than what the stream keeps."""
+    window, age = found.get("duplicate_window") or 0, wanted.get("max_age") or 0
+    return (("duplicate_window", wanted["duplicate_window"]),) if field == "max_age" and window > age > 0 else ()
 
 
 def _harmless(field: str, there: object, want: object, wanted: Config) -> bool:
@@ -342,12 +354,21 @@ async def _create(nc: Client, config: Config) -> None:
     try:
         info = await js_api(nc, f"STREAM.CREATE.{name}", config)
     except ApiError as exc:
-        # Names in use with another configuration, subjects that overlap, replicas without a cluster: no retry mends it.
-        if exc.code in (400, 500) and exc.err_code not in (10008, 10009):
-            raise Permanent(
-                f"NATS would not make stream {name}: {exc.description} ({exc.err_code})",
-                where="NATS",
-                remedy="make it by hand, or change nats.prefix, nats.replicas or the server's limits",
-            ) from exc
-        raise
+        raise create_verdict(config, exc) from exc
     log.info("stream_made", stream=name, replicas=info["config"].get("num_replicas"))
+
+
+def create_verdict(config: Config, refused: ApiError) -> Exception:
+    """What a stream that was not made means: Permanent, Transient, or the error itself, which is tried again. Pure."""
+    what = f"NATS would not make stream {config['name']}: {refused.description} ({refused.err_code})"
+    if refused.err_code in FORMING:
+        return Inward(
+            what,
+            where="NATS",
+            remedy=f"tried again; if it stays: nats.replicas is {config['num_replicas']}, are as many servers there?",
+        )
+    # Names in use with another configuration, subjects that overlap, replicas without a cluster: no retry mends it.
+    if refused.code in (400, 500):
+        remedy = "make it by hand, or change nats.prefix, nats.replicas or the server's limits"
+        return Permanent(what, where="NATS", remedy=remedy)
+    return refused

@@ -133,6 +133,26 @@ async def test_credentials(
         await server.kill()
 
 
+async def _slow_to_authenticate(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(b'INFO {"server_id":"x","version":"2.12.0","max_payload":1048576,"headers":true,"proto":1}\r\n')
+    await reader.readline()
+    writer.write(b"-ERR 'Authentication Timeout'\r\n")
+    writer.close()
+
+
+async def test_a_server_that_is_slow_to_authenticate_is_waited_for_whatever_another_one_says(tmp_path: Path) -> None:
+    strict = NatsServer(tmp_path / "nats", {"authorization": {"user": "u", "password": SECRET}})
+    await strict.start()
+    slow = await asyncio.start_server(_slow_to_authenticate, "127.0.0.1", 0)
+    url = f"nats://127.0.0.1:{slow.sockets[0].getsockname()[1]}"
+    try:
+        assert "Authentication Timeout" in await _refused(NatsOptions(servers=(url,)), Transient)
+        await _refused(NatsOptions(servers=(strict.url, url)), Transient)
+    finally:
+        slow.close()
+        await strict.kill()
+
+
 RENEWED = "hunter3-do-not-show"
 OTHER = nkeys.from_seed(nkeys.encode_seed(b"fedcba9876543210fedcba9876543210", nkeys.PREFIX_BYTE_USER))
 

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from service.bus import Bus, StreamOptions
-from service.bus.errors import js_api
-from service.bus.streams import PERIOD_S, drifts, wanted_streams
+from service.bus.errors import ApiError, js_api
+from service.bus.streams import PERIOD_S, create_verdict, drifts, wanted_streams
 from service.contract import Subjects
-from service.errors import Permanent
+from service.errors import Permanent, Transient
 from tests.bus.conftest import opened, stream_config
 from tests.servers.nats import NatsServer
 
@@ -85,6 +85,30 @@ async def test_a_stream_name_taken_by_another_is_permanent(nats_server: NatsServ
 
 
 @pytest.mark.parametrize(
+    ("code", "err_code", "said"),
+    [
+        (400, 10005, "no suitable peers for placement, peer offline"),
+        (400, 10202, "cluster member change is in progress"),
+        (500, 10009, "JetStream cluster can not handle request"),
+        (503, 10008, "JetStream system temporarily unavailable"),
+    ],
+)
+def test_a_cluster_that_is_still_forming_is_waited_for(code: int, err_code: int, said: str) -> None:
+    verdict = create_verdict(IN | {"num_replicas": 3}, ApiError(code, err_code, said))
+    assert isinstance(verdict, Transient)
+    assert said in str(verdict)
+    assert "nats.replicas is 3" in str(verdict)
+
+
+async def test_more_replicas_than_a_server_without_a_cluster_can_have_are_permanent(
+    nats_server: NatsServer, prefix: str
+) -> None:
+    with pytest.raises(Permanent, match=r"change nats\.prefix, nats\.replicas"):
+        async with opened(nats_server.url, f"{prefix}x", replicas=3):
+            pass
+
+
+@pytest.mark.parametrize(
     ("found", "fields"),
     [
         ({}, []),
@@ -146,6 +170,24 @@ async def test_a_bucket_for_presence_whose_keys_never_end_is_refused_with_what_m
             pass
     for mend in ("--max-age=10s", "--subject-del-markers-ttl=10s"):
         assert f"nats stream edit {name} {mend}" in str(refused.value)
+
+
+async def test_the_command_that_is_shown_for_a_shorter_time_is_one_that_the_server_takes(
+    bus: Bus, nats_server: NatsServer
+) -> None:
+    shorter = StreamOptions(presence_ttl_s=5)
+    with pytest.raises(Permanent) as refused:
+        async with opened(nats_server.url, bus.subjects.prefix, streams=shorter):
+            pass
+    name = f"KV_{bus.subjects.fleet}"
+    assert f"nats stream edit {name} --max-age=5s --dupe-window=5s" in str(refused.value)
+    config = await stream_config(bus, name)
+    with pytest.raises(ApiError, match="duplicates window"):
+        await js_api(bus.nc, f"STREAM.UPDATE.{name}", config | {"max_age": 5 * NS})
+    both = {"max_age": 5 * NS, "duplicate_window": 5 * NS, "subject_delete_marker_ttl": 5 * NS}
+    await js_api(bus.nc, f"STREAM.UPDATE.{name}", config | both)
+    async with opened(nats_server.url, bus.subjects.prefix, streams=shorter):
+        pass
 
 
 def test_the_queue_takes_no_schedules_and_no_rollup() -> None:
