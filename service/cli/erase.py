@@ -36,8 +36,8 @@ LABELS: Final = {
 }
 OUT_OF_REACH: Final = (
     "Not in reach: the mailboxes and relays themselves, consumers and what they made of it, backups of NATS, logs;"
-    " attachments of mail that names the address nowhere else, what requesters uploaded, suppressions, the names of"
-    " mailboxes and what accounts are set up with."
+    " attachments of mail that names the address nowhere else, what requesters uploaded and no erased mail had,"
+    " suppressions, the names of mailboxes and what accounts are set up with."
 )
 
 

@@ -1,27 +1,29 @@
 """What was found → gone. Killed anywhere, it is begun again and finds the rest.
 
 What an event changed in the known state is kept before it goes; the event that carries a mailbox's position goes once
-the position's copy is there. Blobs go before the events that name them: afterwards nobody would know of them.
+the position's copy is there: its process writes that, or the eraser where none follows the mailbox any more. Blobs go
+before the events that name them: afterwards nobody would know of them.
 """
 
 import itertools
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 import msgspec
 
-from service.bus import Bus, Conflict, KeyValue
+from service.bus import Bus, Conflict, KeyValue, Tail
 from service.clock import Clock
 from service.contract import CURSOR_HEADER
 from service.erase.blobs import remove_blobs
 from service.erase.found import Found
 from service.erase.look import PSEUDONYM, Wanted
 from service.errors import Transient
-from service.ingest import Copies
+from service.ingest import Copies, Erased, load_cursor
 
-# A copy follows its commit by two seconds.
+# A copy follows its commit by two seconds. All mailboxes are waited for together.
 COPY_TRIES: Final = 15
 COPY_EVERY_S: Final = 1.0
 CONFLICTS_LIMIT: Final = 5
@@ -50,7 +52,7 @@ async def erase(bus: Bus, wanted: Wanted, found: Found, clock: Clock) -> Erasure
     log = bus.contents(subjects.stream_in)
     for mailbox, events in found.events.items():
         await copies.keep_erased(mailbox, events, stream_created=bounds.created, first_seq=bounds.first_seq)
-        await _wait_copied(bus, copies, mailbox, {one.seq for one in events}, clock)
+    await _see_copied(bus, copies, found.events, clock)
     done.blobs = await remove_blobs(bus, found.blobs, since=found.last, clock=clock)
     for one in itertools.chain.from_iterable(found.events.values()):
         done.events += await log.erase(one.seq)
@@ -72,30 +74,45 @@ async def erase(bus: Bus, wanted: Wanted, found: Found, clock: Clock) -> Erasure
     return done
 
 
-async def _wait_copied(bus: Bus, copies: Copies, mailbox: str, seqs: Collection[int], clock: Clock) -> None:
-    """Until the mailbox's position stands elsewhere than in an event that goes. Raises Transient."""
-    account, created = mailbox.split(".")[2], (await bus.log.bounds()).created
+async def _see_copied(bus: Bus, copies: Copies, events: Mapping[str, Sequence[Erased]], clock: Clock) -> None:
+    """Until the position of each mailbox stands elsewhere than in an event that goes. Raises Transient, Permanent."""
+    created = (await bus.log.bounds()).created
+    waiting = {mailbox: {one.seq for one in goes} for mailbox, goes in events.items()}
     for attempt in range(COPY_TRIES):
         if attempt:
             await clock.sleep(COPY_EVERY_S)
-        position = await _position(bus, mailbox)
-        if position not in seqs or await copies.stands_at(account, position, stream_created=created):
+        waiting = {one: seqs for one, seqs in waiting.items() if await _last_word(bus, copies, one, seqs, created)}
+        if not waiting:
             return
-    raise Transient(
-        f"the last event of a mailbox of {account} is the only one that says where it goes on; nothing was erased",
-        where=f"message {position} of {bus.subjects.stream_in}",
-        remedy="let mailbus run: it copies that within seconds of its start; then begin again",
-    )
+    # Whoever follows these would have written it by now: their accounts, or they themselves, are followed no more.
+    for mailbox, seqs in waiting.items():
+        account, token = mailbox.split(".")[2:4]
+        last = await _last_word(bus, copies, mailbox, seqs, created)
+        cursor = load_cursor(last.headers[CURSOR_HEADER], where=mailbox) if last is not None else None
+        if last is not None and cursor is not None:
+            await copies.write_for(account, token, last.seq, cursor, stream_created=created)
+            last = await _last_word(bus, copies, mailbox, seqs, created)
+        if last is not None:
+            raise Transient(
+                f"the last event of a mailbox of {account} alone says where it goes on; nothing was erased",
+                where=f"message {last.seq} of {bus.subjects.stream_in}",
+                remedy="have a mailbus that follows it run: it copies that at its start; then begin again",
+            )
 
 
-async def _position(bus: Bus, mailbox: str) -> int:
-    """The last event of a mailbox that says where it goes on; 0 without one."""
+async def _last_word(
+    bus: Bus, copies: Copies, mailbox: str, seqs: Collection[int], stream_created: datetime
+) -> Tail | None:
+    """The event that alone says where a mailbox goes on, where it is one of `seqs`; None where all is well."""
     last = await bus.log.tail(mailbox)
     for _ in range(FOREIGN_LIMIT):
         if last is None or CURSOR_HEADER in last.headers:
             break
         last = await bus.log.before(mailbox, last.seq)
-    return last.seq if last is not None else 0
+    if last is None or last.seq not in seqs:
+        return None
+    stands = await copies.stands_at(mailbox.split(".")[2], last.seq, stream_created=stream_created)
+    return None if stands else last
 
 
 async def _anonymous(bucket: KeyValue, key: str, mention: re.Pattern[str]) -> bool:

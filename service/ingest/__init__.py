@@ -15,7 +15,7 @@ from service.ingest.absence import Absence
 from service.ingest.allowance import Allowance
 from service.ingest.announce import AnnounceOptions, Announcer
 from service.ingest.copies import Copies
-from service.ingest.cursor import Cursor
+from service.ingest.cursor import Cursor, load_cursor
 from service.ingest.dead import DeadLetters
 from service.ingest.drop import Lasting
 from service.ingest.epochs import Alone, Kinship
@@ -72,4 +72,5 @@ __all__ = [
     "Tries",
     "Why",
     "WriterIdentity",
+    "load_cursor",
 ]

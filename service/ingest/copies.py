@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from functools import partial
 from typing import Final
+from urllib.parse import unquote
 
 from service.bus import Conflict, KeyValue
 from service.clock import Clock
+from service.contract import HASHED_TOKEN, mailbox_token
 from service.errors import Inward, Transient
-from service.ingest.cursor import Copy, dump_copy, load_copy
+from service.ingest.cursor import Copy, Cursor, copy_key, dump_copy, load_copy
 from service.ingest.erased import Erased, dump_erased, erased_key, load_erased
 from service.observe import log, step
 
@@ -94,6 +96,24 @@ class Copies:
             if copy is not None and (copy.seq, copy.stream_created) == (seq, stream_created):
                 return True
         return False
+
+    async def write_for(self, account: str, token: str, seq: int, cursor: Cursor, *, stream_created: datetime) -> None:
+        """Write the copy of a mailbox that nobody follows: of the event at `seq`, as a start would do.
+
+        A token that is a hash tells no name: then nothing is written, unless an earlier copy has it. Raises Transient.
+        """
+        earlier: Copy | None = None
+        for key in await self._bucket.keys(f"{account}.*"):
+            entry = await self._bucket.get(key)
+            copy = load_copy(entry.value) if entry is not None else None
+            if copy is not None and copy.mailbox and mailbox_token(copy.mailbox) == token:
+                earlier = copy
+        if earlier is None and token.startswith(HASHED_TOKEN):
+            return
+        mailbox = earlier.mailbox if earlier is not None else unquote(token)
+        is_same = earlier is not None and earlier.stream_created == stream_created
+        start = earlier.start if earlier is not None and is_same else cursor
+        await self.write(copy_key(account, mailbox), Copy(stream_created, seq, cursor, start, mailbox))
 
     async def erased(self, filter_subject: str, *, stream_created: datetime) -> list[Erased]:
         """The events of a mailbox that were erased, in their order. Raises Transient."""
