@@ -113,10 +113,41 @@ def test_a_pod_is_called_what_it_is_called_in_the_fleet() -> None:
 def test_secrets_come_as_variables_or_files_and_stand_in_no_object() -> None:
     (container,) = pod(EVERYTHING)["containers"]
     assert container["envFrom"] == [{"secretRef": {"name": "mailbus"}}]
-    assert {"name": "secret-gmail-key", "mountPath": "/etc/mailbus-secrets/gmail.key", "readOnly": True} in container[
-        "volumeMounts"
-    ]
+    mounted = {"name": "secret-0", "mountPath": "/etc/mailbus-secrets/gmail.key", "readOnly": True}
+    assert mounted in container["volumeMounts"]
     assert not [one for one in objects(EVERYTHING) if one["kind"] == "Secret"]
+
+
+def test_any_names_of_secrets_give_volumes_that_kubernetes_takes() -> None:
+    names = ["a.b", "a-b", "x" * 100]
+    volumes = {
+        one["name"]: one["secret"]["secretName"] for one in pod({"secretFiles": names})["volumes"] if "secret" in one
+    }
+    assert list(volumes.values()) == names
+    assert max(map(len, volumes)) <= 63
+
+
+def test_an_image_may_be_named_by_its_digest() -> None:
+    digest = f"sha256:{'0a' * 32}"
+    (container,) = pod({"image": {"repository": "r.example/mailbus", "digest": digest}})["containers"]
+    assert container["image"] == f"r.example/mailbus:{__version__}@{digest}"
+
+
+def test_with_autoscaling_nothing_takes_the_fleet_below_its_least() -> None:
+    # Kubernetes makes a StatefulSet without `replicas` one pod, which the autoscaler mends later.
+    scaled = {"autoscaling": {"enabled": True, "minReplicas": 3, "maxReplicas": 9}}
+    assert of_kind("StatefulSet", scaled)["spec"]["replicas"] == 3
+    assert of_kind("HorizontalPodAutoscaler", scaled)["spec"]["minReplicas"] == 3
+
+
+def test_settings_may_name_no_accounts() -> None:
+    assert of_kind("ConfigMap", {"settings": {"accounts": None}})
+
+
+def test_settings_that_no_configmap_holds_are_refused_with_what_to_do() -> None:
+    many = [{"id": f"a{number}", "name": "x" * 300} for number in range(4000)]
+    with pytest.raises(HelmError, match="mailbus accounts add"):
+        objects({"settings": {"accounts": many}})
 
 
 def test_the_port_is_the_one_that_the_settings_say() -> None:
@@ -127,7 +158,7 @@ def test_the_port_is_the_one_that_the_settings_say() -> None:
 def test_what_leaves_a_pod_goes_to_names_nats_mail_and_tokens_alone() -> None:
     policy = of_kind("NetworkPolicy")["spec"]
     ports = {port["port"] for rule in policy["egress"] for port in rule["ports"]}
-    assert ports == {53, 4222, 25, 110, 143, 443, 465, 587, 993, 995}
+    assert ports == {53, 4222, 24, 25, 110, 143, 443, 465, 587, 993, 995}
     assert policy["policyTypes"] == ["Ingress", "Egress"]
 
 
