@@ -5,6 +5,8 @@ Every subject is one that the code uses; docs/operations.md shows the same for t
 
 from dataclasses import dataclass
 
+from service.bus.options import StreamOptions
+from service.bus.streams import wanted_streams
 from service.contract import Subjects
 
 
@@ -38,7 +40,9 @@ def mailbus_permissions(subjects: Subjects) -> Permissions:
     watched = (f"KV_{subjects.fleet}", f"KV_{subjects.accounts}")
     publish = [f"{p}.{name}" for name in ("in.>", "out.*", "later.*.*", "status.>", "account.>", "dead.>", "fleet.>")]
     publish += [f"$KV.{bucket}.>" for bucket in keys] + [f"$O.{bucket}.>" for bucket in stores]
-    publish += [f"{api}.STREAM.{verb}.*" for verb in ("INFO", "CREATE", "MSG.GET")]
+    # By name: others may have streams in the same account of NATS.
+    streams = [config["name"] for config in wanted_streams(subjects, StreamOptions(), 1)]
+    publish += [f"{api}.STREAM.{verb}.{stream}" for verb in ("INFO", "CREATE", "MSG.GET") for stream in streams]
     publish += [f"{api}.STREAM.PURGE.{stream}" for stream in (subjects.stream_later, *(f"OBJ_{one}" for one in stores))]
     publish += [f"{api}.CONSUMER.CREATE.{stream}.>" for stream in (*logs, *watched)]
     publish += [f"{api}.CONSUMER.MSG.NEXT.{stream}.*" for stream in logs]
