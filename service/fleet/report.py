@@ -114,12 +114,12 @@ class AccountReports:
         for part in parts:
             view.set(part, AccountState.DISCONNECTED)
             view.untried.add(part)
-        self._counted(None, AccountState.DISCONNECTED)
+        self._counted(account, None, AccountState.DISCONNECTED)
 
     def remove(self, account: str) -> None:
         """An account is not here any more; what it said last stays on the bus."""
         if (view := self.accounts.pop(account, None)) is not None:
-            self._counted(view.state or AccountState.DISCONNECTED, None)
+            self._counted(account, view.state or AccountState.DISCONNECTED, None)
 
     def say(self, account: str, state: AccountState) -> None:
         """Something that was done to an account as a whole: paused, resumed, removed."""
@@ -151,7 +151,7 @@ class AccountReports:
         self._say(view, part, worst, error)
 
     def _say(self, view: AccountView, part: Part, state: AccountState, error: MailbusError | None) -> None:
-        self._counted(view.state or AccountState.DISCONNECTED, state)
+        self._counted(view.id, view.state or AccountState.DISCONNECTED, state)
         view.state, view.since = state, self._clock.now()
         shown = log.info if state is AccountState.CONNECTED else log.warning
         shown("account_state", account=view.id, part=str(part), state=state, error=str(error) if error else "")
@@ -199,8 +199,10 @@ class AccountReports:
         headers = cloud_event_headers(EventType.ACCOUNT, source=source, id=id, time=now, subject=account)
         return OutMessage(self._subjects.account(account, state), encode(body), headers | {"Nats-Msg-Id": id})
 
-    def _counted(self, before: AccountState | None, after: AccountState | None) -> None:
-        """Keep `mailbus_accounts` right, whatever the number of accounts."""
+    def _counted(self, account: str, before: AccountState | None, after: AccountState | None) -> None:
+        """Keep the metrics of accounts right, whatever their number."""
+        if before is not after:
+            metrics.ACCOUNTS_STUCK.moved(account, after)
         for state, change in ((before, -1), (after, 1)):
             if state is not None:
                 metrics.ACCOUNTS.labels(state=state).inc(change)

@@ -5,6 +5,7 @@ from typing import Final
 from prometheus_client import Counter, Gauge, Histogram
 
 from service.observe.oldest import Oldest
+from service.observe.stuck import Stuck
 
 LATENCY_BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60, 300)
 BATCH_BUCKETS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
@@ -20,6 +21,12 @@ INGEST_SECONDS: Final = Histogram(
 BYTES_FETCHED: Final = Counter("mailbus_fetched_bytes_total", "Bytes of messages read from mail servers.")
 # state: AccountState
 ACCOUNTS: Final = Gauge("mailbus_accounts", "Accounts of this process, by state.", ["state"])
+# One that is there for less is mostly a server that is away for a moment.
+ACCOUNTS_STUCK: Final = Stuck(
+    "mailbus_accounts_stuck",
+    "Accounts of this process in that state for 10 (auth_failed), 15 (degraded), 30 (disconnected) minutes or longer.",
+    {"auth_failed": 600.0, "degraded": 900.0, "disconnected": 1800.0},
+)
 REPLICAS: Final = Gauge("mailbus_replicas", "Processes that share the accounts, as this one counts them.")
 # outcome: State of a request
 RECIPIENTS: Final = Counter("mailbus_recipients_total", "Recipients settled or put off, by outcome.", ["outcome"])

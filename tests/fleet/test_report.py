@@ -3,8 +3,10 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 
 import pytest
+from prometheus_client import REGISTRY
 
 from service.bus import OutMessage
 from service.contract import AccountPart, AccountState, Subjects
@@ -12,6 +14,7 @@ from service.errors import AuthRefused, Permanent, Transient
 from service.fleet import REQUESTS, SENDER, AccountReports, Part
 from service.fleet.report import RETRY_S, WAITING_LIMIT
 from service.observe import metrics
+from service.observe import stuck as stuck_module
 from tests.servers.clock import FakeClock
 
 C, D, A, G = AccountState.CONNECTED, AccountState.DISCONNECTED, AccountState.AUTH_FAILED, AccountState.DEGRADED
@@ -160,3 +163,30 @@ async def test_states_are_counted(running: Running) -> None:
     assert (counts[C], counts[D]) == (1, 1)
     reports.part("other", INBOX, A, AuthRefused("no"))
     assert metrics.ACCOUNTS.labels(state=A)._value.get() == 1
+
+
+def test_an_account_is_stuck_after_its_time_in_one_state_and_no_sum_of_short_ones_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(stuck_module, "time", SimpleNamespace(monotonic=lambda: now))
+    reports = AccountReports(Subjects("mail"), Published(), writer="pod-1/boot7", clock=FakeClock())
+
+    def stuck(state: AccountState) -> float | None:
+        return REGISTRY.get_sample_value("mailbus_accounts_stuck", {"state": state})
+
+    before = stuck(A) or 0.0
+    for number in range(20):
+        reports.add(f"stuck{number}", [INBOX])
+        reports.part(f"stuck{number}", INBOX, A, AuthRefused("no"))
+        now += 60
+        # One after the other is refused and let in again; the last one is not.
+        if number < 19:
+            reports.part(f"stuck{number}", INBOX, C)
+    assert stuck(A) == before
+    now += 540
+    reports.part("stuck19", INBOX, A, AuthRefused("again"))
+    assert stuck(A) == before + 1
+    for number in range(20):
+        reports.remove(f"stuck{number}")
+    assert stuck(A) == before
