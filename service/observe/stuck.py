@@ -5,6 +5,7 @@ A state alone alarms nobody: of ten thousand accounts there is always one whose 
 
 import time
 from collections.abc import Mapping
+from functools import partial
 
 from prometheus_client import Gauge
 
@@ -16,7 +17,7 @@ class Stuck:
         self._since: dict[str, dict[str, float]] = {state: {} for state in limits_s}
         gauge = Gauge(name, help, ["state"])
         for state, limit_s in limits_s.items():
-            gauge.labels(state=state).set_function(lambda state=state, limit_s=limit_s: self._count(state, limit_s))
+            gauge.labels(state=state).set_function(partial(self._count, state, limit_s))
 
     def moved(self, who: str, state: str | None) -> None:
         """It is in another state now; None: it is gone."""

@@ -138,6 +138,8 @@ def test_with_autoscaling_nothing_takes_the_fleet_below_its_least() -> None:
     scaled = {"autoscaling": {"enabled": True, "minReplicas": 3, "maxReplicas": 9}}
     assert of_kind("StatefulSet", scaled)["spec"]["replicas"] == 3
     assert of_kind("HorizontalPodAutoscaler", scaled)["spec"]["minReplicas"] == 3
+    assert of_kind("StatefulSet")["spec"]["replicas"] == 2
+    assert not [one for one in objects() if one["kind"] == "HorizontalPodAutoscaler"]
 
 
 def test_settings_may_name_no_accounts() -> None:
@@ -235,12 +237,6 @@ def test_unit_image_and_compose_have_the_same_place_for_tokens() -> None:
     assert f"mkdir -m 0700 {STATE} && chown 65532:65532 {STATE}\nUSER 65532" in (ROOT / "Dockerfile").read_text()
     compose = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text(encoding="utf-8"))
     assert f"tokens:{STATE}" in compose["services"]["mailbus"]["volumes"]
-
-
-def test_an_autoscaler_alone_says_how_many_there_are() -> None:
-    assert "replicas" not in of_kind("StatefulSet", EVERYTHING)["spec"]
-    assert of_kind("StatefulSet")["spec"]["replicas"] == 2
-    assert not [one for one in objects() if one["kind"] == "HorizontalPodAutoscaler"]
 
 
 def test_there_is_time_for_a_drain() -> None:

@@ -30,13 +30,6 @@ from tests.servers.nats_documented import DocumentedNats, documented_authorizati
 MAIL = Subjects("mail")
 # What each may not, and another may: asked by the one, nothing happens.
 FORBIDDEN = {
-    # What others have in the same account of NATS.
-    "mailbus": [
-        "$JS.API.STREAM.CREATE.ORDERS",
-        "$JS.API.STREAM.INFO.ORDERS",
-        "$JS.API.STREAM.MSG.GET.ORDERS",
-        "$JS.API.STREAM.DELETE.MAIL_IN",
-    ],
     "crm": [
         "mail.in.support.INBOX.received",
         "mail.status.support.sent",
@@ -83,6 +76,10 @@ FORBIDDEN = {
         "$JS.API.STREAM.PURGE.OBJ_mail-blobs",
     ],
     "mailbus": [
+        # What others have in the same account of NATS.
+        "$JS.API.STREAM.CREATE.ORDERS",
+        "$JS.API.STREAM.INFO.ORDERS",
+        "$JS.API.STREAM.MSG.GET.ORDERS",
         "$JS.API.STREAM.MSG.DELETE.MAIL_IN",
         "$JS.API.STREAM.PURGE.MAIL_IN",
         "$JS.API.STREAM.UPDATE.MAIL_IN",
