@@ -88,7 +88,7 @@ class Attempts:
         return decide(
             shortened(said, len(record.pending)),
             held=record.held,
-            attempt=attempt,
+            attempt=attempt - record.overfull,
             now=self._clock.now(),
             expires_at=record.expires_at,
             options=self._options,
@@ -116,8 +116,9 @@ class Attempts:
         record = task.record
         attempt = record.attempt + 1
         began = self._clock.monotonic()
-        barred = await self._suppressions.among(record.pending)
-        going = [recipient for recipient in record.pending if recipient not in barred]
+        turn = record.open
+        barred = await self._suppressions.among(turn)
+        going = [recipient for recipient in turn if recipient not in barred]
         try:
             mail = await self._mail(task, task.request, going, record.message_id, seed=task.key)
         except RequestProblems as exc:

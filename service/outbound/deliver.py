@@ -28,7 +28,7 @@ from service.errors import MailbusError, Permanent
 from service.observe import log, metrics
 from service.outbound.attempt import Attempts, Task, mails_at_once
 from service.outbound.evidence import Evidence
-from service.outbound.hands import Deliveries, Place
+from service.outbound.hands import NOT_ALONE_S, Deliveries, Place
 from service.outbound.lanes import Lanes
 from service.outbound.mail import message_id
 from service.outbound.names import Names
@@ -149,17 +149,18 @@ class Deliverer:
     async def _again(self, key: str, job: Job, taken: Taken | None, place: Place) -> None:
         """Delivered before: it was given back, or its process ended, perhaps by it."""
         found = await self._suspects.look(job)
+        over = None
         if found.ended:
             log.warning("request_suspected", account=self._options.account, key=key, ended=found.ended)
-            await place.alone()
-        await self._suspects.begin(job, found)
-        try:
+            if (alone := await place.alone()) is None:
+                await job.give_back(NOT_ALONE_S)
+                return
+            over = alone.over
+        async with self._suspects.having(job, found, over):
             if found.ended >= GIVEN_UP_AT:
                 await self._give_up(key, job, taken, place, found.ended)
             else:
                 await self._carry(key, job, taken, place)
-        finally:
-            await self._suspects.end(job)
 
     async def _give_up(self, key: str, job: Job, taken: Taken | None, place: Place, ended: int) -> None:
         record, revision = await self._sends.get(key)
@@ -318,7 +319,7 @@ class Deliverer:
             # Each of its mails waits for its own.
             await self._attempts.make(task, place)
             return
-        turn = self.lanes.take(task.record.pending, waited=task.record.turn)
+        turn = self.lanes.take(task.record.open, waited=task.record.turn)
         if isinstance(turn, float):
             record = await self._settler.kept(task.record, task.bundle)
             at = self._clock.now() + timedelta(seconds=turn)

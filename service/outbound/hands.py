@@ -21,6 +21,8 @@ from service.tasks import TaskGroup
 SLOW_S: Final = 2.0
 # A request that may have ended its process is built and on its way to the relay by then, or has ended this one too.
 ALONE_S: Final = 30.0
+# After somebody had all of that, nobody goes alone for so long: relays that take their time must not stop everybody.
+NOT_ALONE_S: Final = 60.0
 GIVE_BACK_TIMEOUT_S: Final = 2.0
 # The part of the budget that deliveries have: a relay that takes its time, or a limit of rate, leaves the other half to
 # what is read. And how often a mail takes the size of its request and blobs: they are there to the end, and the mail
@@ -48,6 +50,7 @@ class Deliveries:
         self._open = asyncio.Event()
         self._open.set()
         self._alone = asyncio.Lock()
+        self._open_until = float("-inf")
 
     @property
     def full(self) -> bool:
@@ -70,9 +73,15 @@ class Deliveries:
         if not self._inside:
             self._empty.set()
 
-    async def close(self) -> None:
-        """Wait until nobody is inside, which is SLOW_S at the most; nobody enters until `open`."""
+    async def close(self) -> bool:
+        """Wait until nobody is inside, which is SLOW_S at the most; nobody enters until `open`.
+
+        False: it was closed for too long just now, and stays open.
+        """
         await self._alone.acquire()
+        if asyncio.get_running_loop().time() < self._open_until:
+            self._alone.release()
+            return False
         self._open.clear()
         try:
             while self._inside:
@@ -81,11 +90,47 @@ class Deliveries:
         except BaseException:
             self.open()
             raise
+        return True
 
-    def open(self) -> None:
-        """After `close`, once."""
+    def open(self, *, stay_s: float = 0.0) -> None:
+        """After `close`, once. It stays open for so long."""
+        self._open_until = asyncio.get_running_loop().time() + stay_s
         self._open.set()
         self._alone.release()
+
+
+class Alone:
+    """A job that goes without anybody beside, with all its mails, one after the other; for ALONE_S at the most."""
+
+    def __init__(self, shared: Deliveries) -> None:
+        self.over = asyncio.Event()
+        self._shared = shared
+        self._busy = False
+        self._left = asyncio.Event()
+        self._timer = asyncio.get_running_loop().call_later(ALONE_S, self.end, NOT_ALONE_S)
+
+    async def turn(self) -> bool:
+        """Wait until no other mail of it is under way. False once the others are let in: it takes places as they do."""
+        while self._busy and not self.over.is_set():
+            self._left.clear()
+            await self._left.wait()
+        if self.over.is_set():
+            return False
+        self._busy = True
+        return True
+
+    def leave(self) -> None:
+        """The mail is through."""
+        self._busy = False
+        self._left.set()
+
+    def end(self, stay_s: float = 0.0) -> None:
+        """Let the others in; again does nothing."""
+        if not self.over.is_set():
+            self._timer.cancel()
+            self.over.set()
+            self._left.set()
+            self._shared.open(stay_s=stay_s)
 
 
 class Place:
@@ -105,29 +150,23 @@ class Place:
         self._slow: asyncio.TimerHandle | None = None
         self._taken = False
         self._held: int | None = None
-        self._lone = False
-        self._opening: asyncio.TimerHandle | None = None
+        self._alone: Alone | None = None
+        self._in_turn = False
 
-    async def alone(self) -> None:
-        """Go on without anybody beside, for ALONE_S at the most: it is its own place, and that of all its mails."""
+    async def alone(self) -> Alone | None:
+        """Go on without anybody beside; None where it was somebody's right for too long just now."""
         self.leave()
-        await self._shared.close()
-        self._lone = True
-        self._opening = asyncio.get_running_loop().call_later(ALONE_S, self._open)
-
-    def _open(self) -> None:
-        if self._opening is not None:
-            self._opening.cancel()
-            self._opening = None
-            self._shared.open()
+        if not await self._shared.close():
+            return None
+        self._alone = Alone(self._shared)
+        self._in_turn = await self._alone.turn()
+        return self._alone
 
     async def take(self) -> None:
         """Wait for the account's turn, then for both."""
-        if self._lone:
-            return
         if self._pace is not None:
             await self._pace.turn()
-        await self._acquire()
+        await self._enter()
 
     async def hold(self, size: int, *, mails: int = 1) -> None:
         """Wait for the memory of a request of `size` bytes with its blobs, of which so many mails are made at once.
@@ -141,13 +180,16 @@ class Place:
         memory, size = self._shared.memory, size * (MEMORY_TIMES - 1 + mails)
         self._held = memory.take_now(size)
         if self._held is None:
-            was_taken = self._taken
+            was_taken = self.taken
             self.leave()
             self._held = await memory.take(size)
             if was_taken:
-                await self._acquire()
+                await self._enter()
 
-    async def _acquire(self) -> None:
+    async def _enter(self) -> None:
+        if self._alone is not None and await self._alone.turn():
+            self._in_turn = True
+            return
         await self._own.acquire()
         try:
             await self._shared.enter()
@@ -160,13 +202,13 @@ class Place:
     def another(self) -> "Place":
         """One more, for a job of several mails. Who waits for it holds none: all of them could wait for each other."""
         more = Place(self._own, self._shared, self._stop, self._pace)
-        more._lone = self._lone
+        more._alone = self._alone
         return more
 
     @property
     def taken(self) -> bool:
         """Whether it is held."""
-        return self._taken or self._lone
+        return self._taken or self._in_turn
 
     @property
     def ending(self) -> bool:
@@ -183,11 +225,15 @@ class Place:
             self._taken = False
             self._leave_shared()
             self._own.release()
+        if self._in_turn and self._alone is not None:
+            self._in_turn = False
+            self._alone.leave()
 
     def end(self) -> None:
         """The job is out of hand: its memory is others'. Again does nothing."""
         self.leave()
-        self._open()
+        if self._alone is not None:
+            self._alone.end()
         if self._held is not None:
             self._shared.memory.give(self._held)
             self._held = None
@@ -233,9 +279,13 @@ class Hands:
             raise RuntimeError("hands that do not run")
         self._held[job] = self._group.create_task(self._work(job), name=f"job {job.seq}")
 
-    async def wait_below(self, count: int) -> None:
-        """Until fewer than `count` are in hand."""
-        while len(self._held) >= count:
+    def count(self, subject: str) -> int:
+        """How many of one queue are in hand."""
+        return sum(job.subject == subject for job in self._held)
+
+    async def wait_below(self, count: int, *, or_below: int, of: str) -> None:
+        """Until fewer than `count` are in hand, or fewer than `or_below` of one queue."""
+        while len(self._held) >= count and self.count(of) >= or_below:
             self._free.clear()
             await self._free.wait()
 

@@ -3,7 +3,7 @@
 Used by deliver.py. RFC 5321 4.5.4.1: retry what was put off, with growing pauses, until it is too old; 5yz is final.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -48,7 +48,10 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """`states`: per state, the recipients it is about with their reply. `pending` are tried again, `held` are not."""
+    """`states`: per state, the recipients it is about with their reply. `pending` are tried again, `held` are not.
+
+    `at_once`: those of `pending` for whom there was no room; they are tried next, and without the others.
+    """
 
     phase: Phase
     states: dict[State, dict[str, str]]
@@ -56,6 +59,7 @@ class Decision:
     held: list[str]
     next_at: datetime | None
     expired: bool = False
+    at_once: tuple[str, ...] = ()
 
 
 def decide(
@@ -69,11 +73,14 @@ def decide(
     chance: float,
     others: Mapping[str, str] = NOBODY,
 ) -> Decision:
-    """After an attempt. `held` are recipients that earlier attempts left on hold; `others` wait without a word."""
+    """After an attempt. `held` are recipients that earlier attempts left on hold; `others` wait without a word.
+
+    `attempt`: of those that made somebody wait; one that was too small for all makes no pause longer.
+    """
     states: dict[State, dict[str, str]] = {}
     pending: dict[str, str] = dict(others)
     now_held = list(held)
-    at_once = False
+    at_once: list[str] = []
     for recipient, one in said.items():
         match one.verdict:
             case Verdict.ACCEPTED:
@@ -92,7 +99,7 @@ def decide(
             case Verdict.OVERFULL:
                 # RFC 5321 4.5.3.1.10: no failure of the recipient. Somebody was accepted, so it comes to an end.
                 pending[recipient] = one.reply
-                at_once = True
+                at_once.append(recipient)
                 continue
             case _:
                 assert_never(one.verdict)
@@ -100,7 +107,7 @@ def decide(
     pause = 0.0 if at_once else _pause_s(attempt, options, chance)
     # The last try is at the very end: a relay that comes back just before it gets its chance.
     next_at = min(now + timedelta(seconds=pause), max(expires_at, now))
-    return _decision(states, pending, now_held, next_at if pending else expires_at)
+    return _decision(states, pending, now_held, next_at if pending else expires_at, tuple(at_once))
 
 
 def _pause_s(attempt: int, options: OutboundOptions, chance: float) -> float:
@@ -129,11 +136,23 @@ def expire(pending: Mapping[str, str], held: Sequence[str]) -> Decision:
     return Decision(Phase.FINAL, {State.FAILED: failed}, {}, [], None, expired=True)
 
 
+def break_off(unsure: Iterable[str], refused: Mapping[str, Said], others: Mapping[str, str]) -> Decision:
+    """Nobody goes on with an intent: whose dot may be out is in doubt, whoever else waits has failed."""
+    doubted = {who: "" for who in unsure if who not in refused}
+    failed = {who: one.reply for who, one in refused.items()} | dict(others)
+    states = {state: of for state, of in ((State.UNCERTAIN, doubted), (State.FAILED, failed)) if of}
+    return Decision(Phase.FINAL, states, {}, [], None)
+
+
 def _decision(
-    states: dict[State, dict[str, str]], pending: dict[str, str], held: list[str], next_at: datetime
+    states: dict[State, dict[str, str]],
+    pending: dict[str, str],
+    held: list[str],
+    next_at: datetime,
+    at_once: tuple[str, ...] = (),
 ) -> Decision:
     if pending:
-        return Decision(Phase.WAITING, states, pending, held, next_at)
+        return Decision(Phase.WAITING, states, pending, held, next_at, at_once=at_once)
     if held:
         return Decision(Phase.HELD, states, {}, held, next_at)
     return Decision(Phase.FINAL, states, {}, [], None)

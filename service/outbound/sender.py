@@ -29,6 +29,8 @@ FINISH_TIMEOUT_S: Final = 10.0
 # Of one account: some at the relay, some whose outcome is being stored, some that come next. MAX_ACK_PENDING is 64.
 IN_HAND_LIMIT: Final = 32
 IN_HAND_REFILL: Final = 24
+# Of urgent ones so many whatever else is in hand: a mailing is so until each recipient was tried, perhaps for hours.
+URGENT_IN_HAND: Final = 8
 # What comes next may hold about this much, as far as the last request's size tells.
 AHEAD_BYTES: Final = 1024 * 1024
 
@@ -162,12 +164,14 @@ class Sender:
 
     async def _drain(self, queue: WorkQueue, name: str, stream: str, subject: str) -> None:
         puller = await queue.puller(name, subject)
+        own = URGENT_IN_HAND if subject == self._bus.subjects.out_urgent(self._options.account) else 0
         try:
             empty, size = 0, AHEAD_BYTES
             while empty < LINGER_FETCHES:
                 # Not one by one: a pull costs as much as a mail's other half.
-                await self._hands.wait_below(IN_HAND_REFILL)
-                room = min(IN_HAND_LIMIT - len(self._hands), AHEAD_BYTES // size)
+                await self._hands.wait_below(IN_HAND_REFILL, or_below=own, of=subject)
+                room = max(IN_HAND_LIMIT - len(self._hands), own - self._hands.count(subject))
+                room = min(room, AHEAD_BYTES // size)
                 jobs = await puller.fetch(max(1, room))
                 for job in jobs:
                     self._hands.take(job)

@@ -75,9 +75,13 @@ class SendRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     unsure: int = 0
     # Where there are several: who was asked last.
     relay: str = ""
-    # A message for each recipient; in phase intent, those whose dot may be out: a few at a time.
+    # A message for each recipient.
     split: bool = False
+    # Whose turn it is, and in phase intent those whose dot may be out: of a message for each a few at a time; of one
+    # for all everybody who waits, or where some names stand here only those, for whom the last one had no room.
     trying: list[str] = []
+    # How many attempts had no room for somebody: none of them makes a pause longer.
+    overfull: int = 0
 
     @property
     def unseen(self) -> bool:
@@ -86,8 +90,10 @@ class SendRecord(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def open(self) -> list[str]:
-        """Phase intent: whose outcome is not known."""
-        return self.trying if self.split else list(self.pending)
+        """Whose turn it is; in phase intent, whose outcome is not known."""
+        if self.split:
+            return self.trying
+        return [who for who in self.trying if who in self.pending] or list(self.pending)
 
     @property
     def waiting(self) -> list[str]:
@@ -102,7 +108,8 @@ class SendRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     @property
     def others(self) -> dict[str, str]:
         """Those of `pending` that are not tried just now."""
-        return {who: reply for who, reply in self.pending.items() if who not in self.trying} if self.split else {}
+        now = set(self.open)
+        return {who: reply for who, reply in self.pending.items() if who not in now}
 
 
 _DECODER: Final = msgspec.json.Decoder(SendRecord)

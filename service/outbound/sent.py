@@ -71,7 +71,10 @@ class SentOptions:
 
 
 class SentMailbox:
-    """One account's. `memory` is what all deliveries share; `degraded` is told what the server refuses."""
+    """One account's. `memory` is what all deliveries share; `degraded` is told what the server refuses.
+
+    Copies are put there one at a time: the largest of those in hand has its memory for all of them.
+    """
 
     def __init__(
         self,
@@ -171,7 +174,10 @@ class SentMailbox:
     async def _put_all(self, jobs: Sequence[Job]) -> None:
         left = deque(jobs)
         try:
-            async with self._pool.session() as session:
+            size = max([await self._size(job) for job in jobs])
+            # Before the connection: commands wait for that, and deliveries at a slow relay may have all the memory. An
+            # `append` that has the connection and waits for memory gets it: nobody waits for a turn for over 20 s.
+            async with self._memory.hold(MEMORY_TIMES * size), self._pool.session() as session:
                 name = await self._find(session)
                 while left:
                     await self._put(session, name, left[0])
@@ -190,9 +196,7 @@ class SentMailbox:
             result = Result.NO_MAILBOX
         else:
             try:
-                size = len(job.payload) if kept is None else await self._outbox.size(kept)
-                async with self._memory.hold(MEMORY_TIMES * size):
-                    result = await self._once(session, name, await self._mail(job, kept), job)
+                result = await self._once(session, name, await self._mail(job, kept), job)
             except Refused as exc:
                 self._trouble = True
                 self._degraded(exc)
@@ -209,6 +213,10 @@ class SentMailbox:
         if kept is not None:
             await self._outbox.free(kept)
         await job.ack()
+
+    async def _size(self, job: Job) -> int:
+        kept = job.headers.get(OUTBOX_HEADER)
+        return len(job.payload) if kept is None else await self._outbox.size(kept)
 
     async def _mail(self, job: Job, kept: str | None) -> bytes | None:
         if kept is None:

@@ -20,7 +20,7 @@ from service.observe import log, metrics, step
 from service.outbound.mail import own_message_id
 from service.outbound.options import TOGETHER, OutboundOptions
 from service.outbound.outbox import Bundle, Outbox
-from service.outbound.retry import Decision, Phase
+from service.outbound.retry import Decision, Phase, break_off
 from service.outbound.sends import KEY_HEADER, SendRecord, Sends, source_of
 from service.outbound.status import cancellation, publish, quoted, refusal, statuses_of
 
@@ -108,7 +108,8 @@ class Settler:
             pending=decision.pending,
             held=decision.held,
             refused={},
-            trying=[],
+            trying=list(decision.at_once),
+            overfull=record.overfull + bool(decision.at_once),
             next_at=decision.next_at,
             turn=False,
             statuses=statuses,
@@ -282,11 +283,7 @@ class Settler:
             await self.resume(key, job, record, its_own=False)
             return
         if record.phase is Phase.INTENT:
-            unsure = {who: "" for who in record.open if who not in record.refused}
-            failed = {who: one.reply for who, one in record.refused.items()} | record.others
-            failed |= dict.fromkeys(record.held, "")
-            states = {state: of for state, of in ((State.UNCERTAIN, unsure), (State.FAILED, failed)) if of}
-            decision = Decision(Phase.FINAL, states, {}, [], None)
+            decision = break_off(record.open, record.refused, record.others | dict.fromkeys(record.held, ""))
             dead = changed(record, dead=True)
             record = (await self.told(key, dead, revision, decision, None, attempt=record.attempt)).record
             metrics.DEAD.labels(reason=DeadReason.POISON).inc()

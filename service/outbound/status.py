@@ -6,7 +6,7 @@ from typing import Final, Literal
 from urllib.parse import quote
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from service.bus import Bus
 from service.contract import (
@@ -64,7 +64,7 @@ def statuses_of(
                 state=state,
                 attempt=attempt,
                 message_id=message_id or UNSET,
-                next_attempt_at=decision.next_at if decision.pending.keys() & replies and decision.next_at else UNSET,
+                next_attempt_at=_next_at(decision, replies),
                 problems=[EXPIRED] if decision.expired else UNSET,
                 relay=relay or UNSET,
             ),
@@ -106,6 +106,13 @@ def cancellation(record: SendRecord, *, key: str, now: datetime) -> StoredStatus
         message_id=record.message_id or UNSET if not record.split else UNSET,
     )
     return _stored(submission, key, now)
+
+
+def _next_at(decision: Decision, replies: Mapping[str, str]) -> datetime | UnsetType:
+    """When they are tried again; not known while others go before them."""
+    if decision.next_at is None or decision.at_once or not decision.pending.keys() & replies:
+        return UNSET
+    return decision.next_at
 
 
 def _delivered(state: State, decision: Decision, replies: Mapping[str, str]) -> Delivered:

@@ -3,6 +3,8 @@
 Who sends them: a name misspelt, an account that was taken out. While the processes under one prefix were not all
 given the same accounts, nobody refuses anything: what one does not know another may. Then the one does it that would
 have the account, once NATS itself says that there is none: what was heard of the accounts may be a moment old.
+What waited for another try or its time when the account went is refused once that comes: an account that is back by
+then goes on.
 Compare-and-set in `mail-sends` keeps it to one status where two take it for theirs.
 """
 
@@ -17,12 +19,13 @@ from service.bus import Bus, Conflict, Job
 from service.clock import Clock
 from service.contract import ACCOUNT_ID, DeadReason, Problem, account_of_out
 from service.errors import Transient
-from service.observe import log
+from service.observe import log, metrics
 from service.outbound.options import OutboundOptions
 from service.outbound.outbox import Outbox
 from service.outbound.request import made_id, take
-from service.outbound.sends import Sends, consumer_of_out, new_record
-from service.outbound.settle import Settler, changed
+from service.outbound.retry import Phase, break_off
+from service.outbound.sends import KEY_HEADER, SendRecord, Sends, consumer_of_out, new_record, source_of
+from service.outbound.settle import ATTEMPT_HEADER, Settler, changed
 
 LOOK_EVERY_S: Final = 30.0
 TOGETHER: Final = 50
@@ -75,6 +78,10 @@ class Strays:
     async def refuse_all(self) -> None:
         """Refuse what is queued for nobody now. Raises Transient."""
         subjects = self._bus.subjects
+        for subject in await self._bus.queued(subjects.stream_later, subjects.due("*")):
+            account = account_of_out(subject)
+            if await self._is_stray(account):
+                await self._each(subjects.stream_later, f"due-{account}", subject, partial(self._end_due, account))
         queued = await self._bus.queued(subjects.stream_out, subjects.out("*"))
         names = {subject: account_of_out(subject) for subject in queued}
         strays = [subject for subject, name in names.items() if await self._is_stray(name)]
@@ -86,28 +93,34 @@ class Strays:
                 # NATS takes such a subject for a publish; a consumer of it would be everybody's. Left to the operator.
                 log.warning("unknown_account", account=names[subject], remedy="purge it by its sequence")
                 continue
-            await self._refuse(names[subject], subject, created)
+            account = names[subject]
+            # What cannot be an account's name cannot name a consumer either.
+            name = consumer_of_out(subject) if ACCOUNT_ID.fullmatch(account) else "out-stray"
+            await self._each(subjects.stream_out, name, subject, partial(self._refuse, account, created))
 
     async def _is_stray(self, account: str) -> bool:
         if self._is_there(account) or not self._decides(account):
             return False
         return ACCOUNT_ID.fullmatch(account) is None or not await self._coming(account)
 
-    async def _refuse(self, account: str, subject: str, created: datetime) -> None:
-        queue = self._bus.queue(self._bus.subjects.stream_out)
-        # What cannot be an account's name cannot name a consumer either.
-        name = consumer_of_out(subject) if ACCOUNT_ID.fullmatch(account) else "out-stray"
-        puller = await queue.puller(name, subject)
+    async def _each(self, stream: str, name: str, subject: str, refuse: Callable[[Job], Awaitable[None]]) -> None:
+        puller = await self._bus.queue(stream).puller(name, subject)
         try:
             while jobs := await puller.fetch(TOGETHER):
                 for job in jobs:
-                    await self._refuse_one(account, job, created)
+                    log.warning("unknown_account", account=account_of_out(subject)[:64], seq=job.seq)
+                    try:
+                        await refuse(job)
+                    except Conflict:
+                        await job.give_back()
         finally:
             await puller.close()
 
-    async def _refuse_one(self, account: str, job: Job, created: datetime) -> None:
-        log.warning("unknown_account", account=account[:64], seq=job.seq)
-        settler = Settler(self._bus, self._sends, self._outbox, OutboundOptions(account, ""), self._clock)
+    def _settler(self, account: str) -> Settler:
+        return Settler(self._bus, self._sends, self._outbox, OutboundOptions(account, ""), self._clock)
+
+    async def _refuse(self, account: str, created: datetime, job: Job) -> None:
+        settler = self._settler(account)
         taken = take(account, job.payload, job.headers, made_id=partial(made_id, created, job.seq))
         if not ACCOUNT_ID.fullmatch(account):
             await settler.dead_letter(taken.key, job.payload, WRONG.message, DeadReason.UNKNOWN_ACCOUNT)
@@ -115,13 +128,40 @@ class Strays:
             return
         record, revision = await self._sends.get(taken.key)
         recipients = taken.request.recipients() if taken.request is not None else []
-        try:
-            if record is not None:
-                await settler.resume(taken.key, job, record, its_own=False)
-                return
+        if record is None:
             record = changed(new_record(taken.id, job, job.stored_at), pending=dict.fromkeys(recipients, ""))
             await settler.refuse(
                 taken.key, job, record, revision, [WRONG], job.payload, reason=DeadReason.UNKNOWN_ACCOUNT
             )
-        except Conflict:
-            await job.give_back()
+        elif record.phase is Phase.INTENT and record.source == source_of(job) and record.attempt == 1:
+            await self._break_off(settler, taken.key, job, record, revision)
+        else:
+            await settler.resume(taken.key, job, record, its_own=False)
+
+    async def _end_due(self, account: str, job: Job) -> None:
+        """A request that waited, whose time has come."""
+        settler, key = self._settler(account), job.headers.get(KEY_HEADER, "")
+        attempt = int(job.headers.get(ATTEMPT_HEADER, "0"))
+        record, revision = await self._sends.get(key)
+        if record is None:
+            await settler.dead_letter(key, b"", "its state is gone", DeadReason.UNKNOWN_ACCOUNT)
+            await job.ack()
+        elif record.phase is Phase.INTENT and attempt == record.attempt:
+            await self._break_off(settler, key, job, record, revision)
+        elif record.phase in (Phase.WAITING, Phase.HELD) and attempt >= record.attempt:
+            # Also where the next schedule was not set any more.
+            payload = await settler.payload(job, record)
+            await settler.refuse(key, job, record, revision, [WRONG], payload, reason=DeadReason.UNKNOWN_ACCOUNT)
+        else:
+            await settler.resume(key, job, record, its_own=record.phase is Phase.FINAL)
+
+    async def _break_off(self, settler: Settler, key: str, job: Job, record: SendRecord, revision: int) -> None:
+        """The dot may have been sent, and nobody will find out any more. Raises Conflict, Transient."""
+        decision = break_off(record.open, record.refused, record.others | dict.fromkeys(record.held, ""))
+        dead = changed(record, dead=True)
+        settled = await settler.told(key, dead, revision, decision, None, attempt=record.attempt)
+        metrics.DEAD.labels(reason=DeadReason.UNKNOWN_ACCOUNT).inc()
+        payload = await settler.payload(job, record)
+        await settler.dead_letter(key, payload, WRONG.message, DeadReason.UNKNOWN_ACCOUNT)
+        await settler.go_on(key, settled.record)
+        await job.ack()

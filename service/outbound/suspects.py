@@ -2,14 +2,15 @@
 
 Whoever begins one that was delivered before leaves a mark in `mail-sends`, and takes it away whatever comes of it: it
 stays only where the process ended. That says little of the request: others were in hand beside it, a roll-out ends
-processes too. So it goes alone next time (hands.py), and is given up only after it went so again and again.
+processes too. So it goes alone next time (hands.py), and is given up only after it went so again and again. Where the
+others are let in before it is through, its mark goes: it ended nothing while it was alone.
 docs/decisions/0031-who-ends-its-process.md
 """
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,8 +18,9 @@ import msgspec
 
 from service.bus import Job, KeyValue
 from service.contract import encode
-from service.errors import MailbusError
+from service.errors import MailbusError, verdict_of
 from service.outbound.sends import source_of
+from service.tasks import TaskGroup
 
 # Marks that were left. The first delivery leaves none: it costs nothing, and ends nearly always well.
 GIVEN_UP_AT: Final = 4
@@ -60,6 +62,28 @@ class Suspects:
         # One that lives only failed to take its mark away: NATS was gone, or the message went to another meanwhile.
         lives = mark.writer == self._writer or await self._lives(mark.writer)
         return Suspicion(mark.ended if lives else mark.ended + 1, entry.revision)
+
+    @asynccontextmanager
+    async def having(self, job: Job, found: Suspicion, over: asyncio.Event | None) -> AsyncIterator[None]:
+        """For the length of the block this process has it in hand, until `over` as one that is to blame.
+
+        Raises Conflict where another was first, Transient.
+        """
+        await self.begin(job, found)
+        try:
+            async with TaskGroup() as group:
+                clearing = group.create_task(self._cleared(job, over), name="suspicion") if over is not None else None
+                yield
+                if clearing is not None:
+                    clearing.cancel()
+        except BaseExceptionGroup as failed:
+            raise verdict_of(failed) from None
+        finally:
+            await self.end(job)
+
+    async def _cleared(self, job: Job, over: asyncio.Event) -> None:
+        await over.wait()
+        await self.end(job)
 
     async def begin(self, job: Job, found: Suspicion) -> None:
         """From now on this process has it in hand. Raises Conflict where another was first, Transient.

@@ -71,7 +71,7 @@ class Waiting:
                 # here; so does the same id when it comes later.
                 record = self._unseen(id)
             elif record.phase is Phase.INTENT:
-                if not record.others:
+                if not record.split or not record.others:
                     return Undone("pending")
                 try:
                     return await self._stop(key, record, revision)
@@ -139,6 +139,7 @@ class Waiting:
                     phase=Phase.WAITING,
                     pending=record.pending | dict.fromkeys(record.held, ""),
                     held=[],
+                    trying=[],
                     next_at=self._clock.now(),
                 )
                 try:

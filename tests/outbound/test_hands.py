@@ -6,7 +6,8 @@ import pytest
 
 from service.bus import Bus, Job
 from service.outbound.hands import Place
-from tests.outbound.conftest import Post, deliveries, sending
+from service.outbound.sender import IN_HAND_REFILL
+from tests.outbound.conftest import LIMIT_S, Post, deliveries, sending
 from tests.servers.smtp import RelayMaker, ScriptedRelay
 
 
@@ -96,3 +97,23 @@ async def test_a_request_whose_acknowledgement_is_lost_is_neither_sent_nor_told_
     assert seen == [1, 2]
     assert [(event.body.id, event.state) for event in post.events] == [("r", "sent")]
     assert len(relay.messages) == 1
+
+
+async def test_an_urgent_request_is_taken_however_many_others_are_in_hand(
+    bus: Bus, post: Post, relay: ScriptedRelay
+) -> None:
+    for n in range(40):
+        await post.request(f"mailing{n}")
+    relay.script.hold = asyncio.Event()
+    subject = bus.subjects.out_urgent("a")
+    async with sending(bus, relay, parallel=1) as sender, asyncio.timeout(LIMIT_S):
+        while len(sender._hands) < IN_HAND_REFILL:  # noqa: ASYNC110 nothing rings
+            await asyncio.sleep(0.02)
+        await bus.publish(subject, b'{"id": "urgent", "to": [{"email": "now@x.example"}], "text": "t"}')
+        while not sender._hands.count(subject):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+        # None of those that were in hand is through.
+        assert not post.events
+        relay.script.hold.set()
+        await post.states(41)
+        await post.empty()

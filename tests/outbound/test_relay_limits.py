@@ -1,13 +1,18 @@
 """Relays with limits and policies: recipients for one transaction, refusals of everything."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from service.bus import Bus
+from service.clock import SystemClock
+from service.contract import request_key
 from service.errors import Permanent
+from service.outbound import Sender
 from service.outbound.breaker import ALIKE_LIMIT, Breaker
 from service.outbound.retry import Said, Verdict
+from service.outbound.sends import SendRecord
 from tests.outbound.conftest import Post, found_lost, sending
 from tests.servers.smtp import Handler, RelayMaker, ScriptedRelay
 
@@ -37,6 +42,44 @@ async def test_recipients_beyond_the_relays_limit_go_in_further_transactions_at_
     assert [len(mail.rcpt_to) for mail in relay.messages] == [LIMIT, LIMIT, 1]
     assert sorted(one for mail in relay.messages for one in mail.rcpt_to) == sorted(everybody)
     assert len({mail.content for mail in relay.messages}) == 1
+
+
+class LimitedAndGrey(Limited):
+    """The same, and puts off whoever is called grey; `asked`: how often he was named."""
+
+    asked = 0
+
+    async def handle_RCPT(self, server: Any, session: Any, envelope: Any, address: str, options: list[str]) -> str:
+        if address.startswith("grey"):
+            type(self).asked += 1
+            return "451 4.7.1 greylisted"
+        return await super().handle_RCPT(server, session, envelope, address, options)
+
+
+@pytest.mark.fault("E06")
+async def test_who_was_put_off_is_not_asked_again_at_once_with_those_for_whom_there_was_no_room(
+    bus: Bus, post: Post, make_relay: RelayMaker
+) -> None:
+    LimitedAndGrey.asked = 0
+    relay = await make_relay(handler=LimitedAndGrey)
+    everybody = ["grey@x.example", *(f"n{n}@x.example" for n in range(2 * LIMIT + 1))]
+    async with sending(bus, relay, retry_first_s=3600) as sender:
+        await post.request("r", to=[{"email": one} for one in everybody])
+        await post.states(4)
+        record = await record_of(sender)
+    assert [len(mail.rcpt_to) for mail in relay.messages] == [LIMIT, LIMIT, 1]
+    assert [event.state for event in post.events].count("deferred") == 1
+    assert LimitedAndGrey.asked == 1
+    assert list(record.pending) == ["grey@x.example"]
+    # His first pause, however many transactions the others took.
+    assert record.next_at is not None
+    assert record.next_at - SystemClock().now() <= timedelta(seconds=3600)
+
+
+async def record_of(sender: Sender) -> SendRecord:
+    record, _ = await sender._deliverer._sends.get(request_key("a", "r"))
+    assert record is not None
+    return record
 
 
 @pytest.mark.fault("E07")

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -49,7 +50,7 @@ def test_each_outcome_has_its_state_and_only_what_was_put_off_waits() -> None:
 def test_recipients_too_many_for_one_transaction_go_at_once_and_nobody_is_told() -> None:
     decision = after({"a": Verdict.ACCEPTED, "b": Verdict.OVERFULL})
     assert set(decision.states) == {State.SENT}
-    assert (decision.pending, decision.next_at) == ({"b": "overfull"}, NOW)
+    assert (decision.pending, decision.next_at, decision.at_once) == ({"b": "overfull"}, NOW, ("b",))
 
 
 def test_pauses_grow_up_to_their_limit() -> None:
@@ -96,6 +97,15 @@ def test_every_recipient_has_one_state_and_waits_unless_that_is_final(said: dict
     waits = {who for who, verdict in said.items() if verdict not in (Verdict.ACCEPTED, Verdict.REFUSED)}
     assert set(decision.pending) | set(decision.held) == waits
     assert (decision.phase is Phase.FINAL) == (not waits)
+
+
+def test_who_is_put_off_is_not_told_a_time_while_others_go_before_him() -> None:
+    def told(**said: Verdict) -> list[object]:
+        made = statuses_of(after(said), key="k", id="r", message_ids="m", attempt=1, now=NOW)
+        return [msgspec.json.decode(one.body).get("nextAttemptAt") for one in made if one.state is State.DEFERRED]
+
+    assert told(a=Verdict.ACCEPTED, b=Verdict.PUT_OFF) == ["2026-11-24T12:01:00Z"]
+    assert told(a=Verdict.ACCEPTED, b=Verdict.PUT_OFF, c=Verdict.OVERFULL) == [None]
 
 
 def test_a_status_id_depends_on_key_state_recipients_and_attempt_alone() -> None:

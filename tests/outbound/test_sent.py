@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from service.budget import Budget, Share
 from service.bus import Bus
 from service.clock import SystemClock
 from service.contract import request_key
@@ -46,12 +47,11 @@ def pool_of(server: ImapServer, user: str, **changes: Any) -> Pool:
     return Pool(lambda: WritingSession.open(where, clock=clock), clock, where="a")
 
 
-def sent_mailbox(bus: Bus, pool: Pool, **changes: Any) -> SentMailbox:
+def sent_mailbox(bus: Bus, pool: Pool, *, memory: Share | None = None, **changes: Any) -> SentMailbox:
     usual: dict[str, Any] = {"account": "a", "copies": True, "insists": False, "life_s": 3600.0}
     said: list[MailbusError] = []
-    return SentMailbox(
-        bus, pool, SentOptions(**(usual | changes)), SystemClock(), memory=deliveries().memory, degraded=said.append
-    )
+    memory = memory or deliveries().memory
+    return SentMailbox(bus, pool, SentOptions(**(usual | changes)), SystemClock(), memory=memory, degraded=said.append)
 
 
 @asynccontextmanager
@@ -132,6 +132,26 @@ async def test_of_a_message_for_each_there_are_no_copies(
         await post.states(3)
         await post.empty()
     assert len(await in_sent(pool, 1)) == 1
+
+
+@pytest.mark.fault("F06")
+async def test_copies_that_wait_for_memory_leave_the_connection_to_commands(
+    bus: Bus, post: Post, server: Dovecot, prefix: str
+) -> None:
+    whole = Budget(1_000_000)
+    others = whole.take_now(whole.limit)
+    assert others is not None
+    pool = pool_of(server, prefix)
+    sent = sent_mailbox(bus, pool, memory=Share(whole, whole.limit // 2))
+    async with keeping(sent):
+        await sent.queue("k", b"Message-ID: <1@x.example>\r\n\r\ntext\r\n", sent_at=SystemClock().now())
+        async with asyncio.timeout(LIMIT_S):
+            while not whole._waiting:  # noqa: ASYNC110 nothing rings
+                await asyncio.sleep(0.02)
+        assert await message_ids(pool) == []
+        whole.give(others)
+        await in_sent(pool, 1)
+        await post.empty()
 
 
 async def test_a_copy_larger_than_a_message_of_nats_goes_by_the_outbox(

@@ -7,8 +7,11 @@ import pytest
 
 from service.bus import Bus
 from service.clock import SystemClock
+from service.contract import encode, request_key
 from service.outbound import Strays
-from tests.outbound.conftest import Post, sending
+from service.outbound.sends import new_record
+from service.outbound.settle import changed, schedule
+from tests.outbound.conftest import LIMIT_S, Post, idle_sender, sending
 from tests.servers.smtp import ScriptedRelay
 
 
@@ -34,6 +37,73 @@ async def test_a_request_for_an_unknown_account_fails_and_lies_whole_in_the_dead
     (dead,) = post.dead
     assert dead.subject == f"{bus.subjects.prefix}.dead.unknown-account"
     assert json.loads(dead.data)["id"] == "r1"
+    await post.empty()
+
+
+@pytest.mark.fault("E14")
+async def test_what_waits_for_another_try_ends_once_its_time_comes_and_its_account_is_gone(
+    bus: Bus, post: Post, relay: ScriptedRelay
+) -> None:
+    relay.script.data = ["451 4.7.1 later"]
+    async with sending(bus, relay, account="gone", retry_first_s=3600):
+        post.account = "gone"
+        await post.request("r1")
+        assert await post.states(1) == [("r1", "deferred")]
+        async with asyncio.timeout(LIMIT_S):
+            while not await bus.pending(bus.subjects.stream_later, bus.subjects.later("gone", "*")):  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+    key = request_key("gone", "r1")
+    record, _ = await idle_sender(bus)._deliverer._sends.get(key)
+    assert record is not None
+    await schedule(bus, "gone", key, record, SystemClock().now())
+    await its_time(bus, "gone")
+    await strays(bus).refuse_all()
+    assert (await post.states(2))[1:] == [("r1", "failed")]
+    assert [problem.field for problem in post.events[1].body.problems or []] == ["account"]
+    await post.until(lambda: bool(post.dead))
+    assert post.dead[0].subject == bus.subjects.dead("unknown-account")
+    assert json.loads(post.dead[0].data)["id"] == "r1"
+    # Nothing waits, and what was kept of it is gone.
+    await post.empty()
+
+
+async def its_time(bus: Bus, account: str) -> None:
+    async with asyncio.timeout(LIMIT_S):
+        while not await bus.pending(bus.subjects.stream_later, bus.subjects.due(account)):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.fault("E02", "E14")
+@pytest.mark.parametrize("later", [False, True])
+async def test_of_an_account_that_is_gone_whose_dot_may_be_out_is_uncertain_and_who_else_waits_has_failed(
+    bus: Bus, post: Post, later: bool
+) -> None:
+    post.account = "gone"
+    await post.request("r1")
+    puller = await bus.queue(bus.subjects.stream_out).puller("out-gone", bus.subjects.out("gone"))
+    (job,) = await puller.fetch(1)
+    key = request_key("gone", "r1")
+    record = changed(
+        new_record("r1", job, job.stored_at),
+        attempt=2 if later else 1,
+        pending={"a@x.example": "", "b@x.example": "451 4.7.1 later"},
+        trying=["a@x.example"],
+    )
+    await bus.key_value(bus.subjects.sends).create(key, encode(record))
+    if later:
+        await job.ack()
+        await schedule(bus, "gone", key, changed(record, attempt=1), SystemClock().now())
+        await its_time(bus, "gone")
+    else:
+        await job.give_back()
+    await puller.close()
+    await strays(bus).refuse_all()
+    assert sorted(await post.states(2)) == [("r1", "failed"), ("r1", "uncertain")]
+    assert {event.state: set(event.body.delivery_status) for event in post.events} == {
+        "uncertain": {"a@x.example"}, "failed": {"b@x.example"}
+    }  # fmt: skip
+    assert {event.body.undo_status for event in post.events} == {"final"}
+    await post.until(lambda: bool(post.dead))
     await post.empty()
 
 

@@ -14,6 +14,7 @@ from service.observe import metrics
 from service.observe.steps import STOP_EXIT_CODE
 from service.outbound.deliver import BUG_DELIVERIES
 from service.outbound.hands import Place
+from service.outbound.pace import Pace
 from service.outbound.retry import Phase
 from service.outbound.sends import SendRecord, new_record
 from service.outbound.settle import changed, schedule
@@ -40,9 +41,9 @@ async def given_back(bus: Bus, *, times: int = 1, due: bool = False) -> Job:
     return job
 
 
-async def left_mark(bus: Bus, job: Job) -> None:
-    """As if processes had ended with it in hand, one fewer than it takes."""
-    mark = _Mark("gone/1", GIVEN_UP_AT - 1)
+async def left_mark(bus: Bus, job: Job, ended: int = GIVEN_UP_AT - 1) -> None:
+    """As if processes had ended with it in hand, one more than `ended`: as many as it takes."""
+    mark = _Mark("gone/1", ended)
     await bus.key_value(bus.subjects.sends).create(_name(job), encode(mark))
 
 
@@ -181,11 +182,95 @@ async def test_who_goes_alone_waits_for_the_others_and_they_for_him() -> None:
         assert await waits(later)
         beside.leave()
         await alone
-        # A mail of the same job needs no place; another job waits, whoever's it is.
-        await suspect.another().take()
+        # Mails of the same job need no place, and go one after the other; another job waits, whoever's it is.
+        first, second = suspect.another(), suspect.another()
+        suspect.leave()
+        await first.take()
+        after = group.create_task(second.take())
+        assert await waits(after)
+        first.leave()
+        await after
         assert await waits(later)
         suspect.end()
         suspect.end()
+
+
+class Counted(Pace):
+    """`turns`: how many mails took one."""
+
+    turns = 0
+
+    async def turn(self) -> None:
+        self.turns += 1
+
+
+async def test_mails_of_who_goes_alone_take_the_accounts_turns_and_its_places_once_others_are_let_in() -> None:
+    shared, own, pace = deliveries(4), asyncio.Semaphore(1), Counted(0.0, SystemClock())
+    suspect = Place(own, shared, pace=pace)
+    alone = await suspect.alone()
+    assert alone is not None
+    suspect.leave()
+    first, second, third = suspect.another(), suspect.another(), suspect.another()
+    await first.take()
+    async with asyncio.TaskGroup() as group:
+        waiting = group.create_task(second.take())
+        assert await waits(waiting)
+        alone.end()
+        await waiting
+        assert own.locked()
+        after = group.create_task(third.take())
+        assert await waits(after)
+        second.leave()
+    assert pace.turns == 3
+
+
+async def test_once_somebody_was_alone_for_as_long_as_may_be_nobody_is_for_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("service.outbound.hands.ALONE_S", 0.01)
+    shared = deliveries(2)
+    slow, waiting, later = (Place(asyncio.Semaphore(1), shared) for _ in range(3))
+    alone = await slow.alone()
+    assert alone is not None
+    async with asyncio.timeout(LIMIT_S):
+        assert await waiting.alone() is None
+        await Place(asyncio.Semaphore(1), shared).take()
+    slow.end()
+    assert await later.alone() is None
+
+
+async def test_who_is_not_let_alone_now_comes_again_and_is_no_more_suspect_for_it(
+    bus: Bus, post: Post, relay: ScriptedRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.outbound.deliver.NOT_ALONE_S", 0.1)
+    await post.request("r")
+    await left_mark(bus, await given_back(bus), ended=GIVEN_UP_AT - 2)
+    places = deliveries()
+    await places.close()
+    places.open(stay_s=0.5)
+    async with sending(bus, relay, places=places):
+        assert await post.states(1) == [("r", "sent")]
+        await post.empty()
+
+
+@pytest.mark.fault("E14")
+async def test_what_ends_the_process_later_is_not_blamed_on_who_was_alone_before(
+    bus: Bus, post: Post, relay: ScriptedRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.outbound.hands.ALONE_S", 0.01)
+    relay.script.hold = asyncio.Event()
+    await post.request("r")
+    job = await given_back(bus)
+    await left_mark(bus, job, ended=GIVEN_UP_AT - 2)
+    async with sending(bus, relay):
+        await relay.received(1)
+        async with asyncio.timeout(LIMIT_S):
+            while await bus.key_value(bus.subjects.sends).get(_name(job)) is not None:  # noqa: ASYNC110 nothing rings
+                await asyncio.sleep(0.02)
+        assert not post.events
+        relay.script.hold.set()
+        assert await post.states(1) == [("r", "sent")]
+        await post.empty()
 
 
 async def test_who_goes_alone_is_so_for_a_while_only(monkeypatch: pytest.MonkeyPatch) -> None:
