@@ -6,7 +6,7 @@ who gains it waits until all others have settled the change that moved it, or ar
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
@@ -16,6 +16,8 @@ from service.fleet.assign import Replica
 QUIET_S: Final = 2.0
 # Replicas that come and go all the time must not keep the others from counting.
 QUIET_LIMIT_S: Final = 10.0
+# No name came then.
+NEVER: Final = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,15 @@ class Membership:
         self.counted: tuple[Member, ...] = ()
         # The change up to which `counted` holds.
         self.revision = 0
+        # Which bucket the sequences are of: what was settled in another is nothing.
+        self.epoch = 0
+
+    def begin_anew(self) -> None:
+        """The bucket was made anew, and its sequences with it: nothing was heard yet, and this replica is out."""
+        self.epoch += 1
+        self._members, self._first_s = {}, None
+        self.seen = self.changed_seq = self.revision = 0
+        self.counted = tuple(replace(one, since=NEVER) for one in self.counted)
 
     def heard(self, seq: int, instance: str, member: Member | None, *, now: float) -> None:
         """A key was written, or is gone (None), at this sequence; `now` in seconds."""

@@ -8,6 +8,7 @@ any more by a process that does not hear of its own renewals: it ends, and the o
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -59,8 +60,15 @@ def member_of(instance: str, value: bytes, seq: int) -> Member:
     return Member(instance, said.boot, capacity, said.since or seq, said.settled, said.accounts)
 
 
+def _nothing() -> None:
+    """Nobody listens."""
+
+
 class Presence:
-    """`writer` is the name under which this process writes: `instance/boot`; `since`: when its name came."""
+    """`writer` is the name under which this process writes: `instance/boot`; `since`: when its name came.
+
+    `made_anew` is called where the bucket is another one than before: sequences that were heard of mean nothing in it.
+    """
 
     def __init__(
         self, bucket: KeyValue, *, instance: str, boot: str, capacity: float, ttl_s: float, clock: Clock
@@ -76,6 +84,9 @@ class Presence:
         self._settled = 0
         self._accounts = ""
         self._revision = 0
+        # The last sequence that was written or heard of: whatever is written later comes after it.
+        self._last = 0
+        self.made_anew: Callable[[], None] = _nothing
         self._began = 0.0
         self._leased_until = 0.0
         # The oldest renewal of which the watch has not told, and for how long others have succeeded since.
@@ -106,12 +117,13 @@ class Presence:
 
     def heard(self, seq: int) -> None:
         """The watch has told of all changes up to this one."""
+        self._last = max(self._last, seq)
         if seq >= self._unheard:
             self._unheard, self._unheard_s = 0, 0.0
 
-    def heard_all(self) -> None:
-        """The watch has told of all keys as they are."""
-        self.heard(self._unheard)
+    def heard_all(self, seq: int) -> None:
+        """The watch has told of all keys as they are at this sequence."""
+        self.heard(max(self._unheard, seq))
 
     @property
     def deaf(self) -> bool:
@@ -129,6 +141,10 @@ class Presence:
             began = self._clock.monotonic()
             # Who comes in another's place takes its accounts over, and moves no other.
             since = self._inherited(entry) if entry is not None else 0
+            if entry is None or entry.revision < self._revision:
+                # What was settled may be another bucket's; and who comes anew says again what it has settled.
+                self._settled = 0
+            last = self._last
             try:
                 if entry is None:
                     revision = await self._bucket.create(self.instance, self._value(since))
@@ -137,6 +153,8 @@ class Presence:
             except Conflict:
                 continue
             self.since = since or revision
+            if revision <= last:
+                self._begin_anew()
             self._took(revision, began)
             return
         raise Transient("the key changes all the time", where=self.instance)
@@ -185,6 +203,13 @@ class Presence:
             else:
                 self._took(revision, began)
 
+    def _begin_anew(self) -> None:
+        """What was settled and heard of was so in a bucket that is gone."""
+        log.warning("fleet_made_anew", remedy="nothing to do; accounts are divided anew")
+        self._settled = self._revision = self._last = self._unheard = 0
+        self._unheard_s = 0.0
+        self.made_anew()
+
     def _took(self, revision: int, began: float) -> None:
         if self._unheard:
             # While NATS was away there was nothing to hear: a pause counts once.
@@ -192,6 +217,7 @@ class Presence:
         else:
             self._unheard = revision
         self._revision, self._began = revision, began
+        self._last = max(self._last, revision)
         self._leased_until = began + self._ttl_s * (1 - MARGIN)
 
     def _value(self, since: int) -> bytes:

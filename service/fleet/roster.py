@@ -6,7 +6,7 @@ costs a refused commit.
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing, suppress
 from hashlib import sha256
 from typing import Final, Generic, TypeVar
@@ -45,6 +45,7 @@ class Roster(Generic[T]):
         self._known: Mapping[str, T] = {}
         self._owners: dict[str, str] = {}
         self._divided = False
+        presence.made_anew = self._begin_anew
 
     @property
     def known(self) -> Mapping[str, T]:
@@ -99,13 +100,27 @@ class Roster(Generic[T]):
         while True:
             try:
                 async with aclosing(self._bucket.watch()) as watch:
-                    self._hear_all(await anext(watch))
-                    async for changes in watch:
-                        for change in changes:
-                            self._hear(change)
+                    await self._follow(watch)
             except Transient as exc:
                 log.warning("fleet_not_heard", error=str(exc))
                 await self._clock.sleep(LISTEN_AGAIN_S)
+
+    async def _follow(self, watch: AsyncIterator[list[KeyChange]]) -> None:
+        """Hear what a watch tells, until the bucket is another one than it began with."""
+        epoch, first = self.membership.epoch, True
+        async for changes in watch:
+            if self.membership.epoch != epoch:
+                return
+            if first:
+                self._hear_all(changes)
+            else:
+                for change in changes:
+                    self._hear(change)
+            first = False
+
+    def _begin_anew(self) -> None:
+        self.membership.begin_anew()
+        self.bell.set()
 
     def _hear_all(self, changes: list[KeyChange]) -> None:
         last = max((change.seq for change in changes), default=0)
@@ -113,7 +128,7 @@ class Roster(Generic[T]):
         self.membership.heard_all(there, seq=last, now=self._clock.monotonic())
         for change in changes:
             self._check_name(change)
-        self.presence.heard_all()
+        self.presence.heard_all(last)
         self.heard.set()
         self.bell.set()
 

@@ -38,14 +38,14 @@ class Steering(Generic[T]):
             if self._members.quiet_s(self._clock.monotonic()) == 0:
                 self._roster.count()
             standing = self._standing()
-            settled = self._members.settled(standing)
+            settled, epoch = self._members.settled(standing), self._members.epoch
             owners = await self._roster.divide()
             # Renewals ring too, eight a time to live of each replica: 10,000 accounts are not compared for each.
             if kept is None or kept[0] is not standing or kept[1] is not owners:
                 mine, taken = self._mine(standing, owners), False
                 await self._running.keep(mine, silent_s=self._presence.silent_s())
                 kept = (standing, owners)
-            if settled is not None:
+            if settled is not None and epoch == self._members.epoch:
                 self._settle(settled)
             if not taken and self._standing() is standing and self._members.may_take(standing):
                 self._running.take(mine)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from service.bus import Bus, KeyChange, KeyValue, NatsOptions, StreamOptions, open_bus
+from service.bus.errors import js_api
 from service.bus.watch import TOGETHER, _newest
 from service.clock import SystemClock
 from service.errors import Permanent, Transient
@@ -19,6 +20,7 @@ from tests.servers.nats import NatsServer
 pytestmark = pytest.mark.fault("F02", "F03")
 
 TTL_S = 1.0
+MANY_SEQUENCES = 20
 ACCOUNTS = {f"account-{number}": f"account-{number}" for number in range(12)}
 
 
@@ -127,6 +129,23 @@ async def test_one_that_hears_nothing_any_more_holds_up_no_other(bus: Bus) -> No
         await until(lambda: not one.has and bool(three.has) and shared(two, three))
         one.ears.deaf = False
         await until(lambda: bool(one.has) and shared(one, two, three))
+
+
+async def test_a_bucket_that_is_made_anew_beneath_them_costs_nobody_its_accounts(
+    bus: Bus, nats_server: NatsServer, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.bus.watch.REQUEST_TIMEOUT_S", 1.0)
+    options = NatsOptions(servers=(nats_server.url,), prefix=prefix)
+    async with replicas(bus) as start:
+        one, two = start("one"), start("two")
+        await until(lambda: bool(one.has) and bool(two.has) and shared(one, two))
+        # As after days: what they have settled, the next bucket will not come to for long.
+        await until(lambda: min(one.presence.said_settled, two.presence.said_settled) > MANY_SEQUENCES)
+        await js_api(bus.nc, f"STREAM.DELETE.KV_{bus.subjects.fleet}", {})
+        async with open_bus(options, StreamOptions(presence_ttl_s=TTL_S)):
+            three = start("three")
+            await until(lambda: one.roster.membership.epoch == two.roster.membership.epoch == 1)
+            await until(lambda: all(replica.has for replica in (one, two, three)) and shared(one, two, three))
 
 
 async def test_one_that_has_heard_nothing_yet_is_nobody_to_the_others(bus: Bus) -> None:

@@ -31,6 +31,9 @@ class Process:
     since: int = 0
     settled: int = 0
     heard_upto: int = 0
+    # Its bucket, and the last sequence that it knows of there.
+    bucket: int = 0
+    last: int = 0
     leased: bool = True
     alive: bool = True
     running: set[str] = field(default_factory=set)
@@ -52,6 +55,7 @@ class Fleet(RuleBasedStateMachine):
         self.keys: dict[str, Member] = {}
         self.processes: list[Process] = []
         self.boots = 0
+        self.bucket = 0
 
     # -- the bucket --------------------------------------------------------------------------------------------
 
@@ -69,9 +73,28 @@ class Fleet(RuleBasedStateMachine):
         """Renew the key, where it is there; take it anew where it is gone."""
         there = self.keys.get(process.name)
         since = process.since if there is not None else 0
+        if there is None:
+            process.settled = 0
         seq = self.write(process.name, Member(process.name, process.boot, 1.0, since, process.settled))
         process.since = since or seq
         process.leased = True
+        if seq <= process.last:
+            process.members.begin_anew()
+            process.settled, process.settles, process.last, process.bucket = 0, None, 0, self.bucket - 1
+        process.last = max(process.last, seq)
+
+    def hear_all(self, process: Process) -> None:
+        """A watch that begins: all keys as they are."""
+        process.members.heard_all(self.keys.values(), seq=len(self.log), now=0.0)
+        process.heard_upto, process.bucket = len(self.log), self.bucket
+        process.last = max(process.last, len(self.log))
+
+    def hear_some(self, process: Process, many: int) -> None:
+        if process.bucket != self.bucket:
+            self.hear_all(process)
+        for seq, (name, member) in list(enumerate(self.log, start=1))[process.heard_upto : process.heard_upto + many]:
+            process.members.heard(seq, name, member, now=0.0)
+            process.heard_upto, process.last = seq, max(process.last, seq)
 
     def living(self, name: str) -> Process | None:
         return next((one for one in self.processes if one.alive and one.name == name), None)
@@ -94,25 +117,19 @@ class Fleet(RuleBasedStateMachine):
         process.since = there.since if there else 0
         seq = self.write(name, Member(name, process.boot, 1.0, process.since, 0))
         process.since = process.since or seq
-        process.members.heard_all(self.keys.values(), seq=seq, now=0.0)
-        process.heard_upto = seq
+        self.hear_all(process)
         process.members.count()
         self.processes.append(process)
 
     @rule(data=st.data(), many=st.integers(1, 5))
     def hear(self, data: st.DataObject, many: int) -> None:
-        process = self.one(data)
-        if process is None:
-            return
-        for seq, (name, member) in list(enumerate(self.log, start=1))[process.heard_upto : process.heard_upto + many]:
-            process.members.heard(seq, name, member, now=0.0)
-            process.heard_upto = seq
+        if (process := self.one(data)) is not None:
+            self.hear_some(process, many)
 
     @rule(data=st.data())
     def begin_the_watch_anew(self, data: st.DataObject) -> None:
         if (process := self.one(data)) is not None:
-            process.members.heard_all(self.keys.values(), seq=len(self.log), now=0.0)
-            process.heard_upto = len(self.log)
+            self.hear_all(process)
 
     @rule(data=st.data(), quiet=st.booleans())
     def steer(self, data: st.DataObject, quiet: bool) -> None:
@@ -183,6 +200,14 @@ class Fleet(RuleBasedStateMachine):
         process.running, process.ending = set(), set()
         self.write(process.name, None)
 
+    @rule()
+    def the_bucket_is_lost_and_made_anew(self) -> None:
+        """All leases end, and all let go; sequences begin with 1 again."""
+        for process in self.processes:
+            process.leased, process.running, process.ending = False, set(), set()
+        self.log, self.keys = [], {}
+        self.bucket += 1
+
     @rule(data=st.data())
     def come_back(self, data: st.DataObject) -> None:
         if (process := self.one(data)) is not None and not process.leased:
@@ -223,9 +248,7 @@ class Fleet(RuleBasedStateMachine):
             for process in living:
                 if not process.leased or process.name not in self.keys:
                     self.say(process)
-                for seq, (name, member) in list(enumerate(self.log, start=1))[process.heard_upto :]:
-                    process.members.heard(seq, name, member, now=0.0)
-                    process.heard_upto = seq
+                self.hear_some(process, len(self.log))
                 if process.ending:
                     self.let_go(process)
                 self.decide(process)
