@@ -2,7 +2,7 @@
 
 The only file that builds rooms.
 Order of a start: NATS is there, streams checked, fleet and accounts heard of, name taken, accounts started.
-Order of a stop: not ready, accounts cancelled (each ends what is in hand), cursors copied, name given back.
+Order of a stop: not ready, accounts cancelled (each ends what is in hand), name given back, cursors copied.
 """
 
 import asyncio
@@ -54,6 +54,7 @@ from service.tasks import TaskGroup, cut_short
 
 NATS_RETRY_MAX_S: Final = 15.0
 FAREWELL_TIMEOUT_S: Final = 3.0
+LEAVE_TIMEOUT_S: Final = 1.0
 # A command waits for an account until who is gone is missed, and somebody else has it.
 MOVING_S: Final = 5.0
 LAG_EVERY_S: Final = 0.5
@@ -334,8 +335,11 @@ async def _farewell(bus: Bus, presence: Presence, copies: Copies) -> None:
     if await bus.answers(NATS_ASKED_S):
         with suppress(TimeoutError, MailbusError):
             async with asyncio.timeout(FAREWELL_TIMEOUT_S):
+                # The name first: others wait for it, and copies never go backwards, whoever has the mailbox by then.
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(LEAVE_TIMEOUT_S):
+                        await presence.leave()
                 await copies.flush()
-                await presence.leave()
 
 
 async def _watch_loop(clock: Clock) -> None:

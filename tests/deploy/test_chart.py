@@ -1,5 +1,6 @@
 """The chart: linted, rendered, and every object held against Kubernetes' own schemas."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -240,7 +241,8 @@ def test_unit_image_and_compose_have_the_same_place_for_tokens() -> None:
 
 
 def test_there_is_time_for_a_drain() -> None:
-    assert pod()["terminationGracePeriodSeconds"] > 12
+    schema = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))["properties"]
+    assert pod()["terminationGracePeriodSeconds"] >= schema["terminationGracePeriodSeconds"]["minimum"] > 20
 
 
 def test_the_chart_has_the_programs_version() -> None:

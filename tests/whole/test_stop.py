@@ -8,11 +8,16 @@ import json
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from nats.errors import NoRespondersError
 
-from service.fleet import NATS_SILENT_S
+from service.app import _farewell
+from service.bus import Bus
+from service.fleet import NATS_SILENT_S, Presence
+from service.ingest import Copies
 from tests.servers.dovecot import Dovecot
 from tests.servers.imap_stub import Connection, ImapStub
 from tests.servers.mailbus import Mailbus, imap_account, reading, settings_for, until, with_relay
@@ -24,7 +29,7 @@ pytestmark = pytest.mark.fault("F01")
 
 Maker = Callable[..., Mailbus]
 Proxies = Callable[[str, int], Awaitable[FaultProxy]]
-# Kubernetes kills after 30 s; mailbus means to take 12 at the worst. The rest is this machine's.
+# Kubernetes kills after 30 s; mailbus takes 12 as a rule. The rest is this machine's.
 LIMIT_S = 20.0
 
 
@@ -214,3 +219,41 @@ async def test_a_command_in_hand_is_answered_and_no_other_is_taken(
         go_on.set()
     assert json.loads(answer.result().data)["ids"] != []
     assert stop.done()
+
+
+async def farewell(*, leave: Callable[[], Awaitable[None]], flush: Callable[[], Awaitable[None]]) -> None:
+    """As a process has it that ends, with a NATS that answers."""
+
+    async def answers(_: float) -> bool:
+        return True
+
+    bus, presence, copies = SimpleNamespace(answers=answers), SimpleNamespace(leave=leave), SimpleNamespace(flush=flush)
+    await _farewell(cast(Bus, bus), cast(Presence, presence), cast(Copies, copies))
+
+
+async def test_the_name_is_given_back_however_many_copies_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.app.FAREWELL_TIMEOUT_S", 0.1)
+    left = asyncio.Event()
+
+    async def leave() -> None:
+        left.set()
+
+    async def flush() -> None:
+        await asyncio.Event().wait()
+
+    await farewell(leave=leave, flush=flush)
+    assert left.is_set()
+
+
+async def test_a_name_that_cannot_be_given_back_leaves_time_for_the_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.app.LEAVE_TIMEOUT_S", 0.01)
+    copied = asyncio.Event()
+
+    async def leave() -> None:
+        await asyncio.Event().wait()
+
+    async def flush() -> None:
+        copied.set()
+
+    await farewell(leave=leave, flush=flush)
+    assert copied.is_set()
