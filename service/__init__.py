@@ -5,6 +5,7 @@ The map of rooms, lowest floor first; a file imports from floors below and from 
 0  errors.py clock.py observe/   verdicts; time and chance; log set-up, metric objects, stop points
    budget.py                     how many bytes of mail the process may hold at once
    lookup.py                     a host's name → its addresses
+   aside.py                      work with files → what it gives, from threads of its own
    tasks.py turns.py             tasks with parents; what comes for thousands at once, a few at a time
 1  contract/                     what crosses the bus: subjects, events, requests, statuses, commands
    login/                        what protocols share of logging in: tokens in SASL, one wrong password at a time

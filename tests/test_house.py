@@ -20,6 +20,7 @@ FLOORS = {
     "clock": 0,
     "budget": 0,
     "lookup": 0,
+    "aside": 0,
     "tasks": 0,
     "turns": 0,
     "observe": 0,

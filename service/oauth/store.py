@@ -1,4 +1,4 @@
-"""A secret in a file: read anew, and replaced whole or not at all. Used by tokens.py, in a thread."""
+"""A secret in a file: read anew, and replaced whole or not at all. Used by tokens.py, in a thread of its own."""
 
 import os
 import secrets

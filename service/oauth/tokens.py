@@ -6,8 +6,10 @@ Used by imap/ and smtp/ as a TokenSource (login/sasl.py), and by the composition
 import asyncio
 import copy
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
+from service.aside import aside
 from service.clock import Clock, backoff_s
 from service.errors import AuthRefused, MailbusError, Permanent, Transient
 from service.login import LOGIN_PAUSE_S
@@ -140,11 +142,14 @@ class Tokens:
     # -- the refresh token ------------------------------------------------------------------------------------
 
     async def _current_refresh(self) -> str:
-        """The refresh token: what an operator, or another process, has put into its file meanwhile goes first."""
+        """The refresh token: what an operator, or another process, has put into its file meanwhile goes first.
+
+        Raises Transient where the file says nothing: what it holds may be the one that is good.
+        """
         path = self._options.refresh_file
         if path is not None:
             try:
-                found = await asyncio.to_thread(read_secret, path)
+                found = await aside(partial(read_secret, path), where=str(path))
             except (OSError, UnicodeDecodeError):
                 return self._refresh
             if found and found != self._seen_in_file:
@@ -159,9 +164,12 @@ class Tokens:
         reason = "settings hold it as text or in a variable"
         if options.refresh_file is not None:
             try:
-                await asyncio.to_thread(write_secret, options.refresh_file, refresh)
+                path = options.refresh_file
+                await aside(partial(write_secret, path, refresh), where=str(path))
             except OSError as exc:
                 reason = f"{options.refresh_file}: {exc.strerror or type(exc).__name__}"
+            except Transient as exc:
+                reason = f"{options.refresh_file}: {exc.what}"
             else:
                 self._seen_in_file = refresh
                 self._unkept = None

@@ -3,11 +3,12 @@
 import asyncio
 import os
 import stat
+import threading
 from pathlib import Path
 
 import pytest
 
-from service.errors import AuthRefused, Permanent
+from service.errors import AuthRefused, Permanent, Transient
 from tests.oauth.harness import MARKER, shown, tokens
 from tests.servers.clock import FakeClock
 from tests.servers.mailbus import until
@@ -87,3 +88,19 @@ async def test_whoever_is_cancelled_lets_the_new_refresh_token_arrive(make_oauth
     with pytest.raises(asyncio.CancelledError):
         await task
     assert file.read_text().strip() == oauth.refresh_token != "refresh-marker-0"
+
+
+async def test_a_file_of_a_refresh_token_that_says_nothing_holds_up_nobody_else(
+    make_oauth: OAuthMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.aside.LIMIT_S", 0.1)
+    oauth = await make_oauth()
+    pipe = tmp_path / "refresh"
+    os.mkfifo(pipe)
+    source = tokens(oauth, refresh_file=pipe)
+    with pytest.raises(Transient, match="nothing for"):
+        await source.get()
+    # A process that ends waits for no such thread.
+    assert [thread.daemon for thread in threading.enumerate() if str(pipe)[:20] in thread.name] == [True]
+    assert oauth.asked == []
+    os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))  # lets the thread go on

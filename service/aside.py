@@ -1,0 +1,84 @@
+"""Work with files → what it gives, from threads of its own. Used by oauth, catalog and reload.
+
+A file on a network file system, or a pipe, may say nothing for ever, and nothing cuts a read of it short. In the event
+loop it would hold up all accounts, in the loop's own few threads all others that need one, and the end of the process.
+So these threads are daemons, so many at once, and nobody waits longer than a limit.
+"""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+from weakref import WeakKeyDictionary
+
+from service.errors import Transient
+
+T = TypeVar("T")
+
+LIMIT_S: Final = 10.0
+# A file is read in well under a millisecond: more would not be faster.
+AT_ONCE: Final = 32
+# With so many that say nothing it is file systems that are away: no more threads for them, the others are left.
+LATE_LIMIT: Final = 16
+
+
+@dataclass
+class _Threads:
+    """Of one event loop. `late`: what says nothing for longer than the limit, and still has its thread."""
+
+    slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
+    late: set[str] = field(default_factory=set)
+
+
+_of_loop: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, _Threads]] = WeakKeyDictionary()
+
+
+async def aside(work: Callable[[], T], *, where: str) -> T:
+    """Do `work` in a thread. Raises what it raises, and Transient where it takes longer than the limit.
+
+    What is late under the same `where` is not begun again before its thread has ended.
+    """
+    loop = asyncio.get_running_loop()
+    threads = _of_loop.setdefault(loop, _Threads())
+    if where in threads.late or len(threads.late) >= LATE_LIMIT:
+        raise _silent(where)
+    done: asyncio.Future[tuple[T | None, Exception | None]] = loop.create_future()
+
+    def take(found: T | None, error: Exception | None) -> None:
+        threads.slots.release()
+        threads.late.discard(where)
+        if not done.done():
+            done.set_result((found, error))
+
+    begun = False
+    try:
+        async with asyncio.timeout(LIMIT_S):
+            await threads.slots.acquire()
+            begun = True
+            threading.Thread(target=_do, args=(work, loop, take), name=f"aside {where}"[:60], daemon=True).start()
+            found, error = await asyncio.shield(done)
+    except TimeoutError:
+        if begun and not done.done():
+            threads.late.add(where)
+        raise _silent(where) from None
+    if error is not None:
+        raise error
+    return found  # type: ignore[return-value]  # T, where there is no error
+
+
+def _do(
+    work: Callable[[], Any], loop: asyncio.AbstractEventLoop, take: Callable[[Any, Exception | None], None]
+) -> None:
+    found, error = None, None
+    try:
+        found = work()
+    except Exception as exc:  # noqa: BLE001 raised where it is awaited
+        error = exc
+    with suppress(RuntimeError):  # the loop has ended meanwhile
+        loop.call_soon_threadsafe(take, found, error)
+
+
+def _silent(where: str) -> Transient:
+    return Transient(f"nothing for {LIMIT_S:g} s from a file", where=where, remedy="look at its file system")

@@ -1,0 +1,58 @@
+"""Files that say nothing: nobody waits for them longer than a limit, and nobody else waits at all."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from service import aside as room
+from service.aside import aside
+from service.errors import Transient
+from tests.servers.mailbus import until
+
+
+@pytest.fixture
+def stuck(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Set: what is stuck goes on."""
+    monkeypatch.setattr(room, "LIMIT_S", 0.1)
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+async def test_what_work_gives_and_what_it_raises_comes_back() -> None:
+    assert await aside(lambda: 7, where="x") == 7
+    with pytest.raises(ZeroDivisionError):
+        await aside(lambda: 1 // 0, where="x")
+
+
+async def test_what_says_nothing_is_given_up_and_not_begun_again_before_its_thread_has_ended(
+    stuck: threading.Event,
+) -> None:
+    begun: list[int] = []
+
+    def work() -> bool:
+        begun.append(1)
+        return stuck.wait(30)
+
+    for _ in range(3):
+        with pytest.raises(Transient, match="nothing for"):
+            await aside(work, where="stuck")
+    assert len(begun) == 1
+    assert await aside(lambda: 7, where="other") == 7
+    stuck.set()
+    threads = room._of_loop[asyncio.get_running_loop()]
+    await until(lambda: not threads.late)
+    assert await aside(work, where="stuck")
+
+
+async def test_where_much_says_nothing_no_more_threads_are_begun(
+    stuck: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "LATE_LIMIT", 2)
+    for name in "ab":
+        with pytest.raises(Transient):
+            await aside(lambda: stuck.wait(30), where=name)
+    with pytest.raises(Transient):
+        await aside(lambda: pytest.fail("begun"), where="c")
