@@ -11,6 +11,7 @@ import asyncio
 from pathlib import Path
 from typing import Final
 
+from service.aside import aside
 from service.build import window_problems
 from service.catalog import Catalog
 from service.clock import Clock, backoff_s
@@ -41,10 +42,10 @@ class Reload:
     async def run(self) -> None:
         """Look for changes, for ever."""
         if self._seen is None:
-            self._seen = await asyncio.to_thread(self._look)
+            self._seen = await aside(self._look, where="the files that accounts name")
         while True:
             await self._clock.sleep(LOOK_EVERY_S)
-            now = await asyncio.to_thread(self._look)
+            now = await aside(self._look, where="the files that accounts name")
             # One that is named since was read before anybody looked at it: it is read once more.
             seen = self._seen
             changed = {path for path, found in now.items() if path not in seen or seen[path] != found}

@@ -67,7 +67,7 @@ class _Desk:
 
     async def add(self, request: dict[str, Any]) -> dict[str, Any]:
         """A new account, as one writes it in the settings file."""
-        id = self._valid(request)
+        id = await self._valid(request)
 
         def added(there: Entry | None) -> Entry:
             if there is not None and there.account is not None:
@@ -78,7 +78,7 @@ class _Desk:
 
     async def set(self, request: dict[str, Any]) -> dict[str, Any]:
         """Another account in the place of one that was added; paused stays paused."""
-        id = self._valid(request)
+        id = await self._valid(request)
 
         def changed(there: Entry | None) -> Entry:
             if there is None or there.account is None:
@@ -148,12 +148,12 @@ class _Desk:
 
         return await self._write(id, changed)
 
-    def _valid(self, request: dict[str, Any]) -> str:
+    async def _valid(self, request: dict[str, Any]) -> str:
         id = _id(request)
         if self._catalog.source(id) == "file":
             raise _error(400, "id", "it stands in the settings file: change it there")
         try:
-            self._catalog.check(request)
+            await self._catalog.check(request)
         except SettingsInvalid as exc:
             problems = [Problem(*_split(problem)) for problem in exc.problems]
             raise ServiceError(400, f"account: {exc.problems[0]}", body=encode(Problems(problems))) from None

@@ -6,9 +6,11 @@ Every process hears the bucket's changes and comes to the same. Where both have 
 import asyncio
 from collections.abc import Collection, Coroutine, Mapping
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from service.aside import aside
 from service.build import window_problems
 from service.bus import KeyChange, KeyValue
 from service.catalog.entries import Entry, load_entry, opened
@@ -18,7 +20,7 @@ from service.contract import ACCOUNT_ID, AccountState
 from service.errors import Permanent, Transient
 from service.fleet import AccountReports, Roster
 from service.observe import log, metrics
-from service.settings import AccountSettings, Settings, SettingsInvalid, files_of, kept, load_account
+from service.settings import AccountSettings, Settings, SettingsInvalid, files_of, kept, load_account, names_files
 
 LISTEN_AGAIN_S: Final = 1.0
 # One takes 0.2 ms to read.
@@ -74,9 +76,10 @@ class Catalog:
         """The process that has an account; None where it is paused."""
         return None if account in self.paused else self._roster.owner(account)
 
-    def check(self, account: dict[str, object]) -> AccountSettings:
-        """An account as somebody wrote it. Raises SettingsInvalid with all that is wrong."""
-        found = load_account(account, self._settings, self._folder)
+    async def check(self, account: dict[str, Any]) -> AccountSettings:
+        """An account as somebody wrote it. Raises SettingsInvalid with all that is wrong, Transient."""
+        load = partial(load_account, account, self._settings, self._folder)
+        found = await aside(load, where=f"account {account.get('id')}") if names_files(account) else load()
         if problems := window_problems(self._settings, [found]):
             raise SettingsInvalid(problems, where="account")
         return found
@@ -113,7 +116,7 @@ class Catalog:
             those |= self._refused.keys()
         for number, id in enumerate(sorted(those)):
             if id in self._entries:  # heard of meanwhile: it is gone
-                self._read(id)
+                await self._read(id)
             if number % READ_AT_ONCE == 0:
                 await asyncio.sleep(0)
         if those:
@@ -151,11 +154,11 @@ class Catalog:
 
     async def _hear_each(self, changes: list[KeyChange]) -> None:
         for number, change in enumerate(changes, start=1):
-            self._hear(change)
+            await self._hear(change)
             if number % READ_AT_ONCE == 0:
                 await asyncio.sleep(0)
 
-    def _hear(self, change: KeyChange) -> None:
+    async def _hear(self, change: KeyChange) -> None:
         entry = load_entry(change.value) if change.value is not None else None
         if entry is None or not ACCOUNT_ID.fullmatch(change.key):
             self._forget(change.key)
@@ -165,28 +168,32 @@ class Catalog:
             self._forget(change.key)
             self._entries[change.key] = entry
         elif before is None or before.account != entry.account:
-            self._read(change.key)
+            await self._read(change.key)
 
     def _forget(self, id: str) -> None:
         for kept_here in (self._entries, self._of_bus, self._files, self._refused):
             kept_here.pop(id, None)
 
-    def _read(self, id: str) -> None:
+    async def _read(self, id: str) -> None:
         """Take an account as it is written; where that cannot be, what it was holds."""
-        written = self._entries[id].account or {}
+        entry, refused = self._entries[id], ""
         try:
-            account = self._of_bus[id] = self.check(opened(written, self.sealer) | {"id": id})
-        except Permanent as exc:
-            if self._refused.get(id) != str(exc):
-                log.error("account_not_taken", account=id, error=str(exc))
-            self._refused[id] = str(exc)
+            account = await self.check(opened(entry.account or {}, self.sealer) | {"id": id})
+        except (Permanent, Transient) as exc:
+            refused = str(exc)
+            if self._refused.get(id) != refused:
+                log.error("account_not_taken", account=id, error=refused)
         except Exception as exc:  # noqa: BLE001 a bug over one account is counted, and the others are taken
             metrics.BUGS.inc()
             log.error("bug", where="accounts", account=id, exc_info=exc)
-            self._refused[id] = f"a bug in mailbus: {type(exc).__name__}"
-        else:
-            self._files[id] = files_of(account)
-            self._refused.pop(id, None)
+            refused = f"a bug in mailbus: {type(exc).__name__}"
+        if self._entries.get(id) is not entry:
+            return  # another was heard of meanwhile, and is read by whoever heard of it
+        if refused:
+            self._refused[id] = refused
+            return
+        self._of_bus[id], self._files[id] = account, files_of(account)
+        self._refused.pop(id, None)
 
     def _apply(self) -> None:
         before, paused_before = self.all, self.paused

@@ -23,7 +23,7 @@ from service.settings.nats import NatsSettings
 from service.settings.oauth2 import OAuth2Settings
 from service.settings.presets import PRESETS, Preset, keeps_sent, login_remedy, needs
 from service.settings.reference import settings_reference, settings_schema
-from service.settings.same import changed_sections, files_of, kept
+from service.settings.same import changed_sections, files_of, kept, names_files
 from service.settings.servers import ImapSettings, Pop3Settings, SmtpSettings
 from service.settings.values import Listen, Secret, show_duration
 
@@ -53,6 +53,7 @@ __all__ = [
     "load_account",
     "load_settings",
     "login_remedy",
+    "names_files",
     "needs",
     "settings_reference",
     "settings_schema",

@@ -14,6 +14,8 @@ from service.settings.values import Secret
 PARTS: Final = ("incoming", "outgoing")
 # mailbus writes it itself.
 RENEWED: Final = "refresh_token"
+# Secrets, authorities, and keys for tokens and signatures: whatever in an account names a file.
+FILE_KEYS: Final = frozenset({"file", "ca", "key"})
 NATS_SECRETS: Final = ("password", "token", "nkey_seed")
 
 
@@ -46,6 +48,13 @@ def _by_files(nats: NatsSettings) -> NatsSettings:
 def files_of(account: AccountSettings) -> frozenset[Path]:
     """The files that an account's settings were read from, but those that mailbus itself writes."""
     return frozenset(_files(account))
+
+
+def names_files(written: Any) -> bool:
+    """Whether an account, as somebody wrote it, may name a file that is read with it."""
+    if isinstance(written, dict):
+        return not FILE_KEYS.isdisjoint(written) or any(names_files(value) for value in written.values())
+    return isinstance(written, list) and any(names_files(value) for value in written)
 
 
 def _files(value: Any, name: str = "") -> Iterator[Path]:

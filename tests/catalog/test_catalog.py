@@ -1,5 +1,7 @@
 """What the bucket says, again and again → accounts, each read as often as it must be."""
 
+import asyncio
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -7,12 +9,17 @@ from typing import Any, cast
 import msgspec
 import pytest
 
+from service.aside import _of_loop
 from service.bus import Entry, KeyChange, KeyValue, ServiceError
 from service.catalog import Catalog, admin
 from service.clock import SystemClock
+from service.errors import Transient
 from service.fleet import AccountReports, Presence, Roster
 from service.observe import metrics
 from service.settings import AccountSettings, Settings
+from tests.servers.mailbus import until
+
+SILENT = {"password": {"file": "pipe"}}
 
 
 def change(id: str, seq: int, *, paused: bool = False, **account: Any) -> KeyChange:
@@ -46,9 +53,9 @@ async def test_after_a_lost_connection_accounts_that_are_as_before_are_neither_r
     before, read = dict(catalog.all), list[str]()
     check = catalog.check
 
-    def counted(account: dict[str, object]) -> AccountSettings:
+    async def counted(account: dict[str, Any]) -> AccountSettings:
         read.append(str(account["id"]))
-        return check(account)
+        return await check(account)
 
     monkeypatch.setattr(catalog, "check", counted)
     await hear(catalog, change("a", 1), change("b", 7, address="b@example.com"), change("a", 8, paused=True))
@@ -131,11 +138,54 @@ async def test_a_bug_over_one_account_is_counted_and_the_others_are_taken(
 ) -> None:
     check, bugs = catalog.check, metrics.BUGS._value.get()
 
-    def breaks(account: dict[str, object]) -> AccountSettings:
+    async def breaks(account: dict[str, Any]) -> AccountSettings:
         if account["id"] == "a":
             raise ZeroDivisionError
-        return check(account)
+        return await check(account)
 
     monkeypatch.setattr(catalog, "check", breaks)
     await hear(catalog, change("a", 1), change("b", 2))
     assert (catalog.all.keys(), catalog.refused, metrics.BUGS._value.get()) == ({"b"}, True, bugs + 1)
+
+
+async def test_a_file_that_says_nothing_is_its_accounts_affair_and_is_asked_again(
+    catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.aside.LIMIT_S", 0.1)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    await hear(catalog, change("a", 1, password={"file": "pipe"}), change("b", 2))
+    assert (catalog.all.keys(), catalog.refused) == ({"b"}, True)
+    with pytest.raises(Transient, match="nothing for"):
+        await admin._Desk(catalog)._valid(msgspec.json.decode(change("a", 1).value or b"")["account"] | SILENT)
+    pipe.write_text("secret")  # there is a reader: that returns at once
+    monkeypatch.setattr("service.aside.LIMIT_S", 10.0)
+    pipe.unlink()
+    pipe.write_text("secret")
+    await until(lambda: not _of_loop[asyncio.get_running_loop()].late)
+    await catalog.read_again(set(), refused=True)
+    assert (catalog.all.keys(), catalog.refused) == ({"a", "b"}, False)
+
+
+async def test_an_account_that_is_heard_of_while_its_file_is_read_goes_before_what_was_read(
+    catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "password").write_text("x")
+    await hear(catalog, change("a", 1, password={"file": "password"}))
+    check, begun, go_on = catalog.check, asyncio.Event(), asyncio.Event()
+
+    async def waits(account: dict[str, Any]) -> AccountSettings:
+        found = await check(account)
+        begun.set()
+        await go_on.wait()
+        return found
+
+    monkeypatch.setattr(catalog, "check", waits)
+    reading = asyncio.ensure_future(catalog.read_again({tmp_path / "password"}, refused=False))
+    await begun.wait()
+    monkeypatch.setattr(catalog, "check", check)
+    await hear(catalog, change("a", 2, address="new@example.com"))
+    go_on.set()
+    await reading
+    assert catalog.all["a"].address == "new@example.com"
+    assert catalog.files() == set()

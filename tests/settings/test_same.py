@@ -1,10 +1,13 @@
 """What has changed between two readings of the settings."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 
-from service.settings import Settings, changed_sections, files_of, kept, load_settings
+from service.settings import AccountSettings, Settings, changed_sections, files_of, kept, load_settings, names_files
+from service.settings.part import Part
 
 ACCOUNT = """
   - id: {id}
@@ -101,3 +104,27 @@ def test_another_content_of_a_file_that_an_account_names_is_a_change(tmp_path: P
         (new,) = read(tmp_path, FILES).accounts
         assert kept({"a": old}, {"a": new})["a"] is new
         old = new
+
+
+def within(annotation: Any) -> Iterator[Any]:
+    """A type, and all that it is made of."""
+    yield annotation
+    for one in get_args(annotation):
+        yield from within(one)
+
+
+def parts(model: Any) -> Iterator[tuple[str, Any]]:
+    """All fields of a section and of those below it."""
+    for name, field in model.model_fields.items():
+        yield name, field
+        for one in within(field.annotation):
+            if isinstance(one, type) and issubclass(one, Part):
+                yield from parts(one)
+
+
+def test_whatever_in_an_account_names_a_file_is_known_by_its_key() -> None:
+    named = {name for name, field in parts(AccountSettings) if "NamedFile" in repr(field)}
+    assert "ca" in named
+    for name in (*named, "file"):
+        assert names_files({"id": "a", "outgoing": {"relays": [{name: "path"}]}})
+    assert not names_files({"id": "a", "password": {"sealed": "x"}, "exclude": ["key"]})
