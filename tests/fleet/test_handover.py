@@ -358,3 +358,31 @@ def test_a_lone_replica_that_was_gone_takes_nothing_before_it_has_heard_all() ->
     assert not members.may_take(Standing.CUT_OFF)
     members.heard(9, "one", member("one", since=9), now=1.0)
     assert members.standing(since=9, leased=True) is Standing.ALONE
+
+
+def test_in_a_bucket_that_was_made_anew_nothing_was_settled_and_nobody_counts_yet() -> None:
+    members = Membership("one")
+    members.heard(500, "one", member("one", since=500), now=0.0)
+    members.heard(501, "two", member("two", since=501, settled=501), now=0.0)
+    members.count()
+    assert members.may_take(members.standing(since=500, leased=True))
+    members.begin_anew()
+    assert members.standing(since=1, leased=True) is Standing.OUT
+    members.heard_all([member("one", since=1), member("two", since=2)], seq=2, now=1.0)
+    assert members.standing(since=1, leased=True) is Standing.OUT
+    assert members.settled(Standing.OUT) == 2
+    members.count()
+    assert members.standing(since=1, leased=True) is Standing.SHARING
+    assert not members.may_take(Standing.SHARING)
+    members.heard(3, "two", member("two", since=2, settled=2), now=1.0)
+    assert members.may_take(Standing.SHARING)
+
+
+def test_who_is_alone_keeps_what_it_has_in_a_bucket_that_was_made_anew() -> None:
+    members = Membership("one")
+    members.heard(500, "one", member("one", since=500), now=0.0)
+    members.count()
+    members.begin_anew()
+    assert members.standing(since=1, leased=True) is Standing.CUT_OFF
+    members.heard_all([member("one", since=1)], seq=1, now=1.0)
+    assert members.standing(since=1, leased=True) is Standing.ALONE
