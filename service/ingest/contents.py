@@ -5,7 +5,7 @@ TOP: a provider may act on what is read whole (Gmail does on RETR, not on TOP), 
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
@@ -24,6 +24,7 @@ BREAKS_LIMIT: Final = 3
 SUSPECTS_LIMIT: Final = 1_000
 # What a broken connection leaves to the next one: 20 MB. Of more the first ones, so that each goes on behind the last.
 SHOWN_LIMIT: Final = 50_000
+AT_ONCE: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +61,20 @@ class Contents:
         self._clock = clock
         self._broke = Counter[bytes]() if broke is None else broke
         self._read: Shown = {} if shown is None else shown
-        while len(self._read) > SHOWN_LIMIT:
-            self._read.popitem()
         # Whether what is to be recognised is known by nothing else than its content.
         self.by_content = False
 
     def get(self, listing: Listing, at: int) -> Content:
         """What is known of the message at an index."""
         return self._read.get(self._key(listing, at), UNREAD)
+
+    def bound(self) -> Iterator[None]:
+        """Of what the connections before have left no more than the limit stays. Pauses now and then."""
+        surplus = max(0, len(self._read) - SHOWN_LIMIT)
+        for count in range(surplus):
+            if count % AT_ONCE == 0:
+                yield
+            self._read.popitem()
 
     def forget(self) -> None:
         """Nothing of it is asked for any more."""

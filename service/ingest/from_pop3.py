@@ -80,6 +80,7 @@ class Pop3Source:
 
     async def _begin(self) -> None:
         cursor, drop = self._position.cursor, self._drop
+        await slowly(self._contents.bound())
         if cursor is None:
             self._uidvalidity = int(self._clock.now().timestamp())
             drop.renew(self._uidvalidity)

@@ -6,7 +6,8 @@ import pytest
 
 from service.clock import SystemClock
 from service.errors import Transient
-from service.ingest.contents import BREAKS_LIMIT, Content, Contents, Shown
+from service.ingest import contents as room
+from service.ingest.contents import AT_ONCE, BREAKS_LIMIT, UNREAD, Content, Contents, Shown
 from service.pop3 import listed
 from tests.ingest.maildrop import mail
 from tests.pop3.harness import session
@@ -63,3 +64,12 @@ async def test_a_look_that_a_connection_does_not_last_for_goes_on_over_the_next(
     found = await look(pop3_stub, broke, shown, by_content=False)
     assert [line for line in pop3_stub.commands if line.startswith("TOP")] == ["TOP 1 10", "TOP 3 10"]
     assert all(one.print for one in found)
+
+
+def test_of_what_connections_leave_the_first_stays_and_the_rest_goes_a_piece_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(room, "SHOWN_LIMIT", 10)
+    shown = Shown({(b"", size, False): UNREAD for size in range(10 * AT_ONCE)})
+    assert sum(1 for _ in Contents(10_000, SystemClock(), shown=shown).bound()) == 10
+    assert [size for _, size, _ in shown] == list(range(10))
