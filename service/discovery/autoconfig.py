@@ -13,6 +13,7 @@ from service.errors import PeerError
 
 SECURITY: Final = {"SSL": Security.TLS, "STARTTLS": Security.STARTTLS}
 HOST: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252})")
+PORT: Final = re.compile(r"[0-9]{1,5}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ def _server(element: ElementTree.Element, address: str) -> Server | None:
     host = _filled(element.findtext("hostname", ""), address, local, domain)
     port = element.findtext("port", "").strip()
     security = SECURITY.get(element.findtext("socketType", "").strip())
-    if security is None or HOST.fullmatch(host) is None or not port.isdigit() or not 0 < int(port) < 65536:
+    if security is None or HOST.fullmatch(host) is None or PORT.fullmatch(port) is None or not 0 < int(port) < 65536:
         return None
     return Server(host, int(port), security, _filled(element.findtext("username", ""), address, local, domain))
 

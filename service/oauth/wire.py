@@ -175,7 +175,7 @@ def _refusal(
 
 
 def _retry_after_s(text: str, now: datetime) -> float | None:
-    if text.isdigit() and len(text) < 10:
+    if text.isascii() and text.isdigit() and len(text) < 10:
         return float(text)
     try:
         return max(0.0, (parsedate_to_datetime(text) - now).total_seconds())

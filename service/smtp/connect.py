@@ -19,7 +19,7 @@ from service.reach import ANYWHERE, Reach, open_socket
 from service.smtp.errors import RelayUnreachable
 from service.smtp.options import SmtpOptions
 from service.smtp.protocol import TLS_REMEDY, Protocol, writable
-from service.smtp.wire import make_reply
+from service.smtp.wire import make_reply, printable
 
 # RFC 4954 section 6: 504 is the one answer after which another mechanism may do.
 MECHANISM_UNKNOWN: Final = 504
@@ -68,7 +68,8 @@ class _Client(aiosmtplib.SMTP):
             return await super().ehlo(**options)
         said = await self.execute_command(b"LHLO", (self.local_hostname or "").encode("ascii"))
         if said.code >= 500:
-            raise Permanent(f"the server speaks no LMTP: {said.code} {said.message}"[:200], remedy=LMTP_REMEDY)
+            words = make_reply(said.code, said.message.split("\n"))
+            raise Permanent(f"the server speaks no LMTP: {words}"[:200], remedy=LMTP_REMEDY)
         if said.code != aiosmtplib.SMTPStatus.completed:
             raise aiosmtplib.SMTPResponseException(said.code, said.message)
         self.last_ehlo_response = said
@@ -267,7 +268,7 @@ def _raise_verdict(exc: Exception, client: _Client, options: SmtpOptions) -> NoR
                 "the relay offers no STARTTLS: nothing is sent in the clear", where=where, remedy=TLS_REMEDY
             ) from exc
         case aiosmtplib.SMTPException():
-            raise RelayUnreachable(f"the relay: {exc.message[:200]}", where=where) from exc
+            raise RelayUnreachable(f"the relay: {printable(exc.message)[:200]}", where=where) from exc
     raise exc
 
 

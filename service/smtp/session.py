@@ -18,7 +18,7 @@ from service.smtp.connect import Connection, connect
 from service.smtp.errors import ChunksUnknown, DotUnanswered, wanted_first
 from service.smtp.options import NO_EXTRAS, Extras, SmtpOptions
 from service.smtp.state import Seen, Stage, after
-from service.smtp.wire import Reply, ended, mail_command, make_reply, rcpt_command, stuffed
+from service.smtp.wire import Reply, ended, mail_command, make_reply, rcpt_command, size_limit, stuffed
 from service.tasks import TaskGroup
 
 BLOCK_BYTES: Final = 64 * 1024
@@ -89,15 +89,18 @@ class Session:
         it; ChunksUnknown where nothing of the message is out; AuthRefused and Permanent where the relay wants a login,
         or TLS, first.
         """
-        parameters, refusal = self._parameters((mail_from, *rcpt_to), data, extras.mail)
-        if refusal is not None:
-            return dict.fromkeys(rcpt_to, refusal)
         try:
+            parameters, refusal = self._parameters((mail_from, *rcpt_to), data, extras.mail)
+            if refusal is not None:
+                return dict.fromkeys(rcpt_to, refusal)
             commands = [mail_command(mail_from, parameters), *self._rcpt_commands(rcpt_to, extras)]
             form = ended if self._chunks else stuffed
             body = form(data) if len(data) < THREAD_FROM_BYTES else await asyncio.to_thread(form, data)
         except Permanent as exc:
             return dict.fromkeys(rcpt_to, make_reply(554, [f"5.6.0 {exc.what}"]))
+        except BaseException:
+            self.abort()
+            raise
         self.transactions += 1
         settled: dict[str, Reply] = {}
         try:
@@ -133,10 +136,9 @@ class Session:
         """MAIL FROM's parameters, or the refusal that this relay would have to give."""
         parameters: dict[str, str | None] = {}
         if "size" in self._extensions:
-            limit = self._extensions["size"].strip()
-            # RFC 1870 section 4: 0 or nothing is no limit.
-            if limit.isdigit() and 0 < int(limit) < len(data):
-                return {}, make_reply(552, [f"5.3.4 {len(data)} bytes; the relay takes {int(limit)}"])
+            limit = size_limit(self._extensions["size"])
+            if limit is not None and limit < len(data):
+                return {}, make_reply(552, [f"5.3.4 {len(data)} bytes; the relay takes {limit}"])
             parameters["SIZE"] = str(len(data))
         if not data.isascii():
             if "8bitmime" not in self._extensions:

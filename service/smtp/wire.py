@@ -27,6 +27,8 @@ _PATH_FORBIDDEN: Final = re.compile(r"[\x00-\x20\x7f-\x9f<>\s]|[\ud800-\udfff]")
 # But for spaces within quotes.
 _QUOTED_LOCAL: Final = re.compile(r'"(?:[^"\\]|\\.)*"(?=@)')
 _CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f]")
+# RFC 1870 section 4: up to 20 digits; no mail is as long as 18 say.
+_SIZE: Final = re.compile(r"[0-9]{1,18}")
 # A CR not before LF, or an LF not after CR. RFC 5321 2.3.8: neither may be sent but as CRLF.
 _BARE: Final = re.compile(rb"\r(?!\n)|(?<!\r)\n")
 
@@ -133,9 +135,20 @@ def make_reply(code: int, lines: list[str]) -> Reply:
     enhanced = found[1] if found else None
     if enhanced:
         lines = [line.removeprefix(enhanced) for line in lines]
-    text = " ".join(" ".join(lines).split())
-    shown = text if text.isprintable() else "".join(char if char.isprintable() else "?" for char in text)
-    return Reply(code, enhanced, shown[:TEXT_LIMIT_CHARS])
+    return Reply(code, enhanced, printable(" ".join(lines))[:TEXT_LIMIT_CHARS])
+
+
+def printable(text: str) -> str:
+    """A relay's words in one line of printable characters: what is no UTF-8 goes into no event."""
+    text = " ".join(text.split())
+    return text if text.isprintable() else "".join(char if char.isprintable() else "?" for char in text)
+
+
+def size_limit(said: str) -> int | None:
+    """How long a mail may be, by what stands behind SIZE; None where that is no limit."""
+    # RFC 1870 section 4: 0 or nothing is none. What is no number is none either.
+    found = _SIZE.fullmatch(said.strip())
+    return int(found[0]) or None if found else None
 
 
 def mail_command(address: str, parameters: Mapping[str, str | None]) -> bytes:

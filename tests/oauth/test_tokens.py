@@ -184,6 +184,7 @@ async def test_a_refusal_is_said_with_its_remedy_and_tried_again_after_five_minu
         (503, {"Retry_After": format_datetime(datetime(2026, 11, 24, 0, 10, tzinfo=UTC), usegmt=True)}, 600),
         (500, {}, None),
         (503, {"Retry_After": "soon"}, None),
+        (503, {"Retry_After": "²"}, None),
     ],
 )
 async def test_an_endpoint_that_is_busy_is_asked_again_when_it_says(

@@ -7,9 +7,10 @@ import pytest
 
 from service.clock import SystemClock
 from service.contract import Security
-from service.errors import MailbusError, Transient
+from service.errors import MailbusError, Permanent, Transient
 from service.smtp import DotUnanswered, Relay, RelayUnreachable, Reply, SmtpOptions, Timeouts
 from tests.servers.smtp import RelayMaker, ScriptedRelay, Sink
+from tests.servers.smtp_steps import StepRelayMaker
 from tests.smtp.harness import MESSAGE, Dot, deliver, relay_to
 
 
@@ -285,3 +286,39 @@ async def test_a_greeting_that_is_none_is_unreachable(greeting: bytes) -> None:
         client = Relay(SmtpOptions("a", "127.0.0.1", port, Security.NONE, login=False), SystemClock())
         with pytest.raises(RelayUnreachable):
             await client.deliver("me@x", ["a@x"], MESSAGE, before_final_dot=Dot())
+
+
+@pytest.mark.fault("E09")
+@pytest.mark.parametrize("limit", ["²".encode(), b"9" * 5_000, b"0", b"", b"many"])
+async def test_a_limit_of_size_that_is_none_limits_nothing(limit: bytes) -> None:
+    server, port = await wire_server(GOOD | {b"EHLO": b"250-x\r\n250-SIZE " + limit + b"\r\n250 PIPELINING\r\n"})
+    async with server:
+        client = Relay(SmtpOptions("a", "127.0.0.1", port, Security.NONE, login=False), SystemClock())
+        assert (await client.deliver("me@x", ["a@x"], MESSAGE, before_final_dot=Dot()))["a@x"].accepted
+        await client.close()
+
+
+@pytest.mark.fault("E09")
+async def test_words_that_are_no_utf_8_can_be_published() -> None:
+    server, port = await wire_server({b"LHLO": b"550 nicht f\xfcr dich\r\n"})
+    async with server:
+        options = SmtpOptions("a", "127.0.0.1", port, Security.NONE, login=False, lmtp=True)
+        with pytest.raises(Permanent) as caught:
+            await Relay(options, SystemClock()).probe()
+    assert caught.value.what == "the server speaks no LMTP: 550 nicht f?r dich"
+
+
+async def test_a_connection_that_mailbus_fails_with_is_dropped(
+    step_relay: StepRelayMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def mail_command(*_: object) -> bytes:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr("service.smtp.session.mail_command", mail_command)
+    server = await step_relay()
+    client = Relay(SmtpOptions("a", "127.0.0.1", server.port, Security.NONE, login=False), SystemClock())
+    with pytest.raises(KeyError):
+        await client.deliver("me@x", ["a@x"], MESSAGE, before_final_dot=Dot())
+    async with asyncio.timeout(5):
+        while server.connections:  # noqa: ASYNC110 a connection that ends rings no bell
+            await asyncio.sleep(0.01)
