@@ -55,7 +55,7 @@ AWAY_LIMIT_S: Final = 60.0
 # NATS's clock says when a request is due, and ours may be behind: so much early is in time.
 CLOCK_SKEW: Final = timedelta(seconds=10)
 # A request that mailbus fails at by a bug goes to the dead letters then, and stops nobody else's mail.
-BUG_DELIVERIES: Final = 3
+BUG_FAILURES: Final = 3
 
 
 class Deliverer:
@@ -98,6 +98,7 @@ class Deliverer:
         self._originals = Originals(bus, options.account, options.address)
         self._created: datetime | None = None
         self._in_hand: set[str] = set()
+        self._bugs = shared.bugs
         sends = bus.key_value(bus.subjects.sends)
         self._suspects = Suspects(sends, writer=shared.writer, lives=shared.lives)
 
@@ -132,7 +133,7 @@ class Deliverer:
         except MailbusError:
             raise
         except Exception as exc:
-            if job.delivered < BUG_DELIVERIES:
+            if self._bugs.count(job) < BUG_FAILURES:
                 raise
             metrics.BUGS.inc()
             log.error("bug", where=f"{self._options.account}, request {key}", exc_info=exc)
@@ -379,12 +380,7 @@ class Deliverer:
 
     async def _bury(self, key: str, job: Job, taken: Taken | None, why: str) -> None:
         record, revision = await self._sends.get(key)
-        record = record or _new(taken, job)
-        if record.phase is Phase.INTENT:
-            # The dot of an attempt that broke off may be out.
-            record = changed(record, taken=list(dict.fromkeys([*record.taken, *record.open])))
-        payload = await self._settler.payload(job, record)
-        await self._settler.refuse(key, job, record, revision, [Problem("", why)], payload)
+        await self._settler.bury(key, job, record or _new(taken, job), revision, why)
 
 
 def _new(taken: Taken | None, job: Job) -> SendRecord:

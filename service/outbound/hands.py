@@ -14,6 +14,7 @@ from service.budget import Budget, Share
 from service.bus import ACK_WAIT_S, Job
 from service.errors import MailbusError, Transient
 from service.observe import log, metrics
+from service.outbound.bugs import Bugs
 from service.outbound.pace import Pace
 from service.tasks import TaskGroup
 
@@ -35,7 +36,7 @@ _SENDING: Final = metrics.WAITING.labels(where="send")
 
 
 class Deliveries:
-    """What all senders of a process share: so many places at once, a part of the memory, and a name.
+    """What all senders of a process share: so many places at once, a part of the memory, a name, and what failed.
 
     `writer` and `lives`: as suspects.py has them. Whoever goes alone closes the door until he is done.
     """
@@ -44,6 +45,7 @@ class Deliveries:
         self.memory = Share(memory, memory.limit // MEMORY_PART)
         self.writer = writer
         self.lives = lives
+        self.bugs = Bugs()
         self._places = asyncio.Semaphore(at_once)
         self._inside = 0
         self._empty = asyncio.Event()

@@ -275,6 +275,17 @@ class Settler:
         await self.go_on(key, outcome)
         await job.done()
 
+    async def bury(self, key: str, job: Job, record: SendRecord, revision: int, why: str) -> None:
+        """A request that mailbus fails at: `failed`, and whole in the dead letters."""
+        if record.phase is Phase.FINAL:
+            # Its outcome stands, whatever failed after it.
+            await self.resume(key, job, record, its_own=False)
+            return
+        if record.phase is Phase.INTENT:
+            # The dot of an attempt that broke off may be out.
+            record = changed(record, taken=list(dict.fromkeys([*record.taken, *record.open])))
+        await self.refuse(key, job, record, revision, [Problem("", why)], await self.payload(job, record))
+
     async def give_up(self, key: str, job: Job, record: SendRecord, revision: int, why: str, payload: bytes) -> None:
         """A request that ends processes: `failed`, for whom its dot may be out `uncertain`, and whole in the dead
         letters."""

@@ -12,7 +12,8 @@ from service.clock import SystemClock
 from service.contract import encode, request_key
 from service.observe import metrics
 from service.observe.steps import STOP_EXIT_CODE
-from service.outbound.deliver import BUG_DELIVERIES
+from service.outbound.bugs import Bugs
+from service.outbound.deliver import BUG_FAILURES
 from service.outbound.hands import Place
 from service.outbound.pace import Pace
 from service.outbound.retry import Phase
@@ -27,17 +28,23 @@ from tests.servers.nats import NatsServer
 from tests.servers.smtp import ScriptedRelay
 
 
-async def given_back(bus: Bus, *, times: int = 1, due: bool = False) -> Job:
-    """The request in the queue, or whose time has come, after so many deliveries of it."""
+async def fetched(bus: Bus, *, due: bool = False) -> Job:
+    """The request in the queue, or whose time has come."""
     subjects = bus.subjects
     stream, subject = (subjects.stream_later, subjects.due("a")) if due else (subjects.stream_out, subjects.out("a"))
     puller = await bus.queue(stream).puller("due-a" if due else "out-a", subject)
     async with asyncio.timeout(LIMIT_S):
-        while times:
-            for job in await puller.fetch(1):
-                await job.give_back()
-                times -= 1
+        while not (jobs := await puller.fetch(1)):
+            pass
     await puller.close()
+    return jobs[0]
+
+
+async def given_back(bus: Bus, *, times: int = 1, due: bool = False) -> Job:
+    """That, after so many deliveries of it."""
+    for _ in range(times):
+        job = await fetched(bus, due=due)
+        await job.give_back()
     return job
 
 
@@ -147,20 +154,61 @@ async def test_a_request_that_mailbus_fails_at_names_its_recipients_and_is_dead_
         record = changed(record, next_at=SystemClock().now())
         await sends.put(key, record, revision)
         await schedule(bus, "a", key, record, SystemClock().now())
-    await given_back(bus, times=BUG_DELIVERIES - 1, due=later)
+    # Its relay was away: that is no failure.
+    await given_back(bus, times=BUG_FAILURES, due=later)
 
     def make_mail(*_: Any, **named: Any) -> None:
         raise KeyError("a bug")
 
     monkeypatch.setattr("service.outbound.attempt.make_mail", make_mail)
-    bugs = metrics.BUGS._value.get()
-    async with sending(bus, relay):
-        assert await post.states(1) == [("r", "failed")]
-        await post.until(lambda: len(post.dead) == 1)
-        await post.empty()
-    metrics.BUGS._value.set(bugs)
+    await fail_at(bus, await fetched(bus, due=later))
+    assert await post.states(1) == [("r", "failed")]
+    await post.until(lambda: len(post.dead) == 1)
+    await post.empty()
     assert delivered(post.events[0]) == {"a@x.example": "no"}
     assert b'"r"' in post.dead[0].data
+
+
+async def fail_at(bus: Bus, job: Job) -> None:
+    """Handle a job until mailbus has failed at it so often that it goes on without."""
+    deliverer, bugs = idle_sender(bus)._deliverer, metrics.BUGS._value.get()
+    for _ in range(BUG_FAILURES - 1):
+        with pytest.raises(KeyError):
+            await deliverer.handle(job, Place(asyncio.Semaphore(1), deliveries()))
+    await deliverer.handle(job, Place(asyncio.Semaphore(1), deliveries()))
+    assert metrics.BUGS._value.get() == bugs + 1
+    metrics.BUGS._value.set(bugs)
+
+
+@pytest.mark.fault("E14")
+async def test_a_request_that_mailbus_fails_at_once_it_is_settled_keeps_its_outcome(
+    bus: Bus, post: Post, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await post.request("r")
+    await given_back(bus)
+    job = await fetched(bus)
+    settled = encode(_final(job))
+    await bus.key_value(bus.subjects.sends).create(request_key("a", "r"), settled)
+
+    async def resume(*_: Any, **named: Any) -> None:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr("service.outbound.deliver.Deliverer._resume", resume)
+    await fail_at(bus, job)
+    await post.empty()
+    entry = await bus.key_value(bus.subjects.sends).get(request_key("a", "r"))
+    assert entry is not None
+    assert (entry.value, post.dead, post.events) == (settled, [], [])
+
+
+async def test_failures_are_counted_by_message_and_for_a_bounded_number_of_them(bus: Bus, post: Post) -> None:
+    for _ in range(2):
+        await post.request()
+    one, other = [await fetched(bus) for _ in range(2)]
+    bugs = Bugs()
+    assert [bugs.count(job) for job in (one, other, one, one)] == [1, 1, 2, 3]
+    bugs = Bugs(1)
+    assert [bugs.count(job) for job in (one, other, one)] == [1, 1, 1]
 
 
 async def waits(task: "asyncio.Task[None]") -> bool:

@@ -1,0 +1,29 @@
+"""A message → how often mailbus failed at it by a bug, in this process. Used by deliver.py.
+
+How often it was delivered says nothing of that: it is given back as long as its relay is away.
+"""
+
+from typing import Final
+
+from service.bus import Job
+from service.outbound.sends import source_of
+
+# Of as many messages at once; of those that are forgotten for others, it begins anew.
+COUNTED_LIMIT: Final = 1_000
+
+
+class Bugs:
+    """What all senders of a process failed at."""
+
+    def __init__(self, limit: int = COUNTED_LIMIT) -> None:
+        self._limit = limit
+        self._failed: dict[str, int] = {}
+
+    def count(self, job: Job) -> int:
+        """Once more; gives how often it is by now."""
+        source = source_of(job)
+        count = self._failed.pop(source, 0) + 1
+        while len(self._failed) >= self._limit:
+            del self._failed[next(iter(self._failed))]
+        self._failed[source] = count
+        return count
