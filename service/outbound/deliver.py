@@ -166,8 +166,9 @@ class Deliverer:
     async def _give_up(self, key: str, job: Job, taken: Taken | None, place: Place, ended: int) -> None:
         record, revision = await self._sends.get(key)
         payload = job.payload
-        if record is not None and record.outbox is not None and ended == GIVEN_UP_AT:
-            # Once: where reading it is what ends the process, it is given up without.
+        if record is not None and record.outbox is not None and ended <= GIVEN_UP_AT + (record.phase is Phase.FINAL):
+            # Once, and once more where only its letter is missing: where reading it is what ends the process, it is
+            # given up without.
             with suppress(Permanent):
                 payload = (await self._kept(record, place)).request
         why = f"{ended + 1} processes ended while they had it in hand"

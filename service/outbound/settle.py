@@ -210,12 +210,15 @@ class Settler:
         if record.dead and its_own:
             await self.dead_letter(key, await self.payload(job, record), "wrong request")
         # A job that comes back after its request went on asks nothing anew; nor does one that was cancelled unseen.
-        is_due = job.subject == self._bus.subjects.due(self._options.account)
-        another = not is_due and record.source not in ("", source_of(job))
-        await self.say(record, asked_again=job.seq if another else None)
+        await self.say(record, asked_again=None if self._brought(job, record) else job.seq)
         if its_own:
             await self.go_on(key, record)
         await job.done()
+
+    def _brought(self, job: Job, record: SendRecord) -> bool:
+        """Whether it is the request's own job, and not the same id once more."""
+        is_due = job.subject == self._bus.subjects.due(self._options.account)
+        return is_due or record.source in ("", source_of(job))
 
     async def _seen(self, key: str, job: Job, record: SendRecord) -> SendRecord:
         """A request that was cancelled unseen is here: its recipients are known. Raises Conflict, Transient."""
@@ -291,6 +294,11 @@ class Settler:
         letters."""
         log.error("request_given_up", account=self._options.account, key=key, phase=record.phase, why=why)
         if record.phase is Phase.FINAL:
+            if self._brought(job, record):
+                # The process that stored it may have ended before its letter was out.
+                if record.dead:
+                    await self.dead_letter(key, payload, why, DeadReason.POISON)
+                await self.go_on(key, record)
             await self.resume(key, job, record, its_own=False)
             return
         if record.phase is Phase.INTENT:

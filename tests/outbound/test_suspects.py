@@ -15,6 +15,7 @@ from service.observe.steps import STOP_EXIT_CODE
 from service.outbound.bugs import Bugs
 from service.outbound.deliver import BUG_FAILURES
 from service.outbound.hands import Place
+from service.outbound.outbox import Bundle
 from service.outbound.pace import Pace
 from service.outbound.retry import Phase
 from service.outbound.sends import SendRecord, new_record
@@ -113,6 +114,29 @@ async def test_a_request_that_was_settled_before_it_is_given_up_keeps_its_outcom
     entry = await bus.key_value(bus.subjects.sends).get(request_key("a", "r"))
     assert entry is not None
     assert (entry.value, post.dead, relay.messages) == (settled, [], [])
+
+
+@pytest.mark.fault("E14")
+@pytest.mark.parametrize("due", [False, True])
+async def test_a_letter_that_its_process_ended_before_is_out_whole_and_nothing_is_left_of_the_request(
+    bus: Bus, post: Post, relay: ScriptedRelay, due: bool
+) -> None:
+    await post.request("r")
+    job = await given_back(bus)
+    payload, key = job.payload, request_key("a", "r")
+    name = await idle_sender(bus)._deliverer._outbox.put(Bundle(key, payload, {}), stored_at=job.stored_at)
+    record = changed(_final(job), dead=True, outbox=name)
+    await bus.key_value(bus.subjects.sends).create(key, encode(record))
+    if due:
+        await (await fetched(bus)).done()
+        await schedule(bus, "a", key, record, SystemClock().now())
+        job = await given_back(bus, due=True)
+    await left_mark(bus, job, GIVEN_UP_AT)
+    async with sending(bus, relay):
+        await post.until(lambda: len(post.dead) == 1)
+        await post.empty()
+    assert (post.dead[0].subject, post.dead[0].data) == (bus.subjects.dead("poison"), payload)
+    assert (post.events, relay.messages) == ([], [])
 
 
 async def test_only_a_process_that_lives_no_more_counts_and_of_two_that_begin_one_does(bus: Bus, post: Post) -> None:
