@@ -253,10 +253,7 @@ class Deliverer:
             self._settler.count(key, None)
             if await self._found(key, job, record, revision):
                 return
-            early = CLOCK_SKEW if record.phase is Phase.HELD else timedelta()
-            if self._clock.now() >= record.expires_at - early:
-                decision = expire(record.pending, record.held)
-                await self._settler.settle(key, job, record, revision, decision, None, attempt=attempt)
+            if await self._expired(key, job, record, revision, attempt):
                 return
             if record.next_at is not None and record.next_at > self._clock.now() + CLOCK_SKEW:
                 await self._too_early(key, job, record)
@@ -272,12 +269,24 @@ class Deliverer:
                 problems = [Problem("", f"what was kept of it cannot be read: {exc.what}")]
                 await self._settler.refuse(key, job, changed(record, attempt=attempt), revision, problems, b"")
                 return
+            # Who waited for memory may have waited for long.
+            if await self._expired(key, job, record, revision, attempt):
+                return
             await self._in_turn(Task(key, job, record, revision, bundle, request), place)
         elif record.phase is Phase.INTENT and attempt == record.attempt:
             await self._lost(key, job, record, revision, place)
         else:
             final = record.phase is Phase.FINAL
             await self._resume(key, job, record, revision, place, its_own=final or attempt == record.attempt)
+
+    async def _expired(self, key: str, job: Job, record: SendRecord, revision: int, attempt: int) -> bool:
+        """Settle a request whose time is over; False where it is not."""
+        early = CLOCK_SKEW if record.phase is Phase.HELD else timedelta()
+        if self._clock.now() < record.expires_at - early:
+            return False
+        decision = expire(record.pending, record.held)
+        await self._settler.settle(key, job, record, revision, decision, None, attempt=attempt)
+        return True
 
     async def _too_early(self, key: str, job: Job, record: SendRecord) -> None:
         """Something was heard of it (returned.py), or NATS's clock is before ours: then NATS is told a later time.

@@ -1,13 +1,15 @@
 """Large mails: as many at once as there is memory for, and nobody who is small waits for them."""
 
 import asyncio
+from datetime import datetime, timedelta
 
 import pytest
 
+from service.budget import Share
 from service.bus import Bus
 from service.clock import SystemClock
 from service.mime import MimeLimits, parse
-from tests.outbound.conftest import Post, deliveries, sending
+from tests.outbound.conftest import LIMIT_S, Post, delivered, deliveries, sending, soon
 from tests.servers.smtp import ScriptedRelay
 
 LARGE = 1_000_000
@@ -67,3 +69,44 @@ async def test_a_large_mail_that_waits_for_its_next_attempt_and_then_for_memory_
         await post.until(lambda: sum(event.state == "sent" for event in post.events) == 2)
         await post.empty()
     assert {len(mail.content) > LARGE for mail in relay.messages} == {True}
+
+
+class Ahead(SystemClock):
+    """A clock that can be put forward."""
+
+    ahead = timedelta()
+
+    def now(self) -> datetime:
+        return super().now() + self.ahead
+
+
+async def somebody_waits(memory: Share) -> None:
+    async with asyncio.timeout(LIMIT_S):
+        while not memory._large._waiting:  # noqa: ASYNC110 who begins to wait for memory rings no bell
+            await asyncio.sleep(0.02)
+
+
+async def test_who_waits_for_memory_beyond_his_expiry_is_not_sent_after_it(
+    bus: Bus, post: Post, relay: ScriptedRelay
+) -> None:
+    relay.script.rcpt = {"b@x.example": ["451 4.2.0 busy"]}
+    relay.script.hold = asyncio.Event()
+    memory, clock = (places := deliveries(4, 4 * LARGE)).memory, Ahead()
+    async with sending(bus, relay, places=places, clock=clock):
+        to = [{"email": "a@x.example"}, {"email": "b@x.example"}]
+        await post.request("r", to=to, text="x" * 100_000, expiresAt=soon(600))
+        await relay.received(1)
+        async with asyncio.TaskGroup() as group:
+            # All that there is, as soon as the first attempt gives its part back.
+            filling = group.create_task(memory.take(memory._large.limit))
+            await somebody_waits(memory)
+            relay.script.rcpt = {}
+            relay.script.hold.set()
+            full = await filling
+        await somebody_waits(memory)
+        clock.ahead = timedelta(hours=1)
+        memory.give(full)
+        await post.until(lambda: any(event.state == "failed" for event in post.events))
+        await post.empty()
+    assert [delivered(event) for event in post.events if event.state == "failed"] == [{"b@x.example": "no"}]
+    assert len(relay.messages) == 1
