@@ -167,8 +167,7 @@ class Deliverer:
         record, revision = await self._sends.get(key)
         payload = job.payload
         if record is not None and record.outbox is not None and ended <= GIVEN_UP_AT + (record.phase is Phase.FINAL):
-            # Once, and once more where only its letter is missing: where reading it is what ends the process, it is
-            # given up without.
+            # Once, and once more for its letter alone: where reading it ends the process, it is given up without.
             with suppress(Permanent):
                 payload = (await self._kept(record, place)).request
         why = f"{ended + 1} processes ended while they had it in hand"

@@ -175,9 +175,14 @@ def test_a_document_that_is_none_is_refused(document: str) -> None:
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        (">993<", ">0<"), (">993<", ">x<"), (">993<", ">²<"), (">993<", f">{'9' * 5_000}<"),
-        ("imap.%EMAILDOMAIN%", "a b"), ("imap.%EMAILDOMAIN%", ""), (">SSL<", ">?<"),
-    ],  # fmt: skip
+        (">993<", ">0<"),
+        (">993<", ">x<"),
+        (">993<", ">²<"),
+        (">993<", f">{'9' * 5_000}<"),
+        ("imap.%EMAILDOMAIN%", "a b"),
+        ("imap.%EMAILDOMAIN%", ""),
+        (">SSL<", ">?<"),
+    ],
 )
 def test_a_server_that_makes_no_sense_is_left_out(old: str, new: str) -> None:
     imap, smtp = servers_in(XML.replace(old, new).encode(), "me@example.com")
