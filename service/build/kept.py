@@ -81,4 +81,4 @@ async def last_of(
     cursor = position.cursor
     if cursor is None or await memory.recall(cursor, position.seq, position.older) is not Recalled.WHOLE:
         return None
-    return Former(mailbox, await memory.save(cursor), initial, proved)
+    return Former(mailbox, await memory.save(cursor), initial, proved, position.seq)

@@ -47,16 +47,18 @@ class Family:
         there = self._there()
         behind: list[Kin] = []
         for other in await self.lineage.doubles(name, epoch, there, self._desks.stands) if late else ():
-            is_another = await source.uidvalidity_of(other) not in {None, epoch.uidvalidity}
-            if is_another and not await self._leaves(other, epoch):
-                behind.append(Kin(other, proved=False))
+            # RFC 8474 4: no two have one MAILBOXID, whatever their UIDVALIDITY; Cyrus counts that in seconds.
+            is_another = other.proved or await source.uidvalidity_of(other.mailbox) not in {None, epoch.uidvalidity}
+            if is_another and not await self._leaves(other.mailbox, epoch):
+                behind.append(other)
         found: list[Former] = []
         for one in [*await self.lineage.kin(name, epoch, there), *behind]:
-            if one.left is not None:
-                found.append(Former(one.mailbox, one.left, self._initial, one.proved))
+            if (left := one.left) is not None:
+                found.append(Former(one.mailbox, left.cursor, self._initial, one.proved, left.seq))
             elif (last := await self._last(one)) is not None:
                 found.append(last)
-        return found
+        # Whoever stood in the epoch last knows the most.
+        return sorted(found, key=lambda one: one.seq, reverse=True)
 
     async def _leaves(self, other: str, epoch: Epoch) -> bool:
         """Have a mailbox find out that its epoch is over, and tells nothing more of it; False where it does not."""
@@ -96,13 +98,29 @@ class Kindred(Kinship):
         self._came_as = came_as
         self._source = source
         self._new = new
+        self._is_looked_up = False
 
     async def former(self, epoch: Epoch, *, begun: bool) -> list[Former]:
         """What it may have been called until now."""
         if self._came_as is not None:
             last = await self._came_as()
-            return [last] if last is not None else []
+            box = last.cursor.box if last is not None else ""
+            # Where two have one UIDVALIDITY, the one that went is not the one that came: RFC 8474 tells.
+            if not box or not epoch.mailbox_id or box == epoch.mailbox_id:
+                return [last] if last is not None else []
         return await self._family.former(self._name, epoch, self._source, late=self._new or begun)
+
+    async def later(self, epoch: Epoch, seq: int) -> list[Former]:
+        """Its names since. Followed once without any, it is asked for no more."""
+        if self._is_looked_up or not (self._new or self._came_as is not None):
+            return []
+        found = [one for one in await self.former(epoch, begun=False) if one.seq > seq]
+        self._is_looked_up = not found
+        return found
+
+    async def entered(self, epoch: Epoch) -> list[str]:
+        """Whoever waits until it leaves that epoch is not answered by how it did so before."""
+        return await self._family.lineage.entered(self._name, epoch)
 
     async def left(self, cursor: Cursor, seq: int) -> list[str]:
         """Kept for those that appear later."""

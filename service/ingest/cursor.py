@@ -50,7 +50,8 @@ class Cursor(msgspec.Struct, frozen=True, omit_defaults=True):
     to it are announced (RFC 7162), 0 without one. `events`: how many this epoch has, the reset included. `salt` tells
     epochs of one source and uidvalidity apart, `rollbacks` what is counted again after the log forgot it. `box`: what
     the server calls the mailbox for ever, whatever its name (RFC 8474 MAILBOXID). `turn`: how often in this log an
-    epoch had no higher uidvalidity than the one before: with it ids are of one epoch only.
+    epoch had no higher uidvalidity than the one before: with it ids are of one epoch only. `former`: name_id of what
+    the mailbox was called before, where its epoch began by `renamed`.
     """
 
     source: str
@@ -69,6 +70,7 @@ class Cursor(msgspec.Struct, frozen=True, omit_defaults=True):
     rollbacks: int = 0
     box: str = ""
     turn: int = 0
+    former: str = ""
     v: int = VERSION
 
     @property
@@ -144,6 +146,11 @@ def maildrop_id(host: str, username: str, mailbox: str) -> str:
 def has_same_marks(source: str, other: str) -> bool:
     """Whether messages of two sources are known by the same kind of marks."""
     return source.startswith(MAILDROP) == other.startswith(MAILDROP)
+
+
+def name_id(mailbox: str) -> str:
+    """Stands for a name where the name itself may be too long."""
+    return hashlib.sha256(mailbox.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def copy_key(account: str, mailbox: str) -> str:

@@ -17,7 +17,7 @@ from service.clock import Clock
 from service.contract import EventType, Reset, ResetReason, email_id
 from service.errors import MailbusError, Transient
 from service.ingest.announce import Announcer
-from service.ingest.cursor import Before, Cursor, has_same_marks
+from service.ingest.cursor import Before, Cursor, has_same_marks, name_id
 from service.ingest.marks import Recogniser
 from service.ingest.memory import Memory
 from service.ingest.notes import Line
@@ -50,6 +50,17 @@ class Kinship(Protocol):
         """What the mailbox may have been called until now. `begun`: its name was another's, which stood in the log."""
         ...
 
+    async def later(self, epoch: Epoch, seq: int) -> Sequence[Former]:
+        """Where it appeared under a name that it had before, and stood at `seq`: its names since, last first."""
+        ...
+
+    async def entered(self, epoch: Epoch) -> Sequence[str]:
+        """It is about to be in this epoch: what it left of it earlier counts no more.
+
+        Gives the snapshots that nobody needs from now on.
+        """
+        ...
+
     async def left(self, cursor: Cursor, seq: int) -> Sequence[str]:
         """It is about to leave its epoch, which may go on under another name: its last cursor, and where that stands.
 
@@ -67,6 +78,14 @@ class Alone(Kinship):
 
     async def former(self, epoch: Epoch, *, begun: bool) -> Sequence[Former]:
         """None."""
+        return ()
+
+    async def later(self, epoch: Epoch, seq: int) -> Sequence[Former]:
+        """None."""
+        return ()
+
+    async def entered(self, epoch: Epoch) -> Sequence[str]:
+        """It has never left one."""
         return ()
 
     async def left(self, cursor: Cursor, seq: int) -> Sequence[str]:
@@ -119,7 +138,7 @@ class Epochs:
     async def begin(self, position: Position, epoch: Epoch) -> Begun:
         """Go on from a position, or begin an epoch and say so."""
         cursor = position.cursor
-        if cursor is None and (renamed := await self._renamed(None, epoch)) is not None:
+        if cursor is None and (renamed := await self._gone_on(None, epoch)) is not None:
             return renamed
         if cursor is None:
             if position.why is Why.OTHER_STREAM:
@@ -133,6 +152,8 @@ class Epochs:
         recalled = await self._memory.recall(cursor, position.seq, position.older)
         if reason is not None:
             return await self._renew(cursor, epoch, reason, recalled, seq=position.seq)
+        if (former := await self._later(cursor, epoch, position.seq)) is not None:
+            return await self._renamed(former, cursor, epoch)
         if recalled is Recalled.PARTIAL:
             self._degraded(_incomplete())
         cursor = replace(cursor, writer=self._writer, box=epoch.mailbox_id)
@@ -157,6 +178,9 @@ class Epochs:
     async def _is_renamed(self, former: Former, epoch: Epoch) -> bool:
         """Whether this is the mailbox that had the other name: the server says so, or nothing says otherwise."""
         old = former.cursor
+        # RFC 8474 4: as for epoch_break.
+        if old.box and epoch.mailbox_id and old.box != epoch.mailbox_id:
+            return False
         if former.proved:
             return True
         if old.uidvalidity != epoch.uidvalidity or epoch.uidnext <= old.last:
@@ -211,10 +235,14 @@ class Epochs:
             old = await self._memory.save(old)
         if here:
             # Before it looks for its own: two that have swapped names wait for each other otherwise.
+            for over in await self._kinship.entered(epoch):
+                self._memory.passed_by(over)
             if has:
                 self._memory.leave(await self._kinship.left(old, seq))
             # Another may have been renamed to what this one was called.
-            if (renamed := await self._renamed(old, epoch)) is not None:
+            if (renamed := await self._gone_on(old, epoch)) is not None:
+                if has and old.state is not None:
+                    await self._done_with(old.state.id)
                 return renamed
         salt = old.salt + 1 if here and old.uidvalidity == epoch.uidvalidity else 0
         start, line = await self._start(epoch)
@@ -226,22 +254,31 @@ class Epochs:
         start = replace(start, salt=salt, rollbacks=old.rollbacks, turn=_next_turn(old, epoch))
         return Begun(await self._reset(start, reason, old.uidvalidity, line), Recalled.WHOLE, reset=True)
 
-    async def _renamed(self, own: Cursor | None, epoch: Epoch) -> Begun | None:
-        """An epoch after that of the same mailbox under another name, by what is known of that; None where it had none.
-
-        `own`: where another mailbox of this name stood.
-        """
-        former = None
+    async def _gone_on(self, own: Cursor | None, epoch: Epoch) -> Begun | None:
+        """As `_renamed`; None where it had no other name. `own`: where another mailbox of this name stood."""
         for one in await self._kinship.former(epoch, begun=own is not None):
             if await self._is_renamed(one, epoch):
-                former = one
-                break
-        if former is None:
-            return None
+                return await self._renamed(one, own, epoch)
+        return None
+
+    async def _later(self, cursor: Cursor, epoch: Epoch, seq: int) -> Former | None:
+        """What it was called since it stood at its own position: it was renamed, and has its name back."""
+        for one in await self._kinship.later(epoch, seq):
+            # It only went on since: whoever shows less is another, or has not gone through all that is known here.
+            if one.cursor.last >= cursor.last and await self._is_renamed(one, epoch):
+                return one
+        return None
+
+    async def _renamed(self, former: Former, own: Cursor | None, epoch: Epoch) -> Begun:
+        """An epoch after that of the same mailbox under another name, by what is known of that.
+
+        `own`: where it, or another mailbox, stood under this name.
+        """
         old = former.cursor
         self._initial = former.initial
         before = _before(old, mailbox=former.mailbox)
         start, line = await self._after(before, (await self._start(epoch))[0], epoch)
+        start = replace(start, former=name_id(former.mailbox))
         if own is not None:
             again = own.uidvalidity == epoch.uidvalidity
             turn = _next_turn(own, epoch)
@@ -311,9 +348,14 @@ class Epochs:
             return cursor
         self._recogniser = None
         # What another name's log refers to stays, or may turn out to.
-        if not cursor.before.mailbox and not await self._kinship.settled(cursor.before.id):
-            self._memory.passed_by(cursor.before.id)
+        if not cursor.before.mailbox:
+            await self._done_with(cursor.before.id)
         return replace(cursor, before=None)
+
+    async def _done_with(self, snapshot: str) -> None:
+        """It needs what was known in an epoch that it left no more; another one may."""
+        if not await self._kinship.settled(snapshot):
+            self._memory.passed_by(snapshot)
 
     async def _reset(self, cursor: Cursor, reason: ResetReason, old: int | None, line: Line) -> Cursor:
         former = cursor.before.mailbox if cursor.before is not None and reason is ResetReason.RENAMED else ""

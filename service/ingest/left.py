@@ -72,6 +72,17 @@ class LeftEpochs:
         await self._change(more)
         return dropped
 
+    async def drop(self, is_over: Callable[[LeftEpoch], bool]) -> list[str]:
+        """Those that are over are kept no more; gives their snapshots. Raises Transient."""
+        dropped: list[str] = []
+
+        def less(there: list[LeftEpoch]) -> list[LeftEpoch]:
+            dropped[:] = [one.snapshot for one in there if is_over(one)]
+            return [one for one in there if not is_over(one)]
+
+        await self._change(less)
+        return dropped
+
     async def settle(self, snapshot: str) -> bool:
         """The mailbox that left it needs a snapshot no more. Whether it stays all the same. Raises Transient."""
         found: list[LeftEpoch] = []

@@ -7,7 +7,7 @@ that of a mailbox that is gone, or one that its name has left (left.py) because 
 
 import asyncio
 import itertools
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 from urllib.parse import unquote
@@ -15,7 +15,7 @@ from urllib.parse import unquote
 from service.bus import Bus
 from service.contract import CURSOR_HEADER, HASHED_TOKEN
 from service.ingest.copies import Copies
-from service.ingest.cursor import Cursor, copy_key, load_cursor
+from service.ingest.cursor import Cursor, copy_key, load_cursor, name_id
 from service.ingest.left import LeftEpoch, LeftEpochs
 from service.ingest.resync import Stands
 from service.ingest.source import Epoch
@@ -37,7 +37,7 @@ class Kin:
 
     mailbox: str
     proved: bool
-    left: Cursor | None = None
+    left: LeftEpoch | None = None
 
 
 Standing: TypeAlias = Callable[[str], Stands | None]
@@ -48,7 +48,7 @@ class _Position:
     mailbox: str
     cursor: Cursor
     seq: int
-    left: bool = False
+    left: LeftEpoch | None = None
 
 
 class Lineage:
@@ -76,6 +76,11 @@ class Lineage:
         self._leaves = asyncio.Event()
         return dropped
 
+    async def entered(self, mailbox: str, epoch: Epoch) -> list[str]:
+        """A mailbox is about to be in an epoch, which it may have left before. The snapshots that nobody needs from
+        now on. Raises Transient."""
+        return await self._left.drop(lambda one: one.mailbox == mailbox and _is_in(one.cursor, epoch))
+
     async def settled(self, snapshot: str) -> bool:
         """A mailbox is done with the epoch that it left. Whether its snapshot stays for others. Raises Transient."""
         return await self._left.settle(snapshot)
@@ -96,16 +101,17 @@ class Lineage:
             living = {copy_key(self._account, name) for name in [*there, mailbox]}
             found = await self._looked_up(key for key in gone if key not in living)
         left = [
-            _Position(one.mailbox, one.cursor, one.seq, left=True)
+            _Position(one.mailbox, one.cursor, one.seq, left=one)
             for one in await self._left.all()
             if one.mailbox != mailbox and one.snapshot
         ]
         return _kin([*found, *left], epoch)[:KIN_LIMIT]
 
-    async def doubles(self, mailbox: str, epoch: Epoch, there: Collection[str], standing: Standing) -> list[str]:
+    async def doubles(self, mailbox: str, epoch: Epoch, there: Collection[str], standing: Standing) -> list[Kin]:
         """Those that are `there` and whose position is one of the epoch that this mailbox is in, KIN_LIMIT at the most:
-        another may have their names now, and they have not noticed. Raises Transient."""
-        found: list[str] = []
+        another may have their names now, and they have not noticed; `proved` where their server says so. Raises
+        Transient."""
+        found: list[Kin] = []
         unknown: dict[str, str] = {}
         for name in there:
             if name == mailbox:
@@ -113,11 +119,11 @@ class Lineage:
             if (stands := standing(name)) is None:
                 unknown[copy_key(self._account, name)] = name
             elif _is_same(stands.uidvalidity, stands.box, epoch):
-                found.append(name)
+                found.append(Kin(name, proved=_is_proved(stands.box, epoch)))
         async with self._lock:
             known = await self._known()
             looked = await self._looked_up((key for key in unknown if key in known), anew=True)
-        found += [one.mailbox for one in looked if _is_in(one.cursor, epoch)]
+        found += [Kin(one.mailbox, _is_proved(one.cursor.box, epoch)) for one in looked if _is_in(one.cursor, epoch)]
         # Made in one second, by who moved an account to another server, they tell nothing of each other.
         return found if len(found) <= KIN_LIMIT else []
 
@@ -156,9 +162,13 @@ class Lineage:
         return found
 
 
+def _is_proved(box: str, epoch: Epoch) -> bool:
+    return bool(box) and box == epoch.mailbox_id
+
+
 def _is_same(uidvalidity: int, box: str, epoch: Epoch) -> bool:
     if box and epoch.mailbox_id:
-        return box == epoch.mailbox_id
+        return _is_proved(box, epoch)
     return uidvalidity == epoch.uidvalidity > UIDVALIDITY_TIME
 
 
@@ -170,7 +180,16 @@ def _kin(gone: Iterable[_Position], epoch: Epoch) -> list[Kin]:
     # Renamed again and again it is in the log under each of its names: the last one knows the most.
     last_first = sorted((one for one in gone if _is_in(one.cursor, epoch)), key=lambda one: one.seq, reverse=True)
     proved = [one for one in last_first if one.cursor.box and epoch.mailbox_id]
-    alike = proved or last_first
-    # Of several only those have a chance that a message can speak for.
-    told = [one for one in alike if one.cursor.fingerprint] if len(alike) > 1 and not proved else alike
-    return [Kin(one.mailbox, proved=bool(proved), left=one.cursor if one.left else None) for one in told]
+    told = proved or _told(last_first)
+    return [Kin(one.mailbox, proved=bool(proved), left=one.left) for one in told]
+
+
+def _told(last_first: Sequence[_Position]) -> list[_Position]:
+    """Of several only those have a chance that a message can speak for; one mailbox's last name needs none for it."""
+    succeeded: set[str] = set()
+    last: list[_Position] = []
+    for one in last_first:
+        if name_id(one.mailbox) not in succeeded:
+            last.append(one)
+        succeeded.add(one.cursor.former)
+    return [one for one in last_first if one.cursor.fingerprint or last == [one]]

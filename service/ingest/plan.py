@@ -82,13 +82,15 @@ class Why(Enum):
 class Former:
     """What a mailbox may have been called until now; its known state is saved, and named by the cursor.
 
-    `initial`: the rule for what of it is not recognised; `proved`: the server itself says that it is the same.
+    `initial`: the rule for what of it is not recognised; `proved`: the server itself says that it is the same; `seq`:
+    where in the log it stood.
     """
 
     mailbox: str
     cursor: Cursor
     initial: datetime | str
     proved: bool
+    seq: int
 
 
 @dataclass(frozen=True, slots=True)

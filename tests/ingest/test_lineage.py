@@ -1,5 +1,6 @@
 """What a mailbox without a position may have been called: by its identity, or by a number that is its own."""
 
+import asyncio
 from datetime import UTC, datetime
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from service.bus import Bus
 from service.clock import SystemClock
 from service.ingest import Copies, Epoch, Kin, Lineage
-from service.ingest.cursor import Copy, Cursor, Named, copy_key, dump_cursor
+from service.ingest.cursor import Copy, Cursor, Named, copy_key, dump_cursor, name_id
 from service.ingest.left import LEFT_LIMIT, LeftEpoch, LeftEpochs
 from service.ingest.resync import Stands
 
@@ -76,6 +77,25 @@ async def test_of_the_names_that_one_had_the_last_is_looked_at_first(bus: Bus, b
     assert found == [Kin(name, proved=proved) for name in ("last", "second", "first")]
 
 
+@pytest.mark.parametrize(
+    ("former", "kin"),
+    [
+        (name_id("first"), ["last", "first"]),  # one mailbox, which has no message now
+        ("", ["first"]),  # two that have a number
+    ],
+)
+async def test_the_last_name_of_one_that_has_no_message_any_more_is_not_behind_those_before(
+    bus: Bus, former: str, kin: list[str]
+) -> None:
+    copies = Copies(bus.key_value(bus.subjects.cursors), SystemClock())
+    first = Cursor("source", TIME, 9, 0, "one/1", fingerprint="f")
+    last = Cursor("source", TIME, 10, 0, "one/1", former=former)
+    for seq, name, cursor in [(3, "first", first), (9, "last", last)]:
+        await copies.write(copy_key("box", name), Copy(CREATED, seq, cursor, cursor, name))
+    found = await Lineage(bus, copies, "box").kin("new", Epoch(TIME, 11, 0), {"new"})
+    assert [one.mailbox for one in found] == kin
+
+
 def left_at(number: int, snapshot: str, box: str = "") -> Cursor:
     return Cursor("source", number, 9, 0, "one/1", fingerprint="f", box=box, state=Named(7, 3, snapshot))
 
@@ -88,10 +108,26 @@ async def test_an_epoch_that_a_name_has_left_is_found_although_the_name_is_there
     lineage, cursor = Lineage(bus, copies, "box"), left_at(TIME, "snapshot", box)
     assert await lineage.left("old", cursor, 7) == []
     here = Epoch(TIME, 10, 9, mailbox_id=box)
-    assert await lineage.kin("new", here, {"new", "old"}) == [Kin("old", proved, left=cursor)]
+    assert await lineage.kin("new", here, {"new", "old"}) == [Kin("old", proved, left=LeftEpoch("old", cursor, 7))]
     # What it left itself is its own.
     assert await lineage.kin("old", here, {"new", "old"}) == []
     await lineage.wait_left("old", here)
+    # Back in it, it may leave it again: the snapshot of then is nobody's.
+    assert await lineage.entered("old", here) == ["snapshot"]
+    assert await lineage.kin("new", here, {"new", "old"}) == []
+
+
+async def test_who_is_said_to_have_left_and_came_back_is_waited_for(bus: Bus) -> None:
+    lineage = Lineage(bus, Copies(bus.key_value(bus.subjects.cursors), SystemClock()), "box")
+    await lineage.left("old", left_at(TIME, "then"), 7)
+    here = Epoch(TIME, 10, 9)
+    await lineage.entered("old", here)
+    waiting = asyncio.create_task(lineage.wait_left("old", here))
+    await lineage.left("old", left_at(TIME + 1, "another"), 8)
+    assert not waiting.done()
+    await lineage.left("old", left_at(TIME, "now"), 9)
+    await asyncio.wait_for(waiting, 10)
+    assert [one.left.seq for one in await lineage.kin("new", here, {"new", "old"}) if one.left] == [9]
 
 
 async def test_who_still_stands_in_an_epoch_that_another_mailbox_has_is_known(bus: Bus) -> None:
@@ -102,7 +138,17 @@ async def test_who_still_stands_in_an_epoch_that_another_mailbox_has_is_known(bu
     stands = {"looked": Stands(TIME, ""), "moved": Stands(TIME + 2, "")}
     there = {"new", "unlooked", "looked", "moved", "other", "unknown"}
     found = await Lineage(bus, copies, "box").doubles("new", Epoch(TIME, 10, 9), there, stands.get)
-    assert sorted(found) == ["looked", "unlooked"]
+    assert found == [Kin("looked", proved=False), Kin("unlooked", proved=False)]
+
+
+async def test_who_stands_in_it_by_its_mailboxid_is_there_for_certain(bus: Bus) -> None:
+    copies = Copies(bus.key_value(bus.subjects.cursors), SystemClock())
+    cursor = Cursor("source", TIME, 9, 0, "one/1", box="F1")
+    await copies.write(copy_key("box", "unlooked"), Copy(CREATED, 3, cursor, cursor, "unlooked"))
+    stands = {"looked": Stands(TIME, "F1"), "another": Stands(TIME, "F2")}
+    here = Epoch(TIME, 10, 9, mailbox_id="F1")
+    found = await Lineage(bus, copies, "box").doubles("new", here, {"unlooked", "looked", "another"}, stands.get)
+    assert found == [Kin("looked", proved=True), Kin("unlooked", proved=True)]
 
 
 async def test_what_a_name_left_is_kept_until_newer_ones_take_its_place_and_it_is_settled(bus: Bus) -> None:

@@ -1,18 +1,19 @@
 """Mailboxes that appear and are renamed while mailbus is away, or killed: their mail is told once. On real Dovecot."""
 
 import asyncio
+import json
 import random
 from collections import Counter
 from collections.abc import Callable
 
 import pytest
 
-from tests.ingest.view import View, mail, there_now
+from tests.ingest.view import View, act, mail, there_now
 from tests.servers.dovecot import Dovecot
 from tests.servers.imap_server import ImapServer
 from tests.servers.mailbus import BusReader, Event, Mailbus, imap_account, reading, settings_for, until
 from tests.servers.nats import NatsServer
-from tests.whole.test_boxes import by_mailbox, deliver, heard, make
+from tests.whole.test_boxes import by_mailbox, counted, deliver, heard, make
 
 Maker = Callable[..., Mailbus]
 
@@ -28,6 +29,13 @@ async def changed_while(dovecot: Dovecot, prefix: str) -> None:
             client.append("New", "", "", mail(22))
 
     await asyncio.to_thread(change)
+
+
+def rename(server: ImapServer, user: str, *pairs: tuple[str, str]) -> None:
+    """One after the other."""
+    with server.client(user) as client:
+        for old, new in pairs:
+            client.rename(old, new)
 
 
 async def begun(one: Mailbus, reader: BusReader, server: ImapServer) -> None:
@@ -78,20 +86,22 @@ async def test_renamed_again_and_to_a_name_that_was_anothers_a_mailbox_is_known_
     mine = imap_account(dovecot, prefix, mailboxes=["*"], exclude=["Sent", "Trash"], initial="new", poll="1s")
     one = mailbus(settings_for(own_nats.url, prefix, mine))
 
-    def rename(*pairs: tuple[str, str]) -> None:
-        with dovecot.client(prefix) as client:
-            for old, new in pairs:
-                client.rename(old, new)
-
     async with reading(own_nats.url, prefix) as reader:
         await make(dovecot, prefix, "Taken")
         await begun(one, reader, dovecot)
-        await asyncio.to_thread(rename, ("Old", "Between"))
+        await asyncio.to_thread(rename, dovecot, prefix, ("Old", "Between"))
         await deliver(dovecot, prefix, ["Between"], first=12)
         await reader.wait_received(2)
         assert await one.stop() == 0
+        # No message speaks for its last position: what came last was gone before anybody had read it.
+        await deliver(dovecot, prefix, ["Between"], first=99)
+        commands = [("STORE", "4", "+FLAGS", r"(\Deleted)"), ("EXPUNGE",), ("STORE", "3", "+FLAGS", r"(\Seen)")]
+        await act(dovecot, prefix, *commands, mailbox="Between")
+        one.start()
+        await counted(reader, changed=1)
+        assert await one.stop() == 0
         # It was announced under two names by now; the third is one that another had, which is gone for good.
-        await asyncio.to_thread(rename, ("Taken", "Left"), ("Between", "Taken"), ("Left", "Last"))
+        await asyncio.to_thread(rename, dovecot, prefix, ("Taken", "Left"), ("Between", "Taken"), ("Left", "Last"))
         await deliver(dovecot, prefix, ["Taken", "Last"], first=13)
         one.start()
         await reader.wait_received(4)
@@ -101,7 +111,7 @@ async def test_renamed_again_and_to_a_name_that_was_anothers_a_mailbox_is_known_
     assert told == {
         "INBOX": [None],
         "Old": [None, "mail 11"],
-        "Between": [None, "mail 12"],
+        "Between": [None, "mail 12", None],
         "Taken": [None, None, "mail 13"],
         "Last": [None, "mail 14"],
     }
@@ -224,4 +234,92 @@ async def made(reader: BusReader, mailbox: str, there: dict[int, set[str]]) -> N
         if (found := View().read(events)).messages == there:
             return
         assert asyncio.get_running_loop().time() < deadline, (mailbox, found, there)
+        await asyncio.sleep(0.1)
+
+
+@pytest.mark.fault("A18")
+@pytest.mark.parametrize(("habit", "running"), [("qresync", True), ("cyrus", False)])
+async def test_renamed_and_renamed_back_a_mailbox_goes_on_from_its_other_name(
+    server_that: Callable[[str], ImapServer],
+    own_nats: NatsServer,
+    mailbus: Maker,
+    prefix: str,
+    habit: str,
+    running: bool,
+) -> None:
+    server = server_that(habit)
+    mine = imap_account(server, prefix, mailboxes=["*"], exclude=["Sent", "Trash"], initial="new", poll="1s")
+    one = mailbus(settings_for(own_nats.url, prefix, mine))
+    async with reading(own_nats.url, prefix) as reader:
+        await begun(one, reader, server)
+        await asyncio.to_thread(rename, server, prefix, ("Old", "New"))
+        await deliver(server, prefix, ["New"], first=12)
+        await reader.wait_received(2)
+        if not running:
+            assert await one.stop() == 0
+        await asyncio.to_thread(rename, server, prefix, ("New", "Old"))
+        await deliver(server, prefix, ["Old"], first=13)
+        if not running:
+            one.start()
+        await reader.wait_received(3)
+        await deliver(server, prefix, ["Old"], first=14)
+        await received(reader, "mail 14")
+        found = by_mailbox(await reader.events())
+    told = {name: [event.body.get("subject") for event in some] for name, some in found.items()}
+    assert told == {
+        "INBOX": [None],
+        "Old": [None, "mail 11", None, "mail 13", "mail 14"],
+        "New": [None, "mail 12"],
+    }
+    resets = [event.body for event in found["Old"] if event.kind == "reset"]
+    assert [(body["reason"], body.get("oldMailbox")) for body in resets] == [("start", None), ("renamed", "New")]
+    assert await one.stop() == 0
+
+
+@pytest.mark.fault("A18")
+@pytest.mark.parametrize("habit", ["qresync", "cyrus"])
+async def test_two_that_swap_their_names_again_and_again_tell_each_mail_once(
+    server_that: Callable[[str], ImapServer], own_nats: NatsServer, mailbus: Maker, prefix: str, habit: str
+) -> None:
+    server = server_that(habit)
+    await make(server, prefix, "One", "Two")
+    mine = imap_account(server, prefix, mailboxes=["*"], exclude=["Sent", "Trash"], initial="new", poll="1s")
+    one = mailbus(settings_for(own_nats.url, prefix, mine))
+    one.start()
+    await one.started()
+    await heard(one, "INBOX", "One", "Two")
+    async with reading(own_nats.url, prefix) as reader:
+        for swap in range(4):
+            if swap:
+                pairs = [("One", "Third"), ("Two", "One"), ("Third", "Two")]
+                assert await one.stop() == 0
+                await asyncio.to_thread(rename, server, prefix, *pairs)
+            await deliver(server, prefix, ["One", "Two"], first=10 * swap + 1)
+            if swap:
+                one.start()
+            for number in (1, 2):
+                await received(reader, f"mail {10 * swap + number}")
+        told = Counter(event.body["subject"] for event in await reader.received())
+        await settled(reader)
+    assert told == Counter(f"mail {10 * swap + number}" for swap in range(4) for number in (1, 2))
+    assert await one.stop() == 0
+
+
+async def settled(reader: BusReader) -> None:
+    """Until nobody needs what was known in the epochs that are left: it goes with the next ones."""
+    bucket = await reader.nc.jetstream().key_value(f"{reader.prefix}-cursors")
+    deadline = asyncio.get_running_loop().time() + 30
+    while True:
+        left = json.loads((await bucket.get("box.left")).value or b"[]")
+        if left and all(one.get("settled") for one in left):
+            return
+        assert asyncio.get_running_loop().time() < deadline, left
+        await asyncio.sleep(0.1)
+
+
+async def received(reader: BusReader, subject: str) -> None:
+    """Until a mail is announced."""
+    deadline = asyncio.get_running_loop().time() + 30
+    while subject not in {event.body["subject"] for event in await reader.received()}:
+        assert asyncio.get_running_loop().time() < deadline, subject
         await asyncio.sleep(0.1)
