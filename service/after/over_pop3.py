@@ -51,10 +51,29 @@ class _Found:
     size: int
 
 
-class Pop3Hands:
-    """One account's. `deleted`: where those who follow the maildrop see what they need not miss."""
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """Of a message its Message-ID, and the print of its header; empty where it has none, or the event says none."""
 
-    def __init__(self, door: Door, events: EventLog, identities: Identities, deleted: set[int]) -> None:
+    id: str
+    print: str
+
+
+class Pop3Hands:
+    """One account's. `deleted`: where those who follow the maildrop see what they need not miss.
+
+    `print_of`: a header's print, as events have it; empty where the header says too little for one.
+    """
+
+    def __init__(
+        self,
+        door: Door,
+        events: EventLog,
+        identities: Identities,
+        deleted: set[int],
+        print_of: Callable[[bytes], str],
+    ) -> None:
+        self._print_of = print_of
         self._door = door
         self._events = events
         self._identities = identities
@@ -118,19 +137,19 @@ class Pop3Hands:
     async def _drop_others(self, session: Session, found: dict[int, _Found]) -> list[int]:
         """Leave in `found` what was announced, and no other; gives the UIDs of what the server does not give.
 
-        By its Message-ID; by its content where it has none, or another.
+        By its Message-ID and its print: a copy by way of a list has the former, too. By its content where it has no
+        Message-ID, or either is another: a server may show a header otherwise by now.
         """
-        ids, contents = await self._message_ids(session, found), dict[int, str]()
+        shown, contents = await self._look(session, found), dict[int, str]()
         for number, one in list(found.items()):
             event = await self._event(one)
             if event is None:
                 self._pass(session, found, number)
-            elif number not in ids or _told_id(event) != ids[number]:
-                contents[number] = event.headers.get(STATE_HEADER, "").partition(" ")[2].partition(" ")[0]
+            elif number not in shown or not _are_alike(shown[number], _told(event)):
+                contents[number] = _mark(event)[0]
         read = await self._contents(session, {number: found[number].size for number in contents})
         unread = []
-        for number, mark in contents.items():
-            content = mark.partition(":")[0]
+        for number, content in contents.items():
             if number not in read:
                 unread.append(found.pop(number).uid)
             elif len(content) < CONTENT_CHARS or not read[number].startswith(content):
@@ -145,17 +164,17 @@ class Pop3Hands:
         place = place_of(event.headers.get("ce-subject", "")) if event is not None else None
         return event if place is not None and place.uid == one.uid else None
 
-    async def _message_ids(self, session: Session, numbers: Collection[int]) -> dict[int, str]:
-        """Of those that have one, where the server has TOP, which it need not."""
-        ids: dict[int, str] = {}
+    async def _look(self, session: Session, numbers: Collection[int]) -> dict[int, _Shown]:
+        """At those that have a Message-ID, where the server has TOP, which it need not."""
+        shown: dict[int, _Shown] = {}
 
         def take(number: int, header: bytes) -> None:
             if (named := _MESSAGE_ID.search(header)) is not None:
-                ids[number] = named[1].decode("utf-8", "replace")
+                shown[number] = _Shown(named[1].decode("utf-8", "replace"), self._print_of(header))
 
         with _in_hand():
             await session.read(list(numbers), take, whole=False)
-        return ids
+        return shown
 
     async def _contents(self, session: Session, sizes: Mapping[int, int]) -> dict[int, str]:
         read: dict[int, str] = {}
@@ -183,13 +202,24 @@ def _in_hand() -> Iterator[None]:
         raise Unanswered(exc.what, where=exc.where, remedy=exc.remedy) from exc
 
 
-def _told_id(event: Tail) -> str:
-    """The Message-ID that an event says; empty where it says none."""
+def _told(event: Tail) -> _Shown:
+    """What an event says."""
     try:
-        told = _BODY.decode(event.payload).message_id
+        ids = _BODY.decode(event.payload).message_id or [""]
     except msgspec.MsgspecError:
-        return ""
-    return told[0] if told else ""
+        ids = [""]
+    return _Shown(ids[0], _mark(event)[2])
+
+
+def _mark(event: Tail) -> list[str]:
+    """What its `Mail-State` says of its message: its content, its identity in the maildrop, its print."""
+    parts = event.headers.get(STATE_HEADER, "").partition(" ")[2].partition(" ")[0].split(":")
+    return [*parts, "", ""][:3]
+
+
+def _are_alike(shown: _Shown, told: _Shown) -> bool:
+    """Whether one message has both; of an event without a print the Message-ID decides."""
+    return shown.id == told.id and (not shown.print or not told.print or shown.print == told.print)
 
 
 async def _found(listing: Listing, identities: Mapping[int, bytes], seqs: Mapping[int, int]) -> dict[int, _Found]:

@@ -20,6 +20,7 @@ from service.ingest import (
     Pop3Source,
     StandIn,
     Why,
+    header_print,
 )
 from service.login import TokenSource
 from service.observe import metrics
@@ -126,7 +127,7 @@ class _Maildrop:
         # A round is a session of its own: mail that comes one by one is deleted together.
         round_every_s = incoming.poll.total_seconds()
         return AfterWork(
-            Pop3Hands(self._door, shared.bus.log, self._memory.identities, self._lasting.deleted),
+            Pop3Hands(self._door, shared.bus.log, self._memory.identities, self._lasting.deleted, header_print),
             shared.bus.log,
             shared.bus.key_value(shared.bus.subjects.after),
             shared.bus.subjects,

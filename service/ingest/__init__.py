@@ -29,6 +29,7 @@ from service.ingest.memory import Memory
 from service.ingest.paired import PairedStandIn
 from service.ingest.parser import Parser
 from service.ingest.plan import Former, Position, Recalled, Why
+from service.ingest.prints import header_print
 from service.ingest.publish import MailboxLog, WriterIdentity
 from service.ingest.resync import Desk, Desks
 from service.ingest.source import Epoch, Source
@@ -72,5 +73,6 @@ __all__ = [
     "Tries",
     "Why",
     "WriterIdentity",
+    "header_print",
     "load_cursor",
 ]

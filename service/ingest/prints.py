@@ -1,8 +1,9 @@
 """A message's header, and its first lines where that says too little → by what it is known over another protocol. Pure.
 
 Used where IMAP and POP3 share no number: announce.py notes what IMAP read, paired.py looks at what POP3 shows, and on
-IMAP's return mailbox.py finds what POP3 announced. Servers differ in sizes, dates and the status fields that they add;
-what is taken here came with the mail: Message-ID, Date, From, Subject, and the Received field of the delivery.
+IMAP's return mailbox.py finds what POP3 announced; and by whoever deletes from a maildrop, to see that it is the mail
+that was announced. Servers differ in sizes, dates and the status fields that they add; what is taken here came with the
+mail: Message-ID, Date, From, Subject, and the Received field of the delivery.
 """
 
 import hashlib
@@ -42,6 +43,11 @@ def print_of(body: bytes, *, whole: bool) -> str:
         lines = [line.rstrip() for line in content.split(b"\n")[:CONTENT_LINES]]
         said.append(b"\n".join(lines).rstrip()[:CONTENT_LIMIT_BYTES])
     return hashlib.sha256(b"\0".join(said)).hexdigest()[: 2 * MARK_BYTES]
+
+
+def header_print(header: bytes) -> str:
+    """As print_of, of a header alone."""
+    return print_of(header, whole=False)
 
 
 def _ends(body: bytes) -> tuple[int, int]:

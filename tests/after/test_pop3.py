@@ -179,6 +179,28 @@ async def test_another_mail_under_the_unique_id_of_one_that_was_announced_stays(
 
 
 @pytest.mark.fault("B03")
+async def test_a_copy_by_way_of_a_list_under_the_unique_id_of_the_mail_that_was_announced_stays(
+    pop3_stub: Pop3Stub, bus: Bus, reader: BusReader
+) -> None:
+    def came_by(way: bytes) -> Mail:
+        received = b"Received: from %b by b; Fri, 1 Jan 2021 10:00:00 +0000\r\n" % way
+        return Mail("1@x", received + b"Message-ID: <1@x>\r\nSubject: mail 1\r\n\r\nx\r\nBy: %b\r\n" % way)
+
+    pop3_stub.mails = [came_by(b"author")]
+    async with following(bus, deleting(pop3_stub, delay_s=3600.0)):
+        await reader.wait_received(1)
+    # Another client took it away; its server makes unique ids of Message-IDs.
+    copy = came_by(b"a-list")
+    pop3_stub.mails = [copy, mail(2)]
+    async with following(bus, deleting(pop3_stub)) as drop:
+        await until(lambda: pop3_stub.uidls == ["1@x"])
+        await caught_up(drop)
+        await caught_up(drop)
+    assert pop3_stub.mails == [copy]
+    assert not drop.alarms
+
+
+@pytest.mark.fault("B03")
 async def test_a_mail_that_its_server_shows_otherwise_by_now_is_deleted(
     pop3_stub: Pop3Stub, bus: Bus, reader: BusReader
 ) -> None:

@@ -24,6 +24,7 @@ from service.ingest import (
     MailboxStatus,
     Memory,
     Pop3Source,
+    header_print,
 )
 from service.parsing import Raw
 from service.pop3 import Door, Pop3Options
@@ -94,7 +95,7 @@ async def follow_maildrop(bus: Bus, drop: Drop) -> None:
     after = None
     if drop.after.kind is not AfterKind.NOTHING:
         after = AfterWork(
-            Pop3Hands(door, bus.log, memory.identities, lasting.deleted),
+            Pop3Hands(door, bus.log, memory.identities, lasting.deleted, header_print),
             bus.log,
             bus.key_value(subjects.after),
             subjects,
