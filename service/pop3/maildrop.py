@@ -132,6 +132,7 @@ class Door:
                 where=session.where,
                 remedy="it is asked again: nothing counts as gone meanwhile",
             )
+        self._had_uidls = listing.has_uidls
         return listing
 
     async def take_stock(self, session: Session) -> Listing:

@@ -2,17 +2,28 @@
 
 One account's, used by maildrop.py, over all sessions: a listing has numbers and sizes, which say nothing of who is who.
 A header that has the Received field of its delivery, with the size, is one message's. Of any other header that holds
-where the listing is the one before, place by place; so where the server has no TOP, which it need not.
+where the listing is the one before, place by place; so where the server has no TOP, which it need not. What a session
+has read stays known where it breaks off; what cannot be had three times is known by its header and size alone.
 """
 
 import hashlib
 import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from service.errors import Transient
 from service.pop3.session import Session
 from service.pop3.stock import Listing, content_of
 
+# So many messages are looked at and then read, before the next ones are: a session that breaks off got somewhere.
+STEP: Final = 500
+TRIES: Final = 3
+# What could not be had: more is nothing that single messages make.
+FAILED_LIMIT: Final = 10_000
+# Of sessions that broke off so many messages stay known: beyond, a maildrop is not to be followed without unique ids.
+KEPT_LIMIT: Final = 100_000
 _RECEIVED: Final = re.compile(rb"^received:", re.IGNORECASE | re.MULTILINE)
 
 
@@ -25,7 +36,8 @@ class _Header:
 
 
 def _header_of(body: bytes, size: int) -> _Header:
-    header = body.partition(b"\r\n\r\n")[0]
+    # Some servers leave the empty line out of what TOP gives.
+    header = body.partition(b"\r\n\r\n")[0].rstrip(b"\r\n")
     return _Header(hashlib.sha256(b"%d\0%b" % (size, header)).digest(), _RECEIVED.search(header) is not None)
 
 
@@ -37,6 +49,20 @@ class _Read:
     content: str
 
 
+def _unread(header: _Header) -> _Read:
+    """A message that cannot be had."""
+    return _Read(header, hashlib.sha256(b"unread\0" + header.hash).hexdigest())
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A message that is asked for, whole or its header, at an index of a listing."""
+
+    at: int
+    size: int
+    whole: bool
+
+
 class Nameless:
     """Of one account. `message_limit`: bytes of the largest message that is read whole."""
 
@@ -46,45 +72,109 @@ class Nameless:
         self._before: Listing | None = None
         self._by_place: dict[int, _Read] = {}
         self._by_header: dict[bytes, _Read] = {}
+        # How often it could not be had.
+        self._failed: Counter[_Wanted] = Counter()
 
     async def name(self, session: Session, listing: Listing) -> None:
-        """Give them identities; what the server refuses stays without. Raises Transient, PeerError."""
-        found = await self._look(session, listing) if listing.unnamed else {}
-        self._before = listing if found else None
-        self._by_place = found
-        self._by_header = {read.header.hash: read for read in found.values() if read.header.delivered}
-        listing.name({at: read.content for at, read in found.items()})
-
-    async def _look(self, session: Session, listing: Listing) -> dict[int, _Read]:
+        """Give them identities. Raises Transient, PeerError: also where one is refused, until it was three times."""
         before = self._before
         is_same = before is not None and before.sizes == listing.sizes and _alike(before, listing)
-        by_number = {listing.numbers[at]: at for at in listing.unnamed}
-        large = {number for number, at in by_number.items() if listing.sizes[at] > self._message_limit}
-        shown: dict[int, _Header] = {}
+        there = self._by_place if is_same else {}
         found: dict[int, _Read] = {}
+        # First what was not had: so a line that never lasts for all of them gets on.
+        places = sorted(listing.unnamed, key=there.__contains__)
+        try:
+            for start in range(0, len(places), STEP):
+                await self._look(session, listing, places[start : start + STEP], there, found)
+            if missing := len(places) - len(found):
+                raise Transient(
+                    f"the server refuses {missing} messages that have no unique id",
+                    where=session.where,
+                    remedy="they are asked for again; after three times they are said to be unavailable",
+                )
+        except Transient:
+            self._before, self._by_place = listing, {**there, **found}
+            self._by_header |= _delivered(found.values())
+            for hash in list(self._by_header)[: max(0, len(self._by_header) - KEPT_LIMIT)]:
+                del self._by_header[hash]
+            raise
+        self._before = listing if found else None
+        self._by_place, self._by_header = found, _delivered(found.values())
+        listing.name({at: read.content for at, read in found.items()})
 
-        def take(number: int, body: bytes) -> None:
-            at = by_number[number]
-            content = content_of(body, listing.sizes[at], whole=number not in large)
-            found[at] = _Read(_header_of(body, listing.sizes[at]), content)
+    async def _look(
+        self,
+        session: Session,
+        listing: Listing,
+        places: Sequence[int],
+        there: Mapping[int, _Read],
+        found: dict[int, _Read],
+    ) -> None:
+        """What is known by TOP, and by RETR what is not; of what is too large TOP is all that is ever read."""
+        sizes = listing.sizes
+        large = [at for at in places if sizes[at] > self._message_limit]
+        shown: dict[int, _Header] = {}
 
-        def top(number: int, header: bytes) -> None:
-            if number in large:
-                take(number, header)
-            else:
-                at = by_number[number]
-                shown[at] = _header_of(header, listing.sizes[at])
+        def top(at: int, header: bytes) -> None:
+            shown[at] = _header_of(header, sizes[at])
+            if sizes[at] > self._message_limit:
+                found[at] = _Read(shown[at], content_of(header, sizes[at], whole=False))
 
-        await session.read(list(by_number) if before is not None else sorted(large), top, whole=False)
-        for at in listing.unnamed:
-            header, there = shown.get(at), self._by_place.get(at) if is_same else None
+        def take(at: int, body: bytes) -> None:
+            found[at] = _Read(_header_of(body, sizes[at]), content_of(body, sizes[at], whole=True))
+
+        is_known = bool(there or self._by_header or self._failed)
+        refused = await self._ask(session, listing, places if is_known else large, top, whole=False)
+        # The server need not have TOP: of what RETR gives, that is no failure.
+        self._fail(one for one in refused if one.size > self._message_limit)
+        for at in places:
+            header, before = shown.get(at), there.get(at)
             read = self._by_header.get(header.hash) if header is not None else None
-            if read is None and there is not None and header in (None, there.header):
-                read = there
+            if read is None and before is not None and header in (None, before.header):
+                read = before
             if read is not None:
                 found.setdefault(at, read)
-        await session.read([n for n, at in by_number.items() if at not in found and n not in large], take, whole=True)
-        return found
+        small = [at for at in places if at not in found and sizes[at] <= self._message_limit]
+        self._fail(await self._ask(session, listing, small, take, whole=True))
+        for at in places:
+            wanted = _Wanted(at, sizes[at], whole=sizes[at] <= self._message_limit)
+            if at not in found and self._failed[wanted] >= TRIES:
+                found[at] = _unread(shown.get(at) or _header_of(b"", sizes[at]))
+
+    async def _ask(
+        self,
+        session: Session,
+        listing: Listing,
+        places: Sequence[int],
+        give: Callable[[int, bytes], None],
+        *,
+        whole: bool,
+    ) -> list[_Wanted]:
+        """For what did not fail too often; gives what is refused. Where the session breaks, the first one that is
+        missing may be why, unless the server says when to come back."""
+        asked = {listing.numbers[at]: _Wanted(at, listing.sizes[at], whole) for at in places}
+        left = {number: one for number, one in asked.items() if self._failed[one] < TRIES}
+
+        def take(number: int, body: bytes) -> None:
+            self._failed.pop(left.pop(number), None)
+            give(asked[number].at, body)
+
+        try:
+            refused = await session.read(list(left), take, whole=whole)
+        except Transient as exc:
+            if exc.retry_after_s is None:
+                self._fail(list(left.values())[:1])
+            raise
+        return [left[number] for number in refused]
+
+    def _fail(self, these: Iterable[_Wanted]) -> None:
+        if len(self._failed) > FAILED_LIMIT:
+            self._failed.clear()
+        self._failed.update(these)
+
+
+def _delivered(read: Iterable[_Read]) -> dict[bytes, _Read]:
+    return {one.header.hash: one for one in read if one.header.delivered}
 
 
 def _alike(before: Listing, listing: Listing) -> bool:

@@ -88,6 +88,24 @@ async def test_a_server_that_says_nothing_of_what_it_can_and_refuses_uidl_for_on
     assert [line for line in pop3_stub.commands if line.startswith("RETR")] == ["RETR 1", "RETR 2", "RETR 3"]
 
 
+@pytest.mark.fault("B03")
+async def test_a_server_that_has_no_unique_ids_any_more_is_doubted_once(
+    pop3_stub: Pop3Stub, bus: Bus, reader: BusReader
+) -> None:
+    pop3_stub.hooks["CAPA"] = answering("-ERR what?\r\n")
+    pop3_stub.mails = [mail(1), mail(2)]
+    async with following(bus, Drop(pop3_stub.port, initial="new")) as drop:
+        await caught_up(drop)
+        pop3_stub.hooks["UIDL"] = answering("-ERR what?\r\n")
+        await until(lambda: len(failures(drop)) >= 2)
+        for number in (3, 4):
+            await caught_up(drop)
+            pop3_stub.mails.append(mail(number))
+            await reader.wait_received(number - 2)
+    assert sum("falls short" in error.what for error in failures(drop)) == 2
+    assert subjects(await reader.events()) == ["mail 3", "mail 4"]
+
+
 @pytest.mark.fault("B06")
 async def test_a_server_that_never_lists_all_is_followed_and_nothing_is_told_to_be_removed(
     pop3_stub: Pop3Stub, bus: Bus, reader: BusReader
@@ -143,11 +161,26 @@ def nameless(text: bytes, *, delivered: bool) -> Mail:
     return Mail("", received + b"Message-ID: <%b@b>\r\nSubject: mail\r\n\r\n%b\r\n" % (text, text))
 
 
+def topless(stub: Pop3Stub) -> None:
+    """TOP leaves out the empty line after the header."""
+
+    async def top(connection: Pop3Connection, arguments: str) -> bool:
+        assert connection.drop is not None
+        header = connection.drop[int(arguments.partition(" ")[0]) - 1].body.partition(b"\r\n\r\n")[0]
+        await connection.send(b"+OK\r\n" + header + b"\r\n.\r\n")
+        return True
+
+    stub.hooks["TOP"] = top
+
+
 @pytest.mark.fault("B03")
+@pytest.mark.parametrize("is_usual", [True, False])
 async def test_what_has_no_unique_id_is_downloaded_once_however_often_the_listing_changes(
-    pop3_stub: Pop3Stub, bus: Bus, reader: BusReader
+    pop3_stub: Pop3Stub, bus: Bus, reader: BusReader, *, is_usual: bool
 ) -> None:
     without_uidl(pop3_stub)
+    if not is_usual:
+        topless(pop3_stub)
     pop3_stub.mails = [nameless(b"01", delivered=True), nameless(b"02", delivered=True)]
     async with following(bus, Drop(pop3_stub.port, after=DELETE, delay_s=0.2)):
         await reader.wait_received(2)
@@ -187,3 +220,66 @@ async def test_mails_of_one_header_and_size_are_not_merged_where_the_listing_is_
         await reader.wait_received(1)
         pop3_stub.mails.append(Mail("", same + b"bbb\r\n"))
         await reader.wait_received(2)
+
+
+@pytest.mark.fault("B03", "B06")
+@pytest.mark.parametrize("cuts", [True, False])
+async def test_a_mail_without_a_unique_id_that_cannot_be_had_holds_up_no_other_and_is_said(
+    pop3_stub: Pop3Stub, bus: Bus, reader: BusReader, *, cuts: bool
+) -> None:
+    without_uidl(pop3_stub)
+    bad = nameless(b"02", delivered=True)
+    pop3_stub.mails = [nameless(b"01", delivered=True), bad, nameless(b"03", delivered=True)]
+
+    async def retr(connection: Pop3Connection, arguments: str) -> bool:
+        assert connection.drop is not None
+        if connection.drop[int(arguments) - 1] is not bad:
+            return False
+        if cuts:
+            connection.cut()
+        else:
+            await connection.send("-ERR no\r\n")
+        return True
+
+    pop3_stub.hooks["RETR"] = retr
+    async with following(bus, Drop(pop3_stub.port)) as drop:
+        await reader.wait_received(3)
+        await caught_up(drop)
+        asked = pop3_stub.commands.count("RETR 2")
+        # It is known from now on, wherever it stands.
+        del pop3_stub.mails[0]
+        pop3_stub.mails.append(nameless(b"04", delivered=True))
+        await reader.wait_received(4)
+        await caught_up(drop)
+    events = await reader.events()
+    problems = [event.body["mailbus"].get("problem") for event in events if event.kind == "received"]
+    assert [problem["type"] for problem in problems if problem] == ["unavailable"]
+    assert sorted(kinds(events)) == [*["received"] * 4, "removed", "reset"]
+    assert asked <= 8
+
+
+@pytest.mark.fault("B03")
+async def test_over_a_line_that_does_not_last_mail_without_unique_ids_is_learnt_a_part_at_a_time(
+    pop3_stub: Pop3Stub, bus: Bus, reader: BusReader
+) -> None:
+    without_uidl(pop3_stub)
+    pop3_stub.mails = [nameless(b"%02d" % n, delivered=n % 2 == 0) for n in range(10, 20)]
+    read: list[Mail] = []
+    lines: dict[int, list[Pop3Connection]] = {}
+
+    async def retr(connection: Pop3Connection, arguments: str) -> bool:
+        assert connection.drop is not None
+        one, asked = connection.drop[int(arguments) - 1], lines.setdefault(id(connection), [])
+        asked.append(connection)
+        if len(read) < 10 and len(asked) > 2:
+            connection.cut()
+            return True
+        read.append(one)
+        return False
+
+    pop3_stub.hooks["RETR"] = retr
+    async with following(bus, Drop(pop3_stub.port)):
+        await reader.wait_received(10)
+    # Each was read once to be known.
+    assert sorted(one.body for one in read[:10]) == sorted(one.body for one in pop3_stub.mails)
+    assert kinds(await reader.events()) == ["reset", *["received"] * 10]
