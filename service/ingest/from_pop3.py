@@ -61,7 +61,9 @@ class Pop3Source:
         self._lasting = lasting
         self._drop = Drop(lasting)
         self._contents = Contents(options.message_limit, clock, lasting.broke, lasting.shown)
-        self._refused: set[int] = set()
+        # UIDs of what was refused → at which look first.
+        self._refused: dict[int, int] = {}
+        self._looks = 0
         self._uidvalidity = 0
         self._marked = 0  # up to this UID messages are known by their contents, which are read
         self._looked = False
@@ -132,6 +134,7 @@ class Pop3Source:
         """Log in and take stock. Gives whether, at the first look, all unique ids are others than before."""
         before = self._drop.listing
         await self._visits.begin()
+        self._looks += 1
         listing = await self._visits.take_stock()
         self._visits.looked()
         if listing.missing:
@@ -196,8 +199,8 @@ class Pop3Source:
         """From the listing; contents and dates of what is to be recognised are read."""
         drop = self._drop
         marked = first <= self._marked
-        # A message that was refused may be gone: only another session shows that.
-        if first == last and first in self._refused:
+        # A message that was refused may be gone: only another session shows that, one for all that were until then.
+        if first == last and self._refused.get(first) == self._looks:
             await self._look()
         elif marked:
             await self._ready()
@@ -259,7 +262,8 @@ class Pop3Source:
             give(Fetched(given, body, whole))
 
         refused = await self._visits.session.read(list(numbers), take, whole=whole)
-        self._refused |= {numbers[number][1].uid for number in refused}
+        for number in refused:
+            self._refused.setdefault(numbers[number][1].uid, self._looks)
 
     async def _ready(self) -> None:
         if not await self._visits.is_open():
