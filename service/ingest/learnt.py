@@ -122,20 +122,28 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
 
 @dataclass(slots=True)
 class Told:
-    """What the log says of mail since a place in it: prints of what IMAP told, how often; keys of what POP3 did."""
+    """What the log says of mail since a place in it: prints of what IMAP told, how often; keys of what POP3 did.
+
+    `unprinted`: UIDs of what IMAP told and could not read: POP3 may be able to.
+    """
 
     prints: Counter[str] = field(default_factory=Counter)
     keys: set[int] = field(default_factory=set)
+    unprinted: set[int] = field(default_factory=set)
 
     def take(self, kind: str, state: str) -> None:
         """An event: its kind, and what its `Mail-State` says."""
         note = load_note(state)
         if note is None or kind != EventType.RECEIVED:
+            if note is not None and kind == EventType.REMOVED:
+                self.unprinted.discard(note.uid)
             return
         if note.uid >= NUMBERS_FROM:
             self.keys.add(key_of(identity_in(note.mark)))
         elif print := print_in(note.mark):
             self.prints[print] += 1
+        else:
+            self.unprinted.add(note.uid)
 
 
 @dataclass(frozen=True, slots=True)

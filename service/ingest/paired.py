@@ -102,7 +102,7 @@ class PairedStandIn(StandIn):
         self._tries.shown = {}
         for at in fresh:
             one = shown.get(at)
-            if one is None or self._is_told(one) or self._is_old(one, is_other=is_other):
+            if one is None or self._is_told(one) or self._is_old(one, is_other=is_other) or self._may_be_told():
                 self._known.add(key_of(listing.identity(at)))
                 continue
             self._given[listing.identity(at)] = self._next, one.print
@@ -117,6 +117,14 @@ class PairedStandIn(StandIn):
         told = self._learnt.told.prints
         told[one.print] -= 1
         return told[one.print] >= 0
+
+    def _may_be_told(self) -> bool:
+        """Whether IMAP has told mail of which it could read nothing: so many unknown ones wait until it is back."""
+        unprinted = self._learnt.told.unprinted
+        if unprinted:
+            unprinted.pop()
+            return True
+        return False
 
     def _is_old(self, one: Shown, *, is_other: bool) -> bool:
         """Whether it was there long before the maildrop was looked at, and is not known all the same.
