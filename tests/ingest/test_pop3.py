@@ -287,16 +287,6 @@ async def test_a_message_that_the_server_refuses_is_gone_or_said_to_be_unavailab
     assert not drop.states
 
 
-async def test_one_look_shows_which_of_many_that_the_server_refuses_are_still_there(
-    pop3_stub: Pop3Stub, bus: Bus, reader: BusReader
-) -> None:
-    pop3_stub.mails = [mail(n) for n in range(1, 8)]
-    pop3_stub.hooks["RETR"] = answering("-ERR no\r\n")
-    async with following(bus, Drop(pop3_stub.port, poll_s=3600.0)):
-        await reader.wait_received(7)
-    assert pop3_stub.commands.count("LIST") == 2
-
-
 async def test_a_mail_that_is_gone_before_it_is_read_gives_its_number_to_no_other(
     pop3_stub: Pop3Stub, bus: Bus, reader: BusReader
 ) -> None:
