@@ -7,10 +7,10 @@ from service.contract import CURSOR_HEADER
 from service.errors import Transient
 from service.ingest import Lesson
 from service.ingest.cursor import load_cursor
-from tests.ingest.away import Away, by_imap, learner
+from tests.ingest.away import Away, by_imap, learner, looked, standing_in
 from tests.ingest.test_paired import arrive, body
 from tests.pop3.harness import answering
-from tests.servers.imap_stub import ImapStub
+from tests.servers.imap_stub import Connection, ImapStub
 from tests.servers.mailbus import BusReader
 from tests.servers.pop3_stub import Mail, Pop3Stub
 
@@ -95,3 +95,29 @@ async def test_a_list_of_ids_that_ends_too_soon_teaches_nothing(
     with pytest.raises(Transient, match="falls short"):
         await one.learn(nothing)
     assert not await one.is_proved()
+
+
+async def test_a_mail_that_imap_told_and_could_not_read_is_not_told_again(
+    imap_stub: ImapStub, pop3_stub: Pop3Stub, bus: Bus, reader: BusReader
+) -> None:
+    arrive(imap_stub, pop3_stub, range(1, 4))
+    assert await by_imap(bus, imap_stub.port, pop3_stub.port) is Lesson.PROVED
+
+    async def fetch(connection: Connection, tag: str, arguments: str) -> bool:
+        wanted, _, items = arguments.partition(" ")
+        if "BODY" not in items or 4 not in imap_stub.uids_of(wanted):
+            return False
+        await connection.send(f"{tag} OK done\r\n")
+        return True
+
+    imap_stub.hooks["UID FETCH"] = fetch
+    arrive(imap_stub, pop3_stub, range(4, 5))
+    await by_imap(bus, imap_stub.port)
+    imap_stub.hooks.clear()
+    arrive(imap_stub, pop3_stub, range(5, 6))
+    async with standing_in(bus, pop3_stub.port) as away:
+        await reader.wait_received(5)
+        await looked(away)
+    await by_imap(bus, imap_stub.port)
+    told = [event.body.get("subject") for event in await reader.received()]
+    assert told == ["mail 1", "mail 2", "mail 3", None, "mail 5"]

@@ -15,7 +15,7 @@ from tests.ingest.away import Away, by_imap, learner, looked, returned, standing
 from tests.ingest.harness import Box, following
 from tests.ingest.maildrop import kinds, subjects
 from tests.ingest.view import view, watching
-from tests.servers.imap_stub import Connection, ImapStub
+from tests.servers.imap_stub import ImapStub
 from tests.servers.mailbus import BusReader, Event, until
 from tests.servers.pop3_stub import Mail, Pop3Connection, Pop3Stub
 
@@ -255,30 +255,6 @@ async def test_of_mails_that_are_the_same_as_many_are_known_as_were_told(
     events = await reader.events()
     assert subjects(events) == ["mail 1", "mail 2", "mail 3", "mail 4", "mail 4"]
     assert uids(events)[-1] == ("changed", NUMBERS_FROM + 1)
-
-
-@pytest.mark.usefixtures("learnt")
-async def test_a_mail_that_imap_told_and_could_not_read_is_not_told_again(
-    imap_stub: ImapStub, pop3_stub: Pop3Stub, bus: Bus, reader: BusReader
-) -> None:
-    async def fetch(connection: Connection, tag: str, arguments: str) -> bool:
-        wanted, _, items = arguments.partition(" ")
-        if "BODY" not in items or 4 not in imap_stub.uids_of(wanted):
-            return False
-        await connection.send(f"{tag} OK done\r\n")
-        return True
-
-    imap_stub.hooks["UID FETCH"] = fetch
-    arrive(imap_stub, pop3_stub, range(4, 5))
-    await by_imap(bus, imap_stub.port)
-    imap_stub.hooks.clear()
-    arrive(imap_stub, pop3_stub, range(5, 6))
-    async with standing_in(bus, pop3_stub.port) as away:
-        await reader.wait_received(5)
-        await looked(away)
-    await by_imap(bus, imap_stub.port)
-    told = [event.body.get("subject") for event in await reader.received()]
-    assert told == ["mail 1", "mail 2", "mail 3", None, "mail 5"]
 
 
 @pytest.mark.usefixtures("learnt")
