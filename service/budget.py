@@ -4,6 +4,7 @@ A byte here stands for about two of memory: a mail is in hand as it came and as 
 """
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -13,7 +14,26 @@ from typing import Final
 SMALL_PART: Final = 32
 
 
-class Budget:
+class _Memory(ABC):
+    """What may be taken and is given back."""
+
+    @abstractmethod
+    async def take(self, size: int) -> int: ...
+
+    @abstractmethod
+    def give(self, taken: int) -> None: ...
+
+    @asynccontextmanager
+    async def hold(self, size: int) -> AsyncIterator[None]:
+        """`size` bytes for the length of a block."""
+        taken = await self.take(size)
+        try:
+            yield
+        finally:
+            self.give(taken)
+
+
+class Budget(_Memory):
     """A semaphore of bytes. What is larger than the whole budget waits until it has all of it to itself."""
 
     def __init__(self, limit_bytes: int) -> None:
@@ -62,17 +82,8 @@ class Budget:
                 self._free -= size
                 turn.set_result(None)
 
-    @asynccontextmanager
-    async def hold(self, size: int) -> AsyncIterator[None]:
-        """`size` bytes for the length of a block."""
-        taken = await self.take(size)
-        try:
-            yield
-        finally:
-            self.give(taken)
 
-
-class Share:
+class Share(_Memory):
     """At most so much of a budget, for work that may be slow: it cannot keep all of it. A quarter is for what is small,
     which waits for nothing that is large. What is larger than its part goes alone, and has of the whole what it needs.
 
@@ -112,12 +123,3 @@ class Share:
 
     def _part(self, size: int) -> Budget:
         return self._small if size <= self._small_bytes else self._large
-
-    @asynccontextmanager
-    async def hold(self, size: int) -> AsyncIterator[None]:
-        """`size` bytes for the length of a block."""
-        taken = await self.take(size)
-        try:
-            yield
-        finally:
-            self.give(taken)

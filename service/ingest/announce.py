@@ -202,9 +202,10 @@ def known_of(surveyed: Surveyed) -> Keywords:
 
 def _read(surveyed: Surveyed, body: bytes | None, *, whole: bool, print: str = "") -> Read:
     known, print = known_of(surveyed), print or surveyed.print
-    mark = with_identity(
-        mark_of(surveyed).partition(":")[0] if surveyed.identity else mark_of(surveyed), surveyed.identity
-    )
+    mark = mark_of(surveyed)
+    if surveyed.identity:
+        # Its print stands behind the identity.
+        mark = with_identity(mark.partition(":")[0], surveyed.identity)
     return Read(
         surveyed.uid,
         surveyed.size,

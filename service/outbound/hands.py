@@ -175,9 +175,7 @@ class Place:
 
         Until `end`. Who has some has it for all that the job needs: again does nothing.
         """
-        if self._held is not None:
-            return
-        if size <= UNCOUNTED_BYTES:
+        if self._held is not None or size <= UNCOUNTED_BYTES:
             return
         memory, size = self._shared.memory, size * (MEMORY_TIMES - 1 + mails)
         self._held = memory.take_now(size)
