@@ -10,7 +10,7 @@ from service.build.shared import Shared, Work
 from service.commands import Account
 from service.contract import AccountPart, AccountState
 from service.errors import MailbusError
-from service.fleet import Kind, Part, supervise
+from service.fleet import DRAIN_TIMEOUT_S, Kind, Part, supervise
 from service.settings import AccountSettings, Settings
 from service.tasks import TaskGroup
 
@@ -63,8 +63,12 @@ class Hosted:
                     group.create_task(piece.run(), name=f"{piece.account}, {piece.part}")
         finally:
             self._work.pop(account.id, None)
-            self.commands.pop(account.id, None)
-            self._shared.forget(account.id)
+            commands = self.commands.pop(account.id, None)
+            try:
+                if commands is not None:
+                    await commands.in_hand.end(DRAIN_TIMEOUT_S)
+            finally:
+                self._shared.forget(account.id)
 
 
 def _host(account: AccountSettings) -> str:

@@ -2,13 +2,14 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol, TypeVar
 
 from service.bus import Bus
 from service.clock import Clock
 from service.commands.begun import ID_FIELD, Beginnings
 from service.commands.errors import problem
+from service.commands.in_hand import InHand
 from service.commands.places import Directory
 from service.commands.repeat import Answered
 from service.contract import Extra, HeldRequest, Resynced, SendLimits, SendRequest, Verb, encode
@@ -121,13 +122,17 @@ class SendAccess:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """An account of this process. `sends` is None without `outgoing`, `reads` without `incoming` or `by_pop3`."""
+    """An account of this process. `sends` is None without `outgoing`, `reads` without `incoming` or `by_pop3`.
+
+    `in_hand`: what is done for it now.
+    """
 
     id: str
     address: str
     sends: SendAccess | None
     reads: MailAccess | None
     by_pop3: bool = False
+    in_hand: InHand = field(default_factory=InHand, compare=False)
 
     def sending(self) -> SendAccess:
         """How it sends. Raises ServiceError 404 where it does not."""

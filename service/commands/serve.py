@@ -120,12 +120,13 @@ async def _run(context: Context, verb: Verb, account: Account, payload: bytes, h
         return COMMANDS[verb](context, account, payload, headers)
 
     try:
-        async with asyncio.timeout(COMMAND_LIMIT_S):
+        async with account.in_hand.within(COMMAND_LIMIT_S):
             if id and verb in ONCE:
                 return await context.answered.once(account.id, f"{verb} {id}", payload, work)
             return await work()
     except TimeoutError as exc:
-        message = f"not done within {COMMAND_LIMIT_S:g} s: it may be done in part; look, then ask again"
+        why = "cut short: its account ends here" if account.in_hand.ending else f"not done within {COMMAND_LIMIT_S:g} s"
+        message = f"{why}: it may be done in part; look, then ask again"
         raise error(504, [Problem("", message)]) from exc
     except MailbusError as exc:
         raise answer_of(exc) from exc

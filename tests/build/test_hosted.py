@@ -8,6 +8,7 @@ import pytest
 
 from service.build import Hosted
 from service.build.shared import Shared, Work
+from service.commands import Account
 from service.contract import AccountState, Subjects
 from service.errors import Permanent
 from service.fleet import AccountReports, Pace, Part
@@ -25,8 +26,13 @@ class Parts(Shared):
         for name, value in {"reports": reports, "clock": clock, "pace": Pace()}.items():
             object.__setattr__(self, name, value)
 
+        object.__setattr__(self, "forgotten", [])
+
+    forgotten: list[str]
+
     def forget(self, account: str) -> None:
-        """Nothing was left here."""
+        """Its connections are closed."""
+        self.forgotten.append(account)
 
 
 async def nowhere(_: object) -> None:
@@ -81,7 +87,8 @@ async def test_what_no_part_contains_degrades_the_account_and_begins_it_anew(
         return [Work(account.id, part, what, [part]) for part, what in ((SENDER, run), (Part(SENDER.kind), beside))]
 
     monkeypatch.setattr("service.build.hosted.account_work", work)
-    monkeypatch.setattr("service.build.hosted.command_account", lambda *_: "commands")
+    commands = Account("a", "a@example.com", None, None)
+    monkeypatch.setattr("service.build.hosted.command_account", lambda *_: commands)
     hosted = Hosted(cast(Settings, None), Parts(reports, clock))
     task = asyncio.create_task(cast(Any, hosted.kind().run(ACCOUNT)))
     await clock.settle()
@@ -90,9 +97,41 @@ async def test_what_no_part_contains_degrades_the_account_and_begins_it_anew(
     assert (hosted.work, dict(hosted.commands)) == ([], {})
     assert neighbours == ([] if when == "put together" else ["ended"])
     await clock.advance(pause_s)
-    assert (len(hosted.work), dict(hosted.commands)) == (2, {"a": "commands"})
+    assert (len(hosted.work), dict(hosted.commands)) == (2, {"a": commands})
     assert reports.accounts["a"].parts == {SENDER: AccountState.DISCONNECTED}
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     assert dict(hosted.commands) == {}
+
+
+async def test_its_commands_have_time_to_end_before_its_connections_are_closed(
+    monkeypatch: pytest.MonkeyPatch, clock: FakeClock, reports: AccountReports
+) -> None:
+    def work(_settings: Settings, account: AccountSettings, _shared: Shared) -> list[Work]:
+        reports.add(account.id, [SENDER])
+        return [Work(account.id, SENDER, asyncio.Event().wait, [SENDER])]  # type: ignore[arg-type]
+
+    commands, answered = Account("a", "a@example.com", None, None), asyncio.Event()
+
+    async def command() -> None:
+        async with commands.in_hand.within(60.0):
+            await answered.wait()
+
+    monkeypatch.setattr("service.build.hosted.account_work", work)
+    monkeypatch.setattr("service.build.hosted.command_account", lambda *_: commands)
+    parts = Parts(reports, clock)
+    hosted = Hosted(cast(Settings, None), parts)
+    task = asyncio.create_task(cast(Any, hosted.kind().run(ACCOUNT)))
+    await clock.settle()
+    under_way = asyncio.create_task(command())
+    await clock.settle()
+    task.cancel()
+    await clock.settle()
+    # None begins any more; the one that has begun has its connection.
+    assert (dict(hosted.commands), parts.forgotten, task.done()) == ({}, [], False)
+    answered.set()
+    await under_way
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert parts.forgotten == ["a"]

@@ -27,6 +27,7 @@ from service.commands import (
     SendAccess,
     serve_commands,
 )
+from service.commands.in_hand import InHand
 from service.contract import Security, SendLimits
 from service.imap import Pool, SessionOptions, WritingSession
 from service.ingest import Allowance, Desks, Parser
@@ -65,6 +66,7 @@ class Desk:
     pools: list[Pool] = field(default_factory=list)
     followed: Desks = field(default_factory=Desks)
     budget: Budget = field(default_factory=lambda: Budget(64 * 1024 * 1024))
+    in_hand: InHand = field(default_factory=InHand)
 
     async def message(self, verb: str, body: object = None, **headers: str) -> Msg:
         """The whole answer."""
@@ -195,7 +197,8 @@ async def desk(bus: Bus, server: ImapServer, user: str, *, daily: int = 10**9, *
         task = group.create_task(serve_commands(context, alone(accounts), served))
         async with asyncio.timeout(10):
             await served.wait()
-        yield Desk(bus, server, user, pools=[pool], followed=followed, budget=budget)
+        in_hand = accounts["support"].in_hand
+        yield Desk(bus, server, user, pools=[pool], followed=followed, budget=budget, in_hand=in_hand)
         task.cancel()
     pool.abort()
 
