@@ -133,7 +133,8 @@ class Application:
                 )
                 await stack.enter_async_context(self.admin)
                 async with TaskGroup() as group:
-                    parsing = group.create_task(self._parser.run(), name="parser")
+                    parser = unending(self._parser.run, clock=self._clock, where="parser")
+                    parsing = group.create_task(parser, name="parser")
                     bus = await self._open_bus(stack)
                     if bus is not None:
                         await self._serve(bus)
@@ -258,18 +259,17 @@ class Application:
                 return background.create_task(unending(work, clock=clock, where=name), name=name)
 
             served = asyncio.Event()
-            answering = catalog.once_heard(serve_commands(context, fleet, served))
-            commands = background.create_task(answering, name="commands")
+            commands = unended(lambda: catalog.once_heard(serve_commands(context, fleet, served)), "commands")
             tasks = [
                 commands,
-                background.create_task(self._present(roster, catalog.heard), name="presence"),
-                background.create_task(roster.follow(), name="roster"),
+                unended(partial(_present, roster, catalog.heard), "presence"),
+                unended(roster.follow, "roster"),
                 unended(copies.run, "copies"),
                 unended(reports.run, "reports"),
-                background.create_task(_watch_loop(clock), name="loop-lag"),
-                background.create_task(_watch_work(hosted, clock), name="behind"),
+                unended(partial(_watch_loop, clock), "loop-lag"),
+                unended(partial(_watch_work, hosted, clock), "behind"),
                 unended(partial(_watch_readers, bus, clock), "readers"),
-                background.create_task(sweep_all(shared.pools.values(), clock), name="command-connections"),
+                unended(partial(sweep_all, shared.pools.values(), clock), "command-connections"),
                 unended(lambda: catalog.once_heard(strays.run()), "strays"),
                 unended(catalog.follow, "catalog"),
                 unended(lambda: catalog.once_heard(serve_admin(bus, catalog, clock)), "admin"),
@@ -279,14 +279,6 @@ class Application:
             await self._accounts(roster, running, commands, catalog.heard, served)
             await self._finish(bus, commands)
             await cut_short(tasks)
-
-    async def _present(self, roster: Roster[AccountSettings], known: asyncio.Event) -> None:
-        """Take the name once all is heard that it needs: accounts are given to whoever has one, and wait for it."""
-        await known.wait()
-        await roster.heard.wait()
-        await self._patiently(roster.presence.take)
-        if roster.presence.since:  # not where it was time to stop
-            await roster.presence.run()
 
     async def _accounts(
         self,
@@ -328,6 +320,13 @@ def _spare_garbage_collection() -> None:
     """Modules stay for ever, and few things go in circles: looking for them took 8 % of the event loop's time."""
     gc.freeze()
     gc.set_threshold(GARBAGE_EVERY_OBJECTS, GARBAGE_MIDDLE_EVERY, GARBAGE_ALL_EVERY)
+
+
+async def _present(roster: Roster[AccountSettings], known: asyncio.Event) -> None:
+    """Have the name once all is heard that it needs: accounts are given to whoever has one, and wait for it."""
+    await known.wait()
+    await roster.heard.wait()
+    await roster.presence.run()
 
 
 async def _farewell(bus: Bus, presence: Presence, copies: Copies) -> None:

@@ -167,8 +167,11 @@ class Presence:
         return there.since if there.boot and there.capacity == self._capacity else 0
 
     async def run(self) -> None:
-        """Renew the key until cancelled. Raises Permanent when another process has taken the name."""
-        pause_s, given_up = self._ttl_s / RENEWALS_PER_TTL, False
+        """Take the key and renew it until cancelled. Raises Permanent when another process has taken the name.
+
+        Begun again after a bug it goes on with the key that it has: another process may have the name by then.
+        """
+        pause_s, given_up = self._ttl_s / RENEWALS_PER_TTL if self.since else 0.0, False
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
@@ -182,7 +185,7 @@ class Presence:
                 continue
             given_up = False
             try:
-                await self.renew()
+                await (self.renew() if self.since else self.take())
                 pause_s = self._ttl_s / RENEWALS_PER_TTL
             except Transient as exc:
                 log.warning("presence_not_renewed", error=str(exc))

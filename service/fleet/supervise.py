@@ -17,8 +17,10 @@ from service.tasks import cancellable
 # A connection has proved itself when it caught up and then lived on for this long.
 PROOF_S: Final = 30.0
 RETRY_AFTER_LIMIT_S: Final = 3600.0
-# What serves all accounts is missed by all of them; and a bug's trace is no flood.
+# What serves all accounts is missed by all of them: this process's key lives for ten seconds. And a bug's trace is no
+# flood: what breaks again within this time waits for as long.
 SERVES_ALL_AGAIN_S: Final = 10.0
+SERVES_ALL_SOON_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,7 @@ async def supervise(
 async def unending(work: Callable[[], Awaitable[None]], *, clock: Clock, where: str) -> None:
     """Do what serves all accounts until cancelled: what a bug ends is begun again. Raises what somebody must mend."""
     while True:
+        began = clock.monotonic()
         try:
             with cancellable():
                 await work()
@@ -98,7 +101,8 @@ async def unending(work: Callable[[], Awaitable[None]], *, clock: Clock, where: 
             case _:
                 metrics.BUGS.inc()
                 log.error("bug", where=where, exc_info=error)
-        await clock.sleep(SERVES_ALL_AGAIN_S)
+        lived_s = clock.monotonic() - began
+        await clock.sleep(SERVES_ALL_SOON_S if lived_s > SERVES_ALL_AGAIN_S else SERVES_ALL_AGAIN_S)
 
 
 def pause_s(error: MailbusError, failures: int, *, pace: Pace, clock: Clock) -> float:

@@ -89,7 +89,7 @@ class Parser:
     async def run(self) -> None:
         """Keep a child for ever, where there is a second core for it."""
         if len(os.sched_getaffinity(0)) < 2:
-            return
+            await asyncio.Event().wait()
         attempt = 0
         self._started.clear()
         while True:

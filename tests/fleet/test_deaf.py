@@ -91,7 +91,6 @@ async def replicas(bus: Bus) -> AsyncIterator[Callable[..., Replica]]:
 
         async def present() -> None:
             await roster.heard.wait()
-            await presence.take()
             await presence.run()
 
         async def live() -> None:

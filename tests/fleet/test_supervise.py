@@ -9,7 +9,7 @@ import pytest
 from service.contract import AccountState
 from service.errors import AuthRefused, MailbusError, PeerError, Permanent, Superseded, Transient, Uncertain
 from service.fleet import Pace, supervise, unending
-from service.fleet.supervise import PROOF_S, RETRY_AFTER_LIMIT_S, SERVES_ALL_AGAIN_S
+from service.fleet.supervise import PROOF_S, RETRY_AFTER_LIMIT_S, SERVES_ALL_AGAIN_S, SERVES_ALL_SOON_S
 from service.observe import metrics
 from tests.servers.clock import FakeClock
 
@@ -177,3 +177,19 @@ async def test_what_serves_all_accounts_begins_again_after_a_bug_and_ends_where_
     with pytest.raises(Permanent):
         await task
     assert (clock.slept, metrics.BUGS._value.get()) == ([SERVES_ALL_AGAIN_S] * 3, bugs + 2)
+
+
+async def test_what_served_all_accounts_for_a_while_before_a_bug_is_missed_for_a_moment_only() -> None:
+    clock, lives_s = FakeClock(), [SERVES_ALL_AGAIN_S + 1, 0.0]
+
+    async def work() -> None:
+        if not lives_s:
+            raise Permanent("x")
+        await clock.sleep(lives_s.pop(0))
+        raise ZeroDivisionError
+
+    task = asyncio.ensure_future(unending(work, clock=clock, where="the test"))
+    await clock.advance(100)
+    with pytest.raises(Permanent):
+        await task
+    assert clock.slept == [SERVES_ALL_AGAIN_S + 1, SERVES_ALL_SOON_S, 0.0, SERVES_ALL_AGAIN_S]

@@ -110,7 +110,17 @@ async def test_no_child_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_a_single_core_has_no_child(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
-    await asyncio.wait_for(Parser(SystemClock()).run(), 1)
+    begun = list[str]()
+
+    async def live() -> None:
+        begun.append("a child")
+
+    one = Parser(SystemClock())
+    monkeypatch.setattr(one, "_live", live)
+    async with running(one):
+        await asyncio.sleep(0)
+        await one.started()
+    assert not begun
 
 
 async def made_by(parser: Parser, messages: list[Read], monkeypatch: pytest.MonkeyPatch) -> list[str]:
