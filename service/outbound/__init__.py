@@ -1,7 +1,8 @@
 """A request on the bus → a mail at the relay, and what became of it as status events.
 
-sender.py takes jobs from an account's queues, hands.py holds them; deliver.py knows which way one takes, attempt.py
-makes its attempt, relays.py asks the relay; settle.py stores what came of it, replies.py as much as there is room for;
+sender.py takes jobs from an account's queues, hands.py holds them; deliver.py knows which way one takes, bundles.py
+gets what it needs, attempt.py makes its attempt, mailing.py where each recipient has a mail, both by the steps of
+task.py; relays.py asks the relay; settle.py stores what came of it, replies.py as much as there is room for;
 request.py settles its id and finds what is wrong with it; originals.py finds the message that it is about, answer.py
 puts that in (pure); mail.py makes its envelope and bytes, dkim.py signs them; suppressions.py knows who gets nothing;
 pace.py and lanes.py know how fast the account's mail may go, and a domain's, blame.py whose affair an answer is;

@@ -4,7 +4,7 @@ Used by sender.py; attempt.py makes the attempt, settle.py stores and says what 
 due, or its answer was lost.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
@@ -16,7 +16,6 @@ from service.contract import (
     DeadReason,
     Problem,
     RequestProblems,
-    SendRequest,
     beyond,
     blob_ids,
     decode_request,
@@ -26,7 +25,8 @@ from service.contract import (
 )
 from service.errors import MailbusError, Permanent
 from service.observe import log, metrics
-from service.outbound.attempt import Attempts, Task, mails_at_once
+from service.outbound.attempt import Attempts
+from service.outbound.bundles import Bundles
 from service.outbound.evidence import Evidence
 from service.outbound.hands import NOT_ALONE_S, Deliveries, Place
 from service.outbound.lanes import Lanes
@@ -34,7 +34,7 @@ from service.outbound.mail import message_id
 from service.outbound.names import Names
 from service.outbound.options import OutboundOptions
 from service.outbound.originals import Originals
-from service.outbound.outbox import Bundle, Outbox
+from service.outbound.outbox import Outbox
 from service.outbound.pace import Pace
 from service.outbound.relays import Relays
 from service.outbound.replies import too_wide
@@ -45,6 +45,7 @@ from service.outbound.sent import SentMailbox
 from service.outbound.settle import ATTEMPT_HEADER, Settler, changed
 from service.outbound.suppressions import Suppressions
 from service.outbound.suspects import GIVEN_UP_AT, Suspects
+from service.outbound.task import Steps, Task
 from service.outbound.waiting import Waiting
 from service.smtp import Relay
 
@@ -75,14 +76,16 @@ class Deliverer:
         self._options = options
         self._clock = clock
         self._sends = Sends(bus.key_value(bus.subjects.sends), bus.key_value(bus.subjects.cursors), clock)
-        self._outbox = Outbox(bus.blobs(bus.subjects.outbox))
-        self._settler = Settler(bus, self._sends, self._outbox, options, clock)
+        outbox = Outbox(bus.blobs(bus.subjects.outbox))
+        self._settler = Settler(bus, self._sends, outbox, options, clock)
         self.waiting = Waiting(bus, options.account, self._sends, self._settler, clock)
         self.pace = Pace(options.interval_s, clock)
         self.relays = Relays(relays, options.account, self.pace, clock)
         suppressions = Suppressions(bus, options.account, clock)
         self._evidence = Evidence(options.account, self._sends, sent)
         self.lanes = Lanes(options.domains, clock)
+        self._steps = Steps(self._sends, self._settler, options, clock)
+        self._bundles = Bundles(bus, outbox, options.account)
         self._attempts = Attempts(
             self._sends,
             self._settler,
@@ -91,6 +94,7 @@ class Deliverer:
             Names(bus.key_value(bus.subjects.sends)),
             options,
             clock,
+            steps=self._steps,
             evidence=self._evidence,
             lanes=self.lanes,
             sent=sent,
@@ -169,7 +173,7 @@ class Deliverer:
         if record is not None and record.outbox is not None and ended <= GIVEN_UP_AT + (record.phase is Phase.FINAL):
             # Once, and once more for its letter alone: where reading it ends the process, it is given up without.
             with suppress(Permanent):
-                payload = (await self._kept(record, place)).request
+                payload = (await self._bundles.kept(record, place)).request
         why = f"{ended + 1} processes ended while they had it in hand"
         await self._settler.give_up(key, job, record or _new(taken, job), revision, why, payload)
 
@@ -218,7 +222,7 @@ class Deliverer:
             return
         expires_at = expiry_of(request, job.stored_at, options.limits)
         record = new_record(taken.id, job, expires_at)
-        bundle = await self._gather(key, request, payload, sizes, place)
+        bundle = await self._bundles.gather(key, request, payload, sizes, place)
         raw = bundle.blobs.get(request.raw_blob_id or "")
         named = message_id(request, key, address=options.address, secret=await self._sends.secret(), raw=raw)
         waiting = dict.fromkeys(request.recipients(), NOT_YET if request.split else "")
@@ -262,7 +266,7 @@ class Deliverer:
                 await self._settler.again(key, job, record, revision, self._clock.now() + timedelta(seconds=pause_s))
                 return
             try:
-                bundle = await self._kept(record, place)
+                bundle = await self._bundles.kept(record, place)
                 request = decode_request(bundle.request)
             except Permanent as exc:
                 problems = [Problem("", f"what was kept of it cannot be read: {exc.what}")]
@@ -315,9 +319,9 @@ class Deliverer:
         """Whoever stored that there is to be a copy in Sent may have ended before it was queued."""
         try:
             if record.outbox is not None:
-                bundle = await self._kept(record, place)
+                bundle = await self._bundles.kept(record, place)
             else:
-                bundle = await self._gather_again(key, job, place)
+                bundle = await self._bundles.again(key, job, place)
             request = decode_request(bundle.request)
         except Permanent:
             return  # the request's bytes go once its copy is queued
@@ -349,42 +353,15 @@ class Deliverer:
             await self._settler.settle(key, job, record, revision, decision, None, attempt=record.attempt)
         return bool(taken)
 
-    async def _gather(
-        self, key: str, request: SendRequest, payload: bytes, sizes: Mapping[str, int], place: Place
-    ) -> Bundle:
-        """A request with its blobs, once there is memory for them; those that are not there are left out."""
-        size = len(payload) + sum(sizes.values())
-        await place.hold(size, mails=mails_at_once(size, split=request.split))
-        blobs: dict[str, bytes] = {}
-        for blob in blob_ids(request):
-            try:
-                blobs[blob] = await self._bus.blobs().get(blob)
-            except Permanent:
-                log.warning("blob_missing", account=self._options.account, blob=blob)
-        return Bundle(key, payload, blobs)
-
-    async def _gather_again(self, key: str, job: Job, place: Place) -> Bundle:
-        """That of a request that is in the queue still. Raises RequestProblems, Transient."""
-        request = decode_request(job.payload)
-        sizes = await self._bus.blobs().sizes(blob_ids(request))
-        return await self._gather(key, request, job.payload, sizes, place)
-
-    async def _kept(self, record: SendRecord, place: Place) -> Bundle:
-        """What waits in the outbox, once there is memory for it. Raises Permanent where it is gone, Transient."""
-        name = record.outbox or ""
-        size = await self._outbox.size(name)
-        await place.hold(size, mails=mails_at_once(size, split=record.split))
-        return await self._outbox.get(name)
-
     async def _lost(self, key: str, job: Job, record: SendRecord, revision: int, place: Place) -> None:
         """An intent without an outcome: the dot may have been sent, its reply is lost."""
         log.warning("send_uncertain", account=self._options.account, key=key, attempt=record.attempt)
         bundle = None
         if record.outbox is None:
-            bundle = await self._gather_again(key, job, place)
+            bundle = await self._bundles.again(key, job, place)
         said = dict.fromkeys(record.open, Said(Verdict.UNKNOWN, "")) | record.refused
         said = await self._evidence.of_attempt(record, said)
-        decision = self._attempts.decide(record, said, record.attempt)
+        decision = self._steps.decide(record, said, record.attempt)
         await self._settler.settle(key, job, record, revision, decision, bundle, attempt=record.attempt)
 
     async def _bury(self, key: str, job: Job, taken: Taken | None, why: str) -> None:

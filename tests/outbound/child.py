@@ -95,18 +95,18 @@ def begin(*given: str) -> None:
 def begin_poisoned(*given: str) -> None:
     """One that ends as soon as it builds a mail with the subject `poison`."""
     from service.bus import queue
-    from service.outbound import attempt, hands
+    from service.outbound import hands, task
 
     for module in (queue, hands):
         module.__dict__["ACK_WAIT_S"] = 0.5
-    build = attempt.make_mail
+    build = task.make_mail
 
     def make_mail(request: SendRequest, *rest: Any, **named: Any) -> Mail:
         if request.subject == "poison":
             os._exit(STOP_EXIT_CODE)
         return build(request, *rest, **named)
 
-    attempt.__dict__["make_mail"] = make_mail
+    task.__dict__["make_mail"] = make_mail
     asyncio.run(main(*given))
 
 

@@ -81,7 +81,7 @@ class Stalling(Handler):
 async def test_a_mail_that_is_not_answered_leaves_itself_alone_in_doubt(
     bus: Bus, post: Post, make_relay: RelayMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.outbound.attempt.ENDING_S", 0.5)
+    monkeypatch.setattr("service.outbound.mailing.ENDING_S", 0.5)
     relay = await make_relay(handler=Stalling)
     to = [{"email": f"{who}@x.example"} for who in ("a", "b", "stalled", "c")]
     async with sending(bus, relay, uncertain="hold") as sender:

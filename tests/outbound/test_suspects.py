@@ -15,7 +15,7 @@ from service.observe.steps import STOP_EXIT_CODE
 from service.outbound.bugs import Bugs
 from service.outbound.deliver import BUG_FAILURES
 from service.outbound.hands import Place
-from service.outbound.outbox import Bundle
+from service.outbound.outbox import Bundle, Outbox
 from service.outbound.pace import Pace
 from service.outbound.retry import Phase
 from service.outbound.sends import SendRecord, new_record
@@ -124,7 +124,7 @@ async def test_a_letter_that_its_process_ended_before_is_out_whole_and_nothing_i
     await post.request("r")
     job = await given_back(bus)
     payload, key = job.payload, request_key("a", "r")
-    name = await idle_sender(bus)._deliverer._outbox.put(Bundle(key, payload, {}), stored_at=job.stored_at)
+    name = await Outbox(bus.blobs(bus.subjects.outbox)).put(Bundle(key, payload, {}), stored_at=job.stored_at)
     record = changed(_final(job), dead=True, outbox=name)
     await bus.key_value(bus.subjects.sends).create(key, encode(record))
     if due:
@@ -184,7 +184,7 @@ async def test_a_request_that_mailbus_fails_at_names_its_recipients_and_is_dead_
     def make_mail(*_: Any, **named: Any) -> None:
         raise KeyError("a bug")
 
-    monkeypatch.setattr("service.outbound.attempt.make_mail", make_mail)
+    monkeypatch.setattr("service.outbound.task.make_mail", make_mail)
     await fail_at(bus, await fetched(bus, due=later))
     assert await post.states(1) == [("r", "failed")]
     await post.until(lambda: len(post.dead) == 1)

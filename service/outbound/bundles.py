@@ -1,0 +1,51 @@
+"""A request in the queue, or one that waits in the outbox → its bytes and the blobs it names, in memory.
+
+Used by deliver.py. Nothing is read before there is memory for it (hands.py); the job has that to its end.
+"""
+
+from collections.abc import Mapping
+
+from service.bus import Bus, Job
+from service.contract import SendRequest, blob_ids, decode_request
+from service.errors import Permanent
+from service.observe import log
+from service.outbound.hands import Place
+from service.outbound.outbox import Bundle, Outbox
+from service.outbound.sends import SendRecord
+from service.outbound.task import mails_at_once
+
+
+class Bundles:
+    """Those of one account."""
+
+    def __init__(self, bus: Bus, outbox: Outbox, account: str) -> None:
+        self._bus = bus
+        self._outbox = outbox
+        self._account = account
+
+    async def gather(
+        self, key: str, request: SendRequest, payload: bytes, sizes: Mapping[str, int], place: Place
+    ) -> Bundle:
+        """A request with its blobs, once there is memory for them; those that are not there are left out."""
+        size = len(payload) + sum(sizes.values())
+        await place.hold(size, mails=mails_at_once(size, split=request.split))
+        blobs: dict[str, bytes] = {}
+        for blob in blob_ids(request):
+            try:
+                blobs[blob] = await self._bus.blobs().get(blob)
+            except Permanent:
+                log.warning("blob_missing", account=self._account, blob=blob)
+        return Bundle(key, payload, blobs)
+
+    async def again(self, key: str, job: Job, place: Place) -> Bundle:
+        """That of a request that is in the queue still. Raises RequestProblems, Transient."""
+        request = decode_request(job.payload)
+        sizes = await self._bus.blobs().sizes(blob_ids(request))
+        return await self.gather(key, request, job.payload, sizes, place)
+
+    async def kept(self, record: SendRecord, place: Place) -> Bundle:
+        """What waits in the outbox, once there is memory for it. Raises Permanent where it is gone, Transient."""
+        name = record.outbox or ""
+        size = await self._outbox.size(name)
+        await place.hold(size, mails=mails_at_once(size, split=record.split))
+        return await self._outbox.get(name)
