@@ -120,23 +120,20 @@ async def get(context: Context, account: Account, payload: bytes, _headers: Mapp
             not_found += [id for uid, id in group.ids.items() if uid not in rows]
             room -= len(encode(not_found))
             for page in _pages([rows[uid] for uid in group.ids if uid in rows], wanted, context.message_limit):
-                shown_page = await _page(context, mail, session, group, page, wanted)
-                there = {shown.made.uid for shown in shown_page}
-                not_found += [group.ids[row.uid] for row in page if row.uid not in there]
-                for shown in shown_page:
-                    room -= len(encode(shown.properties)) + 1
-                    if room < 0 and found:
-                        return encode(GetAnswer(found, not_found, more=True))
-                    try:
-                        await _store(context, mail, session, shown, wanted)
-                    except Gone as exc:
-                        uid = shown.made.uid
-                        if uid in await still_there(session, group, [uid]):
-                            message = f"{exc.what}: ask again later, or without `raw`"
-                            raise problem(503, f"ids.{group.ids[uid]}", message) from exc
-                        not_found.append(group.ids[uid])
-                    else:
-                        found.append(shown.properties)
+                whole_bytes = sum(_weight(row, wanted, context.message_limit) for row in page)
+                # Until its blobs are stored: they are what was read, or made of it.
+                async with context.hold(whole_bytes if wanted.needs is Needs.ALL else 0):
+                    shown_page = await _page(context, mail, session, group, page, wanted)
+                    there = {shown.made.uid for shown in shown_page}
+                    not_found += [group.ids[row.uid] for row in page if row.uid not in there]
+                    for shown in shown_page:
+                        room -= len(encode(shown.properties)) + 1
+                        if room < 0 and found:
+                            return encode(GetAnswer(found, not_found, more=True))
+                        if await _stored(context, mail, session, group, shown, wanted):
+                            found.append(shown.properties)
+                        else:
+                            not_found.append(group.ids[shown.made.uid])
     return encode(GetAnswer(found, not_found))
 
 
@@ -204,29 +201,28 @@ async def _page(
         server=mail.authserv_id,
         extras=list(mail.extras) if wanted.extras is None else wanted.extras,
     )
-    async with context.hold(sum(row.size for row in rows) if wanted.needs is Needs.ALL else 0):
-        bodies: dict[int, bytes] = {}
-        whole = [row.uid for row in rows if wanted.needs is Needs.ALL and row.size <= context.message_limit]
-        header = [row.uid for row in rows if wanted.needs is Needs.ALL and row.size > context.message_limit]
-        expected = sum(_weight(row, wanted, context.message_limit) for row in rows)
-        if wanted.needs is not Needs.NOTHING:
-            mail.spend(0)
-        if whole:
-            await session.fetch_bodies(whole, bodies.__setitem__, header_only=False, expected_bytes=expected)
-        if header:
-            await session.fetch_bodies(header, bodies.__setitem__, header_only=True, expected_bytes=expected)
-        if wanted.needs in {Needs.FIELDS, Needs.HEADER}:
-            await session.fetch_section(
-                wanted.section, [row.uid for row in rows], bodies.__setitem__, expected_bytes=expected
-            )
-        if bodies:
-            mail.spend(sum(map(len, bodies.values())))
-        missing = [row.uid for row in rows if wanted.needs is not Needs.NOTHING and row.uid not in bodies]
-        if missing:
-            # Expunged since it was listed, or its mailbox was made again; else the server does not give it.
-            gone = set(missing) - await still_there(session, group, missing)
-            rows = [row for row in rows if row.uid not in gone]
-        made = await context.make(common, [_read(row, bodies.get(row.uid), row.uid in set(whole)) for row in rows])
+    bodies: dict[int, bytes] = {}
+    whole = [row.uid for row in rows if wanted.needs is Needs.ALL and row.size <= context.message_limit]
+    header = [row.uid for row in rows if wanted.needs is Needs.ALL and row.size > context.message_limit]
+    expected = sum(_weight(row, wanted, context.message_limit) for row in rows)
+    if wanted.needs is not Needs.NOTHING:
+        mail.spend(0)
+    if whole:
+        await session.fetch_bodies(whole, bodies.__setitem__, header_only=False, expected_bytes=expected)
+    if header:
+        await session.fetch_bodies(header, bodies.__setitem__, header_only=True, expected_bytes=expected)
+    if wanted.needs in {Needs.FIELDS, Needs.HEADER}:
+        await session.fetch_section(
+            wanted.section, [row.uid for row in rows], bodies.__setitem__, expected_bytes=expected
+        )
+    if bodies:
+        mail.spend(sum(map(len, bodies.values())))
+    missing = [row.uid for row in rows if wanted.needs is not Needs.NOTHING and row.uid not in bodies]
+    if missing:
+        # Expunged since it was listed, or its mailbox was made again; else the server does not give it.
+        gone = set(missing) - await still_there(session, group, missing)
+        rows = [row for row in rows if row.uid not in gone]
+    made = await context.make(common, [_read(row, bodies.get(row.uid), row.uid in set(whole)) for row in rows])
     sizes = {row.uid: row.size for row in rows}
     return [_with_id(one, group, wanted, context, sizes[one.uid]) for one in made]
 
@@ -261,6 +257,21 @@ def _shown(made: Made, wanted: Wanted) -> dict[str, Any]:
         fields = _HEADERS.decode(properties["headers"])
         shown |= {one.property: header_form(fields, one, LIMITS) for one in wanted.headers}
     return shown
+
+
+async def _stored(
+    context: Context, mail: MailAccess, session: WritingSession, group: Group, shown: Shown, wanted: Wanted
+) -> bool:
+    """Store the blobs that the answer names; False where the message is gone. Raises ServiceError 503, Transient."""
+    try:
+        await _store(context, mail, session, shown, wanted)
+    except Gone as exc:
+        uid = shown.made.uid
+        if uid not in await still_there(session, group, [uid]):
+            return False
+        message = f"{exc.what}: ask again later, or without `raw`"
+        raise problem(503, f"ids.{group.ids[uid]}", message) from exc
+    return True
 
 
 async def _store(context: Context, mail: MailAccess, session: WritingSession, shown: Shown, wanted: Wanted) -> None:

@@ -4,15 +4,16 @@ import asyncio
 import importlib.util
 import json
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from service.bus import Bus, ServiceError
+from service.bus import BlobStore, Bus, ServiceError
 from service.commands.get import wanted_of
-from service.contract import Extra, GetRequest, email_id
+from service.contract import Blob, Extra, GetRequest, email_id
 from service.imap import writing
 from service.parsing import Page, Raw, Read, make
 from tests.commands.conftest import Desk, desk, mail
@@ -169,6 +170,30 @@ async def test_raw_bytes_go_into_their_blob_in_pieces_where_nothing_else_is_read
     pieces = len(letter) // PIECE + 1
     assert sum(b"[]<" in one for one in asked) == 2 * pieces
     await proxy.stop()
+
+
+async def test_what_was_read_counts_as_memory_until_its_blobs_are_stored(
+    bus: Bus, whole_dovecot: Dovecot, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storing, go, put_all = asyncio.Event(), asyncio.Event(), BlobStore.put_all
+
+    async def slowly(store: BlobStore, blobs: Sequence[Blob], *, now: datetime) -> None:
+        storing.set()
+        await go.wait()
+        await put_all(store, blobs, now=now)
+
+    monkeypatch.setattr(BlobStore, "put_all", slowly)
+    async with desk(bus, whole_dovecot, prefix) as one:
+        await one.append(LETTER)
+        (id,) = await one.ids()
+        asking = asyncio.create_task(one.ask("get", {"ids": [id], "raw": True}))
+        await asyncio.wait_for(storing.wait(), 10)
+        assert one.budget.take_now(one.budget.limit) is None
+        go.set()
+        (email,) = (await asking)["list"]
+        assert await bus.blobs().get(email["blobId"]) == LETTER
+        # And no longer.
+        assert one.budget.take_now(one.budget.limit) == one.budget.limit
 
 
 async def test_a_message_that_is_there_and_is_not_given_now_is_503_and_not_missing(
