@@ -126,6 +126,10 @@ class Kindred(Kinship):
         """Kept for those that appear later."""
         return await self._family.lineage.left(self._name, cursor, seq)
 
+    async def taken(self, snapshot: str) -> None:
+        """Noted where it is kept."""
+        await self._family.lineage.taken(self._name, snapshot)
+
     async def settled(self, snapshot: str) -> bool:
         """By what is kept."""
-        return await self._family.lineage.settled(snapshot)
+        return await self._family.lineage.settled(self._name, snapshot)

@@ -6,7 +6,8 @@ absence.py says when; where both share no number, paired.py, by what learnt.py k
 decides; pages.py is what one commit announces, reading.py reads it; announce.py makes events, parser.py says in which
 process; publish.py commits them with their cursor; dead.py copies those of mail that could not be had; copies.py keeps
 what outlives retention, erased.py what outlives an erasure; replay.py reads log and erased as one. epochs.py begins and
-recognises, lineage.py finds what a mailbox was called before, by left.py too, which keeps what names have left;
+recognises, kinship.py is what it asks of other mailboxes; lineage.py finds what one was called before, by left.py too,
+which keeps what names have left;
 memory.py keeps what is known (known.py, marks.py, labels.py, notes.py, state.py), compare.py finds what became of it,
 resync.py says so to whoever asked. allowance.py is what may be read a day, status.py what a mailbox shows.
 """
@@ -18,10 +19,10 @@ from service.ingest.copies import Copies
 from service.ingest.cursor import Cursor, load_cursor
 from service.ingest.dead import DeadLetters
 from service.ingest.drop import Lasting
-from service.ingest.epochs import Alone, Kinship
 from service.ingest.erased import Erased
 from service.ingest.from_imap import ImapSource
 from service.ingest.from_pop3 import Pop3Source
+from service.ingest.kinship import Alone, Kinship
 from service.ingest.learnt import Learner, Lesson
 from service.ingest.lineage import Kin, Lineage
 from service.ingest.mailbox import IngestOptions, MailboxIngest

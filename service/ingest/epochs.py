@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final, Protocol
+from typing import Final
 
 from msgspec import UNSET
 from msgspec.structs import replace
@@ -18,6 +18,7 @@ from service.contract import EventType, Reset, ResetReason, email_id
 from service.errors import MailbusError, Transient
 from service.ingest.announce import Announcer
 from service.ingest.cursor import Before, Cursor, has_same_marks, name_id
+from service.ingest.kinship import Kinship
 from service.ingest.marks import Recogniser
 from service.ingest.memory import Memory
 from service.ingest.notes import Line
@@ -41,60 +42,6 @@ from service.observe import log, metrics
 # Before any mail: without a floor, everything that is not recognised is new.
 EVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
 NO_LINE: Final = Line(None, ())
-
-
-class Kinship(Protocol):
-    """What an account's mailboxes know of each other. All raise Transient."""
-
-    async def former(self, epoch: Epoch, *, begun: bool) -> Sequence[Former]:
-        """What the mailbox may have been called until now. `begun`: its name was another's, which stood in the log."""
-        ...
-
-    async def later(self, epoch: Epoch, seq: int) -> Sequence[Former]:
-        """Where it appeared under a name that it had before, and stood at `seq`: its names since, last first."""
-        ...
-
-    async def entered(self, epoch: Epoch) -> Sequence[str]:
-        """It is about to be in this epoch: what it left of it earlier counts no more.
-
-        Gives the snapshots that nobody needs from now on.
-        """
-        ...
-
-    async def left(self, cursor: Cursor, seq: int) -> Sequence[str]:
-        """It is about to leave its epoch, which may go on under another name: its last cursor, and where that stands.
-
-        Gives the snapshots that nobody needs from now on.
-        """
-        ...
-
-    async def settled(self, snapshot: str) -> bool:
-        """It needs the snapshot of the epoch before no more. Whether that stays for another."""
-        ...
-
-
-class Alone(Kinship):
-    """A mailbox that has always had its name."""
-
-    async def former(self, epoch: Epoch, *, begun: bool) -> Sequence[Former]:
-        """None."""
-        return ()
-
-    async def later(self, epoch: Epoch, seq: int) -> Sequence[Former]:
-        """None."""
-        return ()
-
-    async def entered(self, epoch: Epoch) -> Sequence[str]:
-        """It has never left one."""
-        return ()
-
-    async def left(self, cursor: Cursor, seq: int) -> Sequence[str]:
-        """Nobody asks."""
-        return ()
-
-    async def settled(self, snapshot: str) -> bool:
-        """Nobody else has it."""
-        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,6 +224,7 @@ class Epochs:
         old = former.cursor
         self._initial = former.initial
         before = _before(old, mailbox=former.mailbox)
+        await self._kinship.taken(before.id)
         start, line = await self._after(before, (await self._start(epoch))[0], epoch)
         start = replace(start, former=name_id(former.mailbox))
         if own is not None:
@@ -347,14 +295,14 @@ class Epochs:
         if cursor.before is None or cursor.last < cursor.before.top:
             return cursor
         self._recogniser = None
-        # What another name's log refers to stays, or may turn out to.
-        if not cursor.before.mailbox:
-            await self._done_with(cursor.before.id)
+        await self._done_with(cursor.before.id, cursor.before.mailbox)
         return replace(cursor, before=None)
 
-    async def _done_with(self, snapshot: str) -> None:
-        """It needs what was known in an epoch that it left no more; another one may."""
-        if not await self._kinship.settled(snapshot):
+    async def _done_with(self, snapshot: str, mailbox: str = "") -> None:
+        """It needs what was known in an epoch before no more; another one may."""
+        stays = await self._kinship.settled(snapshot)
+        # What another name's log refers to stays, or may turn out to.
+        if not stays and not mailbox:
             self._memory.passed_by(snapshot)
 
     async def _reset(self, cursor: Cursor, reason: ResetReason, old: int | None, line: Line) -> Cursor:

@@ -3,33 +3,37 @@
 Used by epochs.py through build, and by lineage.py. Where a mailbox is renamed and another one made under its name, the
 name's epoch is over, and nothing in the log says where its mail went: the mailbox that has it now finds it here. Kept
 in the bucket `mail-cursors`, in one key an account; a snapshot of the known state stays for as long as it is named
-here, or by its own mailbox.
+here, or by its own mailbox. Newer ones take the place of older ones, but of none that a mailbox still recognises by.
 """
 
 from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from service.bus import Conflict, KeyValue
 from service.errors import Transient
-from service.ingest.cursor import Cursor
+from service.ingest.cursor import Cursor, name_id
 
 # Who is renamed and made again between two looks: the newest. With their cursors 40 KB.
 LEFT_LIMIT: Final = 64
+# And those that mailboxes recognise by now: one that was deleted meanwhile will never say that it is done.
+TAKEN_LIMIT: Final = 64
 CONFLICTS_LIMIT: Final = 5
 
 
 class LeftEpoch(msgspec.Struct, frozen=True, omit_defaults=True):
     """The last cursor of an epoch that `mailbox` has left, which stood at `seq` in the log; it names its snapshot.
 
-    `settled`: the mailbox itself needs that no more.
+    `settled`: the mailbox itself needs that no more. `takers`: name_id of those that recognise by it.
     """
 
     mailbox: str
     cursor: Cursor
     seq: int
     settled: bool = False
+    takers: list[str] = []
 
     @property
     def snapshot(self) -> str:
@@ -63,11 +67,14 @@ class LeftEpochs:
 
         def more(there: list[LeftEpoch]) -> list[LeftEpoch]:
             kept = [one for one in there if one.place != left.place]
-            over = kept[: len(kept) + 1 - LEFT_LIMIT] if len(kept) >= LEFT_LIMIT else []
+            taken, free = [one for one in kept if one.takers], [one for one in kept if not one.takers]
+            over = [*free[: max(0, len(free) + 1 - LEFT_LIMIT)], *taken[: max(0, len(taken) - TAKEN_LIMIT)]]
             # Of the same epoch what is known is newer now.
             older = [one for one in there if one.place == left.place and one.snapshot != left.snapshot]
             dropped[:] = [one.snapshot for one in [*older, *over] if one.settled]
-            return [*kept[len(over) :], left]
+            # Left once more, after a kill.
+            takers = next((one.takers for one in there if (one.place, one.snapshot) == (left.place, left.snapshot)), [])
+            return [*(one for one in kept if one not in over), replace(left, takers=takers)]
 
         await self._change(more)
         return dropped
@@ -83,13 +90,25 @@ class LeftEpochs:
         await self._change(less)
         return dropped
 
-    async def settle(self, snapshot: str) -> bool:
-        """The mailbox that left it needs a snapshot no more. Whether it stays all the same. Raises Transient."""
+    async def take(self, mailbox: str, snapshot: str) -> None:
+        """A mailbox is about to recognise by a snapshot, and by no other. Raises Transient."""
+        taker = name_id(mailbox)
+
+        def taken(there: list[LeftEpoch]) -> list[LeftEpoch]:
+            return [_taken(one, taker, taken=one.snapshot == snapshot) for one in there]
+
+        await self._change(taken)
+
+    async def settle(self, mailbox: str, snapshot: str) -> bool:
+        """A mailbox that left it, or recognised by it, needs a snapshot no more. Whether it stays all the same.
+
+        Raises Transient.
+        """
         found: list[LeftEpoch] = []
 
         def settled(there: list[LeftEpoch]) -> list[LeftEpoch]:
             found[:] = [one for one in there if one.snapshot == snapshot]
-            return [msgspec.structs.replace(one, settled=True) if one in found else one for one in there]
+            return [_settled(one, mailbox) if one in found else one for one in there]
 
         await self._change(settled)
         return bool(found)
@@ -110,6 +129,17 @@ class LeftEpochs:
                 continue
             return
         raise Transient("others write the account's left epochs meanwhile", where=self._key)
+
+
+def _taken(one: LeftEpoch, taker: str, *, taken: bool) -> LeftEpoch:
+    others = [other for other in one.takers if other != taker]
+    return replace(one, takers=[*others, taker] if taken else others)
+
+
+def _settled(one: LeftEpoch, mailbox: str) -> LeftEpoch:
+    if one.mailbox == mailbox:
+        return replace(one, settled=True)
+    return _taken(one, name_id(mailbox), taken=False)
 
 
 def _load(value: bytes) -> list[LeftEpoch]:

@@ -81,9 +81,16 @@ class Lineage:
         now on. Raises Transient."""
         return await self._left.drop(lambda one: one.mailbox == mailbox and _is_in(one.cursor, epoch))
 
-    async def settled(self, snapshot: str) -> bool:
-        """A mailbox is done with the epoch that it left. Whether its snapshot stays for others. Raises Transient."""
-        return await self._left.settle(snapshot)
+    async def taken(self, mailbox: str, snapshot: str) -> None:
+        """A mailbox is about to begin by what was known in an epoch that another has left. Raises Transient."""
+        await self._left.take(mailbox, snapshot)
+
+    async def settled(self, mailbox: str, snapshot: str) -> bool:
+        """A mailbox is done with an epoch that it has left, or with another's. Whether its snapshot stays for others.
+
+        Raises Transient.
+        """
+        return await self._left.settle(mailbox, snapshot)
 
     async def wait_left(self, mailbox: str, epoch: Epoch) -> None:
         """Until a mailbox has left an epoch that another one is in now. Raises Transient."""

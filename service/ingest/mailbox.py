@@ -19,7 +19,8 @@ from service.errors import MailbusError, Transient, verdict_of
 from service.ingest.announce import Announcer
 from service.ingest.compare import Compared, Comparer
 from service.ingest.cursor import Cursor
-from service.ingest.epochs import Alone, Epochs, Kinship
+from service.ingest.epochs import Epochs
+from service.ingest.kinship import Alone, Kinship
 from service.ingest.memory import Memory
 from service.ingest.pages import Page
 from service.ingest.plan import (

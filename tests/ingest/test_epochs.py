@@ -1,15 +1,22 @@
 """A mailbox numbered anew, made again, or behind other settings: one reset, and nothing old is announced as new."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
+from msgspec.structs import replace
 
 from service.bus import Bus
 from service.contract import AccountState, email_id
+from service.ingest import Alone, Announcer, Cursor, Epoch, Former, Memory, Position, Source, Why
+from service.ingest.cursor import Named
+from service.ingest.epochs import Epochs
 from tests.ingest.harness import Box, following
 from tests.ingest.view import act, mail, quick, seen, view, watching
+from tests.servers.clock import FakeClock
 from tests.servers.dovecot import Dovecot
 from tests.servers.imap_server import ImapServer
 from tests.servers.imap_stub import ImapStub
@@ -258,3 +265,53 @@ async def test_without_the_snapshot_of_before_the_initial_rule_decides_alone_and
         await reader.wait_received(2)
     assert subjects(await reader.events()) == ["mail 2", "mail 4"]
     assert "recognised" in str(box.states[0][1])
+
+
+class Noting(Alone):
+    """A mailbox that was another's until now; what it says of what was known there, beside what it commits."""
+
+    def __init__(self, said: list[str]) -> None:
+        self.said = said
+
+    async def former(self, epoch: Epoch, *, begun: bool) -> Sequence[Former]:
+        known = Cursor("old", epoch.uidvalidity, 5, 0, "one/1", state=Named(7, 3, "snapshot"))
+        return [Former("Old", known, "new", proved=True, seq=9)]
+
+    async def taken(self, snapshot: str) -> None:
+        self.said.append(f"taken {snapshot}")
+
+    async def settled(self, snapshot: str) -> bool:
+        self.said.append(f"settled {snapshot}")
+        return True
+
+
+async def test_what_was_known_under_another_name_is_kept_from_before_the_reset_until_all_has_passed() -> None:
+    said: list[str] = []
+
+    async def begin(_event: object, cursor: Cursor) -> Cursor:
+        said.append(f"committed {cursor.before.id}" if cursor.before is not None else "committed")
+        return cursor
+
+    async def nothing(*_: object, **__: object) -> None:
+        return None
+
+    async def highest() -> int:
+        return 6
+
+    made = Epochs(
+        cast(Source, SimpleNamespace(id="new", highest=highest, since=nothing)),
+        cast(Memory, SimpleNamespace(begin=begin, recogniser=nothing)),
+        cast(Announcer, SimpleNamespace(reset=lambda *_: None)),
+        initial="new",
+        account="box",
+        mailbox="New",
+        writer="one/1",
+        degraded=lambda _: None,
+        clock=FakeClock(),
+        kinship=Noting(said),
+    )
+    begun = await made.begin(Position(Why.NEW, 0, None), Epoch(1_700_000_000, 7, 6))
+    assert said == ["taken snapshot", "committed snapshot"]
+    assert (await made.settled(replace(begun.cursor, last=5))).before is not None
+    assert (await made.settled(replace(begun.cursor, last=6))).before is None
+    assert said[2:] == ["settled snapshot"]

@@ -9,7 +9,7 @@ from service.bus import Bus
 from service.clock import SystemClock
 from service.ingest import Copies, Epoch, Kin, Lineage
 from service.ingest.cursor import Copy, Cursor, Named, copy_key, dump_cursor, name_id
-from service.ingest.left import LEFT_LIMIT, LeftEpoch, LeftEpochs
+from service.ingest.left import LEFT_LIMIT, TAKEN_LIMIT, LeftEpoch, LeftEpochs
 from service.ingest.resync import Stands
 
 CREATED = datetime(2026, 1, 1, tzinfo=UTC)
@@ -155,13 +155,57 @@ async def test_what_a_name_left_is_kept_until_newer_ones_take_its_place_and_it_i
     left = LeftEpochs(bus.key_value(bus.subjects.cursors), "box")
     for number in range(LEFT_LIMIT):
         assert await left.add(LeftEpoch(f"n{number}", left_at(TIME, f"s{number}"), number)) == []
-    assert await left.settle("s0")
-    assert not await left.settle("unheard of")
+    assert await left.settle("n0", "s0")
+    assert not await left.settle("n0", "unheard of")
     # The first is nobody's now; the second its own mailbox still needs: whoever has it lets it go.
     assert await left.add(LeftEpoch("more", left_at(TIME, "more"), 99)) == ["s0"]
     assert await left.add(LeftEpoch("last", left_at(TIME, "last"), 100)) == []
-    assert not await left.settle("s1")
+    assert not await left.settle("n1", "s1")
     # Of one epoch what is known last counts.
-    assert await left.settle("last")
+    assert await left.settle("last", "last")
     assert await left.add(LeftEpoch("last", left_at(TIME, "newer"), 101)) == ["last"]
     assert [one.snapshot for one in await left.all()][-2:] == ["more", "newer"]
+
+
+async def test_what_a_mailbox_recognises_by_stays_however_many_newer_ones_there_are(bus: Bus) -> None:
+    left = LeftEpochs(bus.key_value(bus.subjects.cursors), "box")
+    await left.add(LeftEpoch("old", left_at(TIME, "taken"), 1))
+    await left.add(LeftEpoch("other", left_at(TIME, "free"), 2))
+    await left.take("new", "taken")
+    for name, snapshot in (("old", "taken"), ("other", "free")):
+        assert await left.settle(name, snapshot)
+
+    async def more(tag: str) -> list[str]:
+        dropped = []
+        for number in range(LEFT_LIMIT):
+            entry = LeftEpoch(f"{tag}{number}", left_at(TIME, f"{tag}{number}"), 3 + number)
+            dropped += await left.add(entry)
+            await left.settle(entry.mailbox, entry.snapshot)
+        return [one for one in dropped if one in {"taken", "free"}]
+
+    assert await more("a") == ["free"]
+    # Left once more, as after a kill, it is still another's.
+    await left.add(LeftEpoch("old", left_at(TIME, "taken"), 1))
+    await left.settle("old", "taken")
+    assert await more("b") == []
+    # Until whoever has it is done.
+    await left.settle("new", "taken")
+    assert await more("c") == ["taken"]
+
+
+async def test_who_recognises_by_another_one_needs_the_first_no_more(bus: Bus) -> None:
+    left = LeftEpochs(bus.key_value(bus.subjects.cursors), "box")
+    for snapshot in ("first", "second"):
+        await left.add(LeftEpoch(snapshot, left_at(TIME, snapshot), 1))
+        await left.take("new", snapshot)
+    assert [bool(one.takers) for one in await left.all()] == [False, True]
+
+
+async def test_those_that_never_say_that_they_are_done_keep_no_more_than_a_limit(bus: Bus) -> None:
+    left = LeftEpochs(bus.key_value(bus.subjects.cursors), "box")
+    for number in range(TAKEN_LIMIT + 1):
+        await left.add(LeftEpoch(f"n{number}", left_at(TIME, f"s{number}"), number))
+        await left.take(f"deleted{number}", f"s{number}")
+    await left.settle("n0", "s0")
+    assert await left.add(LeftEpoch("last", left_at(TIME, "last"), 99)) == ["s0"]
+    assert len(await left.all()) == TAKEN_LIMIT + 1

@@ -1,0 +1,69 @@
+"""What a mailbox's beginnings ask of its account's other mailboxes. Used by epochs.py; kindred.py of build answers."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from service.ingest.cursor import Cursor
+from service.ingest.plan import Former
+from service.ingest.source import Epoch
+
+
+class Kinship(Protocol):
+    """What an account's mailboxes know of each other. All raise Transient."""
+
+    async def former(self, epoch: Epoch, *, begun: bool) -> Sequence[Former]:
+        """What the mailbox may have been called until now. `begun`: its name was another's, which stood in the log."""
+        ...
+
+    async def later(self, epoch: Epoch, seq: int) -> Sequence[Former]:
+        """Where it appeared under a name that it had before, and stood at `seq`: its names since, last first."""
+        ...
+
+    async def entered(self, epoch: Epoch) -> Sequence[str]:
+        """It is about to be in this epoch: what it left of it earlier counts no more.
+
+        Gives the snapshots that nobody needs from now on.
+        """
+        ...
+
+    async def left(self, cursor: Cursor, seq: int) -> Sequence[str]:
+        """It is about to leave its epoch, which may go on under another name: its last cursor, and where that stands.
+
+        Gives the snapshots that nobody needs from now on.
+        """
+        ...
+
+    async def taken(self, snapshot: str) -> None:
+        """It is about to begin by what was known under another name, and needs that until it has `settled`."""
+        ...
+
+    async def settled(self, snapshot: str) -> bool:
+        """It needs the snapshot of the epoch before no more, its own or another's. Whether that stays for others."""
+        ...
+
+
+class Alone(Kinship):
+    """A mailbox that has always had its name."""
+
+    async def former(self, epoch: Epoch, *, begun: bool) -> Sequence[Former]:
+        """None."""
+        return ()
+
+    async def later(self, epoch: Epoch, seq: int) -> Sequence[Former]:
+        """None."""
+        return ()
+
+    async def entered(self, epoch: Epoch) -> Sequence[str]:
+        """It has never left one."""
+        return ()
+
+    async def left(self, cursor: Cursor, seq: int) -> Sequence[str]:
+        """Nobody asks."""
+        return ()
+
+    async def taken(self, snapshot: str) -> None:
+        """It begins by nothing of others."""
+
+    async def settled(self, snapshot: str) -> bool:
+        """Nobody else has it."""
+        return False
