@@ -35,15 +35,17 @@ class _Threads:
 _of_loop: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, _Threads]] = WeakKeyDictionary()
 
 
-async def aside(work: Callable[[], T], *, where: str) -> T:
+async def aside(work: Callable[[], T], *, where: str, limit_s: float | None = None) -> T:
     """Do `work` in a thread. Raises what it raises, and Transient where it takes longer than the limit.
+
+    `limit_s`: of work that takes long by itself; of all other LIMIT_S.
 
     What is late under the same `where` is not begun again before its thread has ended.
     """
-    loop = asyncio.get_running_loop()
+    loop, limit_s = asyncio.get_running_loop(), LIMIT_S if limit_s is None else limit_s
     threads = _of_loop.setdefault(loop, _Threads())
     if where in threads.late or len(threads.late) >= LATE_LIMIT:
-        raise _silent(where)
+        raise _silent(where, limit_s)
     done: asyncio.Future[tuple[T | None, Exception | None]] = loop.create_future()
 
     def take(found: T | None, error: Exception | None) -> None:
@@ -54,7 +56,7 @@ async def aside(work: Callable[[], T], *, where: str) -> T:
 
     begun = False
     try:
-        async with asyncio.timeout(LIMIT_S):
+        async with asyncio.timeout(limit_s):
             await threads.slots.acquire()
             begun = True
             threading.Thread(target=_do, args=(work, loop, take), name=f"aside {where}"[:60], daemon=True).start()
@@ -62,7 +64,7 @@ async def aside(work: Callable[[], T], *, where: str) -> T:
     except TimeoutError:
         if begun and not done.done():
             threads.late.add(where)
-        raise _silent(where) from None
+        raise _silent(where, limit_s) from None
     if error is not None:
         raise error
     return found  # type: ignore[return-value]  # T, where there is no error
@@ -80,5 +82,5 @@ def _do(
         loop.call_soon_threadsafe(take, found, error)
 
 
-def _silent(where: str) -> Transient:
-    return Transient(f"nothing for {LIMIT_S:g} s from a file", where=where, remedy="look at its file system")
+def _silent(where: str, limit_s: float) -> Transient:
+    return Transient(f"nothing for {limit_s:g} s from a file", where=where, remedy="look at its file system")

@@ -7,7 +7,8 @@ Looked at by name and not by the kernel's events: that works over network file s
 Kubernetes swaps under a link, and one `stat` a file costs nothing. Used by app.py.
 """
 
-import asyncio
+from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -15,13 +16,26 @@ from service.aside import aside
 from service.build import window_problems
 from service.catalog import Catalog
 from service.clock import Clock, backoff_s
+from service.errors import Transient
 from service.observe import log, metrics
-from service.settings import Settings, SettingsInvalid, changed_sections, files_of, load_settings
+from service.settings import (
+    AccountSettings,
+    Settings,
+    SettingsInvalid,
+    changed_sections,
+    files_of,
+    kept,
+    load_settings,
+)
 
 LOOK_EVERY_S: Final = 2.0
 AGAIN_MAX_S: Final = 60.0
+# 10,000 accounts take 6 s of a processor, and where there is less of one, longer.
+READ_LIMIT_S: Final = 60.0
 
 Signature = tuple[int, int, int]
+# All accounts of the file by id, the other sections that differ, and all files that are looked at.
+Found = tuple[Mapping[str, AccountSettings], list[str], set[Path]]
 
 
 class Reload:
@@ -32,7 +46,7 @@ class Reload:
         self._settings = settings
         self._catalog = catalog
         self._clock = clock
-        self._named = _named(file, settings)
+        self._named: set[Path] = set()
         self._problems: list[str] = []
         self._tries = 0
         self._again_at = 0.0
@@ -42,7 +56,7 @@ class Reload:
     async def run(self) -> None:
         """Look for changes, for ever."""
         if self._seen is None:
-            self._seen = await aside(self._look, where="the files that accounts name")
+            self._seen = await aside(self._first_look, where="the files that accounts name")
         while True:
             await self._clock.sleep(LOOK_EVERY_S)
             now = await aside(self._look, where="the files that accounts name")
@@ -72,27 +86,39 @@ class Reload:
         if self._file is None:
             return
         try:
-            settings = await asyncio.to_thread(load_settings, self._file)
-            if problems := window_problems(self._settings, settings.accounts):
-                raise SettingsInvalid(problems, where=str(self._file))
-        except SettingsInvalid as exc:
-            if exc.problems != self._problems:
-                log.error("settings_not_taken", file=str(self._file), problems=exc.problems)
-            self._problems, self._catalog.file_refused = exc.problems, True
+            work = partial(self._found, self._file)
+            accounts, sections, named = await aside(work, where=str(self._file), limit_s=READ_LIMIT_S)
+        except (SettingsInvalid, Transient) as exc:
+            problems = exc.problems if isinstance(exc, SettingsInvalid) else [str(exc)]
+            if problems != self._problems:
+                log.error("settings_not_taken", file=str(self._file), problems=problems)
+            self._problems, self._catalog.file_refused = problems, True
             return
         self._problems = []
-        if sections := changed_sections(self._settings, settings):
+        if sections:
             log.warning("settings_need_restart", sections=sections)
-        self._named = _named(self._file, settings)
-        self._catalog.take_file({account.id: account for account in settings.accounts})
+        self._named = named
+        self._catalog.take_file(accounts)
+
+    def _found(self, file: Path) -> Found:
+        """Read the file and compare it with what is there: in a thread, it takes seconds where there are thousands."""
+        settings = load_settings(file)
+        if problems := window_problems(self._settings, settings.accounts):
+            raise SettingsInvalid(problems, where=str(file))
+        accounts = kept(self._catalog.all, {account.id: account for account in settings.accounts})
+        return accounts, changed_sections(self._settings, settings), _named(file, accounts.values())
+
+    def _first_look(self) -> dict[Path, Signature | None]:
+        self._named = _named(self._file, self._settings.accounts)
+        return self._look()
 
     def _look(self) -> dict[Path, Signature | None]:
         return {path: _signature(path) for path in {*self._named, *self._catalog.files()}}
 
 
-def _named(file: Path | None, settings: Settings) -> set[Path]:
+def _named(file: Path | None, accounts: Iterable[AccountSettings]) -> set[Path]:
     own = set() if file is None else {file}
-    return own.union(*(files_of(account) for account in settings.accounts))
+    return own.union(*(files_of(account) for account in accounts))
 
 
 def _signature(path: Path) -> Signature | None:

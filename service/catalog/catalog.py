@@ -20,7 +20,7 @@ from service.contract import ACCOUNT_ID, AccountState
 from service.errors import Permanent, Transient
 from service.fleet import AccountReports, Roster
 from service.observe import log, metrics
-from service.settings import AccountSettings, Settings, SettingsInvalid, files_of, kept, load_account, names_files
+from service.settings import AccountSettings, Settings, SettingsInvalid, files_of, load_account, names_files, same
 
 LISTEN_AGAIN_S: Final = 1.0
 # One takes 0.2 ms to read.
@@ -97,7 +97,7 @@ class Catalog:
         return account in self._refused or heard is None or heard.account != entry.account
 
     def take_file(self, accounts: Mapping[str, AccountSettings]) -> None:
-        """The accounts of the settings file from now on."""
+        """The accounts of the settings file from now on; those of `all` that have not changed are the same objects."""
         self.file_refused = False
         self._of_file = dict(accounts)
         self._apply()
@@ -192,12 +192,12 @@ class Catalog:
         if refused:
             self._refused[id] = refused
             return
-        self._of_bus[id], self._files[id] = account, files_of(account)
+        self._of_bus[id], self._files[id] = same(self.all.get(id), account), files_of(account)
         self._refused.pop(id, None)
 
     def _apply(self) -> None:
         before, paused_before = self.all, self.paused
-        self.all = kept(before, self._of_bus | self._of_file)
+        self.all = self._of_bus | self._of_file
         self.paused = frozenset(id for id, entry in self._entries.items() if entry.paused and id in self.all)
         alike = self.all.keys() == before.keys() and all(self.all[id] is account for id, account in before.items())
         if self.heard.is_set() and alike and self.paused == paused_before:

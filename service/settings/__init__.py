@@ -23,7 +23,7 @@ from service.settings.nats import NatsSettings
 from service.settings.oauth2 import OAuth2Settings
 from service.settings.presets import PRESETS, Preset, keeps_sent, login_remedy, needs
 from service.settings.reference import settings_reference, settings_schema
-from service.settings.same import changed_sections, files_of, kept, names_files
+from service.settings.same import changed_sections, files_of, kept, names_files, same
 from service.settings.servers import ImapSettings, Pop3Settings, SmtpSettings
 from service.settings.values import Listen, Secret, show_duration
 
@@ -55,6 +55,7 @@ __all__ = [
     "login_remedy",
     "names_files",
     "needs",
+    "same",
     "settings_reference",
     "settings_schema",
     "show_duration",

@@ -21,12 +21,12 @@ NATS_SECRETS: Final = ("password", "token", "nkey_seed")
 
 def kept(old: Mapping[str, AccountSettings], new: Mapping[str, AccountSettings]) -> dict[str, AccountSettings]:
     """The new accounts; one that has not changed is the very object that it was."""
-    return {id: old[id] if id in old and _alike(old[id], one) else one for id, one in new.items()}
+    return {id: same(old.get(id), one) for id, one in new.items()}
 
 
-def _alike(old: AccountSettings, new: AccountSettings) -> bool:
-    # The same object first: of 10,000 accounts one is changed, and comparing takes 0.1 ms.
-    return old is new or _essence(old) == _essence(new)
+def same(old: AccountSettings | None, new: AccountSettings) -> AccountSettings:
+    """The old object where nothing has changed, else the new one. Comparing takes 0.1 ms."""
+    return old if old is not None and _essence(old) == _essence(new) else new
 
 
 def changed_sections(old: Settings, new: Settings) -> list[str]:

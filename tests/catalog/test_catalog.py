@@ -3,20 +3,17 @@
 import asyncio
 import os
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 import msgspec
 import pytest
 
 from service.aside import _of_loop
-from service.bus import Entry, KeyChange, KeyValue, ServiceError
+from service.bus import Entry, KeyChange, ServiceError
 from service.catalog import Catalog, admin
-from service.clock import SystemClock
 from service.errors import Transient
-from service.fleet import AccountReports, Presence, Roster
 from service.observe import metrics
-from service.settings import AccountSettings, Settings
+from service.settings import AccountSettings
 from tests.servers.mailbus import until
 
 SILENT = {"password": {"file": "pipe"}}
@@ -30,15 +27,6 @@ def change(id: str, seq: int, *, paused: bool = False, **account: Any) -> KeyCha
         "incoming": {"imap": {"host": "imap.example.com"}},
     }
     return KeyChange(id, msgspec.json.encode({"account": written | account, "paused": paused}), seq)
-
-
-@pytest.fixture
-def catalog(tmp_path: Path) -> Catalog:
-    presence = cast(Presence, SimpleNamespace(instance="one", say=lambda **_: None))
-    bucket = cast(KeyValue, SimpleNamespace())
-    roster = Roster[AccountSettings](bucket, presence, SystemClock())
-    reports = cast(AccountReports, SimpleNamespace(say=lambda *_: None))
-    return Catalog(bucket, Settings(), tmp_path, roster, reports, SystemClock())
 
 
 async def hear(catalog: Catalog, *changes: KeyChange) -> None:

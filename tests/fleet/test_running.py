@@ -1,14 +1,18 @@
 """Accounts that let go: asked once, waited for as long as there is something to wait for."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
 from service.fleet import Kind, Running
+from service.turns import AT_ONCE
 from tests.servers.clock import FakeClock
 from tests.servers.mailbus import until
+from tests.test_turns import TurnCount
 
 
 class Account:
@@ -33,14 +37,18 @@ class Account:
 
 
 @asynccontextmanager
-async def running(accounts: dict[str, Account], answers: Callable[[], bool]) -> AsyncIterator[Running[Account]]:
+async def running(
+    accounts: dict[str, Account],
+    answers: Callable[[], bool],
+    run: Callable[[Account], Coroutine[Any, Any, None]] = Account.run,
+) -> AsyncIterator[Running[Account]]:
     async def nats_answers(_: float) -> bool:
         return answers()
 
     def ended(id: str) -> None:
         accounts[id].ended = True
 
-    made = Running(Kind(run=Account.run, end=ended, host=lambda _: "host"), nats_answers, FakeClock())
+    made = Running(Kind(run=run, end=ended, host=lambda _: "host"), nats_answers, FakeClock())
     task = asyncio.create_task(made.run())
     made.take(accounts)
     await until(lambda: made.accounts.keys() == accounts.keys())
@@ -86,6 +94,25 @@ async def test_where_nats_has_said_nothing_for_long_what_is_in_hand_is_not_waite
     async with running({"a": account}, silent) as one:
         await asyncio.wait_for(one.keep({}, silent_s=8.0), 10)
         assert (asked, account.asked, account.ended) == (1, 2, True)
+
+
+async def test_of_many_that_end_at_once_a_turn_of_the_loop_has_a_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.fleet.running.BEGUN_AT_ONCE", 100)
+    accounts, turn, asked = {str(number): Account(str(number)) for number in range(50)}, TurnCount(), Counter[int]()
+    for account in accounts.values():
+        account.done.set()
+
+    async def run(account: Account) -> None:
+        try:
+            await Account.run(account)
+        finally:
+            asked[turn.now] += 1
+
+    async with running(accounts, lambda: True, run) as one:
+        await asyncio.wait_for(one.keep({}), 10)
+    turn.stop()
+    assert asked.total() == 50
+    assert max(asked.values()) <= AT_ONCE
 
 
 async def test_where_nats_answers_after_all_there_is_time() -> None:
