@@ -19,8 +19,12 @@ def client_context(ca: NamedFile | None) -> ssl.SSLContext:
 
     Raises Permanent where the file has none.
     """
+    authorities = None
+    if ca is not None:
+        # Certificates are ASCII, and what people write between them need not be. Nothing would mean the system's.
+        authorities = ca.content.decode("ascii", "ignore") or "nothing"
     try:
-        context = ssl.create_default_context(cafile=ca.path if ca is not None else None)
+        context = ssl.create_default_context(cadata=authorities)
     except (ssl.SSLError, OSError) as exc:
         raise Permanent(f"no certificates can be read from {ca}", where="ca", remedy="name a file in PEM") from exc
     context.minimum_version = ssl.TLSVersion.TLSv1_2

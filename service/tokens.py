@@ -4,7 +4,6 @@ Used by build/ and check.py.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from service.clock import Clock
 from service.contract import AccountPart
@@ -57,7 +56,7 @@ def _source(
 
 def oauth_options(account: AccountSettings, oauth2: OAuth2Settings, username: str, reach: Reach) -> OAuthOptions:
     """What a token is got with. Google's key file says what settings leave out."""
-    key = read_key(Path(oauth2.key.path)) if oauth2.key else None
+    key = read_key(oauth2.key.path, oauth2.key.content) if oauth2.key else None
     token_url = oauth2.token_url or (key.token_url if key else "")
     if not token_url.startswith("https://"):
         raise Permanent(

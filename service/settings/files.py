@@ -1,6 +1,5 @@
 """Files that settings name, and what was in them when the settings were read. Used by model.py and its sections."""
 
-import hashlib
 import os
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -30,10 +29,13 @@ FilePath = Annotated[str, BeforeValidator(_file), _SCHEMA]
 
 @dataclass(frozen=True, slots=True)
 class NamedFile:
-    """An account's file of certificates, or a key. The same path with another content is another value."""
+    """An account's file of certificates, or a key. The same path with another content is another value.
+
+    Nothing reads it again: a file system that fell silent since would hold up whoever did.
+    """
 
     path: str
-    digest: bytes = field(default=b"", repr=False)
+    content: bytes = field(default=b"", repr=False)
 
     def __str__(self) -> str:
         return self.path
@@ -43,19 +45,19 @@ def _named(value: Any, info: ValidationInfo) -> NamedFile:
     path = folder_of(info) / some_text(value)
     try:
         found = os.stat(path)
-        return NamedFile(str(path), _digest(str(path), (found.st_ino, found.st_mtime_ns, found.st_size)))
+        return NamedFile(str(path), _content(str(path), (found.st_ino, found.st_mtime_ns, found.st_size)))
     except OSError as exc:
         raise wrong(f"cannot be read: {exc.strerror or exc}") from None
 
 
 @lru_cache(1024)
-def _digest(path: str, _signature: tuple[int, int, int]) -> bytes:
-    """Thousands of accounts name the same authorities: read once for each change. Raises OSError."""
+def _content(path: str, _signature: tuple[int, int, int]) -> bytes:
+    """Thousands of accounts name the same authorities: read and kept once for each change. Raises OSError."""
     with open(path, "rb") as opened:
         content = opened.read(FILE_LIMIT_BYTES + 1)
     if len(content) > FILE_LIMIT_BYTES:
         raise wrong(f"is larger than {FILE_LIMIT_BYTES} bytes")
-    return hashlib.sha256(content).digest()
+    return content
 
 
 Named = Annotated[NamedFile, PlainValidator(_named), PlainSerializer(str, return_type=str), _SCHEMA]

@@ -2,6 +2,7 @@
 
 import re
 from datetime import timedelta
+from functools import lru_cache
 from typing import Annotated, Any, Final
 
 from pydantic import BeforeValidator, Field, PlainValidator, field_validator
@@ -94,16 +95,17 @@ class DkimSettings(Part):
     @classmethod
     def _is_key(cls, key: NamedFile) -> NamedFile:
         try:
-            _read(key.path)
-        except (OSError, ValueError) as exc:
+            _read(key)
+        except ValueError as exc:
             raise wrong(f"name a file with an RSA or Ed25519 key in PEM: {exc}") from None
         return key
 
     def signer(self) -> DkimSigner:
-        """Raises OSError, ValueError where the file is another than it was."""
-        return DkimSigner(self.domain, self.selector, _read(self.key.path))
+        """What signs."""
+        return DkimSigner(self.domain, self.selector, _read(self.key))
 
 
-def _read(file: str) -> DkimKey:
-    with open(file, "rb") as opened:
-        return read_dkim_key(opened.read(KEY_LIMIT_BYTES).decode("ascii", "replace"))
+@lru_cache(1024)
+def _read(file: NamedFile) -> DkimKey:
+    """Looking whether an RSA key holds takes 40 ms, of 4096 bits 330: once for all accounts. Raises ValueError."""
+    return read_dkim_key(file.content[:KEY_LIMIT_BYTES].decode("ascii", "replace"))

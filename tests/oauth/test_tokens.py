@@ -53,14 +53,11 @@ def pem_of(key: rsa.RSAPrivateKey) -> bytes:
 
 
 @pytest.mark.parametrize("google", [True, False])
-async def test_a_service_account_signs_for_a_user(
-    oauth: OAuthServer, tmp_path: Path, key: rsa.RSAPrivateKey, google: bool
-) -> None:
-    file = tmp_path / "key"
+async def test_a_service_account_signs_for_a_user(oauth: OAuthServer, key: rsa.RSAPrivateKey, google: bool) -> None:
     said = {"private_key": pem_of(key).decode(), "private_key_id": "k1", "client_email": "robot@example.com"}
-    file.write_text(json.dumps(said | {"token_uri": oauth.url}) if google else pem_of(key).decode())
+    content = json.dumps(said | {"token_uri": oauth.url}).encode() if google else pem_of(key)
     oauth.public_key = key.public_key()
-    read = read_key(file)
+    read = read_key("key", content)
     if google:
         assert (read.id, read.client_id, read.token_url) == ("k1", "robot@example.com", oauth.url)
     clock = FakeClock()
@@ -86,11 +83,9 @@ async def test_a_service_account_signs_for_a_user(
         (b"", "no key"),
     ],
 )
-def test_a_key_that_is_none_is_named_and_not_shown(tmp_path: Path, content: bytes, said: str) -> None:
-    file = tmp_path / "key"
-    file.write_bytes(content)
+def test_a_key_that_is_none_is_named_and_not_shown(content: bytes, said: str) -> None:
     with pytest.raises(Permanent, match=said) as failed:
-        read_key(file)
+        read_key("key", content)
     assert MARKER not in shown(failed.value)
 
 
