@@ -18,6 +18,7 @@ from service.outbound.mail import Mail, sent_copy
 from service.outbound.mailing import Mailings
 from service.outbound.names import Names, names_of
 from service.outbound.options import OutboundOptions
+from service.outbound.pace import Pace
 from service.outbound.proof import proof_of
 from service.outbound.relays import BusAwayError, Relays, each
 from service.outbound.replies import shortened
@@ -46,6 +47,7 @@ class Attempts:
         steps: Steps,
         evidence: Evidence,
         lanes: Lanes,
+        pace: Pace,
         sent: SentMailbox | None,
     ) -> None:
         self._sends = sends
@@ -59,7 +61,7 @@ class Attempts:
         self._evidence = evidence
         self._lanes = lanes
         self._steps = steps
-        self._mailings = Mailings(sends, settler, relays, suppressions, lanes, steps, clock)
+        self._mailings = Mailings(sends, settler, relays, suppressions, lanes, pace, steps, clock)
 
     async def make(self, task: Task, place: Place) -> None:
         """Try whoever waits, settle, acknowledge; leave `place` after the relay. Raises Conflict, Transient."""

@@ -97,6 +97,7 @@ class Deliverer:
             steps=self._steps,
             evidence=self._evidence,
             lanes=self.lanes,
+            pace=self.pace,
             sent=sent,
         )
         self._originals = Originals(bus, options.account, options.address)

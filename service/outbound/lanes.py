@@ -113,9 +113,8 @@ class Lanes:
             lane.take(now)
         return Turn(domains, now)
 
-    async def wait(self, recipients: Collection[str]) -> Turn:
-        """A turn, as soon as there is one."""
-        turn = self.take(recipients, waited=False)
+    async def wait(self, recipients: Collection[str], turn: Turn | float) -> Turn:
+        """A turn, as soon as there is one, of which `take` gave `turn`."""
         while isinstance(turn, float):
             await self._clock.sleep(turn)
             turn = self.take(recipients, waited=True)

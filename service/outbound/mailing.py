@@ -1,12 +1,15 @@
 """An attempt of a request with a message for each recipient: a few at a time, each as a mail of its own.
 
-Used by attempt.py. docs/decisions/0024-a-message-for-each.md
+Used by attempt.py. It is in hand for a while only: then it comes back behind others.
+docs/decisions/0024-a-message-for-each.md
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
+from itertools import islice
 from typing import Final
 
 from service.bus import Conflict
@@ -14,10 +17,12 @@ from service.clock import Clock
 from service.contract import Problem, Recipient, RequestProblems, blob_ids, for_one
 from service.errors import verdict_of
 from service.observe import metrics, step
+from service.outbound.blame import domain_of
 from service.outbound.hands import Place
-from service.outbound.lanes import Lanes
+from service.outbound.lanes import Lanes, Turn
 from service.outbound.mail import own_message_id
 from service.outbound.options import TOGETHER
+from service.outbound.pace import Pace
 from service.outbound.proof import mark_of
 from service.outbound.relays import Relays
 from service.outbound.retry import Said, Verdict
@@ -28,6 +33,11 @@ from service.outbound.task import Steps, Task, mails_at_once
 from service.smtp import Reply
 from service.tasks import TaskGroup
 
+# So long a request is in hand, and the part that is under way then to its end. Then it comes back behind whoever waits:
+# for a place in hand, for memory. To read it again costs little beside the mails that go in such a time.
+IN_HAND_S: Final = 15.0
+# Who has a turn within so long waits for it in hand, others come back for it.
+NEAR_S: Final = 5.0
 # Where the account's work ends, mails under way may be answered for so long: of FINISH_TIMEOUT_S in sender.py, the rest
 # is for storing what was said of the others.
 ENDING_S: Final = 5.0
@@ -43,6 +53,7 @@ class Mailings:
         relays: Relays,
         suppressions: Suppressions,
         lanes: Lanes,
+        pace: Pace,
         steps: Steps,
         clock: Clock,
     ) -> None:
@@ -51,16 +62,17 @@ class Mailings:
         self._relays = relays
         self._suppressions = suppressions
         self._lanes = lanes
+        self._pace = pace
         self._steps = steps
         self._clock = clock
 
     async def make(self, task: Task, place: Place) -> None:
-        """A few at a time: an intent for them, their mails, their outcome.
+        """A few at a time, for a while; then whoever waits comes back, and others have their turn.
 
-        Between two of these the record is as after any attempt: if this process ends there, whoever was not tried yet
-        waits for the next one.
+        Between two parts the record is as after any attempt: if this process ends there, whoever was not tried yet
+        waits for the next one. Raises Conflict, Transient.
         """
-        attempt = task.record.attempt + 1
+        before, attempt = task.record, task.record.attempt + 1
         missing = [blob for blob in blob_ids(task.request) if blob not in task.bundle.blobs]
         if missing:
             problems = [Problem("attachments", f"no such blob: {blob}") for blob in missing]
@@ -68,46 +80,87 @@ class Mailings:
             return
         # Each mail takes a place like a request of its own.
         place.leave()
-        waiting = list(task.record.pending)
-        addresses = {one.email: one for one in task.request.to}
-        while waiting and not place.ending and self._left_s(task) > 0:
-            now, waiting = waiting[:TOGETHER], waiting[TOGETHER:]
-            barred = await self._suppressions.among(now)
-            task.record = changed(task.intent(attempt), trying=now, refused=barred)
-            step("intent.before")
-            task.revision = await self._sends.put(task.key, task.record, task.revision)
-            step("intent.done")
-            if waiting:
-                task.record = await self._settler.kept(task.record, task.bundle)
-            going = [addresses[who] for who in now if who not in barred]
-            said = barred | await self._ask_for_each(task, going, place)
-            step("replies")
-            # Nobody who was not asked is in doubt.
-            task.record = changed(task.record, trying=[who for who in now if who in said])
-            decision = self._steps.decide(task.record, said, attempt)
+        until = self._clock.monotonic() + IN_HAND_S
+        waiting = [who for who in before.trying if who in before.pending] or list(before.pending)
+        turns = _Turns(self._lanes, self._clock, waited=before.turn)
+        late = False
+        while waiting and not (late or place.ending) and self._left_s(task) > 0:
+            part = await self._part(task, waiting, turns, place)
+            if not part:
+                break
             try:
-                settled = await self._steps.told(task, decision, attempt)
-            except Conflict:
-                # A cancellation takes out whoever was not tried yet, and nobody else.
-                record, task.revision = await self._sends.get(task.key)
-                if record is None or record.others or not record.cancelled or record.owner != task.record.owner:
-                    raise
-                task.record = changed(record, outbox=task.record.outbox, trying=task.record.trying)
-                waiting = []
-                settled = await self._steps.told(task, self._steps.decide(task.record, said, attempt), attempt)
-            task.record, task.revision = settled.record, settled.revision
-        if not task.revision:
+                waiting = await self._try(task, part, waiting, attempt, place)
+            finally:
+                for one in part:
+                    self._give_back(one)
+            late = self._clock.monotonic() >= until
+        if not waiting:
+            await self._settler.go_on(task.key, task.record)
+            await task.job.done()
+        elif task.revision or turns.wait_s(waiting):
+            await self._leave(task, waiting, turns, tried=task.record.attempt == attempt)
+        else:
             # Nobody was tried, and the queue alone knows of it. What is in the outbox gets the same name again.
             await task.job.give_back()
-            return
-        await self._settler.go_on(task.key, task.record)
-        await task.job.done()
 
-    async def _ask_for_each(self, task: Task, going: Sequence[Recipient], place: Place) -> dict[str, Said]:
+    async def _part(self, task: Task, waiting: Sequence[str], turns: "_Turns", place: Place) -> list["_Mailing"]:
+        """Who is tried next: those whose turn is near, and who gets nothing. Nobody: all of them come later."""
+        interval_s = self._pace.interval_s
+        count = min(TOGETHER, 1 + int(NEAR_S / interval_s)) if interval_s else TOGETHER
+        to = {one.email: one for one in task.request.to}
+        part: list[_Mailing] = []
+        while not part and (first := list(islice(filter(turns.may_be_near, waiting), count))):
+            barred = await self._suppressions.among(first)
+            for who in first:
+                if who in barred:
+                    part.append(_Mailing(to[who], place.another(), barred=barred[who]))
+                elif (turn := turns.take(who)) is not None:
+                    part.append(_Mailing(to[who], place.another(), turn))
+        return part
+
+    async def _try(
+        self, task: Task, part: Sequence["_Mailing"], waiting: Sequence[str], attempt: int, place: Place
+    ) -> list[str]:
+        """An intent for them, their mails, their outcome; gives who waits then."""
+        now = [one.recipient.email for one in part]
+        barred = {one.recipient.email: one.barred for one in part if one.barred is not None}
+        others = [who for who in waiting if who not in now]
+        task.record = changed(task.intent(attempt), trying=now, refused=barred)
+        step("intent.before")
+        task.revision = await self._sends.put(task.key, task.record, task.revision)
+        step("intent.done")
+        if others:
+            task.record = await self._settler.kept(task.record, task.bundle)
+        said = barred | await self._ask_for_each(task, [one for one in part if one.barred is None], place)
+        step("replies")
+        # Nobody who was not asked is in doubt.
+        task.record = changed(task.record, trying=[who for who in now if who in said])
+        decision = self._steps.decide(task.record, said, attempt)
+        try:
+            settled = await self._steps.told(task, decision, attempt)
+        except Conflict:
+            # A cancellation takes out whoever was not tried yet, and nobody else.
+            record, task.revision = await self._sends.get(task.key)
+            if record is None or record.others or not record.cancelled or record.owner != task.record.owner:
+                raise
+            task.record = changed(record, outbox=task.record.outbox, trying=task.record.trying)
+            others = []
+            settled = await self._steps.told(task, self._steps.decide(task.record, said, attempt), attempt)
+        task.record, task.revision = settled.record, settled.revision
+        return [who for who in now if who not in said] + others
+
+    async def _leave(self, task: Task, waiting: list[str], turns: "_Turns", *, tried: bool) -> None:
+        """Who waits comes back at once, or when somebody has a turn; in between the request is out of hand."""
+        record = await self._settler.kept(task.record, task.bundle)
+        trying = waiting if len(waiting) < len(record.pending) else []
+        record = changed(record, trying=trying, overfull=record.overfull + tried)
+        at = self._clock.now() + timedelta(seconds=turns.wait_s(waiting))
+        await self._settler.again(task.key, task.job, record, task.revision, at, turn=True)
+
+    async def _ask_for_each(self, task: Task, mails: Sequence["_Mailing"], place: Place) -> dict[str, Said]:
         """What was said of each; without those who were not asked yet when the account's work ended, or it expired."""
-        if not going:
+        if not mails:
             return {}
-        mails = [_Mailing(one, place.another()) for one in going]
         # Before any turn or place: what waits for memory holds up nobody.
         room = asyncio.Semaphore(mails_at_once(task.size, split=True))
 
@@ -143,7 +196,7 @@ class Mailings:
             # The intent stands already.
             mailing.dot = True
 
-        turn = await self._lanes.wait([one.email])
+        mailing.turn = await self._lanes.wait([one.email], mailing.turn)
         try:
             await place.take()
             began = self._clock.monotonic()
@@ -159,17 +212,57 @@ class Mailings:
             metrics.SEND_SECONDS.observe(self._clock.monotonic() - began)
             return said[one.email]
         finally:
-            self._lanes.give_back(turn)
+            self._give_back(mailing)
             place.leave()
+
+    def _give_back(self, mailing: "_Mailing") -> None:
+        if isinstance(mailing.turn, Turn):
+            self._lanes.give_back(mailing.turn)
+            mailing.turn = 0.0
 
 
 @dataclass(slots=True)
 class _Mailing:
-    """One recipient's mail, where each has one. `dot`: it may be out."""
+    """One recipient's mail. `turn`: his domain's, or the seconds until it comes; `barred`: he gets none, and why.
+
+    `dot`: it may be out.
+    """
 
     recipient: Recipient
     place: Place
+    turn: Turn | float = 0.0
+    barred: Said | None = None
     dot: bool = False
+
+
+class _Turns:
+    """While a request is in hand: which domains have a turn, and when the others will have one."""
+
+    def __init__(self, lanes: Lanes, clock: Clock, *, waited: bool) -> None:
+        self._lanes = lanes
+        self._clock = clock
+        self._waited = waited
+        self._later: dict[str, float] = {}
+
+    def may_be_near(self, who: str) -> bool:
+        """Whether his domain's turn is not known to come later."""
+        return self._later.get(domain_of(who), float("-inf")) <= self._clock.monotonic()
+
+    def take(self, who: str) -> Turn | float | None:
+        """His turn, or how soon it comes; None: later."""
+        domain = domain_of(who)
+        if not self.may_be_near(who):
+            return None
+        turn = self._lanes.take([who], waited=self._waited or domain in self._later)
+        if isinstance(turn, float) and turn > NEAR_S:
+            self._later[domain] = self._clock.monotonic() + turn
+            return None
+        return turn
+
+    def wait_s(self, waiting: Iterable[str]) -> float:
+        """How long until one of them has a turn, as far as that is known; 0: now."""
+        now = self._clock.monotonic()
+        return max(0.0, min(self._later.get(domain_of(who), now) - now for who in waiting))
 
 
 async def _hurry(place: Place, mails: Sequence[tuple[_Mailing, asyncio.Task[Said]]], left_s: float) -> None:

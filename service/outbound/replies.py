@@ -15,8 +15,8 @@ from service.outbound.retry import Said
 WORDS_LIMIT_BYTES: Final = 100_000
 # Of one: TEXT_LIMIT_CHARS of smtp/wire.py, where none is ASCII.
 ONE_LIMIT_BYTES: Final = 2_048
-# What a record may hold of its recipients: each address up to seven times (pending, taken, in a status, returned and
-# claimed by either kind of report), and some words round it.
+# What a record may hold of its recipients: each address up to seven times (pending, taken, in a status or among those
+# who come next, returned and claimed by either kind of report), and some words round it.
 TIMES: Final = 7
 ROUND_BYTES: Final = 120
 FIXED_BYTES: Final = 16 * 1024

@@ -78,9 +78,10 @@ class SendRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     # A message for each recipient.
     split: bool = False
     # Whose turn it is, and in phase intent those whose dot may be out: of a message for each a few at a time; of one
-    # for all everybody who waits, or where some names stand here only those, for whom the last one had no room.
+    # for all everybody who waits. Between attempts, where some names stand here only those come next, whom the last one
+    # did not get to.
     trying: list[str] = []
-    # How many attempts had no room for somebody: none of them makes a pause longer.
+    # How many attempts did not get to somebody: none of them makes a pause longer.
     overfull: int = 0
 
     @property

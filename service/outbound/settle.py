@@ -100,6 +100,8 @@ class Settler:
             taken=record.taken,
         )
         taken = [who for state in _TAKEN for who in decision.states.get(state, ())]
+        # What is heard between attempts changes nothing of whose turn it is.
+        turn = decision.at_once if record.phase is Phase.INTENT else record.trying
         outcome = changed(
             record,
             owner=secrets.token_hex(16),
@@ -108,7 +110,7 @@ class Settler:
             pending=decision.pending,
             held=decision.held,
             refused={},
-            trying=list(decision.at_once),
+            trying=[who for who in turn if who in decision.pending],
             overfull=record.overfull + bool(decision.at_once),
             next_at=decision.next_at,
             turn=False,

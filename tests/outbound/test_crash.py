@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from email import message_from_bytes
 from pathlib import Path
@@ -34,6 +35,7 @@ async def run_child(
     log: Path | None = None,
     uncertain: str = "retry",
     account: str = "a",
+    begin: Callable[..., None] = begin,
 ) -> int:
     environment = os.environ | {"MAILBUS_STOP_AT": str(stop_at)} | ({"MAILBUS_STEPS_LOG": str(log)} if log else {})
     child = Forked(begin, url, prefix, str(port), uncertain, account, env=environment)

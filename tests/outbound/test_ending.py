@@ -10,7 +10,7 @@ from service.clock import SystemClock
 from service.contract import request_key
 from service.outbound import Limit, Phase
 from service.outbound.sends import SendRecord, Sends
-from tests.outbound.conftest import LIMIT_S, Post, delivered, deliveries, idle_sender, sending
+from tests.outbound.conftest import LIMIT_S, Post, delivered, deliveries, sending
 from tests.servers.smtp import Handler, RelayMaker, ScriptedRelay
 
 
@@ -27,8 +27,10 @@ def outcomes(post: Post) -> set[tuple[str, str]]:
 
 @pytest.mark.fault("E04")
 async def test_who_waits_for_a_domains_turn_is_in_no_doubt_and_what_was_said_of_the_others_is_kept(
-    bus: Bus, post: Post, relay: ScriptedRelay
+    bus: Bus, post: Post, relay: ScriptedRelay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # So near a turn is waited for in hand.
+    monkeypatch.setattr("service.outbound.mailing.NEAR_S", 3600.0 * 3)
     to = [{"email": f"{who}.example"} for who in ("a@x", "b@x", "c@slow", "d@slow", "e@slow")]
     async with sending(bus, relay, domains={"slow.example": Limit(interval_s=3600.0)}):
         await post.request("r", to=to, split=True)
@@ -36,7 +38,6 @@ async def test_who_waits_for_a_domains_turn_is_in_no_doubt_and_what_was_said_of_
     record = await record_of(bus, "r")
     assert (record.phase, record.unsure) == (Phase.WAITING, 0)
     assert set(record.pending) == {"d@slow.example", "e@slow.example"}
-    await idle_sender(bus).waiting.release("r")
     async with sending(bus, relay):
         await post.states(5)
         await post.empty()

@@ -1,0 +1,166 @@
+"""Requests with a message for each recipient are in hand for a while only: others go between their parts."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from service.bus import Bus
+from service.clock import SystemClock
+from service.contract import request_key
+from service.observe.steps import STOP_EXIT_CODE
+from service.outbound import Limit, Phase, Suppressions
+from service.outbound.options import TOGETHER
+from service.outbound.retry import Said, Verdict, found
+from service.outbound.sender import IN_HAND_LIMIT
+from service.outbound.sends import SendRecord
+from tests.outbound.child import begin_in_parts
+from tests.outbound.conftest import LIMIT_S, Post, delivered, deliveries, idle_sender, sending
+from tests.outbound.test_crash import run_child
+from tests.outbound.test_ending import outcomes, record_of
+from tests.outbound.test_memory import LARGE, large
+from tests.servers.nats import NatsServer
+from tests.servers.smtp import ScriptedRelay
+
+
+def people(count: int, of: str = "x") -> list[dict[str, str]]:
+    return [{"email": f"p{n}@{of}.example"} for n in range(count)]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(LIMIT_S):
+        while not condition():  # noqa: ASYNC110 nothing rings
+            await asyncio.sleep(0.02)
+
+
+@pytest.fixture
+def in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mailing is in hand for one part."""
+    monkeypatch.setattr("service.outbound.mailing.IN_HAND_S", 0.0)
+
+
+@pytest.mark.fault("E05")
+async def test_mailings_that_fill_the_account_let_its_other_requests_go_between_their_parts(
+    bus: Bus, post: Post, relay: ScriptedRelay, in_parts: None
+) -> None:
+    for n in range(IN_HAND_LIMIT):
+        await post.request(f"mailing{n}", to=people(3 * TOGETHER), split=True)
+    await post.request("other")
+    async with sending(bus, relay, parallel=2):
+        await post.states(IN_HAND_LIMIT * 3 * TOGETHER + 1)
+        await post.empty()
+    order = [event.body.id for event in post.events]
+    before = order[: order.index("other")]
+    assert max(map(before.count, set(before))) <= 2 * TOGETHER
+    assert len(relay.messages) == len(order)
+    assert {event.state for event in post.events} == {"sent"}
+
+
+@pytest.mark.fault("F06")
+async def test_a_large_mailing_gives_its_memory_to_others_between_its_parts(
+    bus: Bus, post: Post, relay: ScriptedRelay, in_parts: None
+) -> None:
+    relay.script.hold = asyncio.Event()
+    places = deliveries(16, 6 * LARGE)
+    files = await large(bus, b"x")
+    async with sending(bus, relay, places=places):
+        await post.request("mailing", to=people(3 * TOGETHER), split=True, attachments=files)
+        await relay.received(2)
+        await post.request("other", attachments=files)
+        await until(lambda: bool(places.memory._large._waiting))
+        relay.script.hold.set()
+        await post.states(3 * TOGETHER + 1)
+        await post.empty()
+    order = [event.body.id for event in post.events]
+    assert order.index("other") < 2 * TOGETHER
+
+
+async def test_who_was_put_off_waits_until_everybody_was_tried_and_then_for_one_pause(
+    bus: Bus, post: Post, relay: ScriptedRelay, in_parts: None
+) -> None:
+    late = {f"p{n}@x.example": ["451 4.2.0 busy", "451 4.2.0 busy", "250 OK"] for n in (0, 9)}
+    relay.script.rcpt = dict(late)
+    async with sending(bus, relay, retry_first_s=0.3, retry_factor=10_000.0):
+        await post.request("r", to=people(5 * TOGETHER), split=True)
+        await post.states(5 * TOGETHER + 2)
+        await until(lambda: all(len(relay.script.rcpt[who]) == 1 for who in late))
+    states = [event.state for event in post.events]
+    assert states.count("sent") == 5 * TOGETHER - 2
+    # Only then are those tried again, together; the next pause is the second and not the seventh.
+    assert states[-2:] == ["deferred", "deferred"]
+    record = await record_of(bus, "r")
+    assert (set(record.pending), record.trying) == (set(late), [])
+    assert record.attempt - record.overfull == 2
+
+
+async def test_what_is_heard_between_two_parts_does_not_put_forward_who_was_put_off(bus: Bus) -> None:
+    clock, settler = SystemClock(), idle_sender(bus)._deliverer._settler
+    now = clock.now()
+    pending = {"doubted@x.example": "", "late@x.example": "451 4.2.0 busy", "next@x.example": "not sent yet"}
+    record = SendRecord(
+        "r", "", "", Phase.WAITING, 1, "m@x", now, now, pending=pending, split=True,
+        trying=["doubted@x.example", "next@x.example"], account="a",
+    )  # fmt: skip
+    taken = {"doubted@x.example": Said(Verdict.ACCEPTED, "250 2.0.0 OK")}
+    decision = found(taken, pending, [], next_at=now, expires_at=now)
+    settled = await settler.told(request_key("a", "r"), record, 0, decision, None, attempt=1)
+    assert set(settled.record.pending) == {"late@x.example", "next@x.example"}
+    assert settled.record.trying == ["next@x.example"]
+
+
+async def test_who_waits_for_a_domain_is_out_of_hand_and_in_nobodys_way(
+    bus: Bus, post: Post, relay: ScriptedRelay
+) -> None:
+    to = [*people(12, "slow"), *people(12)]
+    async with sending(bus, relay, domains={"slow.example": Limit(interval_s=3600.0)}) as sender:
+        await post.request("r", to=to, split=True)
+        await post.states(13)
+        await until(lambda: not len(sender._hands))
+        record = await record_of(bus, "r")
+    assert {who.partition("@")[2] for who in record.pending} == {"slow.example"}
+    assert (len(record.pending), record.turn, record.unsure) == (11, True, 0)
+    assert {state for _, state in outcomes(post)} == {"sent"}
+
+
+async def test_who_gets_nothing_takes_no_turn(bus: Bus, post: Post, relay: ScriptedRelay) -> None:
+    barred = people(3, "slow")
+    for one in barred:
+        await Suppressions(bus, "a", SystemClock()).add(one["email"], "bounced")
+    async with sending(bus, relay, domains={"slow.example": Limit(interval_s=3600.0)}):
+        await post.request("r", to=[*barred, {"email": "b@slow.example"}], split=True)
+        await post.states(4)
+        await post.empty()
+    assert [mail.rcpt_to for mail in relay.messages] == [["b@slow.example"]]
+
+
+@pytest.mark.fault("E02", "E04")
+@pytest.mark.timeout(300)
+async def test_killed_where_a_mailing_leaves_nobody_is_forgotten_and_twice_only_who_was_uncertain(
+    nats_server: NatsServer,
+    bus: Bus,
+    post: Post,
+    relay: ScriptedRelay,
+    tmp_path: Path,
+    soon_again: None,
+    in_parts: None,
+) -> None:
+    log, where = tmp_path / "steps", (nats_server.url, bus.subjects.prefix, relay.port)
+    await post.request("clean", to=people(10), split=True)
+    assert await run_child(*where, log=log, begin=begin_in_parts) == 0
+    steps = log.read_text().split()
+    # What it leaves by is stored, scheduled, and its job let go.
+    left = steps.index("schedule.before")
+    for stop_at in range(left - 1, left + 5):
+        name = f"{steps[stop_at - 1]}-{stop_at}"
+        relay.messages.clear()
+        await post.request(name, to=people(10), split=True)
+        assert await run_child(*where, stop_at=stop_at, begin=begin_in_parts) == STOP_EXIT_CODE
+        async with sending(bus, relay, retry_first_s=0.1):
+            await post.empty()
+        events = {event.id: event for event in post.events if event.body.id == name}.values()
+        sent = [who for event in events if event.state == "sent" for who in delivered(event)]
+        uncertain = [who for event in events if event.state == "uncertain" for who in delivered(event)]
+        assert sorted(sent) == sorted(one["email"] for one in people(10)), name
+        for who in sent:
+            assert 1 <= sum(who in mail.rcpt_to for mail in relay.messages) <= 1 + uncertain.count(who), (name, who)
