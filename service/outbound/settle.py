@@ -204,13 +204,15 @@ class Settler:
         for key in list(self._counted):
             self.count(key, None)
 
-    async def resume(self, key: str, job: Job, record: SendRecord, *, its_own: bool) -> None:
+    async def resume(
+        self, key: str, job: Job, record: SendRecord, *, its_own: bool, reason: DeadReason = DeadReason.REQUEST
+    ) -> None:
         """An outcome is stored: say it again, do what follows from it again, let the job go."""
         if record.unseen:
             record = await self._seen(key, job, record)
         await self._let_loose(key, record)
         if record.dead and its_own:
-            await self.dead_letter(key, await self.payload(job, record), "wrong request")
+            await self.dead_letter(key, await self.payload(job, record), "wrong request", reason)
         # A job that comes back after its request went on asks nothing anew; nor does one that was cancelled unseen.
         await self.say(record, asked_again=None if self._brought(job, record) else job.seq)
         if its_own:

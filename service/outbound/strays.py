@@ -13,7 +13,7 @@ import re
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from functools import partial
-from typing import Final
+from typing import Final, assert_never
 
 from service.bus import Bus, Conflict, Job
 from service.clock import Clock
@@ -133,8 +133,9 @@ class Strays:
             await settler.refuse(
                 taken.key, job, record, revision, [WRONG], job.payload, reason=DeadReason.UNKNOWN_ACCOUNT
             )
-        elif record.phase is Phase.INTENT and record.source == source_of(job) and record.attempt == 1:
-            await self._break_off(settler, taken.key, job, record, revision)
+        elif record.source == source_of(job) and record.attempt <= 1:
+            # Its account's sender ended with it in hand: what was to follow from the attempt may be undone.
+            await self._end(settler, taken.key, job, record, revision)
         else:
             await settler.resume(taken.key, job, record, its_own=False)
 
@@ -146,14 +147,26 @@ class Strays:
         if record is None:
             await settler.dead_letter(key, b"", "its state is gone", DeadReason.UNKNOWN_ACCOUNT)
             await job.ack()
-        elif record.phase is Phase.INTENT and attempt == record.attempt:
-            await self._break_off(settler, key, job, record, revision)
-        elif record.phase in (Phase.WAITING, Phase.HELD) and attempt >= record.attempt:
+        elif attempt >= record.attempt or record.phase is Phase.FINAL:
             # Also where the next schedule was not set any more.
-            payload = await settler.payload(job, record)
-            await settler.refuse(key, job, record, revision, [WRONG], payload, reason=DeadReason.UNKNOWN_ACCOUNT)
+            await self._end(settler, key, job, record, revision)
         else:
-            await settler.resume(key, job, record, its_own=record.phase is Phase.FINAL)
+            await settler.resume(key, job, record, its_own=False)
+
+    async def _end(self, settler: Settler, key: str, job: Job, record: SendRecord, revision: int) -> None:
+        """A request with its own job. Raises Conflict, Transient."""
+        match record.phase:
+            case Phase.INTENT:
+                await self._break_off(settler, key, job, record, revision)
+            case Phase.WAITING | Phase.HELD:
+                payload = await settler.payload(job, record)
+                # Where it was set already, its time would come for what is over.
+                await settler.unschedule(key)
+                await settler.refuse(key, job, record, revision, [WRONG], payload, reason=DeadReason.UNKNOWN_ACCOUNT)
+            case Phase.FINAL:
+                await settler.resume(key, job, record, its_own=True, reason=DeadReason.UNKNOWN_ACCOUNT)
+            case _:
+                assert_never(record.phase)
 
     async def _break_off(self, settler: Settler, key: str, job: Job, record: SendRecord, revision: int) -> None:
         """The dot may have been sent, and nobody will find out any more. Raises Conflict, Transient."""

@@ -2,14 +2,16 @@
 
 import asyncio
 import json
+from datetime import timedelta
 
 import pytest
 
-from service.bus import Bus
+from service.bus import Bus, Job
 from service.clock import SystemClock
 from service.contract import encode, request_key
-from service.outbound import Strays
-from service.outbound.sends import new_record
+from service.errors import Transient
+from service.outbound import Bundle, Outbox, Phase, Strays
+from service.outbound.sends import SendRecord, new_record
 from service.outbound.settle import changed, schedule
 from tests.outbound.conftest import LIMIT_S, Post, idle_sender, sending
 from tests.servers.smtp import ScriptedRelay
@@ -104,6 +106,88 @@ async def test_of_an_account_that_is_gone_whose_dot_may_be_out_is_uncertain_and_
     }  # fmt: skip
     assert {event.body.undo_status for event in post.events} == {"final"}
     await post.until(lambda: bool(post.dead))
+    await post.empty()
+
+
+async def in_hand(bus: Bus, post: Post) -> tuple[str, Job]:
+    """A request of an account's, its key and its job, which goes back to the queue."""
+    await post.request("r1")
+    puller = await bus.queue(bus.subjects.stream_out).puller(f"out-{post.account}", bus.subjects.out(post.account))
+    (job,) = await puller.fetch(1)
+    await job.give_back()
+    await puller.close()
+    return request_key(post.account, "r1"), job
+
+
+async def kept(bus: Bus, key: str, job: Job, record: SendRecord) -> SendRecord:
+    """Its record as it is stored, and the request in the outbox."""
+    name = await Outbox(bus.blobs(bus.subjects.outbox)).put(Bundle(key, job.payload, {}), stored_at=job.stored_at)
+    record = changed(record, outbox=name)
+    await bus.key_value(bus.subjects.sends).create(key, encode(record))
+    return record
+
+
+async def lies_in_the_dead_letters(bus: Bus, post: Post) -> None:
+    await post.until(lambda: bool(post.dead))
+    assert {dead.subject for dead in post.dead} == {bus.subjects.dead("unknown-account")}
+    assert {json.loads(dead.data)["id"] for dead in post.dead} == {"r1"}
+
+
+@pytest.mark.fault("E02", "E14")
+@pytest.mark.parametrize("scheduled", [False, True])
+async def test_what_was_put_off_by_a_sender_that_ended_with_it_in_hand_has_failed(
+    bus: Bus, post: Post, scheduled: bool
+) -> None:
+    """Its first attempt is stored, its job not acknowledged, its schedule set or not; then the account is gone."""
+    post.account = "gone"
+    key, job = await in_hand(bus, post)
+    record = changed(
+        new_record("r1", job, job.stored_at + timedelta(days=1)),
+        attempt=1,
+        phase=Phase.WAITING,
+        pending={"a@x.example": "451 4.7.1 later"},
+        next_at=job.stored_at + timedelta(hours=1),
+    )
+    record = await kept(bus, key, job, record)
+    if scheduled:
+        await schedule(bus, "gone", key, record, SystemClock().now() + timedelta(hours=1))
+    await strays(bus).refuse_all()
+    assert await post.states(1) == [("r1", "failed")]
+    assert post.events[0].body.undo_status == "final"
+    await lies_in_the_dead_letters(bus, post)
+    await post.empty()
+
+
+@pytest.mark.fault("E02", "E14")
+@pytest.mark.parametrize("step", ["dead.before", "status.before", "outbox.free"])
+async def test_a_stray_that_was_refused_by_a_process_that_ended_is_told_and_lies_in_the_dead_letters(
+    bus: Bus, post: Post, monkeypatch: pytest.MonkeyPatch, soon_again: None, step: str
+) -> None:
+    post.account = "gone"
+    key, job = await in_hand(bus, post)
+    record = changed(
+        new_record("r1", job, job.stored_at), attempt=1, pending={"a@x.example": "", "b@x.example": "451 later"},
+        trying=["a@x.example"],
+    )  # fmt: skip
+    await kept(bus, key, job, record)
+
+    def ending(name: str) -> None:
+        if name == step:
+            raise Transient("ended")
+
+    with monkeypatch.context() as patch:
+        for file in ("settle", "status", "outbox"):
+            patch.setattr(f"service.outbound.{file}.step", ending)
+        with pytest.raises(Transient):
+            await strays(bus).refuse_all()
+    async with asyncio.timeout(LIMIT_S):
+        while await bus.pending(bus.subjects.stream_out, ">"):
+            await strays(bus).refuse_all()
+    await post.states(2)
+    assert sorted({(event.state, *event.body.delivery_status) for event in post.events}) == [
+        ("failed", "b@x.example"), ("uncertain", "a@x.example")
+    ]  # fmt: skip
+    await lies_in_the_dead_letters(bus, post)
     await post.empty()
 
 
