@@ -4,13 +4,15 @@ A consumer of its own and not nats-py's: that one mends gaps in silence, and who
 must know that it has seen everything. Here a gap ends the watch, and the next one begins with all keys.
 
 In a cluster the consumer may lie on a server whose copy of the bucket is behind: what it has would be the past, and
-keys that came since would look gone. So the stream's leader is asked first, and the list is as new as its answer.
+keys that came since would look gone. So the stream's leader is asked first, and the list is as new as its answer. Such
+a copy may stop later too, and its heartbeats go on: where nothing comes, the leader is asked again and again.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import nats.errors
@@ -20,7 +22,7 @@ from nats.aio.subscription import Subscription
 from nats.nuid import NUID
 
 from service.bus.errors import NO_MESSAGE, REQUEST_TIMEOUT_S, ApiError, js_api, translated
-from service.errors import Inward, MailbusError
+from service.errors import Inward, MailbusError, Transient
 
 NS: Final = 1_000_000_000
 HEARTBEAT_S: Final = 2.0
@@ -30,6 +32,8 @@ INACTIVE_S: Final = 30
 TOGETHER: Final = 200
 # A server's copy of the bucket is behind its leader's for less, or does not belong to the cluster any more.
 BEHIND_S: Final = 5.0
+# Heartbeats without a change between them; then the leader is asked, 10,000 accounts are quiet for days.
+QUIET_HEARTBEATS: Final = 2
 OPERATION: Final = "KV-Operation"
 
 
@@ -77,7 +81,7 @@ async def watch(nc: Client, bucket: str) -> AsyncGenerator[list[KeyChange], None
             made = await js_api(nc, f"CONSUMER.CREATE.{stream}.{name}.{subject}", request)
         # What was sent before the answer was made counts as delivered there.
         first = int(made["num_pending"]) + int(made["delivered"]["consumer_seq"])
-        heard = _Heard(subscription, bucket)
+        heard = _Heard(subscription, bucket, partial(_newest, nc, stream, subject))
         yield await _all_keys(heard, prefix, first, newest)
         while True:
             came = [await heard.next(), *await heard.more()]
@@ -124,15 +128,28 @@ async def _all_keys(heard: "_Heard", prefix: str, first: int, newest: int) -> li
 class _Heard:
     """What the consumer delivers, without its heartbeats and without a gap."""
 
-    def __init__(self, subscription: Subscription, bucket: str) -> None:
+    def __init__(self, subscription: Subscription, bucket: str, newest: Callable[[], Awaitable[int]]) -> None:
         self._subscription = subscription
         self.bucket = bucket
+        self._newest = newest
         self._count = 0
+        # The last sequence that came, and one that has to come.
+        self._last = 0
+        self._missing = 0
 
     async def next(self) -> Msg:
-        """The next message. Raises Transient for silence, for the consumer's end, for a gap."""
+        """The next message. Raises Transient for silence, the consumer's end, a gap, and one that does not come.
+
+        What the leader had at a look before and has not come by the next one does not come.
+        """
+        quiet = 0
         while (message := await self._read()) is None:
-            pass
+            quiet += 1
+            if quiet % QUIET_HEARTBEATS == 0:
+                if self._missing > self._last:
+                    raise Inward("NATS: a watch is deaf: it does not tell what the leader has", where=self.bucket)
+                with suppress(Transient), translated(self.bucket):
+                    self._missing = await self._newest()
         return message
 
     async def more(self) -> list[Msg]:
@@ -160,6 +177,7 @@ class _Heard:
         self._count += 1
         if message.metadata.sequence.consumer != self._count:
             raise Inward("NATS: a watch missed changes", where=self.bucket)
+        self._last = message.metadata.sequence.stream
         return message
 
 
