@@ -43,7 +43,8 @@ def mailbus_permissions(subjects: Subjects) -> Permissions:
     # By name: others may have streams in the same account of NATS.
     streams = [config["name"] for config in wanted_streams(subjects, StreamOptions(), 1)]
     publish += [f"{api}.STREAM.{verb}.{stream}" for verb in ("INFO", "CREATE", "MSG.GET") for stream in streams]
-    publish += [f"{api}.STREAM.PURGE.{stream}" for stream in (subjects.stream_later, *(f"OBJ_{one}" for one in stores))]
+    emptied = (subjects.stream_later, *(f"OBJ_{one}" for one in stores), f"KV_{subjects.suppressions}")
+    publish += [f"{api}.STREAM.PURGE.{stream}" for stream in emptied]
     publish += [f"{api}.CONSUMER.CREATE.{stream}.>" for stream in (*logs, *watched)]
     publish += [f"{api}.CONSUMER.MSG.NEXT.{stream}.*" for stream in logs]
     publish += [f"{api}.CONSUMER.LIST.{subjects.stream_in}"]

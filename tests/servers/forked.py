@@ -24,6 +24,7 @@ import service.cli.tail
 import service.erase  # noqa: F401
 from service.cli import main
 from service.observe import steps
+from tests.servers.rights import hold_to_rights
 
 ROOT: Final = Path(__file__).parents[2]
 CONTEXT: Final = multiprocessing.get_context("forkserver")
@@ -92,4 +93,5 @@ def _begin(
         sys.stdin = os.fdopen(0, closefd=False)
     # What it read of the environment when it was imported.
     importlib.reload(steps)
+    hold_to_rights()
     what(*given)

@@ -293,3 +293,4 @@ async def mailbus(tmp_path: Path) -> AsyncIterator[Callable[..., Mailbus]]:
         for run in range(1, one.runs + 1):
             text = (one.folder / f"mailbus-{run}.log").read_text(errors="replace")
             assert '"event": "bug"' not in text, text[-4000:]
+            assert '"beyond_its_rights"' not in text, text[-4000:]
