@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 from pydantic import BeforeValidator, PlainSerializer, PlainValidator, ValidationInfo
 from pydantic.json_schema import WithJsonSchema
 
-from service.settings.values import folder_of, some_text, wrong
+from service.settings.values import folder_of, some_text, unshown, wrong
 
 # All authorities of the world take 300 KB.
 FILE_LIMIT_BYTES: Final = 8 * 1024 * 1024
@@ -24,7 +24,7 @@ def _file(value: Any, info: ValidationInfo) -> str:
         raise wrong(f"cannot be read: {exc.strerror or exc}") from None
 
 
-FilePath = Annotated[str, BeforeValidator(_file), _SCHEMA]
+FilePath = Annotated[str, BeforeValidator(unshown(_file)), _SCHEMA]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,4 +60,4 @@ def _content(path: str, _signature: tuple[int, int, int]) -> bytes:
     return content
 
 
-Named = Annotated[NamedFile, PlainValidator(_named), PlainSerializer(str, return_type=str), _SCHEMA]
+Named = Annotated[NamedFile, PlainValidator(unshown(_named)), PlainSerializer(str, return_type=str), _SCHEMA]

@@ -23,6 +23,7 @@ from service.settings.oauth2 import OAuth2Settings
 from service.settings.outgoing import DkimSettings, Domain, DomainSettings, Rate, Verp
 from service.settings.part import Part
 from service.settings.presets import PRESETS
+from service.settings.secret import Secret
 from service.settings.servers import ImapSettings, NextRelaySettings, Pop3Settings, SmtpSettings, lasting, sized
 from service.settings.values import (
     Address,
@@ -31,7 +32,6 @@ from service.settings.values import (
     Initial,
     Listen,
     ListenAddress,
-    Secret,
     Size,
     Text,
     between,

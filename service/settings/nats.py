@@ -11,7 +11,8 @@ from pydantic.json_schema import WithJsonSchema
 from service.contract import PREFIX
 from service.settings.files import FilePath
 from service.settings.part import Part
-from service.settings.values import Secret, Text, number, text, wrong
+from service.settings.secret import Secret
+from service.settings.values import Text, number, text, unshown, wrong
 
 SERVER: Final = re.compile(r"(nats|tls)://(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?/?")
 
@@ -55,7 +56,7 @@ class NatsSettings(Part):
 
     servers: Annotated[
         list[str],
-        PlainValidator(_servers),
+        PlainValidator(unshown(_servers)),
         WithJsonSchema({"type": "array", "items": {"type": "string", "pattern": f"^{SERVER.pattern}$"}, "minItems": 1}),
     ] = Field(default=["nats://127.0.0.1:4222"], description="URLs of the servers, `nats://` or `tls://`")
     user: Text | None = Field(default=None, description="User, with `password`")

@@ -10,7 +10,8 @@ from pydantic.json_schema import WithJsonSchema
 from service.oauth import Grant
 from service.settings.files import Named
 from service.settings.part import Part
-from service.settings.values import Secret, Text, some_text, wrong
+from service.settings.secret import Secret
+from service.settings.values import Text, some_text, unshown, wrong
 
 # By grant: what it cannot do without, and what it may have beside that.
 NEEDED: Final[Mapping[str, tuple[str, ...]]] = {
@@ -41,7 +42,9 @@ def _token_url(value: Any) -> str:
     return url
 
 
-TokenUrl = Annotated[str, BeforeValidator(_token_url), WithJsonSchema({"type": "string", "pattern": "^https?://"})]
+TokenUrl = Annotated[
+    str, BeforeValidator(unshown(_token_url)), WithJsonSchema({"type": "string", "pattern": "^https?://"})
+]
 
 
 class OAuth2Settings(Part):

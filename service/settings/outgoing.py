@@ -13,7 +13,7 @@ from service.mime import ascii_domain
 from service.outbound import ANY, DkimKey, DkimSigner, read_dkim_key
 from service.settings.files import Named, NamedFile
 from service.settings.part import Part
-from service.settings.values import DURATION, Host, duration, number, text, wrong
+from service.settings.values import DURATION, Host, duration, number, text, unshown, wrong
 
 KEY_LIMIT_BYTES: Final = 64 * 1024
 # RFC 6376 3.1: labels of a name.
@@ -39,7 +39,7 @@ def _verp(value: Any) -> str:
     return str(value)
 
 
-Verp = Annotated[str, BeforeValidator(_verp), WithJsonSchema({"type": "string"})]
+Verp = Annotated[str, BeforeValidator(unshown(_verp)), WithJsonSchema({"type": "string"})]
 
 
 def interval(value: Any) -> timedelta:
@@ -93,6 +93,7 @@ class DkimSettings(Part):
 
     @field_validator("key")
     @classmethod
+    @unshown
     def _is_key(cls, key: NamedFile) -> NamedFile:
         try:
             _read(key)

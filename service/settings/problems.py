@@ -9,14 +9,16 @@ from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
 from service.settings.model import Settings
+from service.settings.values import UNSHOWN
 
-SECRET_KEYS: Final = frozenset({"password", "token", "nkey_seed", "oauth2"})
-# Only these may hold an @; in any other value it may stand before a host and behind a password.
-ADDRESS_KEYS: Final = frozenset({"address", "redirect", "username"})
+# What is wrong there may be a secret, whatever key of the section it stands under.
+SECRET_KEYS: Final = frozenset({"password", "token", "nkey_seed", "oauth2", "seal"})
 # Where a whole section was wanted: what stands there instead may hold everything, passwords too.
 SECTION_ERRORS: Final = frozenset({"model_type", "model_attributes_type", "dict_type", "tuple_type", "list_type"})
 SHOWN_LIMIT: Final = 60
-KEY: Final = re.compile(r"[A-Za-z0-9_.-]{1,40}")
+KEY: Final = re.compile(r"[A-Za-z0-9_.-]{1,40}(?![A-Za-z0-9_.-])")
+# Passwords and keys that something made.
+UNBROKEN: Final = re.compile(r"[A-Za-z0-9+/=_-]{24}")
 
 
 def sentence(error: ErrorDetails) -> str:
@@ -74,7 +76,9 @@ def _what(error: ErrorDetails, loc: Sequence[int | str]) -> str:
             return f"must be at least {context['ge']}"
         case "less_than_equal":
             return f"must be at most {context['le']}"
-        case "mailbus":
+        case "string_pattern_mismatch" | "string_too_long":
+            return "write a name, without spaces, ; and ="
+        case "mailbus" | "mailbus_unshown":
             return error["msg"]
         case _:
             return "write a number"
@@ -100,10 +104,10 @@ def _models_of(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def _got(error: ErrorDetails, loc: Sequence[int | str]) -> str:
-    """What stood there, unless it may be a secret: a value in the wrong place may be one too."""
+    """What stood there, unless it may be a secret: a value in the wrong place may be one too, or an @ behind one."""
     value = error.get("input")
     names = {str(part) for part in loc}
-    if error["type"] in {"extra_forbidden", "missing"} or names & SECRET_KEYS:
+    if error["type"] in {"extra_forbidden", "missing", UNSHOWN} or names & SECRET_KEYS:
         return ""
     if value is None:
         return " (got null)"
@@ -112,6 +116,6 @@ def _got(error: ErrorDetails, loc: Sequence[int | str]) -> str:
     if isinstance(value, bool):
         return f" (got {str(value).lower()})"
     shown = str(value)
-    if "@" in shown and not names & ADDRESS_KEYS:
+    if "@" in shown or not shown.isprintable() or len(shown) > SHOWN_LIMIT or UNBROKEN.search(shown):
         return ""
-    return f" (got {clipped(shown)!r})"
+    return f" (got {shown!r})"

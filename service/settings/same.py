@@ -9,7 +9,7 @@ from service.settings.model import AccountSettings, Settings
 from service.settings.nats import NatsSettings
 from service.settings.oauth2 import OAuth2Settings
 from service.settings.part import Part
-from service.settings.values import Secret
+from service.settings.secret import Secret
 
 PARTS: Final = ("incoming", "outgoing")
 # mailbus writes it itself.

@@ -8,18 +8,8 @@ from pydantic.functional_validators import AfterValidator
 from service.contract import Security
 from service.settings.files import Named
 from service.settings.part import Part
-from service.settings.values import (
-    Duration,
-    Host,
-    Secret,
-    Size,
-    Text,
-    between,
-    duration,
-    number,
-    size,
-    wrong,
-)
+from service.settings.secret import Secret
+from service.settings.values import Duration, Host, Size, Text, between, duration, number, size, wrong
 
 IMAP_PORTS: Final = {Security.TLS: 993, Security.STARTTLS: 143, Security.NONE: 143}
 POP3_PORTS: Final = {Security.TLS: 995, Security.STARTTLS: 110, Security.NONE: 110}

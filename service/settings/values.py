@@ -1,19 +1,19 @@
-"""What an operator writes → values with a unit: durations, sizes, hosts, addresses, secrets.
+"""What an operator writes → values with a unit: durations, sizes, hosts, addresses. Used by all of this room.
 
 Each value has one spelling. Errors say what would do; they never repeat a secret.
 """
 
-import os
 import re
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
+from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, NamedTuple, Self
+from typing import Annotated, Any, Final, Literal, NamedTuple, ParamSpec, TypeVar
 
-from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, PlainSerializer, ValidationInfo
+from pydantic import PlainSerializer, ValidationInfo
 from pydantic.functional_validators import BeforeValidator, PlainValidator
-from pydantic.json_schema import JsonSchemaValue, WithJsonSchema
-from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+from pydantic.json_schema import WithJsonSchema
+from pydantic_core import PydanticCustomError
 
 from service.contract import After, AfterKind, mailbox_name
 
@@ -25,18 +25,33 @@ LISTEN: Final = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([A-Za-z0-9._-]+)):([0-9]{1
 HOST: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,252})|[0-9a-fA-F:.]{2,45}")
 # RFC 5321 4.5.3.1.3: a path holds at most 256 octets, its brackets included.
 ADDRESS_LIMIT: Final = 254
-# What is longer is no password but a wrong path.
-SECRET_LIMIT_BYTES: Final = 64 * 1024
 # RFC 9051 5.1 knows no limit; what is longer than a line of the protocol is no mailbox.
 MAILBOX_LIMIT_BYTES: Final = 1_000
 # These would end a command or a header: no encoding makes them safe everywhere.
 LINE_END: Final = re.compile(r"[\r\n\x00]")
-SECRET_FORMS: Final = "{env: NAME}, {file: PATH}, or the text itself"
+# The type of errors of which no value is shown.
+UNSHOWN: Final = "mailbus_unshown"
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def wrong(message: str) -> PydanticCustomError:
     """An error whose message says what would do. The message goes out as it is."""
     return PydanticCustomError("mailbus", "{message}", {"message": message})
+
+
+def unshown(check: Callable[P, T]) -> Callable[P, T]:
+    """The same check, whose errors show nothing of what stood there: a secret belongs there, or into the next line."""
+
+    @wraps(check)
+    def checked(*given: P.args, **named: P.kwargs) -> T:
+        try:
+            return check(*given, **named)
+        except PydanticCustomError as exc:
+            raise PydanticCustomError(UNSHOWN, "{message}", {"message": exc.message()}) from None
+
+    return checked
 
 
 def text(value: Any) -> str:
@@ -119,7 +134,8 @@ Size = Annotated[
     PlainSerializer(show_size, return_type=str),
     WithJsonSchema({"type": "string", "format": "mailbus-size", "pattern": f"^{SIZE.pattern}$"}),
 ]
-Text = Annotated[str, BeforeValidator(some_text)]
+# Names of users and clients, beside whose password they stand.
+Text = Annotated[str, BeforeValidator(unshown(some_text))]
 
 
 class Listen(NamedTuple):
@@ -167,7 +183,7 @@ def _address(value: Any) -> str:
     return address
 
 
-Address = Annotated[str, BeforeValidator(_address), WithJsonSchema({"type": "string", "format": "idn-email"})]
+Address = Annotated[str, BeforeValidator(unshown(_address)), WithJsonSchema({"type": "string", "format": "idn-email"})]
 
 
 def folder_of(info: ValidationInfo) -> Path:
@@ -274,103 +290,3 @@ AfterRule = Annotated[
         }
     ),
 ]
-
-
-class Secret:
-    """A password or token. Only `reveal` shows it: repr, str, comparison errors and dumps do not. False when empty."""
-
-    __slots__ = ("_text", "file")
-
-    def __init__(self, text: str = "", file: Path | None = None) -> None:
-        self._text = text
-        self.file = file  # where it was read, for whoever may have to put a new one there
-
-    def reveal(self) -> str:
-        """The secret itself; hand it on at once, to what speaks to the server."""
-        return self._text
-
-    def __bool__(self) -> bool:
-        return bool(self._text)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Secret) and other._text == self._text
-
-    def __hash__(self) -> int:
-        return hash(self._text)
-
-    def __repr__(self) -> str:
-        return "Secret(***)" if self._text else "Secret()"
-
-    def __str__(self) -> str:
-        return "***" if self._text else ""
-
-    def __deepcopy__(self, _memo: dict[int, Any]) -> Self:
-        return self
-
-    def __reduce__(self) -> str:
-        raise TypeError("a secret is not pickled")
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, _source: Any, _handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.with_info_plain_validator_function(
-            _secret, serialization=core_schema.plain_serializer_function_ser_schema(str)
-        )
-
-    @classmethod
-    def __get_pydantic_json_schema__(cls, _schema: CoreSchema, _handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        one = {"type": "object", "additionalProperties": False}
-        return {
-            "anyOf": [
-                {"type": "string"},
-                one | {"properties": {"env": {"type": "string"}}, "required": ["env"]},
-                one | {"properties": {"file": {"type": "string"}}, "required": ["file"]},
-            ],
-            "writeOnly": True,
-        }
-
-
-def _secret(value: Any, info: ValidationInfo) -> Secret:
-    """Resolve a secret at load, so that a missing one is found with all other errors."""
-    if isinstance(value, Secret):
-        return value
-    if isinstance(value, dict) and value.keys() == {"env"} and isinstance(value["env"], str):
-        found = os.environ.get(value["env"])
-        if found is None:
-            raise wrong(f"the environment variable {value['env']} is not set")
-        return _checked(found, f"the environment variable {value['env']}")
-    if isinstance(value, dict) and value.keys() == {"file"} and isinstance(value["file"], str):
-        return _from_file(folder_of(info) / value["file"], value["file"])
-    if not isinstance(value, str):
-        raise wrong(f"write {SECRET_FORMS} (in quotes where it looks like a number)")
-    return _checked(value, "it")
-
-
-def _from_file(path: Path, shown: str) -> Secret:
-    try:
-        with open(path, "rb") as file:
-            content = file.read(SECRET_LIMIT_BYTES + 1)
-    except (OSError, ValueError) as exc:
-        reason = exc.strerror if isinstance(exc, OSError) else "no such path"
-        raise wrong(f"the file {shown} cannot be read: {reason}") from None
-    if len(content) > SECRET_LIMIT_BYTES:
-        raise wrong(f"the file {shown} is larger than a secret can be ({show_size(SECRET_LIMIT_BYTES)})")
-    try:
-        decoded = content.decode()
-    except UnicodeDecodeError:
-        raise wrong(f"the file {shown} is not UTF-8") from None
-    # Editors end the last line; nothing else is taken away.
-    for end in ("\r\n", "\n"):
-        if decoded.endswith(end):
-            decoded = decoded[: -len(end)]
-            break
-    return _checked(decoded, f"the file {shown}", path)
-
-
-def _checked(found: str, where: str, file: Path | None = None) -> Secret:
-    if not found:
-        raise wrong(f"{where} is empty: write {SECRET_FORMS}")
-    if LINE_END.search(found):
-        raise wrong(f"{where} holds a line end or a NUL, which no server takes")
-    if not found.isascii() and any("\ud800" <= char <= "\udfff" for char in found):
-        raise wrong(f"{where} is not UTF-8")
-    return Secret(found, file)

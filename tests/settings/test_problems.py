@@ -46,7 +46,7 @@ def test_all_that_is_wrong_is_listed_each_with_its_key_and_what_would_do(problem
         "nats.replicas: must be at most 5 (got '9')",
         f"http.listen: {LISTEN} (got '8080')",
         "limits.inline: write a whole number and its unit, B KiB MiB or GiB, such as 256KiB (got '4')",
-        "accounts[0].address: write one mail address alone, such as support@example.com (got 'nobody')",
+        "accounts[0].address: write one mail address alone, such as support@example.com",
         "accounts[0].password: the environment variable NOT_THERE is not set",
         "accounts[0].incoming.imap.security: write tls, starttls or none (got 'ssl')",
         "accounts[0].incoming.imap.pot: unknown key: did you mean port?",
@@ -108,7 +108,7 @@ def test_an_unknown_variable_names_the_nearest_known_one(monkeypatch: pytest.Mon
         ("{nats: {user: u}}", "nats.password: required beside nats.user"),
         ("{nats: {password: u}}", "nats.user: required beside nats.password"),
         ("{nats: {token: t, nkey_seed: s}}", "nats: keep one of token, nkey_seed: one is enough to log in"),
-        ("{nats: {tls: {ca: no.pem}}}", "nats.tls.ca: cannot be read: No such file or directory (got 'no.pem')"),
+        ("{nats: {tls: {ca: no.pem}}}", "nats.tls.ca: cannot be read: No such file or directory"),
         ("{nats: {servers: []}}", "nats.servers: write a list of URLs, such as [nats://127.0.0.1:4222]"),
         ("{nats: {prefix: a.b}}", "nats.prefix: write 1 to 32 letters, digits, - or _ (got 'a.b')"),
         ("{nats: {replicas: true}}", "nats.replicas: write a number (got true)"),
@@ -201,7 +201,7 @@ def test_a_wrong_value_says_what_would_do(problems: Problems, text: str, problem
         ),
         (
             "preset: gmx, outgoing: {redirect: 'a@b, c@d'}",
-            ".outgoing.redirect: write one mail address alone, such as support@example.com (got 'a@b, c@d')",
+            ".outgoing.redirect: write one mail address alone, such as support@example.com",
         ),
     ],
 )

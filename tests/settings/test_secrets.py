@@ -3,12 +3,19 @@
 import copy
 import json
 import pickle
+import tempfile
 import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import yaml
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from pydantic import BaseModel
 
 from service.settings import Secret, Settings, SettingsInvalid, load_settings
+from service.settings.problems import _models_of
 from tests.settings.conftest import Load, Problems
 
 MARKER = "hunter2-Zq8"
@@ -82,6 +89,80 @@ def test_no_error_shows_a_secret(load: Load, text: str) -> None:
     assert failed.value.__cause__ is None
 
 
+SEED = "SUAEL6GG2L2HIF7DUGZJGMRUFKXELGGYFMHF76UO2AYBG3K4YLWR3FKC2Q"
+FERNET = "cw_0x689RpI-jtRR7oE8h_eQsKImvJapLeSbXpwF4e4="
+PEM = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIHAxJv8uvQ0Wb2N5\n-----END PRIVATE KEY-----\n"
+# Where a secret belongs, or the name of who has it, or a file that holds it: no value is shown, however short.
+BESIDE_SECRETS = {
+    "password", "token", "nkey_seed", "creds", "user", "username", "address", "redirect", "verp", "servers", "keys",
+    "ca", "cert", "key", "client_id", "client_secret", "refresh_token", "token_url", "scope",
+}  # fmt: skip
+
+
+def leaves(model: type[BaseModel]) -> Iterator[tuple[str, ...]]:
+    """The keys of settings that hold values, each by its way; `[]` is an entry of a list, `x` one of a mapping."""
+    for name, field in model.model_fields.items():
+        key = field.alias or name
+        inner = list(_models_of(field.annotation))
+        shown = str(field.annotation)
+        step = ("[]",) if "tuple[" in shown else ("x",) if "dict[" in shown else ()
+        yield from ((key, *step, *below) for one in inner for below in leaves(one))
+        if not inner:
+            yield (key, *step)
+        yield (key,)
+
+
+def written(way: tuple[str, ...], value: object) -> object:
+    """Settings with this value there, and the account whole otherwise."""
+    for number, step in reversed(list(enumerate(way))):
+        value = [value] if step == "[]" else {step: value}
+        if way[:number] == ("accounts", "[]") and isinstance(value, dict):
+            value = {"id": "a", "address": "a@b.example", "password": "p", "preset": "gmx"} | value
+    return value
+
+
+LEAVES = sorted(set(leaves(Settings)))
+
+
+@pytest.mark.fault("G04")
+@given(
+    way=st.sampled_from(LEAVES),
+    secret=st.sampled_from([SEED, FERNET, PEM, f"{MARKER}\n", f"me:{MARKER}@host", f"eyJ{MARKER}." * 20])
+    | st.text("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", min_size=41, max_size=80),
+    form=st.sampled_from(["{}", "{}\n", "[{}]", "{}={}"]),
+    within=st.sampled_from([lambda text: text, lambda text: [text], lambda text: {"env": text},
+                            lambda text: {"file": text}, lambda text: {text: None}]),
+)  # fmt: skip
+def test_a_secret_under_any_key_is_not_shown(
+    way: tuple[str, ...], secret: str, form: str, within: Callable[[str], object]
+) -> None:
+    value = within(form.format(secret, secret))
+    # A word is shown as a key that nobody knows.
+    assume(not isinstance(value, dict) or value.keys() & {"env", "file"} or len(secret) > 40)
+    found = problems_of(written(way, value))
+    assert not any(line in found for line in [secret, MARKER, *secret.splitlines()] if len(line) > 8)
+
+
+@pytest.mark.fault("G04")
+@pytest.mark.parametrize("way", [way for way in LEAVES if BESIDE_SECRETS & set(way)], ids=".".join)
+def test_a_short_secret_is_not_shown_where_one_belongs(way: tuple[str, ...]) -> None:
+    for text in (MARKER, f"{MARKER}\n", f"{MARKER} x", f"a@{MARKER}"):
+        for value in (text, [text], {"file": text}, {"env": text}):
+            assert MARKER not in problems_of(written(way, value))
+
+
+def problems_of(raw: object) -> str:
+    """What is said of settings, all of it; empty where they are taken."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "mailbus.yaml")
+        file.write_text(yaml.safe_dump(raw))
+        try:
+            load_settings(file)
+        except SettingsInvalid as failed:
+            return "\n".join([str(failed), *failed.problems])
+    return ""
+
+
 @pytest.mark.fault("G04")
 def test_broken_json_in_the_environment_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MAILBUS_ACCOUNTS", f'[{{"id": "a", "password": "{MARKER}"')
@@ -103,12 +184,14 @@ def test_broken_json_in_the_environment_is_not_shown(monkeypatch: pytest.MonkeyP
             "the environment variable EMPTY is empty: write {env: NAME}, {file: PATH}, or the text itself",
         ),
         ("{env: LINES}", "the environment variable LINES holds a line end or a NUL, which no server takes"),
-        ("{file: nowhere}", "the file nowhere cannot be read: No such file or directory"),
-        ("{file: .}", "the file . cannot be read: Is a directory"),
-        ("{file: empty}", "the file empty is empty: write {env: NAME}, {file: PATH}, or the text itself"),
-        ("{file: lines}", "the file lines holds a line end or a NUL, which no server takes"),
-        ("{file: binary}", "the file binary is not UTF-8"),
-        ("{file: large}", "the file large is larger than a secret can be (64KiB)"),
+        ("{env: not_there}", "the environment variable that it names is not set"),
+        ("{file: /not/there.txt}", "the file /not/there.txt cannot be read: No such file or directory"),
+        ("{file: nowhere}", "the file that it names cannot be read: No such file or directory"),
+        ("{file: .}", "the file that it names cannot be read: Is a directory"),
+        ("{file: empty}", "the file that it names is empty: write {env: NAME}, {file: PATH}, or the text itself"),
+        ("{file: lines}", "the file that it names holds a line end or a NUL, which no server takes"),
+        ("{file: binary}", "the file that it names is not UTF-8"),
+        ("{file: large}", "the file that it names is larger than a secret can be (64KiB)"),
         ("1234", "write {env: NAME}, {file: PATH}, or the text itself (in quotes where it looks like a number)"),
         ("''", "it is empty: write {env: NAME}, {file: PATH}, or the text itself"),
     ],
