@@ -16,6 +16,9 @@ from service.clock import backoff_s
 from service.contract import State
 from service.outbound.options import OutboundOptions
 
+# So long before it expires a request is tried once more, where its pause would be longer: a relay that came back
+# meanwhile gets its chance.
+LAST_TRY: Final = timedelta(seconds=30)
 NOBODY: Final[Mapping[str, str]] = MappingProxyType({})
 
 
@@ -105,9 +108,16 @@ def decide(
                 assert_never(one.verdict)
         states.setdefault(state, {})[recipient] = one.reply
     pause = 0.0 if at_once else _pause_s(attempt, options, chance)
-    # The last try is at the very end: a relay that comes back just before it gets its chance.
-    next_at = min(now + timedelta(seconds=pause), max(expires_at, now))
+    next_at = _before_expiry(now, now + timedelta(seconds=pause), expires_at)
     return _decision(states, pending, now_held, next_at if pending else expires_at, tuple(at_once))
+
+
+def _before_expiry(now: datetime, at: datetime, expires_at: datetime) -> datetime:
+    """When the next try is, or at `expires_at` the end: nothing is tried then any more."""
+    last = expires_at - LAST_TRY
+    if at <= last:
+        return at
+    return last if last - now >= LAST_TRY else min(at, max(expires_at, now))
 
 
 def _pause_s(attempt: int, options: OutboundOptions, chance: float) -> float:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from service.contract import SendLimits, State, beyond, expiry_of, request_key
 from service.outbound.options import OutboundOptions
 from service.outbound.request import made_id, settle_id, take
-from service.outbound.retry import Decision, Phase, Said, Verdict, decide, expire
+from service.outbound.retry import LAST_TRY, Decision, Phase, Said, Verdict, decide, expire
 from service.outbound.status import statuses_of
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -63,8 +63,13 @@ def test_jitter_takes_at_most_half() -> None:
     assert decision.next_at == NOW + timedelta(seconds=30)
 
 
-def test_the_last_try_is_at_the_expiry() -> None:
-    soon = NOW + timedelta(seconds=10)
+def test_the_last_try_is_shortly_before_the_expiry() -> None:
+    in_an_hour = NOW + timedelta(hours=1)
+    last = in_an_hour - LAST_TRY
+    assert after({"a": Verdict.PUT_OFF}, attempt=20, expires_at=in_an_hour).next_at == last
+    assert after({"a": Verdict.PUT_OFF}, attempt=21, now=last, expires_at=in_an_hour).next_at == in_an_hour
+    # One that comes back in seconds is nothing that a relay would like.
+    soon = NOW + timedelta(seconds=50)
     assert after({"a": Verdict.PUT_OFF}, expires_at=soon).next_at == soon
     assert after({"a": Verdict.PUT_OFF}, expires_at=NOW - timedelta(days=1)).next_at == NOW
 
