@@ -22,6 +22,7 @@ from service.contract import (
     Problem,
     SendRequest,
     Verb,
+    ascii_domain,
     blob_ids,
     blob_uses,
     check_request,
@@ -33,7 +34,7 @@ from service.contract import (
 )
 from service.errors import Permanent
 from service.imap import Identity, Moved, Refused, WritingSession, identity_of
-from service.mime import ascii_domain, build
+from service.mime import build
 
 # What only a mail that goes out has.
 _OF_SENDING: Final = {

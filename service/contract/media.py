@@ -1,11 +1,13 @@
 """Addresses of SMTP's envelope and media types of attachments, as a request may have them. Pure.
 
-Used by requests.py. RFC 5321 4.1.2 (with UTF-8: RFC 6531 3.3), 4.1.3 (literals); RFC 2045 5.1.
+Used by requests.py. RFC 5321 4.1.2 (with UTF-8: RFC 6531 3.3), 4.1.3 (literals); RFC 5891 (domains); RFC 2045 5.1.
 """
 
 import ipaddress
 import re
 from typing import Final
+
+import idna
 
 # Within quotes < and > are legal too; a server that reads them as the end of the path is one too many.
 _QUOTED: Final = r'"(?:[^\x00-\x1f\x7f-\x9f"\\<>]|\\[ -;=?-~]){1,62}"'
@@ -21,6 +23,19 @@ _PARAMETER: Final = rf"[ \t]*;[ \t]*({_TOKEN}{{1,60}}={_VALUE})"
 _MEDIA_TYPE: Final = re.compile(rf"({_TYPE})((?:{_PARAMETER}){{0,10}})")
 
 
+def ascii_domain(address: str) -> str:
+    """The address with its domain as the DNS has it (RFC 5891, with UTS 46 mapping). Raises ValueError."""
+    if address.isascii():
+        return address
+    local, _, domain = address.rpartition("@")
+    if domain.isascii():
+        return address
+    try:
+        return f"{local}@{idna.encode(domain, uts46=True).decode('ascii')}"
+    except idna.IDNAError as exc:
+        raise ValueError(f"the domain is not a name: {exc}") from exc
+
+
 def is_address(text: str) -> bool:
     """Whether it is an address: a local part, quoted where need be, and a domain or an address literal."""
     found = _ADDRESS.fullmatch(text)
@@ -31,6 +46,7 @@ def is_address(text: str) -> bool:
             ipaddress.IPv4Address(found["v4"])
         elif found["v6"]:
             ipaddress.IPv6Address(found["v6"].removeprefix("IPv6:"))
+        ascii_domain(text)
     except ValueError:
         return False
     # RFC 5321 2.3.5: no label is empty. The DNS's own dot at the end has some programs read another address, or none.

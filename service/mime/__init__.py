@@ -11,7 +11,6 @@ interpreter [0.7 µs each against 0.05, some 40 a mail].
 """
 
 from service.mime.build import build
-from service.mime.encode import ascii_domain
 from service.mime.forms import header_form
 from service.mime.language import language_is_there
 from service.mime.limits import Cut, MimeLimits
@@ -24,7 +23,6 @@ __all__ = [
     "Meaning",
     "MimeLimits",
     "Parsed",
-    "ascii_domain",
     "build",
     "header_form",
     "language_is_there",

@@ -12,10 +12,9 @@ from datetime import UTC, datetime
 from io import BytesIO
 from typing import Final
 
-from service.contract import Address, Attachment, Problem, RequestProblems, SendRequest, media_type
+from service.contract import Address, Attachment, Problem, RequestProblems, SendRequest, ascii_domain, media_type
 from service.mime.encode import (
     address_tokens,
-    ascii_domain,
     base64_blocks,
     field,
     parameter_tokens,

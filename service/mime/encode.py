@@ -9,8 +9,6 @@ from binascii import b2a_base64, b2a_qp
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-import idna
-
 FOLD_CHARS: Final = 76  # RFC 5322 2.1.1 wants 78 at most; RFC 2047 section 2 wants 76 where encoded words are
 # RFC 5322 2.1.1: 998 at most. What cannot be folded under this is encoded instead.
 TOKEN_LIMIT_CHARS: Final = 900
@@ -20,19 +18,6 @@ _ATOMS: Final = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?: [A-Za-z0-9!#$%&'
 _Q_PLAIN: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!*+-/")
 # RFC 2231 section 7: attribute-char.
 _ATTRIBUTE_PLAIN: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!#$&+-.^_`{|}~")
-
-
-def ascii_domain(address: str) -> str:
-    """The address with its domain as the DNS has it (RFC 5891, with UTS 46 mapping). Raises ValueError."""
-    if address.isascii():
-        return address
-    local, _, domain = address.rpartition("@")
-    if domain.isascii():
-        return address
-    try:
-        return f"{local}@{idna.encode(domain, uts46=True).decode('ascii')}"
-    except idna.IDNAError as exc:
-        raise ValueError(f"the domain is not a name: {exc}") from exc
 
 
 # -- header fields ------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Final
 
-from service.mime import ascii_domain
+from service.contract import ascii_domain
 from service.outbound.retry import Said, Verdict
 
 # So many domains alike: one or two may have a policy of their own.

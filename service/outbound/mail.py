@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from service.contract import Problem, RequestProblems, SendRequest, blob_ids, encoded_parameters
-from service.mime import MimeLimits, ascii_domain, build, parse_header_only
+from service.contract import Problem, RequestProblems, SendRequest, ascii_domain, blob_ids, encoded_parameters
+from service.mime import MimeLimits, build, parse_header_only
 from service.outbound.dkim import DkimSigner
 from service.outbound.proof import KEY_CHARS, mark_of, proof_of, verp_address
 from service.smtp import NO_EXTRAS, Extras, bare_line_end

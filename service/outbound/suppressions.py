@@ -13,8 +13,7 @@ import msgspec
 
 from service.bus import Bus, Conflict
 from service.clock import Clock
-from service.contract import encode
-from service.mime import ascii_domain
+from service.contract import ascii_domain, encode
 from service.outbound.retry import Said, Verdict
 
 # What is added or removed counts within this time; between two looks a list costs nothing.

@@ -8,8 +8,7 @@ from typing import Annotated, Any, Final
 from pydantic import BeforeValidator, Field, PlainValidator, field_validator
 from pydantic.json_schema import WithJsonSchema
 
-from service.contract import is_address
-from service.mime import ascii_domain
+from service.contract import ascii_domain, is_address
 from service.outbound import ANY, DkimKey, DkimSigner, read_dkim_key
 from service.settings.files import Named, NamedFile
 from service.settings.part import Part

@@ -67,6 +67,8 @@ def test_with_split_an_envelope_says_where_bounces_go() -> None:
         ({"to": [{"email": "a@example.org", "nick": "x"}]}, "to[0].nick"),
         ({"to": []}, "to"),
         ({"to": [{"email": "nobody"}]}, "to[0].email"),
+        ({"bcc": [{"email": "x@\N{PILE OF POO}.la"}], "envelope": envelope()}, "bcc[0].email"),
+        ({"bcc": [{"email": "x@exa_mple.\xfc"}], "envelope": envelope()}, "bcc[0].email"),
         ({"text": None}, "text"),
         ({"id": ""}, "id"),
         ({"headers": {"Subject": "twice"}}, "headers.Subject"),

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from service.contract import Address, Attachment, Recipient, RequestProblems, SendRequest, check_request
-from service.mime import MimeLimits, ascii_domain, build, parse
+from service.contract import Address, Attachment, Recipient, RequestProblems, SendRequest, ascii_domain, check_request
+from service.mime import MimeLimits, build, parse
 from service.mime.encode import encoded_words, parameter_tokens, text_body, text_field
 
 NOW = datetime(2026, 11, 24, 8, 30, 15, 123456, tzinfo=UTC)
