@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from service.clock import Clock
 from service.contract import RequestProblems, blob_ids
 from service.errors import Transient
-from service.observe import metrics, step
+from service.observe import log, metrics, step
 from service.outbound.evidence import Evidence
 from service.outbound.hands import Place
 from service.outbound.lanes import Lanes
@@ -137,5 +137,10 @@ class Attempts:
                 proof=proof,
             )
 
-        mail = await asyncio.to_thread(make) if task.large else make()
+        try:
+            mail = await asyncio.to_thread(make) if task.large else make()
+        except RequestProblems as exc:
+            # The mail is out. What its header may hold is wider than its copy's: that one has Bcc.
+            log.warning("copy_not_made", account=self._options.account, key=task.key, error=exc.what)
+            return
         await self._sent.queue(task.key, mail, sent_at=task.record.date)

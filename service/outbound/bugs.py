@@ -1,14 +1,12 @@
-"""A message → how often mailbus failed at it by a bug, in this process. Used by deliver.py.
+"""A request → how often mailbus failed at it by a bug, in this process. Used by deliver.py.
 
-How often it was delivered says nothing of that: it is given back as long as its relay is away.
+How often it was delivered says nothing of that: it is given back as long as its relay is away. By its key and not by
+its message: what fails after its intent comes back as a message of its own.
 """
 
 from typing import Final
 
-from service.bus import Job
-from service.outbound.sends import source_of
-
-# Of as many messages at once; of those that are forgotten for others, it begins anew.
+# Of as many requests at once; of those that are forgotten for others, it begins anew.
 COUNTED_LIMIT: Final = 1_000
 
 
@@ -19,11 +17,10 @@ class Bugs:
         self._limit = limit
         self._failed: dict[str, int] = {}
 
-    def count(self, job: Job) -> int:
+    def count(self, key: str) -> int:
         """Once more; gives how often it is by now."""
-        source = source_of(job)
-        count = self._failed.pop(source, 0) + 1
+        count = self._failed.pop(key, 0) + 1
         while len(self._failed) >= self._limit:
             del self._failed[next(iter(self._failed))]
-        self._failed[source] = count
+        self._failed[key] = count
         return count

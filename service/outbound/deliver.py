@@ -23,7 +23,7 @@ from service.contract import (
     expiry_of,
     too_many_bytes,
 )
-from service.errors import MailbusError, Permanent
+from service.errors import MailbusError, Permanent, Transient
 from service.observe import log, metrics
 from service.outbound.attempt import Attempts
 from service.outbound.bundles import Bundles
@@ -135,14 +135,20 @@ class Deliverer:
         except Conflict:
             log.info("send_taken_elsewhere", account=self._options.account, key=key)
             await job.give_back(AGAIN_S)
-        except MailbusError:
+        except Transient:
             raise
         except Exception as exc:
-            if self._bugs.count(job) < BUG_FAILURES:
-                raise
+            # What fails the same way each time is one request's: the verdicts of who sends are relays.py's.
+            if self._bugs.count(key) < BUG_FAILURES:
+                if not isinstance(exc, MailbusError):
+                    raise
+                log.warning("request_fails", account=self._options.account, key=key, error=exc.what)
+                await job.give_back(AGAIN_S)
+                return
             metrics.BUGS.inc()
             log.error("bug", where=f"{self._options.account}, request {key}", exc_info=exc)
-            await self._bury(key, job, taken, f"mailbus fails at it: {type(exc).__name__}")
+            said = exc.what if isinstance(exc, MailbusError) else type(exc).__name__
+            await self._bury(key, job, taken, f"mailbus fails at it: {said}")
         finally:
             self._in_hand.discard(key)
 

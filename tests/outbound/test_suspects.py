@@ -1,19 +1,15 @@
-"""Requests that end their process, or that mailbus fails at: given up whole; what was in hand beside them is sent."""
+"""Requests that end their process: given up whole; what was in hand beside them is sent."""
 
 import asyncio
 import os
 from contextlib import suppress
-from typing import Any
 
 import pytest
 
 from service.bus import Bus, Conflict, Job
 from service.clock import SystemClock
 from service.contract import encode, request_key
-from service.observe import metrics
 from service.observe.steps import STOP_EXIT_CODE
-from service.outbound.bugs import Bugs
-from service.outbound.deliver import BUG_FAILURES
 from service.outbound.hands import Place
 from service.outbound.outbox import Bundle, Outbox
 from service.outbound.pace import Pace
@@ -22,8 +18,7 @@ from service.outbound.sends import SendRecord, new_record
 from service.outbound.settle import changed, schedule
 from service.outbound.suspects import GIVEN_UP_AT, Suspects, _Mark, _name
 from tests.outbound.child import begin_poisoned, ended
-from tests.outbound.conftest import LIMIT_S, Post, delivered, deliveries, idle_sender, sending, soon
-from tests.outbound.test_waiting import scheduled
+from tests.outbound.conftest import LIMIT_S, Post, deliveries, sending
 from tests.servers.forked import Forked
 from tests.servers.nats import NatsServer
 from tests.servers.smtp import ScriptedRelay
@@ -55,7 +50,7 @@ async def left_mark(bus: Bus, job: Job, ended: int = GIVEN_UP_AT - 1) -> None:
     await bus.key_value(bus.subjects.sends).create(_name(job), encode(mark))
 
 
-def _final(job: Job) -> SendRecord:
+def final(job: Job) -> SendRecord:
     return changed(new_record("r", job, job.stored_at), phase=Phase.FINAL, attempt=1)
 
 
@@ -107,7 +102,7 @@ async def test_a_request_that_was_settled_before_it_is_given_up_keeps_its_outcom
 ) -> None:
     await post.request("r")
     job = await given_back(bus)
-    settled = encode(_final(job))
+    settled = encode(final(job))
     await bus.key_value(bus.subjects.sends).create(request_key("a", "r"), settled)
     await left_mark(bus, job)
     async with sending(bus, relay):
@@ -126,7 +121,7 @@ async def test_a_letter_that_its_process_ended_before_is_out_whole_and_nothing_i
     job = await given_back(bus)
     payload, key = job.payload, request_key("a", "r")
     name = await Outbox(bus.blobs(bus.subjects.outbox)).put(Bundle(key, payload, {}), stored_at=job.stored_at)
-    record = changed(_final(job), dead=True, outbox=name)
+    record = changed(final(job), dead=True, outbox=name)
     await bus.key_value(bus.subjects.sends).create(key, encode(record))
     if due:
         await (await fetched(bus)).done()
@@ -162,78 +157,6 @@ async def test_only_a_process_that_lives_no_more_counts_and_of_two_that_begin_on
         await one.begin(job, found)
     await other.end(job)
     assert await begun("one/1") == 0
-
-
-@pytest.mark.fault("E14")
-@pytest.mark.parametrize("later", [False, True])
-async def test_a_request_that_mailbus_fails_at_names_its_recipients_and_is_dead_whole(
-    bus: Bus, post: Post, relay: ScriptedRelay, monkeypatch: pytest.MonkeyPatch, later: bool
-) -> None:
-    await post.request("r", **({"sendAt": soon(3600)} if later else {}))
-    if later:
-        async with sending(bus, relay):
-            await scheduled(post)
-        sends, key = idle_sender(bus)._deliverer._sends, request_key("a", "r")
-        record, revision = await sends.get(key)
-        assert record is not None
-        record = changed(record, next_at=SystemClock().now())
-        await sends.put(key, record, revision)
-        await schedule(bus, "a", key, record, SystemClock().now())
-    # Its relay was away: that is no failure.
-    await given_back(bus, times=BUG_FAILURES, due=later)
-
-    def make_mail(*_: Any, **named: Any) -> None:
-        raise KeyError("a bug")
-
-    monkeypatch.setattr("service.outbound.task.make_mail", make_mail)
-    await fail_at(bus, await fetched(bus, due=later))
-    assert await post.states(1) == [("r", "failed")]
-    await post.until(lambda: len(post.dead) == 1)
-    await post.empty()
-    assert delivered(post.events[0]) == {"a@x.example": "no"}
-    assert b'"r"' in post.dead[0].data
-
-
-async def fail_at(bus: Bus, job: Job) -> None:
-    """Handle a job until mailbus has failed at it so often that it goes on without."""
-    deliverer, bugs = idle_sender(bus)._deliverer, metrics.BUGS._value.get()
-    for _ in range(BUG_FAILURES - 1):
-        with pytest.raises(KeyError):
-            await deliverer.handle(job, Place(asyncio.Semaphore(1), deliveries()))
-    await deliverer.handle(job, Place(asyncio.Semaphore(1), deliveries()))
-    assert metrics.BUGS._value.get() == bugs + 1
-    metrics.BUGS._value.set(bugs)
-
-
-@pytest.mark.fault("E14")
-async def test_a_request_that_mailbus_fails_at_once_it_is_settled_keeps_its_outcome(
-    bus: Bus, post: Post, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await post.request("r")
-    await given_back(bus)
-    job = await fetched(bus)
-    settled = encode(_final(job))
-    await bus.key_value(bus.subjects.sends).create(request_key("a", "r"), settled)
-
-    async def resume(*_: Any, **named: Any) -> None:
-        raise KeyError("a bug")
-
-    monkeypatch.setattr("service.outbound.deliver.Deliverer._resume", resume)
-    await fail_at(bus, job)
-    await post.empty()
-    entry = await bus.key_value(bus.subjects.sends).get(request_key("a", "r"))
-    assert entry is not None
-    assert (entry.value, post.dead, post.events) == (settled, [], [])
-
-
-async def test_failures_are_counted_by_message_and_for_a_bounded_number_of_them(bus: Bus, post: Post) -> None:
-    for _ in range(2):
-        await post.request()
-    one, other = [await fetched(bus) for _ in range(2)]
-    bugs = Bugs()
-    assert [bugs.count(job) for job in (one, other, one, one)] == [1, 1, 2, 3]
-    bugs = Bugs(1)
-    assert [bugs.count(job) for job in (one, other, one)] == [1, 1, 1]
 
 
 async def waits(task: "asyncio.Task[None]") -> bool:
