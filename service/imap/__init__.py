@@ -21,7 +21,6 @@ from service.imap.pool import NotConnected, Pool, Unanswered, sweep_all
 from service.imap.refusals import Refused
 from service.imap.roles import NONE_NAMED, by_role, roles, selectable
 from service.imap.session import SURVEY_LIMIT_ROWS, ListedMailbox, SelectedMailbox, Session, SurveyedMessage
-from service.imap.spans import Span
 from service.imap.uidplus import Moved
 from service.imap.writing import PIECE_BYTES, Gone, Identity, Opened, WritingSession, identity_of
 
@@ -54,7 +53,6 @@ __all__ = [
     "SelectedMailbox",
     "Session",
     "SessionOptions",
-    "Span",
     "StatusNews",
     "SurveyedMessage",
     "Totals",

@@ -25,9 +25,8 @@ from service.imap.grammar import (
 from service.imap.identity import NO_LABELS, Labels, label_items
 from service.imap.protocol import Handler
 from service.imap.refusals import BadCommand, refused_command
-from service.imap.searched import runs_found
+from service.imap.searched import runs_found, runs_gone
 from service.imap.session import SelectedMailbox, Session
-from service.imap.spans import Span
 from service.observe import log
 
 # What one answer may hold of messages that nobody asked for by number: a window has 50,000 known ones at most.
@@ -46,10 +45,10 @@ class FlagsRow:
 
 @dataclass(frozen=True, slots=True)
 class FlagsFound:
-    """`vanished` is None where the server did not say; `whole`: the rows are all messages that there are."""
+    """`vanished`: ascending, None where the server did not say; `whole`: the rows are all messages that there are."""
 
     rows: list[FlagsRow]
-    vanished: list[Span] | None
+    vanished: list[range] | None
     whole: bool
 
 
@@ -110,11 +109,11 @@ class Changes:
 
         Raises Transient.
         """
-        vanished: list[Span] = []
+        vanished: list[bytes] = []
 
         def gone(response: Response) -> None:
             if isinstance(response, Vanished) and response.earlier:
-                vanished.extend(response.uids)
+                vanished.append(response.uids)
 
         modifier: tuple[str, ...] = ()
         if since and self.sync is Sync.QRESYNC:
@@ -133,7 +132,11 @@ class Changes:
             rows = await self._rows(f"{first}:{last}", modifier, gone, asked, prefix="UID")
         if rows is None:
             raise PeerError("FETCH of flags is refused", where=self.session.where)
-        return FlagsFound(rows, vanished if modifier and self.sync is Sync.QRESYNC else None, not modifier)
+        told = bool(modifier) and self.sync is Sync.QRESYNC
+        runs = await runs_gone(vanished, first, last, where=self.session.where) if told else None
+        if runs is not None and len(runs) > ROWS_LIMIT:
+            raise PeerError(f"over {ROWS_LIMIT} runs of UIDs gone at once", where=self.session.where)
+        return FlagsFound(rows, runs, not modifier)
 
     async def flags_of(self, seqs: set[int]) -> list[FlagsRow]:
         """The flags of messages by number, just after the server has told of them.
@@ -182,7 +185,7 @@ class Changes:
             raise refused_command("FETCH", answer, where=session.where)
         return list(rows.values())
 
-    async def present(self, first: int, last: int) -> list[Span]:
+    async def present(self, first: int, last: int) -> list[range]:
         """Which UIDs of first to last there are. Raises PeerError where the server does not say, Transient."""
         session = self.session
         found: list[Search] = []
@@ -197,4 +200,4 @@ class Changes:
         if not found:
             # Nothing at all would mean that everything is gone.
             raise PeerError("SEARCH was answered without a result", where=session.where)
-        return [Span(run.start, run.stop - 1) for run in await runs_found(found)]
+        return await runs_found(found, first, last, where=session.where)

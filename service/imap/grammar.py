@@ -12,12 +12,10 @@ from enum import StrEnum
 from typing import Final, TypeAlias
 
 from service.errors import PeerError
-from service.imap.spans import Span, parse_spans
+from service.imap.spans import AT_ONCE_BYTES
 
 # BODYSTRUCTURE of real mail nests about ten deep.
 DEPTH_LIMIT: Final = 200
-# Some 4,000 numbers: two milliseconds.
-SEARCH_AT_ONCE_BYTES: Final = 32 * 1024
 NUMBER_LIMIT: Final = 2**63
 UID_LIMIT: Final = 2**32
 MONTHS: Final = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
@@ -70,10 +68,10 @@ class Expunged:
 
 @dataclass(frozen=True, slots=True)
 class Vanished:
-    """RFC 7162 3.2.10: these UIDs are gone; `earlier`: before they were asked for, and not counted in EXISTS."""
+    """RFC 7162 3.2.10: this set of UIDs is gone; `earlier`: before they were asked for, and not counted in EXISTS."""
 
     earlier: bool
-    uids: list[Span]
+    uids: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +108,10 @@ class Listed:
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """Numbers found; of an ESEARCH the MIN alone, or the spans of ALL. `unread`: many numbers, for numbers_in."""
+    """Numbers found; of an ESEARCH the MIN alone, or the set of ALL. `unread`: many numbers, for numbers_in."""
 
     numbers: list[int]
-    spans: list[Span] = field(default_factory=list)
+    every: bytes = b""
     unread: bytes = b""
 
 
@@ -252,7 +250,7 @@ def _named(name: str, pieces: Sequence[bytes], at: int) -> Response:
             return Enabled(_names(pieces[0][at:]))
         case "SEARCH" | "SORT":
             text = pieces[0][at:]
-            return Search(numbers_in(text)) if len(text) <= SEARCH_AT_ONCE_BYTES else Search([], unread=text)
+            return Search(numbers_in(text)) if len(text) <= AT_ONCE_BYTES else Search([], unread=text)
         case "ESEARCH":
             return _esearch(parse_values(pieces, at))
         case "VANISHED":
@@ -270,7 +268,7 @@ def numbers_in(text: bytes) -> list[int]:
     found: list[int] = []
     at, end = 0, 0
     while end >= 0:
-        end = text.find(b" ", at + SEARCH_AT_ONCE_BYTES)
+        end = text.find(b" ", at + AT_ONCE_BYTES)
         piece = text[at : end if end >= 0 else len(text)]
         found += [number for word in piece.split() if (number := parse_uid(word)) is not None]
         at = end
@@ -280,9 +278,9 @@ def numbers_in(text: bytes) -> list[int]:
 def _vanished(values: list[Value]) -> Response:
     match values:
         case [list(), bytes(uids)]:
-            return Vanished(earlier=True, uids=parse_spans(uids))
+            return Vanished(earlier=True, uids=uids)
         case [bytes(uids)]:
-            return Vanished(earlier=False, uids=parse_spans(uids))
+            return Vanished(earlier=False, uids=uids)
         case _:
             raise PeerError("VANISHED without UIDs")
 
@@ -291,7 +289,7 @@ def _esearch(values: list[Value]) -> Response:
     """RFC 4731: `(TAG …) UID`, then pairs of which the values that are asked for are no lists."""
     found = _paired([value for value in values if isinstance(value, bytes) and value.upper() != b"UID"])
     lowest, every = parse_uid(found.get("MIN")), found.get("ALL")
-    return Search([] if lowest is None else [lowest], parse_spans(every) if isinstance(every, bytes) else [])
+    return Search([] if lowest is None else [lowest], every if isinstance(every, bytes) else b"")
 
 
 def _status(values: list[Value]) -> Response:

@@ -1,31 +1,43 @@
-"""What a SEARCH or SORT found → numbers, or runs of them. Used by session.py, changes.py and writing.py.
+"""What a SEARCH or SORT found, or is gone → numbers, or runs of them. Used by session.py, changes.py and writing.py.
 
-A server without ESEARCH says a mailbox of a million messages in one line: that is read in a thread, while the event
-loop serves others.
+A server says a mailbox of a million messages in one line: that is read in a thread, while the event loop serves others.
 """
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeVar
 
+from service.errors import PeerError
 from service.imap.grammar import Search, numbers_in
+from service.imap.spans import AT_ONCE_BYTES, LAST, joined, runs_in
 from service.imap.uidplus import runs_of
 
 T = TypeVar("T")
 
 
 async def numbers_of(found: Sequence[Search]) -> list[int]:
-    """All numbers, in the server's order; spans are not among them."""
-    return await _read(_numbers, found)
+    """All numbers, in the server's order; sets are not among them."""
+    return await _read(partial(_numbers, found), [one.unread for one in found], where="")
 
 
-async def runs_found(found: Sequence[Search]) -> list[range]:
-    """All numbers and spans as runs, ascending."""
-    return await _read(_runs, found)
+async def runs_found(found: Sequence[Search], first: int = 1, last: int = LAST, *, where: str) -> list[range]:
+    """All numbers, and those of sets, from first to last as runs, ascending. Raises PeerError as runs_in does."""
+    texts = [text for one in found for text in (one.unread, one.every)]
+    return await _read(partial(_runs, found, first, last), texts, where=where)
 
 
-async def _read(work: Callable[[Sequence[Search]], T], found: Sequence[Search]) -> T:
-    return await asyncio.to_thread(work, found) if any(one.unread for one in found) else work(found)
+async def runs_gone(sets: Sequence[bytes], first: int, last: int, *, where: str) -> list[range]:
+    """The same for sets alone."""
+    return await _read(partial(runs_in, sets, first, last), sets, where=where)
+
+
+async def _read(work: Callable[[], T], texts: Sequence[bytes], *, where: str) -> T:
+    try:
+        return await asyncio.to_thread(work) if sum(map(len, texts)) > AT_ONCE_BYTES else work()
+    except PeerError as exc:
+        exc.where = where
+        raise
 
 
 def _numbers(found: Sequence[Search]) -> list[int]:
@@ -36,11 +48,10 @@ def _numbers(found: Sequence[Search]) -> list[int]:
     return numbers
 
 
-def _runs(found: Sequence[Search]) -> list[range]:
-    numbers = _numbers(found)
+def _runs(found: Sequence[Search], first: int, last: int) -> list[range]:
+    numbers = [number for number in _numbers(found) if first <= number <= last]
     runs = runs_of(numbers if _is_ascending(numbers) else sorted(set(numbers)))
-    spans = [range(span.first, span.last + 1) for one in found for span in one.spans]
-    return sorted([*runs, *spans], key=_start) if spans else runs
+    return joined([runs, runs_in((one.every for one in found), first, last)])
 
 
 def _is_ascending(numbers: Sequence[int]) -> bool:
@@ -51,7 +62,3 @@ def _is_ascending(numbers: Sequence[int]) -> bool:
             return False
         before = number
     return True
-
-
-def _start(run: range) -> int:
-    return run.start

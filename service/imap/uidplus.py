@@ -6,13 +6,9 @@ Used by commands.py. RFC 4315 (UIDPLUS), RFC 9051 section 9 (uid-set), RFC 6851 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Final
 
 from service.errors import PeerError
-
-UID_LIMIT: Final = 2**32
-# A search over a mailbox of ten million messages; the runs of a set are what takes memory, not their length.
-SET_LIMIT_RUNS: Final = 1_000_000
+from service.imap.spans import LAST, RUNS_LIMIT
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +22,8 @@ class Moved:
 def runs(text: str) -> list[range]:
     """A uid-set as ranges in its own order. Raises PeerError for what is none."""
     words = text.split(",")
-    if len(words) > SET_LIMIT_RUNS:
-        raise PeerError(f"a set of over {SET_LIMIT_RUNS} runs")
+    if len(words) > RUNS_LIMIT:
+        raise PeerError(f"a set of over {RUNS_LIMIT} runs")
     found: list[range] = []
     for word in words:
         first, colon, last = word.partition(":")
@@ -80,6 +76,6 @@ def appended(argument: str) -> Moved:
 
 
 def _uid(word: str) -> int:
-    if not (word.isascii() and word.isdigit() and len(word) <= 10 and 0 < int(word) < UID_LIMIT):
+    if not (word.isascii() and word.isdigit() and len(word) <= 10 and 0 < int(word) <= LAST):
         raise PeerError("a UID that is none")
     return int(word)

@@ -187,7 +187,7 @@ class WritingSession(Session):
         # RFC 4731: runs instead of a line of a million numbers.
         options = ["RETURN (ALL)"] if self.offers("ESEARCH") else []
         await self.must("SEARCH", *options, *charset(keys, utf8=self.utf8), *keys, prefix="UID", handler=take)
-        return await runs_found(found)
+        return await runs_found(found, where=self.where)
 
     async def sort(self, sort: Sequence[Comparator], keys: Sequence[Argument]) -> list[int]:
         """The same in the server's order (RFC 5256); `sortable` says whether it has one. Raises Refused."""

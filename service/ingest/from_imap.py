@@ -261,7 +261,7 @@ class ImapSource:
     async def flags(self, first: int, last: int, since: int) -> Told:
         """By CHANGEDSINCE and VANISHED where they are to be had (RFC 7162)."""
         found = await self._changes.flags(first, last, since)
-        gone = None if found.vanished is None else [Uids(span.first, span.last) for span in found.vanished]
+        gone = None if found.vanished is None else _uids(found.vanished)
         return Told(self._flagged(found.rows), gone, found.whole)
 
     async def flags_of(self, numbers: frozenset[int]) -> list[Flagged]:
@@ -270,7 +270,7 @@ class ImapSource:
 
     async def present(self, first: int, last: int) -> list[Uids]:
         """By SEARCH."""
-        return [Uids(span.first, span.last) for span in await self._changes.present(first, last)]
+        return _uids(await self._changes.present(first, last))
 
     async def close(self) -> None:
         """Leave the connection to others, or LOGOUT."""
@@ -288,3 +288,7 @@ class ImapSource:
             else Flagged(row.uid, keywords_of(row.flags), row.modseq)
             for row in rows
         ]
+
+
+def _uids(runs: Sequence[range]) -> list[Uids]:
+    return [Uids(run.start, run.stop - 1) for run in runs]

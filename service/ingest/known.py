@@ -180,7 +180,7 @@ def differences(known: Known, there: Iterable[Flagged], gone: Iterable[Uids]) ->
     """What is to be told, by UID: keywords that are others than before, and known messages that are gone.
 
     What a server says twice, or of messages that are not known, is no difference. Of a message that it calls gone and
-    shows as well, what it shows counts.
+    shows as well, what it shows counts. `gone`: no UID twice, as Told has it.
     """
     changes: dict[int, Change] = {}
     shown: set[int] = set()

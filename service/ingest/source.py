@@ -63,7 +63,8 @@ class Fetched:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What a source says of flags. `gone` is None where it did not say; `whole`: it showed all messages there are."""
+    """What a source says of flags. `gone`: of those that were asked for, none of them twice; None where it did not
+    say. `whole`: it showed all messages there are."""
 
     there: list[Flagged]
     gone: list[Uids] | None

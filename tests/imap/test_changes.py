@@ -1,7 +1,9 @@
 """What became of known messages: read from bytes, asked of real Dovecot, and of servers that refuse what they offer."""
 
+import random
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -9,9 +11,9 @@ from hypothesis import strategies as st
 
 from service.contract import Sync
 from service.errors import PeerError
-from service.imap import Changes, Span
+from service.imap import Changes
 from service.imap.grammar import Condition, Exists, Expunged, FetchData, Search, Status, Vanished, parse_response
-from service.imap.spans import parse_spans, total
+from service.imap.spans import COUNTED_LIMIT_BYTES, runs_in, total
 from service.imap.stir import SEQS_LIMIT, Stir
 from service.observe import metrics
 from tests.imap.test_session import MAIL, session
@@ -24,10 +26,10 @@ from tests.servers.imap_stub import Connection, ImapStub
 @pytest.mark.parametrize(
     ("line", "response"),
     [
-        (b"* VANISHED (EARLIER) 300:310,405", Vanished(True, [Span(300, 310), Span(405, 405)])),
-        (b"* VANISHED 405", Vanished(False, [Span(405, 405)])),
-        (b"* vanished (earlier) 9:7", Vanished(True, [Span(7, 9)])),
-        (b'* ESEARCH (TAG "a") UID ALL 2,10:15', Search([], [Span(2, 2), Span(10, 15)])),
+        (b"* VANISHED (EARLIER) 300:310,405", Vanished(True, b"300:310,405")),
+        (b"* VANISHED 405", Vanished(False, b"405")),
+        (b"* vanished (earlier) 9:7", Vanished(True, b"9:7")),
+        (b'* ESEARCH (TAG "a") UID ALL 2,10:15', Search([], b"2,10:15")),
         (
             b"* OK [HIGHESTMODSEQ 715194045007] Highest",
             Condition("", Status.OK, "HIGHESTMODSEQ", "715194045007", "Highest"),
@@ -45,24 +47,47 @@ def test_a_response_of_rfc_7162_is_read(line: bytes, response: object) -> None:
     assert parse_response([line]) == response
 
 
-@pytest.mark.parametrize("line", [b"* VANISHED", b"* VANISHED (EARLIER)", b"* VANISHED 1:*", b"* VANISHED 1,,2"])
+@pytest.mark.parametrize("line", [b"* VANISHED", b"* VANISHED (EARLIER)"])
 def test_vanished_without_numbers_ends_the_connection(line: bytes) -> None:
     with pytest.raises(PeerError):
         parse_response([line])
 
 
-@given(st.lists(st.tuples(st.integers(1, 2**32 - 1), st.integers(0, 5)), min_size=1, max_size=20))
-def test_a_set_is_read_as_spans(pairs: list[tuple[int, int]]) -> None:
-    spans = [Span(first, min(2**32 - 1, first + more)) for first, more in pairs]
-    text = ",".join(str(s.first) if s.first == s.last else f"{s.first}:{s.last}" for s in spans)
-    assert parse_spans(text.encode()) == spans
-    assert total(spans) == sum(span.last - span.first + 1 for span in spans)
+@pytest.mark.parametrize("text", [b"1:*", b"1,,2", b"1,", b"1:2:3", b"-1", b"x"])
+def test_what_is_no_set_is_refused_whoever_wants_it(text: bytes) -> None:
+    with pytest.raises(PeerError):
+        runs_in([text])
+    with pytest.raises(PeerError):
+        total(text)
+
+
+@given(st.lists(st.tuples(st.integers(1, 60), st.integers(0, 5)), min_size=1, max_size=20), st.integers(1, 60))
+def test_a_set_is_read_as_runs_each_number_once_and_cut(pairs: list[tuple[int, int]], first: int) -> None:
+    text = ",".join(f"{low}:{low + more}" if more % 2 else f"{low + more}:{low}" for low, more in pairs).encode()
+    runs = runs_in([text, b"7"], first, 50)
+    named = {n for low, more in pairs for n in range(low, low + more + 1)}
+    assert [n for run in runs for n in run] == sorted(n for n in named | {7} if first <= n <= 50)
+    assert all(one.stop < other.start for one, other in pairwise(runs))
+    assert total(text) == sum(more + 1 for _, more in pairs)
 
 
 @given(st.binary(max_size=30))
 def test_any_bytes_are_a_set_or_a_refusal(text: bytes) -> None:
     with suppress(PeerError):
-        parse_spans(text)
+        runs_in([text])
+    with suppress(PeerError):
+        total(text)
+
+
+def test_a_long_set_in_any_order_is_read_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.imap.spans.AT_ONCE_BYTES", 100)
+    numbers = list(range(1, 4000, 2))
+    random.Random(7).shuffle(numbers)
+    assert runs_in([",".join(map(str, numbers)).encode()]) == [range(n, n + 1) for n in range(1, 4000, 2)]
+    assert runs_in([b"1:4294967295," * 999 + b"0:9999999999"]) == [range(1, 2**32)]
+    monkeypatch.setattr("service.imap.spans.RUNS_LIMIT", 1000)
+    with pytest.raises(PeerError, match="over 1000 runs"):
+        runs_in([",".join(map(str, numbers)).encode()])
 
 
 # -- what is said unasked -----------------------------------------------------------------------------------------
@@ -106,7 +131,7 @@ def test_what_is_noted_is_bounded() -> None:
 @pytest.mark.parametrize(
     ("habit", "sync", "vanished", "whole"),
     [
-        ("qresync", Sync.QRESYNC, [Span(2, 2)], False),
+        ("qresync", Sync.QRESYNC, [range(2, 3)], False),
         ("condstore", Sync.CONDSTORE, None, False),
         ("snapshot", Sync.SNAPSHOT, None, True),
         ("old", Sync.SNAPSHOT, None, True),
@@ -117,7 +142,7 @@ async def test_what_changed_since_is_asked_as_the_server_offers(
     prefix: str,
     habit: str,
     sync: Sync,
-    vanished: list[Span] | None,
+    vanished: list[range] | None,
     whole: bool,
 ) -> None:
     server = dovecot_that(habit)
@@ -143,8 +168,7 @@ async def test_what_changed_since_is_asked_as_the_server_offers(
         assert set(rows) == ({1, 3, 4, 5} if whole else {4})
         assert (found.vanished, found.whole) == (vanished, whole)
         assert not opened.stir
-        spans = await changes.present(1, 5)
-        assert {n for span in spans for n in range(span.first, span.last + 1)} == {1, 3, 4, 5}
+        assert [n for run in await changes.present(1, 5) for n in run] == [1, 3, 4, 5]
         assert [row.uid for row in await changes.flags_of({2, 4})] == [3, 5]
 
 
@@ -251,6 +275,8 @@ async def test_a_count_that_shrinks_without_expunge_is_counted_and_looked_at(ima
 async def test_vanished_lowers_the_count(imap_stub: ImapStub) -> None:
     async with session(imap_stub.port) as opened:
         opened.count(Exists(5))
-        opened.count(Vanished(False, [Span(3, 4), Span(9, 9)]))
-        opened.count(Vanished(True, [Span(1, 100)]))
+        opened.count(Vanished(False, b"3:4,9"))
+        opened.count(Vanished(True, b"1:100"))
         assert opened.exists == 2
+        with pytest.raises(PeerError, match="at once"):
+            opened.count(Vanished(False, b"1," * COUNTED_LIMIT_BYTES + b"1"))

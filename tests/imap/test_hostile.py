@@ -139,11 +139,14 @@ async def test_whatever_is_said_instead_of_an_answer_is_a_clear_error_in_bounded
 # -- instead of an end ----------------------------------------------------------------------------------------
 
 LONG = "x" * 100_000
+ODD = ",".join(map(str, range(1, 60_000, 2)))
 ENDLESS = {
     "names": ("LIST", f'* LIST () "/" {LONG}\r\n'),
     "names as literals": ("LIST", f'* LIST () "/" {{100000}}\r\n{LONG}\r\n'),
     "numbers": ("UID SEARCH", "* SEARCH " + "1234567 " * 12_000 + "\r\n"),
     "labels": ("UID FETCH", f"* 1 FETCH (UID 1 RFC822.SIZE 1 X-GM-LABELS ({{100000}}\r\n{LONG}))\r\n"),
+    "sets": ("UID SEARCH", f"* ESEARCH UID ALL {ODD}\r\n"),
+    "sets of what is gone": ("UID FETCH", f"* VANISHED (EARLIER) {ODD}\r\n"),
     "words": ("NOOP", f"* OK {LONG}\r\n"),
     "wishes": ("AUTHENTICATE", f"+ {LONG}\r\n"),
 }
@@ -182,6 +185,46 @@ async def test_far_more_of_messages_than_their_sizes_is_given_up_and_a_little_mo
                 "BODY.PEEK[]", range(1, 11), lambda uid, _: found.append(uid), expected_bytes=10
             )
         assert found == [1, 2, 3, 4]
+
+
+async def enables(connection: Connection, tag: str, arguments: str) -> bool:
+    """All that is asked for."""
+    await connection.send(f"* ENABLED {arguments}\r\n{tag} OK done\r\n")
+    return True
+
+
+@pytest.mark.fault("A13")
+async def test_a_set_that_names_all_numbers_again_and_again_is_these_numbers_once() -> None:
+    every = ",".join(["1:4294967295"] * 1000)
+
+    async def says(connection: Connection, tag: str, arguments: str) -> bool:
+        kind = "VANISHED (EARLIER)" if "VANISHED" in arguments else "ESEARCH UID ALL"
+        await connection.send(f"* {kind} {every}\r\n" * 3 + f"{tag} OK done\r\n")
+        return True
+
+    async with serving(Hostile()) as stub:
+        stub.hooks = {"ENABLE": enables, "UID FETCH": says, "UID SEARCH": says}
+        session = await Session.open(options(stub.port), clock=SystemClock())
+        changes = Changes(session)
+        await changes.open("INBOX")
+        assert (await changes.flags(3, 9, 1)).vanished == [range(3, 10)]
+        assert await changes.present(3, 9) == [range(3, 10)]
+        session.abort()
+
+
+@pytest.mark.fault("A13")
+async def test_more_that_is_gone_than_a_window_holds_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.imap.changes.ROWS_LIMIT", 1000)
+    says = sends(f"* VANISHED (EARLIER) {ODD}\r\nTAG OK done\r\n")
+    async with serving(Hostile(at="UID FETCH", says=says)) as stub:
+        stub.hooks["ENABLE"] = enables
+        session = await Session.open(options(stub.port), clock=SystemClock())
+        changes = Changes(session)
+        await changes.open("INBOX")
+        assert (await changes.flags(1, 100, 1)).vanished == [range(uid, uid + 1) for uid in range(1, 100, 2)]
+        with pytest.raises(PeerError, match="gone at once"):
+            await changes.flags(1, 2**32 - 1, 1)
+        session.abort()
 
 
 # -- beside every answer --------------------------------------------------------------------------------------
@@ -247,7 +290,7 @@ async def test_what_nobody_asked_for_changes_no_answer() -> None:
         assert [row.uid for row in await session.survey(1, None)] == [1, 2]
         assert await bodies(session, [1, 2]) == {1: MAIL, 2: MAIL}
         assert [row.uid for row in (await changes.flags(1, 50, 0)).rows] == [1, 2]
-        assert [span.first for span in await changes.present(1, 100)] == [1, 2]
+        assert await changes.present(1, 100) == [range(1, 3)]
         await session.noop()
         assert session.exists == 2
         session.abort()

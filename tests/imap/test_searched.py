@@ -2,15 +2,17 @@
 
 import itertools
 import threading
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.errors import PeerError
 from service.imap import searched
-from service.imap.grammar import SEARCH_AT_ONCE_BYTES, Search, numbers_in, parse_response
-from service.imap.searched import numbers_of, runs_found
-from service.imap.spans import Span
+from service.imap.grammar import Search, numbers_in, parse_response
+from service.imap.searched import numbers_of, runs_found, runs_gone
+from service.imap.spans import AT_ONCE_BYTES, runs_in
 from service.imap.uidplus import runs_of
 
 MANY = [*range(1, 200_000, 2)]
@@ -36,6 +38,28 @@ async def test_a_line_of_very_many_numbers_is_read_in_a_thread(monkeypatch: pyte
     assert threads == [False]
 
 
+async def test_a_long_set_is_read_in_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[bool] = []
+
+    def watched(*arguments: Any) -> list[range]:
+        threads.append(threading.current_thread() is threading.main_thread())
+        return runs_in(*arguments)
+
+    monkeypatch.setattr(searched, "runs_in", watched)
+    text = b",".join(b"%d" % n for n in MANY)
+    runs = [range(n, n + 1) for n in MANY]
+    assert await runs_found([search(b'* ESEARCH (TAG "a") UID ALL ' + text)], where="") == runs
+    assert await runs_gone([text[:20_000] + b"0", text], 1, 2**32 - 1, where="") == runs
+    assert await runs_gone([b"7"], 1, 9, where="") == [range(7, 8)]
+    assert threads == [False, False, True]
+
+
+async def test_who_says_what_is_no_set_is_named() -> None:
+    with pytest.raises(PeerError, match="none") as refused:
+        await runs_found([Search([], b"1:x")], where="imap.example.org:993")
+    assert refused.value.where == "imap.example.org:993"
+
+
 async def test_a_short_line_is_read_at_once() -> None:
     found = search(b"* SEARCH 2 84 882")
     assert found == Search([2, 84, 882])
@@ -49,13 +73,14 @@ async def test_an_order_that_the_server_chose_stays() -> None:
 
 
 async def test_runs_are_ascending_and_each_number_is_there_once() -> None:
-    found = [search(b"* SEARCH 9 3 4"), search(b"* SEARCH 4 5"), Search([], [Span(1, 1)])]
-    assert await runs_found(found) == [range(1, 2), range(3, 6), range(9, 10)]
+    found = [search(b"* SEARCH 9 3 4"), search(b"* SEARCH 4 5"), Search([], b"1,4:6,2:1")]
+    assert await runs_found(found, where="") == [range(1, 7), range(9, 10)]
+    assert await runs_found(found, 2, 4, where="") == [range(2, 5)]
 
 
 @given(st.lists(st.integers(1, 2**32 - 1), max_size=3), st.integers(0, 3))
 def test_what_is_no_number_is_left_out_wherever_a_long_line_is_cut(numbers: list[int], spaces: int) -> None:
-    padding = b"0 x -1 4294967296 " * (SEARCH_AT_ONCE_BYTES // 18 + spaces)
+    padding = b"0 x -1 4294967296 " * (AT_ONCE_BYTES // 18 + spaces)
     text = b" " * spaces + padding.join(b"%d " % n for n in numbers)
     assert numbers_in(text) == numbers
 
