@@ -47,6 +47,16 @@ def joined(rows: Iterable[Sequence[range]]) -> list[range]:
     return _joined(chain.from_iterable(kept) if is_ascending else heapq.merge(*kept, key=_start))
 
 
+def highest(runs: Sequence[range], limit: int) -> list[int]:
+    """The highest numbers of runs that are ascending, so many at the most; themselves ascending."""
+    found: list[int] = []
+    for run in reversed(runs):
+        found += run[: -(limit - len(found)) - 1 : -1]
+        if len(found) == limit:
+            break
+    return found[::-1]
+
+
 def total(text: bytes) -> int:
     """How many numbers a set names, as it is written. Raises PeerError for what is none, or is too long."""
     if len(text) > COUNTED_LIMIT_BYTES:

@@ -22,6 +22,7 @@ from service.imap.protocol import Handler
 from service.imap.refusals import Refused, refused_request, throttled
 from service.imap.searched import numbers_of, runs_found
 from service.imap.session import Session, SurveyedMessage
+from service.imap.spans import highest
 from service.imap.uidplus import Moved, appended, moved, moved_together
 from service.observe import log, metrics
 
@@ -261,9 +262,9 @@ class WritingSession(Session):
                 ["HEADER MESSAGE-ID", quoted(one.decode("ascii"), field="Message-ID")]
                 for one in ids[at : at + LOCATE_AT_ONCE]
             ]
-            uids = [uid for run in await self.search([f"UID {first}:*", *any_of(keys)]) for uid in run[-IDS_LIMIT:]]
+            uids = highest(await self.search([f"UID {first}:*", *any_of(keys)]), IDS_LIMIT)
             # RFC 9051 6.4.9: `n:*` finds the last message even where its UID is below n.
-            seen = await self.identities([uid for uid in uids[-IDS_LIMIT:] if uid >= first])
+            seen = await self.identities([uid for uid in uids if uid >= first])
             found |= {one: uid for uid, one in sorted(seen.items()) if one in wanted}
         return found
 

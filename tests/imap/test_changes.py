@@ -13,7 +13,7 @@ from service.contract import Sync
 from service.errors import PeerError
 from service.imap import Changes
 from service.imap.grammar import Condition, Exists, Expunged, FetchData, Search, Status, Vanished, parse_response
-from service.imap.spans import COUNTED_LIMIT_BYTES, runs_in, total
+from service.imap.spans import COUNTED_LIMIT_BYTES, highest, runs_in, total
 from service.imap.stir import SEQS_LIMIT, Stir
 from service.observe import metrics
 from tests.imap.test_session import MAIL, session
@@ -88,6 +88,13 @@ def test_a_long_set_in_any_order_is_read_piece_by_piece(monkeypatch: pytest.Monk
     monkeypatch.setattr("service.imap.spans.RUNS_LIMIT", 1000)
     with pytest.raises(PeerError, match="over 1000 runs"):
         runs_in([",".join(map(str, numbers)).encode()])
+
+
+@given(st.sets(st.integers(1, 60)), st.integers(1, 20))
+def test_the_highest_of_runs_are_taken_and_no_more_of_them_made(numbers: set[int], limit: int) -> None:
+    runs = runs_in([",".join(map(str, numbers)).encode()])
+    assert highest(runs, limit) == sorted(numbers)[-limit:]
+    assert highest([*runs, range(100, 2**32)], limit) == list(range(2**32 - limit, 2**32))
 
 
 # -- what is said unasked -----------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import pytest
 
 from service.clock import SystemClock
 from service.errors import PeerError, Permanent, Transient
-from service.imap import Changes, Session
+from service.imap import Changes, Identity, Session, WritingSession
 from tests.imap.test_session import MAIL, bodies, options
 from tests.servers.imap_stub import Connection, ImapStub
 from tests.servers.scripted import serving
@@ -210,6 +210,34 @@ async def test_a_set_that_names_all_numbers_again_and_again_is_these_numbers_onc
         assert (await changes.flags(3, 9, 1)).vanished == [range(3, 10)]
         assert await changes.present(3, 9) == [range(3, 10)]
         session.abort()
+
+
+@pytest.mark.fault("A13")
+async def test_who_says_that_all_mail_has_one_message_id_is_asked_for_little_of_it() -> None:
+    asked: list[str] = []
+    many = ",".join(f"{n}:{n + 499}" for n in range(1, 5_000_000, 501))
+
+    async def search(connection: Connection, tag: str, arguments: str) -> bool:
+        await connection.send(f"* ESEARCH UID ALL {many}\r\n{tag} OK done\r\n")
+        return True
+
+    async def fetch(connection: Connection, tag: str, arguments: str) -> bool:
+        asked.append(arguments.split()[0])
+        await connection.send(f"{tag} OK done\r\n")
+        return True
+
+    async with serving(Hostile()) as stub:
+        stub.hooks = {"UID SEARCH": search, "UID FETCH": fetch}
+        session = await WritingSession.open(options(stub.port), clock=SystemClock())
+        await session.open_mailbox("INBOX", writing=False)
+        tracemalloc.start()
+        try:
+            assert await session.locate({Identity(b"<a@b>", 7)}) == {}
+            assert tracemalloc.get_traced_memory()[1] < MEMORY_LIMIT_BYTES
+        finally:
+            tracemalloc.stop()
+        session.abort()
+    assert asked == ["4999981:5000480"]
 
 
 @pytest.mark.fault("A13")
