@@ -34,19 +34,11 @@ class Life(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Former:
-    """The life that a mailbox had under another name; it has ended."""
-
-    life: Life
-    proved: bool
-
-
-@dataclass(frozen=True, slots=True)
 class Appeared:
-    """`new`: while mailbus ran; `former`: its life before, where it may be a mailbox that was renamed."""
+    """`new`: while mailbus ran; `former`: what it may have been called before; it is followed under that no more."""
 
     new: bool
-    former: Former | None = None
+    former: Renamed | None = None
 
 
 @dataclass(slots=True)
@@ -93,8 +85,7 @@ class Boxes:
                 box.place.seat.order = order
             elif name not in self._ending:
                 place, is_new, before = self._lines.place(order), new(name), renamed.get(name)
-                old = ended.get(before.name) if before is not None else None
-                former = Former(old.life, before.proved) if old is not None and before is not None else None
+                former = before if before is not None and before.name in ended else None
                 life = self._make(name, place, Appeared(is_new, former))
                 task = self._group.create_task(_live(life, [box.task for box in ended.values()]), name=name)
                 self._boxes[name] = _Box(place, life, task, is_new)

@@ -198,14 +198,8 @@ class Mailboxes:
         """What a mailbox may have been called until now; where names are written in full it is what it is called."""
         if not self._chosen.needs_list:
             return Alone()
-        former, initial = appeared.former, self._incoming.initial
-
-        async def came_as() -> Former | None:
-            if former is None or not isinstance(former.life, Mailbox):
-                return None
-            return await former.life.last(initial, proved=former.proved)
-
-        return Kindred(self._family, name, came_as if former is not None else None, source, new=appeared.new)
+        came_as = Kin(appeared.former.name, appeared.former.proved) if appeared.former is not None else None
+        return Kindred(self._family, name, came_as, source, new=appeared.new)
 
     async def _last_of(self, initial: datetime | str, kin: Kin) -> Former | None:
         events, memory = mailbox_log(self._shared, self._account, kin.mailbox, lambda _: None)
@@ -269,10 +263,6 @@ class Mailbox:
         self._desks.drop(self._name)
         self._shared.reports.drop(self._account, self._part)
         self._gone()
-
-    async def last(self, initial: datetime | str, *, proved: bool) -> Former | None:
-        """Where it stands, for whoever goes on under another name; None where that is not known. Raises Transient."""
-        return await last_of(self._name, self._events, self._memory, initial, proved=proved)
 
     def _alarm(self, error: MailbusError) -> None:
         self._shared.reports.part(self._account, self._part, AccountState.DEGRADED, error)

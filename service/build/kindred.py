@@ -20,7 +20,7 @@ LEAVES_LIMIT_S: Final = 10.0
 
 
 class Family:
-    """One account's mailboxes. `last`: where one stands; `there`: all that there are, `followed`: of them these."""
+    """One account's mailboxes. `last`: where one stood; `there`: all that there are, `followed`: of them these."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class Family:
     ) -> None:
         self.lineage = lineage
         self._desks = desks
-        self._last = last
+        self.last = last
         self._initial = initial
         self._there = there
         self._followed = followed
@@ -55,7 +55,7 @@ class Family:
         for one in [*await self.lineage.kin(name, epoch, there), *behind]:
             if (left := one.left) is not None:
                 found.append(Former(one.mailbox, left.cursor, self._initial, one.proved, left.seq))
-            elif (last := await self._last(one)) is not None:
+            elif (last := await self.last(one)) is not None:
                 found.append(last)
         # Whoever stood in the epoch last knows the most.
         return sorted(found, key=lambda one: one.seq, reverse=True)
@@ -82,13 +82,13 @@ class Family:
 
 
 class Kindred(Kinship):
-    """One mailbox among them. `came_as`: where the one stood that went as this one came; `new`: it appeared."""
+    """One mailbox among them. `came_as`: the one that went as this one came; `new`: it appeared."""
 
     def __init__(
         self,
         family: Family,
         name: str,
-        came_as: Callable[[], Awaitable[Former | None]] | None,
+        came_as: Kin | None,
         source: ImapSource,
         *,
         new: bool,
@@ -102,12 +102,9 @@ class Kindred(Kinship):
 
     async def former(self, epoch: Epoch, *, begun: bool) -> list[Former]:
         """What it may have been called until now."""
-        if self._came_as is not None:
-            last = await self._came_as()
-            box = last.cursor.box if last is not None else ""
-            # Where two have one UIDVALIDITY, the one that went is not the one that came: RFC 8474 tells.
-            if not box or not epoch.mailbox_id or box == epoch.mailbox_id:
-                return [last] if last is not None else []
+        last = await self._family.last(self._came_as) if self._came_as is not None else None
+        if last is not None and _is_of(last, epoch):
+            return [last]
         return await self._family.former(self._name, epoch, self._source, late=self._new or begun)
 
     async def later(self, epoch: Epoch, seq: int) -> list[Former]:
@@ -117,6 +114,10 @@ class Kindred(Kinship):
         found = [one for one in await self.former(epoch, begun=False) if one.seq > seq]
         self._is_looked_up = not found
         return found
+
+    def began(self) -> None:
+        """Whose name it has next is found by what is kept: the one that went as it came is another by then."""
+        self._came_as = None
 
     async def entered(self, epoch: Epoch) -> list[str]:
         """Whoever waits until it leaves that epoch is not answered by how it did so before."""
@@ -133,3 +134,10 @@ class Kindred(Kinship):
     async def settled(self, snapshot: str) -> bool:
         """By what is kept."""
         return await self._family.lineage.settled(self._name, snapshot)
+
+
+def _is_of(last: Former, epoch: Epoch) -> bool:
+    # Where two have one UIDVALIDITY, the one that went is not the one that came: RFC 8474 tells.
+    if last.cursor.box and epoch.mailbox_id:
+        return last.cursor.box == epoch.mailbox_id
+    return last.proved or last.cursor.uidvalidity == epoch.uidvalidity

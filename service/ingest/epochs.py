@@ -84,6 +84,11 @@ class Epochs:
 
     async def begin(self, position: Position, epoch: Epoch) -> Begun:
         """Go on from a position, or begin an epoch and say so."""
+        begun = await self._begin(position, epoch)
+        self._kinship.began()
+        return begun
+
+    async def _begin(self, position: Position, epoch: Epoch) -> Begun:
         cursor = position.cursor
         if cursor is None and (renamed := await self._gone_on(None, epoch)) is not None:
             return renamed

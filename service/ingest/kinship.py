@@ -19,6 +19,10 @@ class Kinship(Protocol):
         """Where it appeared under a name that it had before, and stood at `seq`: its names since, last first."""
         ...
 
+    def began(self) -> None:
+        """It has a position under its name: what it came as is over."""
+        ...
+
     async def entered(self, epoch: Epoch) -> Sequence[str]:
         """It is about to be in this epoch: what it left of it earlier counts no more.
 
@@ -52,6 +56,9 @@ class Alone(Kinship):
     async def later(self, epoch: Epoch, seq: int) -> Sequence[Former]:
         """None."""
         return ()
+
+    def began(self) -> None:
+        """As ever."""
 
     async def entered(self, epoch: Epoch) -> Sequence[str]:
         """It has never left one."""

@@ -305,6 +305,37 @@ async def test_two_that_swap_their_names_again_and_again_tell_each_mail_once(
     assert await one.stop() == 0
 
 
+@pytest.mark.fault("A18")
+async def test_one_that_was_renamed_while_mailbus_ran_is_known_when_it_swaps_its_name_later(
+    dovecot: Dovecot, own_nats: NatsServer, mailbus: Maker, prefix: str
+) -> None:
+    mine = imap_account(dovecot, prefix, mailboxes=["*"], exclude=["Sent", "Trash"], initial="new", poll="1s")
+    one = mailbus(settings_for(own_nats.url, prefix, mine))
+    async with reading(own_nats.url, prefix) as reader:
+        await make(dovecot, prefix, "Two")
+        await begun(one, reader, dovecot)
+        await deliver(dovecot, prefix, ["Two"], first=12)
+        await received(reader, "mail 12")
+        await asyncio.to_thread(rename, dovecot, prefix, ("Old", "New"))
+        await deliver(dovecot, prefix, ["New"], first=13)
+        await received(reader, "mail 13")
+        for first in (21, 31):
+            await asyncio.to_thread(rename, dovecot, prefix, ("New", "Third"), ("Two", "New"), ("Third", "Two"))
+            await deliver(dovecot, prefix, ["New", "Two"], first=first)
+            for number in (first, first + 1):
+                await received(reader, f"mail {number}")
+            # Each goes on under the name that it has now.
+            await deliver(dovecot, prefix, ["New", "Two"], first=first + 2)
+            for number in (first + 2, first + 3):
+                await received(reader, f"mail {number}")
+        told = Counter(event.body["subject"] for event in await reader.received())
+        found = by_mailbox(await reader.events())
+    assert told == Counter(f"mail {number}" for number in (11, 12, 13, *range(21, 25), *range(31, 35)))
+    resets = {name: [event.body["reason"] for event in some if event.kind == "reset"] for name, some in found.items()}
+    assert (resets["New"], resets["Two"]) == (["renamed"] * 3, ["start", "renamed", "renamed"])
+    assert await one.stop() == 0
+
+
 async def settled(reader: BusReader) -> None:
     """Until nobody needs what was known in the epochs that are left: it goes with the next ones."""
     bucket = await reader.nc.jetstream().key_value(f"{reader.prefix}-cursors")
