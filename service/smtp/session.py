@@ -85,9 +85,9 @@ class Session:
         """Deliver one message; gives the reply that settles each recipient.
 
         `before_final_dot` runs while the body streams and is given the recipients refused so far; the message's end
-        waits for it, and whatever it raises drops the connection. Raises Transient before the end, DotUnanswered after
-        it; ChunksUnknown where nothing of the message is out; AuthRefused and Permanent where the relay wants a login,
-        or TLS, first.
+        waits for it, and whatever it raises drops the connection. It comes to its end also where that is lost
+        meanwhile. Raises Transient before the end, DotUnanswered after it; ChunksUnknown where nothing of the message
+        is out; AuthRefused and Permanent where the relay wants a login, or TLS, first.
         """
         try:
             parameters, refusal = self._parameters((mail_from, *rcpt_to), data, extras.mail)
@@ -248,15 +248,20 @@ class Session:
     async def _ahead(
         self, begin: bytes, body: memoryview, refused: Mapping[str, Reply], before_final_dot: BeforeDot
     ) -> Reply | None:
-        """Everything but the end, while `before_final_dot` runs; gives a refusal that came before its time."""
+        """Everything but the end, while `before_final_dot` runs; gives a refusal that came before its time.
+
+        `before_final_dot` comes to its end also where the connection is lost: what it does may be done already.
+        """
         # The one reply that may come before the end is a refusal of all of it.
         self._connection.send(begin, 1)
         try:
             async with TaskGroup() as group:
                 group.create_task(_awaited(before_final_dot(refused)), name="before_final_dot")
-                group.create_task(self._stream(body), name="body")
+                streaming = group.create_task(self._stream(body), name="body")
         except BaseExceptionGroup as failed:
             raise verdict_of(failed) from None
+        if (lost := streaming.result()) is not None:
+            raise lost
         if not self._connection.spoke:
             return None
         said = await self._connection.reply(0)
@@ -264,12 +269,17 @@ class Session:
             raise PeerError(f"the message was answered with {said.code} before its end")
         return said
 
-    async def _stream(self, body: memoryview) -> None:
-        for start in range(0, len(body), BLOCK_BYTES):
-            self._connection.send(body[start : start + BLOCK_BYTES], 0)
-            await self._connection.drain(self._options.timeouts.block_s)
-            if self._connection.spoke:
-                return
+    async def _stream(self, body: memoryview) -> Transient | None:
+        """Send it; gives why it could not be."""
+        try:
+            for start in range(0, len(body), BLOCK_BYTES):
+                self._connection.send(body[start : start + BLOCK_BYTES], 0)
+                await self._connection.drain(self._options.timeouts.block_s)
+                if self._connection.spoke:
+                    break
+        except Transient as exc:
+            return exc
+        return None
 
     async def _end(self, end: bytes, whose: list[list[str]], settled: dict[str, Reply], *, expected: int = 0) -> None:
         """The message's end, with all that is not out yet, and the replies to it; so many are expected already."""

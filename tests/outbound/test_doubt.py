@@ -8,8 +8,8 @@ import pytest
 from service.bus import Bus
 from service.clock import SystemClock
 from service.contract import EmailSubmission, request_key
-from service.outbound.retry import expire
-from service.outbound.sends import Sends
+from service.outbound.retry import Phase, expire
+from service.outbound.sends import SendRecord, Sends
 from service.outbound.settle import changed, schedule
 from service.outbound.status import statuses_of
 from tests.outbound.conftest import LIMIT_S, Post, delivered, sending
@@ -34,6 +34,31 @@ async def test_refused_after_an_answer_was_lost_is_failed_and_perhaps_delivered(
         await post.empty()
     assert said(post) == [("uncertain", {"a@x.example": "queued"}), ("failed", {"a@x.example": "unknown"})]
     assert post.events[1].body.undo_status == "final"
+
+
+@pytest.mark.fault("E01", "E02")
+async def test_cut_in_mid_body_while_the_intent_is_written_is_in_no_doubt(
+    bus: Bus, post: Post, relay: ScriptedRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = Sends.put
+
+    async def answered_late(self: Sends, key: str, record: SendRecord, revision: int) -> int:
+        revision = await put(self, key, record, revision)
+        if record.phase is Phase.INTENT and record.attempt == 1:
+            while relay._open:  # noqa: ASYNC110 a connection that is cut rings no bell
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.2)  # until it is heard of
+        return revision
+
+    monkeypatch.setattr(Sends, "put", answered_late)
+    relay.script.cut = ["body"]
+    # More than what stands between the two takes.
+    blob = await bus.blobs().put(bytes(12_000_000), now=SystemClock().now())
+    async with sending(bus, relay, uncertain="hold"):
+        await post.request("r", attachments=[{"blobId": blob, "name": "large"}])
+        assert await post.states(2) == [("r", "deferred"), ("r", "sent")]
+        await post.empty()
+    assert len(relay.messages) == 1
 
 
 def test_expired_after_an_answer_was_lost_is_perhaps_delivered_and_who_was_only_put_off_is_not() -> None:

@@ -113,6 +113,25 @@ async def test_the_dot_waits_for_the_intent_and_its_failure_leaves_no_message(re
     await client.close()
 
 
+@pytest.mark.fault("E01")
+async def test_what_runs_before_the_dot_comes_to_its_end_though_the_body_is_cut(relay: ScriptedRelay) -> None:
+    relay.script.cut = ["body"]
+    ended = False
+
+    async def wait(refused: Mapping[str, Reply]) -> None:
+        nonlocal ended
+        while relay._open:  # noqa: ASYNC110 a connection that is cut rings no bell
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.2)  # until it is heard of
+        ended = True
+
+    client = relay_to(relay)
+    with pytest.raises(Transient):
+        await client.deliver("me@x", ["a@x"], MESSAGE * 500_000, before_final_dot=wait)
+    assert ended
+    await client.close()
+
+
 async def test_cancelled_in_the_middle_the_connection_is_not_used_again(relay: ScriptedRelay) -> None:
     waits = asyncio.Event()
 
