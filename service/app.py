@@ -47,7 +47,7 @@ from service.ingest import Copies, Parser
 from service.observe import log, metrics, set_up_logs
 from service.outbound import Deliveries, Returned, Strays
 from service.parsing import COMPILED
-from service.reload import Reload
+from service.reload import Reload, Seen, first_look
 from service.settings import AccountSettings, Settings
 from service.snapshot import behind, take_page, take_snapshot
 from service.tasks import TaskGroup, cut_short
@@ -86,6 +86,7 @@ class Application:
         self._roster: Roster[AccountSettings] | None = None
         self._hosted: Hosted | None = None
         self._catalog: Catalog | None = None
+        self._seen: Seen = {}
         self._born = self._stopped = self._clock.monotonic()
         self.admin: AdminServer | None = None
 
@@ -123,6 +124,7 @@ class Application:
 
     async def run(self) -> None:
         """Run until `stop`. Raises Permanent where settings or NATS are wrong, or the name is taken."""
+        self._seen = await first_look(self._file, self._settings)
         try:
             async with AsyncExitStack() as stack:
                 self.admin = AdminServer(
@@ -252,7 +254,7 @@ class Application:
             wait_moved=roster.wait_moved,
             patience_s=self._settings.fleet.ttl.total_seconds() + MOVING_S,
         )
-        reload = Reload(self._file, self._settings, catalog, clock)
+        reload = Reload(self._file, self._settings, self._seen, catalog, clock)
         async with bus.hearing(bus.subjects.forget, bus.forget), TaskGroup() as background:
 
             def unended(work: Callable[[], Coroutine[Any, Any, None]], name: str) -> asyncio.Task[None]:

@@ -8,6 +8,7 @@ Kubernetes swaps under a link, and one `stat` a file costs nothing. Used by app.
 """
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -32,34 +33,47 @@ LOOK_EVERY_S: Final = 2.0
 AGAIN_MAX_S: Final = 60.0
 # 10,000 accounts take 6 s of a processor, and where there is less of one, longer.
 READ_LIMIT_S: Final = 60.0
+FILES: Final = "the files that accounts name"
 
 Signature = tuple[int, int, int]
+# Files, and what of each changes with it; None of one that is not there.
+Seen = Mapping[Path, Signature | None]
 # All accounts of the file by id, the other sections that differ, and all files that are looked at.
 Found = tuple[Mapping[str, AccountSettings], list[str], set[Path]]
 
 
-class Reload:
-    """The catalog is given all accounts of the file whenever it, or a file that they name, has changed and is right."""
+async def first_look(file: Path | None, settings: Settings) -> Seen:
+    """The files that settings were just read from, soon enough that they are what was read; nothing where they hang."""
+    with suppress(Transient):
+        return await aside(lambda: _look(_named(file, settings.accounts)), where=FILES)
+    return {}
 
-    def __init__(self, file: Path | None, settings: Settings, catalog: Catalog, clock: Clock) -> None:
+
+class Reload:
+    """The catalog is given all accounts of the file whenever it, or a file that they name, has changed and is right.
+
+    `seen`: the files as they were when `settings` were read; NATS may have been waited for since.
+    """
+
+    def __init__(self, file: Path | None, settings: Settings, seen: Seen, catalog: Catalog, clock: Clock) -> None:
         self._file = file
         self._settings = settings
         self._catalog = catalog
         self._clock = clock
-        self._named: set[Path] = set()
+        self._named = set(seen)
         self._problems: list[str] = []
         self._tries = 0
         self._again_at = 0.0
         # Of what was taken; what a bug kept from being taken is tried again.
-        self._seen: dict[Path, Signature | None] | None = None
+        self._seen = seen
 
     async def run(self) -> None:
         """Look for changes, for ever."""
-        if self._seen is None:
-            self._seen = await aside(self._first_look, where="the files that accounts name")
+        if not self._seen:
+            await self.read()
         while True:
             await self._clock.sleep(LOOK_EVERY_S)
-            now = await aside(self._look, where="the files that accounts name")
+            now = await aside(lambda: _look({*self._named, *self._catalog.files()}), where=FILES)
             # One that is named since was read before anybody looked at it: it is read once more.
             seen = self._seen
             changed = {path for path, found in now.items() if path not in seen or seen[path] != found}
@@ -108,12 +122,9 @@ class Reload:
         accounts = kept(self._catalog.all, {account.id: account for account in settings.accounts})
         return accounts, changed_sections(self._settings, settings), _named(file, accounts.values())
 
-    def _first_look(self) -> dict[Path, Signature | None]:
-        self._named = _named(self._file, self._settings.accounts)
-        return self._look()
 
-    def _look(self) -> dict[Path, Signature | None]:
-        return {path: _signature(path) for path in {*self._named, *self._catalog.files()}}
+def _look(files: Iterable[Path]) -> Seen:
+    return {path: _signature(path) for path in files}
 
 
 def _named(file: Path | None, accounts: Iterable[AccountSettings]) -> set[Path]:

@@ -48,7 +48,7 @@ async def test_accounts_are_compared_beside_the_loop_and_those_that_are_as_befor
 
     monkeypatch.setattr(AccountSettings, "__eq__", counted)
     write(tmp_path, account("a"), account("b", address="b@example.com"))
-    await Reload(file, settings, catalog, SystemClock()).read()
+    await Reload(file, settings, {}, catalog, SystemClock()).read()
     assert catalog.all["a"] is before["a"]
     assert catalog.all["b"].address == "b@example.com"
     assert compared
@@ -63,7 +63,7 @@ async def test_a_file_that_says_nothing_is_given_up_said_and_read_again(
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     file = write(tmp_path, account("a", password="{file: pipe}"))
-    reload = Reload(file, Settings(), catalog, SystemClock())
+    reload = Reload(file, Settings(), {}, catalog, SystemClock())
     async with asyncio.timeout(20):
         await reload.read()
     assert catalog.file_refused

@@ -79,6 +79,31 @@ async def test_accounts_come_change_and_go_without_a_restart_and_what_is_wrong_c
 
 
 @pytest.mark.fault("F10")
+@pytest.mark.parametrize("what", ["settings", "secret"])
+async def test_what_changes_while_nats_is_waited_for_is_taken(
+    dovecot: Dovecot, own_nats: NatsServer, mailbus: Maker, prefix: str, tmp_path: Path, what: str
+) -> None:
+    await dovecot.append(f"{prefix}-a", [mail(1)])
+    account = imap_account(dovecot, f"{prefix}-a", id="a")
+    secret = tmp_path / "password"
+    secret.write_text("wrong" if what == "secret" else str(account["password"]))
+    account |= {"password": {"file": str(secret)}}
+    settings = settings_for(own_nats.url, prefix, account)
+    one = mailbus(settings | ({"accounts": []} if what == "settings" else {}))
+    await own_nats.kill()
+    one.start()
+    await until(lambda: bool(one.said("nats_unavailable")))
+    if what == "secret":
+        secret.write_text(str(imap_account(dovecot, "")["password"]))
+    else:
+        one.write(yaml.safe_dump(settings))
+    await own_nats.start()
+    async with reading(own_nats.url, prefix) as reader:
+        await reader.wait_received(1)
+    assert await one.stop() == 0
+
+
+@pytest.mark.fault("F10")
 async def test_an_authority_that_changes_in_its_file_is_trusted_and_the_one_before_no_more(
     own_nats: NatsServer, mailbus: Maker, prefix: str, tmp_path: Path
 ) -> None:
