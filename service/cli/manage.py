@@ -121,20 +121,26 @@ async def _answered(settings: "Settings", verb: AccountsVerb, request: dict[str,
 
 
 async def _listed(settings: "Settings") -> int:
-    """All accounts, however many answers they take."""
-    found: list[dict[str, Any]] = []
     async with on_bus(settings) as bus:
-        while True:
-            after = {"after": found[-1]["id"]} if found else {}
-            answer = await _answer(bus, AccountsVerb.LIST, after)
-            if answer is None:
-                return EX_FAILURE
-            page = json.loads(answer)
-            found += page["list"]
-            if not page["more"]:
-                break
+        found = await accounts_of(bus)
+    if found is None:
+        return EX_FAILURE
     typer.echo(json.dumps({"list": found}))
     return 0
+
+
+async def accounts_of(bus: "Bus") -> list[dict[str, Any]] | None:
+    """All accounts that a running process knows, however many answers they take; None where it refuses, which is said
+    then. Raises Transient where nobody answers."""
+    found: list[dict[str, Any]] = []
+    while True:
+        answer = await _answer(bus, AccountsVerb.LIST, {"after": found[-1]["id"]} if found else {})
+        if answer is None:
+            return None
+        page = json.loads(answer)
+        found += page["list"]
+        if not page["more"]:
+            return found
 
 
 async def _resealed(settings: "Settings") -> int:

@@ -1,24 +1,27 @@
 """`mailbus suppressions list|add|remove`: addresses that an account sends nothing to."""
 
+import difflib
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from service.cli.words import ConfigFile, finish, settings_of
+from service.cli.manage import accounts_of
+from service.cli.words import AccountArgument, ConfigFile, Declined, aside, finish, on_bus, settings_of
 from service.clock import SystemClock
-from service.contract import ACCOUNT_ID
-from service.errors import Permanent
+from service.errors import Transient
 
 if TYPE_CHECKING:
+    from service.bus import Bus
     from service.settings import Settings
 
 suppressions_app: Final = typer.Typer(
     no_args_is_help=True,
     help="Addresses that an account sends nothing to.\n\nExample:  mailbus suppressions list support -c mailbus.yaml",
 )
-AccountArgument = Annotated[str, typer.Argument(help="The account that sends.")]
 AddressArgument = Annotated[str, typer.Argument(metavar="ADDRESS", help="A mail address.")]
 NO_ADDRESS: Final = "no mail address"
+# So many names are read; more are counted.
+SHOWN_LIMIT: Final = 20
 
 
 @suppressions_app.command("list")
@@ -57,12 +60,9 @@ def remove(account: AccountArgument, address: AddressArgument, config: ConfigFil
 
 
 async def _list(settings: "Settings", account: str) -> int:
-    from service.build import nats_options
-    from service.bus import open_bus
     from service.outbound import Suppressions
 
-    _check(account)
-    async with open_bus(nats_options(settings), None) as bus:
+    async with on_bus(settings) as bus:
         async for one in Suppressions(bus, account, SystemClock()).all():
             typer.echo(f"{one.email}  {one.at:%Y-%m-%d %H:%M:%S}  {one.reason}")
     return 0
@@ -70,14 +70,13 @@ async def _list(settings: "Settings", account: str) -> int:
 
 async def _change(settings: "Settings", account: str, address: str, reason: str | None) -> int:
     """`reason`: of an address that is added; None: it is removed."""
-    from service.build import nats_options
-    from service.bus import open_bus
     from service.outbound import Suppressions
 
-    _check(account)
     if not all(address.rpartition("@")) or not address.isprintable() or " " in address:
-        raise Permanent(NO_ADDRESS, where=address[:80], remedy="local@domain is wanted")
-    async with open_bus(nats_options(settings), None) as bus:
+        raise Declined(NO_ADDRESS, where=address[:80], remedy="local@domain is wanted")
+    async with on_bus(settings) as bus:
+        if reason is not None:
+            await _check_known(settings, bus, account)
         suppressions = Suppressions(bus, account, SystemClock())
         try:
             if reason is not None:
@@ -85,10 +84,24 @@ async def _change(settings: "Settings", account: str, address: str, reason: str 
             else:
                 typer.echo("removed" if await suppressions.remove(address) else "it was not there")
         except ValueError as exc:
-            raise Permanent(f"{NO_ADDRESS}: {exc}", where=address[:80]) from exc
+            raise Declined(f"{NO_ADDRESS}: {exc}", where=address[:80]) from exc
     return 0
 
 
-def _check(account: str) -> None:
-    if not ACCOUNT_ID.fullmatch(account):
-        raise Permanent(f"no account: {account}"[:200], remedy="mailbus accounts lists the accounts")
+async def _check_known(settings: "Settings", bus: "Bus", account: str) -> None:
+    """Raises Declined where there is no such account: what is added for one that is mistyped holds nothing back."""
+    if any(one.id == account for one in settings.accounts):
+        return
+    try:
+        known = await accounts_of(bus)
+    except Transient as exc:
+        known = None
+        aside(f"mailbus: {exc}", style="yellow")
+    if known is None:
+        aside(f"mailbus: nobody says whether there is an account {account}; it is added all the same", style="yellow")
+        return
+    ids = sorted({one["id"] for one in known} | {one.id for one in settings.accounts})
+    if account not in ids:
+        shown = difflib.get_close_matches(account, ids, SHOWN_LIMIT, 0.6) or ids[:SHOWN_LIMIT]
+        more = f" and {len(ids) - len(shown)} more" if len(ids) > len(shown) else ""
+        raise Declined("no such account", where=account, remedy=f"there is {', '.join(shown) or 'none'}{more}")
