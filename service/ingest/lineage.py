@@ -106,7 +106,8 @@ class Lineage:
         async with self._lock:
             gone = await self._known()
             living = {copy_key(self._account, name) for name in [*there, mailbox]}
-            found = await self._looked_up(key for key in gone if key not in living)
+            # All at once: others go meanwhile.
+            found = await self._looked_up([key for key in gone if key not in living])
         left = [
             _Position(one.mailbox, one.cursor, one.seq, left=one)
             for one in await self._left.all()

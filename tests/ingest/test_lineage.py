@@ -58,6 +58,21 @@ async def test_one_that_went_just_now_is_among_them(bus: Bus) -> None:
     assert await lineage.kin("new", Epoch(TIME, 10, 9), {"new"}) == [Kin("old", proved=False)]
 
 
+async def test_others_go_while_those_that_are_gone_are_looked_at(bus: Bus) -> None:
+    class Slow(Copies):
+        async def load(self, key: str) -> Copy | None:
+            lineage.gone(f"went while {key} was looked at")
+            return await super().load(key)
+
+    copies = Slow(bus.key_value(bus.subjects.cursors), SystemClock())
+    lineage = Lineage(bus, copies, "box")
+    cursor = Cursor("source", TIME, 9, 0, "one/1", fingerprint="f")
+    for seq, name in enumerate(("a", "b")):
+        await copies.write(copy_key("box", name), Copy(CREATED, seq, cursor, cursor, name))
+    found = await lineage.kin("new", Epoch(TIME, 10, 9), {"new"})
+    assert [one.mailbox for one in found] == ["b", "a"]
+
+
 async def test_one_whose_copy_was_never_written_is_known_by_the_log(bus: Bus) -> None:
     cursor = Cursor("source", TIME, 9, 0, "one/1")
     await bus.publish(bus.subjects.event("box", "Old & odd.", "reset"), b"{}", {"Mail-Cursor": dump_cursor(cursor)})
