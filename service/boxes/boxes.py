@@ -28,8 +28,12 @@ class Life(Protocol):
         """Whether its position is in the log."""
         ...
 
+    def vanished(self) -> None:
+        """There is no such mailbox any more; `run` is about to end."""
+        ...
+
     def gone(self) -> None:
-        """There is no such mailbox any more; `run` has ended."""
+        """It has vanished, and `run` has ended."""
         ...
 
 
@@ -100,6 +104,7 @@ class Boxes:
             box.life.gone()
 
         box.task.add_done_callback(ended)
+        box.life.vanished()
         box.task.cancel()
         return box
 

@@ -255,12 +255,15 @@ class Mailbox:
         """Follow it for ever."""
         await supervised(self._life, self._account, self._part, self._shared, self._status)()
 
+    def vanished(self) -> None:
+        """Whoever waits for it hears, as it ends, that it is followed no more."""
+        self._desks.drop(self._name)
+
     def gone(self) -> None:
         """Its position stays in the log: should it come back, it goes on from there."""
         log.info("mailbox_gone", account=self._account, mailbox=self._name)
         if self._after is not None:
             self._after.end(self._name)
-        self._desks.drop(self._name)
         self._shared.reports.drop(self._account, self._part)
         self._gone()
 

@@ -54,6 +54,9 @@ class Idler:
             finally:
                 await self.source.close()
 
+    def vanished(self) -> None:
+        """Nobody waits for it."""
+
     def gone(self) -> None:
         """Nothing is left of it."""
 
