@@ -157,12 +157,15 @@ class Rounds:
         if await self._names.save(self.there - waiting):
             log.debug("mailboxes_known", where=self._where, count=len(self.there) - len(waiting))
         self._last = {name: figures[name] for name in found.names if name in figures}
+        self._asked_at = {name: self._asked_at[name] for name in found.names if name in self._asked_at}
 
     def _compare(self, name: str, figures: Figures) -> None:
         """Call a mailbox at rest that has moved since the last round, or since it was looked at."""
-        self._asked_at[name] = self._clock.monotonic()
         place = self._boxes.place(name)
-        if place is not None and place.asked(figures):
+        if place is None:
+            return  # a LIST tells of all that there are
+        self._asked_at[name] = self._clock.monotonic()
+        if place.asked(figures):
             log.debug("mailbox_moved", where=self._where, mailbox=name)
 
     async def _ask_those_left(self) -> None:
