@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 
 from service.build.outgoing import send_limits
 from service.build.shared import Shared
-from service.commands import Account, Answered, Context, Directory, Keeper, MailAccess, SendAccess, unlimited
+from service.commands import UNLIMITED, Account, Answered, Context, Directory, Keeper, MailAccess, SendAccess
 from service.outbound import Originals
 from service.settings import AccountSettings, IncomingSettings, OutgoingSettings, Settings
 
@@ -48,7 +48,7 @@ def _reads(
 def _mail_access(
     settings: Settings, account: AccountSettings, incoming: IncomingSettings, shared: Shared
 ) -> MailAccess:
-    desks, allowance = shared.desks[account.id], shared.allowances.get(account.id)
+    desks = shared.desks[account.id]
     return MailAccess(
         pool=shared.pools[account.id],
         directory=Directory(shared.clock, incoming.roles, uid_of=desks.uid_of, turn_of=desks.turn_of),
@@ -57,5 +57,5 @@ def _mail_access(
         raw=incoming.raw,
         authserv_id=incoming.authserv_id,
         extras=incoming.extras,
-        spend=allowance.take if allowance is not None else unlimited,
+        allowance=shared.allowances.get(account.id, UNLIMITED),
     )

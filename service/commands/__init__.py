@@ -6,7 +6,7 @@ transfer.py is what copy, move and delete share, order.py sorts where the server
 that comes twice; errors.py makes answers of problems.
 """
 
-from service.commands.account import Account, Context, MailAccess, SendAccess, unlimited
+from service.commands.account import UNLIMITED, Account, Context, MailAccess, SendAccess
 from service.commands.begun import Keeper
 from service.commands.places import Directory
 from service.commands.repeat import Answered
@@ -14,6 +14,7 @@ from service.commands.route import Fleet
 from service.commands.serve import serve_commands
 
 __all__ = [
+    "UNLIMITED",
     "Account",
     "Answered",
     "Context",
@@ -23,5 +24,4 @@ __all__ = [
     "MailAccess",
     "SendAccess",
     "serve_commands",
-    "unlimited",
 ]

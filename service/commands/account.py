@@ -52,8 +52,29 @@ class Followed(Protocol):
         ...
 
 
-def unlimited(_size: int) -> None:
-    """As many bytes may be read as there are."""
+class Allowed(Protocol):
+    """How many bytes an account may read a day."""
+
+    def check(self) -> None:
+        """Before mail is read. Raises Transient where no bytes are left."""
+        ...
+
+    def note(self, size: int) -> None:
+        """So many bytes were read, or are about to be: what was read once is answered, whatever is left."""
+        ...
+
+
+class Unlimited(Allowed):
+    """As many as there are."""
+
+    def check(self) -> None:
+        """There always are."""
+
+    def note(self, size: int) -> None:
+        """Nobody counts."""
+
+
+UNLIMITED: Final = Unlimited()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +83,7 @@ class MailAccess:
 
     `authserv_id`: whose verdicts on a mail are believed (RFC 8601 2.5), "" to learn it from each mail.
     `extras`: what of a mail's text is made where a request says nothing of it.
-    `spend`: notes bytes of what the account may read a day, and raises Transient where none are left.
+    `allowance`: what the account may read a day.
     """
 
     pool: Pool
@@ -72,7 +93,7 @@ class MailAccess:
     raw: Raw
     authserv_id: str = ""
     extras: tuple[Extra, ...] = ()
-    spend: Callable[[int], None] = unlimited
+    allowance: Allowed = UNLIMITED
 
 
 class Undone(Protocol):

@@ -33,6 +33,7 @@ from service.contract import (
     header_property,
     keywords,
 )
+from service.errors import Transient
 from service.imap import GMAIL, PIECE_BYTES, Gone, Labelling, SurveyedMessage, WritingSession
 from service.mime import MimeLimits, header_form, language_is_there
 from service.parsing import Made, Page, Raw, Read
@@ -120,6 +121,8 @@ async def get(context: Context, account: Account, payload: bytes, _headers: Mapp
             not_found += [id for uid, id in group.ids.items() if uid not in rows]
             room -= len(encode(not_found))
             for page in _pages([rows[uid] for uid in group.ids if uid in rows], wanted, context.message_limit):
+                if wanted.needs is not Needs.NOTHING and not _may_read(mail, found):
+                    return encode(GetAnswer(found, not_found, more=True))
                 whole_bytes = sum(_weight(row, wanted, context.message_limit) for row in page)
                 # Until its blobs are stored: they are what was read, or made of it.
                 async with context.hold(whole_bytes if wanted.needs is Needs.ALL else 0):
@@ -128,7 +131,8 @@ async def get(context: Context, account: Account, payload: bytes, _headers: Mapp
                     not_found += [group.ids[row.uid] for row in page if row.uid not in there]
                     for shown in shown_page:
                         room -= len(encode(shown.properties)) + 1
-                        if room < 0 and found:
+                        streams = "blobId" in shown.properties and wanted.streams
+                        if (room < 0 and found) or (streams and not _may_read(mail, found)):
                             return encode(GetAnswer(found, not_found, more=True))
                         if await _stored(context, mail, session, group, shown, wanted):
                             found.append(shown.properties)
@@ -181,6 +185,17 @@ def _weight(row: SurveyedMessage, wanted: Wanted, message_limit: int) -> int:
     return row.size if wanted.needs is Needs.ALL and row.size <= message_limit else min(row.size, HEADER_LIMIT_BYTES)
 
 
+def _may_read(mail: MailAccess, found: Sequence[object]) -> bool:
+    """Whether bytes of the day are left. Raises Transient where none are, and there is nothing to answer."""
+    try:
+        mail.allowance.check()
+    except Transient:
+        if not found:
+            raise
+        return False
+    return True
+
+
 async def _page(
     context: Context,
     mail: MailAccess,
@@ -205,8 +220,6 @@ async def _page(
     whole = [row.uid for row in rows if wanted.needs is Needs.ALL and row.size <= context.message_limit]
     header = [row.uid for row in rows if wanted.needs is Needs.ALL and row.size > context.message_limit]
     expected = sum(_weight(row, wanted, context.message_limit) for row in rows)
-    if wanted.needs is not Needs.NOTHING:
-        mail.spend(0)
     if whole:
         await session.fetch_bodies(whole, bodies.__setitem__, header_only=False, expected_bytes=expected)
     if header:
@@ -215,8 +228,7 @@ async def _page(
         await session.fetch_section(
             wanted.section, [row.uid for row in rows], bodies.__setitem__, expected_bytes=expected
         )
-    if bodies:
-        mail.spend(sum(map(len, bodies.values())))
+    mail.allowance.note(sum(map(len, bodies.values())))
     missing = [row.uid for row in rows if wanted.needs is not Needs.NOTHING and row.uid not in bodies]
     if missing:
         # Expunged since it was listed, or its mailbox was made again; else the server does not give it.
@@ -278,7 +290,7 @@ async def _store(context: Context, mail: MailAccess, session: WritingSession, sh
     """The blobs that the answer names. Raises Gone where a message is not given."""
     if wanted.streams:
         if shown.properties.pop("blobId", None) is not None:
-            mail.spend(shown.size)
+            mail.allowance.note(shown.size)
             async with context.hold(2 * PIECE_BYTES), aclosing(session.pieces(shown.made.uid, shown.size)) as pieces:
                 shown.properties["blobId"] = await context.bus.blobs().put_pieces(pieces, now=context.clock.now())
         return

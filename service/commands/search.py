@@ -138,9 +138,9 @@ async def _headers_of(session: WritingSession, mail: MailAccess, rows: Sequence[
     for at in range(0, len(rows), AT_ONCE):
         headers: dict[int, bytes] = {}
         uids = [row.uid for row in rows[at : at + AT_ONCE]]
-        mail.spend(0)
+        mail.allowance.check()
         await session.fetch_section(SORT_FIELDS, uids, headers.__setitem__, expected_bytes=len(uids) * SORT_LIMIT_BYTES)
-        mail.spend(sum(map(len, headers.values())))
+        mail.allowance.note(sum(map(len, headers.values())))
         for number, (uid, header) in enumerate(headers.items()):
             found[uid] = parse_header_only(header, len(header), received_at=None, limits=_LIMITS).email
             if not number % 50:

@@ -134,7 +134,8 @@ class GetRequest(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fie
 
 
 class GetAnswer(msgspec.Struct, frozen=True, rename={"found": "list", "not_found": "notFound"}):
-    """`more`: the answer was full; ids that are neither in `list` nor in `notFound` are to be asked for again."""
+    """`more`: the answer was full, or the day's bytes are read; ids that are neither in `list` nor in `notFound` are to
+    be asked for again."""
 
     found: list[dict[str, Any]]
     not_found: list[str]

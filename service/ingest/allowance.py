@@ -21,21 +21,33 @@ class Allowance:
     def __init__(self, daily_bytes: int, clock: Clock) -> None:
         self._daily = daily_bytes
         self._clock = clock
+        self._pace = daily_bytes / 2 / DAY_S
         self._left = daily_bytes / 2
         self._at = clock.monotonic()
 
     def take(self, size: int) -> None:
-        """Note that `size` bytes will be read. Raises Transient, with the time to wait, where none are left."""
-        now = self._clock.monotonic()
-        pace = self._daily / 2 / DAY_S
-        self._left = min(self._daily / 2, self._left + (now - self._at) * pace)
-        self._at = now
+        """Note that `size` bytes will be read. Raises as `check` does."""
+        self.check()
+        self.note(size)
+
+    def check(self) -> None:
+        """Raises Transient, with the time to wait, where no bytes are left."""
+        self._refill()
         if self._left <= 0:
-            wait_s = (self._daily / SHARE - self._left) / pace
+            wait_s = (self._daily / SHARE - self._left) / self._pace
             raise Inward(
                 f"all of the {self._daily // 1_000_000} MB that may be read a day are read",
                 where="imap.daily",
                 remedy="it goes on by itself; raise `incoming.imap.daily` if the provider allows more",
                 retry_after_s=wait_s,
             )
+
+    def note(self, size: int) -> None:
+        """So many bytes were read, or are about to be."""
+        self._refill()
         self._left -= size
+
+    def _refill(self) -> None:
+        now = self._clock.monotonic()
+        self._left = min(self._daily / 2, self._left + (now - self._at) * self._pace)
+        self._at = now

@@ -176,7 +176,7 @@ async def desk(bus: Bus, server: ImapServer, user: str, *, daily: int = 10**9, *
         followed,
         256 * 1024,
         Raw.PROBLEM,
-        spend=Allowance(daily, clock).take,
+        allowance=Allowance(daily, clock),
     )
     accounts = {
         "support": Account("support", "support@example.com", sends, access),

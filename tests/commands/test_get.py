@@ -236,24 +236,6 @@ async def test_a_message_ends_where_nil_stands_for_the_piece_beyond_it(
         assert await bus.blobs().get(answer["list"][0]["blobId"]) == letter
 
 
-@pytest.mark.fault("A19")
-async def test_what_is_beyond_the_days_share_is_not_read(bus: Bus, bare_dovecot: Dovecot, prefix: str) -> None:
-    async with desk(bus, bare_dovecot, prefix, daily=2) as one:
-        await one.append(mail("one"))
-        ids = await one.ids()
-        assert await one.subjects_of(ids) == ["one"]
-        asked = {"mailbox": "INBOX", "sort": [{"property": "subject"}]}
-        sorted_by_header = ("search", asked)
-        whole, header = ("get", {"ids": ids}), ("get", {"ids": ids, "properties": ["subject"]})
-        raw = ("get", {"ids": ids, "properties": ["size"], "raw": True})
-        for verb, body in (sorted_by_header, whole, header, raw):
-            answered, problems = await one.refused(verb, body)
-            assert answered == "503"
-            assert "may be read a day are read" in problems[0]["message"]
-        # What reads no mail is done.
-        assert await one.keywords(ids[0]) == {}
-
-
 async def test_a_message_over_the_limit_shows_its_header_and_says_so(whole: Desk) -> None:
     await whole.append(mail("huge", body="x" * 1_100_000))
     (id,) = await whole.ids()
