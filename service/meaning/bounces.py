@@ -18,7 +18,7 @@ _LOOK_AT_CHARS: Final = 8000
 _DAEMON: Final = re.compile(
     r"(?:mailer|mail)[-_. ]?daemon|mdaemon|post[-_.]?master|mail[-_. ]?deliver(?:y|er)?(?:[-_. ]?(?:sub)?system)?"
     r"|mail[-_. ]?system|ndr|bounces?|bounced|mail[-_. ]?server|smtp[-_ ]?(?:mail|gateway|server)"
-    r"|e\d+_smtp_mail_service|microsoftexchange\w+|double-bounce|administrator",
+    r"|e\d+_smtp_mail_service|microsoftexchange\w+|double-bounce",
     re.IGNORECASE,
 )
 _SUBJECT: Final = one_of(r"""
@@ -45,20 +45,20 @@ _SUBJECT: Final = one_of(r"""
     no se (?:ha )?(?:pudo|podido) entregar
     unzustellbar
     nicht zugestellt
-    zustellung
+    zustellung (?:\w+ ){0,3}(?:e-?mail|mail|nachricht)
+    zustell(?:ungs)?(?:fehler|bericht|problem|status)
+    (?:fehler|problem)\w{0,4} bei der zustellung
     non remis
-    échec
-    echec
+    [ée]chec (?:de |d')(?:la )?(?:remise|livraison|distribution|transmission|envoi)
     mancata consegna
     onbestelbaar
     niedostarczon
     nie dostarcz
     недоставлен
     не доставлен
-    配信
-    送信できません
-    エラー
-    配送
+    (?:配信|送信|配送|配達)(?:\w{0,8}エラー|失敗|不能|不可|遅延|でき|され(?:ず|ま(?:せん|した)))
+    エラーメール
+    不達
     退信
     无法投递
     系统退信
@@ -94,8 +94,7 @@ _FAILED: Final = one_of(r"""
     nicht zugestellt
     non (?:è stato )?(?:possibile|remis)
     не может быть доставлено
-    送信できません
-    配信
+    (?:配信|送信|配送|配達)(?:\w{0,8}エラー|失敗|不能|不可|遅延|でき(?:ません|ず|なかった)|され(?:ず|ません))
     nie (?:został|można)
     invalid (?:final|recipient|address)
     account is (?:disabled|full)
@@ -145,11 +144,21 @@ class Reported:
 
 # Names that no person and no newsletter has.
 _MACHINE: Final = re.compile(r"(?:(?:mailer|mail)[-_. ]?daemon|microsoftexchange\w+)(?:@|\Z)", re.IGNORECASE)
-# RFC 5322 3.6.5, and what mail programs of other languages write: an answer is a person's, also to a bounce.
-_ANSWER: Final = re.compile(r"\s*(?:re|aw|antw|sv|vs|rif|odp|res|ynt)\s?(?:\[\d+\])?\s?:", re.IGNORECASE)
-# What a server said: a reply that begins a line or follows what introduces it, an enhanced status.
-_SAID_BY_SERVER: Final = re.compile(
-    r"(?:^|[:<>(\[])[ \t]{0,4}[45][0-5][0-9](?:[ -]|$)|(?<![0-9.])[45]\.[0-9]\.[0-9]{1,3}(?![0-9.])", re.MULTILINE
+# Names that people use as well.
+_ADMINISTRATOR: Final = re.compile(r"admin(?:istrator)?@", re.IGNORECASE)
+# RFC 5322 3.6.5, and what mail programs of other languages write: an answer is a person's, also to a bounce; so is what
+# somebody passes on.
+_ANSWER: Final = re.compile(
+    r"\s*(?:re|aw|antw|sv|vs|rif|odp|res|ynt|fwd?|wg|tr|i|vb|enc|rv|pd|doorst)\s?(?:\[\d+\])?\s?:", re.IGNORECASE
+)
+# What a server said: an enhanced status; a reply that begins a line or follows what introduces it, with words of SMTP
+# in the rest of its line. Prices and telephone numbers have neither.
+_STATUS: Final = re.compile(r"(?<![0-9.])[45]\.[0-9]\.[0-9]{1,3}(?![0-9.])")
+_REPLY: Final = re.compile(r"(?:^|[:<>(\[])[ \t]{0,4}[45][0-5][0-9][ -](.{1,60})", re.MULTILINE)
+_SMTP_WORD: Final = re.compile(
+    r"user|mail|recipient|address|relay|message|reject|unknown|denied|block|spam|unavailable|quota|service|sender|host"
+    r"|account|requested|transaction|timed? ?out|rcpt",
+    re.IGNORECASE,
 )
 
 
@@ -158,15 +167,21 @@ def is_machine(sender: EmailAddress) -> bool:
     return not sender.email or _MACHINE.match(sender.email) is not None
 
 
+def is_administrator(sender: EmailAddress) -> bool:
+    """Whether an address is one that mail servers and people write from."""
+    return _ADMINISTRATOR.match(sender.email) is not None
+
+
 def is_answer(subject: str | None) -> bool:
     """Whether a subject says that the mail answers another one."""
     return subject is not None and _ANSWER.match(subject[:200]) is not None
 
 
-def shows_returned(text: str, returned: str) -> bool:
-    """Whether there is more than words: what a server said, or the mail that came back."""
+def shows_refusal(text: str) -> bool:
+    """Whether a text has more than words: what a server said, or the mail that came back."""
     head = text[:_LOOK_AT_CHARS]
-    return bool(returned) or _SAID_BY_SERVER.search(head) is not None or tells_returned(text)
+    said = any(_SMTP_WORD.search(reply[1]) is not None for reply in _REPLY.finditer(head))
+    return said or _STATUS.search(head) is not None or tells_returned(text)
 
 
 def is_daemon(sender: EmailAddress) -> bool:

@@ -13,7 +13,9 @@ from service.meaning.fields import READ, address_of, groups
 # RFC 5965 3.1: the type is a token; registered are abuse, fraud, virus, other, not-spam, auth-failure, dmarc.
 _TYPE: Final = re.compile(r"[A-Za-z0-9-]{1,40}")
 # Subjects of complaints that have no machine-readable part: Microsoft's, and Exim's of a failed DMARC policy.
-_SUBJECT: Final = re.compile(r"\s*(?:complaint about message from|(dmarc forensic report for))\b", re.IGNORECASE)
+_SUBJECT: Final = re.compile(
+    r"\s*(?:complaint about message from [\[0-9]|(dmarc forensic report for)\b)", re.IGNORECASE
+)
 # What Apple's Mail puts into the mail by which it leaves a list for its user (RFC 2369 3.2).
 OPT_OUT: Final = "x-apple-unsubscribe"
 _MICROSOFT: Final = ("x-hmxmroriginalrecipient", "x-ms-exchange-crosstenant-x-hmxmroriginalrecipient")

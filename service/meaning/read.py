@@ -13,6 +13,7 @@ from service.meaning.authentication import authentication
 from service.meaning.automatic import is_reply, is_vacation
 from service.meaning.bounces import (
     Reported,
+    is_administrator,
     is_answer,
     is_daemon,
     is_machine,
@@ -20,7 +21,7 @@ from service.meaning.bounces import (
     message_id,
     read_report,
     says_undelivered,
-    shows_returned,
+    shows_refusal,
     tells_failure,
 )
 from service.meaning.calendar import calendar
@@ -40,25 +41,21 @@ _MARKS: Final = frozenset(
         "auto-reply", "x-cron-autoreply", "x-auto-reply-from", "authentication-results", MARK, OPT_OUT,
     )
 )  # fmt: skip
-# Words that the subjects of reports and automatic answers have; a subject without any is not looked at [1 µs].
+# Words that the subjects of automatic answers and complaints have; one without any is not looked at [1 µs]. A bounce is
+# known by more than its subject.
 _WORDS: Final = frozenset(
     f"{word}{end}"
     for word in (
-        "undeliverable undelivered returned return returning delivery undeliverable failure failed fail failing warning"
-        " error errors non-delivery nondelivery nondeliverable delivered deliver undeliver rejected bounce bounced"
-        " ndn ndr delayed delay unknown automatic automatically auto auto-reply autoreply auto-response autoresponse"
+        "automatic automatically auto auto-reply autoreply auto-response autoresponse"
         " autoresponder auto-responder out-of-office office ooo vacation holiday leave away absence absent abwesenheit"
         " abwesenheitsnotiz abwesend automatische reponse réponse respuesta automática automatica automatique risposta"
-        " resposta automatisch automatiskt automatisk autosvar fuera fuori complaint unzustellbar unzustellbare"
-        " zustellung zugestellt entregar échec echec remis consegna onbestelbaar niedostarczona autoodpowiedź"
-        " autoodpowiedz [auto-reply] [autoreply] send afwezig frånvaro poissa ausência"
+        " resposta automatisch automatiskt automatisk autosvar fuera fuori complaint autoodpowiedź"
+        " autoodpowiedz [auto-reply] [autoreply] afwezig frånvaro poissa ausência"
     ).split()
     for end in ("", ":", ",", ".", "!", "]")
 )
 # The same where words have no spaces between them, or many endings.
-_PIECES: Final = tuple(
-    "配信 送信 エラー 配送 退信 投递 반송 自動 不在 自动 자동 доставлен автоответ dostarcz automatick".split()
-)
+_PIECES: Final = tuple("自動 不在 自动 자동 автоответ automatick".split())
 _STATUS: Final = ("message/delivery-status", "message/global-delivery-status")
 _REPORTS: Final = frozenset(
     (*_STATUS, "message/feedback-report", "message/disposition-notification", "text/calendar")
@@ -136,7 +133,7 @@ def _has_report(parts: list[EmailBodyPart]) -> bool:
 def _may_report(email: Email, values: dict[str, str]) -> bool:
     """Whether sender, envelope or subject look like a report's or an automatic answer's."""
     senders = email.from_
-    if not senders or is_daemon(senders[0]):
+    if not senders or is_daemon(senders[0]) or is_administrator(senders[0]):
         return True
     path = values.get("return-path")
     if path is not None and path.strip() == "<>":
@@ -208,22 +205,35 @@ class _Reader:
         return said
 
     def _is_notice(self) -> bool:
-        """Whether a mail without a part for machines is a bounce: two signs must say so, the cheap ones first."""
+        """Whether a mail without a part for machines is a bounce. Its words never say so alone: people write them, too.
+
+        First a sign that a program wrote it. What people may have as well, a name or a field, wants more beside it.
+        """
         email = self.email
-        root = email.body_structure
-        sender = not email.from_ or is_daemon(email.from_[0])
-        signs = sender or (root is not None and root.type == "multipart/report")
-        signs = signs or self.values.get("return-path", "").strip() == "<>"
-        in_subject = says_undelivered(email.subject)
-        if signs and in_subject:
+        sender = email.from_[0] if email.from_ else None
+        machine = sender is None or is_machine(sender)
+        sure = machine or self.values.get("return-path", "").strip() == "<>"
+        named = sender is not None and is_daemon(sender)
+        if not sure and not named and not self._is_automatic():
+            return False
+        in_subject = says_undelivered(email.subject) and not is_answer(email.subject)
+        if in_subject and (sure or named):
             return True
-        if not signs and (not in_subject or is_answer(email.subject)):
+        if not in_subject and not sure and not named:
             return False
         shown = self._shown()
         if not tells_failure(shown):
             return False
         # Parcels are delivered too, or not; and who is away says so from the null path.
-        return bool(email.from_ and is_machine(email.from_[0])) or shows_returned(shown, self._returned())
+        return machine or shows_refusal(shown) or (sure and bool(self._returned()))
+
+    def _is_automatic(self) -> bool:
+        """Whether a name or a field says that no person sent it (RFC 3834 5), or its form that it is a report."""
+        email = self.email
+        root = email.body_structure
+        said = self.values.get("auto-submitted", "no").strip().lower()
+        named = email.from_ is not None and is_administrator(email.from_[0])
+        return named or not said.startswith("no") or (root is not None and root.type == "multipart/report")
 
     def _other_kind(self, event: Calendar | None) -> Kind | None:
         if is_reply(self.values, self.email.subject):

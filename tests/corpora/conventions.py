@@ -86,6 +86,12 @@ def unknown_is_filtered(case: Case, seen: Seen) -> bool:
     )
 
 
+def forwarded_is_a_bounce(case: Case, seen: Seen) -> bool:
+    """Sisimai: a bounce that somebody forwards is one; here it is his mail."""
+    forwarded = re.search(rb"^subject: *fwd?:", case.raw, re.IGNORECASE | re.MULTILINE) is not None
+    return forwarded and seen.kind == "message"
+
+
 def numbers_are_a_date(case: Case, seen: Seen) -> bool:
     """Stalwart: numbers are day, month, year and time in their order, without a month's name."""
     return seen.date is None and re.search(rb"[A-Za-z]", case.raw.partition(b":")[2]) is None
@@ -105,8 +111,9 @@ CONVENTIONS: Final[Mapping[tuple[str, str], tuple[Convention, ...]]] = {
     ("stalwart-mail-parser", "text"): (nul_stays, last_type, unread_is_attached),
     ("stalwart-header-fields", "date"): (numbers_are_a_date,),
     ("stalwart-header-fields", "subject"): (words_stand_apart,),
-    ("sisimai-set-of-emails", "reason"): (unknown_is_filtered,),
-    ("sisimai-set-of-emails", "hard"): (unknown_is_filtered,),
+    ("sisimai-set-of-emails", "kind"): (forwarded_is_a_bounce,),
+    ("sisimai-set-of-emails", "reason"): (unknown_is_filtered, forwarded_is_a_bounce),
+    ("sisimai-set-of-emails", "hard"): (unknown_is_filtered, forwarded_is_a_bounce),
 }
 
 
