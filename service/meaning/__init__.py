@@ -5,7 +5,8 @@ words.py, status.py and providers.py says why; feedback.py, calendar.py, lists.p
 each; threads.py finds the conversation. fields.py cuts what they share.
 """
 
+from service.meaning.bounces import is_by_program
 from service.meaning.read import read_meaning
 from service.meaning.threads import thread_id
 
-__all__ = ["read_meaning", "thread_id"]
+__all__ = ["is_by_program", "read_meaning", "thread_id"]

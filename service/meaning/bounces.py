@@ -4,10 +4,11 @@ First what a machine wrote for machines (RFC 3464, 8098), then the notice for pe
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from service.contract import Action, EmailAddress, Kind, Report
+from service.contract import Action, EmailAddress, EmailHeader, Kind, Report
 from service.meaning.dsn import Delivery, read_dsn, report_of
 from service.meaning.fields import ADDRESS, READ, address_of, clean, one_of
 from service.meaning.notice import Notice, Refused, read_notice, returned_header, tells_returned
@@ -144,6 +145,9 @@ class Reported:
 
 # Names that no person and no newsletter has.
 _MACHINE: Final = re.compile(r"(?:(?:mailer|mail)[-_. ]?daemon|microsoftexchange\w+)(?:@|\Z)", re.IGNORECASE)
+# Exim's and Google's field, and Amazon's.
+_OF_PROGRAMS: Final = frozenset(("x-failed-recipients", "x-amz-sns-message-id"))
+STATUS_KINDS: Final = ("message/delivery-status", "message/global-delivery-status")
 # Names that people use as well.
 _ADMINISTRATOR: Final = re.compile(r"admin(?:istrator)?@", re.IGNORECASE)
 # RFC 5322 3.6.5, and what mail programs of other languages write: an answer is a person's, also to a bounce; so is what
@@ -182,6 +186,17 @@ def shows_refusal(text: str) -> bool:
     head = text[:_LOOK_AT_CHARS]
     said = any(_SMTP_WORD.search(reply[1]) is not None for reply in _REPLY.finditer(head))
     return said or _STATUS.search(head) is not None or tells_returned(text)
+
+
+def is_by_program(headers: Sequence[EmailHeader], senders: Sequence[EmailAddress], kinds: Sequence[str]) -> bool:
+    """Whether a bounce has what no letter has: a part for machines, the null path, a name or a field of programs.
+
+    `kinds`: the types of its attachments.
+    """
+    if any(kind in STATUS_KINDS for kind in kinds) or not senders or is_machine(senders[0]):
+        return True
+    paths = [field.value for field in headers if field.name.lower() == "return-path"]
+    return any(field.name.lower() in _OF_PROGRAMS for field in headers) or [one.strip() for one in paths[:1]] == ["<>"]
 
 
 def is_daemon(sender: EmailAddress) -> bool:

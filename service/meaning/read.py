@@ -12,6 +12,7 @@ from service.contract import Calendar, Email, EmailBodyPart, Extension, Kind, Or
 from service.meaning.authentication import authentication
 from service.meaning.automatic import is_reply, is_vacation
 from service.meaning.bounces import (
+    STATUS_KINDS,
     Reported,
     is_administrator,
     is_answer,
@@ -56,9 +57,8 @@ _WORDS: Final = frozenset(
 )
 # The same where words have no spaces between them, or many endings.
 _PIECES: Final = tuple("自動 不在 自动 자동 автоответ automatick".split())
-_STATUS: Final = ("message/delivery-status", "message/global-delivery-status")
 _REPORTS: Final = frozenset(
-    (*_STATUS, "message/feedback-report", "message/disposition-notification", "text/calendar")
+    (*STATUS_KINDS, "message/feedback-report", "message/disposition-notification", "text/calendar")
 ) | {"message/global-disposition-notification"}
 _RETURNED: Final = (
     "message/rfc822", "text/rfc822-headers", "message/global", "message/global-headers", "message/rfc822-headers",
@@ -191,7 +191,7 @@ class _Reader:
                 return self._receipt(kind)
         if MARK in values and (told := read_sns(self._shown())) is not None:
             return told
-        status = next((self._text(kind) for kind in _STATUS if kind in self.parts), None)
+        status = next((self._text(kind) for kind in STATUS_KINDS if kind in self.parts), None)
         if status is None:
             if not report and is_vacation(values, email.subject):
                 return Reported()

@@ -9,8 +9,8 @@ pace.py and lanes.py know how fast the account's mail may go, and a domain's, bl
 retry.py decides (pure), breaker.py pauses where all is refused; suspects.py knows which jobs ended their process,
 bugs.py at which mailbus failed; sends.py keeps a request's state by compare-and-set, outbox.py its bytes while it
 waits; status.py says what became of it; sent.py puts a copy into the account's Sent mailbox; returned.py finds it again
-when a mail bounces, by proof.py or by names.py; evidence.py tells by both whether one went out of which nothing was
-heard; waiting.py cancels and releases what was not sent yet; strays.py refuses what is for nobody.
+when a mail bounces, by proof.py or by names.py, and told.py of whom; evidence.py tells by both whether one went out of
+which nothing was heard; waiting.py cancels and releases what was not sent yet; strays.py refuses what is for nobody.
 """
 
 from service.outbound.dkim import DkimKey, DkimSigner, read_dkim_key

@@ -10,7 +10,7 @@ whether it did, that ends the doubt (evidence.py).
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -21,10 +21,7 @@ from service.clock import Clock
 from service.contract import (
     Action,
     DeliveryStatus,
-    EmailAddress,
-    EmailHeader,
     EmailSubmission,
-    Extension,
     Kind,
     Original,
     Report,
@@ -41,6 +38,7 @@ from service.outbound.sends import SendRecord, Sends, StoredStatus
 from service.outbound.settle import say, schedule
 from service.outbound.status import Delivered, publish
 from service.outbound.suppressions import Suppressions
+from service.outbound.told import Announced, addresses, doubted, may_suppress, meant, named, went_to
 
 # Another process may write the same record at the same time; more often than this is no accident.
 TRIES: Final = 5
@@ -52,20 +50,10 @@ REMEMBERED_BYTES: Final = 64 * 1024
 REPORTED: Final = "reported"
 
 
-class _Announced(msgspec.Struct):
-    """What counts of an announced mail."""
-
-    mailbus: Extension
-    to: list[EmailAddress] | None = None
-    headers: list[EmailHeader] = []
-
-
-# Fields in which servers keep RCPT TO.
-_ENVELOPE: Final = frozenset(("delivered-to", "x-original-to", "envelope-to", "x-envelope-to", "x-rcpt-to"))
 # Where a report was sent to that is looked at: it has one address, and To and the fields above may each say it.
 _ADDRESSES: Final = 8
 _KEY: Final = re.compile(rf"[0-9a-f]{{{KEY_CHARS}}}")
-_DECODER: Final = msgspec.json.Decoder(_Announced)
+_DECODER: Final = msgspec.json.Decoder(Announced)
 
 
 class Returned:
@@ -89,24 +77,24 @@ class Returned:
         state = State.BOUNCED if said.kind is Kind.BOUNCE else State.COMPLAINED
         original = said.original or Original()
         id, envelope_id = original.message_id or "", original.envelope_id or ""
-        known = known_of(id, secret) or known_of(envelope_id, secret) or known_by_address(_addresses(announced), secret)
+        known = known_of(id, secret) or known_of(envelope_id, secret) or known_by_address(addresses(announced), secret)
         if known is not None:
             await self._went_out(known, [one for one in said.reports or () if one.action is not Action.FAILED])
         if said.kind not in (Kind.BOUNCE, Kind.COMPLAINT):
             return  # that a mail arrived, or may arrive yet, is no state of a request
         if known is not None:
-            await self._tell(known, id, state, _named(said, known), verified=True)
+            await self._tell(known, id, state, named(said, known), verified=True, suppress=may_suppress(announced))
             return
         requests = await self._claimed(id, envelope_id, announced)
         for key, record in requests.items():
-            about = _meant(record, state, _named(said, Known(key, "")), alone=len(requests) == 1)
-            await self._tell(Known(key, ""), id, state, about, verified=False)
+            about = meant(record, state, named(said, Known(key, "")), alone=len(requests) == 1)
+            await self._tell(Known(key, ""), id, state, about, verified=False, suppress=False)
 
-    async def _claimed(self, id: str, envelope_id: str, announced: _Announced) -> dict[str, SendRecord]:
+    async def _claimed(self, id: str, envelope_id: str, announced: Announced) -> dict[str, SendRecord]:
         """The requests that a report without a proof may be about, by their keys."""
         names = [by_message_id(id)] if id else []
         names += [by_envelope_id(envelope_id)] if envelope_id else []
-        paths = dict.fromkeys(_addresses(announced))
+        paths = dict.fromkeys(addresses(announced))
         names += [by_path(path.strip(" <>")) for _, path in zip(range(_ADDRESSES), paths, strict=False)]
         found: dict[str, SendRecord] = {}
         for key in await self._names.find(names):
@@ -121,7 +109,14 @@ class Returned:
         return found
 
     async def _tell(
-        self, known: Known, message_id: str, state: State, about: dict[str, Report | UnsetType], *, verified: bool
+        self,
+        known: Known,
+        message_id: str,
+        state: State,
+        about: dict[str, Report | UnsetType],
+        *,
+        verified: bool,
+        suppress: bool,
     ) -> None:
         key = known.key
         for _ in range(TRIES):
@@ -130,13 +125,13 @@ class Returned:
                 return  # forgotten after its window
             if state is State.BOUNCED and "" in about:
                 # The report names nobody: where the mail went to one alone, it is him.
-                went = _went_to(known, record)
+                went = went_to(known, record)
                 about = {one: Report(one, Action.FAILED) for one in went} if len(went) == 1 else {}
             # What is proved is told even if it was claimed before.
             known_of_it = record.returned if verified else [*record.returned, *record.claimed]
             new = {who: report for who, report in about.items() if f"{state} {who}" not in known_of_it}
             for who, report in new.items():
-                if verified:
+                if suppress:
                     await self._suppress(known, record, state, who, report)
                 status = self._status(key, record, message_id, state, who, report, verified=verified)
                 await publish(self._bus, record.account, record.id, status)
@@ -170,7 +165,7 @@ class Returned:
             record, revision = await self._sends.get(known.key)
             if record is None or record.phase not in (Phase.WAITING, Phase.HELD):
                 return
-            about = [f"{REPORTED} {who}" for who in _doubted(known, record, reports)]
+            about = [f"{REPORTED} {who}" for who in doubted(known, record, reports)]
             told = list(dict.fromkeys([*record.returned, *about]))
             if len(told) == len(record.returned) or len(told) > REMEMBERED or len(encode(told)) > REMEMBERED_BYTES:
                 return
@@ -193,7 +188,7 @@ class Returned:
         """Put on the list whom the relay took it for, alone, and who does not get it for good or does not want it."""
         if not self._suppresses(record.account) or (report is not UNSET and report.hard is not True):
             return
-        proved = _went_to(known, record)
+        proved = went_to(known, record)
         if len(proved) != 1 or who.lower() not in ("", proved[0].lower()):
             return
         reason = f"{state}: {report.reason}" if report is not UNSET and report.reason is not UNSET else str(state)
@@ -227,68 +222,3 @@ class Returned:
         return StoredStatus(
             state, event_id(key, state, who, 0 if verified else 1), self._clock.now(), msgspec.Raw(encode(body))
         )
-
-
-def _went_to(known: Known, record: SendRecord) -> list[str]:
-    """Whom the relay took the mail for, as far as the proof tells."""
-    return [one for one in record.taken if known.is_of(one)] if known.mark else list(record.taken)
-
-
-def _doubted(known: Known, record: SendRecord, reports: Sequence[Report]) -> list[str]:
-    """Of whom such reports prove that the mail went out for him, and nobody knew it.
-
-    Where another has the mail for certain, he could have written the report: then it proves nothing of the others.
-    """
-    if known.mark:
-        return [who for who in record.doubted if known.is_of(who)]
-    if not set(record.taken) <= set(record.doubted):
-        return []
-    if len(record.doubted) == 1:
-        return record.doubted  # whatever he is called behind the relay
-    named = {one.lower() for report in reports for one in (report.recipient, report.original_recipient or "")}
-    return [who for who in record.doubted if who.lower() in named]
-
-
-def _named(said: Extension, known: Known) -> dict[str, Report | UnsetType]:
-    """Whom a report names, with what it says of them; "" where it names nobody."""
-    if said.kind is Kind.BOUNCE:
-        failed = [one for one in (said.reports or ()) if one.action is Action.FAILED]
-        return {_who(known, one): one for one in failed} or {"": UNSET}
-    # RFC 5965 3.2: a provider need not say who complained.
-    original = said.original or Original()
-    return dict.fromkeys(original.recipients or ("",), UNSET)
-
-
-def _meant(
-    record: SendRecord, state: State, named: dict[str, Report | UnsetType], *, alone: bool
-) -> dict[str, Report | UnsetType]:
-    """Of whom a report without a proof speaks: a request's own recipients, so that nobody can make up others.
-
-    `alone`: it can be about no other request.
-    """
-    # A bounce may come before the outcome is stored.
-    went = {one.lower(): one for one in (*record.taken, *(record.open if record.phase is Phase.INTENT else ()))}
-    meant: dict[str, Report | UnsetType] = {}
-    for who, report in named.items():
-        original = "" if report is UNSET else report.original_recipient or ""
-        recipient = went.get(who.lower()) or went.get(original.lower())
-        if recipient is None and alone and len(went) == 1:
-            (recipient,) = went.values()  # it was passed on, or the report names nobody
-        if recipient is not None:
-            unsaid = report is UNSET and state is State.BOUNCED
-            meant.setdefault(recipient, Report(recipient, Action.FAILED) if unsaid else report)
-        elif not who and alone:
-            meant[""] = report
-    return meant
-
-
-def _addresses(announced: _Announced) -> Iterator[str]:
-    """Where a report was sent to: its To, and what servers on the way say of its envelope."""
-    yield from (one.email for one in announced.to or ())
-    yield from (field.value for field in announced.headers if field.name.lower() in _ENVELOPE)
-
-
-def _who(known: Known, report: Report) -> str:
-    """The recipient as the request had it, where the mail was passed on and the report says both."""
-    original = report.original_recipient
-    return original if original is not UNSET and known.is_of(original) else report.recipient

@@ -97,6 +97,36 @@ async def test_of_a_mail_to_several_nobody_is_suppressed_on_the_word_of_one(
     assert [one async for one in Suppressions(bus, "a", SystemClock()).all()] == []
 
 
+NOTICE = """\
+{path}From: postmaster@x.example
+To: me@example.com
+Subject: Undelivered mail
+
+<a@x.example>: 550 5.1.1 no such user here
+
+Message-ID: <{message_id}>
+From: me@example.com
+"""
+
+
+async def test_a_bounce_that_a_person_may_have_written_suppresses_nobody(
+    post: Post, relay: ScriptedRelay, bus: Bus
+) -> None:
+    returned = Returned(bus, SystemClock(), suppresses=lambda _: True)
+    message_id = await sent(post, relay)
+    await returned.heard(announced(NOTICE.format(path="", message_id=message_id)))
+    assert (await post.states(2))[1] == ("order-1", "bounced")
+    assert [one async for one in Suppressions(bus, "a", SystemClock()).all()] == []
+
+
+async def test_a_bounce_without_a_part_for_machines_suppresses_by_the_null_path(
+    post: Post, relay: ScriptedRelay, bus: Bus
+) -> None:
+    returned = Returned(bus, SystemClock(), suppresses=lambda _: True)
+    await returned.heard(announced(NOTICE.format(path="Return-Path: <>\n", message_id=await sent(post, relay))))
+    assert [one.email async for one in Suppressions(bus, "a", SystemClock()).all()] == ["a@x.example"]
+
+
 async def test_an_account_may_keep_its_list_by_hand(post: Post, relay: ScriptedRelay, bus: Bus) -> None:
     await Returned(bus, SystemClock(), suppresses=lambda _: False).heard(bounce(await sent(post, relay)))
     await post.states(2)
