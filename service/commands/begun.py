@@ -64,8 +64,9 @@ class Beginnings:
         self._keeper = keeper
         self._key = f"{account}.cmd-{request_key(account, command)}"
         self._revision = 0
-        # Noted by this try.
+        # Noted, and claimed, by this try: the time of one before, of the same process, may be over.
         self._noted: set[str] = set()
+        self._claimed = False
         self._record = _Record(hashlib.sha256(payload).hexdigest()[:32])
 
     async def answered(self) -> bytes | None:
@@ -91,7 +92,7 @@ class Beginnings:
 
     async def claim(self) -> None:
         """Before anything is done that would be done twice. Raises Transient where another process came first."""
-        if self._record.writer != self._keeper.writer:
+        if not self._claimed:
             await self._write(self._record)
 
     async def earlier(self, source: str, *, into: int, first: int) -> Began | None:
@@ -132,6 +133,7 @@ class Beginnings:
     async def _write(self, record: _Record) -> None:
         at = self._keeper.clock.now().timestamp()
         await self._keep(msgspec.structs.replace(record, writer=self._keeper.writer, at=at))
+        self._claimed = True
 
     async def _keep(self, record: _Record) -> None:
         value = msgspec.json.encode(record)

@@ -6,9 +6,10 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from service.bus import Bus, KeyValue, ServiceError
-from service.clock import SystemClock
+from service.clock import Clock, SystemClock
 from service.commands import Answered, Keeper, begun
 from service.errors import Transient
+from tests.servers.clock import FakeClock
 
 COMMAND = "copy x"
 
@@ -18,11 +19,11 @@ def records(bus: Bus) -> KeyValue:
     return bus.key_value(bus.subjects.sends)
 
 
-def process(records: KeyValue, writer: str, *, alive: bool) -> Answered:
+def process(records: KeyValue, writer: str, *, alive: bool, clock: Clock | None = None) -> Answered:
     async def lives(_: str) -> bool:
         return alive
 
-    return Answered(Keeper(records, writer, lives, SystemClock()))
+    return Answered(Keeper(records, writer, lives, clock or SystemClock()))
 
 
 def copying(at: Answered, account: str, until: Callable[[], Awaitable[object]]) -> Callable[[], Awaitable[bytes]]:
@@ -89,3 +90,26 @@ async def test_what_failed_may_be_tried_by_any_process_at_once(records: KeyValue
     with pytest.raises(Transient):
         await one.once(prefix, COMMAND, b"x", copying(one, prefix, lost))
     assert await two.once(prefix, COMMAND, b"x", copying(two, prefix, lambda: asyncio.sleep(0))) == b"{}"
+
+
+async def test_who_begins_again_after_a_try_that_was_given_up_has_its_whole_time(
+    records: KeyValue, prefix: str
+) -> None:
+    clock = FakeClock()
+    one, two = (process(records, writer, alive=True, clock=clock) for writer in ("one/1", "two/1"))
+    noted = asyncio.Event()
+
+    async def silent() -> None:
+        noted.set()
+        await asyncio.Event().wait()
+
+    for _ in range(2):
+        noted.clear()
+        trying = asyncio.create_task(one.once(prefix, COMMAND, b"x", copying(one, prefix, silent)))
+        await noted.wait()
+        await clock.advance(begun.COMMAND_LIMIT_S - 1)
+        with pytest.raises(ServiceError) as refused:
+            await two.once(prefix, COMMAND, b"x", copying(two, prefix, never))
+        assert refused.value.code == 503
+        trying.cancel()
+        await asyncio.wait([trying])
