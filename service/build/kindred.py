@@ -99,6 +99,8 @@ class Kindred(Kinship):
         self._source = source
         self._new = new
         self._is_looked_up = False
+        # Whoever was about to leave an epoch, in this process or one before, may find that it is in it still.
+        self._may_have_left = True
 
     async def former(self, epoch: Epoch, *, begun: bool) -> list[Former]:
         """What it may have been called until now."""
@@ -123,8 +125,17 @@ class Kindred(Kinship):
         """Whoever waits until it leaves that epoch is not answered by how it did so before."""
         return await self._family.lineage.entered(self._name, epoch)
 
+    async def stayed(self, cursor: Cursor) -> list[str]:
+        """Looked at once, and again after it was about to leave."""
+        if not self._may_have_left:
+            return []
+        dropped = await self._family.lineage.stayed(self._name, cursor)
+        self._may_have_left = False
+        return dropped
+
     async def left(self, cursor: Cursor, seq: int) -> list[str]:
         """Kept for those that appear later."""
+        self._may_have_left = True
         return await self._family.lineage.left(self._name, cursor, seq)
 
     async def taken(self, snapshot: str) -> None:

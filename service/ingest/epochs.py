@@ -108,6 +108,8 @@ class Epochs:
             return await self._renamed(former, cursor, epoch)
         if recalled is Recalled.PARTIAL:
             self._degraded(_incomplete())
+        for over in await self._kinship.stayed(cursor):
+            self._memory.passed_by(over)
         cursor = replace(cursor, writer=self._writer, box=epoch.mailbox_id)
         if cursor.before is not None:
             await self._recognise(cursor.before)

@@ -30,6 +30,13 @@ class Kinship(Protocol):
         """
         ...
 
+    async def stayed(self, cursor: Cursor) -> Sequence[str]:
+        """It goes on in its epoch, which it may have been about to leave: that counts no more.
+
+        Gives the snapshots that nobody else needs from now on.
+        """
+        ...
+
     async def left(self, cursor: Cursor, seq: int) -> Sequence[str]:
         """It is about to leave its epoch, which may go on under another name: its last cursor, and where that stands.
 
@@ -62,6 +69,10 @@ class Alone(Kinship):
 
     async def entered(self, epoch: Epoch) -> Sequence[str]:
         """It has never left one."""
+        return ()
+
+    async def stayed(self, cursor: Cursor) -> Sequence[str]:
+        """As ever."""
         return ()
 
     async def left(self, cursor: Cursor, seq: int) -> Sequence[str]:

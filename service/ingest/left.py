@@ -80,11 +80,11 @@ class LeftEpochs:
         return dropped
 
     async def drop(self, is_over: Callable[[LeftEpoch], bool]) -> list[str]:
-        """Those that are over are kept no more; gives their snapshots. Raises Transient."""
+        """Those that are over are kept no more; gives their snapshots that nobody recognises by. Raises Transient."""
         dropped: list[str] = []
 
         def less(there: list[LeftEpoch]) -> list[LeftEpoch]:
-            dropped[:] = [one.snapshot for one in there if is_over(one)]
+            dropped[:] = [one.snapshot for one in there if is_over(one) and not one.takers]
             return [one for one in there if not is_over(one)]
 
         await self._change(less)

@@ -81,6 +81,17 @@ class Lineage:
         now on. Raises Transient."""
         return await self._left.drop(lambda one: one.mailbox == mailbox and _is_in(one.cursor, epoch))
 
+    async def stayed(self, mailbox: str, cursor: Cursor) -> list[str]:
+        """A mailbox is in its epoch still, which it was about to leave when something failed. The snapshots that nobody
+        else needs from now on. Raises Transient."""
+
+        def is_its_own(one: LeftEpoch) -> bool:
+            # Not by UIDVALIDITY alone: the epoch before may have had the same, and another mailbox be in it.
+            here = cursor.uidvalidity, cursor.turn
+            return one.mailbox == mailbox and (one.cursor.uidvalidity, one.cursor.turn) == here
+
+        return await self._left.drop(is_its_own)
+
     async def taken(self, mailbox: str, snapshot: str) -> None:
         """A mailbox is about to begin by what was known in an epoch that another has left. Raises Transient."""
         await self._left.take(mailbox, snapshot)

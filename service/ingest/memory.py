@@ -111,10 +111,7 @@ class Memory:
         return self._partial
 
     def identities(self, uidvalidity: int, uids: Collection[int]) -> dict[int, bytes] | None:
-        """Of a maildrop: by what messages are known there. None where the epoch is another.
-
-        Raises Transient where nothing is recalled yet.
-        """
+        """Of a maildrop: what messages are known by; None in another epoch. Raises Transient until that is recalled."""
         if not self._settled:
             raise Transient("what is known of the maildrop is not recalled yet", where=self._where)
         seen = self.seen
@@ -395,5 +392,8 @@ class Memory:
         self._passed += passed
 
     def passed_by(self, id: str) -> None:
-        """An object that no commit from now on names."""
-        self._passed.append(id)
+        """An object that nobody else needs, and no commit from now on names; unless the known state goes on from it."""
+        if id == self._named.id:
+            self._left = ""
+        else:
+            self._passed.append(id)

@@ -1,12 +1,16 @@
 """What a mailbox came as, and what else it may have been called: asked in this order, and no longer than it counts."""
 
+import asyncio
 from types import SimpleNamespace
 from typing import cast
 
 import pytest
 
 from service.build.kindred import Family, Kindred
-from service.ingest import Cursor, Epoch, Former, ImapSource, Kin
+from service.bus import Bus
+from service.clock import SystemClock
+from service.ingest import Copies, Cursor, Epoch, Former, ImapSource, Kin, Lineage
+from service.ingest.cursor import Named
 
 TIME = 1_700_000_000
 
@@ -53,3 +57,27 @@ async def test_once_it_has_a_position_it_is_no_more_what_it_came_as() -> None:
     one.began()
     assert [former.mailbox for former in await one.former(epoch, begun=True)] == ["kept"]
     assert [former.mailbox for former in await one.later(epoch, 5)] == ["kept"]
+
+
+async def test_who_was_about_to_leave_its_epoch_and_stayed_is_waited_for_when_it_leaves_it(bus: Bus) -> None:
+    lineage = Lineage(bus, Copies(bus.key_value(bus.subjects.cursors), SystemClock()), "box")
+    family = cast(Family, SimpleNamespace(lineage=lineage))
+    one = Kindred(family, "Old", None, cast(ImapSource, None), new=False)
+    here = Epoch(TIME, 10, 9)
+
+    def at(last: int, turn: int = 0) -> Cursor:
+        return Cursor("source", TIME, last, 0, "one/1", turn=turn, fingerprint="f", state=Named(7, 3, f"at {last}"))
+
+    # The epoch before had the same number: another mailbox may be in it.
+    await one.left(at(3), 3)
+    assert await one.stayed(at(9, turn=1)) == []
+    assert [kin.left.seq for kin in await lineage.kin("New", here, {"New", "Old"}) if kin.left] == [3]
+    for life in (one, Kindred(family, "Old", None, cast(ImapSource, None), new=False)):
+        # Its name was another's for a moment; nothing was told of that.
+        await life.left(at(9, turn=1), 7)
+        assert await life.stayed(at(9, turn=1)) == ["at 9"]
+        assert await life.stayed(at(9, turn=1)) == []
+        waiting = asyncio.create_task(lineage.wait_left("Old", here))
+        await life.left(at(12, turn=1), 12)
+        await asyncio.wait_for(waiting, 10)
+        assert [kin.left.seq for kin in await lineage.kin("New", here, {"New", "Old"}) if kin.left] == [12]

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from service.bus import Bus
 from service.contract import AccountState, email_id
-from service.ingest import Alone, Announcer, Cursor, Epoch, Former, Memory, Position, Source, Why
+from service.ingest import Alone, Announcer, Cursor, Epoch, Former, Memory, Position, Recalled, Source, Why
 from service.ingest.cursor import Named
 from service.ingest.epochs import Epochs
 from tests.ingest.harness import Box, following
@@ -277,12 +277,31 @@ class Noting(Alone):
         known = Cursor("old", epoch.uidvalidity, 5, 0, "one/1", state=Named(7, 3, "snapshot"))
         return [Former("Old", known, "new", proved=True, seq=9)]
 
+    async def stayed(self, cursor: Cursor) -> Sequence[str]:
+        self.said.append(f"stayed at {cursor.last}")
+        return ["of then"]
+
     async def taken(self, snapshot: str) -> None:
         self.said.append(f"taken {snapshot}")
 
     async def settled(self, snapshot: str) -> bool:
         self.said.append(f"settled {snapshot}")
         return True
+
+
+def epochs(source: SimpleNamespace, memory: SimpleNamespace, said: list[str]) -> Epochs:
+    return Epochs(
+        cast(Source, source),
+        cast(Memory, memory),
+        cast(Announcer, SimpleNamespace(reset=lambda *_: None)),
+        initial="new",
+        account="box",
+        mailbox="New",
+        writer="one/1",
+        degraded=lambda _: None,
+        clock=FakeClock(),
+        kinship=Noting(said),
+    )
 
 
 async def test_what_was_known_under_another_name_is_kept_from_before_the_reset_until_all_has_passed() -> None:
@@ -298,20 +317,23 @@ async def test_what_was_known_under_another_name_is_kept_from_before_the_reset_u
     async def highest() -> int:
         return 6
 
-    made = Epochs(
-        cast(Source, SimpleNamespace(id="new", highest=highest, since=nothing)),
-        cast(Memory, SimpleNamespace(begin=begin, recogniser=nothing)),
-        cast(Announcer, SimpleNamespace(reset=lambda *_: None)),
-        initial="new",
-        account="box",
-        mailbox="New",
-        writer="one/1",
-        degraded=lambda _: None,
-        clock=FakeClock(),
-        kinship=Noting(said),
-    )
+    source = SimpleNamespace(id="new", highest=highest, since=nothing)
+    made = epochs(source, SimpleNamespace(begin=begin, recogniser=nothing), said)
     begun = await made.begin(Position(Why.NEW, 0, None), Epoch(1_700_000_000, 7, 6))
     assert said == ["taken snapshot", "committed snapshot"]
     assert (await made.settled(replace(begun.cursor, last=5))).before is not None
     assert (await made.settled(replace(begun.cursor, last=6))).before is None
     assert said[2:] == ["settled snapshot"]
+
+
+async def test_who_goes_on_in_its_epoch_says_that_it_has_not_left_it() -> None:
+    said: list[str] = []
+
+    async def recall(*_: object) -> Recalled:
+        return Recalled.WHOLE
+
+    made = epochs(SimpleNamespace(id="new"), SimpleNamespace(recall=recall, passed_by=said.append), said)
+    cursor = Cursor("new", 1_700_000_000, 5, 0, "one/1")
+    begun = await made.begin(Position(Why.TAIL, 9, cursor, seq=9), Epoch(1_700_000_000, 7, 6))
+    assert (begun.cursor.last, begun.reset) == (5, False)
+    assert said == ["stayed at 5", "of then"]
