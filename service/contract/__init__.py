@@ -105,7 +105,7 @@ from service.contract.meaning import (
     Reason,
     Report,
 )
-from service.contract.media import ascii_domain, is_address, media_type
+from service.contract.media import ascii_domain, is_address, media_type, spellings
 from service.contract.net import Security, credentials, hidden, without_credentials
 from service.contract.problems import PROBLEMS_LIMIT, Problem, RequestProblems, decode_body
 from service.contract.requests import (
@@ -283,6 +283,7 @@ __all__ = [
     "place_of",
     "request_key",
     "rfc3339",
+    "spellings",
     "too_many_bytes",
     "wants_gmail",
     "without_credentials",

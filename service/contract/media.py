@@ -5,6 +5,7 @@ Used by requests.py. RFC 5321 4.1.2 (with UTF-8: RFC 6531 3.3), 4.1.3 (literals)
 
 import ipaddress
 import re
+from contextlib import suppress
 from typing import Final
 
 import idna
@@ -34,6 +35,16 @@ def ascii_domain(address: str) -> str:
         return f"{local}@{idna.encode(domain, uts46=True).decode('ascii')}"
     except idna.IDNAError as exc:
         raise ValueError(f"the domain is not a name: {exc}") from exc
+
+
+def spellings(address: str) -> list[str]:
+    """The address as it is, with its domain as the DNS has it, and with it in its own script (RFC 5890 2.3.2.1)."""
+    local, at, domain = address.rpartition("@")
+    domains = [domain]
+    with suppress(idna.IDNAError):
+        domains.append(idna.encode(domain, uts46=True).decode("ascii"))
+        domains.append(idna.decode(domains[-1], uts46=True))
+    return [f"{local}{at}{one}" for one in dict.fromkeys(domains)]
 
 
 def is_address(text: str) -> bool:

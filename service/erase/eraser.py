@@ -8,6 +8,7 @@ before the events that name them: afterwards nobody would know of them.
 import itertools
 import re
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -29,6 +30,15 @@ COPY_EVERY_S: Final = 1.0
 CONFLICTS_LIMIT: Final = 5
 # Strangers' messages on top of a mailbox's last event.
 FOREIGN_LIMIT: Final = 10_000
+
+
+class _Reset(msgspec.Struct):
+    """What is looked at of a mailbox's new epoch."""
+
+    mailbox: str
+
+
+_RESET: Final = msgspec.json.Decoder(_Reset)
 
 
 @dataclass(slots=True)
@@ -90,7 +100,8 @@ async def _see_copied(bus: Bus, copies: Copies, events: Mapping[str, Sequence[Er
         last = await _last_word(bus, copies, mailbox, seqs, created)
         cursor = load_cursor(last.headers[CURSOR_HEADER], where=mailbox) if last is not None else None
         if last is not None and cursor is not None:
-            await copies.write_for(account, token, last.seq, cursor, stream_created=created)
+            told = await _name(bus, account, token)
+            await copies.write_for(account, token, last.seq, cursor, stream_created=created, told=told)
             last = await _last_word(bus, copies, mailbox, seqs, created)
         if last is not None:
             raise Transient(
@@ -98,6 +109,15 @@ async def _see_copied(bus: Bus, copies: Copies, events: Mapping[str, Sequence[Er
                 where=f"message {last.seq} of {bus.subjects.stream_in}",
                 remedy="have a mailbus that follows it run: it copies that at its start; then begin again",
             )
+
+
+async def _name(bus: Bus, account: str, token: str) -> str:
+    """What a mailbox is called, as its last `reset` that the log still has says; its token may be a hash."""
+    log, name = bus.contents(bus.subjects.stream_in), ""
+    async for event in log.read(f"{bus.subjects.prefix}.in.{account}.{token}.reset", after=0, last=await log.last()):
+        with suppress(msgspec.MsgspecError):
+            name = _RESET.decode(event.payload).mailbox
+    return name
 
 
 async def _last_word(

@@ -4,16 +4,18 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
+from unicodedata import normalize
 from urllib.parse import quote, unquote
 
-from service.contract import BLOB_ID
+from service.contract import BLOB_ID, spellings
 
 EVERY_ACCOUNT: Final = "*"
 # What takes an address's place where a record must stay. RFC 2606 section 2: nobody's, for ever.
 PSEUDONYM: Final = "erased@erased.invalid"
 # What an address may go on with, to either side: what is longer is another one. `=` and `'` stand before addresses
-# more often than in them; so does what a link has percent-encoded: `=`, `:`, `<`, `,` and a space.
-_BEFORE: Final = r"(?:(?<![\w.+%-])|(?<=%3D|%3A|%3C|%2C|%20))"
+# more often than in them; so does what a link has percent-encoded: `=`, `:`, `<`, `,` and a space. An accent that is a
+# character of its own belongs to the letter before it.
+_BEFORE: Final = r"(?:(?<![\w.+%\u0300-\u036f-])|(?<=%3D|%3A|%3C|%2C|%20))"
 _AFTER: Final = r"(?![\w-]|\.\w)"
 # RFC 8259 section 7: how a character is written in JSON. In other texts a backslash before one says the same.
 _ESCAPED: Final = re.compile(r"\\(?:u([0-9A-Fa-f]{4})|(.))", re.DOTALL)
@@ -52,8 +54,11 @@ def wanted_mails(account: str, ids: Iterable[str]) -> Wanted:
 
 
 def wanted_address(address: str, account: str) -> Wanted:
-    """All that names an address, in any case of its letters."""
-    written = "|".join(re.escape(one) for one in dict.fromkeys((address, quote(address, safe=""))))
+    """All that names an address, in any case of its letters and in both spellings of its domain."""
+    # An ü may be two characters, and a link's %C3%BC is no other case of %C3%9C.
+    texts = {normalize(form, one) for one in spellings(address) for form in ("NFC", "NFD")}
+    texts |= {quote(case, safe="") for one in texts for case in (one, one.lower())}
+    written = "|".join(re.escape(one) for one in sorted(texts))
     return Wanted(account, mention=re.compile(f"{_BEFORE}(?:{written}){_AFTER}", re.IGNORECASE))
 
 

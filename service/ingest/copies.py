@@ -97,10 +97,13 @@ class Copies:
                 return True
         return False
 
-    async def write_for(self, account: str, token: str, seq: int, cursor: Cursor, *, stream_created: datetime) -> None:
+    async def write_for(
+        self, account: str, token: str, seq: int, cursor: Cursor, *, stream_created: datetime, told: str = ""
+    ) -> None:
         """Write the copy of a mailbox that nobody follows: of the event at `seq`, as a start would do.
 
-        A token that is a hash tells no name: then nothing is written, unless an earlier copy has it. Raises Transient.
+        A token that is a hash tells no name: then nothing is written, unless an earlier copy has it, or it is `told`
+        and is that. Raises Transient.
         """
         earlier: Copy | None = None
         for key in await self._bucket.keys(f"{account}.*"):
@@ -108,9 +111,12 @@ class Copies:
             copy = load_copy(entry.value) if entry is not None else None
             if copy is not None and copy.mailbox and mailbox_token(copy.mailbox) == token:
                 earlier = copy
-        if earlier is None and token.startswith(HASHED_TOKEN):
-            return
-        mailbox = earlier.mailbox if earlier is not None else unquote(token)
+        if earlier is not None:
+            mailbox = earlier.mailbox
+        else:
+            mailbox = told if token.startswith(HASHED_TOKEN) else unquote(token)
+            if mailbox_token(mailbox) != token:
+                return
         is_same = earlier is not None and earlier.stream_created == stream_created
         start = earlier.start if earlier is not None and is_same else cursor
         await self.write(copy_key(account, mailbox), Copy(stream_created, seq, cursor, start, mailbox))
