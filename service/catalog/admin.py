@@ -66,13 +66,13 @@ class _Desk:
         self._catalog = catalog
 
     async def add(self, request: dict[str, Any]) -> dict[str, Any]:
-        """A new account, as one writes it in the settings file."""
+        """A new account, as one writes it in the settings file; or one that shall move here from there, as it is."""
         id = await self._valid(request)
 
         def added(there: Entry | None) -> Entry:
             if there is not None and there.account is not None:
                 raise _error(409, "id", "there is such an account already: set changes it")
-            return Entry(sealed(request, self._catalog.sealer))
+            return Entry(sealed(request, self._catalog.sealer), paused=there is not None and there.paused)
 
         return await self._write(id, added)
 
@@ -82,21 +82,24 @@ class _Desk:
 
         def changed(there: Entry | None) -> Entry:
             if there is None or there.account is None:
-                raise _error(404, "id", "no such account was added: add does that")
+                raise self._not_added(id, "change it there, or add it here")
             return Entry(sealed(request, self._catalog.sealer), paused=there.paused)
 
         return await self._write(id, changed)
 
     async def remove(self, request: dict[str, Any]) -> dict[str, Any]:
-        """An account that was added goes; its position stays."""
+        """An account that was added goes; its position stays. One of the settings file stays paused, if it is."""
         id = _id(request)
-        if self._catalog.source(id) == "file" and id in self._catalog.all:
-            raise _error(400, "id", "it stands in the settings file: take it out there")
-        entry = await self._catalog.bucket.get(id)
-        if entry is None:
-            raise _error(404, "id", "no such account")
-        await self._catalog.bucket.delete(id)
-        return {"id": id}
+        of_file = self._catalog.source(id) == "file"
+
+        def removed(there: Entry | None) -> Entry | None:
+            if of_file and there is not None and there.account is None:
+                raise self._not_added(id, "take it out there")
+            return Entry(paused=True) if of_file and there is not None and there.paused else None
+
+        if await self._catalog.bucket.get(id) is None:
+            raise self._not_added(id, "take it out there")
+        return await self._write(id, removed)
 
     async def pause(self, request: dict[str, Any]) -> dict[str, Any]:
         """Nothing is read or sent for the account until it is resumed."""
@@ -148,10 +151,13 @@ class _Desk:
 
         return await self._write(id, changed)
 
+    def _not_added(self, id: str, remedy: str) -> ServiceError:
+        if self._catalog.source(id) == "file":
+            return _error(400, "id", f"it stands in the settings file: {remedy}")
+        return _error(404, "id", "no such account was added")
+
     async def _valid(self, request: dict[str, Any]) -> str:
         id = _id(request)
-        if self._catalog.source(id) == "file":
-            raise _error(400, "id", "it stands in the settings file: change it there")
         try:
             await self._catalog.check(request)
         except SettingsInvalid as exc:
@@ -159,12 +165,16 @@ class _Desk:
             raise ServiceError(400, f"account: {exc.problems[0]}", body=encode(Problems(problems))) from None
         return id
 
-    async def _write(self, id: str, change: Callable[[Entry | None], Entry]) -> dict[str, Any]:
+    async def _write(self, id: str, change: Callable[[Entry | None], Entry | None]) -> dict[str, Any]:
+        """`change`: what there is, None where it is nothing or cannot be read, to what shall be there."""
         for _ in range(TRIES):
             there = await self._catalog.bucket.get(id)
             before = load_entry(there.value) if there is not None else None
             try:
-                if (after := change(before)) != before:
+                after = change(before)
+                if after is None and there is not None:
+                    await self._catalog.bucket.remove(id, there.revision)
+                elif after is not None and after != before:
                     await self._put(id, there, after)
             except Conflict:
                 continue
@@ -172,7 +182,10 @@ class _Desk:
                 raise
             except Permanent as exc:
                 raise _error(400, exc.where, f"{id}: {exc.what}: {exc.remedy}") from None
-            return {"id": id}
+            if after is None or after.account is None:
+                return {"id": id}
+            # While it stands in both, the settings file's counts.
+            return {"id": id, "source": self._catalog.source(id), "paused": after.paused}
         raise _error(503, "id", "somebody else changes it: ask again")
 
     async def _put(self, id: str, there: Kept | None, entry: Entry) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import nats
+import nats.js.errors
 import pytest
 import yaml
 from cryptography.fernet import Fernet
@@ -64,7 +65,7 @@ async def test_an_account_is_added_paused_changed_and_removed_over_the_bus(
         assert (code, "adress: unknown key" in err) == (1, True)
         file.write_text(yaml.safe_dump(written()))
         code, out, err = await command(processes[0], "accounts", "add", str(file))
-        assert (code, out.strip()) == (0, '{"id":"b"}'), err
+        assert (code, json.loads(out)) == (0, {"id": "b", "source": "bus", "paused": False}), err
         assert (await ask("add", written())).startswith("409")
         await dovecot.append(user, [mail(1)])
         await reader.wait_received(1)
@@ -112,6 +113,67 @@ async def test_an_account_is_added_paused_changed_and_removed_over_the_bus(
         assert not process.said("account_not_taken")
     lines = [line for process in processes for line in process.said("account_state") if line["account"] == "b"]
     assert [line["state"] for line in lines].count("connected") == 1
+
+
+async def test_an_account_moves_from_the_file_to_the_bus_and_back_and_is_not_begun_anew(
+    dovecot: Dovecot, own_nats: NatsServer, mailbus: Maker, prefix: str
+) -> None:
+    user = f"{prefix}-a"
+    written = imap_account(dovecot, user, id="a")
+    settings = settings_for(own_nats.url, prefix, written, seal={"keys": [Fernet.generate_key().decode()]})
+    one = mailbus(settings)
+    one.start()
+    await one.started()
+
+    async with reading(own_nats.url, prefix) as reader:
+        bucket = await reader.nc.jetstream().key_value(f"{prefix}-accounts")
+
+        async def ask(verb: str, request: dict[str, Any]) -> dict[str, Any]:
+            subject = f"{prefix}.admin.accounts.{verb}"
+            answer = await reader.nc.request(subject, json.dumps(request).encode(), timeout=10)
+            return {"code": (answer.headers or {}).get("Nats-Service-Error-Code", "")} | json.loads(answer.data)
+
+        async def stands(**expected: Any) -> None:
+            """What `list` says of it, soon."""
+            async with asyncio.timeout(30):
+                while expected.items() - (await ask("list", {}))["list"][0].items():  # noqa: ASYNC110 a request
+                    await asyncio.sleep(0.05)
+
+        # It is changed where it stands; who asks for more is told where that is.
+        for verb, request in (("set", written), ("remove", {"id": "a"})):
+            refused = await ask(verb, request)
+            assert (refused["code"], "settings file" in refused["problems"][0]["message"]) == ("400", True)
+        # There: paused as it was, and the file's counts while it stands in both.
+        await ask("pause", {"id": "a"})
+        await stands(paused=True)
+        added = await ask("add", written)
+        assert added == {"code": "", "id": "a", "source": "file", "paused": True}
+        await ask("resume", {"id": "a"})
+        await stands(paused=False, source="file")
+        await dovecot.append(user, [mail(1)])
+        await reader.wait_received(1)
+        assert (await ask("set", written | {"address": "other@example.com"}))["source"] == "file"
+        assert (await ask("set", written))["source"] == "file"
+        one.write(yaml.safe_dump(settings | {"accounts": []}))
+        await stands(source="bus")
+        # And back, paused: it stays so.
+        await ask("pause", {"id": "a"})
+        one.write(yaml.safe_dump(settings))
+        await stands(source="file", paused=True)
+        assert (await ask("remove", {"id": "a"}))["code"] == ""
+        await stands(source="file", paused=True)
+        assert json.loads((await bucket.get("a")).value or b"") == {"paused": True}
+        await ask("resume", {"id": "a"})
+        await dovecot.append(user, [mail(2)])
+        await reader.wait_received(2)
+        # What cannot be read may go, whoever has the account.
+        await bucket.put("a", b"no account")
+        assert (await ask("remove", {"id": "a"}))["code"] == ""
+        with pytest.raises(nats.js.errors.KeyNotFoundError):
+            await bucket.get("a")
+        assert not [event for event in await reader.events("STATUS") if event.kind == "removed"]
+    assert [line for line in one.said("accounts_taken") if line["changed"] or line["removed"]] == []
+    assert await one.stop() == 0
 
 
 @pytest.mark.fault("F01")
