@@ -57,11 +57,22 @@ def is_address(text: str) -> bool:
             ipaddress.IPv4Address(found["v4"])
         elif found["v6"]:
             ipaddress.IPv6Address(found["v6"].removeprefix("IPv6:"))
-        ascii_domain(text)
     except ValueError:
         return False
     # RFC 5321 2.3.5: no label is empty. The DNS's own dot at the end has some programs read another address, or none.
     return "" not in text.rpartition("@")[2].split(".")
+
+
+def address_problem(text: str, *, domain: bool = True) -> str | None:
+    """What is wrong with an address; None where nothing is. `domain`: whether the DNS can have it, too."""
+    if not is_address(text):
+        return "not an address: local@domain is wanted"
+    try:
+        if domain:
+            ascii_domain(text)
+    except ValueError as exc:
+        return str(exc)
+    return None
 
 
 def media_type(text: str) -> list[str] | None:

@@ -18,7 +18,7 @@ from service.contract.email import UtcDate
 from service.contract.esmtp import OF_MAIL, OF_RCPT, check_parameters
 from service.contract.ids import place_of
 from service.contract.listed import LIST_FIELDS, check_list_fields
-from service.contract.media import is_address, media_type
+from service.contract.media import address_problem, media_type
 from service.contract.merge import check_variables, filled
 from service.contract.problems import Problem, RequestProblems, Wrong, outermost, read_body
 
@@ -196,7 +196,8 @@ def _check_addresses(request: SendRequest, recipients: Sequence[str], wrong: Wro
     for field, addresses in lists.items():
         for i, address in enumerate(addresses):
             where = field if field == "from" else f"{field}[{i}]"
-            _check_address(f"{where}.email", address.email, wrong)
+            # Each message of its own fails by itself (RFC 3463 3.2).
+            _check_address(f"{where}.email", address.email, wrong, domain=not (request.split and field == "to"))
             if address.name is not None and _BREAKS.search(address.name):
                 wrong(f"{where}.name", "CR, LF and NUL are not allowed")
     if request.envelope is not None:
@@ -290,9 +291,9 @@ def for_one(request: SendRequest, one: Recipient) -> SendRequest:
     )
 
 
-def _check_address(field: str, address: str, wrong: Wrong) -> None:
-    if not is_address(address):
-        wrong(field, "not an address: local@domain is wanted")
+def _check_address(field: str, address: str, wrong: Wrong, *, domain: bool = True) -> None:
+    if (problem := address_problem(address, domain=domain)) is not None:
+        wrong(field, problem)
 
 
 def _check_raw(request: SendRequest, wrong: Wrong) -> None:
