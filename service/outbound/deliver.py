@@ -26,10 +26,11 @@ from service.contract import (
 from service.errors import MailbusError, Permanent, Transient
 from service.observe import log, metrics
 from service.outbound.attempt import Attempts
+from service.outbound.broken import BrokenOff
 from service.outbound.bundles import Bundles
 from service.outbound.evidence import Evidence
-from service.outbound.hands import NOT_ALONE_S, Deliveries, Place
-from service.outbound.lanes import Lanes
+from service.outbound.hands import NOT_ALONE_S, Deliveries, NoTurn, Place
+from service.outbound.lanes import NO_TURN, Lanes, Turn
 from service.outbound.mail import message_id
 from service.outbound.names import Names
 from service.outbound.options import OutboundOptions
@@ -39,7 +40,7 @@ from service.outbound.pace import Pace
 from service.outbound.relays import Relays
 from service.outbound.replies import too_wide
 from service.outbound.request import Taken, made_id, take
-from service.outbound.retry import Decision, Phase, Said, Verdict, expire, found
+from service.outbound.retry import Decision, Phase, expire
 from service.outbound.sends import KEY_HEADER, NOT_YET, SendRecord, Sends, new_record, source_of
 from service.outbound.sent import SentMailbox
 from service.outbound.settle import ATTEMPT_HEADER, Settler, changed
@@ -55,6 +56,8 @@ AGAIN_S: Final = 5.0
 AWAY_LIMIT_S: Final = 60.0
 # NATS's clock says when a request is due, and ours may be behind: so much early is in time.
 CLOCK_SKEW: Final = timedelta(seconds=10)
+# A `sendAt` that is as near is now.
+SOON: Final = timedelta(seconds=1)
 # A request that mailbus fails at by a bug goes to the dead letters then, and stops nobody else's mail.
 BUG_FAILURES: Final = 3
 
@@ -82,7 +85,7 @@ class Deliverer:
         self.pace = Pace(options.interval_s, clock)
         self.relays = Relays(relays, options.account, self.pace, clock)
         suppressions = Suppressions(bus, options.account, clock)
-        self._evidence = Evidence(options.account, self._sends, sent)
+        evidence = Evidence(options.account, self._sends, sent)
         self.lanes = Lanes(options.domains, clock)
         self._steps = Steps(self._sends, self._settler, options, clock)
         self._bundles = Bundles(bus, outbox, options.account)
@@ -95,11 +98,12 @@ class Deliverer:
             options,
             clock,
             steps=self._steps,
-            evidence=self._evidence,
+            evidence=evidence,
             lanes=self.lanes,
             pace=self.pace,
             sent=sent,
         )
+        self._broken = BrokenOff(self._settler, self._bundles, self._attempts, evidence, self._steps, options, clock)
         self._originals = Originals(bus, options.account, options.address)
         self._created: datetime | None = None
         self._in_hand: set[str] = set()
@@ -135,6 +139,8 @@ class Deliverer:
         except Conflict:
             log.info("send_taken_elsewhere", account=self._options.account, key=key)
             await job.give_back(AGAIN_S)
+        except NoTurn:
+            await job.give_back(AGAIN_S if self.relays.just_lost else 0)
         except Transient:
             raise
         except Exception as exc:
@@ -164,6 +170,8 @@ class Deliverer:
         over = None
         if found.ended:
             log.warning("request_suspected", account=self._options.account, key=key, ended=found.ended)
+            # Before: whoever waits for the account's turn alone keeps everybody out.
+            await place.turn()
             if (alone := await place.alone()) is None:
                 await job.give_back(NOT_ALONE_S)
                 return
@@ -187,8 +195,10 @@ class Deliverer:
     # -- which way --------------------------------------------------------------------------------------------
 
     async def _carry(self, key: str, job: Job, taken: Taken | None, place: Place) -> None:
-        if taken is not None and job.delivered == 1 and (taken.request is None or taken.request.original_id is None):
-            # Nearly always new: its first write finds out if not, before the dot, and saves a look-up.
+        plain = taken is not None and (taken.request is None or taken.request.original_id is None)
+        if taken is not None and plain and job.delivered == 1 and not self.pace.interval_s:
+            # Nearly always new: its first write finds out if not, before the dot, and saves a look-up. Where there is a
+            # rate, the same id once more would spend a turn.
             try:
                 await self._first(key, job, taken, place)
             except Conflict:
@@ -228,29 +238,38 @@ class Deliverer:
             await self._settler.refuse(key, job, new_record(taken.id, job, job.stored_at), 0, problems, job.payload)
             return
         expires_at = expiry_of(request, job.stored_at, options.limits)
-        record = new_record(taken.id, job, expires_at)
-        bundle = await self._bundles.gather(key, request, payload, sizes, place)
-        raw = bundle.blobs.get(request.raw_blob_id or "")
-        named = message_id(request, key, address=options.address, secret=await self._sends.secret(), raw=raw)
         waiting = dict.fromkeys(request.recipients(), NOT_YET if request.split else "")
-        record = changed(record, message_id=named, pending=waiting, split=request.split)
-        if self._clock.now() >= expires_at:
-            await self._settler.settle(key, job, record, 0, expire(record.pending, []), None, attempt=0)
-            return
-        if taken.request is not request:
-            # What it takes from another message the log may forget before anybody asks for it again.
-            record = await self._settler.kept(record, bundle)
-        if request.send_at is not None and request.send_at > self._clock.now() + timedelta(seconds=1):
-            later = Decision(Phase.WAITING, {}, record.pending, [], request.send_at)
-            await self._settler.settle(key, job, record, 0, later, bundle, attempt=0)
-            return
-        await self._in_turn(Task(key, job, record, 0, bundle, request), place)
+        record = changed(new_record(taken.id, job, expires_at), pending=waiting, split=request.split)
+        now = self._clock.now()
+        later = request.send_at if request.send_at is not None and request.send_at > now + SOON else None
+        turn = NO_TURN if later is not None or now >= expires_at else await self._turn(record, place)
+        try:
+            bundle = await self._bundles.gather(key, request, payload, sizes, place)
+            raw = bundle.blobs.get(request.raw_blob_id or "")
+            named = message_id(request, key, address=options.address, secret=await self._sends.secret(), raw=raw)
+            record = changed(record, message_id=named)
+            if self._clock.now() >= expires_at:
+                await self._settler.settle(key, job, record, 0, expire(record.pending, []), None, attempt=0)
+                return
+            if taken.request is not request or isinstance(turn, float):
+                # What it takes from another message the log may forget before anybody asks for it again.
+                record = await self._settler.kept(record, bundle)
+            if later is not None:
+                waits = Decision(Phase.WAITING, {}, record.pending, [], later)
+                await self._settler.settle(key, job, record, 0, waits, bundle, attempt=0)
+            elif isinstance(turn, float):
+                await self._put_off(key, job, record, 0, turn)
+            else:
+                await self._attempts.make(Task(key, job, record, 0, bundle, request), place)
+        finally:
+            if isinstance(turn, Turn):
+                self.lanes.give_back(turn)
 
     async def _known(self, key: str, job: Job, record: SendRecord, revision: int, place: Place) -> None:
         """A request whose id is known: the same job again, or the same id a second time."""
         same = record.source == source_of(job)
         if record.phase is Phase.INTENT and same and record.attempt == 1:
-            await self._lost(key, job, record, revision, place)
+            await self._broken.lost(key, job, record, revision, place)
         elif record.phase is Phase.INTENT:
             # Its attempt is under way elsewhere, or that job will come back and say what became of it.
             await job.give_back(AGAIN_S)
@@ -261,7 +280,7 @@ class Deliverer:
         attempt = int(job.headers.get(ATTEMPT_HEADER, "0"))
         if record.phase in (Phase.WAITING, Phase.HELD) and attempt == record.attempt + 1:
             self._settler.count(key, None)
-            if await self._found(key, job, record, revision):
+            if await self._broken.found(key, job, record, revision):
                 return
             if await self._expired(key, job, record, revision, attempt):
                 return
@@ -272,22 +291,33 @@ class Deliverer:
                 pause_s = min(self._options.retry_first_s, AWAY_LIMIT_S) * (1 + self._clock.chance())
                 await self._settler.again(key, job, record, revision, self._clock.now() + timedelta(seconds=pause_s))
                 return
+            turn = await self._turn(record, place)
+            if isinstance(turn, float):
+                await self._put_off(key, job, record, revision, turn)
+                return
             try:
-                bundle = await self._bundles.kept(record, place)
-                request = decode_request(bundle.request)
-            except Permanent as exc:
-                problems = [Problem("", f"what was kept of it cannot be read: {exc.what}")]
-                await self._settler.refuse(key, job, changed(record, attempt=attempt), revision, problems, b"")
-                return
-            # Who waited for memory may have waited for long.
-            if await self._expired(key, job, record, revision, attempt):
-                return
-            await self._in_turn(Task(key, job, record, revision, bundle, request), place)
+                await self._try_again(key, job, record, revision, attempt, place)
+            finally:
+                self.lanes.give_back(turn)
         elif record.phase is Phase.INTENT and attempt == record.attempt:
-            await self._lost(key, job, record, revision, place)
+            await self._broken.lost(key, job, record, revision, place)
         else:
             final = record.phase is Phase.FINAL
             await self._resume(key, job, record, revision, place, its_own=final or attempt == record.attempt)
+
+    async def _try_again(
+        self, key: str, job: Job, record: SendRecord, revision: int, attempt: int, place: Place
+    ) -> None:
+        try:
+            bundle = await self._bundles.kept(record, place)
+            request = decode_request(bundle.request)
+        except Permanent as exc:
+            problems = [Problem("", f"what was kept of it cannot be read: {exc.what}")]
+            await self._settler.refuse(key, job, changed(record, attempt=attempt), revision, problems, b"")
+            return
+        # Who waited for a turn or for memory may have waited for long.
+        if not await self._expired(key, job, record, revision, attempt):
+            await self._attempts.make(Task(key, job, record, revision, bundle, request), place)
 
     async def _expired(self, key: str, job: Job, record: SendRecord, revision: int, attempt: int) -> bool:
         """Settle a request whose time is over; False where it is not."""
@@ -319,57 +349,32 @@ class Deliverer:
     ) -> None:
         """An outcome stands: what follows from it, again."""
         if its_own and record.copy:
-            await self._copy_again(key, job, record, revision, place)
+            await self._broken.copy_again(key, job, record, revision, place)
         await self._settler.resume(key, job, record, its_own=its_own)
 
-    async def _copy_again(self, key: str, job: Job, record: SendRecord, revision: int, place: Place) -> None:
-        """Whoever stored that there is to be a copy in Sent may have ended before it was queued."""
-        try:
-            if record.outbox is not None:
-                bundle = await self._bundles.kept(record, place)
-            else:
-                bundle = await self._bundles.again(key, job, place)
-            request = decode_request(bundle.request)
-        except Permanent:
-            return  # the request's bytes go once its copy is queued
-        await self._attempts.keep_copy(Task(key, job, record, revision, bundle, request))
+    async def _turn(self, record: SendRecord, place: Place) -> Turn | float:
+        """The recipients' domains' turn, then the account's; or how many seconds until the domains' is to be expected.
 
-    async def _in_turn(self, task: Task, place: Place) -> None:
-        """Now, or once the recipients' domains have a turn; until then it is in no other mail's way."""
-        if task.request.split:
+        Before the request is read: who waits holds no memory. Raises NoTurn.
+        """
+        if record.split:
             # Each of its mails waits for its own.
-            await self._attempts.make(task, place)
-            return
-        turn = self.lanes.take(task.record.open, waited=task.record.turn)
-        if isinstance(turn, float):
-            record = await self._settler.kept(task.record, task.bundle)
-            at = self._clock.now() + timedelta(seconds=turn)
-            await self._settler.again(task.key, task.job, record, task.revision, at, turn=True)
-            return
-        try:
-            await self._attempts.make(task, place)
-        finally:
-            self.lanes.give_back(turn)
+            return NO_TURN
+        turn = self.lanes.take(record.open, waited=record.turn)
+        if isinstance(turn, Turn) and self.relays.away is None:
+            try:
+                await place.turn()
+                if self.relays.just_lost:
+                    raise NoTurn("the relay was lost")
+            except BaseException:
+                self.lanes.give_back(turn)
+                raise
+        return turn
 
-    async def _found(self, key: str, job: Job, record: SendRecord, revision: int) -> bool:
-        """Settle whoever certainly has the mail though no answer came; False where there is nobody."""
-        taken = await self._evidence.of_waiting(record)
-        if taken:
-            next_at = record.next_at or self._clock.now()
-            decision = found(taken, record.pending, record.held, next_at=next_at, expires_at=record.expires_at)
-            await self._settler.settle(key, job, record, revision, decision, None, attempt=record.attempt)
-        return bool(taken)
-
-    async def _lost(self, key: str, job: Job, record: SendRecord, revision: int, place: Place) -> None:
-        """An intent without an outcome: the dot may have been sent, its reply is lost."""
-        log.warning("send_uncertain", account=self._options.account, key=key, attempt=record.attempt)
-        bundle = None
-        if record.outbox is None:
-            bundle = await self._bundles.again(key, job, place)
-        said = dict.fromkeys(record.open, Said(Verdict.UNKNOWN, "")) | record.refused
-        said = await self._evidence.of_attempt(record, said)
-        decision = self._steps.decide(record, said, record.attempt)
-        await self._settler.settle(key, job, record, revision, decision, bundle, attempt=record.attempt)
+    async def _put_off(self, key: str, job: Job, record: SendRecord, revision: int, turn: float) -> None:
+        """Until its domains have a turn it is in no other mail's way."""
+        at = self._clock.now() + timedelta(seconds=turn)
+        await self._settler.again(key, job, record, revision, at, turn=True)
 
     async def _bury(self, key: str, job: Job, taken: Taken | None, why: str) -> None:
         record, revision = await self._sends.get(key)

@@ -135,6 +135,10 @@ class Alone:
             self._shared.open(stay_s=stay_s)
 
 
+class NoTurn(MailbusError):
+    """The account's turn does not come while this process has the job: the queue keeps it."""
+
+
 class Place:
     """Where one job is worked on, until it is left."""
 
@@ -154,6 +158,7 @@ class Place:
         self._held: int | None = None
         self._alone: Alone | None = None
         self._in_turn = False
+        self._had_turn = False
 
     async def alone(self) -> Alone | None:
         """Go on without anybody beside; None where it was somebody's right for too long just now."""
@@ -165,10 +170,22 @@ class Place:
         return self._alone
 
     async def take(self) -> None:
-        """Wait for the account's turn, then for both."""
-        if self._pace is not None:
-            await self._pace.turn()
+        """Wait for both."""
         await self._enter()
+
+    async def turn(self) -> None:
+        """Its mail goes now: wait for the account's turn, and for both where they were left. Again does nothing.
+
+        Who waits for a turn holds neither. Raises NoTurn where the account's work ends meanwhile.
+        """
+        if not self._had_turn and self._pace is not None:
+            if self._pace.waits:
+                self.leave()
+            if not await self._pace.turn(self._stop):
+                raise NoTurn("the account's work ends")
+        self._had_turn = True
+        if not self.taken:
+            await self._enter()
 
     async def hold(self, size: int, *, mails: int = 1) -> None:
         """Wait for the memory of a request of `size` bytes with its blobs, of which so many mails are made at once.
@@ -200,8 +217,11 @@ class Place:
         self._slow = asyncio.get_running_loop().call_later(SLOW_S, self._leave_shared)
 
     def another(self) -> "Place":
-        """One more, for a job of several mails. Who waits for it holds none: all of them could wait for each other."""
-        more = Place(self._own, self._shared, self._stop, self._pace)
+        """One more, for a job of several mails, with a turn of its own.
+
+        Who waits for it holds none: all of them could wait for each other.
+        """
+        more = Place(self._own, self._shared, pace=self._pace)
         more._alone = self._alone
         return more
 

@@ -86,6 +86,9 @@ class Turn:
     at: float
 
 
+NO_TURN: Final = Turn(frozenset(), 0.0)
+
+
 class Lanes:
     """One account's. `limits`: by domain, in lower case; `*` is each domain that has none of its own."""
 

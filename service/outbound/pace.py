@@ -1,5 +1,7 @@
 """How fast one account's mails go: its rate, and what the relay was heard to say. Used by hands.py and relays.py.
 
+A turn is spent by what is about to go to the relay and by nothing else.
+
 Mails are spread evenly: what a provider counts in any minute is then never more than it allows, and none comes in a
 burst. What is a domain's affair slows down that domain (lanes.py).
 """
@@ -34,15 +36,27 @@ class Pace:
         """Between two mails, now."""
         return max(self._interval_s, self._learned_s)
 
-    async def turn(self) -> None:
-        """Wait for one's turn, first come, first served. No wait where there is nothing to wait for."""
+    @property
+    def waits(self) -> bool:
+        """Whether who wants a turn now has to wait for it."""
+        early = self._last + self.interval_s > self._clock.monotonic()
+        return self._turns.locked() or (self.interval_s > 0 and early)
+
+    async def turn(self, ending: asyncio.Event) -> bool:
+        """Wait for one's turn, first come, first served; False once the account's work ends meanwhile.
+
+        No wait where there is nothing to wait for.
+        """
         if not self.interval_s and not self._turns.locked():
-            return
+            return True
         async with self._turns:
             # Looked at again after each wait: a mail that was taken meanwhile makes it shorter.
             while (wait_s := self._last + self.interval_s - self._clock.monotonic()) > 0:
+                if ending.is_set():
+                    return False
                 await self._clock.sleep(min(wait_s, FIRST_PAUSE_S))
             self._last = self._clock.monotonic()
+        return True
 
     def heard(self, said: Mapping[str, Said]) -> None:
         """Learn from what the relay said of each recipient of a mail."""

@@ -1,11 +1,14 @@
 """Jobs in hand and their places at relays: who is slow holds his own only, and what is done stays done."""
 
 import asyncio
+from collections.abc import Iterable
 
 import pytest
 
 from service.bus import Bus, Job
+from service.outbound import Bundle, Limit, Outbox
 from service.outbound.hands import Place
+from service.outbound.lanes import Lanes, Turn
 from service.outbound.sender import IN_HAND_REFILL
 from tests.outbound.conftest import LIMIT_S, Post, deliveries, sending
 from tests.servers.smtp import RelayMaker, ScriptedRelay
@@ -116,4 +119,36 @@ async def test_an_urgent_request_is_taken_however_many_others_are_in_hand(
         assert not post.events
         relay.script.hold.set()
         await post.states(41)
+        await post.empty()
+
+
+@pytest.mark.fault("E05")
+async def test_who_comes_back_for_a_domains_turn_is_not_read_before_there_is_one(
+    bus: Bus, post: Post, relay: ScriptedRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    asked_again = 0
+    get, take = Outbox.get, Lanes.take
+
+    async def counted(outbox: Outbox, name: str) -> Bundle:
+        read.append(name)
+        return await get(outbox, name)
+
+    def taken(lanes: Lanes, recipients: Iterable[str], *, waited: bool) -> Turn | float:
+        nonlocal asked_again
+        asked_again += waited
+        return take(lanes, recipients, waited=waited)
+
+    monkeypatch.setattr(Outbox, "get", counted)
+    monkeypatch.setattr(Lanes, "take", taken)
+    relay.script.hold = asyncio.Event()
+    async with sending(bus, relay, domains={"slow.example": Limit(at_once=1)}):
+        for n in range(2):
+            await post.request(f"r{n}", to=[{"email": "a@slow.example"}])
+        async with asyncio.timeout(LIMIT_S):
+            while not asked_again:  # noqa: ASYNC110 nothing rings
+                await asyncio.sleep(0.02)
+        assert (len(relay.messages), read) == (1, [])
+        relay.script.hold.set()
+        await post.states(2)
         await post.empty()

@@ -1,13 +1,15 @@
 """Rates: spread evenly, slower while the relay says that it is too much, and nobody else's affair."""
 
+import asyncio
 from typing import Any
 
 import pytest
 
-from service.bus import Bus
+from service.bus import ACK_WAIT_S, Bus
+from service.outbound import Limit
 from service.outbound.pace import FIRST_PAUSE_S, LONGEST_PAUSE_S, Pace
 from service.outbound.retry import Said, Verdict
-from tests.outbound.conftest import Post, deliveries, sending
+from tests.outbound.conftest import LIMIT_S, Post, deliveries, sending, soon
 from tests.servers.clock import FakeClock
 from tests.servers.smtp import RelayMaker, ScriptedRelay
 
@@ -31,7 +33,7 @@ async def test_turns_are_spread_evenly_and_come_in_order() -> None:
     pace = Pace(2.0, clock)
     began = clock.monotonic()
     for n in range(5):
-        await pace.turn()
+        assert await pace.turn(asyncio.Event())
         assert clock.monotonic() - began >= 2.0 * n
     assert clock.monotonic() - began <= 2.0 * 5
 
@@ -41,7 +43,7 @@ async def test_without_a_rate_nobody_waits() -> None:
     pace = Pace(0.0, clock)
     began = clock.monotonic()
     for _ in range(100):
-        await pace.turn()
+        assert await pace.turn(asyncio.Event())
         pace.heard(TAKEN)
     assert clock.monotonic() == began
 
@@ -136,6 +138,57 @@ async def test_an_account_that_waits_for_its_rate_keeps_nobody_elses_mail(bus: B
         await other.until(lambda: any(event.body.id == "one" for event in other.events))
     assert len(quick.messages) == 1
     assert len(slow.messages) == 1
+
+
+class CountedPace(Pace):
+    """`taken`: how many turns were."""
+
+    taken = 0
+
+    async def turn(self, ending: asyncio.Event) -> bool:
+        CountedPace.taken += 1
+        return await super().turn(ending)
+
+
+@pytest.mark.fault("E05")
+async def test_only_what_goes_to_the_relay_takes_a_turn(
+    bus: Bus, post: Post, relay: ScriptedRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None: the same id again, what has expired, what waits for its time or its domain, what is wrong."""
+    monkeypatch.setattr("service.outbound.deliver.Pace", CountedPace)
+    CountedPace.taken = 0
+    async with sending(bus, relay, interval_s=0.01, domains={"slow.example": Limit(interval_s=3600.0)}):
+        await post.request("r")
+        await post.states(1)
+        for _ in range(3):
+            await post.request("r")
+        await post.request("old", expiresAt=soon(-60))
+        await post.request("later", sendAt=soon(3600))
+        await post.request("wrong", to=[{"email": "nobody"}])
+        for n in range(3):
+            await post.request(f"slow{n}", to=[{"email": "a@slow.example"}])
+        async with asyncio.timeout(LIMIT_S):
+            while await bus.pending(bus.subjects.stream_out, ">"):  # noqa: ASYNC110 an empty stream rings no bell
+                await asyncio.sleep(0.02)
+    assert (len(relay.messages), CountedPace.taken) == (2, 2)
+
+
+@pytest.mark.fault("E05")
+async def test_who_waits_for_the_accounts_turn_goes_back_to_the_queue_when_the_work_ends(
+    bus: Bus, post: Post, relay: ScriptedRelay
+) -> None:
+    async with sending(bus, relay, interval_s=3600.0) as sender:
+        for n in range(9):
+            await post.request(f"r{n}")
+        await post.states(1)
+        async with asyncio.timeout(LIMIT_S):
+            while len(sender._hands) < 8:  # noqa: ASYNC110 nothing rings
+                await asyncio.sleep(0.02)
+    async with sending(bus, relay):
+        # Long before a job comes back whose process was killed.
+        await asyncio.wait_for(post.states(9), ACK_WAIT_S / 2)
+        await post.empty()
+    assert len(relay.messages) == 9
 
 
 @pytest.mark.fault("E05")

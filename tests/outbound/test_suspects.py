@@ -196,8 +196,9 @@ class Counted(Pace):
 
     turns = 0
 
-    async def turn(self) -> None:
+    async def turn(self, ending: asyncio.Event) -> bool:
         self.turns += 1
+        return True
 
 
 async def test_mails_of_who_goes_alone_take_the_accounts_turns_and_its_places_once_others_are_let_in() -> None:
@@ -207,14 +208,14 @@ async def test_mails_of_who_goes_alone_take_the_accounts_turns_and_its_places_on
     assert alone is not None
     suspect.leave()
     first, second, third = suspect.another(), suspect.another(), suspect.another()
-    await first.take()
+    await first.turn()
     async with asyncio.TaskGroup() as group:
-        waiting = group.create_task(second.take())
+        waiting = group.create_task(second.turn())
         assert await waits(waiting)
         alone.end()
         await waiting
         assert own.locked()
-        after = group.create_task(third.take())
+        after = group.create_task(third.turn())
         assert await waits(after)
         second.leave()
     assert pace.turns == 3
