@@ -18,7 +18,7 @@ from service.imap.listing import Totals, list_mailboxes, list_totals
 from service.imap.notify import NamesNews, News, NewsMissing, StatusNews, notify, notify_selected
 from service.imap.overview import Figures, Overview, figures_of, overview
 from service.imap.pool import NotConnected, Pool, Unanswered, sweep_all
-from service.imap.refusals import Refused
+from service.imap.refusals import NoMailbox, Refused
 from service.imap.roles import NONE_NAMED, by_role, roles, selectable
 from service.imap.session import SURVEY_LIMIT_ROWS, ListedMailbox, SelectedMailbox, Session, SurveyedMessage
 from service.imap.uidplus import Moved
@@ -45,6 +45,7 @@ __all__ = [
     "Near",
     "News",
     "NewsMissing",
+    "NoMailbox",
     "NotConnected",
     "Opened",
     "Overview",

@@ -39,8 +39,14 @@ class BadCommand(Transient):
     """The server does not know the command, or not with these arguments."""
 
 
+class NoMailbox(Permanent):
+    """There is no mailbox of that name, now."""
+
+
 # RFC 5530 section 3; TRYCREATE: RFC 9051 7.1.
 _MISSING: Final = frozenset({"NONEXISTENT", "TRYCREATE"})
+# Cyrus and Courier: "Mailbox does not exist".
+_MISSING_WORDS: Final = re.compile(r"not exist|n't exist|unknown mailbox|no such|not found", re.IGNORECASE)
 _OPENS: Final = frozenset({"EXAMINE", "SELECT", "STATUS"})
 
 
@@ -132,11 +138,13 @@ def refused_command(name: str, answer: Condition, *, where: str) -> MailbusError
     if name in {"EXAMINE", "SELECT"} and answer.code not in _LATER and answer.status is Status.NO:
         if _later(answer):
             return Transient(f"the mailbox cannot be opened now: {said}", where=where, retry_after_s=_pause_s(answer))
-        return Permanent(
+        missing = answer.code in _MISSING or (answer.code in _WORDY and _MISSING_WORDS.search(answer.text))
+        verdict = NoMailbox if missing else Permanent
+        return verdict(
             f"the mailbox cannot be opened: {said}",
             where=where,
             remedy="check its name in `mailboxes`; `mailbus check` lists those that are there",
         )
-    verdict = BadCommand if answer.status is Status.BAD else Transient
+    other = BadCommand if answer.status is Status.BAD else Transient
     pause_s = _pause_s(answer) or (THROTTLED_PAUSE_S if throttled(answer) else None)
-    return verdict(f"{name} was answered {answer.status}: {said}", where=where, retry_after_s=pause_s)
+    return other(f"{name} was answered {answer.status}: {said}", where=where, retry_after_s=pause_s)

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from service.clock import Clock
 from service.contract import Sync, keywords_of
+from service.errors import Transient
 from service.imap import (
     GMAIL,
     NO_LABELS,
@@ -17,6 +18,7 @@ from service.imap import (
     FlagsRow,
     Labelling,
     Labels,
+    NoMailbox,
     Session,
     by_role,
     figures_of,
@@ -86,10 +88,11 @@ class ImapSource:
         first: Callable[[], Collection[str]] = tuple,
         named: Mapping[str, str] = NONE_NAMED,
         allowance: Allowance | None = None,
+        listed: bool = False,
     ) -> None:
         """`first`: mailboxes that announce what is in them too; `named`: those with a role, where the server says none.
 
-        `allowance`: what the account may read a day.
+        `allowance`: what the account may read a day. `listed`: the server has shown that there is such a mailbox.
         """
         self._place = place
         self._mailbox = mailbox
@@ -100,6 +103,7 @@ class ImapSource:
         self._first: frozenset[str] = frozenset()
         self._named = named
         self._allowance = allowance
+        self._listed = listed
         self._looked_at = -1
         # How many were unread before flags were compared; whether it has waited since then.
         self._unseen: int | None = None
@@ -142,7 +146,13 @@ class ImapSource:
         # Before flags are compared, so that whatever changes from now on makes a difference to those who ask later.
         self._unseen = await self._count_unseen() if self._place.crowded else None
         self._waited = False
-        selected = await self._changes.open(self._mailbox)
+        try:
+            selected = await self._changes.open(self._mailbox)
+        except NoMailbox as exc:
+            if not self._listed:
+                raise
+            # It is gone, which the next LIST says, or its name is just being given to another one.
+            raise Transient(exc.what, where=exc.where) from exc
         # RFC 3501 7.3.1: an old server may leave UIDNEXT out.
         uidnext = selected.uidnext or await self.highest() + 1
         told = selected.uidnext > 0

@@ -16,7 +16,7 @@ from service.imap.grammar import (
     parse_modseq,
 )
 from service.imap.identity import Labelling, email_id_of, thread_id_of
-from service.imap.refusals import refused_command, refused_login, refused_request
+from service.imap.refusals import NoMailbox, refused_command, refused_login, refused_request
 from tests.imap.corpora import differences, read
 
 ITEMS: dict[str, Value] = {"UID": b"7", "FLAGS": [b"\\Seen"]}
@@ -126,9 +126,24 @@ def test_a_name_that_just_went_to_another_mailbox_is_asked_again() -> None:
     assert type(refused_command("EXAMINE", refused, where="a")) is Transient
 
 
+@pytest.mark.parametrize(
+    ("code", "text", "missing"),
+    [
+        ("NONEXISTENT", "Unknown Mailbox: x (now in authenticated state)", True),  # Gmail
+        ("", "Mailbox does not exist", True),  # Cyrus 3.6
+        ("", "Mailbox does not exist, or must be subscribed to.", True),  # Courier
+        ("NOPERM", "Permission denied, or no such mailbox", False),
+        ("", "Permission denied", False),
+    ],
+)
+def test_a_mailbox_that_is_not_there_is_told_from_one_that_nobody_may_open(code: str, text: str, missing: bool) -> None:
+    refused = refused_command("EXAMINE", Condition("a1", Status.NO, code, "", text), where="a")
+    assert type(refused) is (NoMailbox if missing else Permanent)
+
+
 def test_words_do_not_say_otherwise_than_a_code_does() -> None:
     missing = Condition("a1", Status.NO, "NONEXISTENT", "", "Mailbox doesn't exist: Too many, Corporate rate")
-    assert type(refused_command("SELECT", missing, where="a")) is Permanent
+    assert type(refused_command("SELECT", missing, where="a")) is NoMailbox
     refused = refused_request("SELECT", missing, where="a")
     assert refused.missing
     assert not refused.later

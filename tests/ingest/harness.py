@@ -54,6 +54,7 @@ class Box:
     raw: Raw = Raw.PROBLEM
     prints: bool = False
     first: tuple[str, ...] = ()
+    listed: bool = False
     allowance: Allowance | None = None
     alive: frozenset[str] = frozenset()
     status: MailboxStatus = field(default_factory=lambda: MailboxStatus("INBOX"))
@@ -123,6 +124,7 @@ async def follow_mailbox(bus: Bus, box: Box) -> None:
                 clock=clock,
                 first=lambda: box.first,
                 allowance=box.allowance,
+                listed=box.listed,
             )
             try:
                 await MailboxIngest(

@@ -213,3 +213,26 @@ async def test_a_new_uidvalidity_begins_a_new_epoch(imap_stub: ImapStub, bus: Bu
     assert [reset["reason"] for reset in resets] == ["start", "uidvalidity"]
     assert (resets[1]["uidvalidity"], resets[1]["oldUidvalidity"]) == (8, 7)
     assert subjects_of(events) == ["mail 2", "mail 3"]
+
+
+@pytest.mark.fault("A18")
+@pytest.mark.parametrize("listed", [True, False])
+async def test_a_mailbox_that_is_listed_and_not_there_for_a_moment_is_opened_again_soon(
+    imap_stub: ImapStub, bus: Bus, reader: BusReader, listed: bool
+) -> None:
+    refusals = ["NO [NONEXISTENT] no such mailbox", "NO Mailbox does not exist"]
+
+    async def examine(connection: Connection, tag: str, _arguments: str) -> bool:
+        if not refusals:
+            return False
+        await connection.send(f"{tag} {refusals.pop()}\r\n")
+        return True
+
+    imap_stub.messages = {1: mail(1)}
+    imap_stub.hooks["EXAMINE"] = examine
+    box = Box(imap_stub.port, listed=listed)
+    async with following(bus, box):
+        await reader.wait_received(1)
+    # Where settings name it, somebody has to look: minutes pass before it is tried again.
+    expected = AccountState.DISCONNECTED if listed else AccountState.DEGRADED
+    assert [state for state, _ in box.states] == [expected, expected]

@@ -342,7 +342,7 @@ async def settled(reader: BusReader) -> None:
     deadline = asyncio.get_running_loop().time() + 30
     while True:
         left = json.loads((await bucket.get("box.left")).value or b"[]")
-        if left and all(one.get("settled") for one in left):
+        if left and all(one.get("settled") and not one.get("takers") for one in left):
             return
         assert asyncio.get_running_loop().time() < deadline, left
         await asyncio.sleep(0.1)
