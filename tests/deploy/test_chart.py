@@ -32,7 +32,14 @@ EVERYTHING = {
     "tolerations": [{"key": "mail", "operator": "Exists"}],
     "affinity": {"nodeAffinity": {}},
     "podAnnotations": {"team": "mail"},
-    "networkPolicy": {"enabled": True, "from": {"app": "prometheus"}, "fromNamespaces": ["metrics", "monitoring"]},
+    "networkPolicy": {
+        "enabled": True,
+        "from": {"app": "prometheus"},
+        "fromNamespaces": ["metrics", "monitoring"],
+        "natsTo": [{"podSelector": {"matchLabels": {"app.kubernetes.io/name": "nats"}}}],
+        "mailTo": [{"ipBlock": {"cidr": "198.51.100.0/24", "except": ["198.51.100.9/32"]}}],
+        "dnsTo": [{"namespaceSelector": {}, "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}}}],
+    },
     "tokens": {"enabled": True, "secret": "tokens", "storageClassName": "nfs"},
 }
 ROOT = CHART.parents[2]
@@ -86,6 +93,10 @@ def test_the_manifests_settings_are_settings(monkeypatch: pytest.MonkeyPatch, tm
         ({"networkPolicy": {"enabled": True, "mailPorts": [99999]}}, "mailPorts"),
         ({"secretEnv": ["Not A Name"]}, "secretEnv"),
         ({"networkPolicy": {"enabled": True, "fromNamespaces": "monitoring"}}, "fromNamespaces"),
+        ({"networkPolicy": {"enabled": True, "mailTo": ["198.51.100.0/24"]}}, "mailTo"),
+        ({"networkPolicy": {"enabled": True, "mailTo": [{"ipBlock": {"cidr": "198.51.100.7"}}]}}, "cidr"),
+        ({"networkPolicy": {"enabled": True, "natsTo": [{}]}}, "natsTo"),
+        ({"networkPolicy": {"enabled": True, "natsTo": [{"ipBlock": {"cidr": "::/0"}, "podSelector": {}}]}}, "natsTo"),
         ({"tokens": {"enabled": True, "size": "much"}}, "size"),
     ],
 )
@@ -163,6 +174,29 @@ def test_what_leaves_a_pod_goes_to_names_nats_mail_and_tokens_alone() -> None:
     ports = {port["port"] for rule in policy["egress"] for port in rule["ports"]}
     assert ports == {53, 4222, 24, 25, 110, 143, 443, 465, 587, 993, 995}
     assert policy["policyTypes"] == ["Ingress", "Egress"]
+
+
+OFFICE = {"ipBlock": {"cidr": "198.51.100.0/24", "except": ["198.51.100.9/32"]}}
+NATS = {"podSelector": {"matchLabels": {"app.kubernetes.io/name": "nats"}}}
+NAMES = {
+    "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}},
+    "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}},
+}
+
+
+def test_what_leaves_a_pod_goes_to_the_addresses_that_are_named_and_without_any_to_all() -> None:
+    named = {"natsTo": [NATS], "mailTo": [OFFICE, NATS], "httpsTo": [{"ipBlock": {"cidr": "2001:db8::/32"}}]}
+    policy = of_kind("NetworkPolicy", {"networkPolicy": {"enabled": True, "dnsTo": [NAMES], **named}})["spec"]
+    found = {rule["ports"][0]["port"]: rule["to"] for rule in policy["egress"]}
+    assert found == {53: [NAMES], 4222: [NATS], 143: [OFFICE, NATS], 443: [{"ipBlock": {"cidr": "2001:db8::/32"}}]}
+    assert not [rule for rule in of_kind("NetworkPolicy")["spec"]["egress"] if "to" in rule]
+
+
+def test_no_port_is_open_where_none_is_wanted() -> None:
+    policy = of_kind("NetworkPolicy", {"networkPolicy": {"enabled": True, "httpsPorts": []}})["spec"]
+    # A rule without ports would open all of them.
+    assert all(rule["ports"] for rule in policy["egress"])
+    assert 443 not in {port["port"] for rule in policy["egress"] for port in rule["ports"]}
 
 
 @pytest.mark.parametrize(
