@@ -5,7 +5,6 @@ Msg, a queue, a task, a timer for each. This takes 35.
 """
 
 import asyncio
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -38,12 +37,6 @@ class _Stored(msgspec.Struct):
 _STORED: Final = msgspec.json.Decoder(_Stored)
 
 
-@dataclass(slots=True)
-class _Asked:
-    answer: asyncio.Future[bytes]
-    until: float
-
-
 class Asks:
     """What one connection asks. Whoever asks bounds how much: nothing is kept here but who waits."""
 
@@ -52,7 +45,8 @@ class Asks:
         self._prefix = ""
         self._opening = asyncio.Lock()
         self._count = 0
-        self._asked: dict[int, _Asked] = {}  # in the order of their times
+        # Who waits, and until when, in the order of their times.
+        self._asked: dict[int, tuple[asyncio.Future[bytes], float]] = {}
         self._looking: asyncio.TimerHandle | None = None
 
     @property
@@ -67,17 +61,17 @@ class Asks:
         """
         if not self._prefix:
             await self._open()
+        if self._nc.full:
+            await self._nc.emptied()
         loop = asyncio.get_running_loop()
-        self._count += 1
-        number = self._count
+        self._count = number = self._count + 1
         answer: asyncio.Future[bytes] = loop.create_future()
-        self._asked[number] = _Asked(answer, loop.time() + REQUEST_TIMEOUT_S)
+        self._asked[number] = (answer, loop.time() + REQUEST_TIMEOUT_S)
         if self._looking is None:
             self._looking = loop.call_later(LOOK_EVERY_S, self._look)
         reply = f"{self._prefix}{number}"
-        frame = hpub(subject, headers, payload, reply) if headers else pub(subject, payload, reply)
         try:
-            await self._nc.put(frame)
+            self._nc.put(hpub(subject, headers, payload, reply) if headers else pub(subject, payload, reply))
             return await answer
         finally:
             self._asked.pop(number, None)
@@ -99,20 +93,20 @@ class Asks:
     def _take(self, subject: bytes, _reply: bytes, payload: bytes, headers: bytes) -> None:
         word = subject[len(self._prefix) :]
         asked = self._asked.get(int(word)) if word.isdigit() else None
-        if asked is None or asked.answer.done():
+        if asked is None or asked[0].done():
             return  # it came too late
         if headers.startswith(NO_RESPONDERS):
-            asked.answer.set_exception(nats.errors.NoRespondersError())
+            asked[0].set_exception(nats.errors.NoRespondersError())
         else:
-            asked.answer.set_result(payload)
+            asked[0].set_result(payload)
 
     def _look(self) -> None:
         """Whose time is up: one timer for all."""
         loop = asyncio.get_running_loop()
         now = loop.time()
-        for asked in self._asked.values():
-            if asked.until > now:
+        for answer, until in self._asked.values():
+            if until > now:
                 break
-            if not asked.answer.done():
-                asked.answer.set_exception(nats.errors.TimeoutError())
+            if not answer.done():
+                answer.set_exception(nats.errors.TimeoutError())
         self._looking = loop.call_later(LOOK_EVERY_S, self._look) if self._asked else None

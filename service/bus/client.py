@@ -17,6 +17,7 @@ from nats.aio.subscription import Subscription
 from service.bus.asks import Asks
 from service.errors import Permanent
 from service.observe import log
+from service.tasks import cancellable
 
 NO_TLS: Final = "the server offers no TLS"
 # With so many answers under way frames are gathered for a moment: a write costs as much as building three of them.
@@ -49,16 +50,30 @@ class BusClient(Client):
         self._listeners[subscription._id] = heard
         return subscription
 
-    async def put(self, frame: bytes) -> None:
-        """Put a ready-made frame on the wire, together with its neighbours. Raises where there is no connection."""
+    def put(self, frame: bytes) -> None:
+        """Put a ready-made frame on the wire, together with its neighbours. Raises where there is no connection.
+
+        As nats-py's `_send_command`; whoever puts much waits for `emptied` first.
+        """
         if not self.is_connected:
             raise nats.errors.ConnectionReconnectingError
-        await self._send_command(frame)
+        self._pending.append(frame)
+        self._pending_data_size += len(frame)
         if self.asks.under_way < BUSY_ASKS:
             self._flush_soon()
         elif not self._flushing:
             self._flushing = True
             asyncio.get_running_loop().call_later(GATHER_S, self._flush_gathered)
+
+    @property
+    def full(self) -> bool:
+        """Whether as much is pending as may be."""
+        return self._pending_data_size > self._max_pending_size > 0
+
+    async def emptied(self) -> None:
+        """Until what is pending was written."""
+        with cancellable():
+            await self._flush_pending(force_flush=True)
 
     def _flush_gathered(self) -> None:
         self._flushing = False

@@ -1,7 +1,7 @@
 """A bucket of keys with compare-and-set. Used by ingest (cursors), outbound (sends) and fleet (presence)."""
 
 import base64
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
@@ -9,10 +9,12 @@ from typing import Any, Final
 from service.bus.client import BusClient
 from service.bus.errors import (
     NO_MESSAGE,
+    RAISED,
     WRONG_LAST_SEQUENCE,
     ApiError,
     Conflict,
     MessageTooLarge,
+    inward,
     js_api,
     subject_counts,
     translated,
@@ -104,19 +106,19 @@ class KeyValue:
         return int(answer["purged"])
 
     async def _put(self, key: str, value: bytes, revision: int, headers: Mapping[str, str] = NO_HEADERS) -> int:
-        with translated(self._bucket):
-            try:
-                return await self._publish(key, value, {**headers, FENCE: str(revision)})
-            except ApiError as exc:
-                if exc.err_code in WRONG_LAST_SEQUENCE:
-                    raise Conflict(f"key {key} has another revision than {revision}", where=self._bucket) from exc
-                raise
+        try:
+            return await self._publish(key, value, {**headers, FENCE: str(revision)})
+        except RAISED as exc:
+            if isinstance(exc, ApiError) and exc.err_code in WRONG_LAST_SEQUENCE:
+                raise Conflict(f"key {key} has another revision than {revision}", where=self._bucket) from exc
+            raise inward(exc, self._bucket) from exc
 
-    async def _publish(self, key: str, value: bytes, headers: dict[str, str]) -> int:
+    def _publish(self, key: str, value: bytes, headers: dict[str, str]) -> Awaitable[int]:
         # Over one message that is too large the server ends the whole connection. These headers are a few words.
+        subject = self._subject(key)
         if len(value) + HEADER_OVERHEAD_BYTES > self._nc.max_payload:
-            raise MessageTooLarge(f"{len(value)} bytes; NATS takes {self._nc.max_payload}", where=self._subject(key))
-        return await self._nc.asks.store(self._subject(key), value, headers)
+            raise MessageTooLarge(f"{len(value)} bytes; NATS takes {self._nc.max_payload}", where=subject)
+        return self._nc.asks.store(subject, value, headers)
 
     def _subject(self, key: str) -> str:
         subject = f"$KV.{self._bucket}.{key}"

@@ -2,14 +2,14 @@
 
 import asyncio
 from collections import deque
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+import msgspec
 from nats.aio.subscription import Subscription
 
 from service.bus.client import BusClient
-from service.bus.errors import NO_MESSAGE, ApiError, MessageTooLarge, js_api, translated
+from service.bus.errors import NO_MESSAGE, RAISED, ApiError, MessageTooLarge, inward, js_api, translated
 from service.bus.frames import pub
 from service.bus.guard import check_subject, header_size
 from service.bus.log import parse_headers
@@ -35,12 +35,13 @@ async def publish_acknowledged(nc: BusClient, subject: str, payload: bytes, head
     size = header_size(headers) + len(payload)
     if size > nc.max_payload:
         raise MessageTooLarge(f"{size} bytes; NATS takes {nc.max_payload}", where=subject)
-    with translated(subject):
+    try:
         return await nc.asks.store(subject, payload, headers)
+    except RAISED as exc:
+        raise inward(exc, subject) from exc
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Job:
+class Job(msgspec.Struct, frozen=True, eq=False):
     """One message in hand. It comes back after ACK_WAIT_S unless it is acknowledged or kept alive."""
 
     nc: BusClient
@@ -55,8 +56,10 @@ class Job:
     async def ack(self) -> None:
         """Done, confirmed by the server. Raises Transient."""
         step("ack.before")
-        with translated(self.subject):
+        try:
             await self.nc.asks.ask(self.reply, b"+ACK")
+        except RAISED as exc:
+            raise inward(exc, self.subject) from exc
         step("ack.done")
 
     async def done(self) -> None:
@@ -65,20 +68,23 @@ class Job:
         For whoever keeps a record of what is done: where this is lost, the job comes back and is found to be done.
         """
         step("ack.before")
-        with translated(self.subject):
-            await self.nc.put(pub(self.reply, b"+ACK"))
+        self._put(pub(self.reply, b"+ACK"))
         step("ack.done")
 
     async def in_progress(self) -> None:
         """Still at it. Raises Transient."""
-        with translated(self.subject):
-            await self.nc.put(pub(self.reply, b"+WPI"))
+        self._put(pub(self.reply, b"+WPI"))
 
     async def give_back(self, delay_s: float = 0) -> None:
         """Have it delivered again, after `delay_s`. Raises Transient."""
         delay = b' {"delay": %d}' % int(delay_s * NS) if delay_s else b""
-        with translated(self.subject):
-            await self.nc.put(pub(self.reply, b"-NAK" + delay))
+        self._put(pub(self.reply, b"-NAK" + delay))
+
+    def _put(self, frame: bytes) -> None:
+        try:
+            self.nc.put(frame)
+        except RAISED as exc:
+            raise inward(exc, self.subject) from exc
 
 
 class Puller:
@@ -110,7 +116,7 @@ class Puller:
             if not self._jobs and (self._asked <= 0 or now > self._asked_until):
                 request = b'{"batch": %d, "expires": %d}' % (limit, int(FETCH_WAIT_S * NS))
                 self._asked, self._asked_until = limit, now + FETCH_WAIT_S
-                await self._nc.put(pub(self._next, request, self._inbox))
+                self._nc.put(pub(self._next, request, self._inbox))
             self._news.clear()
             if not self._jobs and self._ended is None:
                 try:

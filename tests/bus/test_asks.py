@@ -86,3 +86,15 @@ async def test_what_a_listener_cannot_read_ends_nothing(bus: Bus) -> None:
     await bus.nc.publish(inbox, b"x")
     await bus.nc.flush()
     assert await bus.publish(bus.subjects.status("a", "sent"), b"1")
+
+
+async def test_who_asks_waits_while_too_much_is_pending(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bus.nc, "_max_pending_size", 1)
+    subject = bus.subjects.status("a", "sent")
+    most = 0
+    async with asyncio.TaskGroup() as group:
+        for n in range(100):
+            group.create_task(bus.nc.asks.store(subject, b"%d" % n, {}))
+            await asyncio.sleep(0)
+            most = max(most, bus.nc.pending_data_size)
+    assert most < 10 * len(f"PUB {subject} reply 2 99")

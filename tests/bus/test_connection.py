@@ -370,6 +370,9 @@ async def test_nats_py_has_the_private_names_that_we_override() -> None:
 async def test_nats_py_has_the_private_values_that_we_use(bus: Bus) -> None:
     assert isinstance(bus.nc._flush_queue, asyncio.Queue)
     assert isinstance((await bus.nc.subscribe("x"))._id, int)
+    assert isinstance(bus.nc._pending, list)
+    assert bus.nc._pending_data_size == bus.nc.pending_data_size
+    assert bus.nc._max_pending_size > 0
 
 
 @pytest.mark.fault("D12")
