@@ -47,33 +47,48 @@ class Deliveries:
         self.lives = lives
         self.bugs = Bugs()
         self._places = asyncio.Semaphore(at_once)
-        self._inside = 0
         self._empty = asyncio.Event()
         self._open = asyncio.Event()
         self._open.set()
         self._alone = asyncio.Lock()
         self._open_until = float("-inf")
+        # Who is inside, and until when he is not slow, in the order of their times.
+        self._by_now: dict[Place, float] = {}
+        self._looking: asyncio.TimerHandle | None = None
 
     @property
     def full(self) -> bool:
         """Whether all places are taken."""
         return self._places.locked()
 
-    async def enter(self) -> None:
-        """Wait for a place, and for whoever goes alone."""
+    async def enter(self, place: "Place") -> None:
+        """Wait for a place, and for whoever goes alone. It is given back by `leave`, or once it is slow."""
         await self._places.acquire()
         while not self._open.is_set():
             self._places.release()
             await self._open.wait()
             await self._places.acquire()
-        self._inside += 1
+        loop = asyncio.get_running_loop()
+        self._by_now[place] = loop.time() + SLOW_S
+        if self._looking is None:
+            self._looking = loop.call_later(SLOW_S, self._look)
 
-    def leave(self) -> None:
-        """Give the place back."""
+    def leave(self, place: "Place") -> None:
+        """Give the place back; again does nothing."""
+        if self._by_now.pop(place, None) is None:
+            return
         self._places.release()
-        self._inside -= 1
-        if not self._inside:
+        if not self._by_now:
             self._empty.set()
+
+    def _look(self) -> None:
+        """Who is slow: one timer for all."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        for place in [one for one, until in self._by_now.items() if until <= now]:
+            self.leave(place)
+        next_at = next(iter(self._by_now.values()), None)
+        self._looking = loop.call_at(next_at, self._look) if next_at is not None else None
 
     async def close(self) -> bool:
         """Wait until nobody is inside, which is SLOW_S at the most; nobody enters until `open`.
@@ -86,7 +101,7 @@ class Deliveries:
             return False
         self._open.clear()
         try:
-            while self._inside:
+            while self._by_now:
                 self._empty.clear()
                 await self._empty.wait()
         except BaseException:
@@ -153,7 +168,6 @@ class Place:
         self._shared = shared
         self._pace = pace
         self._stop = stop or asyncio.Event()
-        self._slow: asyncio.TimerHandle | None = None
         self._taken = False
         self._held: int | None = None
         self._alone: Alone | None = None
@@ -209,12 +223,11 @@ class Place:
             return
         await self._own.acquire()
         try:
-            await self._shared.enter()
+            await self._shared.enter(self)
         except BaseException:
             self._own.release()
             raise
         self._taken = True
-        self._slow = asyncio.get_running_loop().call_later(SLOW_S, self._leave_shared)
 
     def another(self) -> "Place":
         """One more, for a job of several mails, with a turn of its own.
@@ -243,7 +256,7 @@ class Place:
         """Give both back; again does nothing."""
         if self._taken:
             self._taken = False
-            self._leave_shared()
+            self._shared.leave(self)
             self._own.release()
         if self._in_turn and self._alone is not None:
             self._in_turn = False
@@ -257,12 +270,6 @@ class Place:
         if self._held is not None:
             self._shared.memory.give(self._held)
             self._held = None
-
-    def _leave_shared(self) -> None:
-        if self._slow is not None:
-            self._slow.cancel()
-            self._slow = None
-            self._shared.leave()
 
 
 class Hands:

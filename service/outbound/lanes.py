@@ -6,8 +6,9 @@ who sends is pace.py's affair (blame.py).
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from service.clock import Clock
 from service.outbound.blame import ALIKE_LIMIT, domain_of, is_by_policy, is_too_fast
@@ -78,8 +79,7 @@ class _Lane:
         return not self.under_way and not self.learned_s and max(self.next_at, self.promised_until) <= now
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
+class Turn(msgspec.Struct, frozen=True):
     """A turn that was taken, in all lanes of a mail; to be given back."""
 
     domains: frozenset[str]

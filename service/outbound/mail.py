@@ -2,9 +2,10 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
+
+import msgspec
 
 from service.contract import Problem, RequestProblems, SendRequest, ascii_domain, blob_ids, encoded_parameters
 from service.mime import MimeLimits, build, parse_header_only
@@ -16,8 +17,7 @@ from service.smtp import NO_EXTRAS, Extras, bare_line_end
 _BCC: Final = re.compile(rb"^(?:resent-)?bcc[ \t]*:", re.IGNORECASE | re.MULTILINE)
 
 
-@dataclass(frozen=True, slots=True)
-class Mail:
+class Mail(msgspec.Struct, frozen=True):
     """What goes to the relay. `wire` gives for each address of the envelope the recipients it stands for."""
 
     mail_from: str

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
@@ -13,8 +12,7 @@ from service.contract import Problem, RequestProblems, SendRequest, decode_reque
 ID_LIMIT_CHARS: Final = 255
 
 
-@dataclass(frozen=True, slots=True)
-class Taken:
+class Taken(msgspec.Struct, frozen=True):
     """A request as it came. Where `problems` is not empty, `request` is None."""
 
     id: str

@@ -4,7 +4,6 @@ Used by deliver.py. RFC 5321 4.5.4.1: retry what was put off, with growing pause
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from types import MappingProxyType
@@ -49,8 +48,7 @@ class Phase(StrEnum):
     FINAL = "final"
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True):
     """`states`: per state, the recipients it is about with their reply. `pending` are tried again, `held` are not.
 
     `at_once`: those of `pending` for whom there was no room; they are tried next, and without the others.

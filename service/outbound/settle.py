@@ -6,7 +6,6 @@ stored: a status that was stored is published with the same id again.
 
 import secrets
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -37,8 +36,7 @@ LOOSE_LIMIT: Final = 1_000
 _TAKEN: Final = (State.SENT, State.UNCERTAIN)
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
+class Settled(msgspec.Struct, frozen=True):
     """What is stored of a request now."""
 
     record: SendRecord
