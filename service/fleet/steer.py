@@ -9,6 +9,7 @@ from service.clock import Clock
 from service.fleet.members import Standing
 from service.fleet.roster import Roster
 from service.fleet.running import Running
+from service.observe import metrics
 
 T = TypeVar("T")
 
@@ -38,6 +39,7 @@ class Steering(Generic[T]):
             if self._members.quiet_s(self._clock.monotonic()) == 0:
                 self._roster.count()
             standing = self._standing()
+            metrics.HAS_SHARE.set(standing in (Standing.ALONE, Standing.SHARING))
             settled, epoch = self._members.settled(standing), self._members.epoch
             owners = await self._roster.divide()
             # Renewals ring too, eight a time to live of each replica: 10,000 accounts are not compared for each.

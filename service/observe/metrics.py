@@ -28,6 +28,11 @@ ACCOUNTS_STUCK: Final = Stuck(
     {"auth_failed": 600.0, "degraded": 900.0, "disconnected": 1800.0},
 )
 REPLICAS: Final = Gauge("mailbus_replicas", "Processes that share the accounts, as this one counts them.")
+# Apart from NATS's connection: JetStream may say nothing on one that stands.
+HAS_SHARE: Final = Gauge(
+    "mailbus_has_share",
+    "1 while this process has its share of the accounts, and surely has; 0: it can confirm nothing.",
+)
 # outcome: State of a request
 RECIPIENTS: Final = Counter("mailbus_recipients_total", "Recipients settled or put off, by outcome.", ["outcome"])
 SEND_SECONDS: Final = Histogram(

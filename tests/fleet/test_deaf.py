@@ -13,6 +13,7 @@ from service.bus.watch import TOGETHER, _newest
 from service.clock import SystemClock
 from service.errors import Permanent, Transient
 from service.fleet import Kind, Presence, Roster, Running, Steering
+from service.observe import metrics
 from service.tasks import TaskGroup, cut_short
 from tests.servers.mailbus import until
 from tests.servers.nats import NatsServer
@@ -39,11 +40,21 @@ async def bus(nats_server: NatsServer, prefix: str) -> AsyncIterator[Bus]:
 
 
 class Ears(KeyValue):
-    """A bucket of which nothing is heard while `deaf`; a watch that was begun before ends with the next change."""
+    """A bucket of which nothing is heard while `deaf`; a watch that was begun before ends with the next change.
+
+    While `full` it takes nothing.
+    """
+
+    full = False
 
     def __init__(self, bus: Bus, *, deaf: bool) -> None:
         super().__init__(bus.nc, bus.subjects.fleet)
         self.deaf = deaf
+
+    async def update(self, key: str, value: bytes, revision: int) -> int:
+        if self.full:
+            raise Transient("no answer", where="the test")
+        return await super().update(key, value, revision)
 
     async def watch(self) -> AsyncGenerator[list[KeyChange], None]:
         self._check()
@@ -128,6 +139,21 @@ async def test_one_that_hears_nothing_any_more_holds_up_no_other(bus: Bus) -> No
         await until(lambda: not one.has and bool(three.has) and shared(two, three))
         one.ears.deaf = False
         await until(lambda: bool(one.has) and shared(one, two, three))
+
+
+async def test_a_metric_says_whether_this_process_surely_has_a_share(bus: Bus) -> None:
+    def has_share() -> bool:
+        return metrics.HAS_SHARE._value.get() == 1
+
+    metrics.HAS_SHARE.set(0)
+    async with replicas(bus) as start:
+        one = start("one")
+        await until(has_share)
+        # Nothing is taken any more, on a connection that stands.
+        one.ears.full = True
+        await until(lambda: not has_share())
+        one.ears.full = False
+        await until(has_share)
 
 
 async def test_a_bucket_that_is_made_anew_beneath_them_costs_nobody_its_accounts(
