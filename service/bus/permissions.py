@@ -4,10 +4,15 @@ Every subject is one that the code uses; docs/operations.md shows the same for t
 """
 
 from dataclasses import dataclass
+from typing import Final
 
 from service.bus.options import StreamOptions
 from service.bus.streams import wanted_streams
 from service.contract import Subjects
+
+# By itself the server takes an answer for two minutes, which is what a command has once it is begun: one that waited
+# for its account before, and whoever hears 504, would go without. With the longest fleet.ttl it waits for five.
+ANSWERS: Final = 'allow_responses: { max: 1, expires: "10m" }'
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +28,7 @@ class Permissions:
         lines = ["permissions {"]
         for name, subjects in listed.items():
             lines += [f"  {name}: [", *(f'    "{subject}"' for subject in subjects), "  ]"]
-        return "\n".join([*lines, *(["  allow_responses: true"] if self.answers else []), "}"])
+        return "\n".join([*lines, *([f"  {ANSWERS}"] if self.answers else []), "}"])
 
     @property
     def answers(self) -> bool:

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from nats.aio.client import Client
 
+from service.app import MOVING_S
 from service.bus import (
     NatsOptions,
     StreamOptions,
@@ -23,7 +24,10 @@ from service.bus import (
     uploader_permissions,
 )
 from service.bus.permissions import Permissions
+from service.commands.begun import COMMAND_LIMIT_S
+from service.commands.serve import PASSED_ON_S
 from service.contract import Subjects
+from service.settings.model import FleetSettings
 from tests.servers.mailbus import words
 from tests.servers.nats_documented import DocumentedNats, documented_authorization
 
@@ -126,6 +130,14 @@ def test_what_is_printed_is_what_the_document_shows(user: str, made: Permissions
     found = documented(user)
     assert sorted(made.publish) == sorted(found.publish)
     assert sorted(made.subscribe) == sorted(found.subscribe)
+
+
+def test_an_answer_may_come_for_as_long_as_a_command_may_take() -> None:
+    (written,) = re.findall(r"^ *(allow_responses: .*)$", documented_authorization(), re.MULTILINE)
+    assert written in str(mailbus_permissions(MAIL))
+    (minutes,) = re.findall(r'expires: "(\d+)m"', written)
+    longest_ttl = FleetSettings.model_validate({"ttl": "5m"}).ttl
+    assert int(minutes) * 60 > longest_ttl.total_seconds() + MOVING_S + COMMAND_LIMIT_S + PASSED_ON_S
 
 
 @pytest.mark.fault("G08")
