@@ -6,7 +6,7 @@ noticed, and its connection may still show the mail that was renamed away: it lo
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Final
@@ -138,9 +138,9 @@ class Kindred(Kinship):
         self._may_have_left = True
         return await self._family.lineage.left(self._name, cursor, seq)
 
-    async def taken(self, snapshot: str) -> None:
-        """Noted where it is kept."""
-        await self._family.lineage.taken(self._name, snapshot)
+    async def taken(self, snapshots: Sequence[str]) -> None:
+        """Noted where they are kept."""
+        await self._family.lineage.taken(self._name, snapshots)
 
     async def settled(self, snapshot: str) -> bool:
         """By what is kept."""

@@ -14,6 +14,8 @@ import msgspec
 from service.errors import Halted
 
 VERSION: Final = 1
+# Epochs that ended one after the other before their mail had been gone through: mailboxes that are renamed at once.
+BEYOND_LIMIT: Final = 4
 MAILDROP: Final = "pop3-"
 
 
@@ -29,7 +31,8 @@ class Before(msgspec.Struct, frozen=True, omit_defaults=True):
     """The known state of the epoch before, by which mail is recognised from UID `first` to `top`.
 
     `elsewhere`: it was of another source, whose EMAILIDs are others. `mailbox`: what it was called, where it was
-    renamed. `turn`: as Cursor has it.
+    renamed. `turn`: as Cursor has it. `beyond`: what that epoch still recognised by when it ended. Without an id
+    nothing was announced in it.
     """
 
     id: str
@@ -39,6 +42,16 @@ class Before(msgspec.Struct, frozen=True, omit_defaults=True):
     elsewhere: bool = False
     mailbox: str = ""
     turn: int = 0
+    beyond: "Before | None" = None
+
+    def chain(self) -> "list[Before]":
+        """It and those beyond, as far as there is something to know of them."""
+        one: Before | None = self
+        found: list[Before] = []
+        while one is not None:
+            found += [one] if one.id else []
+            one = one.beyond
+        return found
 
 
 class Cursor(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -78,6 +91,11 @@ class Cursor(msgspec.Struct, frozen=True, omit_defaults=True):
         """What names the epoch's source in identities: the same for ever."""
         return f"{self.source}+{self.salt}" if self.salt else self.source
 
+    @property
+    def needed(self) -> list[str]:
+        """The snapshots of epochs before that mail is recognised by."""
+        return [one.id for one in self.before.chain()] if self.before is not None else []
+
 
 class Copy(msgspec.Struct, frozen=True):
     """The copy of a cursor in KV: which stream and sequence it stands for, where the mailbox started, its name."""
@@ -96,6 +114,22 @@ class _Version(msgspec.Struct, frozen=True):
 _VERSION: Final = msgspec.json.Decoder(_Version)
 _CURSOR: Final = msgspec.json.Decoder(Cursor)
 _COPY: Final = msgspec.json.Decoder(Copy)
+
+
+def before_of(old: Cursor, *, elsewhere: bool = False, mailbox: str = "") -> Before:
+    """What the epoch after `old` recognises by. `elsewhere`: on another server; `mailbox`: by which name it was known.
+
+    Where that was not gone through, nothing is old by the line that it drew: what it went on by tells.
+    """
+    # A maildrop has seen all that there was.
+    unread = old.before is not None and old.events <= 1 and not old.source.startswith(MAILDROP)
+    id = old.state.id if old.state is not None and not unread else ""
+    beyond: Before | None = None
+    chain = old.before.chain()[:BEYOND_LIMIT] if old.before is not None else []
+    for one in reversed(chain):
+        name, is_elsewhere = one.mailbox or mailbox, one.elsewhere or elsewhere
+        beyond = msgspec.structs.replace(one, first=1, top=0, mailbox=name, elsewhere=is_elsewhere, beyond=beyond)
+    return Before(id, old.uidvalidity, 1, 0, elsewhere=elsewhere, mailbox=mailbox, turn=old.turn, beyond=beyond)
 
 
 def dump_cursor(cursor: Cursor) -> str:

@@ -17,7 +17,7 @@ from service.clock import Clock
 from service.contract import EventType, Reset, ResetReason, email_id
 from service.errors import MailbusError, Transient
 from service.ingest.announce import Announcer
-from service.ingest.cursor import Before, Cursor, has_same_marks, name_id
+from service.ingest.cursor import Before, Cursor, before_of, has_same_marks, name_id
 from service.ingest.kinship import Kinship
 from service.ingest.marks import Recogniser
 from service.ingest.memory import Memory
@@ -201,7 +201,7 @@ class Epochs:
         salt = old.salt + 1 if here and old.uidvalidity == epoch.uidvalidity else 0
         start, line = await self._start(epoch)
         if has:
-            before = _before(old, elsewhere=not here)
+            before = before_of(old, elsewhere=not here)
             start, line = await self._after(before, start, epoch)
         elif self._initial != "all":
             self._degraded(_not_recognised())
@@ -230,8 +230,8 @@ class Epochs:
         """
         old = former.cursor
         self._initial = former.initial
-        before = _before(old, mailbox=former.mailbox)
-        await self._kinship.taken(before.id)
+        before = before_of(old, mailbox=former.mailbox)
+        await self._kinship.taken([one.id for one in before.chain()])
         start, line = await self._after(before, (await self._start(epoch))[0], epoch)
         start = replace(start, former=name_id(former.mailbox))
         if own is not None:
@@ -302,7 +302,8 @@ class Epochs:
         if cursor.before is None or cursor.last < cursor.before.top:
             return cursor
         self._recogniser = None
-        await self._done_with(cursor.before.id, cursor.before.mailbox)
+        for one in cursor.before.chain():
+            await self._done_with(one.id, one.mailbox)
         return replace(cursor, before=None)
 
     async def _done_with(self, snapshot: str, mailbox: str = "") -> None:
@@ -319,11 +320,6 @@ class Epochs:
         written = await self._memory.begin(self._announcer.reset(body, cursor, line), cursor)
         metrics.EVENTS.labels(type=EventType.RESET).inc()
         return written
-
-
-def _before(old: Cursor, *, elsewhere: bool = False, mailbox: str = "") -> Before:
-    snapshot = old.state.id if old.state else ""
-    return Before(snapshot, old.uidvalidity, 1, 0, elsewhere=elsewhere, mailbox=mailbox, turn=old.turn)
 
 
 def _next_turn(old: Cursor, epoch: Epoch) -> int:

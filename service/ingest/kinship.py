@@ -44,8 +44,8 @@ class Kinship(Protocol):
         """
         ...
 
-    async def taken(self, snapshot: str) -> None:
-        """It is about to begin by what was known under another name, and needs that until it has `settled`."""
+    async def taken(self, snapshots: Sequence[str]) -> None:
+        """It is about to begin by what was known under another name, and needs these until they are `settled`."""
         ...
 
     async def settled(self, snapshot: str) -> bool:
@@ -79,7 +79,7 @@ class Alone(Kinship):
         """Nobody asks."""
         return ()
 
-    async def taken(self, snapshot: str) -> None:
+    async def taken(self, snapshots: Sequence[str]) -> None:
         """It begins by nothing of others."""
 
     async def settled(self, snapshot: str) -> bool:

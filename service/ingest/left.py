@@ -6,7 +6,7 @@ in the bucket `mail-cursors`, in one key an account; a snapshot of the known sta
 here, or by its own mailbox. Newer ones take the place of older ones, but of none that a mailbox still recognises by.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 import msgspec
@@ -90,12 +90,12 @@ class LeftEpochs:
         await self._change(less)
         return dropped
 
-    async def take(self, mailbox: str, snapshot: str) -> None:
-        """A mailbox is about to recognise by a snapshot, and by no other. Raises Transient."""
+    async def take(self, mailbox: str, snapshots: Collection[str]) -> None:
+        """A mailbox is about to recognise by these snapshots, and by no others. Raises Transient."""
         taker = name_id(mailbox)
 
         def taken(there: list[LeftEpoch]) -> list[LeftEpoch]:
-            return [_taken(one, taker, taken=one.snapshot == snapshot) for one in there]
+            return [_taken(one, taker, taken=one.snapshot in snapshots) for one in there]
 
         await self._change(taken)
 

@@ -92,9 +92,9 @@ class Lineage:
 
         return await self._left.drop(is_its_own)
 
-    async def taken(self, mailbox: str, snapshot: str) -> None:
-        """A mailbox is about to begin by what was known in an epoch that another has left. Raises Transient."""
-        await self._left.take(mailbox, snapshot)
+    async def taken(self, mailbox: str, snapshots: Collection[str]) -> None:
+        """A mailbox is about to begin by what was known in epochs that others have left. Raises Transient."""
+        await self._left.take(mailbox, snapshots)
 
     async def settled(self, mailbox: str, snapshot: str) -> bool:
         """A mailbox is done with an epoch that it has left, or with another's. Whether its snapshot stays for others.

@@ -26,7 +26,7 @@ from service.ingest.plan import Recalled
 from service.ingest.publish import MailboxLog
 from service.ingest.replay import told
 from service.ingest.seen import Seen
-from service.ingest.state import State, dump_state, load_state, recogniser_of
+from service.ingest.state import Past, State, dump_state, load_state, recogniser_of
 from service.observe import log, step
 from service.tasks import finished
 
@@ -285,7 +285,7 @@ class Memory:
 
     async def begin(self, event: OutMessage, cursor: Cursor) -> Cursor:
         """The commit that begins an epoch: nothing is known of it."""
-        if self._named.id not in {"", self._left} and (cursor.before is None or cursor.before.id != self._named.id):
+        if self._named.id not in {"", self._left, *cursor.needed}:
             self._passed.append(self._named.id)
         owner, seen = self._owner_of(cursor), self._seen
         named = Named(self._events.fence)
@@ -366,25 +366,25 @@ class Memory:
 
     def near_its_end(self, first_seq: int, last_seq: int) -> bool:
         """Whether what happened since the snapshot will soon be beyond what the log keeps."""
-        behind = self._state.events > self._named.events
-        return behind and self._named.seq - first_seq < (last_seq - first_seq) // 2
+        return self._state.events > self._named.events and 2 * (self._named.seq - first_seq) < last_seq - first_seq
 
     # -- the epoch before -------------------------------------------------------------------------------------
 
     async def recogniser(self, before: Before) -> Recogniser | None:
-        """The marks of the epoch before; None where its snapshot is gone. Raises Transient."""
-        key = copy_key(self._account, before.mailbox) if before.mailbox else self._key
-        state = await self._load(before.id, f"{key} ")
-        if state is None:
-            return None
-        return await asyncio.to_thread(recogniser_of, state, elsewhere=before.elsewhere)
+        """The marks of the epochs before; None where the last one's snapshot is gone. Raises Transient."""
+        states: list[Past] = []
+        for one in before.chain():
+            key = copy_key(self._account, one.mailbox) if one.mailbox else self._key
+            if (state := await self._load(one.id, f"{key} ")) is None:
+                break
+            states.append(Past(state, one.elsewhere))
+        return await asyncio.to_thread(recogniser_of, states) if states else None
 
     async def recollect(self) -> Recogniser:
         """By all that is known now. Raises Transient."""
-        state = self._state
         base = (await self._load(self._named.id, self._owner) if self._named.id else None) or State()
-        whole = dataclasses.replace(state, marks=state.marks.over(base.marks))
-        return await asyncio.to_thread(recogniser_of, whole, elsewhere=True)
+        whole = dataclasses.replace(self._state, marks=self._state.marks.over(base.marks))
+        return await asyncio.to_thread(recogniser_of, [Past(whole, elsewhere=True)])
 
     def leave(self, passed: Collection[str]) -> None:
         """What was saved last is for whoever goes on in its epoch under another name; what nobody needs goes."""

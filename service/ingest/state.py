@@ -154,30 +154,45 @@ def _runs(first: Iterable[int], last: Iterable[int], numbers: Iterable[int], set
         yield Run(a, b, sets[number])
 
 
-def recogniser_of(state: State, *, elsewhere: bool) -> Recogniser:
-    """By all that is known. `elsewhere`: of another server, whose identities mean nothing here."""
-    if state.seen is not None:
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What was known when an epoch ended. `elsewhere`: of another server, whose identities mean nothing here."""
+
+    state: State
+    elsewhere: bool
+
+    def columns(self) -> tuple[Known, bytes, bytes]:
+        """What was known, its marks, and its identities, of which the last may be missing."""
+        state = self.state
+        if state.seen is None:
+            ids = b"" if self.elsewhere or not state.ids else state.ids.column(state.known)
+            return state.known, state.marks.column(state.known), ids
         # What was told to be gone counts, too: shown again it is not announced again. What a print is made of is the
         # mail's own, whichever server shows it.
         seen = Known()
         for uid in state.seen:
             seen.put(uid, frozenset())
         prints = b"".join(state.seen.print(uid) or NO_MARK for uid in state.seen)
-        column = state.marks.column(seen)
-        return Recogniser(seen, column, state.near, state.floor, ids=prints, near_ids=state.near_ids)
-    column = state.marks.column(state.known)
-    if elsewhere:
-        return Recogniser(state.known, column, state.near, state.floor, names=state.numbers.name_of)
-    ids = state.ids.column(state.known) if state.ids else b""
-    return Recogniser(
-        state.known,
-        column,
-        state.near,
-        state.floor,
-        ids=ids,
-        near_ids=state.near_ids,
-        names=state.numbers.name_of,
-    )
+        return seen, state.marks.column(seen), prints
+
+
+def recogniser_of(pasts: Sequence[Past]) -> Recogniser:
+    """By all that was known, in the last epoch and in those before that had not been gone through when they ended.
+
+    What was below the starting line says the first of them: the line of a later one is drawn by what it recognised.
+    """
+    known, column, ids = pasts[0].columns()
+    near = near_ids = b""
+    for past in pasts[1:]:
+        _, marks, named = past.columns()
+        near += marks
+        near_ids += named.ljust(len(marks), b"\0")
+    first = pasts[-1]
+    if not first.elsewhere or first.state.seen is not None:
+        near_ids += first.state.near_ids
+    near += first.state.near
+    names = pasts[0].state.numbers.name_of
+    return Recogniser(known, column, near, first.state.floor, ids=ids, near_ids=near_ids, names=names)
 
 
 def _packed(numbers: "array[int]") -> bytes:

@@ -1,7 +1,8 @@
 """A mailbox numbered anew, made again, or behind other settings: one reset, and nothing old is announced as new."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace as replaced
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import cast
@@ -21,6 +22,7 @@ from tests.servers.dovecot import Dovecot
 from tests.servers.imap_server import ImapServer
 from tests.servers.imap_stub import ImapStub
 from tests.servers.mailbus import BusReader, Event, until
+from tests.servers.proxy import FaultProxy, Way
 
 LONG_AGO = "01-Jan-2020 10:00:00 +0000"
 
@@ -45,12 +47,25 @@ def made_again(server: ImapServer, user: str, messages: list[tuple[int, str]], *
             client.append("Box", "", f'"{date}"', mail(number))
 
 
+def appended(server: ImapServer, user: str, message: tuple[int, str]) -> None:
+    with server.client(user) as client:
+        client.append("Box", "", f'"{message[1]}"', mail(message[0]))
+
+
 def subjects(events: list[Event]) -> list[str]:
     return [event.body["subject"] for event in events if event.kind == "received"]
 
 
 def resets(events: list[Event]) -> list[str]:
     return [event.body["reason"] for event in events if event.kind == "reset"]
+
+
+async def begun(reader: BusReader, reasons: list[str]) -> None:
+    """Until there were these resets."""
+    deadline = asyncio.get_running_loop().time() + 30
+    while resets(found := await reader.events()) != reasons:
+        assert asyncio.get_running_loop().time() < deadline, found
+        await asyncio.sleep(0.02)
 
 
 @pytest.mark.fault("A05")
@@ -267,6 +282,44 @@ async def test_without_the_snapshot_of_before_the_initial_rule_decides_alone_and
     assert "recognised" in str(box.states[0][1])
 
 
+@pytest.mark.fault("A05")
+async def test_numbered_anew_again_before_its_mail_was_gone_through_nothing_is_lost_or_told_twice(
+    server: ImapServer,
+    bus: Bus,
+    reader: BusReader,
+    prefix: str,
+    fault_proxy: Callable[[str, int], Awaitable[FaultProxy]],
+) -> None:
+    now = datetime.now(UTC)
+    known, late = (1, at(now)), (2, at(now - timedelta(hours=2)))
+    await asyncio.to_thread(made_again, server, prefix, [], first=True)
+    box = quick(server, prefix, mailbox="Box", initial="new")
+    async with following(bus, box):
+        await watching(box)
+        await asyncio.to_thread(appended, server, prefix, known)
+        await reader.wait_received(1)
+    # While nobody looks: a new number, and a mail that came two hours ago.
+    await asyncio.to_thread(made_again, server, prefix, [known, late])
+    proxy = await fault_proxy(server.host, server.imap)
+
+    def stop_at_a_body(way: Way, chunk: bytes) -> bytes:
+        if way is Way.TO_SERVER and b"BODY.PEEK[]" in chunk:
+            proxy.swallow()
+        return chunk
+
+    proxy.watch = stop_at_a_body
+    box = replaced(quick(server, prefix, mailbox="Box", initial="new"), port=proxy.port)
+    async with following(bus, box):
+        await begun(reader, ["start", "uidvalidity"])
+    await asyncio.to_thread(made_again, server, prefix, [known, late])
+    box = quick(server, prefix, mailbox="Box", initial="new")
+    async with following(bus, box):
+        await reader.wait_received(2)
+        await watching(box)
+    assert subjects(await reader.events()) == ["mail 1", "mail 2"]
+    assert not box.alarms
+
+
 class Noting(Alone):
     """A mailbox that was another's until now; what it says of what was known there, beside what it commits."""
 
@@ -281,8 +334,8 @@ class Noting(Alone):
         self.said.append(f"stayed at {cursor.last}")
         return ["of then"]
 
-    async def taken(self, snapshot: str) -> None:
-        self.said.append(f"taken {snapshot}")
+    async def taken(self, snapshots: Sequence[str]) -> None:
+        self.said.append(f"taken {' '.join(snapshots)}")
 
     async def settled(self, snapshot: str) -> bool:
         self.said.append(f"settled {snapshot}")

@@ -6,12 +6,14 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from service.contract import Keywords, fingerprint, keywords_of
+from service.ingest.cursor import BEYOND_LIMIT, Cursor, Named, before_of, dump_cursor, load_cursor
 from service.ingest.known import Change, Flagged, Known, Run, Uids, differences, missing
 from service.ingest.marks import MARK_BYTES, NO_MARK, Marks, Recogniser, packed_id, packed_mark, whole_mark
 from service.ingest.notes import Line, Note, dump_line, dump_note, load_line, load_note
-from service.ingest.state import State, dump_state, load_state
+from service.ingest.state import Past, State, dump_state, load_state, recogniser_of
 
 NONE: Keywords = frozenset()
 SEEN = frozenset({"$seen"})
@@ -257,3 +259,43 @@ def test_many_equal_marks_are_found_without_looking_through_them_again() -> None
 @pytest.mark.parametrize("text", ["", "zz", "830cd0d555", "830cd0d5555700"])
 def test_what_is_no_mark_recognises_nothing(text: str) -> None:
     assert packed_mark(text) == NO_MARK
+
+
+def past(known: dict[int, str], *, near: str = "", floor: datetime | None = None, elsewhere: bool = False) -> Past:
+    state = State(near=packed_mark(near) if near else b"", floor=floor)
+    for uid, mark in known.items():
+        state.known.put(uid, NONE)
+        state.mark(uid, mark)
+    return Past(state, elsewhere)
+
+
+def test_what_an_epoch_had_not_gone_through_is_known_by_the_one_before_and_so_is_the_line() -> None:
+    old, new, below = (fingerprint(size, None) for size in (1, 2, 3))
+    floor = datetime(2026, 1, 1, tzinfo=UTC)
+    later = past({1: new}, near=old, floor=datetime(2026, 6, 1, tzinfo=UTC))
+    found = recogniser_of([later, past({7: old}, near=below, floor=floor)])
+    assert found.floor == floor
+    assert (found.take(new), found.take(new)) == (1, None)
+    # Under what number the epoch before knew it says nothing: nobody was told of it since.
+    assert (found.take(old), found.take(old)) == (0, None)
+    assert (found.take(below), found.take(fingerprint(4, None))) == (0, None)
+
+
+def test_what_epochs_recognise_by_is_handed_on_as_far_as_something_is_known() -> None:
+    first = Cursor("a", 5, 9, 0, "one/1", events=4, state=Named(9, 4, "first"), turn=1)
+    second = replace(first, uidvalidity=6, before=before_of(first), events=1, state=Named(10, 1, "second"))
+    # Nothing was announced in it.
+    third = replace(second, uidvalidity=7, before=before_of(second), events=3, state=Named(12, 3, "third"))
+    assert third.needed == ["first"]
+    last = before_of(third, mailbox="Old", elsewhere=True)
+    assert [(one.id, one.mailbox, one.elsewhere, one.uidvalidity) for one in last.chain()] == [
+        ("third", "Old", True, 7),
+        ("first", "Old", True, 5),
+    ]
+    again = replace(third, before=before_of(first, mailbox="Elsewhere"))
+    assert [one.mailbox for one in before_of(again, mailbox="Old").chain()] == ["Old", "Elsewhere"]
+    cursor = third
+    for number in range(3 * BEYOND_LIMIT):
+        cursor = replace(cursor, before=before_of(cursor), state=Named(12, 3, f"s{number}"))
+        assert len(cursor.needed) <= BEYOND_LIMIT + 1
+    assert load_cursor(dump_cursor(cursor)) == cursor

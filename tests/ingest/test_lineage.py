@@ -186,7 +186,7 @@ async def test_what_a_mailbox_recognises_by_stays_however_many_newer_ones_there_
     left = LeftEpochs(bus.key_value(bus.subjects.cursors), "box")
     await left.add(LeftEpoch("old", left_at(TIME, "taken"), 1))
     await left.add(LeftEpoch("other", left_at(TIME, "free"), 2))
-    await left.take("new", "taken")
+    await left.take("new", ["taken"])
     for name, snapshot in (("old", "taken"), ("other", "free")):
         assert await left.settle(name, snapshot)
 
@@ -212,7 +212,7 @@ async def test_who_recognises_by_another_one_needs_the_first_no_more(bus: Bus) -
     left = LeftEpochs(bus.key_value(bus.subjects.cursors), "box")
     for snapshot in ("first", "second"):
         await left.add(LeftEpoch(snapshot, left_at(TIME, snapshot), 1))
-        await left.take("new", snapshot)
+        await left.take("new", [snapshot])
     assert [bool(one.takers) for one in await left.all()] == [False, True]
 
 
@@ -220,7 +220,7 @@ async def test_those_that_never_say_that_they_are_done_keep_no_more_than_a_limit
     left = LeftEpochs(bus.key_value(bus.subjects.cursors), "box")
     for number in range(TAKEN_LIMIT + 1):
         await left.add(LeftEpoch(f"n{number}", left_at(TIME, f"s{number}"), number))
-        await left.take(f"deleted{number}", f"s{number}")
+        await left.take(f"deleted{number}", [f"s{number}"])
     await left.settle("n0", "s0")
     assert await left.add(LeftEpoch("last", left_at(TIME, "last"), 99)) == ["s0"]
     assert len(await left.all()) == TAKEN_LIMIT + 1
