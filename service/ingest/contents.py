@@ -81,8 +81,8 @@ class Contents:
         self._read.clear()
         self.by_content = False
 
-    def _key(self, listing: Listing, at: int) -> tuple[bytes, int, bool]:
-        return listing.identity(at), listing.sizes[at], self.by_content
+    def _key(self, listing: Listing, at: int, *, whole: bool = True) -> tuple[bytes, int, bool]:
+        return listing.identity(at), listing.sizes[at], self.by_content and whole
 
     def of(self, body: bytes, size: int, *, whole: bool) -> Content:
         """Of a message as it was read; `size` as the server lists it."""
@@ -100,7 +100,9 @@ class Contents:
         """
         for at in places:
             if self._broke[listing.identity(at)] >= BREAKS_LIMIT:
-                self._read.setdefault(self._key(listing, at), UNREAD)
+                # What TOP showed of it, where it was the rest that broke.
+                shown = self._read.get(self._key(listing, at, whole=False), UNREAD)
+                self._read.setdefault(self._key(listing, at), shown)
         unread = [at for at in places if self._key(listing, at) not in self._read]
         for lines, is_small in ((CONTENT_LINES, True), (0, False)):
             some = [at for at in unread if (listing.sizes[at] <= self._message_limit) is is_small]
@@ -110,28 +112,25 @@ class Contents:
     async def _look(
         self, session: Session, listing: Listing, places: Sequence[int], lines: int, *, is_small: bool
     ) -> None:
-        tops: dict[int, Content] = {}
-
         def show(at: int, top: bytes) -> None:
             # Of what is too large nobody ever reads more than its header.
             mark = "" if is_small else content_of(top, listing.sizes[at], whole=False)[:CONTENT_CHARS]
-            found = Content(mark, self.date(top), print_of(top, whole=is_small))
-            if is_small and self.by_content:
-                # Not read yet: the connection may break at the rest.
-                tops[at] = found
-            else:
-                self._read[self._key(listing, at)] = found
+            # Where the rest is to be read it is not read yet: the connection may break at that.
+            key = self._key(listing, at, whole=not is_small)
+            self._read[key] = Content(mark, self.date(top), print_of(top, whole=is_small))
 
         def take(at: int, body: bytes) -> None:
             content = self.of(body, listing.sizes[at], whole=True)
             self._read[self._key(listing, at)] = replace(content, print=print_of(body, whole=True))
 
         refused = await self._ask(session, listing, places, show, whole=False, lines=lines)
-        if is_small:
-            refused = await self._ask(session, listing, places if self.by_content else refused, take, whole=True)
-            for at in refused:
-                if (found := tops.get(at)) is not None:
-                    self._read[self._key(listing, at)] = found
+        if not is_small:
+            return
+        refused = await self._ask(session, listing, places if self.by_content else refused, take, whole=True)
+        for at in places if self.by_content else ():
+            top = self._read.pop(self._key(listing, at, whole=False), None)
+            if at in refused and top is not None:
+                self._read[self._key(listing, at)] = top
 
     async def _ask(
         self,

@@ -48,6 +48,8 @@ async def test_where_whole_mails_are_read_one_that_breaks_each_connection_is_pas
             await look(pop3_stub, broke, shown, by_content=True)
     found = await look(pop3_stub, broke, shown, by_content=True)
     assert [bool(one.mark) for one in found] == [True, False, True]
+    # What TOP has shown of it, it is known by.
+    assert [bool(one.print) for one in found] == [True, verb == "RETR", True]
 
 
 async def test_a_look_that_a_connection_does_not_last_for_goes_on_over_the_next(pop3_stub: Pop3Stub) -> None:
