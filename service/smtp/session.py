@@ -18,7 +18,7 @@ from service.smtp.connect import Connection, connect
 from service.smtp.errors import ChunksUnknown, DotUnanswered, wanted_first
 from service.smtp.options import NO_EXTRAS, Extras, SmtpOptions
 from service.smtp.state import Seen, Stage, after
-from service.smtp.wire import Reply, ended, mail_command, make_reply, rcpt_command, size_limit, stuffed
+from service.smtp.wire import Reply, ended, has_utf8_header, mail_command, make_reply, rcpt_command, size_limit, stuffed
 from service.tasks import TaskGroup
 
 BLOCK_BYTES: Final = 64 * 1024
@@ -147,6 +147,11 @@ class Session:
         if not all(address.isascii() for address in addresses):
             if "smtputf8" not in self._extensions:
                 return {}, make_reply(553, ["5.6.7 an address is not ASCII and the relay has no SMTPUTF8"])
+            parameters["SMTPUTF8"] = None
+        elif "BODY" in parameters and has_utf8_header(data):
+            # RFC 6531 3.1: who does not know SMTPUTF8 would pass it on to servers and programs that read it wrong.
+            if "smtputf8" not in self._extensions:
+                return {}, make_reply(550, ["5.6.9 a header field is UTF-8 and the relay has no SMTPUTF8"])
             parameters["SMTPUTF8"] = None
         if REQUIRETLS in given and not (self._connection.secure and "requiretls" in self._extensions):
             # RFC 8689 4.2.1: it may go nowhere else, so it goes nowhere.

@@ -181,6 +181,19 @@ def checked_path(address: str) -> str:
     return address
 
 
+def has_utf8_header(data: bytes) -> bool:
+    """Whether a message's header is UTF-8 beyond ASCII (RFC 6532). One with other 8-bit bytes is of no standard."""
+    end = 0 if data.startswith(b"\r\n") else data.find(b"\r\n\r\n")
+    header = data if end < 0 else data[:end]
+    if header.isascii():
+        return False
+    try:
+        header.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def bare_line_end(data: bytes) -> int | None:
     """Where a CR or LF stands that is no CRLF; None if nowhere."""
     if len(data) <= COPIED_BYTES:

@@ -13,6 +13,8 @@ from tests.servers.smtp import RelayMaker, ScriptedRelay, Sink
 from tests.servers.smtp_steps import StepRelayMaker
 from tests.smtp.harness import MESSAGE, Dot, deliver, relay_to
 
+UTF8_HEADER = "To: jürgen@x\r\n\r\nx\r\n".encode()
+
 
 @pytest.mark.parametrize("pipelining", [True, False])
 async def test_each_recipient_gets_its_reply(relay: ScriptedRelay, pipelining: bool) -> None:
@@ -226,18 +228,31 @@ async def test_what_the_relay_cannot_take_is_refused_here(make_relay: RelayMaker
     assert (await deliver(small))["a@x"].enhanced == "5.3.4"
     plain = await make_relay(smtputf8=False)
     plain.script.eight_bit = False
-    assert (await deliver(plain, data="ü\r\n".encode()))["a@x"].enhanced == "5.6.3"
+    assert (await deliver(plain, data="\r\nü\r\n".encode()))["a@x"].enhanced == "5.6.3"
     assert (await deliver(plain, "jürgen@x"))["jürgen@x"].enhanced == "5.6.7"
+    plain.script.eight_bit = True
+    assert (await deliver(plain, data=UTF8_HEADER))["a@x"].enhanced == "5.6.9"
     assert small.data_commands == plain.data_commands == 0
 
 
 @pytest.mark.fault("E10")
 async def test_parameters_say_what_the_message_needs(relay: ScriptedRelay) -> None:
-    await deliver(relay, data="ü\r\n".encode())
+    await deliver(relay, data="\r\nü\r\n".encode())
     await deliver(relay, "jürgen@x", data=b"x\r\n")
-    assert relay.messages[0].options == ["SIZE=4", "BODY=8BITMIME"]
+    assert relay.messages[0].options == ["SIZE=6", "BODY=8BITMIME"]
     assert relay.messages[1].options == ["SIZE=3", "SMTPUTF8"]
     assert relay.messages[1].rcpt_to == ["jürgen@x"]
+    await deliver(relay, data=UTF8_HEADER)
+    assert relay.messages[2].options == [f"SIZE={len(UTF8_HEADER)}", "BODY=8BITMIME", "SMTPUTF8"]
+
+
+@pytest.mark.fault("E10")
+@pytest.mark.parametrize("header", [b"Subject: Gr\xfc\xdfe", b"Subject: x"])
+async def test_8bit_bytes_that_are_no_utf8_header_go_as_they_are(make_relay: RelayMaker, header: bytes) -> None:
+    """RFC 6532 says nothing of Latin-1 in a header, nor of UTF-8 in a body."""
+    relay = await make_relay(smtputf8=False)
+    await deliver(relay, data=header + "\r\n\r\nü\r\n".encode())
+    assert [mail.options[-1] for mail in relay.messages] == ["BODY=8BITMIME"]
 
 
 # -- what only a wire script does -----------------------------------------------------------------------------------
