@@ -23,7 +23,7 @@ from nats.errors import NoServersError
 from service.bus.blobs import BlobStore
 from service.bus.client import NO_TLS, BusClient
 from service.bus.contents import Contents
-from service.bus.errors import MessageTooLarge, NobodyThere, js_api, subject_counts, translated
+from service.bus.errors import MessageTooLarge, NobodyThere, js_api, subject_counts, subject_pages, translated
 from service.bus.follow import Followed, follow
 from service.bus.guard import header_size
 from service.bus.kv import KeyValue
@@ -184,7 +184,7 @@ class Bus:
     async def pending(self, stream: str, subject: str) -> int:
         """How many messages of a subject a stream holds. Raises Transient."""
         with translated(stream):
-            return sum((await subject_counts(self.nc, stream, subject)).values())
+            return sum([sum(page.values()) async for page in subject_pages(self.nc, stream, subject)])
 
     async def check_streams(self, options: StreamOptions, replicas: int) -> None:
         """Whether the streams that are there will do. Raises Permanent that lists every difference, or Transient."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import AsyncGenerator
 from typing import Any, Final
 
 import nats.errors
@@ -93,10 +94,31 @@ async def js_api(nc: Client, subject: str, request: dict[str, Any] | None = None
     return answer
 
 
+async def subject_pages(nc: Client, stream: str, subject: str) -> AsyncGenerator[dict[str, int], None]:
+    """Subject → messages that a stream holds under it, for those that match `subject`, as many at once as NATS lists.
+
+    One that is there all the time is in them, perhaps twice. Raises as js_api does.
+    """
+    offset, total = 0, 0
+    while True:
+        info = await js_api(nc, f"STREAM.INFO.{stream}", {"subjects_filter": subject, "offset": offset})
+        gone, total = total - int(info.get("total", 0)), int(info.get("total", 0))
+        if gone > 0 and offset:
+            # They come in their order: by as many as have gone the others have moved up.
+            offset = max(0, offset - gone)
+            continue
+        page: dict[str, int] = info["state"].get("subjects") or {}
+        yield page
+        offset += len(page)
+        if not page or offset >= total:
+            return
+
+
 async def subject_counts(nc: Client, stream: str, subject: str) -> dict[str, int]:
-    """Subject → messages that a stream holds under it, for those that match `subject`. Raises as js_api does."""
-    info = await js_api(nc, f"STREAM.INFO.{stream}", {"subjects_filter": subject})
-    counts: dict[str, int] = info["state"].get("subjects") or {}
+    """All pages in one. Raises as js_api does."""
+    counts: dict[str, int] = {}
+    async for page in subject_pages(nc, stream, subject):
+        counts |= page
     return counts
 
 

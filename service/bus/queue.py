@@ -2,6 +2,8 @@
 
 import asyncio
 from collections import deque
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -9,7 +11,7 @@ import msgspec
 from nats.aio.subscription import Subscription
 
 from service.bus.client import BusClient
-from service.bus.errors import NO_MESSAGE, RAISED, ApiError, MessageTooLarge, inward, js_api, translated
+from service.bus.errors import NO_MESSAGE, RAISED, ApiError, MessageTooLarge, inward, js_api, subject_pages, translated
 from service.bus.frames import pub
 from service.bus.guard import check_subject, header_size
 from service.bus.log import parse_headers
@@ -189,6 +191,19 @@ class WorkQueue:
                     return False
                 raise
         return True
+
+    async def subjects(self, under: str) -> AsyncGenerator[list[str], None]:
+        """Under which something is queued or waits, as they come where there are many: one perhaps twice.
+
+        Raises Transient.
+        """
+        async with aclosing(subject_pages(self._nc, self._stream, under)) as pages:
+            while True:
+                with translated(self._stream):
+                    page = await anext(pages, None)
+                if page is None:
+                    return
+                yield list(page)
 
     async def cancel(self, subject: str) -> int:
         """Remove a schedule that has not fired; gives how many there were. Raises Transient."""

@@ -15,7 +15,7 @@ from service.bus.errors import NO_MESSAGE, ApiError, js_api, subject_counts, tra
 
 # No object takes so long from its first chunk to its meta.
 YOUNG: Final = timedelta(hours=1)
-# The server lists so many subjects at once: a bucket with more is left alone, for what is named must all be known.
+# A bucket with more is left alone: each of its metas would be read, one by one.
 LISTED_LIMIT: Final = 100_000
 
 

@@ -1,6 +1,6 @@
 """What a command is given: the account it is for, and what all commands of a process share. Plain values."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol, TypeVar
@@ -12,7 +12,7 @@ from service.commands.errors import problem
 from service.commands.in_hand import InHand
 from service.commands.places import Directory
 from service.commands.repeat import Answered
-from service.contract import Extra, HeldRequest, Resynced, SendLimits, SendRequest, Verb, encode
+from service.contract import Extra, HeldAnswer, Resynced, SendLimits, SendRequest, Verb, encode
 from service.imap import Pool
 from service.parsing import Made, Page, Raw, Read
 
@@ -119,8 +119,8 @@ class Originals(Protocol):
 class Requests(Protocol):
     """What an account was asked to send, between the request and its end. All raise Transient."""
 
-    def held(self) -> AsyncIterator[HeldRequest]:
-        """Those on hold."""
+    async def held(self) -> HeldAnswer:
+        """Those on hold, and whether there may be more."""
         ...
 
     async def cancel(self, id: str) -> Undone | None:

@@ -14,6 +14,6 @@ _DECODER: Final = msgspec.json.Decoder(NothingAsked)
 async def held(context: Context, account: Account, payload: bytes, _headers: Mapping[str, str]) -> bytes:
     """As many as an answer has room for."""
     decode_body(payload, _DECODER)
-    found = [one async for one in account.sending().requests.held()]
-    shown = context.fitting(found)
-    return encode(HeldAnswer(shown, more=len(shown) < len(found)))
+    held = await account.sending().requests.held()
+    shown = context.fitting(held.found)
+    return encode(HeldAnswer(shown, more=held.more or len(shown) < len(held.found)))

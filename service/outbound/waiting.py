@@ -5,22 +5,28 @@ first wins: an intent before the dot means sent, a cancellation before the inten
 """
 
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from service.bus import Bus, Conflict
 from service.clock import Clock
-from service.contract import HeldRequest, State, request_key
-from service.errors import Transient
+from service.contract import HeldAnswer, HeldRequest, State, request_key
+from service.errors import Transient, verdict_of
 from service.observe import log, metrics
 from service.outbound.retry import Phase
 from service.outbound.sends import SendRecord, Sends
 from service.outbound.settle import Settler, changed
 from service.outbound.status import cancellation
+from service.tasks import TaskGroup
 
 # Another writes the same record at the same moment: it moves on with every write, so a few looks are enough.
 TRIES: Final = 5
+# What waits is read record by record, so many at once, to find what is held: whoever asks waits no longer than this.
+READ_AT_ONCE: Final = 64
+LOOK_S: Final = 10.0
+SHOWN_LIMIT: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,19 +51,42 @@ class Waiting:
         """The account is another process's: what waits is for that one to count."""
         self._settler.uncount()
 
-    async def held(self) -> AsyncIterator[HeldRequest]:
-        """Each request with recipients on hold. Raises Transient."""
+    async def held(self) -> HeldAnswer:
+        """Requests with recipients on hold, as far as they are found in LOOK_S, and no more than SHOWN_LIMIT.
+
+        Raises Transient.
+        """
+        found: dict[str, HeldRequest] = {}
+        until = self._clock.monotonic() + LOOK_S
         subjects = self._bus.subjects
-        for subject in await self._bus.queued(subjects.stream_later, subjects.later(self._account, "*")):
-            record, _ = await self._sends.get(subject.rpartition(".")[2])
-            if record is not None and record.held and record.phase in (Phase.WAITING, Phase.HELD):
-                yield HeldRequest(
-                    id=record.id,
-                    message_id="" if record.split else record.message_id,
-                    attempt=record.attempt,
-                    recipients=record.held,
-                    expires_at=record.expires_at,
-                )
+        pages = self._bus.queue(subjects.stream_later).subjects(subjects.later(self._account, "*"))
+        async with aclosing(pages):
+            async for page in pages:
+                for start in range(0, len(page), READ_AT_ONCE):
+                    if self._clock.monotonic() > until or len(found) > SHOWN_LIMIT:
+                        return HeldAnswer(list(found.values()), more=True)
+                    some = [subject.rpartition(".")[2] for subject in page[start : start + READ_AT_ONCE]]
+                    found |= {one.id: one for one in await self._held_of(some)}
+        return HeldAnswer(list(found.values()), more=False)
+
+    async def _held_of(self, keys: Sequence[str]) -> list[HeldRequest]:
+        """Those of some requests."""
+        try:
+            async with TaskGroup() as group:
+                reading = [group.create_task(self._sends.get(key), name="held") for key in keys]
+        except BaseExceptionGroup as failed:
+            raise verdict_of(failed) from None
+        return [
+            HeldRequest(
+                id=record.id,
+                message_id="" if record.split else record.message_id,
+                attempt=record.attempt,
+                recipients=record.held,
+                expires_at=record.expires_at,
+            )
+            for record, _ in (one.result() for one in reading)
+            if record is not None and record.held and record.phase in (Phase.WAITING, Phase.HELD)
+        ]
 
     async def cancel(self, id: str) -> Undone | None:
         """Nobody gets it any more who has not got it yet; None where there is no such request. Raises Transient."""

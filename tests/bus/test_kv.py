@@ -1,5 +1,7 @@
 """Keys with compare-and-set. Real server; nats-py's own client as the other side."""
 
+import asyncio
+
 import pytest
 
 from service.bus import Bus, Conflict
@@ -88,3 +90,35 @@ async def test_a_value_that_nats_would_not_take_is_refused_before_it_is_sent(bus
         with pytest.raises(MessageTooLarge):
             await write
     assert (await keys.get("k"), bus.nc.stats["reconnects"]) == (Entry(b"x" * (bus.max_payload - 400), revision), 0)
+
+
+async def test_more_keys_than_nats_lists_at_once_are_all_there(bus: Bus) -> None:
+    """It lists 100,000."""
+    count = 100_500
+    for n in range(count):
+        await bus.nc.publish(f"$KV.{bus.subjects.suppressions}.a.{n}", b"x")
+    stream = f"KV_{bus.subjects.suppressions}"
+    async with asyncio.timeout(120):
+        while int((await bus.stream_state(stream)).split()[1]) < count:  # noqa: ASYNC110 nothing rings
+            await asyncio.sleep(0.1)
+    keys = await bus.key_value(bus.subjects.suppressions).keys("a.*")
+    assert len(keys) == len(set(keys)) == count
+    subject = f"$KV.{bus.subjects.suppressions}.>"
+    assert await bus.pending(stream, subject) == count
+    assert len(await bus.queued(stream, subject)) == count
+    pages = [page async for page in bus.queue(stream).subjects(subject)]
+    assert [len(page) for page in pages] == [100_000, 500]
+
+
+async def test_what_goes_while_keys_are_listed_hides_none_that_stays(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that lists three at once, of which the first has gone by the next page."""
+    there = ["a", "b", "c", "d", "e", "f", "g"]
+
+    async def answer(_nc: object, _subject: str, request: dict[str, int]) -> dict[str, object]:
+        page, total = there[request["offset"] :][:3], len(there)
+        if request["offset"] == 0:
+            del there[0]
+        return {"state": {"subjects": dict.fromkeys(page, 1)}, "total": total}
+
+    monkeypatch.setattr("service.bus.errors.js_api", answer)
+    assert await bus.queued("S", ">") == ["a", "b", "c", "d", "e", "f", "g"]

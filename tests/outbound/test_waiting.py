@@ -217,7 +217,7 @@ async def test_a_time_beyond_what_is_remembered_is_refused(bus: Bus, post: Post,
 
 
 async def held(waiting: Waiting) -> list[HeldRequest]:
-    return [one async for one in waiting.held()]
+    return (await waiting.held()).found
 
 
 async def until_held(post: Post, waiting: Waiting) -> HeldRequest:
@@ -225,6 +225,24 @@ async def until_held(post: Post, waiting: Waiting) -> HeldRequest:
     await scheduled(post)
     (one,) = await held(waiting)
     return one
+
+
+async def test_of_many_that_wait_those_on_hold_are_found_or_it_is_said_that_not_all_were_looked_at(
+    bus: Bus, post: Post, relay: ScriptedRelay, waiting: Waiting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    relay.script.cut = ["before_reply"]
+    async with sending(bus, relay, uncertain="hold"):
+        await post.request("r")
+        await until_held(post, waiting)
+        for n in range(150):
+            await post.request(f"later{n}", sendAt=soon(3600))
+        async with asyncio.timeout(LIMIT_S):
+            while await bus.pending(bus.subjects.stream_out, ">"):  # noqa: ASYNC110 an empty stream rings no bell
+                await asyncio.sleep(0.02)
+        whole = await waiting.held()
+        assert ([one.id for one in whole.found], whole.more) == (["r"], False)
+        monkeypatch.setattr("service.outbound.waiting.LOOK_S", -1.0)
+        assert (await waiting.held()).more
 
 
 async def test_a_request_on_hold_is_listed_and_released_and_then_sent(
