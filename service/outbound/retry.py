@@ -12,12 +12,13 @@ from typing import Final, assert_never
 import msgspec
 
 from service.clock import backoff_s
-from service.contract import State
+from service.contract import Problem, State
 from service.outbound.options import OutboundOptions
 
 # So long before it expires a request is tried once more, where its pause would be longer: a relay that came back
 # meanwhile gets its chance.
 LAST_TRY: Final = timedelta(seconds=30)
+EXPIRED: Final = Problem("expiresAt", "expired before the relay was known to have taken it")
 NOBODY: Final[Mapping[str, str]] = MappingProxyType({})
 
 
@@ -50,6 +51,7 @@ class Phase(StrEnum):
 
 class Decision(msgspec.Struct, frozen=True):
     """`states`: per state, the recipients it is about with their reply. `pending` are tried again, `held` are not.
+    `problem`: why whoever failed did, where no relay said so.
 
     `at_once`: those of `pending` for whom there was no room; they are tried next, and without the others.
     """
@@ -59,7 +61,7 @@ class Decision(msgspec.Struct, frozen=True):
     pending: dict[str, str]
     held: list[str]
     next_at: datetime | None
-    expired: bool = False
+    problem: Problem | None = None
     at_once: tuple[str, ...] = ()
 
 
@@ -141,15 +143,17 @@ def found(
 def expire(pending: Mapping[str, str], held: Sequence[str]) -> Decision:
     """At `expiresAt`: whoever waits or is held has failed, with the last reply that was heard."""
     failed = dict(pending) | {recipient: "" for recipient in held if recipient not in pending}
-    return Decision(Phase.FINAL, {State.FAILED: failed}, {}, [], None, expired=True)
+    return Decision(Phase.FINAL, {State.FAILED: failed}, {}, [], None, problem=EXPIRED)
 
 
-def break_off(unsure: Iterable[str], refused: Mapping[str, Said], others: Mapping[str, str]) -> Decision:
-    """Nobody goes on with an intent: whose dot may be out is in doubt, whoever else waits has failed."""
+def break_off(
+    unsure: Iterable[str], refused: Mapping[str, Said], others: Mapping[str, str], problem: Problem
+) -> Decision:
+    """Nobody goes on with an intent: whose dot may be out is in doubt, and with whoever else waits has failed."""
     doubted = {who: "" for who in unsure if who not in refused}
-    failed = {who: one.reply for who, one in refused.items()} | dict(others)
+    failed = doubted | {who: one.reply for who, one in refused.items()} | dict(others)
     states = {state: of for state, of in ((State.UNCERTAIN, doubted), (State.FAILED, failed)) if of}
-    return Decision(Phase.FINAL, states, {}, [], None)
+    return Decision(Phase.FINAL, states, {}, [], None, problem=problem)
 
 
 def _decision(

@@ -95,7 +95,7 @@ class Settler:
             attempt=attempt,
             now=self._clock.now(),
             relay=record.relay,
-            taken=record.taken,
+            taken=[*record.taken, *decision.states.get(State.UNCERTAIN, ())],
         )
         taken = [who for state in _TAKEN for who in decision.states.get(state, ())]
         # What is heard between attempts changes nothing of whose turn it is.
@@ -219,8 +219,16 @@ class Settler:
 
     def _brought(self, job: Job, record: SendRecord) -> bool:
         """Whether it is the request's own job, and not the same id once more."""
-        is_due = job.subject == self._bus.subjects.due(self._options.account)
-        return is_due or record.source in ("", source_of(job))
+        return self._is_due(job) or record.source in ("", source_of(job))
+
+    def is_own(self, job: Job, record: SendRecord) -> bool:
+        """Whether it is the job that goes on with the request: not the same id once more, nor one it went on from."""
+        if self._is_due(job):
+            return int(job.headers.get(ATTEMPT_HEADER, "0")) >= record.attempt
+        return record.source == source_of(job) and record.attempt <= 1
+
+    def _is_due(self, job: Job) -> bool:
+        return job.subject == self._bus.subjects.due(self._options.account)
 
     async def _seen(self, key: str, job: Job, record: SendRecord) -> SendRecord:
         """A request that was cancelled unseen is here: its recipients are known. Raises Conflict, Transient."""
@@ -282,18 +290,20 @@ class Settler:
 
     async def bury(self, key: str, job: Job, record: SendRecord, revision: int, why: str) -> None:
         """A request that mailbus fails at: `failed`, and whole in the dead letters."""
-        if record.phase is Phase.FINAL:
-            # Its outcome stands, whatever failed after it.
+        if record.phase is Phase.FINAL or not self.is_own(job, record):
+            # Its outcome stands, whatever failed after it; or another job goes on with it.
             await self.resume(key, job, record, its_own=False)
             return
+        # What stands may not have been said yet.
+        await self.say(record)
         if record.phase is Phase.INTENT:
             # The dot of an attempt that broke off may be out.
             record = changed(record, taken=list(dict.fromkeys([*record.taken, *record.open])))
         await self.refuse(key, job, record, revision, [Problem("", why)], await self.payload(job, record))
 
     async def give_up(self, key: str, job: Job, record: SendRecord, revision: int, why: str, payload: bytes) -> None:
-        """A request that ends processes: `failed`, for whom its dot may be out `uncertain`, and whole in the dead
-        letters."""
+        """A request that ends processes: `failed`, before that `uncertain` for whom its dot may be out, and whole in
+        the dead letters."""
         log.error("request_given_up", account=self._options.account, key=key, phase=record.phase, why=why)
         if record.phase is Phase.FINAL:
             if self._brought(job, record):
@@ -302,18 +312,36 @@ class Settler:
                     await self.dead_letter(key, payload, why, DeadReason.POISON)
                 await self.go_on(key, record)
             await self.resume(key, job, record, its_own=False)
-            return
-        if record.phase is Phase.INTENT:
-            decision = break_off(record.open, record.refused, record.others | dict.fromkeys(record.held, ""))
-            dead = changed(record, dead=True)
-            record = (await self.told(key, dead, revision, decision, None, attempt=record.attempt)).record
-            metrics.DEAD.labels(reason=DeadReason.POISON).inc()
-            await self.dead_letter(key, payload, why, DeadReason.POISON)
+        elif not self.is_own(job, record):
+            await self.resume(key, job, record, its_own=False)
         else:
-            problems = [Problem("", why)]
-            await self.refuse(key, job, record, revision, problems, payload, reason=DeadReason.POISON)
+            await self.end(key, job, record, revision, Problem("", why), payload, DeadReason.POISON)
+
+    async def end(
+        self,
+        key: str,
+        job: Job,
+        record: SendRecord,
+        revision: int,
+        problem: Problem,
+        payload: bytes,
+        reason: DeadReason,
+    ) -> None:
+        """One that nobody goes on with, by its own job. Raises Conflict, Transient."""
+        if record.phase is not Phase.INTENT:
+            # What stands may not have been said yet. And a schedule may be set: its time would come for what is over.
+            await self.say(record)
+            await self.unschedule(key)
+            await self.refuse(key, job, record, revision, [problem], payload, reason=reason)
             return
-        await self.go_on(key, record)
+        # The dot of an attempt that broke off may be out, and nobody will find out any more.
+        others = record.others | dict.fromkeys(record.held, "")
+        decision = break_off(record.open, record.refused, others, problem)
+        dead = changed(record, dead=True)
+        ended = (await self.told(key, dead, revision, decision, None, attempt=record.attempt)).record
+        metrics.DEAD.labels(reason=reason).inc()
+        await self.dead_letter(key, payload, problem.message, reason)
+        await self.go_on(key, ended)
         await job.ack()
 
     async def dead_letter(self, key: str, payload: bytes, why: str, reason: DeadReason = DeadReason.REQUEST) -> None:

@@ -24,7 +24,6 @@ from service.observe import step
 from service.outbound.retry import Decision, Phase
 from service.outbound.sends import SendRecord, StoredStatus
 
-EXPIRED: Final = Problem("expiresAt", "expired before the relay was known to have taken it")
 # Of what is wrong with a request, whose names and values may be a requester's: so many bytes are enough to find it.
 FIELD_LIMIT_CHARS: Final = 200
 PROBLEM_LIMIT_CHARS: Final = 500
@@ -45,7 +44,7 @@ def statuses_of(
 ) -> list[StoredStatus]:
     """One event for each state, about its recipients only; one for each recipient where each has a Message-ID.
 
-    `taken`: for whom an earlier attempt's relay may have taken it.
+    `taken`: for whom a relay may have taken it.
     """
     if isinstance(message_ids, str):
         about = [(state, replies, message_ids) for state, replies in decision.states.items()]
@@ -65,7 +64,7 @@ def statuses_of(
                 attempt=attempt,
                 message_id=message_id or UNSET,
                 next_attempt_at=_next_at(decision, replies),
-                problems=[EXPIRED] if decision.expired else UNSET,
+                problems=[decision.problem] if decision.problem is not None and state is State.FAILED else UNSET,
                 relay=relay or UNSET,
             ),
             key,

@@ -13,19 +13,19 @@ import re
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from functools import partial
-from typing import Final, assert_never
+from typing import Final
 
 from service.bus import Bus, Conflict, Job
 from service.clock import Clock
 from service.contract import ACCOUNT_ID, DeadReason, Problem, account_of_out
 from service.errors import Transient
-from service.observe import log, metrics
+from service.observe import log
 from service.outbound.options import OutboundOptions
 from service.outbound.outbox import Outbox
 from service.outbound.request import made_id, take
-from service.outbound.retry import Phase, break_off
-from service.outbound.sends import KEY_HEADER, SendRecord, Sends, consumer_of_out, new_record, source_of
-from service.outbound.settle import ATTEMPT_HEADER, Settler, changed
+from service.outbound.retry import Phase
+from service.outbound.sends import KEY_HEADER, SendRecord, Sends, consumer_of_out, new_record
+from service.outbound.settle import Settler, changed
 
 LOOK_EVERY_S: Final = 30.0
 TOGETHER: Final = 50
@@ -133,7 +133,7 @@ class Strays:
             await settler.refuse(
                 taken.key, job, record, revision, [WRONG], job.payload, reason=DeadReason.UNKNOWN_ACCOUNT
             )
-        elif record.source == source_of(job) and record.attempt <= 1:
+        elif settler.is_own(job, record):
             # Its account's sender ended with it in hand: what was to follow from the attempt may be undone.
             await self._end(settler, taken.key, job, record, revision)
         else:
@@ -142,12 +142,11 @@ class Strays:
     async def _end_due(self, account: str, job: Job) -> None:
         """A request that waited, whose time has come."""
         settler, key = self._settler(account), job.headers.get(KEY_HEADER, "")
-        attempt = int(job.headers.get(ATTEMPT_HEADER, "0"))
         record, revision = await self._sends.get(key)
         if record is None:
             await settler.dead_letter(key, b"", "its state is gone", DeadReason.UNKNOWN_ACCOUNT)
             await job.ack()
-        elif attempt >= record.attempt or record.phase is Phase.FINAL:
+        elif settler.is_own(job, record) or record.phase is Phase.FINAL:
             # Also where the next schedule was not set any more.
             await self._end(settler, key, job, record, revision)
         else:
@@ -155,26 +154,8 @@ class Strays:
 
     async def _end(self, settler: Settler, key: str, job: Job, record: SendRecord, revision: int) -> None:
         """A request with its own job. Raises Conflict, Transient."""
-        match record.phase:
-            case Phase.INTENT:
-                await self._break_off(settler, key, job, record, revision)
-            case Phase.WAITING | Phase.HELD:
-                payload = await settler.payload(job, record)
-                # Where it was set already, its time would come for what is over.
-                await settler.unschedule(key)
-                await settler.refuse(key, job, record, revision, [WRONG], payload, reason=DeadReason.UNKNOWN_ACCOUNT)
-            case Phase.FINAL:
-                await settler.resume(key, job, record, its_own=True, reason=DeadReason.UNKNOWN_ACCOUNT)
-            case _:
-                assert_never(record.phase)
-
-    async def _break_off(self, settler: Settler, key: str, job: Job, record: SendRecord, revision: int) -> None:
-        """The dot may have been sent, and nobody will find out any more. Raises Conflict, Transient."""
-        decision = break_off(record.open, record.refused, record.others | dict.fromkeys(record.held, ""))
-        dead = changed(record, dead=True)
-        settled = await settler.told(key, dead, revision, decision, None, attempt=record.attempt)
-        metrics.DEAD.labels(reason=DeadReason.UNKNOWN_ACCOUNT).inc()
+        if record.phase is Phase.FINAL:
+            await settler.resume(key, job, record, its_own=True, reason=DeadReason.UNKNOWN_ACCOUNT)
+            return
         payload = await settler.payload(job, record)
-        await settler.dead_letter(key, payload, WRONG.message, DeadReason.UNKNOWN_ACCOUNT)
-        await settler.go_on(key, settled.record)
-        await job.ack()
+        await settler.end(key, job, record, revision, WRONG, payload, DeadReason.UNKNOWN_ACCOUNT)

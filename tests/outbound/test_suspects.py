@@ -3,6 +3,7 @@
 import asyncio
 import os
 from contextlib import suppress
+from datetime import timedelta
 
 import pytest
 
@@ -13,12 +14,24 @@ from service.observe.steps import STOP_EXIT_CODE
 from service.outbound.hands import Place
 from service.outbound.outbox import Bundle, Outbox
 from service.outbound.pace import Pace
-from service.outbound.retry import Phase
+from service.outbound.retry import Phase, Said, Verdict, decide
 from service.outbound.sends import SendRecord, new_record
 from service.outbound.settle import changed, schedule
+from service.outbound.status import statuses_of
 from service.outbound.suspects import GIVEN_UP_AT, Suspects, _Mark, _name
 from tests.outbound.child import begin_poisoned, ended
-from tests.outbound.conftest import LIMIT_S, Post, deliveries, sending
+from tests.outbound.conftest import (
+    LIMIT_S,
+    Event,
+    Post,
+    delivered,
+    deliveries,
+    idle_sender,
+    outbound_options,
+    sending,
+    soon,
+)
+from tests.outbound.test_waiting import scheduled
 from tests.servers.forked import Forked
 from tests.servers.nats import NatsServer
 from tests.servers.smtp import ScriptedRelay
@@ -50,6 +63,11 @@ async def left_mark(bus: Bus, job: Job, ended: int = GIVEN_UP_AT - 1) -> None:
     await bus.key_value(bus.subjects.sends).create(_name(job), encode(mark))
 
 
+def problem_of(event: Event) -> str:
+    assert isinstance(event.body.problems, list)
+    return event.body.problems[0].message
+
+
 def final(job: Job) -> SendRecord:
     return changed(new_record("r", job, job.stored_at), phase=Phase.FINAL, attempt=1)
 
@@ -79,7 +97,7 @@ async def test_a_request_that_ends_its_process_is_given_up_whole_and_what_was_be
 
 
 @pytest.mark.fault("E14", "E02")
-async def test_a_request_that_is_given_up_after_its_intent_is_uncertain(
+async def test_a_request_that_is_given_up_after_its_intent_is_uncertain_and_then_failed(
     bus: Bus, post: Post, relay: ScriptedRelay
 ) -> None:
     await post.request("r", to=[{"email": "a@x.example"}])
@@ -89,12 +107,57 @@ async def test_a_request_that_is_given_up_after_its_intent_is_uncertain(
     await bus.key_value(bus.subjects.sends).create(request_key("a", "r"), encode(record))
     await left_mark(bus, job)
     async with sending(bus, relay):
-        assert await post.states(1) == [("r", "uncertain")]
+        assert await post.states(2) == [("r", "uncertain"), ("r", "failed")]
         await post.until(lambda: len(post.dead) == 1)
         await post.empty()
-    assert post.events[0].body.undo_status == "final"
+    assert {event.body.undo_status for event in post.events} == {"final"}
+    assert delivered(post.events[1]) == {"a@x.example": "unknown"}
+    assert "processes ended" in problem_of(post.events[1])
     assert post.dead[0].data == job.payload
     assert not relay.messages
+
+
+@pytest.mark.fault("E14")
+async def test_what_was_stored_of_a_request_and_not_said_is_said_before_it_is_given_up(
+    bus: Bus, post: Post, relay: ScriptedRelay
+) -> None:
+    await post.request("r")
+    job = await given_back(bus)
+    record = changed(new_record("r", job, job.stored_at), pending={"a@x.example": ""}, phase=Phase.INTENT)
+    said = {"a@x.example": Said(Verdict.PUT_OFF, "451 4.2.0 busy")}
+    now = SystemClock().now()
+    decision = decide(
+        said, held=[], attempt=1, now=now, expires_at=now + timedelta(days=1), options=outbound_options(), chance=0.5
+    )
+    statuses = statuses_of(decision, key=request_key("a", "r"), id="r", message_ids="m", attempt=1, now=now)
+    record = changed(record, phase=Phase.WAITING, attempt=1, next_at=decision.next_at, statuses=statuses)
+    await bus.key_value(bus.subjects.sends).create(request_key("a", "r"), encode(record))
+    await left_mark(bus, job)
+    async with sending(bus, relay):
+        assert await post.states(2) == [("r", "deferred"), ("r", "failed")]
+        await post.empty()
+
+
+@pytest.mark.fault("E13", "E14")
+@pytest.mark.parametrize("buried", [False, True])
+async def test_the_same_id_once_more_that_is_given_up_ends_nothing_of_the_first(
+    bus: Bus, post: Post, relay: ScriptedRelay, buried: bool
+) -> None:
+    await post.request("r", sendAt=soon(3600))
+    async with sending(bus, relay):
+        await scheduled(post)
+    await post.request("r", sendAt=soon(3600))
+    job = await given_back(bus)
+    settler, sends = idle_sender(bus)._deliverer._settler, idle_sender(bus)._deliverer._sends
+    record, revision = await sends.get(request_key("a", "r"))
+    assert record is not None
+    if buried:
+        await settler.bury(request_key("a", "r"), job, record, revision, "a bug")
+    else:
+        await settler.give_up(request_key("a", "r"), job, record, revision, "processes ended", job.payload)
+    assert await sends.get(request_key("a", "r")) == (record, revision)
+    assert (post.events, post.dead) == ([], [])
+    await idle_sender(bus).waiting.cancel("r")
 
 
 async def test_a_request_that_was_settled_before_it_is_given_up_keeps_its_outcome(
