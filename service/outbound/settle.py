@@ -186,6 +186,10 @@ class Settler:
             await schedule(self._bus, self._options.account, key, record, record.next_at + ahead)
             step("schedule.done")
             self.count(key, "held" if record.phase is Phase.HELD else "retry")
+            newer, _ = await self._sends.get(key)
+            if newer is not None and newer.owner != record.owner and newer.phase is not Phase.INTENT:
+                # A command was between: what it set may stand no more.
+                await (self.unschedule(key) if newer.phase is Phase.FINAL else self.go_on(key, newer))
 
     def count(self, key: str, where: str | None) -> None:
         """Keep `mailbus_waiting` right: a request is in one place."""

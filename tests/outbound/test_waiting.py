@@ -10,7 +10,7 @@ import pytest
 from service.bus import Bus, NatsOptions, StreamOptions, open_bus
 from service.contract import HeldRequest, request_key
 from service.observe import metrics
-from service.outbound import Bundle, Outbox, Phase, Waiting
+from service.outbound import Bundle, Outbox, Phase, Waiting, settle
 from service.outbound.sends import SendRecord
 from tests.outbound.conftest import LIMIT_S, Post, delivered, idle_sender, sending, soon
 from tests.servers.nats import NatsServer
@@ -263,6 +263,27 @@ async def test_a_request_on_hold_is_listed_and_released_and_then_sent(
         await post.empty()
     first, second = relay.messages
     assert first.content == second.content
+
+
+@pytest.mark.fault("E01")
+async def test_a_release_right_before_the_schedule_of_what_is_on_hold_is_not_undone_by_it(
+    bus: Bus, post: Post, relay: ScriptedRelay, waiting: Waiting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_schedule, first = settle.schedule, True
+
+    async def late(*given: Any) -> None:
+        nonlocal first
+        if first:
+            first = False
+            await waiting.release("r")
+        await set_schedule(*given)
+
+    monkeypatch.setattr("service.outbound.settle.schedule", late)
+    relay.script.cut = ["before_reply"]
+    async with sending(bus, relay, uncertain="hold"):
+        await post.request("r")
+        assert await post.states(2) == [("r", "uncertain"), ("r", "sent")]
+        await post.empty()
 
 
 async def test_a_request_on_hold_is_cancelled_and_may_have_arrived(
