@@ -239,7 +239,9 @@ class Deliverer:
             return
         expires_at = expiry_of(request, job.stored_at, options.limits)
         waiting = dict.fromkeys(request.recipients(), NOT_YET if request.split else "")
-        record = changed(new_record(taken.id, job, expires_at), pending=waiting, split=request.split)
+        # It enters the mail's way at its `sendAt`; the same at each attempt.
+        date = max(job.stored_at, request.send_at or job.stored_at)
+        record = changed(new_record(taken.id, job, expires_at), date=date, pending=waiting, split=request.split)
         now = self._clock.now()
         later = request.send_at if request.send_at is not None and request.send_at > now + SOON else None
         turn = NO_TURN if later is not None or now >= expires_at else await self._turn(record, place)
@@ -282,7 +284,7 @@ class Deliverer:
             self._settler.count(key, None)
             if await self._broken.found(key, job, record, revision):
                 return
-            if await self._expired(key, job, record, revision, attempt):
+            if await self._expired(key, job, record, revision):
                 return
             if record.next_at is not None and record.next_at > self._clock.now() + CLOCK_SKEW:
                 await self._too_early(key, job, record)
@@ -316,16 +318,17 @@ class Deliverer:
             await self._settler.refuse(key, job, changed(record, attempt=attempt), revision, problems, b"")
             return
         # Who waited for a turn or for memory may have waited for long.
-        if not await self._expired(key, job, record, revision, attempt):
+        if not await self._expired(key, job, record, revision):
             await self._attempts.make(Task(key, job, record, revision, bundle, request), place)
 
-    async def _expired(self, key: str, job: Job, record: SendRecord, revision: int, attempt: int) -> bool:
+    async def _expired(self, key: str, job: Job, record: SendRecord, revision: int) -> bool:
         """Settle a request whose time is over; False where it is not."""
         early = CLOCK_SKEW if record.phase is Phase.HELD else timedelta()
         if self._clock.now() < record.expires_at - early:
             return False
         decision = expire(record.pending, record.held)
-        await self._settler.settle(key, job, record, revision, decision, None, attempt=attempt)
+        # Nothing was tried: the attempt is the last one that was.
+        await self._settler.settle(key, job, record, revision, decision, None, attempt=record.attempt)
         return True
 
     async def _too_early(self, key: str, job: Job, record: SendRecord) -> None:

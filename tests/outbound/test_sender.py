@@ -4,6 +4,7 @@ import asyncio
 import json
 from datetime import UTC, datetime
 from email import message_from_bytes
+from email.utils import parsedate_to_datetime
 
 import pytest
 import trustme
@@ -107,6 +108,8 @@ async def test_a_request_that_expires_fails_with_the_last_reply(bus: Bus, post: 
     assert last.body.delivery_status["a@x.example"].smtp_reply == "450 4.2.1 greylisted"
     assert isinstance(last.body.problems, list)
     assert last.body.problems[0].field == "expiresAt"
+    # Nothing was tried then.
+    assert last.body.attempt == max(event.body.attempt for event in post.events[:-1])
     assert not relay.messages
 
 
@@ -214,7 +217,8 @@ async def test_raw_bytes_with_a_bare_line_end_are_refused(bus: Bus, post: Post, 
 
 async def test_send_at_waits_as_a_schedule(bus: Bus, post: Post, relay: ScriptedRelay) -> None:
     async with sending(bus, relay):
-        await post.request("r", sendAt=soon(2))
+        at = soon(2)
+        await post.request("r", sendAt=at)
         async with asyncio.timeout(10):
             while await bus.pending(bus.subjects.stream_out, ">"):  # noqa: ASYNC110 nothing rings
                 await asyncio.sleep(0.02)
@@ -222,6 +226,9 @@ async def test_send_at_waits_as_a_schedule(bus: Bus, post: Post, relay: Scripted
         assert await post.states(1) == [("r", "sent")]
         await post.empty()
     assert post.events[0].body.attempt == 1
+    # What sorts by Date, and who doubts an old one, has it where it comes.
+    date = parsedate_to_datetime(message_from_bytes(relay.messages[0].content)["Date"])
+    assert date == datetime.fromisoformat(at).replace(microsecond=0)
 
 
 async def test_redirect_gets_everything_and_each_recipient_its_status(
