@@ -16,7 +16,7 @@ from service.outbound.breaker import Breaker
 from service.outbound.mail import Mail
 from service.outbound.pace import Pace
 from service.outbound.retry import Said, Verdict
-from service.smtp import DotUnanswered, Relay, RelayUnreachable, Reply
+from service.smtp import DotUnanswered, LoginWanted, Relay, RelayUnreachable, Reply, TlsWanted
 from service.tasks import TaskGroup
 
 # How long a relay may be away before its requests are put off.
@@ -148,7 +148,8 @@ class Relays:
                 self._takes_mail.set()
         except (RelayUnreachable, AuthRefused, Permanent) as exc:
             said = _not_sent(mail, NO_ANSWER, exc)
-            if way is self._first and isinstance(exc, Permanent):
+            if way is self._first and isinstance(exc, LoginWanted | TlsWanted):
+                # What was said to a connection the next one hears, without a mail.
                 self._takes_mail.clear()
             self._lose(way, exc)
         except DotUnanswered as exc:

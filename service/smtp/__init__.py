@@ -4,7 +4,7 @@ wire.py speaks the grammar (RFC 5321) and state.py the stages, both pure. connec
 aiosmtplib, which connects, upgrades and logs in; session.py is our own transaction; pool.py keeps connections.
 """
 
-from service.smtp.errors import DotUnanswered, RelayUnreachable
+from service.smtp.errors import DotUnanswered, LoginWanted, RelayUnreachable, TlsWanted
 from service.smtp.options import NO_EXTRAS, Extras, SmtpOptions, Timeouts
 from service.smtp.pool import Relay
 from service.smtp.session import BeforeDot
@@ -15,10 +15,12 @@ __all__ = [
     "BeforeDot",
     "DotUnanswered",
     "Extras",
+    "LoginWanted",
     "Relay",
     "RelayUnreachable",
     "Reply",
     "SmtpOptions",
     "Timeouts",
+    "TlsWanted",
     "bare_line_end",
 ]

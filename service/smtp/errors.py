@@ -15,6 +15,14 @@ class RelayUnreachable(Transient):
     """No connection to the relay came about: nothing was said of any message."""
 
 
+class LoginWanted(AuthRefused):
+    """Said to a mail: a login must come first."""
+
+
+class TlsWanted(Permanent):
+    """Said to a mail: TLS must come first."""
+
+
 class ChunksUnknown(Transient):
     """The relay offered BDAT and does not know it. It has at most one byte of the message, which is no line."""
 
@@ -36,8 +44,8 @@ def wanted_first(replies: Iterable[Reply], options: SmtpOptions) -> Permanent | 
     if said is None:
         return None
     if "STARTTLS" in said.text.upper():
-        return Permanent(f"the relay wants TLS: {said}", where=options.where, remedy="security: starttls")
-    return AuthRefused(
+        return TlsWanted(f"the relay wants TLS: {said}", where=options.where, remedy="security: starttls")
+    return LoginWanted(
         f"the relay wants a login: {said}",
         where=options.where,
         remedy=options.login_remedy or "login: true, with username and password",

@@ -6,6 +6,7 @@ import pytest
 
 from service.bus import Bus
 from service.errors import AuthRefused
+from service.login import LoginGate
 from service.smtp import RelayUnreachable
 from tests.outbound.conftest import Post, found_lost, sending, soon
 from tests.servers.smtp import RelayMaker, ScriptedRelay
@@ -114,3 +115,21 @@ async def test_a_relay_that_greets_and_wants_a_login_for_mail_is_no_relay_until_
                 await asyncio.sleep(0.01)
             watching.cancel()
         await post.empty()
+
+
+async def test_a_password_that_was_mended_ends_the_accounts_trouble_without_a_mail(
+    bus: Bus, post: Post, make_relay: RelayMaker
+) -> None:
+    relay = await make_relay(password="right")
+    login = {"login": True, "username": "u", "password": "changed", "gate": LoginGate(pause_s=0.0)}
+    async with sending(bus, relay, smtp=login, retry_first_s=3600) as sender:
+        await post.request("r")
+        assert isinstance(await found_lost(sender), AuthRefused)
+        assert await post.states(1) == [("r", "deferred")]
+        relay._password = "changed"
+        proved = asyncio.Event()
+        async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+            watching = group.create_task(sender.watch_relay(proved.set))
+            await proved.wait()
+            watching.cancel()
+    assert not relay.messages
