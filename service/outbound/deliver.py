@@ -356,22 +356,30 @@ class Deliverer:
         await self._settler.resume(key, job, record, its_own=its_own)
 
     async def _turn(self, record: SendRecord, place: Place) -> Turn | float:
-        """The recipients' domains' turn, then the account's; or how many seconds until the domains' is to be expected.
+        """The recipients' domains' turn with the account's; or how many seconds until the domains' is to be expected.
 
         Before the request is read: who waits holds no memory. Raises NoTurn.
         """
         if record.split:
             # Each of its mails waits for its own.
             return NO_TURN
-        turn = self.lanes.take(record.open, waited=record.turn)
-        if isinstance(turn, Turn) and self.relays.away is None:
-            try:
-                await place.turn()
-                if self.relays.just_lost:
-                    raise NoTurn("the relay was lost")
-            except BaseException:
-                self.lanes.give_back(turn)
-                raise
+        if (wait_s := self.lanes.ask(record.open, waited=record.turn)) > 0:
+            return wait_s
+        if self.relays.away is None:
+            await place.turn()
+        # Not before: as long as it waits for the account's turn it keeps nobody from the domains'.
+        turn = self.lanes.take(record.open, waited=True)
+        if isinstance(turn, float):
+            place.give_turn_back()
+            return turn
+        try:
+            if self.relays.just_lost:
+                place.give_turn_back()
+                raise NoTurn("the relay was lost")
+            await place.take()
+        except BaseException:
+            self.lanes.give_back(turn)
+            raise
         return turn
 
     async def _put_off(self, key: str, job: Job, record: SendRecord, revision: int, turn: float) -> None:

@@ -173,6 +173,7 @@ class Place:
         self._alone: Alone | None = None
         self._in_turn = False
         self._had_turn = False
+        self._turn_at = 0.0
 
     async def alone(self) -> Alone | None:
         """Go on without anybody beside; None where it was somebody's right for too long just now."""
@@ -184,22 +185,28 @@ class Place:
         return self._alone
 
     async def take(self) -> None:
-        """Wait for both."""
-        await self._enter()
+        """Wait for both. Again does nothing."""
+        if not self.taken:
+            await self._enter()
 
     async def turn(self) -> None:
-        """Its mail goes now: wait for the account's turn, and for both where they were left. Again does nothing.
+        """Its mail goes now: wait for the account's turn. Again does nothing.
 
-        Who waits for a turn holds neither. Raises NoTurn where the account's work ends meanwhile.
+        Who waits for it holds neither, and takes them again. Raises NoTurn where the account's work ends meanwhile.
         """
         if not self._had_turn and self._pace is not None:
             if self._pace.waits:
                 self.leave()
             if not await self._pace.turn(self._stop):
                 raise NoTurn("the account's work ends")
+            self._turn_at = self._pace.last
         self._had_turn = True
-        if not self.taken:
-            await self._enter()
+
+    def give_turn_back(self) -> None:
+        """Its mail does not go after all."""
+        if self._had_turn and self._pace is not None:
+            self._pace.give_back(self._turn_at)
+        self._had_turn = False
 
     async def hold(self, size: int, *, mails: int = 1) -> None:
         """Wait for the memory of a request of `size` bytes with its blobs, of which so many mails are made at once.

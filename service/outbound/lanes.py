@@ -98,22 +98,27 @@ class Lanes:
         self._lanes: dict[str, _Lane] = {}
         self._any = limits.get(ANY, NO_LIMIT)
 
-    def take(self, recipients: Iterable[str], *, waited: bool) -> Turn | float:
-        """A turn for a mail to all of them, or the seconds until one is to be expected. Decides at once.
+    def ask(self, recipients: Iterable[str], *, waited: bool) -> float:
+        """How many seconds until a turn for a mail to all of them is to be expected, and promised; 0: there is one now.
 
         `waited`: it was told so before.
         """
-        domains = frozenset(filter(self._counts, map(domain_of, recipients)))
-        lanes = [self._lane(domain) for domain in domains]
+        lanes = [self._lane(domain) for domain in self._counted(recipients)]
         now = self._clock.monotonic()
         wait_s = max((lane.wait_s(now, waited=waited) for lane in lanes), default=0.0)
-        if wait_s > 0:
-            if not waited:
-                for lane in lanes:
-                    lane.promise(now + wait_s)
+        if wait_s > 0 and not waited:
+            for lane in lanes:
+                lane.promise(now + wait_s)
+        return wait_s
+
+    def take(self, recipients: Iterable[str], *, waited: bool) -> Turn | float:
+        """That turn, or what `ask` says. Decides at once."""
+        domains = self._counted(recipients)
+        if (wait_s := self.ask(domains, waited=waited)) > 0:
             return wait_s
-        for lane in lanes:
-            lane.take(now)
+        now = self._clock.monotonic()
+        for domain in domains:
+            self._lane(domain).take(now)
         return Turn(domains, now)
 
     async def wait(self, recipients: Collection[str], turn: Turn | float) -> Turn:
@@ -147,6 +152,9 @@ class Lanes:
                 lane.refused += 1
                 if lane.refused >= ALIKE_LIMIT:
                     lane.slow_down()
+
+    def _counted(self, recipients: Iterable[str]) -> frozenset[str]:
+        return frozenset(filter(self._counts, map(domain_of, recipients)))
 
     def _counts(self, domain: str) -> bool:
         return domain in self._lanes or domain in self._limits or self._any != NO_LIMIT

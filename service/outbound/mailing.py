@@ -199,6 +199,7 @@ class Mailings:
         mailing.turn = await self._lanes.wait([one.email], mailing.turn)
         try:
             await place.turn()
+            await place.take()
             began = self._clock.monotonic()
             own = own_message_id(task.record.message_id, one.email, await self._sends.secret())
             seed = f"{task.key}{mark_of(one.email)}"

@@ -28,13 +28,18 @@ class Pace:
         self._clock = clock
         self._learned_s = 0.0
         self._spread = Spread()
-        self._last = float("-inf")
+        self._last = self._before = float("-inf")
         self._turns = asyncio.Lock()
 
     @property
     def interval_s(self) -> float:
         """Between two mails, now."""
         return max(self._interval_s, self._learned_s)
+
+    @property
+    def last(self) -> float:
+        """When the last turn was."""
+        return self._last
 
     @property
     def waits(self) -> bool:
@@ -55,8 +60,13 @@ class Pace:
                 if ending.is_set():
                     return False
                 await self._clock.sleep(min(wait_s, FIRST_PAUSE_S))
-            self._last = self._clock.monotonic()
+            self._before, self._last = self._last, self._clock.monotonic()
         return True
+
+    def give_back(self, last: float) -> None:
+        """Whoever had the turn that was then does not go after all: the next one does, if nobody had one since."""
+        if self._last == last:
+            self._last = self._before
 
     def heard(self, said: Mapping[str, Said]) -> None:
         """Learn from what the relay said of each recipient of a mail."""

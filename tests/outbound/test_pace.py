@@ -174,6 +174,32 @@ async def test_only_what_goes_to_the_relay_takes_a_turn(
 
 
 @pytest.mark.fault("E05")
+async def test_who_waits_for_the_accounts_turn_keeps_nobody_from_a_domains(
+    bus: Bus, post: Post, relay: ScriptedRelay
+) -> None:
+    async with sending(bus, relay, interval_s=3600.0, domains={"x.example": Limit(at_once=1)}) as sender:
+        for n in range(6):
+            await post.request(f"r{n}")
+        await post.states(1)
+        async with asyncio.timeout(LIMIT_S):
+            while len(sender._hands) < 5 or sender._deliverer.lanes._lanes["x.example"].full:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+
+async def test_a_turn_that_is_given_back_is_the_next_ones() -> None:
+    clock = PassingClock()
+    pace = Pace(2.0, clock)
+    await pace.turn(asyncio.Event())
+    await pace.turn(asyncio.Event())
+    pace.give_back(pace.last)
+    assert not pace.waits
+    last = pace.last
+    await pace.turn(asyncio.Event())
+    pace.give_back(last)
+    assert pace.waits
+
+
+@pytest.mark.fault("E05")
 async def test_who_waits_for_the_accounts_turn_goes_back_to_the_queue_when_the_work_ends(
     bus: Bus, post: Post, relay: ScriptedRelay
 ) -> None:

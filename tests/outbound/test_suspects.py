@@ -264,6 +264,11 @@ class Counted(Pace):
         return True
 
 
+async def goes(place: Place) -> None:
+    await place.turn()
+    await place.take()
+
+
 async def test_mails_of_who_goes_alone_take_the_accounts_turns_and_its_places_once_others_are_let_in() -> None:
     shared, own, pace = deliveries(4), asyncio.Semaphore(1), Counted(0.0, SystemClock())
     suspect = Place(own, shared, pace=pace)
@@ -271,14 +276,14 @@ async def test_mails_of_who_goes_alone_take_the_accounts_turns_and_its_places_on
     assert alone is not None
     suspect.leave()
     first, second, third = suspect.another(), suspect.another(), suspect.another()
-    await first.turn()
+    await goes(first)
     async with asyncio.TaskGroup() as group:
-        waiting = group.create_task(second.turn())
+        waiting = group.create_task(goes(second))
         assert await waits(waiting)
         alone.end()
         await waiting
         assert own.locked()
-        after = group.create_task(third.turn())
+        after = group.create_task(goes(third))
         assert await waits(after)
         second.leave()
     assert pace.turns == 3
