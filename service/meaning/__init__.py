@@ -1,8 +1,8 @@
 """What a mail means: an Email and its parts → its kind, reports, calendar, list, verdicts. Pure, never raises.
 
-read.py looks for marks and puts it together; bounces.py, dsn.py and notice.py read reports of delivery, reasons.py with
-words.py, status.py and providers.py says why; feedback.py, calendar.py, lists.py, automatic.py, authentication.py one
-each; threads.py finds the conversation. fields.py cuts what they share.
+read.py looks for marks and puts it together; bounces.py, dsn.py and notice.py with places.py read reports of delivery,
+reasons.py with words.py, status.py and providers.py says why; feedback.py, calendar.py, lists.py, automatic.py,
+authentication.py one each; threads.py finds the conversation. fields.py cuts what they share.
 """
 
 from service.meaning.bounces import is_by_program

@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from service.contract import Action, EmailAddress, EmailHeader, Kind, Report
-from service.meaning.dsn import Delivery, read_dsn, report_of
+from service.meaning.dsn import Delivery, merged, read_dsn, report_of
 from service.meaning.fields import ADDRESS, READ, address_of, clean, one_of
-from service.meaning.notice import Notice, Refused, read_notice, returned_header, tells_returned
+from service.meaning.notice import Notice, read_notice, returned_header, tells_returned
+from service.meaning.places import Refused
+from service.meaning.reasons import Diagnoses
 
 # A notice says what happened before it shows what came back.
 _LOOK_AT_CHARS: Final = 8000
@@ -141,6 +143,8 @@ class Reported:
     envelope_id: str = ""
     feedback_type: str = ""
     recipients: list[str] = field(default_factory=list)
+    # A limit cut what was said.
+    cut: bool = False
 
 
 # Names that no person and no newsletter has.
@@ -212,53 +216,34 @@ def read_report(
 
     `known`, `own`, `domain`: see read_notice.
     """
-    found = Reported()
+    found, diagnoses = Reported(), Diagnoses()
     notice = read_notice(text, known, own, domain)
     header = returned_header(returned) if returned else notice.returned
     found.message_id = message_id(header)
     for fields in (status or "", text, returned):
         # Where the report has no part of its own its fields stand in a text, or in a bounce that was sent on.
         if not found.reports and fields and (fields is status or "final-recipient:" in fields.lower()):
-            _from_fields(found, fields, notice)
+            _from_fields(found, fields, notice, diagnoses)
     if not found.reports:
-        _from_notice(found, notice, header)
+        _from_notice(found, notice, header, diagnoses)
+    found.cut = diagnoses.cut
     return found
 
 
-def _from_fields(found: Reported, fields: str, notice: Notice) -> None:
+def _from_fields(found: Reported, fields: str, notice: Notice, diagnoses: Diagnoses) -> None:
     dsn = read_dsn(fields)
     found.envelope_id = dsn.envelope_id
     action = _action(notice.text)
-    for delivery in dsn.deliveries:
-        found.reports.append(
-            report_of(delivery, _said_of(delivery, notice, alone=len(dsn.deliveries) == 1), action=action)
-        )
-    found.reports = _merged(found.reports)
+    deliveries = merged(dsn.deliveries, action)
+    said = {one.address.lower(): one.said for one in reversed(notice.refused)}
+    for delivery in deliveries:
+        default = notice.text[:4000] if len(deliveries) == 1 else ""
+        notes = said.get(delivery.recipient.lower(), default)
+        found.reports.append(report_of(delivery, notes, diagnoses, action=action))
     found.kind = kind_of(found.reports)
 
 
-def _merged(reports: list[Report]) -> list[Report]:
-    """One for each recipient, the worst that was said of him (RFC 3464 2.3 has one group for each)."""
-    by_recipient: dict[str, Report] = {}
-    for report in reports:
-        known = by_recipient.get(report.recipient.lower())
-        if known is None or _rank(report) > _rank(known):
-            by_recipient[report.recipient.lower()] = report
-    return list(by_recipient.values())
-
-
-def _rank(report: Report) -> int:
-    return 2 if report.action is Action.FAILED else 1 if report.action is Action.DELAYED else 0
-
-
-def _said_of(delivery: Delivery, notice: Notice, *, alone: bool) -> str:
-    for refused in notice.refused:
-        if refused.address.lower() == delivery.recipient.lower():
-            return refused.said
-    return notice.text[:4000] if alone else ""
-
-
-def _from_notice(found: Reported, notice: Notice, header: dict[str, str]) -> None:
+def _from_notice(found: Reported, notice: Notice, header: dict[str, str], diagnoses: Diagnoses) -> None:
     action = _action(notice.text)
     refused = notice.refused
     if not refused:
@@ -275,7 +260,7 @@ def _from_notice(found: Reported, notice: Notice, header: dict[str, str]) -> Non
             original_recipient=one.original,
             diagnostic=_diagnosis(said, notes, alone=len(refused) == 1),
         )
-        found.reports.append(report_of(delivery, notes if len(refused) == 1 else said, action=action))
+        found.reports.append(report_of(delivery, notes if len(refused) == 1 else said, diagnoses, action=action))
     found.kind = kind_of(found.reports) or (Kind.DELAY if action is Action.DELAYED else Kind.BOUNCE)
 
 

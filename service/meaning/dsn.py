@@ -11,7 +11,7 @@ from msgspec import UNSET
 
 from service.contract import Action, Report
 from service.meaning.fields import READ, address_of, groups, typed
-from service.meaning.reasons import Words, diagnose
+from service.meaning.reasons import Diagnoses, Words
 from service.meaning.status import find_status, reply_of
 
 DIAGNOSTIC_CHARS: Final = 500
@@ -84,8 +84,32 @@ def read_dsn(text: str) -> Delivered:
     return report
 
 
-def report_of(delivery: Delivery, notice: str, *, action: Action) -> Report:
+def done_of(delivery: Delivery, action: Action) -> Action:
+    """What became of it: `action` where the report does not say.
+
+    RFC 3464 2.3.4 wants both fields; without an action a status of success is none of a failure.
+    """
+    return delivery.action or (Action.DELIVERED if delivery.status.startswith("2") else action)
+
+
+def merged(deliveries: list[Delivery], action: Action) -> list[Delivery]:
+    """One for each recipient, the worst that was said of him (RFC 3464 2.3 has one group for each)."""
+    by_recipient: dict[str, Delivery] = {}
+    for delivery in deliveries:
+        known = by_recipient.get(delivery.recipient.lower())
+        if known is None or _rank(done_of(delivery, action)) > _rank(done_of(known, action)):
+            by_recipient[delivery.recipient.lower()] = delivery
+    return list(by_recipient.values())
+
+
+def _rank(done: Action) -> int:
+    return 2 if done is Action.FAILED else 1 if done is Action.DELAYED else 0
+
+
+def report_of(delivery: Delivery, notice: str, diagnoses: Diagnoses, *, action: Action) -> Report:
     """A report with its reason. `notice`: what the human-readable part says of it; `action` where the report has none.
+
+    `diagnoses`: those of the mail.
 
     A status such as 5.0.0 says nothing; one within the diagnosis is nearer to the server that refused.
     """
@@ -93,8 +117,7 @@ def report_of(delivery: Delivery, notice: str, *, action: Action) -> Report:
     if notice and delivery.diagnostic and _UNFINISHED.match(delivery.diagnostic) is not None:
         # RFC 5321 4.2.1: a reply that goes on; some reports have its first line only.
         said = f"{delivery.diagnostic}\n{notice}"
-    # RFC 3464 2.3.4 wants both fields; without an action a status of success is none of a failure.
-    done = delivery.action or (Action.DELIVERED if delivery.status.startswith("2") else action)
+    done = done_of(delivery, action)
     status = find_status(said, delivery.status)
     code = reply_of(said)
     words = Words(
@@ -103,7 +126,7 @@ def report_of(delivery: Delivery, notice: str, *, action: Action) -> Report:
     if done in (Action.DELIVERED, Action.RELAYED, Action.EXPANDED):
         reason, hard = None, None
     else:
-        found = diagnose(words, done)
+        found = diagnoses.of(words, done)
         reason, hard = found.reason, found.hard
     return Report(
         recipient=delivery.recipient[:320],

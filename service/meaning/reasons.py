@@ -12,6 +12,9 @@ from service.meaning.words import NOT_REJECTED, ORDER
 
 # A reply has at most 512 octets a line (RFC 5321 4.5.3.1.5); ten lines of it are more than anybody reads.
 _CHARS: Final = 4000
+# Of all replies in a mail so much is asked for words, 2 to 4 µs a character: it may hold the event loop. Most reports
+# have a few hundred, and those of many recipients say the same of each.
+_ALL_CHARS: Final = 16 * 1024
 _HARD: Final = frozenset((Reason.USERUNKNOWN, Reason.HOSTUNKNOWN, Reason.HASMOVED))
 _COMMAND: Final = one_of(
     r"""
@@ -88,27 +91,51 @@ def command_of(text: str) -> str:
     return _COMMANDS[found[found.lastindex].lower()]
 
 
-def diagnose(words: Words, action: Action) -> Diagnosis:
-    """The reason, by the provider's own codes, then by words, then by status, then by the reply code."""
-    text = _plain(words.said)
-    command = words.command or command_of(words.said) or command_of(words.notice)
-    reason = by_provider(text, words.status, command, (words.remote, words.recipient, words.reporting))
-    if reason is None:
-        reason = _by_words(text, words.status, command)
-    if reason is None and words.notice and words.notice != words.said:
-        reason = _by_words(_plain(words.notice), words.status, command)
-    if reason is None and words.status:
-        reason = reason_of(words.status)
-    if reason is None and command in _CONNECTING:
-        reason = Reason.BLOCKED
-    if reason is None:
-        reason = Reason.EXPIRED if action is Action.DELAYED else _by_code(words.code, text)
-    return Diagnosis(reason, _is_hard(reason, words.status, words.code))
+class Diagnoses:
+    """Those of one mail. `cut`: it had so many words that some were not looked at, and codes alone count."""
+
+    def __init__(self) -> None:
+        self.cut = False
+        self._left = _ALL_CHARS
+        self._known: dict[tuple[str, ...], Reason | None] = {}
+
+    def of(self, words: Words, action: Action) -> Diagnosis:
+        """The reason, by the provider's own codes, then by words, then by status, then by the reply code."""
+        domain = words.recipient.rpartition("@")[2]
+        text = _plain(words.said, words.recipient, domain)
+        command = words.command or command_of(words.said) or command_of(words.notice)
+        reason = self._asked(text, words.status, command, words.remote, domain, words.reporting)
+        if reason is None and words.notice and words.notice != words.said:
+            reason = self._asked(_plain(words.notice, words.recipient, domain), words.status, command)
+        if reason is None and words.status:
+            reason = reason_of(words.status)
+        if reason is None and command in _CONNECTING:
+            reason = Reason.BLOCKED
+        if reason is None:
+            reason = Reason.EXPIRED if action is Action.DELAYED else _by_code(words.code, text)
+        return Diagnosis(reason, _is_hard(reason, words.status, words.code))
+
+    def _asked(self, text: str, status: str, command: str, *hosts: str) -> Reason | None:
+        """By words, those of providers first. What is said of one recipient is often said of all: it is asked once."""
+        key = (text, status, command, *hosts)
+        if key not in self._known:
+            if len(text) > self._left:
+                self.cut = True
+                return None
+            self._left -= len(text)
+            self._known[key] = by_provider(text, status, command, hosts) or _by_words(text, status, command)
+        return self._known[key]
 
 
-def _plain(text: str) -> str:
-    """One line in lower case, without the codes that begin each line of a reply (RFC 5321 4.2.1)."""
-    return _AGAIN.sub("", _NOISE.sub("", " ".join(text[:_CHARS].lower().split())))
+def _plain(text: str, recipient: str, domain: str) -> str:
+    """One line in lower case, without the codes that begin each line of a reply (RFC 5321 4.2.1), and the name.
+
+    Whom a reply is about says nothing of why; without him it is the same for all.
+    """
+    plain = " ".join(text[:_CHARS].lower().split())
+    if domain != recipient:
+        plain = plain.replace(recipient.lower(), f"a@{domain.lower()}")
+    return _AGAIN.sub("", _NOISE.sub("", plain))
 
 
 def _by_words(text: str, status: str, command: str) -> Reason | None:

@@ -11,6 +11,7 @@ from service.contract import Action, Kind
 from service.meaning.bounces import Reported, kind_of
 from service.meaning.dsn import Delivery, report_of
 from service.meaning.fields import READ, typed
+from service.meaning.reasons import Diagnoses
 
 # The field that SNS puts into every mail of its own.
 MARK: Final = "x-amz-sns-message-id"
@@ -27,7 +28,7 @@ def read_sns(text: str) -> Reported | None:
         said = _object(within)
     kind = said.get("notificationType") or said.get("eventType")
     mail = _part(said, "mail")
-    found = Reported(message_id=_message_id(mail))
+    found, diagnoses = Reported(message_id=_message_id(mail)), Diagnoses()
     if kind == "Bounce":
         bounce = _part(said, "bounce")
         reporting = typed(_text(bounce, "reportingMTA"))
@@ -38,7 +39,7 @@ def read_sns(text: str) -> Reported | None:
                 diagnostic=typed(_text(one, "diagnosticCode")),
                 reporting_mta=reporting,
             )
-            found.reports.append(report_of(delivery, _text(bounce, "bounceSubType"), action=Action.FAILED))
+            found.reports.append(report_of(delivery, _text(bounce, "bounceSubType"), diagnoses, action=Action.FAILED))
         found.kind = kind_of(found.reports)
     elif kind == "Complaint":
         complaint = _part(said, "complaint")
@@ -50,8 +51,11 @@ def read_sns(text: str) -> Reported | None:
         reply = _text(arrived, "smtpResponse")
         names = arrived.get("recipients")
         for name in names[:READ] if isinstance(names, list) else ():
-            found.reports.append(report_of(Delivery(str(name), diagnostic=reply), "", action=Action.DELIVERED))
+            found.reports.append(
+                report_of(Delivery(str(name), diagnostic=reply), "", diagnoses, action=Action.DELIVERED)
+            )
         found.kind = kind_of(found.reports)
+    found.cut = diagnoses.cut
     return found if found.kind is not None else None
 
 
