@@ -210,14 +210,14 @@ def is_daemon(sender: EmailAddress) -> bool:
 
 
 def read_report(
-    text: str, status: str | None, returned: str, *, known: list[str], own: set[str], domain: str
+    text: str, status: str | None, returned: str, *, known: list[str], own: set[str], domain: str, cut: bool
 ) -> Reported:
     """`status`: the delivery-status part; `returned`: the returned mail's header, "" where the text may have it.
 
-    `known`, `own`, `domain`: see read_notice.
+    `known`, `own`, `domain`, `cut`: see read_notice.
     """
     found, diagnoses = Reported(), Diagnoses()
-    notice = read_notice(text, known, own, domain)
+    notice = read_notice(text, known, own, domain, cut=cut)
     header = returned_header(returned) if returned else notice.returned
     found.message_id = message_id(header)
     for fields in (status or "", text, returned):
@@ -226,13 +226,14 @@ def read_report(
             _from_fields(found, fields, notice, diagnoses)
     if not found.reports:
         _from_notice(found, notice, header, diagnoses)
-    found.cut = diagnoses.cut
+        found.cut = notice.cut
+    found.cut = found.cut or diagnoses.cut
     return found
 
 
 def _from_fields(found: Reported, fields: str, notice: Notice, diagnoses: Diagnoses) -> None:
     dsn = read_dsn(fields)
-    found.envelope_id = dsn.envelope_id
+    found.envelope_id, found.cut = dsn.envelope_id, dsn.cut
     action = _action(notice.text)
     deliveries = merged(dsn.deliveries, action)
     said = {one.address.lower(): one.said for one in reversed(notice.refused)}

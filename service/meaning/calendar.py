@@ -14,7 +14,7 @@ from service.contract import Attendee, Calendar
 from service.meaning.fields import READ, TEXT_CHARS, text_of
 
 # An invitation has 2 to 20 KB; a whole calendar that somebody exported is none.
-_BYTES: Final = 256 * 1024
+BYTES: Final = 256 * 1024
 # One more is read than an event has (read.py).
 _VALUE_CHARS: Final = TEXT_CHARS + 1
 _FOLD: Final = re.compile(r"\r?\n[ \t]")
@@ -36,7 +36,7 @@ class _Property:
 
 def calendar(content: bytes) -> Calendar | None:
     """None where there is no event in it. RFC 6047 2.4: the part has the method, too."""
-    text = text_of(content[:_BYTES])
+    text = text_of(content[:BYTES])
     method = ""
     found: dict[str, _Property] = {}
     attendees: list[Attendee] = []

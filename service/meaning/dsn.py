@@ -45,6 +45,8 @@ class Delivered:
 
     deliveries: list[Delivery] = field(default_factory=list)
     envelope_id: str = ""
+    # More recipients follow.
+    cut: bool = False
 
 
 def read_dsn(text: str) -> Delivered:
@@ -80,6 +82,7 @@ def read_dsn(text: str) -> Delivered:
             )
         )
         if len(report.deliveries) >= READ:
+            report.cut = True
             break
     return report
 

@@ -85,24 +85,29 @@ _CUTS: Final = 4
 
 @dataclass(slots=True)
 class Notice:
-    """`text`: what stands before the returned mail; `returned`: that mail's header, names in lower case."""
+    """`text`: what stands before the returned mail; `returned`: that mail's header, names in lower case.
+
+    `cut`: it is longer than what was looked at.
+    """
 
     text: str
     refused: list[Refused] = field(default_factory=list)
     returned: dict[str, str] = field(default_factory=dict)
+    cut: bool = False
 
 
-def read_notice(text: str, known: list[str], own: set[str], domain: str) -> Notice:
+def read_notice(text: str, known: list[str], own: set[str], domain: str, *, cut: bool = False) -> Notice:
     """`known`: addresses that a header field names; `own`: those that the notice is from and to, in lower case.
 
-    `domain`: the sender's, "" without one.
+    `domain`: the sender's, "" without one; `cut`: the text goes on.
     """
+    cut = cut or len(text) > _CHARS
     text = text[:_CHARS]
     found = Notice(text)
     all_places = places_of(text.splitlines()[:_LINES], own)
     places: list[Place] = []
-    for cut in (*_cuts(text), len(text)):
-        notice, rest = text[:cut], text[cut:]
+    for end in (*_cuts(text), len(text)):
+        notice, rest = text[:end], text[end:]
         found = Notice(notice, returned=returned_header(rest))
         lines = notice.splitlines()[:_LINES]
         sender = clean(found.returned.get("return-path", "")).lower()
@@ -110,11 +115,13 @@ def read_notice(text: str, known: list[str], own: set[str], domain: str) -> Noti
         # What looks like a returned mail's beginning is none if nobody has been named before it.
         if any(place.rank % OWN <= 3 for place in places) or (known and _SAID.search(notice) is not None):
             break
-    lines = found.text.splitlines()[:_LINES]
+    lines = found.text.splitlines()
+    found.cut = len(lines) > _LINES or (cut and len(found.text) == len(text))
+    del lines[_LINES:]
     if known:
         _known(found, known, lines, places)
     elif places:
-        _fromplaces_of(found, lines, places)
+        _from_places(found, lines, places)
     else:
         _from_local_names(found, lines, domain)
     return found
@@ -164,7 +171,7 @@ def returned_header(text: str) -> dict[str, str]:
     return fields
 
 
-def _fromplaces_of(found: Notice, lines: list[str], places: list[Place]) -> None:
+def _from_places(found: Notice, lines: list[str], places: list[Place]) -> None:
     best = min(place.rank for place in places)
     # An address alone on its line is as sure as one in a transcript; words round it are less.
     taken = (

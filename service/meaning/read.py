@@ -25,7 +25,7 @@ from service.meaning.bounces import (
     shows_refusal,
     tells_failure,
 )
-from service.meaning.calendar import calendar
+from service.meaning.calendar import BYTES, calendar
 from service.meaning.feedback import OPT_OUT, bare, feedback, is_bare_complaint, is_opt_out, opted_out
 from service.meaning.fields import RECIPIENTS, TEXT_CHARS, URLS, address_of, groups, text_of, words_of_html
 from service.meaning.lists import listed_as, mailing_list
@@ -103,8 +103,11 @@ def _bounded(extension: Extension) -> Extension:
         bounded = _shortened(bounded, most)
     if bounded == extension:
         return extension
-    truncated = list(dict.fromkeys([*(extension.truncated or []), "meaning"]))
-    return msgspec.structs.replace(bounded, truncated=truncated)
+    return msgspec.structs.replace(bounded, truncated=_with_meaning(extension))
+
+
+def _with_meaning(extension: Extension) -> list[str]:
+    return list(dict.fromkeys([*(extension.truncated or []), "meaning"]))
 
 
 def _shortened(extension: Extension, most: int) -> Extension:
@@ -158,6 +161,9 @@ class _Reader:
         self.parts: dict[str, EmailBodyPart] = {}
         for part in email.attachments:
             self.parts.setdefault(part.type, part)
+        # A limit cut what was read; it cut the text that a person reads.
+        self.cut = False
+        self.cut_text = False
 
     def read(self, *, report: bool) -> Extension | None:
         email, values = self.email, self.values
@@ -168,11 +174,12 @@ class _Reader:
         kind = said.kind or self._other_kind(event)
         if kind is None:
             kind = listed_as(found, values) or Kind.MESSAGE
-        if kind is Kind.MESSAGE and verdicts is None and found is None and event is None:
+        if kind is Kind.MESSAGE and verdicts is None and found is None and event is None and not self.cut:
             return None
         return msgspec.structs.replace(
             email.mailbus,
             kind=kind,
+            truncated=_with_meaning(email.mailbus) if self.cut or said.cut else email.mailbus.truncated,
             reports=said.reports or UNSET,
             original=self._original(said),
             feedback_type=said.feedback_type or UNSET,
@@ -197,9 +204,12 @@ class _Reader:
                 return Reported()
             if "x-failed-recipients" not in values and not self._is_notice():
                 return Reported()
-        known = known_recipients(values.get("x-failed-recipients", ""))
+        known = known_recipients(self._all("x-failed-recipients")) if "x-failed-recipients" in values else []
         domain = email.from_[0].email.rpartition("@")[2] if email.from_ else ""
-        said = read_report(self._shown(), status, self._returned(), known=known, own=self._own(), domain=domain)
+        shown, returned = self._shown(), self._returned()
+        said = read_report(
+            shown, status, returned, known=known, own=self._own(), domain=domain, cut=self.cut_text and not returned
+        )
         if status is None and not said.reports and not says_undelivered(email.subject):
             return Reported()  # nobody is named, and nothing but words in the text spoke for it
         return said
@@ -284,17 +294,24 @@ class _Reader:
     def _event(self) -> Calendar | None:
         part = self.parts["text/calendar"]
         content = self.contents.get(part.part_id or "")
+        self.cut = self.cut or len(content or b"") > BYTES
         return None if content is None else calendar(content)
 
     def _text(self, kind: str) -> str:
-        part = self.parts[kind]
-        return text_of(self.contents.get(part.part_id or "", b"")[:_REPORT_BYTES])
+        """A part for machines; what is beyond the limit is said."""
+        content = self._content(kind)
+        self.cut = self.cut or len(content) > _REPORT_BYTES
+        return text_of(content[:_REPORT_BYTES])
 
     def _returned(self) -> str:
+        """The returned mail, as far as its header may go."""
         for kind in _RETURNED:
             if kind in self.parts:
-                return self._text(kind)
+                return text_of(self._content(kind)[:_REPORT_BYTES])
         return ""
+
+    def _content(self, kind: str) -> bytes:
+        return self.contents.get(self.parts[kind].part_id or "", b"")
 
     def _shown(self) -> str:
         """All text that a person reads, up to a limit; of HTML the words."""
@@ -302,12 +319,17 @@ class _Reader:
         left = _TEXT_CHARS
         for part in self.email.text_body:
             value = self.email.body_values.get(part.part_id or "")
-            if value is None or left <= 0:
+            if value is None:
                 continue
             text = value.value[:left]
+            self.cut_text = self.cut_text or value.is_truncated or len(value.value) > left
             pieces.append(words_of_html(text) if part.type == "text/html" else text)
             left -= len(text)
         return "\n".join(pieces)
+
+    def _all(self, name: str) -> str:
+        """Exim writes a field for each 50 addresses."""
+        return ",".join(field.value for field in self.email.headers if field.name.lower() == name)
 
     def _own(self) -> set[str]:
         """Addresses that the mail is from and to: what failed is another."""

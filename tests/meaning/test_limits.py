@@ -3,7 +3,7 @@
 import pytest
 from msgspec import UNSET
 
-from tests.meaning.mails import dsn, meaning_of
+from tests.meaning.mails import dsn, meaning_of, notice
 from tests.meaning.test_calendar import mail as invitation
 
 REPORTS = "\n\n".join(f"Final-Recipient: rfc822; a{n}@b.c\nAction: relayed" for n in range(201))
@@ -52,4 +52,29 @@ def test_what_is_left_out_is_said(mail: str) -> None:
 
 def test_what_is_as_long_as_it_may_be_is_whole() -> None:
     for mail in (invitation(event("SUMMARY:" + "x" * 1000)), dsn(REPORTS.rpartition("\n\n")[0])):
+        assert meaning_of(mail).truncated is UNSET
+
+
+ONE = "Final-Recipient: rfc822; a@b.c\nAction: failed"
+LONG = [
+    notice("\n".join(f"<a{n}@b.c>:\n550 no such user\n\n\n\n\n\n\n" for n in range(150))),
+    notice("\n\n".join(f"<a{n}@b.c>: 550 no such user {'z' * 900}" for n in range(90))),
+    dsn(ONE + "\n\nX-Note: " + "x" * 256 * 1024),
+    dsn("\n\n".join([ONE] * 201)),
+    dsn("\n\n".join(ONE.replace("a@", f"a{n}@") + f"\nDiagnostic-Code: smtp; 5 {n} {'x ' * 300}" for n in range(50))),
+    invitation(event("X-NOTE:" + "x" * 256 * 1024)),
+]
+
+
+@pytest.mark.fault("C03")
+@pytest.mark.parametrize("mail", LONG)
+def test_what_is_too_long_to_be_read_is_said(mail: str) -> None:
+    assert meaning_of(mail).truncated == ["meaning"]
+
+
+def test_a_returned_mail_is_as_long_as_it_likes() -> None:
+    text = (
+        f"<a@b.c>:\n550 no such user\n\n--- Below this line is a copy of the message.\n\nSubject: x\n\n{'x ' * 40_000}"
+    )
+    for mail in (notice(text), dsn(ONE, returned="X-Note: " + "x" * 256 * 1024)):
         assert meaning_of(mail).truncated is UNSET

@@ -195,3 +195,9 @@ def test_a_reply_that_names_the_address_again_goes_on() -> None:
     )
     (report,) = reports_of(notice(text))
     assert (report.status, report.reason) == ("5.2.1", Reason.USERUNKNOWN)
+
+
+def test_exim_names_fifty_recipients_in_a_field() -> None:
+    names = [f"a{n}@example.net" for n in range(120)]
+    fields = "".join(f"X-Failed-Recipients: {', '.join(names[n : n + 50])}\n" for n in range(0, 120, 50))
+    assert [one.recipient for one in reports_of(notice("It could not be delivered.", header=fields))] == names
