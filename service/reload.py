@@ -31,8 +31,9 @@ from service.settings import (
 
 LOOK_EVERY_S: Final = 2.0
 AGAIN_MAX_S: Final = 60.0
-# 10,000 accounts take 6 s of a processor, and where there is less of one, longer.
-READ_LIMIT_S: Final = 60.0
+# 10,000 accounts take 6 s of a processor, and where there is less of one, longer. New keys of thousands of domains take
+# more than this, are looked through all the same, and need not be at the next try.
+READ_LIMIT_S: Final = 120.0
 FILES: Final = "the files that accounts name"
 
 Signature = tuple[int, int, int]

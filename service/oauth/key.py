@@ -32,7 +32,7 @@ class ServiceKey:
         return self.rsa.sign(message, padding.PKCS1v15(), SHA256())
 
 
-@lru_cache(256)
+@lru_cache(16_384)
 def read_key(path: str, content: bytes) -> ServiceKey:
     """What a key's file holds. Raises Permanent, and shows nothing of it.
 
