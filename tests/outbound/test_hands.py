@@ -8,7 +8,7 @@ import pytest
 from service.bus import Bus, Job
 from service.outbound import Bundle, Limit, Outbox
 from service.outbound.hands import Place
-from service.outbound.lanes import Lanes, Turn
+from service.outbound.lanes import Lanes
 from service.outbound.sender import IN_HAND_REFILL
 from tests.outbound.conftest import LIMIT_S, Post, deliveries, sending
 from tests.servers.smtp import RelayMaker, ScriptedRelay
@@ -128,19 +128,20 @@ async def test_who_comes_back_for_a_domains_turn_is_not_read_before_there_is_one
 ) -> None:
     read: list[str] = []
     asked_again = 0
-    get, take = Outbox.get, Lanes.take
+    get, ask = Outbox.get, Lanes.ask
 
     async def counted(outbox: Outbox, name: str) -> Bundle:
         read.append(name)
         return await get(outbox, name)
 
-    def taken(lanes: Lanes, recipients: Iterable[str], *, waited: bool) -> Turn | float:
+    def asked(lanes: Lanes, recipients: Iterable[str], *, waited: bool) -> float:
         nonlocal asked_again
-        asked_again += waited
-        return take(lanes, recipients, waited=waited)
+        wait_s = ask(lanes, recipients, waited=waited)
+        asked_again += waited and wait_s > 0
+        return wait_s
 
     monkeypatch.setattr(Outbox, "get", counted)
-    monkeypatch.setattr(Lanes, "take", taken)
+    monkeypatch.setattr(Lanes, "ask", asked)
     relay.script.hold = asyncio.Event()
     async with sending(bus, relay, domains={"slow.example": Limit(at_once=1)}):
         for n in range(2):
