@@ -5,18 +5,17 @@ TOP: a provider may act on what is read whole (Gmail does on RETR, not on TOP), 
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
 from service.clock import Clock
-from service.errors import Transient
 from service.ingest.marks import MARK_BYTES
 from service.ingest.prints import CONTENT_LINES, print_of
 from service.mime import received_at
 from service.observe import log
-from service.pop3 import Listing, Session, content_of
+from service.pop3 import Listing, Session, content_of, read_at
 
 CONTENT_CHARS: Final = 2 * MARK_BYTES
 # A connection that breaks names one of them: more suspects is nothing that a server makes.
@@ -123,44 +122,23 @@ class Contents:
             content = self.of(body, listing.sizes[at], whole=True)
             self._read[self._key(listing, at)] = replace(content, print=print_of(body, whole=True))
 
-        refused = await self._ask(session, listing, places, show, whole=False, lines=lines)
+        def broke(at: int) -> None:
+            self._suspect(listing.identity(at), session.where)
+
+        refused = await read_at(session, listing, places, show, whole=False, lines=lines, broke=broke)
         if not is_small:
             return
-        refused = await self._ask(session, listing, places if self.by_content else refused, take, whole=True)
+        unread = places if self.by_content else refused
+        refused = await read_at(session, listing, unread, take, whole=True, broke=broke)
         for at in places if self.by_content else ():
             top = self._read.pop(self._key(listing, at, whole=False), None)
             if at in refused and top is not None:
                 self._read[self._key(listing, at)] = top
 
-    async def _ask(
-        self,
-        session: Session,
-        listing: Listing,
-        places: Sequence[int],
-        give: Callable[[int, bytes], None],
-        *,
-        whole: bool,
-        lines: int = 0,
-    ) -> list[int]:
-        """As Session.read, by index. Where the connection breaks the first one that did not come may be why."""
-        numbers, came = {listing.numbers[at]: at for at in places}, set[int]()
-
-        def given(number: int, body: bytes) -> None:
-            came.add(number)
-            give(numbers[number], body)
-
-        try:
-            refused = await session.read(list(numbers), given, whole=whole, lines=lines)
-        except Transient as exc:
-            if (missing := next((at for number, at in numbers.items() if number not in came), None)) is not None:
-                self._suspect(exc, listing.identity(missing))
-            raise
-        return [numbers[number] for number in refused]
-
-    def _suspect(self, exc: Transient, identity: bytes) -> None:
-        """Where the server says when to come back, no message is why."""
-        if exc.retry_after_s is not None or len(self._broke) > SUSPECTS_LIMIT:
+    def _suspect(self, identity: bytes, where: str) -> None:
+        """A connection broke at it."""
+        if len(self._broke) > SUSPECTS_LIMIT:
             return
         self._broke[identity] += 1
         if self._broke[identity] == BREAKS_LIMIT:
-            log.warning("pop3_passes_a_mail", where=exc.where, tries=BREAKS_LIMIT)
+            log.warning("pop3_passes_a_mail", where=where, tries=BREAKS_LIMIT)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from service.errors import Transient
+from service.pop3.reading import read_at
 from service.pop3.session import Session
 from service.pop3.stock import Listing, content_of
 
@@ -150,22 +151,19 @@ class Nameless:
         *,
         whole: bool,
     ) -> list[_Wanted]:
-        """For what did not fail too often; gives what is refused. Where the session breaks, the first one that is
-        missing may be why, unless the server says when to come back."""
-        asked = {listing.numbers[at]: _Wanted(at, listing.sizes[at], whole) for at in places}
-        left = {number: one for number, one in asked.items() if self._failed[one] < TRIES}
+        """For what did not fail too often; gives what is refused."""
+        wanted = {at: _Wanted(at, listing.sizes[at], whole) for at in places}
 
-        def take(number: int, body: bytes) -> None:
-            self._failed.pop(left.pop(number), None)
-            give(asked[number].at, body)
+        def take(at: int, body: bytes) -> None:
+            self._failed.pop(wanted[at], None)
+            give(at, body)
 
-        try:
-            refused = await session.read(list(left), take, whole=whole)
-        except Transient as exc:
-            if exc.retry_after_s is None:
-                self._fail(list(left.values())[:1])
-            raise
-        return [left[number] for number in refused]
+        def broke(at: int) -> None:
+            self._fail([wanted[at]])
+
+        left = [at for at, one in wanted.items() if self._failed[one] < TRIES]
+        refused = await read_at(session, listing, left, take, whole=whole, broke=broke)
+        return [wanted[at] for at in refused]
 
     def _fail(self, these: Iterable[_Wanted]) -> None:
         if len(self._failed) > FAILED_LIMIT:
