@@ -165,7 +165,9 @@ class ImapSource:
 
     async def survey(self, first: int, last: int | None) -> list[Surveyed]:
         """UID, flags, date and size of a range; the count is noted first, so that what comes later is seen (A03)."""
-        self._looked_at = self._session.exists
+        if last is None:
+            # A range that ends shows nothing of what came since the mailbox was opened, though EXISTS has told of it.
+            self._looked_at = self._session.exists
         found = await self._session.survey(first, last)
         rows = {
             m.uid: Surveyed(

@@ -236,3 +236,22 @@ async def test_a_mailbox_that_is_listed_and_not_there_for_a_moment_is_opened_aga
     # Where settings name it, somebody has to look: minutes pass before it is tried again.
     expected = AccountState.DISCONNECTED if listed else AccountState.DEGRADED
     assert [state for state, _ in box.states] == [expected, expected]
+
+
+@pytest.mark.fault("A03")
+async def test_mail_that_comes_between_opening_and_the_first_look_does_not_wait_for_the_next_one(
+    imap_stub: ImapStub, bus: Bus, reader: BusReader
+) -> None:
+    async def examine(connection: Connection, tag: str, _arguments: str) -> bool:
+        connection.selected = True
+        await connection.send(
+            f"* 1 EXISTS\r\n* OK [UIDVALIDITY 7] v\r\n* OK [UIDNEXT 2] n\r\n{tag} OK done\r\n* 2 EXISTS\r\n"
+        )
+        imap_stub.messages[2] = mail(2)
+        return True
+
+    imap_stub.messages = {1: mail(1)}
+    imap_stub.hooks["EXAMINE"] = examine
+    async with following(bus, Box(imap_stub.port, idle_s=3600.0)):
+        events = await reader.wait_received(2, limit_s=10)
+    assert subjects_of(events) == ["mail 1", "mail 2"]
