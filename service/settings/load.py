@@ -64,7 +64,7 @@ def load_account(raw: dict[str, Any], settings: Settings, folder: Path) -> Accou
         problems += [sentence(error) for error in exc.errors(include_url=False)]
     problems += [problem.lstrip(".: ") for problem in _account(filled_account(raw))]
     if account is not None:
-        problems += [*_retry(account), *_provider(account), *_after(account, settings.streams.in_.max_age)]
+        problems += _one_together(account, settings)
     if problems or account is None:
         raise SettingsInvalid(_listed(problems), where="account") from None
     return account
@@ -150,10 +150,15 @@ def _values_together(settings: Settings) -> Iterator[str]:
         yield f"limits.message: must not be more than limits.memory ({show_size(limits.memory)})"
     yield from _nats(settings.nats)
     for index, account in enumerate(settings.accounts):
-        yield from (
-            f"accounts[{index}].{problem}" for problem in (*_retry(account), *_provider(account), *_sent(account))
-        )
-        yield from (f"accounts[{index}].{problem}" for problem in _after(account, settings.streams.in_.max_age))
+        yield from (f"accounts[{index}].{problem}" for problem in _one_together(account, settings))
+
+
+def _one_together(account: AccountSettings, settings: Settings) -> Iterator[str]:
+    """What is wrong between an account's values, wherever it stands, and beside the other sections."""
+    yield from _retry(account)
+    yield from _provider(account)
+    yield from _sent(account)
+    yield from _after(account, settings.streams.in_.max_age)
 
 
 def _nats(nats: NatsSettings) -> Iterator[str]:

@@ -4,6 +4,7 @@ Only keys that do something exist. What concerns several keys at once (an accoun
 fit each other) is in load.py, so that all errors can be listed together.
 """
 
+import base64
 import re
 import socket
 from typing import Annotated, Any, Final, Literal, Self
@@ -37,9 +38,12 @@ from service.settings.values import (
     between,
     number,
     text,
+    unshown,
     wrong,
 )
 
+FERNET_KEY_BYTES: Final = 32
+MAKE_KEY: Final = "python -c 'from cryptography.fernet import Fernet; print(Fernet.generate_key().decode())'"
 INSTANCE: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -110,10 +114,22 @@ class FleetSettings(Part):
     )
 
 
+@unshown
+def _seal_key(key: Secret) -> Secret:
+    """A key as the library takes it, which is there only where accounts are sealed: 32 bytes in base64."""
+    try:
+        found = base64.urlsafe_b64decode(key.reveal())
+    except ValueError:
+        found = b""
+    if len(found) != FERNET_KEY_BYTES:
+        raise wrong(f"no Fernet key; {MAKE_KEY} makes one")
+    return key
+
+
 class SealSettings(Part):
     """How secrets of accounts that are added over the bus are kept there."""
 
-    keys: tuple[Secret, ...] = Field(
+    keys: tuple[Annotated[Secret, AfterValidator(_seal_key)], ...] = Field(
         default=(),
         description="Fernet keys: the first seals, all of them open; without any, secrets are `{env}`, `{file}`",
     )

@@ -4,10 +4,13 @@ import importlib.util
 from pathlib import Path
 
 import pytest
+import yaml
+from cryptography.fernet import Fernet
 
 from service.contract import ROLES
 from service.errors import Permanent
-from service.settings import SettingsInvalid, load_settings
+from service.settings import Settings, SettingsInvalid, load_account, load_settings
+from service.settings.model import MAKE_KEY
 from tests.settings.conftest import Load, Problems
 
 LISTEN = "write HOST:PORT, such as 127.0.0.1:8080, 0.0.0.0:8080 or [::1]:8080; port 0 takes any free one"
@@ -207,6 +210,35 @@ def test_a_wrong_value_says_what_would_do(problems: Problems, text: str, problem
 )
 def test_a_wrong_value_of_an_account_says_what_would_do(problems: Problems, more: str, problem: str) -> None:
     assert problems(account(more)) == [f"accounts[0]{problem}"]
+
+
+TOGETHER = [
+    ("preset: gmx, outgoing: {retry: {first: 2h, max: 1h}}", "outgoing.retry.first: "),
+    ("preset: gmx, incoming: null, outgoing: {sent: always}", "outgoing.sent: always needs incoming.imap"),
+    ("preset: gmail, incoming: {imap: {idle: 29m}}", "incoming.imap.idle: must be less than "),
+    ("preset: gmx, incoming: {after: delete, after_delay: 30d}", "incoming.after_delay: must be less than "),
+    ("preset: gmx, incoming: {after: {keep_days: 3}}", "incoming.after: keep_days is for pop3"),
+    ("preset: gmx, incoming: {password: p, oauth2: {grant: jwt_bearer}}", "incoming: keep one of password, oauth2"),
+    ("incoming: {}", "incoming.imap: required, or pop3"),
+]
+
+
+@pytest.mark.parametrize(("more", "problem"), TOGETHER)
+def test_an_account_over_the_bus_is_checked_as_one_of_the_file(
+    problems: Problems, more: str, problem: str, tmp_path: Path
+) -> None:
+    of_file = problems(account(more))
+    assert any(one.startswith(f"accounts[0].{problem}") for one in of_file)
+    with pytest.raises(SettingsInvalid) as failed:
+        load_account(yaml.safe_load(f"{{{ACCOUNT}, {more}}}"), Settings(), tmp_path)
+    assert failed.value.problems == [one.removeprefix("accounts[0].") for one in of_file]
+
+
+@pytest.mark.parametrize("key", ["no key", "c2hvcnQ=", "x" * 44, "ключ"])
+def test_a_key_that_seals_nothing_is_said_with_all_else_that_is_wrong(problems: Problems, key: str) -> None:
+    good = Fernet.generate_key().decode()
+    found = problems(f"{{seal: {{keys: [{good}, '{key}']}}, instance: 7}}")
+    assert found == [f"instance: {TEXT} (got '7')", f"seal.keys[1]: no Fernet key; {MAKE_KEY} makes one"]
 
 
 @pytest.mark.fault("G07")
