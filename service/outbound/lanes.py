@@ -6,6 +6,7 @@ who sends is pace.py's affair (blame.py).
 """
 
 from collections.abc import Collection, Iterable, Mapping
+from itertools import islice
 from typing import Final
 
 import msgspec
@@ -21,12 +22,17 @@ BURST_S: Final = 1.0
 # A lane that is full is looked at again after this, or after as long as those before will take.
 FULL_S: Final = 1.0
 FIRST_GUESS_S: Final = 0.1
-# Domains that were heard to be slow; the one that was heard longest ago is forgotten first.
+# Domains of which something is remembered. At the limit so many are looked at to forget one: not all, for each new one.
 HEARD_LIMIT: Final = 10_000
+LOOK_AT: Final = 16
 
 
 class _Lane:
-    """One domain's: when its next mail may go, up to when turns are promised to who waits, and who is under way."""
+    """One domain's: when its next mail may go, up to when turns are promised, and who is under way.
+
+    `again_until` is up to when those have promises who came back too early: each has one of his own, for all that fell
+    due while nobody was there come together, and must not do so again for each that goes.
+    """
 
     def __init__(self, limit: Limit) -> None:
         self.limit = limit
@@ -34,6 +40,7 @@ class _Lane:
         self.refused = 0
         self.next_at = float("-inf")
         self.promised_until = float("-inf")
+        self.again_until = float("-inf")
         self.under_way = 0
         self.took_s = FIRST_GUESS_S
 
@@ -45,19 +52,26 @@ class _Lane:
     def full(self) -> bool:
         return 0 < self.limit.at_once <= self.under_way
 
+    @property
+    def busy_until(self) -> float:
+        """Up to when it is known what goes."""
+        return max(self.next_at, self.promised_until, self.again_until)
+
     def wait_s(self, now: float, *, waited: bool) -> float:
         """How long until a turn is to be expected; 0: now. Whoever waited goes before who comes now."""
-        promised = float("-inf") if waited else self.promised_until
-        if self.full:
-            return max(FULL_S, promised - now)
-        at = max(self.next_at, promised)
         early_s = max(0.0, BURST_S - self.interval_s)
-        return at - now if at > now + early_s else 0.0
+        if not self.full and (self.next_at if waited else self.busy_until) <= now + early_s:
+            return 0.0
+        promised = self.again_until if waited else self.busy_until
+        return max(self.next_at, promised, now + FULL_S if self.full else now) - now
 
-    def promise(self, at: float) -> None:
+    def promise(self, at: float, *, waited: bool) -> None:
         """Somebody comes again then."""
-        step_s = self.interval_s or self.took_s / max(1, self.limit.at_once)
-        self.promised_until = max(self.promised_until, at + step_s)
+        until = at + max(self.interval_s, self.took_s / self.limit.at_once if self.limit.at_once else 0.0)
+        if waited:
+            self.again_until = max(self.again_until, until)
+        else:
+            self.promised_until = max(self.promised_until, until)
 
     def take(self, now: float) -> None:
         """Somebody goes."""
@@ -76,7 +90,7 @@ class _Lane:
 
     def is_idle(self, now: float) -> bool:
         """Whether there is nothing to remember of it."""
-        return not self.under_way and not self.learned_s and max(self.next_at, self.promised_until) <= now
+        return not self.under_way and not self.learned_s and self.busy_until <= now
 
 
 class Turn(msgspec.Struct, frozen=True):
@@ -105,11 +119,13 @@ class Lanes:
         """
         lanes = [self._lane(domain) for domain in self._counted(recipients)]
         now = self._clock.monotonic()
-        wait_s = max((lane.wait_s(now, waited=waited) for lane in lanes), default=0.0)
-        if wait_s > 0 and not waited:
-            for lane in lanes:
-                lane.promise(now + wait_s)
-        return wait_s
+        waits = [lane.wait_s(now, waited=waited) for lane in lanes]
+        longest = max(waits, default=0.0)
+        # In the others nothing is promised: who comes now to one of them must not wait for the slowest.
+        for lane, wait_s in zip(lanes, waits, strict=True):
+            if wait_s == longest > 0:
+                lane.promise(now + wait_s, waited=waited)
+        return longest
 
     def take(self, recipients: Iterable[str], *, waited: bool) -> Turn | float:
         """That turn, or what `ask` says. Decides at once."""
@@ -168,8 +184,10 @@ class Lanes:
         return lane
 
     def _forget(self) -> None:
-        """Lanes that say nothing; where all say something, the one that was made first."""
+        """Of those that were not looked at for longest: who says nothing, or where all do the one with least to say."""
         now = self._clock.monotonic()
-        idle = [domain for domain, lane in self._lanes.items() if lane.is_idle(now)]
-        for domain in idle or [next(iter(self._lanes))]:
-            del self._lanes[domain]
+        looked = {domain: self._lanes.pop(domain) for domain in list(islice(self._lanes, LOOK_AT))}
+        silent = [domain for domain, lane in looked.items() if lane.is_idle(now)]
+        for domain in silent or [min(looked, key=lambda domain: looked[domain].busy_until)]:
+            del looked[domain]
+        self._lanes.update(looked)

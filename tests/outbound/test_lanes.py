@@ -1,13 +1,15 @@
 """Limits by the domain of recipients: kept, learnt, and in nobody else's way."""
 
 import asyncio
+from collections.abc import Sequence
+from heapq import heapify, heappop, heappush
 
 import pytest
 
 from service.bus import Bus
 from service.outbound import Limit
 from service.outbound.blame import ALIKE_LIMIT
-from service.outbound.lanes import Lanes, Turn
+from service.outbound.lanes import Lanes, Turn, _Lane
 from service.outbound.pace import FIRST_PAUSE_S
 from service.outbound.retry import Said, Verdict
 from tests.outbound.conftest import LIMIT_S, Post, sending
@@ -112,6 +114,73 @@ def test_what_is_remembered_of_domains_has_a_limit(monkeypatch: pytest.MonkeyPat
         assert isinstance(turn, Turn)
         ours.give_back(turn)
     assert len(ours._lanes) <= 50
+
+
+async def takes(ours: Lanes, clock: FakeClock, come: Sequence[float], *, mail_s: float) -> int:
+    """How often a turn is asked for until each of those that come back at these times had one; a mail takes so long."""
+    asked, ends = 0, list[tuple[float, int, Turn]]()
+    waiting = [(at, n) for n, at in enumerate(come)]
+    heapify(waiting)
+    while waiting:
+        at, n = heappop(waiting)
+        while ends and ends[0][0] <= at:
+            end, _, turn = heappop(ends)
+            await clock.advance(end - clock.monotonic())
+            ours.give_back(turn)
+        await clock.advance(at - clock.monotonic())
+        asked += 1
+        said = ours.take(SLOW, waited=True)
+        if isinstance(said, float):
+            heappush(waiting, (at + said, n))
+        else:
+            heappush(ends, (at + mail_s, n, said))
+    return asked
+
+
+@pytest.mark.fault("E05")
+@pytest.mark.parametrize(
+    ("limit", "mail_s"),
+    [(Limit(interval_s=2.0), 0.1), (Limit(at_once=2), 0.1), (Limit(at_once=1), 5.0), (Limit(2.0, 1), 5.0)],
+)
+@pytest.mark.parametrize("apart_s", [0.0, 0.5])
+async def test_a_backlog_that_comes_at_once_is_put_off_a_few_times_and_not_each_time_one_goes(
+    limit: Limit, mail_s: float, apart_s: float
+) -> None:
+    """Nobody was there while turns came: they all come back at once, and to a process that promised them nothing."""
+    clock, count = FakeClock(), 200
+    ours = lanes(clock, slow_example=limit)
+    assert await takes(ours, clock, [n * apart_s for n in range(count)], mail_s=mail_s) <= 5 * count
+
+
+async def test_a_mail_that_waits_for_a_slow_domain_keeps_no_turn_of_another() -> None:
+    clock = FakeClock()
+    ours = lanes(clock, slow_example=Limit(interval_s=3600.0), quick_example=Limit(interval_s=2.0))
+    both = [*SLOW, "a@quick.example"]
+    assert goes(ours.take(both, waited=False))
+    assert ours.take(both, waited=False) == 3600.0
+    assert ours.take(["b@quick.example"], waited=False) == 2.0
+    await clock.advance(2.0)
+    assert goes(ours.take(["b@quick.example"], waited=True))
+
+
+async def test_domains_that_all_say_something_cost_no_look_at_each_for_every_new_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("service.outbound.lanes.HEARD_LIMIT", 1000)
+    looked = 0
+    is_idle = _Lane.is_idle
+
+    def counted(lane: _Lane, now: float) -> bool:
+        nonlocal looked
+        looked += 1
+        return is_idle(lane, now)
+
+    monkeypatch.setattr(_Lane, "is_idle", counted)
+    ours = Lanes({"*": Limit(interval_s=60.0)}, FakeClock())
+    for n in range(3000):
+        ours.take([f"a@d{n}.example"], waited=False)
+    assert len(ours._lanes) <= 1000
+    assert looked <= 20 * 3000
 
 
 @pytest.mark.fault("E05")
