@@ -83,9 +83,9 @@ class Mailings:
         until = self._clock.monotonic() + IN_HAND_S
         waiting = [who for who in before.trying if who in before.pending] or list(before.pending)
         turns = _Turns(self._lanes, self._clock, waited=before.turn)
-        late = False
+        to, late = {one.email: one for one in task.request.to}, False
         while waiting and not (late or place.ending) and self._left_s(task) > 0:
-            part = await self._part(task, waiting, turns, place)
+            part = await self._part(to, waiting, turns, place)
             if not part:
                 break
             try:
@@ -103,11 +103,12 @@ class Mailings:
             # Nobody was tried, and the queue alone knows of it. What is in the outbox gets the same name again.
             await task.job.give_back()
 
-    async def _part(self, task: Task, waiting: Sequence[str], turns: "_Turns", place: Place) -> list["_Mailing"]:
+    async def _part(
+        self, to: Mapping[str, Recipient], waiting: Sequence[str], turns: "_Turns", place: Place
+    ) -> list["_Mailing"]:
         """Who is tried next: those whose turn is near, and who gets nothing. Nobody: all of them come later."""
         interval_s = self._pace.interval_s
         count = min(TOGETHER, 1 + int(NEAR_S / interval_s)) if interval_s else TOGETHER
-        to = {one.email: one for one in task.request.to}
         part: list[_Mailing] = []
         while not part and (first := list(islice(filter(turns.may_be_near, waiting), count))):
             barred = await self._suppressions.among(first)
@@ -124,7 +125,8 @@ class Mailings:
         """An intent for them, their mails, their outcome; gives who waits then."""
         now = [one.recipient.email for one in part]
         barred = {one.recipient.email: one.barred for one in part if one.barred is not None}
-        others = [who for who in waiting if who not in now]
+        tried = frozenset(now)
+        others = [who for who in waiting if who not in tried]
         task.record = changed(task.intent(attempt), trying=now, refused=barred)
         step("intent.before")
         task.revision = await self._sends.put(task.key, task.record, task.revision)
