@@ -231,6 +231,11 @@ class Settler:
             return int(job.headers.get(ATTEMPT_HEADER, "0")) >= record.attempt
         return record.source == source_of(job) and record.attempt <= 1
 
+    async def _say_first(self, job: Job, record: SendRecord) -> None:
+        """What stands may not have been said yet; whose time has come was said before it was scheduled."""
+        if not self._is_due(job) or int(job.headers.get(ATTEMPT_HEADER, "0")) == record.attempt:
+            await self.say(record)
+
     def _is_due(self, job: Job) -> bool:
         return job.subject == self._bus.subjects.due(self._options.account)
 
@@ -298,8 +303,7 @@ class Settler:
             # Its outcome stands, whatever failed after it; or another job goes on with it.
             await self.resume(key, job, record, its_own=False)
             return
-        # What stands may not have been said yet.
-        await self.say(record)
+        await self._say_first(job, record)
         if record.phase is Phase.INTENT:
             # The dot of an attempt that broke off may be out.
             record = changed(record, taken=list(dict.fromkeys([*record.taken, *record.open])))
@@ -333,8 +337,8 @@ class Settler:
     ) -> None:
         """One that nobody goes on with, by its own job. Raises Conflict, Transient."""
         if record.phase is not Phase.INTENT:
-            # What stands may not have been said yet. And a schedule may be set: its time would come for what is over.
-            await self.say(record)
+            await self._say_first(job, record)
+            # A schedule may be set: its time would come for what is over.
             await self.unschedule(key)
             await self.refuse(key, job, record, revision, [problem], payload, reason=reason)
             return
