@@ -1,5 +1,6 @@
 """What a command is given: the account it is for, and what all commands of a process share. Plain values."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -83,7 +84,7 @@ class MailAccess:
 
     `authserv_id`: whose verdicts on a mail are believed (RFC 8601 2.5), "" to learn it from each mail.
     `extras`: what of a mail's text is made where a request says nothing of it.
-    `allowance`: what the account may read a day.
+    `allowance`: what the account may read a day. `appending`: of those that append, one at a time is at it.
     """
 
     pool: Pool
@@ -94,6 +95,7 @@ class MailAccess:
     authserv_id: str = ""
     extras: tuple[Extra, ...] = ()
     allowance: Allowed = UNLIMITED
+    appending: asyncio.Lock = field(default_factory=asyncio.Lock, compare=False)
 
 
 class Undone(Protocol):

@@ -175,8 +175,8 @@ class SentMailbox:
         left = deque(jobs)
         try:
             size = max([await self._size(job) for job in jobs])
-            # Before the connection: commands wait for that, and deliveries at a slow relay may have all the memory. An
-            # `append` that has the connection and waits for memory gets it: nobody waits for a turn for over 20 s.
+            # Before the connection: commands wait for that, and deliveries at a slow relay may have all the memory. A
+            # `get` that has the connection and waits for memory gets it: nobody waits for a turn for over 20 s.
             async with self._memory.hold(MEMORY_TIMES * size), self._pool.session() as session:
                 name = await self._find(session)
                 while left:

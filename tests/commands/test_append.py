@@ -14,6 +14,7 @@ from service.contract import request_key
 from tests.commands.conftest import Desk, code, desk, mail
 from tests.servers.cyrus import Cyrus
 from tests.servers.dovecot import Dovecot
+from tests.servers.mailbus import until
 from tests.servers.proxy import FaultProxy, Way
 
 DRAFT = {
@@ -194,6 +195,26 @@ async def test_a_blob_is_read_once_there_is_room_for_it(whole: Desk, monkeypatch
     monkeypatch.setattr(BlobStore, "get", looked)
     await whole.ask("append", {"mailbox": "INBOX", "blobId": blob})
     assert free == [None]
+
+
+async def test_who_waits_for_room_has_neither_the_connection_nor_room_for_more_than_one(
+    whole: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blob = await uploaded(whole, mail("one"))
+    body = {"mailbox": "INBOX", "blobId": blob}
+    taken = await whole.budget.take(whole.budget.limit)
+    async with asyncio.TaskGroup() as group:
+        appended = [group.create_task(whole.ask("append", body)) for _ in range(3)]
+        await until(lambda: len(whole.budget._waiting) > 0, what="an append that waits for room")
+        # Others go on, and no more than one of them will have room while it waits for the connection.
+        assert (await whole.ask("mailboxes"))["list"]
+        assert await whole.ids() == []
+        assert len(whole.budget._waiting) == 1
+        monkeypatch.setattr("service.commands.append.TURN_LIMIT_S", 0.0)
+        answered, problems = await whole.refused("append", body)
+        assert (answered, "ask again later" in problems[0]["message"]) == ("503", True)
+        whole.budget.give(taken)
+    assert len({one.result()["id"] for one in appended}) == 3
 
 
 @pytest.mark.fault("G10")
