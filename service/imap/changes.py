@@ -134,8 +134,6 @@ class Changes:
             raise PeerError("FETCH of flags is refused", where=self.session.where)
         told = bool(modifier) and self.sync is Sync.QRESYNC
         runs = await runs_gone(vanished, first, last, where=self.session.where) if told else None
-        if runs is not None and len(runs) > ROWS_LIMIT:
-            raise PeerError(f"over {ROWS_LIMIT} runs of UIDs gone at once", where=self.session.where)
         return FlagsFound(rows, runs, not modifier)
 
     async def flags_of(self, seqs: set[int]) -> list[FlagsRow]:

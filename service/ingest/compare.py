@@ -14,7 +14,7 @@ from service.clock import Clock
 from service.contract import EventType, Sync
 from service.ingest.announce import Announcer, known_of
 from service.ingest.cursor import Cursor
-from service.ingest.known import Change, Flagged, Uids, differences, missing
+from service.ingest.known import Change, Flagged, differences, missing, runs_of, without
 from service.ingest.memory import Memory
 from service.ingest.plan import Look, announced, mark_of
 from service.ingest.source import Source, Stirred
@@ -152,11 +152,10 @@ class Comparer:
         told = await source.flags(first, last, since)
         went = told.gone
         if told.whole:
-            went = missing(known, first, last, _uids(told.there))
+            went = missing(known, first, last, runs_of(row.uid for row in told.there))
             if went:
                 # A server that leaves something out for once would have us say that it is gone.
-                shown = await source.present(first, last)
-                went = missing(known, first, last, [*shown, *_uids(told.there)])
+                went = without(went, await source.present(first, last))
         elif went is None and gone:
             went = missing(known, first, last, await source.present(first, last))
         self._note_late(told.there, compared)
@@ -186,7 +185,7 @@ class Comparer:
                     there.append(Flagged(message.uid, keywords, 0))
                 elif announced(message, cursor):
                     self._memory.adopt(message.uid, mark_of(message), keywords)
-            went = missing(known, first, last, [Uids(message.uid, message.uid) for message in found])
+            went = missing(known, first, last, runs_of(message.uid for message in found))
             changes = differences(known, there, went)
             first = last + 1
         await self._tell(changes, compared, modseq=target)
@@ -213,7 +212,3 @@ class Comparer:
             log.debug("changes_committed", where=self._where, removed=removed, changed=len(some) - removed)
         if modseq is not None and compared.cursor.modseq != modseq:
             compared.cursor = replace(compared.cursor, modseq=modseq)
-
-
-def _uids(there: Iterable[Flagged]) -> list[Uids]:
-    return [Uids(row.uid, row.uid) for row in there]

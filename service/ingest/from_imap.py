@@ -25,7 +25,7 @@ from service.imap import (
 )
 from service.ingest.allowance import Allowance
 from service.ingest.cursor import source_id
-from service.ingest.known import Flagged, Uids
+from service.ingest.known import Flagged
 from service.ingest.labels import with_mailboxes
 from service.ingest.source import Epoch, Fetched, Looked, Stirred, Surveyed, Told
 
@@ -273,16 +273,15 @@ class ImapSource:
     async def flags(self, first: int, last: int, since: int) -> Told:
         """By CHANGEDSINCE and VANISHED where they are to be had (RFC 7162)."""
         found = await self._changes.flags(first, last, since)
-        gone = None if found.vanished is None else _uids(found.vanished)
-        return Told(self._flagged(found.rows), gone, found.whole)
+        return Told(self._flagged(found.rows), found.vanished, found.whole)
 
     async def flags_of(self, numbers: frozenset[int]) -> list[Flagged]:
         """By message numbers."""
         return self._flagged(await self._changes.flags_of(set(numbers)))
 
-    async def present(self, first: int, last: int) -> list[Uids]:
+    async def present(self, first: int, last: int) -> Sequence[range]:
         """By SEARCH."""
-        return _uids(await self._changes.present(first, last))
+        return await self._changes.present(first, last)
 
     async def close(self) -> None:
         """Leave the connection to others, or LOGOUT."""
@@ -300,7 +299,3 @@ class ImapSource:
             else Flagged(row.uid, keywords_of(row.flags), row.modseq)
             for row in rows
         ]
-
-
-def _uids(runs: Sequence[range]) -> list[Uids]:
-    return [Uids(run.start, run.stop - 1) for run in runs]

@@ -16,7 +16,7 @@ from service.ingest.contents import Contents
 from service.ingest.cursor import Cursor, has_same_marks, maildrop_id
 from service.ingest.doubts import STEP, Doubts, slowly
 from service.ingest.drop import GENERATION_BITS, Drop, Lasting
-from service.ingest.known import Flagged, Known, Uids
+from service.ingest.known import Flagged, Known, runs_of
 from service.ingest.memory import Memory
 from service.ingest.plan import SURVEY_LIMIT_ROWS, Position
 from service.ingest.seen import Seen
@@ -323,9 +323,9 @@ class Pop3Source:
         """None: no number is ever noticed."""
         return []
 
-    async def present(self, first: int, last: int) -> list[Uids]:
+    async def present(self, first: int, last: int) -> Sequence[range]:
         """As it was at the last look."""
-        return [Uids(uid, uid) for uid in map(self._drop.uid, self._drop.places(first, last))]
+        return runs_of(map(self._drop.uid, self._drop.places(first, last)))
 
     async def close(self) -> None:
         """QUIT."""

@@ -6,7 +6,7 @@ A run is UIDs without a gap and with equal keywords: 12 bytes, however long. A m
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,14 +23,6 @@ class Run:
     first: int
     last: int
     keywords: Keywords
-
-
-@dataclass(frozen=True, slots=True)
-class Uids:
-    """UIDs first to last."""
-
-    first: int
-    last: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,11 +168,11 @@ class Known:
         self._set = array("I", [place[number] for number in self._set])
 
 
-def differences(known: Known, there: Iterable[Flagged], gone: Iterable[Uids]) -> list[Change]:
+def differences(known: Known, there: Iterable[Flagged], gone: Sequence[range]) -> list[Change]:
     """What is to be told, by UID: keywords that are others than before, and known messages that are gone.
 
     What a server says twice, or of messages that are not known, is no difference. Of a message that it calls gone and
-    shows as well, what it shows counts. `gone`: no UID twice, as Told has it.
+    shows as well, what it shows counts. `gone`: ascending, no UID twice.
     """
     changes: dict[int, Change] = {}
     shown: set[int] = set()
@@ -193,24 +185,52 @@ def differences(known: Known, there: Iterable[Flagged], gone: Iterable[Uids]) ->
             changes[message.uid] = Change(message.uid, message.keywords, message.modseq)
         else:
             changes.pop(message.uid, None)
-    for uids in gone:
-        for run in known.runs(uids.first, uids.last):
-            for uid in range(run.first, run.last + 1):
-                if uid not in shown:
-                    changes[uid] = Change(uid, None)
+    near = _uids(known, gone[0].start, gone[-1].stop - 1) if gone else []
+    for went in without(near, without(near, gone)):
+        for uid in went:
+            if uid not in shown:
+                changes[uid] = Change(uid, None)
     return [changes[uid] for uid in sorted(changes)]
 
 
-def missing(known: Known, first: int, last: int, present: Iterable[Uids]) -> list[Uids]:
-    """The known UIDs of first to last that are not among `present` (ascending or not)."""
-    gone: list[Uids] = []
-    at = first
-    for uids in sorted(present, key=lambda uids: uids.first):
-        if uids.first > at:
-            gone.append(Uids(at, min(last, uids.first - 1)))
-        at = max(at, uids.last + 1)
-        if at > last:
-            break
-    if at <= last:
-        gone.append(Uids(at, last))
-    return [Uids(run.first, run.last) for uids in gone for run in known.runs(uids.first, uids.last)]
+def missing(known: Known, first: int, last: int, present: Sequence[range]) -> list[range]:
+    """The known UIDs of first to last that are not among `present`, which is ascending, no UID twice."""
+    return without(_uids(known, first, last), present)
+
+
+def without(uids: Iterable[range], others: Sequence[range]) -> list[range]:
+    """UIDs that are not among others; both ascending, no UID twice. What lies far off costs nothing."""
+    left: list[range] = []
+    place = 0
+    for run in uids:
+        at = run.start
+        place = bisect_right(others, at, lo=place, key=_stop)
+        while place < len(others) and others[place].start < run.stop:
+            if others[place].start > at:
+                left.append(range(at, others[place].start))
+            at = others[place].stop
+            if at >= run.stop:
+                break
+            place += 1
+        if at < run.stop:
+            left.append(range(at, run.stop))
+    return left
+
+
+def runs_of(uids: Iterable[int]) -> list[range]:
+    """UIDs in any order as runs, ascending."""
+    found: list[range] = []
+    for uid in sorted(uids):
+        if found and uid <= found[-1].stop:
+            found[-1] = range(found[-1].start, uid + 1)
+        else:
+            found.append(range(uid, uid + 1))
+    return found
+
+
+def _uids(known: Known, first: int, last: int) -> list[range]:
+    return [range(run.first, run.last + 1) for run in known.runs(first, last)]
+
+
+def _stop(run: range) -> int:
+    return run.stop

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Final
 
-from service.ingest.known import Known, Uids
+from service.ingest.known import Known
 from service.ingest.seen import IDENTITY_BYTES
 
 MARK_BYTES: Final = 6
@@ -81,7 +81,7 @@ class Marks:
     __slots__ = ("_base", "_column", "_fresh", "_starts", "_uids")
 
     def __init__(self) -> None:
-        self._base: list[Uids] = []  # the UIDs of the column, ascending
+        self._base: list[range] = []  # the UIDs of the column, ascending
         self._starts = array("Q")  # where in the column each of them begins, in marks
         self._column = b""
         self._uids = array("I")
@@ -122,46 +122,46 @@ class Marks:
         made = bytearray(MARK_BYTES * len(known))
         at = 0
         for span, start in zip(spans, starts, strict=True):
-            while at < len(self._base) and self._base[at].last < span.first:
+            while at < len(self._base) and self._base[at].stop <= span.start:
                 at += 1
             i = at
-            while i < len(self._base) and self._base[i].first <= span.last:
-                first, last = max(span.first, self._base[i].first), min(span.last, self._base[i].last)
-                source = self._starts[i] + first - self._base[i].first
-                target = start + first - span.first
-                size = last - first + 1
+            while i < len(self._base) and self._base[i].start < span.stop:
+                first, stop = max(span.start, self._base[i].start), min(span.stop, self._base[i].stop)
+                source = self._starts[i] + first - self._base[i].start
+                target = start + first - span.start
+                size = stop - first
                 made[MARK_BYTES * target : MARK_BYTES * (target + size)] = self._column[
                     MARK_BYTES * source : MARK_BYTES * (source + size)
                 ]
                 i += 1
-        firsts = array("I", [span.first for span in spans])
+        firsts = array("I", [span.start for span in spans])
         for i, uid in enumerate(self._uids):
             place = bisect_right(firsts, uid) - 1
-            if place >= 0 and uid <= spans[place].last:
-                target = starts[place] + uid - spans[place].first
+            if place >= 0 and uid in spans[place]:
+                target = starts[place] + uid - spans[place].start
                 made[MARK_BYTES * target : MARK_BYTES * (target + 1)] = self._fresh[
                     MARK_BYTES * i : MARK_BYTES * (i + 1)
                 ]
         return bytes(made)
 
 
-def _spans(known: Known) -> list[Uids]:
+def _spans(known: Known) -> list[range]:
     """Runs without their keywords, so that neighbours are one."""
-    spans: list[Uids] = []
+    spans: list[range] = []
     for run in known.runs():
-        if spans and spans[-1].last + 1 == run.first:
-            spans[-1] = Uids(spans[-1].first, run.last)
+        if spans and spans[-1].stop == run.first:
+            spans[-1] = range(spans[-1].start, run.last + 1)
         else:
-            spans.append(Uids(run.first, run.last))
+            spans.append(range(run.first, run.last + 1))
     return spans
 
 
-def _starts(spans: Iterable[Uids]) -> "array[int]":
+def _starts(spans: Iterable[range]) -> "array[int]":
     starts = array("Q")
     total = 0
     for span in spans:
         starts.append(total)
-        total += span.last - span.first + 1
+        total += len(span)
     return starts
 
 
@@ -214,7 +214,7 @@ class Recogniser:
         self.floor = floor  # what arrived earlier and is not recognised was below the starting line
         self._uids = array("I")
         for span in _spans(known):
-            self._uids.extend(range(span.first, span.last + 1))
+            self._uids.extend(span)
         self._uids.extend([0] * (len(near) // MARK_BYTES))
         count = len(self._uids)
         marks = _numbers(column + near, count)

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Protocol
 
 from service.contract import Sync
-from service.ingest.known import Flagged, Uids
+from service.ingest.known import Flagged
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +63,11 @@ class Fetched:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What a source says of flags. `gone`: of those that were asked for, none of them twice; None where it did not
-    say. `whole`: it showed all messages there are."""
+    """What a source says of flags. `gone`: ascending, no UID twice; None where it did not say. `whole`: it showed
+    all messages that there are."""
 
     there: list[Flagged]
-    gone: list[Uids] | None
+    gone: Sequence[range] | None
     whole: bool
 
 
@@ -164,8 +164,8 @@ class Source(Protocol):
         """Flags of messages whose numbers were noticed."""
         ...
 
-    async def present(self, first: int, last: int) -> list[Uids]:
-        """Which UIDs of first to last there are."""
+    async def present(self, first: int, last: int) -> Sequence[range]:
+        """Which UIDs of first to last there are, ascending, none of them twice."""
         ...
 
     async def close(self) -> None:

@@ -19,7 +19,7 @@ from service.contract import Sync
 from service.errors import Permanent, Transient
 from service.ingest.contents import Contents
 from service.ingest.cursor import Cursor, source_id
-from service.ingest.known import Flagged, Uids
+from service.ingest.known import Flagged
 from service.ingest.learnt import Shown
 from service.ingest.memory import Memory
 from service.ingest.plan import SURVEY_LIMIT_ROWS, Position, Recalled
@@ -231,9 +231,9 @@ class StandIn:
         """Nothing."""
         return []
 
-    async def present(self, first: int, last: int) -> list[Uids]:
+    async def present(self, first: int, last: int) -> Sequence[range]:
         """Everything, as far as is known here."""
-        return [Uids(first, last)]
+        return [range(first, last + 1)]
 
     async def close(self) -> None:
         """QUIT."""

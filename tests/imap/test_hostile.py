@@ -240,21 +240,6 @@ async def test_who_says_that_all_mail_has_one_message_id_is_asked_for_little_of_
     assert asked == ["4999981:5000480"]
 
 
-@pytest.mark.fault("A13")
-async def test_more_that_is_gone_than_a_window_holds_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.imap.changes.ROWS_LIMIT", 1000)
-    says = sends(f"* VANISHED (EARLIER) {ODD}\r\nTAG OK done\r\n")
-    async with serving(Hostile(at="UID FETCH", says=says)) as stub:
-        stub.hooks["ENABLE"] = enables
-        session = await Session.open(options(stub.port), clock=SystemClock())
-        changes = Changes(session)
-        await changes.open("INBOX")
-        assert (await changes.flags(1, 100, 1)).vanished == [range(uid, uid + 1) for uid in range(1, 100, 2)]
-        with pytest.raises(PeerError, match="gone at once"):
-            await changes.flags(1, 2**32 - 1, 1)
-        session.abort()
-
-
 # -- beside every answer --------------------------------------------------------------------------------------
 
 UNASKED = [

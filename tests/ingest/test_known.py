@@ -1,7 +1,9 @@
 """What is known of a mailbox: runs against a plain dictionary, snapshots there and back, marks, differences."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,7 +12,7 @@ from msgspec.structs import replace
 
 from service.contract import Keywords, fingerprint, keywords_of
 from service.ingest.cursor import BEYOND_LIMIT, Cursor, Named, before_of, dump_cursor, load_cursor
-from service.ingest.known import Change, Flagged, Known, Run, Uids, differences, missing
+from service.ingest.known import Change, Flagged, Known, Run, differences, missing, runs_of, without
 from service.ingest.marks import MARK_BYTES, NO_MARK, Marks, Recogniser, packed_id, packed_mark, whole_mark
 from service.ingest.notes import Line, Note, dump_line, dump_note, load_line, load_note
 from service.ingest.state import Past, State, dump_state, load_state, recogniser_of
@@ -148,7 +150,7 @@ def test_a_damaged_snapshot_or_another_mailboxes_is_none() -> None:
 def test_what_is_said_again_or_of_others_is_no_difference() -> None:
     known = Known([Run(1, 5, NONE), Run(7, 9, SEEN)])
     there = [Flagged(2, SEEN, 10), Flagged(3, NONE, 11), Flagged(6, SEEN, 12), Flagged(8, NONE, 13)]
-    assert differences(known, there, [Uids(5, 7), Uids(100, 2**32 - 1)]) == [
+    assert differences(known, there, [range(5, 8), range(100, 2**32)]) == [
         Change(2, SEEN, 10),
         Change(5, None),
         Change(7, None),
@@ -157,7 +159,7 @@ def test_what_is_said_again_or_of_others_is_no_difference() -> None:
 
 
 def test_what_a_server_calls_gone_and_shows_is_there() -> None:
-    assert differences(Known([Run(1, 3, NONE)]), [Flagged(2, SEEN, 4)], [Uids(1, 2)]) == [
+    assert differences(Known([Run(1, 3, NONE)]), [Flagged(2, SEEN, 4)], [range(1, 3)]) == [
         Change(1, None),
         Change(2, SEEN, 4),
     ]
@@ -166,8 +168,40 @@ def test_what_a_server_calls_gone_and_shows_is_there() -> None:
 @given(edits, st.sets(uids))
 def test_missing_is_what_is_known_and_not_there(pairs: list[tuple[int, Keywords | None]], present: set[int]) -> None:
     known, model = filled(pairs)
-    gone = missing(known, 1, 2**32 - 1, [Uids(uid, uid) for uid in present])
-    assert {uid for span in gone for uid in range(span.first, span.last + 1)} == set(model) - present
+    gone = missing(known, 1, 2**32 - 1, runs_of(present))
+    assert [uid for run in gone for uid in run] == sorted(set(model) - present)
+
+
+@given(st.sets(st.integers(1, 60)), st.sets(st.integers(1, 60)))
+def test_runs_without_others_are_what_sets_say(uids: set[int], others: set[int]) -> None:
+    left = without(runs_of(uids), runs_of(others))
+    assert [uid for run in left for uid in run] == sorted(uids - others)
+
+
+class Counted(Sequence[range]):
+    """A million runs, and how often one was looked at."""
+
+    def __init__(self, first: int) -> None:
+        self.first, self.looks = first, 0
+
+    def __len__(self) -> int:
+        return 1_000_000
+
+    def __getitem__(self, at: Any) -> Any:
+        self.looks += 1
+        start = self.first + 2 * (at % len(self))
+        return range(start, start + 1)
+
+
+@pytest.mark.fault("A13")
+def test_of_a_million_runs_those_are_looked_at_that_lie_near_what_is_known() -> None:
+    known, others = Known([Run(uid, uid, NONE) for uid in range(1_000_000, 1_003_000, 3)]), Counted(1)
+    # Odd numbers are there.
+    assert len(missing(known, 1, 2**32 - 1, others)) == 500
+    assert others.looks < 40 * len(known)
+    others.looks = 0
+    assert len(differences(known, [], others)) == 500
+    assert others.looks < 80 * len(known)
 
 
 @given(edits, edits)
@@ -177,7 +211,7 @@ def test_differences_applied_make_one_the_other(
     known, model = filled(mine)
     _, server = filled(theirs)
     there = [Flagged(uid, words, 1) for uid, words in server.items()]
-    gone = missing(known, 1, 2**32 - 1, [Uids(uid, uid) for uid in server])
+    gone = missing(known, 1, 2**32 - 1, runs_of(server))
     for change in differences(known, there, gone):
         if change.keywords is None:
             known.discard(change.uid)
