@@ -12,12 +12,12 @@ from enum import StrEnum
 from typing import Final, TypeAlias
 
 from service.errors import PeerError
-from service.imap.spans import AT_ONCE_BYTES
+from service.imap.spans import AT_ONCE_BYTES, LAST
 
 # BODYSTRUCTURE of real mail nests about ten deep.
 DEPTH_LIMIT: Final = 200
 NUMBER_LIMIT: Final = 2**63
-UID_LIMIT: Final = 2**32
+VALUES_LIMIT: Final = 20_000  # of one response: a few for each of a message's flags and labels
 MONTHS: Final = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _MONTH: Final = {name.encode(): number for number, name in enumerate(MONTHS, 1)}
 
@@ -314,16 +314,18 @@ def _listed(values: list[Value]) -> Response:
 def parse_values(pieces: Sequence[bytes], at: int) -> list[Value]:
     """Atoms, strings and literals as bytes, NIL as None, lists as lists; `at`: where in the first piece to begin.
 
-    Raises PeerError on brackets that do not match and on lists nested deeper than DEPTH_LIMIT.
+    Raises PeerError on brackets that do not match, lists nested deeper than DEPTH_LIMIT, and over VALUES_LIMIT.
     """
     top: list[Value] = []
-    open_lists = [top]
+    open_lists, count = [top], 0
     for i, piece in enumerate(pieces):
         if i % 2:
             open_lists[-1].append(piece)
             continue
         for token in _TOKEN.finditer(piece, at if i == 0 else 0):
             opened, closed, string, atom = token.groups()
+            if (count := count + 1) > VALUES_LIMIT:
+                raise PeerError(f"a response of over {VALUES_LIMIT} values")
             if atom is not None:
                 open_lists[-1].append(None if atom.upper() == b"NIL" else atom)
             elif string is not None:
@@ -370,7 +372,7 @@ def parse_number(value: Value) -> int | None:
 def parse_uid(value: Value) -> int | None:
     """A UID, or a UIDVALIDITY; None for what is none (RFC 9051 section 9, nz-number: 32 bits)."""
     number = parse_number(value) or 0
-    return number if 0 < number < UID_LIMIT else None
+    return number if 0 < number <= LAST else None
 
 
 def parse_modseq(value: Value) -> int:

@@ -10,22 +10,31 @@ from typing import Final
 
 from service.errors import PeerError
 
-# A SEARCH over a million messages answers in one line of 8 MB; nothing else comes near it.
+# A SEARCH over a million messages answers in one line of 8 MB.
 TEXT_LIMIT_BYTES: Final = 8 * 1024 * 1024
+# Nothing else comes near it, and all else is read while everybody waits: all labels or keywords of a message.
+LINE_LIMIT_BYTES: Final = 256 * 1024
 # An envelope may hold a dozen literals, a LIST one; more of them is an attack on memory by small pieces.
 PIECES_LIMIT: Final = 2_000
+# By so many a response is known for what it is.
+BEGIN_BYTES: Final = 16
 
 _LITERAL: Final = re.compile(rb"~?\{(-?\d{1,20})\+?\}\Z")
+_LISTING: Final = re.compile(rb"\* (?:E?SEARCH|SORT|VANISHED)\b", re.IGNORECASE)
 # Text for people may end with anything: these lines have no literals (RFC 9051 section 9, resp-text).
 _STATUS: Final = re.compile(rb"(?:\*|[A-Za-z0-9]+) (?:OK|NO|BAD|BYE|PREAUTH)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class WireLimits:
-    """`literal_bytes`: what one response may hold in literals, checked before anything is allocated."""
+    """`literal_bytes`: what one response may hold in literals, checked before anything is allocated.
+
+    `text_bytes`: beside them, of what says all messages of a mailbox; `line_bytes`: of all others.
+    """
 
     literal_bytes: int
     text_bytes: int = TEXT_LIMIT_BYTES
+    line_bytes: int = LINE_LIMIT_BYTES
 
 
 class ResponseSplitter:
@@ -78,8 +87,10 @@ class ResponseSplitter:
         line = self._data[self._at :] if end < 0 else self._data[self._at : end]
         self._at = len(self._data) if end < 0 else end + 1
         self._text_size += len(line)
-        if self._text_size > self._limits.text_bytes:
-            raise PeerError(f"a response without an end: over {self._limits.text_bytes} bytes")
+        if self._text_size > self._limits.line_bytes:
+            limit = self._limits.text_bytes if self._is_listing(line) else self._limits.line_bytes
+            if self._text_size > limit:
+                raise PeerError(f"a response without an end: over {limit} bytes")
         if end < 0:
             self._fragments.append(line)
             return None
@@ -87,6 +98,10 @@ class ResponseSplitter:
             line = b"".join([*self._fragments, line])
             self._fragments = []
         return line.removesuffix(b"\r")
+
+    def _is_listing(self, line: bytes) -> bool:
+        begin = self._pieces[:1] or [*self._fragments[:BEGIN_BYTES], line]
+        return _LISTING.match(b"".join([piece[:BEGIN_BYTES] for piece in begin])) is not None
 
     def _announced(self, line: bytes) -> int | None:
         """The size of the literal that the line announces; None where it announces none."""

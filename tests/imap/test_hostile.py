@@ -98,6 +98,7 @@ INSTEAD = {
     "the end without a word": sends("", cut=True),
     "an endless line": sends(MEGABYTE, times=200),
     "an endless line of brackets": sends("* 1 FETCH (" + "(" * 1024 * 1024, times=200),
+    "a line of atoms": sends("* 1 FETCH (FLAGS (" + "a " * 120_000 + "))\r\nTAG OK done\r\n"),
     "an endless quoted string": sends('* LIST () "/" "' + MEGABYTE, times=200),
     "a literal of 4 GB": sends("* 1 FETCH (UID 1 BODY[] {4294967296}\r\n" + MEGABYTE, times=20),
     "a literal of 10^19": sends("* 1 FETCH (UID 1 BODY[] {9999999999999999999}\r\n"),

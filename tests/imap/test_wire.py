@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from service.errors import PeerError
 from service.imap.wire import ResponseSplitter, WireLimits
 
-LIMITS = WireLimits(literal_bytes=1000, text_bytes=2000)
+LIMITS = WireLimits(literal_bytes=1000, text_bytes=2000, line_bytes=2000)
 
 
 def split(chunks: list[bytes], limits: WireLimits = LIMITS) -> list[list[bytes]]:
@@ -46,6 +46,17 @@ def test_text_for_people_may_end_like_a_literal() -> None:
         [b"* 1 EXISTS"],
         [b"A1 NO see {7}"],
     ]
+
+
+@pytest.mark.parametrize("kind", [b"SEARCH", b"esearch", b"SORT", b"VANISHED"])
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_what_says_all_of_a_mailbox_may_be_a_long_line_and_nothing_else(kind: bytes, size: int) -> None:
+    limits = WireLimits(literal_bytes=1000, text_bytes=2000, line_bytes=500)
+    line = b"* %b " % kind + b"1 " * 900
+    assert split([line[at : at + size] for at in range(0, len(line), size)] + [b"\r\n"], limits) == [[line]]
+    for other in (b"* LIST ", b"* OK ", b"* SEARCHED ", b"A1 OK SEARCH ", b"* X {1}\r\n* SEARCH "):
+        with pytest.raises(PeerError, match="without an end: over 500 bytes"):
+            split([other, *(line[at : at + size] for at in range(0, len(line), size))], limits)
 
 
 @given(st.lists(st.binary(min_size=0, max_size=30), min_size=1, max_size=5), st.data())
