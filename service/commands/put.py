@@ -5,10 +5,11 @@ without a Message-ID by size and INTERNALDATE, which COPY keeps (RFC 9051 6.4.7)
 """
 
 import re
+from collections import Counter, defaultdict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, TypeAlias
 
 from service.commands.begun import Began, uncertain
 from service.imap import SURVEY_LIMIT_ROWS, Identity, SurveyedMessage, WritingSession
@@ -17,6 +18,8 @@ AT_ONCE: Final = 500
 _LINE_END: Final = re.compile(rb"(?<!\r)\n")
 # Messages of one size that are read to be compared.
 COMPARED_LIMIT: Final = 20
+
+_Same: TypeAlias = tuple[int, Identity | datetime | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,18 +44,19 @@ async def found_again(
     identities: dict[int, Identity] = {}
     for some in _portions([row.uid for row in alike]):
         identities |= await session.identities(some)
+    # Each is the copy of one: by what it is known by those that are left, and of each size how many have no Message-ID.
+    left, nameless = defaultdict[_Same, deque[int]](deque), Counter[int]()
+    for row in alike:
+        identity = identities.get(row.uid)
+        left[row.size, identity or row.internal_date].append(row.uid)
+        nameless[row.size] += identity is None
     found: dict[int, int] = {}
     for uid, one in sought.items():
-        left = [row for row in alike if row.size == one.size and row.uid not in found.values()]
-        if one.identity is not None:
-            same = [row for row in left if identities.get(row.uid) == one.identity]
-        else:
-            left = [row for row in left if row.uid not in identities]
-            same = [row for row in left if row.internal_date == one.internal_date]
-            if left and not same:
-                raise uncertain()
-        if same:
-            found[uid] = same[0].uid
+        if same := left[one.size, one.identity or one.internal_date]:
+            found[uid] = same.popleft()
+            nameless[one.size] -= one.identity is None
+        elif one.identity is None and nameless[one.size]:
+            raise uncertain()
     if len(found) < len(sought) and len(rows) < uidnext - began.first:
         # What is gone from there by now may have been the copy.
         raise uncertain()
