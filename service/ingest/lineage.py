@@ -67,7 +67,9 @@ class Lineage:
     def gone(self, mailbox: str) -> None:
         """A mailbox went just now."""
         if self._gone is not None:
-            self._gone[copy_key(self._account, mailbox)] = None
+            key = copy_key(self._account, mailbox)
+            self._gone.pop(key, None)
+            self._gone[key] = None
 
     async def left(self, mailbox: str, cursor: Cursor, seq: int) -> list[str]:
         """A mailbox is about to begin another epoch. The snapshots that nobody needs from now on. Raises Transient."""
@@ -117,8 +119,8 @@ class Lineage:
         async with self._lock:
             gone = await self._known()
             living = {copy_key(self._account, name) for name in [*there, mailbox]}
-            # All at once: others go meanwhile.
-            found = await self._looked_up([key for key in gone if key not in living])
+            # All at once: others go meanwhile. Those that went last first.
+            found = await self._looked_up([key for key in reversed(gone) if key not in living])
         left = [
             _Position(one.mailbox, one.cursor, one.seq, left=one)
             for one in await self._left.all()

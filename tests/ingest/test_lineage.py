@@ -58,6 +58,19 @@ async def test_one_that_went_just_now_is_among_them(bus: Bus) -> None:
     assert await lineage.kin("new", Epoch(TIME, 10, 9), {"new"}) == [Kin("old", proved=False)]
 
 
+async def test_of_more_than_are_looked_at_those_that_went_last_are(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.ingest.lineage.LOOKS_LIMIT", 1)
+    copies = Copies(bus.key_value(bus.subjects.cursors), SystemClock())
+    cursor = Cursor("source", TIME, 9, 0, "one/1", fingerprint="f")
+    for seq, name in enumerate(("a", "b", "c")):
+        await copies.write(copy_key("box", name), Copy(CREATED, seq, cursor, cursor, name))
+    lineage, here = Lineage(bus, copies, "box"), Epoch(TIME, 10, 9)
+    assert await lineage.kin("new", here, {"a", "b", "c"}) == []
+    for name in ("b", "a", "c", "b"):
+        lineage.gone(name)
+        assert [one.mailbox for one in await lineage.kin("new", here, {"new"})] == [name]
+
+
 async def test_others_go_while_those_that_are_gone_are_looked_at(bus: Bus) -> None:
     class Slow(Copies):
         async def load(self, key: str) -> Copy | None:
