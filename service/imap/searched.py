@@ -6,13 +6,15 @@ A server says a mailbox of a million messages in one line: that is read in a thr
 import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from service.errors import PeerError
 from service.imap.grammar import Search, numbers_in
 from service.imap.spans import AT_ONCE_BYTES, LAST, joined, runs_in
 from service.imap.uidplus import runs_of
 
+# Numbers that are sorted without a pause.
+AT_ONCE: Final = 4_000
 T = TypeVar("T")
 
 
@@ -50,15 +52,6 @@ def _numbers(found: Sequence[Search]) -> list[int]:
 
 def _runs(found: Sequence[Search], first: int, last: int) -> list[range]:
     numbers = [number for number in _numbers(found) if first <= number <= last]
-    runs = runs_of(numbers if _is_ascending(numbers) else sorted(set(numbers)))
-    return joined([runs, runs_in((one.every for one in found), first, last)])
-
-
-def _is_ascending(numbers: Sequence[int]) -> bool:
-    """Nearly always; sorting a million would hold all threads for its whole length."""
-    before = 0
-    for number in numbers:
-        if number <= before:
-            return False
-        before = number
-    return True
+    # Piece by piece: sorting a million at once would hold all threads for its whole length.
+    rows = [runs_of(sorted(set(numbers[at : at + AT_ONCE]))) for at in range(0, len(numbers), AT_ONCE)]
+    return joined([*rows, runs_in((one.every for one in found), first, last)])

@@ -42,7 +42,7 @@ def joined(rows: Iterable[Sequence[range]]) -> list[range]:
         count += len(row)
         if count > RUNS_LIMIT:
             raise PeerError(f"a set of over {RUNS_LIMIT} runs")
-    # Nearly always; sorting a million at once would hold all threads for its whole length.
+    # Nearly always.
     is_ascending = all(one[-1].start <= other[0].start for one, other in pairwise(kept))
     return _joined(chain.from_iterable(kept) if is_ascending else heapq.merge(*kept, key=_start))
 

@@ -1,7 +1,9 @@
 """What a search found, however the server says it: a line of numbers, spans, one line or several."""
 
 import itertools
+import random
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -76,6 +78,23 @@ async def test_runs_are_ascending_and_each_number_is_there_once() -> None:
     found = [search(b"* SEARCH 9 3 4"), search(b"* SEARCH 4 5"), Search([], b"1,4:6,2:1")]
     assert await runs_found(found, where="") == [range(1, 7), range(9, 10)]
     assert await runs_found(found, 2, 4, where="") == [range(2, 5)]
+
+
+async def test_runs_of_very_many_numbers_in_any_order_are_sorted_piece_by_piece(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    numbers = [*MANY, 5, 5]
+    random.Random(7).shuffle(numbers)
+    at_once: list[int] = []
+
+    def watched(some: Sequence[int]) -> list[range]:
+        at_once.append(len(some))
+        return runs_of(some)
+
+    monkeypatch.setattr(searched, "runs_of", watched)
+    found = [search(b"* SEARCH " + b" ".join(b"%d" % n for n in numbers))]
+    assert await runs_found(found, where="") == [range(n, n + 1) for n in MANY]
+    assert max(at_once) <= searched.AT_ONCE
 
 
 @given(st.lists(st.integers(1, 2**32 - 1), max_size=3), st.integers(0, 3))
