@@ -47,8 +47,9 @@ class Family:
         there = self._there()
         behind: list[Kin] = []
         for other in await self.lineage.doubles(name, epoch, there, self._desks.stands) if late else ():
-            # RFC 8474 4: no two have one MAILBOXID, whatever their UIDVALIDITY; Cyrus counts that in seconds.
-            is_another = other.proved or await source.uidvalidity_of(other.mailbox) not in {None, epoch.uidvalidity}
+            # RFC 8474 4: no two have one MAILBOXID, whatever their UIDVALIDITY; Cyrus counts that in seconds. A name
+            # that the server does not know at this moment, in the middle of a swap, is nobody's.
+            is_another = other.proved or await source.uidvalidity_of(other.mailbox) != epoch.uidvalidity
             if is_another and not await self._leaves(other.mailbox, epoch):
                 behind.append(other)
         found: list[Former] = []

@@ -9,7 +9,7 @@ import pytest
 from service.build.kindred import Family, Kindred
 from service.bus import Bus
 from service.clock import SystemClock
-from service.ingest import Copies, Cursor, Epoch, Former, ImapSource, Kin, Lineage
+from service.ingest import Copies, Cursor, Desks, Epoch, Former, ImapSource, Kin, Lineage
 from service.ingest.cursor import Named
 
 TIME = 1_700_000_000
@@ -81,3 +81,41 @@ async def test_who_was_about_to_leave_its_epoch_and_stayed_is_waited_for_when_it
         await life.left(at(12, turn=1), 12)
         await asyncio.wait_for(waiting, 10)
         assert [kin.left.seq for kin in await lineage.kin("New", here, {"New", "Old"}) if kin.left] == [12]
+
+
+@pytest.mark.fault("A18")
+@pytest.mark.parametrize(
+    ("said", "proved", "names"),
+    [
+        (TIME + 1, False, ["Other"]),  # another mailbox has its name by now
+        (None, False, ["Other"]),  # nobody has, at this moment
+        (TIME, False, []),  # two that were made in the same second
+        (TIME, True, ["Other"]),
+    ],
+)
+async def test_one_that_stands_where_it_is_counts_unless_it_is_there_itself(
+    said: int | None, proved: bool, names: list[str]
+) -> None:
+    async def doubles(*_: object) -> list[Kin]:
+        return [Kin("Other", proved)]
+
+    async def none(*_: object) -> list[Kin]:
+        return []
+
+    async def last(one: Kin) -> Former:
+        return stood(one.mailbox, TIME)
+
+    async def uidvalidity_of(_: str) -> int | None:
+        return said
+
+    family = Family(
+        cast(Lineage, SimpleNamespace(doubles=doubles, kin=none)),
+        Desks(),
+        last=last,
+        initial="new",
+        there=lambda: {"Other", "New"},
+        followed=list,
+    )
+    source = cast(ImapSource, SimpleNamespace(uidvalidity_of=uidvalidity_of))
+    found = await family.former("New", Epoch(TIME, 10, 9), source, late=True)
+    assert [one.mailbox for one in found] == names
