@@ -29,28 +29,27 @@ class _Threads:
     """Of one event loop. `late`: what says nothing for longer than the limit, and still has its thread."""
 
     slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
-    late: set[str] = field(default_factory=set)
+    late: set[tuple[str, int]] = field(default_factory=set)
 
 
 _of_loop: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, _Threads]] = WeakKeyDictionary()
 
 
-async def aside(work: Callable[[], T], *, where: str, limit_s: float | None = None) -> T:
+async def aside(work: Callable[[], T], *, where: str, version: int = 0, limit_s: float | None = None) -> T:
     """Do `work` in a thread. Raises what it raises, and Transient where it takes longer than the limit.
 
-    `limit_s`: of work that takes long by itself; of all other LIMIT_S.
-
-    What is late under the same `where` is not begun again before its thread has ended.
+    What is late under the same `where` is not begun again before its thread has ended, but in another `version`: it may
+    name other files. `limit_s`: of work that takes long by itself; of all other LIMIT_S.
     """
     loop, limit_s = asyncio.get_running_loop(), LIMIT_S if limit_s is None else limit_s
     threads = _of_loop.setdefault(loop, _Threads())
-    if where in threads.late or len(threads.late) >= LATE_LIMIT:
+    if (where, version) in threads.late or len(threads.late) >= LATE_LIMIT:
         raise _silent(where, limit_s)
     done: asyncio.Future[tuple[T | None, Exception | None]] = loop.create_future()
 
     def take(found: T | None, error: Exception | None) -> None:
         threads.slots.release()
-        threads.late.discard(where)
+        threads.late.discard((where, version))
         if not done.done():
             done.set_result((found, error))
 
@@ -63,7 +62,7 @@ async def aside(work: Callable[[], T], *, where: str, limit_s: float | None = No
             found, error = await asyncio.shield(done)
     except TimeoutError:
         if begun and not done.done():
-            threads.late.add(where)
+            threads.late.add((where, version))
         raise _silent(where, limit_s) from None
     if error is not None:
         raise error

@@ -7,11 +7,12 @@ Looked at by name and not by the kernel's events: that works over network file s
 Kubernetes swaps under a link, and one `stat` a file costs nothing. Used by app.py.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Final
+from zlib import crc32
 
 from service.aside import aside
 from service.build import window_problems
@@ -28,6 +29,7 @@ from service.settings import (
     kept,
     load_settings,
 )
+from service.tasks import TaskGroup
 
 LOOK_EVERY_S: Final = 2.0
 AGAIN_MAX_S: Final = 60.0
@@ -35,6 +37,9 @@ AGAIN_MAX_S: Final = 60.0
 # more than this, are looked through all the same, and need not be at the next try.
 READ_LIMIT_S: Final = 120.0
 FILES: Final = "the files that accounts name"
+# So many looks at the same time, each at a folder; where there are more folders, some share one, but the settings file.
+# A file system that is away keeps no more threads than that, of those that may be kept (aside.py).
+FOLDERS_LIMIT: Final = 8
 
 Signature = tuple[int, int, int]
 # Files, and what of each changes with it; None of one that is not there.
@@ -67,6 +72,9 @@ class Reload:
         self._again_at = 0.0
         # Of what was taken; what a bug kept from being taken is tried again.
         self._seen = seen
+        self._silent: set[str] = set()
+        # How often the settings file was seen to change: what hangs over one version holds up no later one.
+        self._version = 0
 
     async def run(self) -> None:
         """Look for changes, for ever."""
@@ -74,16 +82,36 @@ class Reload:
             await self.read()
         while True:
             await self._clock.sleep(LOOK_EVERY_S)
-            now = await aside(lambda: _look({*self._named, *self._catalog.files()}), where=FILES)
+            now = await self._look({*self._named, *self._catalog.files()})
             # One that is named since was read before anybody looked at it: it is read once more.
             seen = self._seen
             changed = {path for path, found in now.items() if path not in seen or seen[path] != found}
+            self._version += self._file in changed
             again = self._clock.monotonic() >= self._again_at
             if changed & self._named or (again and self._catalog.file_refused):
                 await self.read()
             await self._catalog.read_again(changed, refused=again)
             self._pause(again=again)
             self._seen = now
+
+    async def _look(self, files: Collection[Path]) -> Seen:
+        """The files as they are; those of a folder that says nothing are as they were, and hold up no other."""
+        seen: dict[Path, Signature | None] = {}
+
+        async def look(folder: str, those: Collection[Path]) -> None:
+            try:
+                seen.update(await aside(partial(_look, those), where=folder))
+                self._silent.discard(folder)
+            except Transient as exc:
+                seen.update({path: self._seen[path] for path in those if path in self._seen})
+                if folder not in self._silent:
+                    log.warning("files_not_seen", error=str(exc))
+                self._silent.add(folder)
+
+        async with TaskGroup() as group:
+            for folder, those in _by_folder(files, alone=self._file).items():
+                group.create_task(look(folder, those), name=folder)
+        return seen
 
     def _pause(self, *, again: bool) -> None:
         """When what is refused by now is tried again."""
@@ -102,7 +130,8 @@ class Reload:
             return
         try:
             work = partial(self._found, self._file)
-            accounts, sections, named = await aside(work, where=str(self._file), limit_s=READ_LIMIT_S)
+            where, version = str(self._file), self._version
+            accounts, sections, named = await aside(work, where=where, version=version, limit_s=READ_LIMIT_S)
         except (SettingsInvalid, Transient) as exc:
             problems = exc.problems if isinstance(exc, SettingsInvalid) else [str(exc)]
             if problems != self._problems:
@@ -126,6 +155,17 @@ class Reload:
 
 def _look(files: Iterable[Path]) -> Seen:
     return {path: _signature(path) for path in files}
+
+
+def _by_folder(files: Collection[Path], *, alone: Path | None) -> dict[str, list[Path]]:
+    folders = {path.parent for path in files}
+    found: dict[str, list[Path]] = {}
+    for path in files:
+        folder = str(path if path == alone else path.parent)
+        if len(folders) > FOLDERS_LIMIT and path != alone:
+            folder = f"folders {crc32(folder.encode('utf-8', 'surrogateescape')) % FOLDERS_LIMIT}"
+        found.setdefault(folder, []).append(path)
+    return found
 
 
 def _named(file: Path | None, accounts: Iterable[AccountSettings]) -> set[Path]:

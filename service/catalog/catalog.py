@@ -9,6 +9,9 @@ from contextlib import aclosing
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
+from zlib import crc32
+
+import msgspec
 
 from service.aside import aside
 from service.build import window_problems
@@ -79,7 +82,12 @@ class Catalog:
     async def check(self, account: dict[str, Any]) -> AccountSettings:
         """An account as somebody wrote it. Raises SettingsInvalid with all that is wrong, Transient."""
         load = partial(load_account, account, self._settings, self._folder)
-        found = await aside(load, where=f"account {account.get('id')}") if names_files(account) else load()
+        if names_files(account):
+            # Written otherwise, it may name no file any more that says nothing.
+            version = crc32(msgspec.json.encode(account))
+            found = await aside(load, where=f"account {account.get('id')}", version=version)
+        else:
+            found = load()
         if problems := window_problems(self._settings, [found]):
             raise SettingsInvalid(problems, where="account")
         return found

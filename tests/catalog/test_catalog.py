@@ -155,6 +155,20 @@ async def test_a_file_that_says_nothing_is_its_accounts_affair_and_is_asked_agai
     assert (catalog.all.keys(), catalog.refused) == ({"a", "b"}, False)
 
 
+@pytest.mark.fault("F10")
+async def test_an_account_that_names_another_file_is_taken_though_the_one_before_says_nothing_still(
+    catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.aside.LIMIT_S", 0.2)
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "password").write_text("secret")
+    await hear(catalog, change("a", 1, password={"file": "pipe"}))
+    assert catalog.refused
+    await hear(catalog, change("a", 2, password={"file": "password"}))
+    assert (catalog.all.keys(), catalog.refused) == ({"a"}, False)
+    (tmp_path / "pipe").write_text("x")  # its reader ends
+
+
 async def test_an_account_that_is_heard_of_while_its_file_is_read_goes_before_what_was_read(
     catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

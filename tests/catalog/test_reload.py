@@ -3,6 +3,7 @@
 import asyncio
 import os
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import pytest
 from service.aside import _of_loop
 from service.catalog import Catalog
 from service.clock import SystemClock
-from service.reload import Reload
+from service.reload import FOLDERS_LIMIT, Reload, Signature, _signature, first_look
 from service.settings import AccountSettings, Settings, load_settings
+from tests.catalog.test_catalog import change, hear
 from tests.servers.mailbus import until
 
 ACCOUNT = """
@@ -74,3 +76,70 @@ async def test_a_file_that_says_nothing_is_given_up_said_and_read_again(
     await reload.read()
     assert not catalog.file_refused
     assert catalog.all["a"].password.reveal() == "secret"
+
+
+@pytest.mark.fault("F07", "F10")
+@pytest.mark.parametrize("folders", [1, 3 * FOLDERS_LIMIT])
+async def test_a_folder_that_says_nothing_hides_no_change_in_another_and_its_own_are_seen_later(
+    catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folders: int
+) -> None:
+    monkeypatch.setattr("service.reload.LOOK_EVERY_S", 0.05)
+    silent, others = tmp_path / "silent", [tmp_path / str(number) for number in range(folders)]
+    for folder in (silent, *others):
+        folder.mkdir()
+        (folder / "password").write_text("one")
+    file = write(tmp_path, account("a"))
+    settings = load_settings(file)
+    catalog.take_file({one.id: one for one in settings.accounts})
+    hung = change("hung", 1, password={"file": "silent/password"})
+    await hear(catalog, hung, *(change(f"b{n}", n + 2, password={"file": f"{n}/password"}) for n in range(folders)))
+    back = threading.Event()
+
+    def signature(path: Path) -> Signature | None:
+        if path.parent == silent:
+            back.wait(60)
+        return _signature(path)
+
+    reload = Reload(file, settings, await first_look(file, settings), catalog, SystemClock())
+    monkeypatch.setattr("service.reload._signature", signature)
+    monkeypatch.setattr("service.aside.LIMIT_S", 0.2)
+    running = asyncio.create_task(reload.run())
+    try:
+        await until(lambda: len(_of_loop[asyncio.get_running_loop()].late) == 1)
+        (silent / "password").write_text("two")
+        write(tmp_path, account("a", address="b@example.com"))
+        await until(lambda: running.done() or catalog.all["a"].address == "b@example.com")
+        assert catalog.all["hung"].password.reveal() == "one"
+        back.set()
+        await until(lambda: running.done() or catalog.all["hung"].password.reveal() == "two")
+    finally:
+        back.set()
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+
+
+@pytest.mark.fault("F10")
+async def test_settings_that_name_a_silent_file_no_more_are_taken_though_it_is_silent_still(
+    catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.reload.LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr("service.reload.READ_LIMIT_S", 0.2)
+    file = write(tmp_path, account("a"))
+    settings = load_settings(file)
+    catalog.take_file({one.id: one for one in settings.accounts})
+    running = asyncio.create_task(
+        Reload(file, settings, await first_look(file, settings), catalog, SystemClock()).run()
+    )
+    try:
+        os.mkfifo(tmp_path / "pipe")
+        write(tmp_path, account("a"), account("b", password="{file: pipe}"))
+        await until(lambda: running.done() or catalog.file_refused)
+        write(tmp_path, account("a"), account("c"))
+        await until(lambda: running.done() or catalog.all.keys() == {"a", "c"})
+        assert not catalog.file_refused
+    finally:
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+        (tmp_path / "pipe").write_text("x")  # its reader ends
