@@ -100,7 +100,9 @@ class Turn(msgspec.Struct, frozen=True):
     at: float
 
 
-NO_TURN: Final = Turn(frozenset(), 0.0)
+# Nearly all accounts have no limits, and no domain that was heard to be slow.
+NOWHERE: Final[frozenset[str]] = frozenset()
+NO_TURN: Final = Turn(NOWHERE, 0.0)
 
 
 class Lanes:
@@ -170,6 +172,8 @@ class Lanes:
                     lane.slow_down()
 
     def _counted(self, recipients: Iterable[str]) -> frozenset[str]:
+        if not self._lanes and not self._limits:
+            return NOWHERE
         return frozenset(filter(self._counts, map(domain_of, recipients)))
 
     def _counts(self, domain: str) -> bool:
