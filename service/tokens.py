@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from service.clock import Clock
 from service.contract import AccountPart
 from service.errors import Permanent
-from service.oauth import OAuthOptions, Tokens, read_key
+from service.oauth import OAuthOptions, Tokens, is_endpoint, read_key
 from service.reach import Reach
 from service.secure import client_context
 from service.settings import AccountSettings, IncomingSettings, OAuth2Settings, OutgoingSettings, login_remedy
@@ -58,7 +58,7 @@ def oauth_options(account: AccountSettings, oauth2: OAuth2Settings, username: st
     """What a token is got with. Google's key file says what settings leave out."""
     key = read_key(oauth2.key.path, oauth2.key.content) if oauth2.key else None
     token_url = oauth2.token_url or (key.token_url if key else "")
-    if not token_url.startswith("https://"):
+    if not is_endpoint(token_url):
         raise Permanent(
             "nobody says where tokens are to be had", where=f"{account.id}, oauth2.token_url", remedy="write token_url"
         )

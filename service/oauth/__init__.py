@@ -6,7 +6,7 @@ renewal at a time, early, and the pause after a refusal.
 """
 
 from service.oauth.key import ServiceKey, read_key
-from service.oauth.options import Grant, OAuthOptions
+from service.oauth.options import Grant, OAuthOptions, is_endpoint
 from service.oauth.tokens import Tokens
 
-__all__ = ["Grant", "OAuthOptions", "ServiceKey", "Tokens", "read_key"]
+__all__ = ["Grant", "OAuthOptions", "ServiceKey", "Tokens", "is_endpoint", "read_key"]

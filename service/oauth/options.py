@@ -12,6 +12,21 @@ from service.reach import ANYWHERE, Reach
 
 # One budget for DNS, TCP, TLS and the answer.
 ASK_TIMEOUT_S: Final = 20.0
+LOOPBACK: Final = frozenset({"127.0.0.1", "::1"})
+
+
+def is_endpoint(url: str) -> bool:
+    """Whether tokens may be asked for there: secrets go to it.
+
+    RFC 6749 section 3.2 wants TLS; what goes from this machine to itself crosses no network.
+    """
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return False
+    protected = parts.scheme == "https" or (parts.scheme == "http" and host in LOOPBACK)
+    return host is not None and protected and "@" not in parts.netloc and not parts.fragment and port != 0
 
 
 class Grant(StrEnum):

@@ -2,12 +2,11 @@
 
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final
-from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field
 from pydantic.json_schema import WithJsonSchema
 
-from service.oauth import Grant
+from service.oauth import Grant, is_endpoint
 from service.settings.files import Named
 from service.settings.part import Part
 from service.settings.secret import Secret
@@ -24,20 +23,12 @@ ALLOWED: Final[Mapping[str, tuple[str, ...]]] = {
     Grant.CLIENT_CREDENTIALS: (),
     Grant.JWT_BEARER: ("token_url", "client_id"),
 }
-LOOPBACK: Final = frozenset({"127.0.0.1", "::1"})
 EVERY_GRANT: Final = frozenset({"grant", "ca"})
 
 
 def _token_url(value: Any) -> str:
     url = some_text(value)
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        parts, host, port = urlsplit(""), None, None
-    # RFC 6749 section 3.2 wants TLS; what goes from this machine to itself crosses no network.
-    protected = parts.scheme == "https" or (parts.scheme == "http" and host in LOOPBACK)
-    if host is None or not protected or "@" in parts.netloc or parts.fragment or port == 0:
+    if not is_endpoint(url):
         raise wrong("write the token endpoint's address, such as https://login.example.com/oauth2/token")
     return url
 

@@ -1,9 +1,12 @@
 """oauth2 as an operator writes it: what it means, what is wrong with it, and that nothing of it is shown."""
 
+import json
 import traceback
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from service.clock import SystemClock
 from service.errors import Permanent
@@ -11,6 +14,7 @@ from service.oauth import Grant
 from service.reach import ANYWHERE
 from service.settings import PRESETS, SettingsInvalid, login_remedy
 from service.tokens import account_tokens, oauth_options
+from tests.servers.oauth import OAuthServer
 from tests.settings.conftest import Load, Problems
 
 ACCOUNT = "id: a, address: a@example.com"
@@ -174,6 +178,25 @@ def test_a_service_account_without_an_endpoint_is_said(load: Load, tmp_path: Pat
     more = "oauth2: {grant: jwt_bearer, key: key, scope: s}, incoming: {imap: {host: h}}"
     found = load(account(more)).accounts[0]
     with pytest.raises(Permanent, match="no key"):
+        account_tokens(found, SystemClock(), ANYWHERE)
+
+
+async def test_an_endpoint_on_this_machine_is_asked_without_tls(load: Load, oauth: OAuthServer) -> None:
+    more = f"grant: refresh_token, client_id: {oauth.client_id}, client_secret: {oauth.client_secret}"
+    more += f", refresh_token: {oauth.refresh_token}, token_url: 'http://127.0.0.1:{oauth.plain_port}/token'"
+    found = load(account(f"oauth2: {{{more}}}, incoming: {{imap: {{host: h}}}}")).accounts[0]
+    tokens = account_tokens(found, SystemClock(), ANYWHERE).incoming
+    assert tokens is not None
+    assert await tokens.get() in oauth.tokens
+
+
+def test_a_key_that_names_an_endpoint_without_tls_is_not_asked(load: Load, tmp_path: Path) -> None:
+    key = rsa.generate_private_key(65537, 2048).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    said = {"private_key": key.decode(), "client_email": "a@b.example", "token_uri": "http://oauth.example.com/token"}
+    (tmp_path / "key").write_text(json.dumps(said))
+    more = "oauth2: {grant: jwt_bearer, key: key, scope: s}, incoming: {imap: {host: h}}"
+    found = load(account(more)).accounts[0]
+    with pytest.raises(Permanent, match="where tokens are to be had"):
         account_tokens(found, SystemClock(), ANYWHERE)
 
 
