@@ -3,7 +3,8 @@
 connection.py opens a Bus; streams.py makes and checks what stands on the server; batch.py publishes all or nothing;
 log.py commits with a fence, replay.py reads a log; blobs.py stores content once; kv.py compares and sets, watch.py
 tells of changes; queue.py pulls, acknowledges, schedules; contents.py looks through whole streams, and erases;
-micro.py answers requests; permissions.py is who may do what; errors.py turns NATS's errors into verdicts.
+micro.py answers requests; permissions.py is who may do what, refusals.py what NATS does not let one do; errors.py turns
+NATS's errors into verdicts.
 """
 
 from service.bus.batch import Staged

@@ -31,6 +31,7 @@ from service.bus.log import EventLog
 from service.bus.options import NatsOptions, StreamOptions
 from service.bus.queue import WorkQueue, publish_acknowledged
 from service.bus.readers import Readers
+from service.bus.refusals import Refusals, refuses_login
 from service.bus.streams import check_streams, ensure_streams
 from service.contract import Subjects
 from service.errors import Inward, Permanent, Transient
@@ -71,7 +72,7 @@ class Bus:
         self.subjects = Subjects(options.prefix)
         self._back = asyncio.Event()
         self._back.set()
-        self._refusal_said = False
+        self._refusals = Refusals()
         self.log = EventLog(nc, self.subjects.stream_in, lambda: self.max_payload)
         self.dead = EventLog(nc, self.subjects.stream_dead, lambda: self.max_payload)
         self._stores: dict[str, BlobStore] = {}
@@ -158,13 +159,14 @@ class Bus:
     async def request(
         self, subject: str, payload: bytes, headers: dict[str, str] | None = None, *, timeout_s: float
     ) -> Answer:
-        """Ask a service. Raises NobodyThere, MessageTooLarge, or Transient where no answer comes in time."""
+        """Ask a service. Raises NobodyThere, NotPermitted, MessageTooLarge, Transient where no answer comes in time."""
         size = header_size(headers or {}) + len(payload)
         if size > self.max_payload:
             raise MessageTooLarge(f"{size} bytes; NATS takes {self.max_payload}", where=subject, remedy="ask for less")
         with translated(subject):
             try:
-                reply = await self.nc.request(subject, payload, timeout=timeout_s, headers=headers)
+                async with self._refusals.permitted(subject):
+                    reply = await self.nc.request(subject, payload, timeout=timeout_s, headers=headers)
             except nats.errors.NoRespondersError as exc:
                 raise NobodyThere("NATS: nobody answers there", where=subject, remedy="is mailbus running?") from exc
         return Answer(reply.data, dict(reply.headers or {}))
@@ -207,16 +209,14 @@ class Bus:
         log.warning("nats_disconnected")
 
     def on_error(self, error: Exception) -> None:
-        """The client cannot go on, or not so. Credentials that are refused while it looks for NATS are said once."""
+        """The client cannot go on, or not so."""
         log.debug("nats_error", error=type(error).__name__)
-        if not self._back.is_set() and not self._refusal_said and _refuses(error):
-            self._refusal_said = True
-            log.warning("nats_refused", error=str(error))
+        self._refusals.heard(error, away=not self._back.is_set())
 
     async def on_reconnected(self) -> None:
         """The connection is back."""
         self._back.set()
-        self._refusal_said = False
+        self._refusals.forget()
         metrics.NATS_CONNECTED.set(1)
         metrics.RECONNECTS.labels(protocol="nats", reason="transient").inc()
         log.info("nats_reconnected")
@@ -336,13 +336,6 @@ async def _connect(options: NatsOptions) -> Bus:
     return bus
 
 
-def _refuses(error: Exception) -> bool:
-    """Whether a server says that it does not know these credentials; `Authentication Timeout` is said by a busy one."""
-    said = str(error).lower()
-    is_of_login = "authorization" in said or "authentication" in said
-    return isinstance(error, nats.errors.Error) and is_of_login and "timeout" not in said
-
-
 def _connect_verdict(errors: list[Exception], where: str) -> Permanent | Transient:
     # Where one server refuses and another has a passing trouble, that one may know the credentials.
     words = [one for one in errors if isinstance(one, nats.errors.Error) and not isinstance(one, NoServersError)]
@@ -351,7 +344,7 @@ def _connect_verdict(errors: list[Exception], where: str) -> Permanent | Transie
             return Permanent(f"NATS: {NO_TLS}", where=where, remedy="set up TLS there, or take it out of the settings")
         if isinstance(error, ssl.SSLCertVerificationError):
             return Permanent(f"NATS: {error.verify_message}", where=where, remedy="nats.tls.ca")
-    if words and all(map(_refuses, words)):
+    if words and all(map(refuses_login, words)):
         remedy = "check nats.user, token, creds or nkey_seed"
         return Permanent("NATS refuses the credentials", where=where, remedy=remedy)
     first = errors[0]

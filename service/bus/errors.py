@@ -39,6 +39,10 @@ class NobodyThere(Inward):
     """Nobody listens on the subject of a request."""
 
 
+class NotPermitted(Inward):
+    """The user of NATS may not publish where it asks, or not hear the answer."""
+
+
 class Conflict(MailbusError):
     """Compare-and-set found another revision."""
 

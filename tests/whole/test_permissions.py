@@ -23,6 +23,7 @@ from service.bus import (
     requester_permissions,
     uploader_permissions,
 )
+from service.bus.errors import NotPermitted
 from service.bus.permissions import Permissions
 from service.commands.begun import COMMAND_LIMIT_S
 from service.commands.serve import PASSED_ON_S
@@ -183,6 +184,32 @@ async def test_a_role_can_do_what_it_is_for_and_not_what_others_may(documented_n
                 assert [subject for subject in subjects if f'"{subject.lower()}"' not in said] == []
         assert [await bus.stream_state(stream) for stream in ("MAIL_IN", "MAIL_OUT", "OBJ_mail-blobs")] == before
         assert await bus.blobs().get(blob) == b"a file"
+
+
+async def test_who_may_not_ask_is_told_so_and_at_once(documented_nats: DocumentedNats, tmp_path: Path) -> None:
+    file = tmp_path / "mailbus.yaml"
+    # mailbus's own user answers commands, and may ask for none; a reader may hear no answer on mailbus's inbox.
+    for user, what in (("mailbus", "mail.cmd.support.search"), ("crm", "_inbox.")):
+        nats = {"servers": [documented_nats.url], "user": user, "password": "secret"}
+        file.write_text(yaml.safe_dump({"nats": nats}))
+        code, _, err = await words("cmd", "support", "search", "-c", str(file))
+        assert code == 1
+        assert "NATS does not permit it" in err
+        assert "nats_not_permitted" in err
+        assert what in err
+
+
+async def test_a_subject_that_is_not_permitted_is_said_once(
+    documented_nats: DocumentedNats, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = NatsOptions(servers=(documented_nats.url,), user="mailbus", password="secret")
+    async with open_bus(options, StreamOptions()) as bus, asyncio.timeout(20):
+        for subject in ("somebody.else", "$JS.API.STREAM.PURGE.MAIL_IN", "somebody.else", "$KV.other.a", "$KV.other.b"):
+            await bus.nc.publish(subject, b"")
+        with pytest.raises(NotPermitted):
+            await bus.request("last.one", b"", timeout_s=60)
+    said = re.findall(r"nats_not_permitted .*?subject=(\S+)", capsys.readouterr().out)
+    assert said == ["somebody.else", "$js.api.stream.purge.mail_in", "$kv.other.a", "last.one"]
 
 
 async def test_the_command_line_prints_them_under_another_prefix(tmp_path: Path) -> None:

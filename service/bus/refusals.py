@@ -1,0 +1,84 @@
+"""What NATS refuses → a word in the log for each, and no wait for what cannot come. Used by connection.py.
+
+On a subject that is not permitted the server drops what is published, and says so beside it: whoever asked there would
+hear nothing but silence.
+"""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+import nats.errors
+
+from service.bus.errors import NotPermitted
+from service.observe import log
+
+_REFUSED: Final = re.compile(r'permissions violation for (publish|subscription) to "([^"]+)"')
+# Who sees so many needs no more of them.
+SAID_LIMIT: Final = 100
+# A bucket's keys are one thing to permit, and so are an account's consumers.
+_BUCKETS: Final = ("$kv.", "$o.")
+_BUCKET_TOKENS: Final = 2
+_OTHER_TOKENS: Final = 5
+_REMEDY: Final = "give the user of NATS this right (mailbus streams permissions), or ask as another user"
+
+
+class Refusals:
+    """Of one client."""
+
+    def __init__(self) -> None:
+        self._login_said = False
+        self._said: set[str] = set()
+        self._asking: dict[asyncio.Timeout, str] = {}
+
+    def heard(self, error: Exception, *, away: bool) -> None:
+        """What the client heard of the server, in small letters. `away`: it looks for NATS, or for another server."""
+        if away and not self._login_said and refuses_login(error):
+            self._login_said = True
+            log.warning("nats_refused", error=str(error))
+        found = _REFUSED.search(str(error).lower())
+        if found is None:
+            return
+        what, subject = found.groups()
+        self._say(what, subject)
+        now = asyncio.get_running_loop().time()
+        for limit, asked in self._asking.items():
+            # Where the inbox is refused no answer comes to anything.
+            is_meant = asked.lower() == subject if what == "publish" else subject.startswith("_inbox")
+            if is_meant and not limit.expired():
+                limit.reschedule(now)
+
+    def _say(self, what: str, subject: str) -> None:
+        tokens = _BUCKET_TOKENS if subject.startswith(_BUCKETS) else _OTHER_TOKENS
+        kind = f"{what} {'.'.join(subject.split('.')[:tokens])}"
+        if kind not in self._said and len(self._said) < SAID_LIMIT:
+            self._said.add(kind)
+            log.warning("nats_not_permitted", what=what, subject=subject, remedy=_REMEDY)
+
+    def forget(self) -> None:
+        """The connection is another one, whose rights may be others."""
+        self._login_said = False
+        self._said.clear()
+
+    @asynccontextmanager
+    async def permitted(self, subject: str) -> AsyncIterator[None]:
+        """Ask on a subject within the block. Raises NotPermitted once the server says that it takes nothing there."""
+        try:
+            async with asyncio.timeout(None) as limit:
+                self._asking[limit] = subject
+                yield
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise NotPermitted("NATS does not permit it", where=subject, remedy=_REMEDY) from None
+        finally:
+            self._asking.pop(limit, None)
+
+
+def refuses_login(error: Exception) -> bool:
+    """Whether a server says that it does not know these credentials; `Authentication Timeout` is said by a busy one."""
+    said = str(error).lower()
+    is_of_login = "authorization" in said or "authentication" in said
+    return isinstance(error, nats.errors.Error) and is_of_login and "timeout" not in said
