@@ -25,12 +25,19 @@ COMPILED: Final = (
     "service/contract/codec.py",
     "service/contract/envelope.py",
     "service/contract/ids.py",
+    "service/contract/listed.py",
+    "service/contract/media.py",
     "service/imap/grammar.py",
     "service/imap/wire.py",
     "service/meaning/*.py",
     "service/mime/*.py",
+    "service/outbound/blame.py",
+    "service/outbound/proof.py",
+    "service/outbound/replies.py",
     "service/parsing/frames.py",
     "service/parsing/make.py",
+    "service/smtp/state.py",
+    "service/smtp/wire.py",
 )
 
 
