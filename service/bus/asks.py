@@ -48,6 +48,8 @@ class Asks:
         # Who waits, and until when, in the order of their times.
         self._asked: dict[int, tuple[asyncio.Future[bytes], float]] = {}
         self._looking: asyncio.TimerHandle | None = None
+        # Python 3.11 asks the system for the process's number each time the running loop is asked for.
+        self._loop: asyncio.AbstractEventLoop
 
     @property
     def under_way(self) -> int:
@@ -63,7 +65,7 @@ class Asks:
             await self._open()
         if self._nc.full:
             await self._nc.emptied()
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         self._count = number = self._count + 1
         answer: asyncio.Future[bytes] = loop.create_future()
         self._asked[number] = (answer, loop.time() + REQUEST_TIMEOUT_S)
@@ -88,6 +90,7 @@ class Asks:
             if not self._prefix:
                 inbox = self._nc.new_inbox()
                 await self._nc.listen(f"{inbox}.*", self._take)
+                self._loop = asyncio.get_running_loop()
                 self._prefix = f"{inbox}."
 
     def _take(self, subject: bytes, _reply: bytes, payload: bytes, headers: bytes) -> None:
@@ -102,11 +105,10 @@ class Asks:
 
     def _look(self) -> None:
         """Whose time is up: one timer for all."""
-        loop = asyncio.get_running_loop()
-        now = loop.time()
+        now = self._loop.time()
         for answer, until in self._asked.values():
             if until > now:
                 break
             if not answer.done():
                 answer.set_exception(nats.errors.TimeoutError())
-        self._looking = loop.call_later(LOOK_EVERY_S, self._look) if self._asked else None
+        self._looking = self._loop.call_later(LOOK_EVERY_S, self._look) if self._asked else None

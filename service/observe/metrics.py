@@ -1,5 +1,6 @@
 """The metric objects. Label values come from closed sets, never from a mailbox, an address or an error's text."""
 
+from functools import cache
 from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -35,6 +36,14 @@ HAS_SHARE: Final = Gauge(
 )
 # outcome: State of a request
 RECIPIENTS: Final = Counter("mailbus_recipients_total", "Recipients settled or put off, by outcome.", ["outcome"])
+
+
+@cache
+def recipients(outcome: str) -> Counter:
+    """Those of one outcome. Looked up once: that takes as long as counting."""
+    return RECIPIENTS.labels(outcome=outcome)
+
+
 SEND_SECONDS: Final = Histogram(
     "mailbus_send_seconds", "From taking a request to its relay's last reply.", buckets=LATENCY_BUCKETS_S
 )

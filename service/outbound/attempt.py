@@ -23,7 +23,7 @@ from service.outbound.proof import proof_of
 from service.outbound.relays import BusAwayError, Relays, each
 from service.outbound.replies import shortened
 from service.outbound.retry import Said, Verdict
-from service.outbound.sends import Sends
+from service.outbound.sends import SendRecord, Sends
 from service.outbound.sent import SentMailbox
 from service.outbound.settle import Settler, changed
 from service.outbound.suppressions import Suppressions
@@ -85,12 +85,12 @@ class Attempts:
         except RequestProblems as exc:
             await self._steps.refuse(task, attempt, exc.problems)
             return
-        intent = task.intent(attempt)
+        intent: SendRecord | None = None
 
         async def write_intent(relay: str, refused: Mapping[str, Reply]) -> None:
             nonlocal intent
             words = shortened(barred | each(mail, refused), len(record.pending))
-            intent = changed(intent, relay=relay, refused=words)
+            intent = task.intent(attempt, relay=relay, refused=words)
             step("intent.before")
             try:
                 task.revision = await self._sends.put(task.key, intent, task.revision)
@@ -110,7 +110,9 @@ class Attempts:
         mail = Mail(mail.mail_from, mail.wire, b"")  # what is stored or copied now takes as much again
         said = await self._evidence.of_attempt(record, said)
         decision = self._steps.decide(record, said | barred, attempt)
-        task.record = changed(intent, copy=record.copy or self._wants_copy(said))
+        task.record = intent or task.intent(attempt)
+        if not record.copy and self._wants_copy(said):
+            task.record = changed(task.record, copy=True)
         settled = await self._steps.told(task, decision, attempt)
         if settled.record.copy and not record.copy:
             await self.keep_copy(task)

@@ -8,6 +8,7 @@ to the end. Whoever waits for memory holds no place, and may wait for one with i
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from time import monotonic
 from typing import Final
 
 from service.budget import Budget, Share
@@ -68,10 +69,9 @@ class Deliveries:
             self._places.release()
             await self._open.wait()
             await self._places.acquire()
-        loop = asyncio.get_running_loop()
-        self._by_now[place] = loop.time() + SLOW_S
+        self._by_now[place] = monotonic() + SLOW_S
         if self._looking is None:
-            self._looking = loop.call_later(SLOW_S, self._look)
+            self._looking = asyncio.get_running_loop().call_later(SLOW_S, self._look)
 
     def leave(self, place: "Place") -> None:
         """Give the place back; again does nothing."""
@@ -83,12 +83,13 @@ class Deliveries:
 
     def _look(self) -> None:
         """Who is slow: one timer for all."""
-        loop = asyncio.get_running_loop()
-        now = loop.time()
+        now = monotonic()
         for place in [one for one, until in self._by_now.items() if until <= now]:
             self.leave(place)
-        next_at = next(iter(self._by_now.values()), None)
-        self._looking = loop.call_at(next_at, self._look) if next_at is not None else None
+        self._looking = None
+        for until in self._by_now.values():
+            self._looking = asyncio.get_running_loop().call_later(until - now, self._look)
+            break
 
     async def close(self) -> bool:
         """Wait until nobody is inside, which is SLOW_S at the most; nobody enters until `open`.

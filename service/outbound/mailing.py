@@ -127,7 +127,7 @@ class Mailings:
         barred = {one.recipient.email: one.barred for one in part if one.barred is not None}
         tried = frozenset(now)
         others = [who for who in waiting if who not in tried]
-        task.record = changed(task.intent(attempt), trying=now, refused=barred)
+        task.record = task.intent(attempt, trying=now, refused=barred)
         step("intent.before")
         task.revision = await self._sends.put(task.key, task.record, task.revision)
         step("intent.done")

@@ -118,8 +118,8 @@ class Settler:
         )
         revision = await self._store(key, outcome, revision)
         for state, replies in decision.states.items():
-            metrics.RECIPIENTS.labels(outcome=state).inc(len(replies))
-        await self.say(outcome)
+            metrics.recipients(state).inc(len(replies))
+        await say(self._bus, self._options.account, outcome)
         return Settled(outcome, revision)
 
     async def kept(self, record: SendRecord, bundle: Bundle) -> SendRecord:
@@ -254,7 +254,7 @@ class Settler:
             statuses=[cancellation(waits, key=key, now=self._clock.now())],
         )
         await self._store(key, seen, revision)
-        metrics.RECIPIENTS.labels(outcome=State.CANCELLED).inc(len(everybody))
+        metrics.recipients(State.CANCELLED).inc(len(everybody))
         return seen
 
     async def _let_loose(self, key: str, record: SendRecord) -> None:
@@ -290,7 +290,7 @@ class Settler:
         )
         await self._store(key, outcome, revision)
         metrics.DEAD.labels(reason=reason).inc()
-        metrics.RECIPIENTS.labels(outcome=State.FAILED).inc(len(recipients))
+        metrics.recipients(State.FAILED).inc(len(recipients))
         log.info("request_refused", account=self._options.account, key=key, fields=[one.field for one in problems])
         await self.dead_letter(key, payload, problems[0].message, reason)
         await self.say(outcome)

@@ -48,10 +48,10 @@ class Task:
         """With its blobs."""
         return len(self.bundle.request) + sum(map(len, self.bundle.blobs.values()))
 
-    def intent(self, attempt: int) -> SendRecord:
+    def intent(self, attempt: int, **more: object) -> SendRecord:
         """What is to stand before the first dot of an attempt."""
         owner = secrets.token_hex(16)
-        return changed(self.record, owner=owner, phase=Phase.INTENT, attempt=attempt, statuses=[], next_at=None)
+        return changed(self.record, owner=owner, phase=Phase.INTENT, attempt=attempt, statuses=[], next_at=None, **more)
 
 
 class Steps:

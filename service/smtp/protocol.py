@@ -126,9 +126,9 @@ class Protocol(SMTPProtocol):
         if self._replies:  # pipelined ones come together: no timer for each
             self._expected -= 1
             return self._replies.popleft()
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         self._late = False
-        self._set_timer(loop, loop.time() + timeout_s)
+        self._set_timer(loop.time() + timeout_s)
         try:
             while not self._replies:
                 if self._broken is not None:
@@ -144,7 +144,7 @@ class Protocol(SMTPProtocol):
         self._expected -= 1
         return self._replies.popleft()
 
-    def _set_timer(self, loop: asyncio.AbstractEventLoop, until: float) -> None:
+    def _set_timer(self, until: float) -> None:
         """Have who waits woken then. A timer that comes earlier stays: it sets itself again.
 
         asyncio.timeout takes 8 µs a reply, and nearly every reply comes in time.
@@ -152,7 +152,7 @@ class Protocol(SMTPProtocol):
         self._until = until
         if self._timer is None or self._timer_at > until:
             self._stop_timer()
-            self._timer, self._timer_at = loop.call_at(until, self._time_is_up), until
+            self._timer, self._timer_at = self._loop.call_at(until, self._time_is_up), until
 
     def _time_is_up(self) -> None:
         self._timer = None
@@ -162,7 +162,7 @@ class Protocol(SMTPProtocol):
             self._late = True
             self._wake()
         else:
-            self._set_timer(asyncio.get_running_loop(), self._until)
+            self._set_timer(self._until)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
