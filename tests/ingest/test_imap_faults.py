@@ -11,7 +11,7 @@ from tests.ingest.harness import Box, following
 from tests.servers.dovecot import Dovecot
 from tests.servers.imap_stub import Connection, ImapStub
 from tests.servers.mailbus import BusReader, Event, until
-from tests.servers.proxy import FaultProxy
+from tests.servers.proxy import FaultProxy, Way
 
 
 def mail(number: int) -> bytes:
@@ -172,17 +172,24 @@ async def test_mail_that_came_while_idle_was_dead_is_announced(
     prefix: str,
     fault_proxy: Callable[[str, int], Awaitable[FaultProxy]],
 ) -> None:
-    proxy = await fault_proxy(dovecot.host, dovecot.imap)
+    proxy, dead = await fault_proxy(dovecot.host, dovecot.imap), asyncio.Event()
+
+    def watch(way: Way, chunk: bytes) -> bytes:
+        # Who ends IDLE hears nothing more.
+        if way is Way.TO_SERVER and chunk == b"DONE\r\n" and not dead.is_set():
+            proxy.swallow()
+            dead.set()
+        return chunk
+
+    proxy.watch = watch
     box = Box(proxy.port, prefix, idle_s=0.3, reply_s=0.5)
     async with following(bus, box):
-        await until(lambda: box.status.state == "watching")
-        proxy.swallow()
+        await asyncio.wait_for(dead.wait(), 30)
         await dovecot.append(prefix, [mail(1)])
-        await until(lambda: bool(box.states))
+        await until(lambda: any("IDLE is dead" in str(error) for _, error in box.states), what="a dead IDLE")
         proxy.heal()
         (event,) = await reader.wait_received(1)
     assert event.body["subject"] == "mail 1"
-    assert "IDLE is dead" in str(box.states[0][1])
 
 
 async def test_a_server_without_idle_is_polled(imap_stub: ImapStub, bus: Bus, reader: BusReader) -> None:
