@@ -185,8 +185,7 @@ def differences(known: Known, there: Iterable[Flagged], gone: Sequence[range]) -
             changes[message.uid] = Change(message.uid, message.keywords, message.modseq)
         else:
             changes.pop(message.uid, None)
-    near = _uids(known, gone[0].start, gone[-1].stop - 1) if gone else []
-    for went in without(near, without(near, gone)):
+    for went in _known_among(known, gone):
         for uid in went:
             if uid not in shown:
                 changes[uid] = Change(uid, None)
@@ -226,6 +225,18 @@ def runs_of(uids: Iterable[int]) -> list[range]:
         else:
             found.append(range(uid, uid + 1))
     return found
+
+
+def _known_among(known: Known, uids: Sequence[range]) -> Iterator[range]:
+    """The known ones of UIDs that are ascending; what lies between two of either costs nothing."""
+    place = 0
+    while place < len(uids) and (run := next(known.runs(uids[place].start), None)) is not None:
+        one = uids[place]
+        if run.first >= one.stop:
+            place = bisect_right(uids, run.first, lo=place, key=_stop)
+            continue
+        yield from _uids(known, one.start, one.stop - 1)
+        place += 1
 
 
 def _uids(known: Known, first: int, last: int) -> list[range]:

@@ -201,7 +201,13 @@ def test_of_a_million_runs_those_are_looked_at_that_lie_near_what_is_known() -> 
     assert others.looks < 40 * len(known)
     others.looks = 0
     assert len(differences(known, [], others)) == 500
-    assert others.looks < 80 * len(known)
+    assert others.looks < 40 * len(known)
+
+
+@given(edits, st.sets(uids))
+def test_what_is_gone_and_was_known_is_told(pairs: list[tuple[int, Keywords | None]], gone: set[int]) -> None:
+    known, model = filled(pairs)
+    assert differences(known, [], runs_of(gone)) == [Change(uid, None) for uid in sorted(gone & model.keys())]
 
 
 @given(edits, edits)
