@@ -10,10 +10,11 @@ import pytest
 import yaml
 from helm_python import HelmError, HelmValuesError
 from helm_python.chart import lint
+from pydantic import BaseModel
 
 from service import __version__
 from service.oauth.store import write_secret
-from service.settings import load_settings
+from service.settings import Settings, load_settings
 from tools.manifests import CHART, MANIFESTS, VALUES, manifests, objects
 
 # Two years of Kubernetes.
@@ -98,11 +99,86 @@ def test_the_manifests_settings_are_settings(monkeypatch: pytest.MonkeyPatch, tm
         ({"networkPolicy": {"enabled": True, "natsTo": [{}]}}, "natsTo"),
         ({"networkPolicy": {"enabled": True, "natsTo": [{"ipBlock": {"cidr": "::/0"}, "podSelector": {}}]}}, "natsTo"),
         ({"tokens": {"enabled": True, "size": "much"}}, "size"),
+        ({"podDisruptionBudget": {"enabled": True, "maxUnavailable": 0}}, "maxUnavailable"),
+        ({"podDisruptionBudget": {"enabled": True, "maxUnavailable": "0%"}}, "maxUnavailable"),
+        ({"settings": {"limit": {"memory": "64MiB"}}}, "limit"),
+        ({"settings": {"nats": {"server": ["nats://nats:4222"]}}}, "server"),
     ],
 )
 def test_a_wrong_value_is_refused_and_named(values: dict[str, Any], named: str) -> None:
     with pytest.raises(HelmValuesError, match=named):
         objects(values)
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"settings": {"http": {"listen": "127.0.0.1:8080"}}}, "settings.http.listen.*loopback"),
+        ({"settings": {"http": {"listen": "[::1]:8080"}}}, "settings.http.listen.*loopback"),
+        ({"settings": {"http": {"listen": "localhost:80"}}}, "settings.http.listen.*loopback"),
+        ({"settings": {"http": {"listen": "0.0.0.0:0"}}}, "settings.http.listen"),
+        ({"settings": {"http": None}}, "settings.http.listen"),
+        ({"settings": {"limits": {"memory": "1GiB"}}}, "resources.limits.memory: 1536Mi is less than twice"),
+        ({"resources": {"limits": {"memory": "1000Mi"}}}, "512MiB"),
+        ({"resources": {"limits": {"memory": "1G"}}}, "512MiB"),
+        ({"resources": {"limits": {"memory": 1000000000}}}, "512MiB"),
+        (
+            {"autoscaling": {"enabled": True, "minReplicas": 9}},
+            "minReplicas: 9 is more than maxReplicas, 5",
+        ),
+    ],
+)
+def test_values_that_make_no_pods_that_run_are_refused_and_named(values: dict[str, Any], named: str) -> None:
+    with pytest.raises(HelmError, match=named):
+        objects(values)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"settings": {"limits": {"memory": "64MiB"}}, "resources": {"limits": {"memory": "256Mi"}}},
+        {"settings": {"http": {"listen": "[::]:9000"}}},
+        {"resources": {"limits": {"memory": "1Gi"}}},
+        {"resources": {"limits": {"memory": 2147483648}}},
+        {"resources": {"limits": None}},
+        {"autoscaling": {"enabled": False, "minReplicas": 9}},
+        {"podDisruptionBudget": {"enabled": True, "maxUnavailable": "25%"}},
+    ],
+)
+def test_values_that_make_pods_are_taken(values: dict[str, Any]) -> None:
+    assert pod(values)
+
+
+def keys_of(model: type[BaseModel]) -> dict[str, Any]:
+    """The keys of a section and of those below it; what an account has is for mailbus to say."""
+    found = {}
+    for name, field in model.model_fields.items():
+        below = field.annotation if isinstance(field.annotation, type) else None
+        inner = keys_of(below) if below is not None and issubclass(below, BaseModel) else None
+        found[field.alias or name] = inner
+    return found
+
+
+def test_the_chart_knows_the_keys_of_settings_and_refuses_others() -> None:
+    def keys(schema: dict[str, Any]) -> dict[str, Any] | None:
+        if "properties" not in schema:
+            return None
+        assert schema["additionalProperties"] is False
+        return {key: keys(below) for key, below in schema["properties"].items()}
+
+    schema = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
+    assert keys(schema["properties"]["settings"]) == keys_of(Settings)
+
+
+def checksum(**settings: Any) -> str:
+    template = of_kind("StatefulSet", {"settings": settings})["spec"]["template"]
+    return str(template["metadata"]["annotations"]["checksum/settings"])
+
+
+def test_settings_that_are_read_at_the_start_make_pods_anew_and_accounts_do_not() -> None:
+    account = {"id": "a", "address": "a@example.com", "preset": "gmx", "password": {"env": "A"}}
+    assert checksum(accounts=[account]) == checksum(accounts=[]) == checksum()
+    assert len({checksum(), checksum(limits={"memory": "256MiB"}), checksum(nats={"replicas": 1})}) == 3
 
 
 def test_a_pod_runs_as_nobody_on_a_root_that_it_cannot_write() -> None:
