@@ -58,7 +58,13 @@ async def aside(work: Callable[[], T], *, where: str, version: int = 0, limit_s:
         async with asyncio.timeout(limit_s):
             await threads.slots.acquire()
             begun = True
-            threading.Thread(target=_do, args=(work, loop, take), name=f"aside {where}"[:60], daemon=True).start()
+            try:
+                threading.Thread(target=_do, args=(work, loop, take), name=f"aside {where}"[:60], daemon=True).start()
+            except BaseException as exc:
+                threads.slots.release()
+                if isinstance(exc, RuntimeError):  # what Python says where the kernel gives no thread
+                    raise Transient("no thread is to be had", where=where, remedy="raise the limit of tasks") from None
+                raise
             found, error = await asyncio.shield(done)
     except TimeoutError:
         if begun and not done.done():

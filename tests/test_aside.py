@@ -48,6 +48,18 @@ async def test_what_says_nothing_is_given_up_and_not_begun_again_before_its_thre
     assert await aside(work, where="stuck")
 
 
+async def test_where_there_is_no_thread_its_place_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as without:
+        without.setattr(threading.Thread, "start", start)
+        for _ in range(room.AT_ONCE + 1):
+            with pytest.raises(Transient, match="no thread"):
+                await aside(lambda: 7, where="x")
+    assert await aside(lambda: 7, where="x") == 7
+
+
 async def test_where_much_says_nothing_no_more_threads_are_begun(
     stuck: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
