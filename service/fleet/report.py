@@ -104,7 +104,7 @@ class AccountReports:
         self._waiting: deque[OutMessage] = deque(maxlen=WAITING_LIMIT)
         self._bell = asyncio.Event()
         self.accounts: dict[str, AccountView] = {}
-        for state in AccountState:
+        for state in ORDER:
             metrics.ACCOUNTS.labels(state=state).set(0)
 
     def add(self, account: str, parts: list[Part]) -> None:

@@ -20,12 +20,13 @@ INGEST_SECONDS: Final = Histogram(
     "mailbus_ingest_seconds", "From the server's notice to the confirmed event.", buckets=LATENCY_BUCKETS_S
 )
 BYTES_FETCHED: Final = Counter("mailbus_fetched_bytes_total", "Bytes of messages read from mail servers.")
-# state: AccountState
+# state: of an account that runs: connected, disconnected, auth_failed, degraded
 ACCOUNTS: Final = Gauge("mailbus_accounts", "Accounts of this process, by state.", ["state"])
 # One that is there for less is mostly a server that is away for a moment.
 ACCOUNTS_STUCK: Final = Stuck(
     "mailbus_accounts_stuck",
-    "Accounts of this process in that state for 10 (auth_failed), 15 (degraded), 30 (disconnected) minutes or longer.",
+    "Accounts of this process in that state for 10 (auth_failed), 15 (degraded), 30 (disconnected) minutes or longer, "
+    "in all since they were last connected.",
     {"auth_failed": 600.0, "degraded": 900.0, "disconnected": 1800.0},
 )
 REPLICAS: Final = Gauge("mailbus_replicas", "Processes that share the accounts, as this one counts them.")

@@ -11,22 +11,36 @@ from prometheus_client import Gauge
 
 
 class Stuck:
-    """Since when each is in its state; `limits_s`: from when on it counts, by state. Other states never count."""
+    """How long each was in which state; `limits_s`: from when on it counts there. Any other state begins it anew.
+
+    What comes and goes between two of these states counts in each of them by the time that it was there in all.
+    """
 
     def __init__(self, name: str, help: str, limits_s: Mapping[str, float]) -> None:
-        self._since: dict[str, dict[str, float]] = {state: {} for state in limits_s}
+        self._spent: dict[str, dict[str, float]] = {state: {} for state in limits_s}
+        # The state of each, and since when.
+        self._now: dict[str, tuple[str, float]] = {}
         gauge = Gauge(name, help, ["state"])
         for state, limit_s in limits_s.items():
             gauge.labels(state=state).set_function(partial(self._count, state, limit_s))
 
     def moved(self, who: str, state: str | None) -> None:
         """It is in another state now; None: it is gone."""
-        for since in self._since.values():
-            since.pop(who, None)
-        if state is not None and state in self._since:
-            self._since[state][who] = time.monotonic()
+        now = time.monotonic()
+        before, since = self._now.pop(who, ("", now))
+        if state is None or state not in self._spent:
+            for spent in self._spent.values():
+                spent.pop(who, None)
+            return
+        if before:
+            self._spent[before][who] = self._spent[before].get(who, 0.0) + now - since
+        self._now[who] = (state, now)
 
     def _count(self, state: str, limit_s: float) -> int:
         # Asked by the thread that renders: what is copied in one step is whole.
-        latest = time.monotonic() - limit_s
-        return sum(moment <= latest for moment in list(self._since[state].values()))
+        spent, there = dict(self._spent[state]), list(self._now.items())
+        now = time.monotonic()
+        for who, (its_state, since) in there:
+            if its_state == state:
+                spent[who] = spent.get(who, 0.0) + now - since
+        return sum(spent_s >= limit_s for spent_s in spent.values())

@@ -160,7 +160,7 @@ async def test_states_are_counted(running: Running) -> None:
     reports, _, _ = running
     reports.add("other", [INBOX])
     reports.part("other", INBOX, C)
-    counts = {state: metrics.ACCOUNTS.labels(state=state)._value.get() for state in AccountState}
+    counts = {state: metrics.ACCOUNTS.labels(state=state)._value.get() for state in (C, D)}
     assert (counts[C], counts[D]) == (1, 1)
     reports.part("other", INBOX, A, AuthRefused("no"))
     assert metrics.ACCOUNTS.labels(state=A)._value.get() == 1
@@ -192,3 +192,37 @@ def test_an_account_is_stuck_after_its_time_in_one_state_and_no_sum_of_short_one
     for number in range(20):
         reports.remove(f"stuck{number}")
     assert stuck(A) == before
+
+
+def test_an_account_that_goes_from_one_trouble_to_the_other_and_back_is_stuck_in_each(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = time.monotonic() + 200_000.0
+    monkeypatch.setattr(stuck_module, "time", SimpleNamespace(monotonic=lambda: now))
+    reports = AccountReports(Subjects("mail"), Published(), writer="pod-1/boot7", clock=FakeClock())
+
+    def stuck() -> tuple[float, ...]:
+        return tuple(REGISTRY.get_sample_value("mailbus_accounts_stuck", {"state": state}) or 0.0 for state in (G, D))
+
+    degraded, disconnected = stuck()
+    reports.add("back-and-forth", [INBOX])
+    for _ in range(15):
+        assert stuck() == (degraded, disconnected)
+        reports.part("back-and-forth", INBOX, G, Permanent("no"))
+        now += 60
+        reports.part("back-and-forth", INBOX, D, Transient("away"))
+        now += 60
+    assert stuck() == (degraded + 1, disconnected)
+    now += 15 * 60
+    assert stuck() == (degraded + 1, disconnected + 1)
+    reports.part("back-and-forth", INBOX, C)
+    assert stuck() == (degraded, disconnected)
+    reports.part("back-and-forth", INBOX, G, Permanent("no"))
+    now += 60
+    assert stuck() == (degraded, disconnected)
+    reports.remove("back-and-forth")
+
+
+def test_there_is_a_metric_for_each_state_that_an_account_can_be_in() -> None:
+    AccountReports(Subjects("mail"), Published(), writer="pod-1/boot7", clock=FakeClock())
+    assert {labels[0] for labels in metrics.ACCOUNTS._metrics} == {C, D, A, G}
