@@ -44,6 +44,7 @@ class Doubts:
         """
         recogniser = await self._memory.recollect()
         self._contents.by_content = recogniser.by_fingerprint
+        # As many as there are: where none of them is known, each is new, and read whole after this.
         for at in range(0, len(fresh), STEP):
             for found in await self._contents.read(self._session, self._listing, fresh[at : at + STEP]):
                 if self._is_old(found) or recogniser.has(found.known_by):

@@ -203,6 +203,11 @@ def kinds(events: list[Event]) -> list[str]:
     return [event.kind for event in events]
 
 
+def ids(events: list[Event], kind: str = "received") -> list[str]:
+    """Of the mails that events of a kind are about."""
+    return [event.body["id"] for event in events if event.kind == kind]
+
+
 def resets(events: list[Event]) -> list[str]:
     return [event.body["reason"] for event in events if event.kind == "reset"]
 

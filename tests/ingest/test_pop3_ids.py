@@ -3,7 +3,7 @@
 import pytest
 
 from service.bus import Bus
-from tests.ingest.maildrop import LONG_AGO, Drop, body, caught_up, following, kinds, mail, resets, run, subjects
+from tests.ingest.maildrop import LONG_AGO, Drop, body, caught_up, following, ids, kinds, mail, resets, run, subjects
 from tests.pop3.harness import answering
 from tests.servers.mailbus import BusReader, until
 from tests.servers.pop3_stub import Mail, Pop3Stub
@@ -35,10 +35,10 @@ async def test_without_good_unique_ids_a_message_is_known_by_its_content(
     await run(bus, pop3_stub)
     events = await reader.events()
     assert subjects(events) == ["mail 1", "mail 2", "mail 2", "mail 3"]
-    received = [event.body["id"] for event in events if event.kind == "received"]
+    received = ids(events)
     # Of several with one id the first has it, whichever it is.
     gone = [received[2], received[3]] if uidls == "double" else [received[0], received[2]]
-    assert [event.body["id"] for event in events if event.kind == "removed"] == gone
+    assert ids(events, "removed") == gone
     assert "no unique id" in drop.alarms[0].what
 
 

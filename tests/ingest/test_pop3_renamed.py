@@ -14,13 +14,14 @@ from tests.ingest.maildrop import (
     body,
     caught_up,
     following,
+    ids,
     kinds,
     mail,
     resets,
     run,
     subjects,
 )
-from tests.servers.mailbus import BusReader, Event, until
+from tests.servers.mailbus import BusReader, until
 from tests.servers.pop3_stub import Mail, Pop3Connection, Pop3Stub
 
 pytestmark = pytest.mark.fault("B03", "B04")
@@ -28,14 +29,6 @@ pytestmark = pytest.mark.fault("B03", "B04")
 
 def renamed(one: Mail, name: str) -> Mail:
     return Mail(name, one.body)
-
-
-def removed(events: list[Event]) -> list[str]:
-    return [event.body["id"] for event in events if event.kind == "removed"]
-
-
-def ids(events: list[Event]) -> list[str]:
-    return [event.body["id"] for event in events if event.kind == "received"]
 
 
 def downloads(stub: Pop3Stub) -> list[str]:
@@ -69,7 +62,7 @@ async def test_a_mail_whose_unique_id_changes_is_the_same_mail(
     pop3_stub.mails = [mail(1), mail(3), mail(4)]
     await run(bus, pop3_stub)
     events = await reader.events()
-    assert removed(events) == [ids(events)[1]]
+    assert ids(events, "removed") == [ids(events)[1]]
 
 
 async def test_a_mail_whose_unique_id_changed_is_deleted_when_its_time_has_come(
@@ -98,7 +91,7 @@ async def test_a_copy_that_was_delivered_by_itself_as_the_first_went_is_another_
         await caught_up(drop)
     events = await reader.events()
     assert subjects(events) == ["mail 1", "mail 2", "mail 2"]
-    assert removed(events) == [ids(events)[1]]
+    assert ids(events, "removed") == [ids(events)[1]]
 
 
 async def test_of_equal_copies_as_many_are_new_as_there_are_more(
@@ -113,7 +106,7 @@ async def test_of_equal_copies_as_many_are_new_as_there_are_more(
         await caught_up(drop)
     events = await reader.events()
     assert subjects(events) == ["mail 1", "mail 2", "mail 2"]
-    assert removed(events) == []
+    assert ids(events, "removed") == []
 
 
 async def test_old_mail_below_the_starting_line_stays_there_when_its_unique_id_changes(
@@ -286,7 +279,7 @@ async def test_a_mail_that_took_the_unique_id_of_another_between_two_looks_is_to
         await caught_up(drop)
     events = await reader.events()
     assert subjects(events) == ["mail 1", "mail 2", "mail 30"]
-    assert removed(events) == [ids(events)[1]]
+    assert ids(events, "removed") == [ids(events)[1]]
     assert resets(events) == ["start"]
 
 
