@@ -11,7 +11,7 @@ import trustme
 
 from service.contract import Security, without_credentials
 from service.errors import AuthRefused, MailbusError, Permanent
-from service.smtp import RelayUnreachable, Timeouts
+from service.smtp import LoginWanted, RelayUnreachable, Timeouts, TlsWanted
 from tests.servers.smtp import RelayMaker, ScriptedRelay
 from tests.smtp.harness import client_context, deliver, options, server_context
 
@@ -177,8 +177,8 @@ async def test_454_says_nothing_of_the_password(make_relay: RelayMaker) -> None:
 @pytest.mark.parametrize(
     ("said", "verdict", "remedy"),
     [
-        ("530 5.7.0 Authentication required", AuthRefused, "login: true"),
-        ("530 5.7.0 Must issue a STARTTLS command first", Permanent, "security: starttls"),
+        ("530 5.7.0 Authentication required", LoginWanted, "login: true"),
+        ("530 5.7.0 Must issue a STARTTLS command first", TlsWanted, "security: starttls"),
     ],
 )
 async def test_530_is_the_accounts_affair_and_no_word_about_the_mail(
@@ -188,6 +188,7 @@ async def test_530_is_the_accounts_affair_and_no_word_about_the_mail(
     with pytest.raises(MailbusError) as caught:
         await deliver(relay)
     assert type(caught.value) is verdict
+    assert isinstance(caught.value, AuthRefused) == (verdict is LoginWanted)
     assert remedy in caught.value.remedy
 
 
