@@ -37,6 +37,17 @@ def spoil(dovecot: Dovecot, user: str) -> None:
     Path(dovecot.root, "home", user).write_text("a file where a folder should be")
 
 
+@pytest.mark.fault("E10")
+async def test_dovecot_gets_no_header_in_utf8_which_its_lmtp_does_not_offer_to_take(
+    dovecot: Dovecot, prefix: str
+) -> None:
+    relay, who = client(dovecot.lmtp), f"{prefix}@x.example"
+    data = "Reply-To: jürgen@x.example\r\nSubject: x\r\n\r\nx\r\n".encode()
+    replies = await relay.deliver("me@x.example", [who], data, before_final_dot=Dot())
+    assert (replies[who].code, replies[who].enhanced) == (550, "5.6.9")
+    await relay.close()
+
+
 @pytest.mark.fault("E04")
 async def test_dovecot_says_of_each_recipient_what_became_of_it(dovecot: Dovecot, prefix: str) -> None:
     """One mailbox cannot be written: the others have the mail, and keep it."""
