@@ -39,7 +39,7 @@ _BY_STATUS: Final[dict[str, Reason]] = {
     "7.13": Reason.SUSPEND, "7.14": Reason.SECURITYERROR, "7.15": Reason.SECURITYERROR, "7.16": Reason.MESGTOOBIG,
     "7.17": Reason.HASMOVED, "7.18": Reason.HASMOVED, "7.19": Reason.SECURITYERROR,
     "7.20": Reason.AUTHFAILURE, "7.21": Reason.AUTHFAILURE, "7.22": Reason.AUTHFAILURE, "7.23": Reason.AUTHFAILURE,
-    "7.24": Reason.AUTHFAILURE, "7.25": Reason.REQUIREPTR, "7.26": Reason.AUTHFAILURE, "7.27": Reason.NOTACCEPT,
+    "7.24": Reason.AUTHFAILURE, "7.25": Reason.REQUIREPTR, "7.26": Reason.AUTHFAILURE, "7.27": Reason.REJECTED,
     "7.28": Reason.SPAMDETECTED, "7.29": Reason.AUTHFAILURE, "7.30": Reason.FAILEDSTARTTLS,
 }  # fmt: skip
 # A persistent transient failure says something else than a permanent one: the mailbox or the sender may come back.

@@ -26,6 +26,7 @@ _PIECES: Final = {
     " ){0,3}",
     "peer": r"\b(?:ip|ips|host|client|server|network|address|connection|connections|domain|mta)\b",
     "near": r"[^.;]{0,50}",
+    "sender": r"(?:sender|return path|mail from|\bfrom) (?:address |domain |name )?(?:\S{1,80}@\S{1,80} )?",
 }
 
 
@@ -47,6 +48,8 @@ ORDER: Final[tuple[tuple[Reason, re.Pattern[str]], ...]] = tuple(
         (Reason.MAILBOXFULL, theirs.MAILBOX_FULL),
         (Reason.EXCEEDLIMIT, ours.EXCEED_LIMIT),
         (Reason.MESGTOOBIG, ours.TOO_BIG),
+        (Reason.REJECTED, ours.SENDER),
+        (Reason.BLOCKED, ours.HELO),
         (Reason.NOTACCEPT, theirs.NOT_ACCEPT),
         (Reason.SUSPEND, theirs.SUSPENDED),
         (Reason.HASMOVED, theirs.HAS_MOVED),
@@ -61,6 +64,7 @@ ORDER: Final[tuple[tuple[Reason, re.Pattern[str]], ...]] = tuple(
         (Reason.EXPIRED, theirs.UNREACHED),
         (Reason.REJECTED, ours.REJECTED),
         (Reason.NETWORKERROR, theirs.NETWORK),
+        (Reason.SECURITYERROR, ours.AUTHENTICATION),
         (Reason.HOSTUNKNOWN, theirs.HOST_UNKNOWN),
         (Reason.USERUNKNOWN, theirs.USER_UNKNOWN),
         (Reason.CONTENTERROR, ours.CONTENT),

@@ -126,6 +126,23 @@ SPAM: Final = r"""
     message rejected for policy reasons
     work\.drbl
 """
+# What is unknown, or not there, is the sender's.
+SENDER: Final = r"""
+    {sender}{of}{is}(?:null ?mx|unknown)
+    {sender}{is}(?:not|n'?t) (?:be )?(?:exist|found|known|valid)
+    {sender}has (?:a )?null ?mx
+    verify (?:your |the )?(?:envelope )?sender|sender (?:address )?verif\w+
+    unknown in (?:\w+ )?sender
+    (?:not|n'?t) accept (?:any )?mail from (?:it|you|your domain|there)\b
+    no longer accepts mail from
+"""
+HELO: Final = r"""
+    (?:helo|ehlo)(?: \w+)? {is}(?:rejected|refused|invalid|unknown|not)
+"""
+# Nobody has been named yet.
+AUTHENTICATION: Final = r"""
+    authentication {is}(?:failed|required|unsuccessful|invalid)
+"""
 REJECTED: Final = r"""
     sender {of}(?:reject|denied|refus|fail|blacklist|block|my black)
     servers? without a valid sender|sender ?filter|bouncedeny

@@ -14,6 +14,7 @@ from service.outbound.proof import known_of
 from service.outbound.retry import Said, Verdict
 from service.outbound.sends import SendRecord, Sends
 from service.outbound.sent import SentMailbox
+from service.outbound.told import REPORTED
 
 _IN_SENT: Final = Said(Verdict.ACCEPTED, "250 2.0.0 the relay's answer was lost: the mail is in Sent")
 _CAME_BACK: Final = Said(Verdict.ACCEPTED, "250 2.0.0 the relay's answer was lost: the mail was reported on")
@@ -43,7 +44,7 @@ class Evidence:
         unsure = record.doubted
         if not unsure:
             return {}
-        back = {one.partition(" ")[2].lower() for one in record.returned}
+        back = {one.partition(" ")[2].lower() for one in record.returned if one.startswith(f"{REPORTED} ")}
         found = {who: _CAME_BACK for who in unsure if who.lower() in back}
         once = record.unsure == 1 and set(record.taken) == set(unsure)
         if len(found) < len(unsure) and once and await self._is_in_sent(record):

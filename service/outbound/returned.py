@@ -11,6 +11,7 @@ whether it did, that ends the doubt (evidence.py).
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -38,22 +39,41 @@ from service.outbound.sends import SendRecord, Sends, StoredStatus
 from service.outbound.settle import say, schedule
 from service.outbound.status import Delivered, publish
 from service.outbound.suppressions import Suppressions
-from service.outbound.told import Announced, addresses, doubted, may_suppress, meant, named, went_to
+from service.outbound.told import (
+    REPORTED,
+    Announced,
+    addresses,
+    doubted,
+    is_for_good,
+    is_told,
+    may_suppress,
+    meant,
+    named,
+    names_of,
+    went_to,
+)
 
 # Another process may write the same record at the same time; more often than this is no accident.
 TRIES: Final = 5
-# A record must fit into one message: who came back is remembered for so many, and told again beyond. Names are what a
-# report says, and whoever got the mail can make one.
+# A record must fit into one message: who came back is remembered for so many, and told again beyond.
 REMEMBERED: Final = 1000
 REMEMBERED_BYTES: Final = 64 * 1024
-# Stands in a record's `returned` where a state would: no event tells it.
-REPORTED: Final = "reported"
 
 
 # Where a report was sent to that is looked at: it has one address, and To and the fields above may each say it.
 _ADDRESSES: Final = 8
 _KEY: Final = re.compile(rf"[0-9a-f]{{{KEY_CHARS}}}")
 _DECODER: Final = msgspec.json.Decoder(Announced)
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What is told of requests. `names`: of whom, as the report has them; `suppresses`: somebody may go on the list."""
+
+    state: State
+    message_id: str
+    names: dict[str, Report | UnsetType]
+    suppresses: bool
 
 
 class Returned:
@@ -80,65 +100,57 @@ class Returned:
         known = known_of(id, secret) or known_of(envelope_id, secret) or known_by_address(addresses(announced), secret)
         if known is not None:
             await self._went_out(known, [one for one in said.reports or () if one.action is not Action.FAILED])
-        if said.kind not in (Kind.BOUNCE, Kind.COMPLAINT):
-            return  # that a mail arrived, or may arrive yet, is no state of a request
+        if not is_told(said):
+            return
+        told = _Told(state, id, named(said), suppresses=known is not None and may_suppress(announced))
         if known is not None:
-            await self._tell(known, id, state, named(said, known), verified=True, suppress=may_suppress(announced))
+            await self._tell(known, told, verified=True, alone=True)
             return
         requests = await self._claimed(id, envelope_id, announced)
-        for key, record in requests.items():
-            about = meant(record, state, named(said, Known(key, "")), alone=len(requests) == 1)
-            await self._tell(Known(key, ""), id, state, about, verified=False, suppress=False)
+        for key in requests:
+            await self._tell(Known(key, ""), told, verified=False, alone=len(requests) == 1)
 
-    async def _claimed(self, id: str, envelope_id: str, announced: Announced) -> dict[str, SendRecord]:
+    async def _claimed(self, id: str, envelope_id: str, announced: Announced) -> list[str]:
         """The requests that a report without a proof may be about, by their keys."""
         names = [by_message_id(id)] if id else []
         names += [by_envelope_id(envelope_id)] if envelope_id else []
         paths = dict.fromkeys(addresses(announced))
         names += [by_path(path.strip(" <>")) for _, path in zip(range(_ADDRESSES), paths, strict=False)]
-        found: dict[str, SendRecord] = {}
+        found: list[str] = []
         for key in await self._names.find(names):
             record, _ = await self._sends.get(key)
             if record is not None and record.account:
-                found[key] = record
+                found.append(key)
         # A Message-ID that was made with a secret that is lost proves nothing any more; its record still has it.
         if not found and _KEY.match(id):
             record, _ = await self._sends.get(id[:KEY_CHARS])
             if record is not None and record.account and record.message_id == id:
-                found[id[:KEY_CHARS]] = record
+                found.append(id[:KEY_CHARS])
         return found
 
-    async def _tell(
-        self,
-        known: Known,
-        message_id: str,
-        state: State,
-        about: dict[str, Report | UnsetType],
-        *,
-        verified: bool,
-        suppress: bool,
-    ) -> None:
-        key = known.key
+    async def _tell(self, known: Known, said: "_Told", *, verified: bool, alone: bool) -> None:
+        key, state = known.key, said.state
         for _ in range(TRIES):
             record, revision = await self._sends.get(key)
             if record is None or not record.account:
                 return  # forgotten after its window
-            if state is State.BOUNCED and "" in about:
-                # The report names nobody: where the mail went to one alone, it is him.
-                went = went_to(known, record)
-                about = {one: Report(one, Action.FAILED) for one in went} if len(went) == 1 else {}
+            about = meant(known, record, state, said.names, alone=alone, proved=verified)
             # What is proved is told even if it was claimed before.
             known_of_it = record.returned if verified else [*record.returned, *record.claimed]
             new = {who: report for who, report in about.items() if f"{state} {who}" not in known_of_it}
             for who, report in new.items():
-                if suppress:
+                if said.suppresses:
                     await self._suppress(known, record, state, who, report)
-                status = self._status(key, record, message_id, state, who, report, verified=verified)
+                status = self._status(key, record, said.message_id, state, who, report, verified=verified)
                 await publish(self._bus, record.account, record.id, status)
             told = record.returned if verified else record.claimed
             if not new or len(told) >= REMEMBERED or record.phase is Phase.INTENT:
                 return  # whoever sends it still has the record in hand: the events' ids say that they are the same
-            told = [*told, *(f"{state} {who}" for who in new)]
+            names = names_of(about.values()) | {who.lower() for who in about}
+            out = doubted(known, record, names) if verified and record.phase in (Phase.WAITING, Phase.HELD) else []
+            told = list(
+                dict.fromkeys([*told, *(f"{state} {who}" for who in new), *(f"{REPORTED} {who}" for who in out)])
+            )
             if len(encode(told)) > REMEMBERED_BYTES:
                 return
             changed = msgspec.structs.replace(record, **{"returned" if verified else "claimed": told})
@@ -146,7 +158,7 @@ class Returned:
                 await self._sends.put(key, changed, revision)
             except Conflict:
                 continue  # told again with the same ids
-            if verified and record.phase is not Phase.FINAL and record.unsure:
+            if out:
                 await self._look_again(key, record)
             log.info(
                 "mail_returned",
@@ -165,7 +177,7 @@ class Returned:
             record, revision = await self._sends.get(known.key)
             if record is None or record.phase not in (Phase.WAITING, Phase.HELD):
                 return
-            about = [f"{REPORTED} {who}" for who in doubted(known, record, reports)]
+            about = [f"{REPORTED} {who}" for who in doubted(known, record, names_of(reports))]
             told = list(dict.fromkeys([*record.returned, *about]))
             if len(told) == len(record.returned) or len(told) > REMEMBERED or len(encode(told)) > REMEMBERED_BYTES:
                 return
@@ -186,7 +198,7 @@ class Returned:
         self, known: Known, record: SendRecord, state: State, who: str, report: Report | UnsetType
     ) -> None:
         """Put on the list whom the relay took it for, alone, and who does not get it for good or does not want it."""
-        if not self._suppresses(record.account) or (report is not UNSET and report.hard is not True):
+        if not self._suppresses(record.account) or (state is State.BOUNCED and not is_for_good(report)):
             return
         proved = went_to(known, record)
         if len(proved) != 1 or who.lower() not in ("", proved[0].lower()):

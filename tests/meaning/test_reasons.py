@@ -54,6 +54,11 @@ def reason(diagnostic: str, status: str = "5.0.0", remote: str = "mx.example.net
         ("554 mail loop detected", "networkerror"),
         ("552 disk space quota reached", "mailboxfull"),
         ("550 account not subscribed to SES", "securityerror"),
+        ("450 <mail.example.org>: Helo command rejected: Host not found", "blocked"),
+        ("550 Unable to verify your sender address: domain example.org does not exist", "rejected"),
+        ("550 User unknown in local sender table", "rejected"),
+        ("550 5.7.27 Sender address has null MX", "rejected"),
+        ("535 authentication failed: account not found", "securityerror"),
         ("550 zzz", "onhold"),
     ],
 )

@@ -10,7 +10,7 @@ from service.contract import Action
 from service.outbound import Phase, Returned
 from service.outbound.proof import Known, mark_of
 from service.outbound.sends import SendRecord
-from service.outbound.told import doubted
+from service.outbound.told import doubted, names_of
 from tests.meaning.mails import dsn, reports_of
 from tests.outbound.conftest import Post, delivered, sending
 from tests.outbound.test_returned import announced
@@ -64,22 +64,22 @@ ANY = Known("k", "")
 def test_who_has_the_mail_for_certain_proves_nothing_of_another() -> None:
     """He can write a report that looks as if the mail went to the other, too: who then would get none."""
     doubtful = record({"b@x.example": ""}, taken=["a@x.example", "b@x.example"])
-    assert doubted(ANY, doubtful, reports_of(report("delivered", whom="b@x.example"))) == []
+    assert doubted(ANY, doubtful, names_of(reports_of(report("delivered", whom="b@x.example")))) == []
     marked = Known("k", mark_of("b@x.example"))
-    assert doubted(marked, doubtful, reports_of(report("delivered", whom="b@x.example"))) == ["b@x.example"]
-    assert doubted(Known("k", mark_of("a@x.example")), doubtful, []) == []
+    assert doubted(marked, doubtful, names_of(reports_of(report("delivered", whom="b@x.example")))) == ["b@x.example"]
+    assert doubted(Known("k", mark_of("a@x.example")), doubtful, names_of([])) == []
 
 
 def test_of_several_in_doubt_those_are_meant_that_a_report_names() -> None:
     both = record({"B@x.example": ""}, taken=["a@x.example", "B@x.example"], held=["a@x.example"])
     reports = reports_of(report("relayed", whom="other@behind.example", original="b@x.example"))
     assert [one.action for one in reports] == [Action.RELAYED]
-    assert doubted(ANY, both, reports) == ["B@x.example"]
-    assert doubted(ANY, both, reports_of(report("relayed", whom="other@behind.example"))) == []
+    assert doubted(ANY, both, names_of(reports)) == ["B@x.example"]
+    assert doubted(ANY, both, names_of(reports_of(report("relayed", whom="other@behind.example")))) == []
 
 
 def test_one_alone_is_meant_whatever_he_is_called_behind_the_relay_and_who_was_put_off_is_in_no_doubt() -> None:
     reports = reports_of(report("delivered", whom="other@behind.example"))
-    assert doubted(ANY, record({"a@x.example": ""}, taken=["a@x.example"]), reports) == ["a@x.example"]
-    assert doubted(ANY, record({"a@x.example": "451 4.2.0 busy"}, taken=["a@x.example"]), reports) == []
-    assert doubted(ANY, record({"a@x.example": ""}, taken=[], unsure=0), reports) == []
+    assert doubted(ANY, record({"a@x.example": ""}, taken=["a@x.example"]), names_of(reports)) == ["a@x.example"]
+    assert doubted(ANY, record({"a@x.example": "451 4.2.0 busy"}, taken=["a@x.example"]), names_of(reports)) == []
+    assert doubted(ANY, record({"a@x.example": ""}, taken=[], unsure=0), names_of(reports)) == []
