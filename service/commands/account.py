@@ -1,8 +1,8 @@
 """What a command is given: the account it is for, and what all commands of a process share. Plain values."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol, TypeVar
 
@@ -21,6 +21,8 @@ T = TypeVar("T")
 
 # The header that names a command, so that the same one again does nothing twice.
 COMMAND_ID: Final = ID_FIELD
+# As long as for the connection.
+ALONE_LIMIT_S: Final = 20.0
 
 
 class Followed(Protocol):
@@ -84,7 +86,7 @@ class MailAccess:
 
     `authserv_id`: whose verdicts on a mail are believed (RFC 8601 2.5), "" to learn it from each mail.
     `extras`: what of a mail's text is made where a request says nothing of it.
-    `allowance`: what the account may read a day. `appending`: of those that append, one at a time is at it.
+    `allowance`: what the account may read a day. `turn`: for `alone`.
     """
 
     pool: Pool
@@ -95,7 +97,23 @@ class MailAccess:
     authserv_id: str = ""
     extras: tuple[Extra, ...] = ()
     allowance: Allowed = UNLIMITED
-    appending: asyncio.Lock = field(default_factory=asyncio.Lock, compare=False)
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock, compare=False)
+
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[None]:
+        """Before a command that needs memory beside the connection; one at a time. Raises ServiceError 503.
+
+        More of them would have memory and wait for the connection, or for each other.
+        """
+        try:
+            async with asyncio.timeout(ALONE_LIMIT_S):
+                await self.turn.acquire()
+        except TimeoutError:
+            raise problem(503, "", f"busy with other messages for {ALONE_LIMIT_S:g} s: ask again later") from None
+        try:
+            yield
+        finally:
+            self.turn.release()
 
 
 class Undone(Protocol):

@@ -4,16 +4,14 @@ With an id (`Nats-Msg-Id`, or the request's own) a message that is there already
 one without a Message-ID is looked for by its content, where an earlier try began (put.py).
 """
 
-import asyncio
 import secrets
 import uuid
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
 
-from service.commands.account import Account, Context, MailAccess
+from service.commands.account import Account, Context
 from service.commands.begun import Beginnings
 from service.commands.errors import error, problem
 from service.commands.flags import check_keywords, check_stored
@@ -48,8 +46,6 @@ _OF_SENDING: Final = {
     "reply": "reply",
     "forward": "forward",
 }
-# As long as for the connection.
-TURN_LIMIT_S: Final = 20.0
 _DECODER: Final = msgspec.json.Decoder(AppendRequest)
 
 
@@ -61,8 +57,8 @@ async def append(context: Context, account: Account, payload: bytes, headers: Ma
     _check(request)
     size = len(payload) + await _size(context, request)
     words = list(request.keywords)
-    # Room for what it is made of and what is made of it, before the connection: other commands need no room.
-    async with _turn(mail), context.hold(2 * size), mail.pool.session() as session:
+    # Room for what it is made of and what is made of it, before the connection: others go on without room.
+    async with mail.alone(), context.hold(2 * size), mail.pool.session() as session:
         message = await _message(context, account, request, id)
         name = await mail.directory.find(session, request.mailbox)
         if any(not flag_of(word).startswith("\\") for word in words):
@@ -87,20 +83,6 @@ async def append(context: Context, account: Account, payload: bytes, headers: Ma
     return encode(
         AppendAnswer(None if placed is None else mail.followed.id_of(name, placed.uidvalidity, placed.uids[0]))
     )
-
-
-@asynccontextmanager
-async def _turn(mail: MailAccess) -> AsyncIterator[None]:
-    """One at a time: more of them would have room while they wait for the connection. Raises ServiceError 503."""
-    try:
-        async with asyncio.timeout(TURN_LIMIT_S):
-            await mail.appending.acquire()
-    except TimeoutError:
-        raise problem(503, "", f"busy with other messages for {TURN_LIMIT_S:g} s: ask again later") from None
-    try:
-        yield
-    finally:
-        mail.appending.release()
 
 
 def _check(request: AppendRequest) -> None:

@@ -7,7 +7,7 @@ whole message anyway. Reading never marks as read.
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Final
@@ -110,7 +110,8 @@ async def get(context: Context, account: Account, payload: bytes, _headers: Mapp
     wanted = wanted_of(request)
     room = context.bus.max_payload // 2
     found: list[dict[str, Any]] = []
-    async with mail.pool.session() as session:
+    holds = wanted.raw or wanted.needs is Needs.ALL
+    async with mail.alone() if holds else nullcontext(), mail.pool.session() as session:
         grouped = await mail.directory.group(session, request.ids)
         not_found = grouped.not_found
         for group in grouped.groups:

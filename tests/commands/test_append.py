@@ -210,11 +210,28 @@ async def test_who_waits_for_room_has_neither_the_connection_nor_room_for_more_t
         assert (await whole.ask("mailboxes"))["list"]
         assert await whole.ids() == []
         assert len(whole.budget._waiting) == 1
-        monkeypatch.setattr("service.commands.append.TURN_LIMIT_S", 0.0)
+        monkeypatch.setattr("service.commands.account.ALONE_LIMIT_S", 0.0)
         answered, problems = await whole.refused("append", body)
         assert (answered, "ask again later" in problems[0]["message"]) == ("503", True)
         whole.budget.give(taken)
     assert len({one.result()["id"] for one in appended}) == 3
+
+
+async def test_who_has_room_and_waits_for_the_connection_waits_for_nobody_who_has_it_and_waits_for_room(
+    whole: Desk,
+) -> None:
+    await whole.append(mail("one"))
+    ids, blob = await whole.ids(), await uploaded(whole, mail("two"))
+    taken = await whole.budget.take(whole.budget.limit)
+    async with asyncio.TaskGroup() as group:
+        got = group.create_task(whole.ask("get", {"ids": ids, "properties": ["textBody"]}))
+        await until(lambda: len(whole.budget._waiting) == 1, what="a get that waits for room")
+        appended = group.create_task(whole.ask("append", {"mailbox": "INBOX", "blobId": blob}))
+        # It has come as far as it does: another one that is refused came after it.
+        await whole.refused("append", {"mailbox": "INBOX", "blobId": "none"})
+        assert len(whole.budget._waiting) == 1
+        whole.budget.give(taken)
+    assert ([email["id"] for email in got.result()["list"]], list(appended.result())) == (ids, ["id"])
 
 
 @pytest.mark.fault("G10")
