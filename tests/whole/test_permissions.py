@@ -3,9 +3,11 @@
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import nats
 import nats.errors
@@ -15,6 +17,7 @@ from nats.aio.client import Client
 
 from service.app import MOVING_S
 from service.bus import (
+    Job,
     NatsOptions,
     StreamOptions,
     mailbus_permissions,
@@ -28,10 +31,14 @@ from service.bus.permissions import Permissions
 from service.commands.begun import COMMAND_LIMIT_S
 from service.commands.serve import PASSED_ON_S
 from service.contract import Subjects
+from service.outbound.suspects import Suspects, Suspicion
 from service.settings.model import FleetSettings
-from tests.servers.mailbus import words
+from tests.servers.dovecot import Dovecot
+from tests.servers.mailbus import BusReader, Mailbus, command, imap_account, settings_for, with_relay, words
 from tests.servers.nats_documented import DocumentedNats, documented_authorization
+from tests.servers.smtp import ScriptedRelay
 
+Maker = Callable[..., Mailbus]
 MAIL = Subjects("mail")
 # What each may not, and another may: asked by the one, nothing happens.
 FORBIDDEN = {
@@ -184,6 +191,59 @@ async def test_a_role_can_do_what_it_is_for_and_not_what_others_may(documented_n
                 assert [subject for subject in subjects if f'"{subject.lower()}"' not in said] == []
         assert [await bus.stream_state(stream) for stream in ("MAIL_IN", "MAIL_OUT", "OBJ_mail-blobs")] == before
         assert await bus.blobs().get(blob) == b"a file"
+
+
+@pytest.mark.fault("G08")
+async def test_mailbus_itself_is_permitted_all_that_it_does(
+    documented_nats: DocumentedNats, dovecot: Dovecot, relay: ScriptedRelay, mailbus: Maker, prefix: str
+) -> None:
+    """Beside tests/servers/rights.py, which holds every test to them: here the server itself has them."""
+    account = with_relay(imap_account(dovecot, prefix, id="support", after="seen"), relay)
+    settings = settings_for(documented_nats.url, "mail", account)
+    settings["nats"] |= {"user": "mailbus", "password": "secret"}
+    processes = [mailbus(settings | {"instance": name}) for name in ("one", "two")]
+    mail = {"to": [{"email": "a@x.example"}], "text": "x"}
+    async with logged_in(documented_nats, "admin") as (admin, _):
+        reader = BusReader(admin, "mail")
+        for one in processes:
+            one.start()
+            await one.started()
+        await dovecot.append(prefix, [b"Subject: x\r\n\r\nx\r\n"])
+        (event,) = await reader.wait_received(1)
+        await admin.jetstream().publish("mail.out.support", json.dumps(mail).encode())
+        await relay.received(1)
+        for verb, body in (
+            ("send", mail),
+            ("search", {"mailbox": "INBOX"}),
+            ("get", {"ids": [event.body["id"]]}),
+            ("held", {}),
+        ):
+            answer = await admin.request(f"mail.cmd.support.{verb}", json.dumps(body).encode(), timeout=20)
+            assert "Nats-Service-Error-Code" not in (answer.headers or {}), answer.data
+        await relay.received(2)
+        for verb, request in (("pause", {"id": "support"}), ("resume", {"id": "support"}), ("list", {})):
+            await reader.ask(f"accounts.{verb}", request)
+        for words_given in (("check",), ("suppressions", "add", "support", "gone@x.example")):
+            code, _, err = await command(processes[0], *words_given)
+            assert code == 0, err
+        code, out, err = await command(processes[0], "suppressions", "remove", "support", "gone@x.example")
+        assert (code, out.strip()) == (0, "removed"), err
+        # What ended a process, it may have back.
+        options = NatsOptions(servers=(documented_nats.url,), user="mailbus", password="secret")
+        async with open_bus(options, None) as bus:
+            suspects = Suspects(bus.key_value(bus.subjects.sends), writer="x/1", lives=nobody)
+            job = cast(Job, SimpleNamespace(subject="mail.out.support", seq=1))
+            for _ in range(2):
+                async with suspects.having(job, await suspects.look(job), None):
+                    assert (await suspects.look(job)).revision
+                assert await suspects.look(job) == Suspicion(0, 0)
+    for one in processes:
+        assert await one.stop() == 0
+        assert not one.said("nats_not_permitted")
+
+
+async def nobody(_writer: str) -> bool:
+    return False
 
 
 async def test_who_may_not_ask_is_told_so_and_at_once(documented_nats: DocumentedNats, tmp_path: Path) -> None:
