@@ -335,7 +335,9 @@ class Connection:
         def take(response: Response) -> None:
             self.count(response)
             self._learn(response)
-            handler(response)
+            # What comes behind the answer is no part of it: who asked has what there was, and may be at work with it.
+            if not self.protocol.answered:
+                handler(response)
 
         # What these are answered is no news; whoever asks knows what to do with it.
         self._answers_news = name in {"LIST", "STATUS"}
@@ -378,7 +380,7 @@ class Connection:
                 self.exists = max(0, self.exists - total(uids))
             case Condition():
                 self.news(response)
-            case StatusData() | Listed() if not self._answers_news:
+            case StatusData() | Listed() if self.protocol.answered or not self._answers_news:
                 self.news(response)
             case _:
                 pass

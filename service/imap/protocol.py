@@ -331,6 +331,11 @@ class ImapProtocol(IMAP4ClientProtocol):  # type: ignore[misc]  # aioimaplib has
         return self._tagged
 
     @property
+    def answered(self) -> bool:
+        """Whether the last command has its tagged answer."""
+        return self._tagged is not None
+
+    @property
     def authenticated(self) -> bool:
         """Whether the server knows who we are (RFC 9051 section 3)."""
         return self.state in {aioimaplib.AUTH, aioimaplib.SELECTED}

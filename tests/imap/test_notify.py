@@ -5,10 +5,12 @@ from dataclasses import replace
 import pytest
 
 from service.imap import Figures, NamesNews, News, NewsMissing, StatusNews, notify
+from service.imap.grammar import Condition, Listed, Response, StatusData
 from service.imap.notify import news_of
+from service.imap.overview import overview
 from tests.imap.corpora import differences, read
 from tests.imap.test_session import session
-from tests.servers.imap_stub import Connection
+from tests.servers.imap_stub import Connection, ImapStub
 from tests.servers.imap_stub_crowd import NOTIFYING, Crowd
 
 FULL = Figures(uidvalidity=7, uidnext=4, messages=3, modseq=9, unseen=1)
@@ -97,3 +99,20 @@ async def test_a_refusal_is_none_and_it_is_not_offered_any_more(crowd: Crowd, an
         assert await notify(one, heard.append, lambda: None) is None
         await one.noop()
         assert not one.offers("NOTIFY")
+
+
+async def test_what_is_told_behind_the_answer_to_a_list_is_news_and_no_part_of_it(imap_stub: ImapStub) -> None:
+    async def listed(connection: Connection, tag: str, _arguments: str) -> bool:
+        late = '* LIST () "/" Late\r\n* STATUS Late (UIDNEXT 4)\r\n'
+        await connection.send(f'* LIST () "/" INBOX\r\n{tag} OK done\r\n{late}')
+        return True
+
+    imap_stub.hooks["LIST"] = listed
+    heard: list[Response] = []
+    async with session(imap_stub.port) as opened:
+        opened.news = heard.append
+        found = await overview(opened)
+        await opened.noop()
+    assert [one.name for one in found.mailboxes] == ["INBOX"]
+    assert found.figures == {}
+    assert [type(one) for one in heard if not isinstance(one, Condition)] == [Listed, StatusData]
