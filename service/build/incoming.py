@@ -259,6 +259,8 @@ class Mailbox:
     def vanished(self) -> None:
         """Whoever waits for it hears, as it ends, that it is followed no more."""
         self._desks.drop(self._name)
+        # Who has its mail under another name looks for its position from now on; once more when it has ended.
+        self._gone()
 
     def gone(self) -> None:
         """Its position stays in the log: should it come back, it goes on from there."""
