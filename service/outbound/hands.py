@@ -57,11 +57,6 @@ class Deliveries:
         self._by_now: dict[Place, float] = {}
         self._looking: asyncio.TimerHandle | None = None
 
-    @property
-    def full(self) -> bool:
-        """Whether all places are taken."""
-        return self._places.locked()
-
     async def enter(self, place: "Place") -> None:
         """Wait for a place, and for whoever goes alone. It is given back by `leave`, or once it is slow."""
         await self._places.acquire()

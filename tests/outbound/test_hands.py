@@ -19,12 +19,12 @@ async def test_a_place_is_given_back_once_whoever_leaves_first() -> None:
     place = Place(own, shared)
     await place.take()
     assert own.locked()
-    assert shared.full
+    assert shared._places.locked()
     place.leave()
     place.leave()
     again = Place(own, shared)
     await again.take()
-    assert (own.locked(), shared.full) == (True, True)
+    assert (own.locked(), shared._places.locked()) == (True, True)
 
 
 async def test_who_is_cancelled_while_waiting_for_the_second_gives_the_first_back() -> None:
