@@ -61,7 +61,7 @@ class Attempts:
         self._evidence = evidence
         self._lanes = lanes
         self._steps = steps
-        self._mailings = Mailings(sends, settler, relays, suppressions, lanes, pace, steps, clock)
+        self._mailings = Mailings(sends, settler, relays, suppressions, evidence, lanes, pace, steps, clock)
 
     async def make(self, task: Task, place: Place) -> None:
         """Try whoever waits, settle, acknowledge; leave `place` after the relay. Raises Conflict, Transient."""

@@ -1,15 +1,16 @@
 """Recipients of whom nobody heard whether the relay took their mail → what mailboxes tell of it.
 
-Used by attempt.py before a lost answer becomes `uncertain`, and by deliver.py before such a request is tried again or
-given up. Two things count: a copy in Sent, where the provider keeps what it sends, and a proved report on the mail
-(returned.py).
+Used by attempt.py and mailing.py before a lost answer becomes `uncertain`, and by broken.py before such a request is
+tried again or given up. Two things count: a copy in Sent, where the provider keeps what it sends, and a proved report
+on the mail (returned.py).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from service.contract import request_key
 from service.observe import log
+from service.outbound.mail import own_message_id
 from service.outbound.proof import known_of
 from service.outbound.retry import Said, Verdict
 from service.outbound.sends import SendRecord, Sends
@@ -29,15 +30,16 @@ class Evidence:
         self._sent = sent
 
     async def of_attempt(self, record: SendRecord, said: Mapping[str, Said]) -> dict[str, Said]:
-        """What was said, and for whom nothing was said whether the mail is in Sent."""
+        """What was said, and for whom nothing was said what mailboxes tell."""
         unsure = [who for who, one in said.items() if one.verdict is Verdict.UNKNOWN]
         if not unsure:
             return dict(said)
+        found = await self._reported(record, unsure)
         # A copy says nothing of a single recipient: where somebody was taken before, or now, it is perhaps his.
         taken = record.taken or any(one.verdict is Verdict.ACCEPTED for one in said.values())
-        if not taken and await self._is_in_sent(record):
-            return {**said, **dict.fromkeys(unsure, _IN_SENT)}
-        return dict(said)
+        if record.split or not taken:
+            found |= await self._in_sent(record, [who for who in unsure if who not in found])
+        return {**said, **found}
 
     async def of_waiting(self, record: SendRecord) -> dict[str, Said]:
         """Between attempts: who of those that an earlier one left uncertain certainly has the mail."""
@@ -46,18 +48,31 @@ class Evidence:
             return {}
         back = {one.partition(" ")[2].lower() for one in record.returned if one.startswith(f"{REPORTED} ")}
         found = {who: _CAME_BACK for who in unsure if who.lower() in back}
+        found |= await self._reported(record, [who for who in unsure if who not in found])
+        left = [who for who in unsure if who not in found]
+        if record.split:
+            # Not yet of those whom this attempt is not about: a mailing comes again and again.
+            return found | await self._in_sent(record, [who for who in left if who in (record.trying or left)])
         once = record.unsure == 1 and set(record.taken) == set(unsure)
-        if len(found) < len(unsure) and once and await self._is_in_sent(record):
-            found = dict.fromkeys(unsure, _IN_SENT) | found
-        return found
+        return found | (await self._in_sent(record, left) if once else {})
 
-    async def _is_in_sent(self, record: SendRecord) -> bool:
-        if self._sent is None or record.split or record.copy or not record.message_id:
-            return False
-        known = known_of(record.message_id, await self._sends.secret())
+    async def _reported(self, record: SendRecord, unsure: Sequence[str]) -> dict[str, Said]:
+        """Whom a report was about that came while an attempt was under way."""
+        reported = await self._sends.reported(request_key(self._account, record.id), unsure)
+        return dict.fromkeys(reported, _CAME_BACK)
+
+    async def _in_sent(self, record: SendRecord, unsure: Sequence[str]) -> dict[str, Said]:
+        """Whose mail is there. One for all is there for all of them."""
+        if not unsure or self._sent is None or record.copy or not record.message_id:
+            return {}
+        secret = await self._sends.secret()
+        known = known_of(record.message_id, secret)
         # Of raw bytes a copy may be there that nobody sent: the requester's, or that of another request.
         if known is None or known.key != request_key(self._account, record.id):
-            return False
-        found = await self._sent.has(record.message_id, since=record.date)
-        log.info("sent_looked_at", account=self._account, found=found)
-        return found
+            return {}
+        ids = dict.fromkeys(unsure, record.message_id)
+        if record.split:
+            ids = {who: own_message_id(record.message_id, who, secret) for who in unsure}
+        there = await self._sent.which(set(ids.values()), since=record.date)
+        log.info("sent_looked_at", account=self._account, found=len(there))
+        return {who: _IN_SENT for who, id in ids.items() if id in there}

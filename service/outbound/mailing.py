@@ -18,6 +18,7 @@ from service.contract import Problem, Recipient, RequestProblems, blob_ids, for_
 from service.errors import verdict_of
 from service.observe import metrics, step
 from service.outbound.blame import domain_of
+from service.outbound.evidence import Evidence
 from service.outbound.hands import Place
 from service.outbound.lanes import Lanes, Turn
 from service.outbound.mail import own_message_id
@@ -52,6 +53,7 @@ class Mailings:
         settler: Settler,
         relays: Relays,
         suppressions: Suppressions,
+        evidence: Evidence,
         lanes: Lanes,
         pace: Pace,
         steps: Steps,
@@ -61,6 +63,7 @@ class Mailings:
         self._settler = settler
         self._relays = relays
         self._suppressions = suppressions
+        self._evidence = evidence
         self._lanes = lanes
         self._pace = pace
         self._steps = steps
@@ -135,6 +138,8 @@ class Mailings:
             task.record = await self._settler.kept(task.record, task.bundle)
         said = barred | await self._ask_for_each(task, [one for one in part if one.barred is None], place)
         step("replies")
+        if not place.ending:  # a mailbox may take its time; it is looked into before the next attempt, too
+            said = await self._evidence.of_attempt(task.record, said)
         # Nobody who was not asked is in doubt.
         task.record = changed(task.record, trying=[who for who in now if who in said])
         decision = self._steps.decide(task.record, said, attempt)

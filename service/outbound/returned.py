@@ -99,6 +99,7 @@ class Returned:
         id, envelope_id = original.message_id or "", original.envelope_id or ""
         known = known_of(id, secret) or known_of(envelope_id, secret) or known_by_address(addresses(announced), secret)
         if known is not None:
+            await self._came_first(known, said.reports or ())
             await self._went_out(known, [one for one in said.reports or () if one.action is not Action.FAILED])
         if not is_told(said):
             return
@@ -170,6 +171,12 @@ class Returned:
             )
             return
         raise Transient("the state of a request changes too often", where="mail-sends")
+
+    async def _came_first(self, known: Known, reports: Sequence[Report]) -> None:
+        """Of an attempt that is under way, or broke off: its record is not ours to write, so it is kept beside it."""
+        record, _ = await self._sends.get(known.key)
+        if record is not None and record.phase is Phase.INTENT:
+            await self._sends.report(known.key, doubted(known, record, names_of(reports)))
 
     async def _went_out(self, known: Known, reports: Sequence[Report]) -> None:
         """Keep what reports without a failure prove of whom nobody heard whether he got the mail."""

@@ -4,6 +4,7 @@ Used by deliver.py. Whoever's write is refused has lost the request to another p
 """
 
 import secrets
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import datetime
 from typing import Final
@@ -15,6 +16,7 @@ from service.clock import Clock, backoff_s
 from service.contract import URGENT, State, account_of_out, encode
 from service.errors import Transient
 from service.observe import log
+from service.outbound.proof import mark_of
 from service.outbound.retry import Phase, Said
 
 # What names a request in messages of mailbus's own.
@@ -179,6 +181,16 @@ class Sends:
                 pause = backoff_s(tries, first_s=INSIST_FIRST_S, factor=2, max_s=INSIST_MAX_S, chance=1)
                 await self._clock.sleep(pause)
 
+    async def report(self, key: str, recipients: Iterable[str]) -> None:
+        """Keep who has a request's mail by a report, while whoever sends it has its record. Raises Transient."""
+        for who in recipients:
+            with suppress(Conflict):  # an earlier one said so, too
+                await self._bucket.create(_report_of(key, who), b"1")
+
+    async def reported(self, key: str, recipients: Iterable[str]) -> list[str]:
+        """Of whom that is kept. Raises Transient."""
+        return [who for who in recipients if await self._bucket.get(_report_of(key, who)) is not None]
+
     async def secret(self) -> bytes:
         """The key of this deployment's Message-IDs: random, made once, shared by every replica. Raises Transient."""
         if self._secret is None:
@@ -192,3 +204,8 @@ class Sends:
                     raise Transient("the secret of Message-IDs is gone", where="mail-cursors")
             self._secret = entry.value
         return self._secret
+
+
+def _report_of(key: str, recipient: str) -> str:
+    """The bucket's key: no record's, and it names nobody."""
+    return f"reported-{key}-{mark_of(recipient)}"

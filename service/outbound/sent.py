@@ -9,7 +9,7 @@ RFC 9051 6.3.12 (APPEND), RFC 6154 (\\Sent).
 import asyncio
 import re
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -121,17 +121,18 @@ class SentMailbox:
             await self._outbox.free(kept)
         self._bell.set()
 
-    async def has(self, message_id: str, *, since: datetime) -> bool:
-        """Whether a mail is there. False where that cannot be found out now."""
-        if not message_id.isascii():
-            return False
+    async def which(self, message_ids: Iterable[str], *, since: datetime) -> set[str]:
+        """Which of some mails are there, as far as that can be found out now."""
+        found: set[str] = set()
         try:
             async with asyncio.timeout(LOOK_LIMIT_S), self._pool.session() as session:
                 name = await self._find(session)
-                return name is not None and await self._holds(session, name, f"<{message_id}>".encode(), since)
+                for id in message_ids if name is not None else ():
+                    if id.isascii() and await self._holds(session, str(name), f"<{id}>".encode(), since):
+                        found.add(id)
         except (MailbusError, TimeoutError) as exc:
             log.info("sent_not_looked_at", account=self._options.account, error=str(exc))
-            return False
+        return found
 
     # -- putting them there -----------------------------------------------------------------------------------
 

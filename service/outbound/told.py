@@ -98,13 +98,19 @@ def doubted(known: Known, record: SendRecord, names: AbstractSet[str]) -> list[s
 
     Where another has the mail for certain, he could have written the report: then it proves nothing of the others.
     """
+    unsure = _under_way(record) or record.doubted
     if known.mark:
-        return [who for who in record.doubted if known.is_of(who)]
-    if not set(record.taken) <= set(record.doubted):
+        return [who for who in unsure if known.is_of(who)]
+    if not set(record.taken) <= set(unsure):
         return []
-    if len(record.doubted) == 1:
-        return record.doubted  # whatever he is called behind the relay
-    return [who for who in record.doubted if who.lower() in names]
+    if len(unsure) == 1:
+        return unsure  # whatever he is called behind the relay
+    return [who for who in unsure if who.lower() in names]
+
+
+def _under_way(record: SendRecord) -> list[str]:
+    """Whose dot may be out just now."""
+    return [who for who in record.open if who not in record.refused] if record.phase is Phase.INTENT else []
 
 
 def named(said: Extension) -> dict[str, Report | UnsetType]:
@@ -126,8 +132,7 @@ def meant(
     other request; `proved`: it is about this one.
     """
     # A bounce may come before the outcome is stored.
-    open_ = record.open if record.phase is Phase.INTENT else ()
-    went = {one.lower(): one for one in (*record.taken, *open_) if not known.mark or known.is_of(one)}
+    went = {one.lower(): one for one in (*record.taken, *_under_way(record)) if not known.mark or known.is_of(one)}
     found: dict[str, Report | UnsetType] = {}
     for who, report in names.items():
         recipient = _recipient(went, who, report)

@@ -1,6 +1,8 @@
 """A proved report that a mail was delivered, or waits behind the relay, ends the doubt whether it went out."""
 
+import asyncio
 from datetime import UTC, datetime
+from email import message_from_bytes
 
 import pytest
 
@@ -49,6 +51,49 @@ async def test_a_proved_report_of_success_ends_the_doubt_and_nothing_is_sent_aga
     assert "the mail was reported on" in post.events[1].body.delivery_status["a@x.example"].smtp_reply
     assert delivered(post.events[1]) == {"a@x.example": "unknown"}
     assert [mail.rcpt_to for mail in relay.messages] == [["a@x.example"]] * 2
+
+
+@pytest.mark.fault("E01")
+@pytest.mark.parametrize("split", [False, True])
+@pytest.mark.parametrize("action", ["delivered", "failed"])
+async def test_a_proved_report_that_comes_while_the_relay_has_not_answered_is_remembered(
+    bus: Bus, post: Post, relay: ScriptedRelay, split: bool, action: str
+) -> None:
+    relay.script.cut = ["before_reply"]
+    relay.script.hold = asyncio.Event()
+    async with sending(bus, relay, uncertain="hold"):
+        await post.request("r", split=split)
+        (mail,) = await relay.received(1)
+        message_id = message_from_bytes(mail.content)["Message-ID"].strip("<>")
+        payload = announced(report(action, message_id))
+        await Returned(bus, SystemClock(), suppresses=lambda _: False).heard(payload)
+        relay.script.hold.set()
+        relay.script.hold = None
+        await post.until(lambda: any(event.state in ("sent", "uncertain") for event in post.events))
+        await post.empty()
+    assert [event.state for event in post.events] == ["bounced"] * (action == "failed") + ["sent"]
+    assert "the mail was reported on" in post.events[-1].body.delivery_status["a@x.example"].smtp_reply
+    assert len(relay.messages) == 1
+
+
+@pytest.mark.fault("E16")
+async def test_a_bounce_that_names_nobody_and_comes_before_the_outcome_finds_who_it_is(
+    bus: Bus, post: Post, relay: ScriptedRelay
+) -> None:
+    relay.script.hold = asyncio.Event()
+    async with sending(bus, relay):
+        await post.request("r")
+        (mail,) = await relay.received(1)
+        message_id = message_from_bytes(mail.content)["Message-ID"].strip("<>")
+        payload = announced(dsn("Reporting-MTA: dns; x.example", returned=f"Message-ID: <{message_id}>"))
+        await Returned(bus, SystemClock(), suppresses=lambda _: False).heard(payload)
+        await post.states(1)
+        relay.script.hold.set()
+        await post.states(2)
+        await post.empty()
+    assert [(event.state, list(delivered(event))) for event in post.events] == [
+        ("bounced", ["a@x.example"]), ("sent", ["a@x.example"]),
+    ]  # fmt: skip
 
 
 def record(pending: dict[str, str], *, taken: list[str], held: list[str] | None = None, unsure: int = 1) -> SendRecord:
