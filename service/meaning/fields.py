@@ -28,7 +28,10 @@ ADDRESS: Final = re.compile(
 _WHOLE: Final = re.compile(r"[^\s<>()\[\]:;,\"@\\]{1,128}@(?:\[[^\s<>()\[\]@]{2,64}\]|[^\s<>()\[\]:;,\"@\\]{1,254})")
 # RFC 6533 3: how a `utf-8` address stands in a field that is ASCII.
 _UNITEXT: Final = re.compile(r"\\x\{([0-9A-Fa-f]{2,6})\}")
-_QUOTED: Final = re.compile(r'"[^"\s]{1,128}"@[A-Za-z0-9.-]{1,254}')
+# RFC 5321 4.1.2: a local part in quotes, with whatever a backslash stands before.
+_QUOTED: Final = re.compile(r'"(?:[^"\\]|\\.){1,128}"@(?:\[[^\s<>()\[\]@]{2,64}\]|[A-Za-z0-9.-]{1,254})')
+# A name of X.400 or Notes, whose values may have spaces: CN=Ann Example/O=Org@ORG.
+_ATTRIBUTES: Final = re.compile(r"/?[A-Za-z0-9]{1,8}=[^@<>()\"]{1,200}@[^\s<>()\"@,;:]{1,254}")
 
 
 def one_of(alternatives: str, *, before: str = "", after: str = "", lines: bool = False) -> re.Pattern[str]:
@@ -74,13 +77,13 @@ def groups(text: str, *, most: int) -> list[dict[str, str]]:
 def address_of(value: str) -> str:
     """RFC 3464 2.1.2: `rfc822; a@example.org` → the address; "" where there is none."""
     kind, semicolon, rest = value.partition(";")
-    plain = (rest if semicolon and "@" not in kind else value).strip()
+    plain = (rest if semicolon and "@" not in kind and '"' not in kind else value).strip()
     if kind.strip().lower() == "utf-8" and "\\" in plain:
         plain = _UNITEXT.sub(_character, plain)
     bare = plain.strip("<> ")
     if bare[:1] == bare[-1:] == "'":
         bare = bare[1:-1]  # as Exchange quotes it
-    if _WHOLE.fullmatch(bare) is not None:
+    if _WHOLE.fullmatch(bare) is not None or _ATTRIBUTES.fullmatch(bare) is not None:
         return bare.rstrip(".")
     quoted = _QUOTED.search(plain)
     if quoted is not None:

@@ -79,6 +79,7 @@ def read_meaning(email: Email, values: dict[str, str], contents: dict[str, bytes
     `values`: a value of each header field, names in lower case; `contents`: bytes of parts that are no text, by partId;
     `server`: the authserv-id that settings name, "" to learn it.
     """
+    values = _with_path(email, values)
     root = email.body_structure
     kind = root.type if root is not None else ""
     marked = not _MARKS.isdisjoint(values)
@@ -92,6 +93,15 @@ def read_meaning(email: Email, values: dict[str, str], contents: dict[str, bytes
     reader = _Reader(email, values, contents, server)
     extension = reader.read(report=report)
     return email if extension is None else msgspec.structs.replace(email, mailbus=_bounded(extension))
+
+
+def _with_path(email: Email, values: dict[str, str]) -> dict[str, str]:
+    """RFC 5321 4.4: the server that delivers puts Return-Path on top. One further down is the sender's own."""
+    if "return-path" in values:
+        first = next((field.value for field in email.headers if field.name.lower() == "return-path"), "")
+        if first != values["return-path"]:
+            return {**values, "return-path": first}
+    return values
 
 
 def _bounded(extension: Extension) -> Extension:

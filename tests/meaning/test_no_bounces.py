@@ -135,6 +135,13 @@ def test_what_a_program_wrote_and_a_server_said_or_sent_back_makes_a_bounce(text
     assert kind_of(text) is Kind.BOUNCE
 
 
+def test_the_topmost_return_path_is_the_servers() -> None:
+    text = "It was not delivered:\n550 5.1.1 user unknown c@d.example"
+    assert kind_of("Return-Path: <ann@b.example>\n" + mail("failure notice", text, header=PATH)) is Kind.MESSAGE
+    theirs = "Return-Path: <ann@b.example>\n"
+    assert kind_of(PATH + mail("failure notice", text, header=theirs)) is Kind.BOUNCE
+
+
 def test_exims_report_of_a_failed_dmarc_policy_is_a_complaint() -> None:
     subject = "DMARC Forensic Report for b.example from IP 192.0.2.1"
     said = meaning_of(
