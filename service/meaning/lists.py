@@ -49,10 +49,11 @@ def listed_as(found: MailingList | None, values: dict[str, str]) -> Kind | None:
     if found is None:
         listed = values.get("precedence", "").strip().lower() == "list" or "mailing-list" in values
         return Kind.LIST if listed else None
-    if found.one_click is not UNSET:
-        return Kind.NEWSLETTER
+    # A discussion may offer RFC 8058's one click, too.
     if found.post is not UNSET:
         return Kind.LIST
+    if found.one_click is not UNSET:
+        return Kind.NEWSLETTER
     # RFC 2369 3.4: `List-Post: NO` is a list where nobody may answer.
     if "list-post" in values:
         return Kind.NEWSLETTER

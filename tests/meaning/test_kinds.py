@@ -72,6 +72,17 @@ def test_a_newsletter_that_one_click_ends() -> None:
     )
 
 
+def test_a_discussion_that_one_click_ends_is_one() -> None:
+    header = (
+        "List-Id: <talk.example.org>\nList-Post: <mailto:talk@example.org>\n"
+        "List-Unsubscribe: <https://example.org/u?id=1>\nList-Unsubscribe-Post: List-Unsubscribe=One-Click\n"
+    )
+    meaning = meaning_of(f"{FROM}{header}\nHi\n")
+    assert meaning.kind is Kind.LIST
+    assert meaning.list_ is not UNSET
+    assert meaning.list_.one_click is True
+
+
 def test_one_click_needs_https() -> None:
     header = "List-Unsubscribe: <http://example.org/u>\nList-Unsubscribe-Post: List-Unsubscribe=One-Click\n"
     meaning = meaning_of(f"{FROM}{header}\nNews\n")
