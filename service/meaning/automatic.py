@@ -40,7 +40,7 @@ _SUBJECT: Final = one_of(r"""
     自动(?:回复|答复)
     자동 ?(?:회신|응답|답장)
 """)
-# Words that people write as well, of a holiday to come: programs put the subject that they answer after a colon.
+# Words that people write as well, of a holiday to come ("OOO: Friday afternoon"): they count beside a mark alone.
 _AWAY: Final = one_of(r"""
     out[ -]of[ -](?:the[ -])?office
     ooo\b
@@ -60,9 +60,8 @@ _AWAY: Final = one_of(r"""
     frånvaro
     poissa
 """)
-_COLON: Final = re.compile(r"\s?:")
 # What an answer has, or a program, and a person's announcement has not.
-_MARKS: Final = ("in-reply-to", "references", "x-auto-response-suppress", "auto-submitted")
+_MARKS: Final = ("in-reply-to", "references", "x-auto-response-suppress")
 
 
 def is_vacation(values: dict[str, str], subject: str | None) -> bool:
@@ -78,17 +77,26 @@ def is_vacation(values: dict[str, str], subject: str | None) -> bool:
     plain = subject[tag.end() :] if tag is not None else subject
     if _SUBJECT.match(subject.lstrip(" [")) is not None or _SUBJECT.match(plain) is not None:
         return True
-    away = _AWAY.match(plain.lstrip())
-    if away is None:
-        return False
-    return _COLON.match(plain.lstrip(), away.end()) is not None or _is_answer(values)
+    return _AWAY.match(plain.lstrip()) is not None and _is_answer(values)
 
 
 def _is_answer(values: dict[str, str]) -> bool:
     """Whether the mail answers one, or is sent by a program; RFC 3834 3.3 has answers come from the null path."""
-    return values.get("return-path", "").strip() == "<>" or any(name in values for name in _MARKS)
+    return _has_null_path(values) or _is_by_program(values) or any(name in values for name in _MARKS)
+
+
+def _has_null_path(values: dict[str, str]) -> bool:
+    return values.get("return-path", "").strip() == "<>"
+
+
+def _is_by_program(values: dict[str, str]) -> bool:
+    """RFC 3834 5: any keyword but `no` is a program's."""
+    return not values.get("auto-submitted", "no").strip().lower().startswith("no")
 
 
 def is_reply(values: dict[str, str], subject: str | None) -> bool:
     """Whether the mail is an automatic answer: out of office, vacation, challenge."""
-    return values.get("auto-submitted", "").strip().lower().startswith(_REPLIED) or is_vacation(values, subject)
+    if values.get("auto-submitted", "").strip().lower().startswith(_REPLIED) or is_vacation(values, subject):
+        return True
+    # RFC 3834 3.1.5 and 3.3, whatever the language: Exchange calls its answers `auto-generated`, and speaks dozens.
+    return _has_null_path(values) and _is_by_program(values) and bool(values.get("in-reply-to", "").strip())

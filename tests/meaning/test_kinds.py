@@ -22,13 +22,13 @@ def test_a_plain_mail_says_nothing_but_its_kind() -> None:
         "Auto-Submitted: auto-replied (vacation)\nSubject: Re: hello\n",
         "X-Autoreply: yes\nSubject: hello\n",
         "Precedence: auto_reply\nSubject: hello\n",
-        "Subject: Out of Office: hello\n",
+        "Subject: Out of Office: hello\nIn-Reply-To: <hello@example.org>\n",
         "Subject: Automatic reply: hello\n",
         "Subject: =?utf-8?q?R=C3=A9ponse_automatique?=\n",
         "Subject: Abwesenheitsnotiz\n",
         "Return-Path: <>\nSubject: [Auto-Reply] hello\n",
         "Subject: Out of Office AutoReply: hello\n",
-        "Subject: [EXTERNAL] Out of the office: hello\n",
+        "Subject: [EXTERNAL] Out of the office: hello\nAuto-Submitted: auto-generated\n",
         "Subject: On vacation\nIn-Reply-To: <hello@example.org>\n",
         "Subject: Fuera de la oficina\nX-Auto-Response-Suppress: All\n",
         "Subject: Absent du bureau\nReturn-Path: <>\n",
@@ -40,10 +40,46 @@ def test_automatic_answers(header: str) -> None:
 
 @pytest.mark.parametrize(
     "subject",
-    ["OOO on Friday", "Out of office policy", "On vacation next week", "Absence request", "Vacation message templates"],
+    [
+        "OOO on Friday",
+        "OOO: Friday afternoon",
+        "Out of office: 24 Dec - 2 Jan",
+        "Absence : jeudi",
+        "Out of office policy",
+        "On vacation next week",
+        "Absence request",
+        "Vacation message templates",
+    ],
 )
 def test_a_person_who_will_be_away_is_no_answer(subject: str) -> None:
     assert kind_of(f"{FROM}Subject: {subject}\n\nI am away until Monday.\n") is Kind.MESSAGE
+
+
+@pytest.mark.parametrize("more", ["", "Auto-Submitted: no\n"])
+def test_a_colon_makes_no_answer_of_an_announcement(more: str) -> None:
+    assert kind_of(f"{FROM}{more}Subject: Out of office: next week\n\nI am away.\n") is Kind.MESSAGE
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [
+        "Automaattinen vastaus: hello",
+        "Автоматический ответ: hello",
+        "Otomatik Yanıt: hello",
+        "自動回覆: hello",
+        "رد تلقائي: hello",
+        "Urlaub",
+        "In ferie",
+    ],
+)
+def test_answers_of_exchange_in_any_language(subject: str) -> None:
+    header = (
+        "Return-Path: <>\nAuto-Submitted: auto-generated\nX-Auto-Response-Suppress: All\n"
+        "In-Reply-To: <hello@example.org>\n"
+    )
+    assert kind_of(f"{FROM}{header}Subject: {subject}\n\nMaanantaihin asti.\n") is Kind.AUTOREPLY
+    # A program's report from the null path answers nothing.
+    assert kind_of(f"{FROM}Return-Path: <>\nAuto-Submitted: auto-generated\nSubject: {subject}\n\nx\n") is Kind.MESSAGE
 
 
 def test_what_a_program_sends_of_itself_is_no_answer() -> None:
