@@ -14,6 +14,7 @@ import msgspec
 from msgspec import UNSET
 
 from service.contract import Email, EmailHeader, Extension, Extra, FileFacts, MailProblem, ProblemType
+from service.mime.charset import decode
 from service.mime.derive import derived
 from service.mime.facts import facts
 from service.mime.fields import Fields, read_fields
@@ -36,6 +37,9 @@ _ENVELOPED: Final = bytes.fromhex("06092a864886f70d010703")  # RFC 5652 6.1, as 
 _OID_WITHIN: Final = 32
 _ARMOR: Final = "-----BEGIN PGP MESSAGE-----"  # RFC 9580 6.2
 _LOOK_AT: Final = 4096
+_CALENDAR: Final = "text/calendar"
+# Whoever reads an event out of it takes less, in UTF-8.
+_CALENDAR_BYTES: Final = 1024 * 1024
 _WHITE: Final = re.compile(rb"\s++")
 # A fact takes 100 to 300 bytes of the event.
 _FILES: Final = 50
@@ -43,7 +47,7 @@ _NO_FIELDS: Final = Fields()
 
 
 # What reads a meaning out of an Email, before it is made to fit: the Email, a value of each header field (names in
-# lower case) and the bytes of the parts that are no text, by partId → the Email with what it means.
+# lower case) and the bytes of parts that are no text, by partId (a calendar's in UTF-8) → the same with its meaning.
 Meaning: TypeAlias = Callable[[Email, dict[str, str], dict[str, bytes]], Email]
 
 
@@ -169,7 +173,7 @@ def _parse(
     if problem is not None or cuts or known:
         email = msgspec.structs.replace(email, mailbus=_extension(problem, cuts, known))
     if meaning is not None:
-        email = meaning(email, header.values, body.blobs)
+        email = meaning(email, header.values, _readable(email, body.blobs))
     if extras:
         email = msgspec.structs.replace(email, mailbus=derived(email.mailbus, body, extras, limits))
     email = fit(email, body, limits, room, header_chars=end.header - start)
@@ -178,6 +182,20 @@ def _parse(
     # Extras say again what the bodies say: without them nothing is lost.
     cut = email.mailbus.truncated
     return Parsed(email, body.blobs, whole=whole and (cut is UNSET or cut == [Cut.EXTRAS.value]), body=body)
+
+
+def _readable(email: Email, blobs: dict[str, bytes]) -> dict[str, bytes]:
+    """The same bytes, but those of a calendar in UTF-8: it may be in any charset (RFC 5545 3.1.4, RFC 6047 2.4)."""
+    readable = blobs
+    for part in email.attachments:
+        content = blobs.get(part.part_id or "") if part.type == _CALENDAR else None
+        if content is None:
+            continue
+        declared = None if part.charset == "us-ascii" else part.charset
+        text = decode(content[:_CALENDAR_BYTES], declared).text
+        readable = {**readable, part.part_id or "": text.encode("utf-8", "replace")}
+        break
+    return readable
 
 
 def _with_line_feeds(raw: bytes) -> bytes:

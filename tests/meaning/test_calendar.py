@@ -1,5 +1,8 @@
 """Invitations and answers to them (RFC 5545, 5546, 6047)."""
 
+from base64 import encodebytes
+
+import pytest
 from msgspec import UNSET
 
 from service.contract import Attendee, Calendar, Kind
@@ -82,6 +85,28 @@ def test_what_is_published_asks_nothing() -> None:
     meaning = meaning_of(mail(EVENT.replace("METHOD:REQUEST", "METHOD:PUBLISH")))
     assert meaning.kind is Kind.MESSAGE
     assert meaning.calendar is not UNSET
+
+
+@pytest.mark.parametrize(
+    ("charset", "codec", "words"),
+    [
+        ("charset=iso-8859-1", "latin-1", "Besprechung über"),
+        ("charset=gb2312", "gb18030", "会议"),
+        ("charset=iso-2022-jp", "iso2022-jp", "会議"),
+        ("charset=utf-16", "utf-16", "会議"),
+        ("charset=utf-8", "utf-8", "会議"),
+        ("x=y", "utf-8", "会議"),  # RFC 5545 3.1.4: the default
+    ],
+)
+def test_a_calendar_in_any_charset(charset: str, codec: str, words: str) -> None:
+    event = f"BEGIN:VCALENDAR\nMETHOD:REQUEST\nBEGIN:VEVENT\nSUMMARY:{words}\nEND:VEVENT\nEND:VCALENDAR\n"
+    header = (
+        "From: ada@example.org\nContent-Transfer-Encoding: base64\nContent-Disposition: attachment\n"
+        f"Content-Type: text/calendar; {charset}\n\n"
+    )
+    calendar = meaning_of(header.encode() + encodebytes(event.encode(codec))).calendar
+    assert calendar is not UNSET
+    assert calendar.summary == words
 
 
 def test_no_calendar_is_no_invitation() -> None:
