@@ -27,6 +27,8 @@ TOKEN_CHARS: Final = 55
 _TOKEN: Final = re.compile(r"(?<![a-z2-7])(?:[a-z2-7]{55}|[a-z2-7]{42})(?![a-z2-7])", re.IGNORECASE)
 # Addresses of a report that are looked at; it has one.
 _ADDRESSES: Final = 20
+# Of SHA-256.
+_BLOCK_BYTES: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +46,20 @@ class Known:
 # Once for the Message-ID, once for the envelope of each mail.
 @lru_cache(maxsize=256)
 def tag_of(key: str, secret: bytes) -> str:
-    """What proves that a key is ours."""
-    return hmac.digest(secret, key.encode(), "sha256").hex()[:TAG_CHARS]
+    """What proves that a key is ours: an HMAC (RFC 2104). OpenSSL's own takes several times as long for so little."""
+    inner, outer = (begun.copy() for begun in _begun(secret))
+    inner.update(key.encode())
+    outer.update(inner.digest())
+    return outer.hexdigest()[:TAG_CHARS]
+
+
+@lru_cache(maxsize=8)
+def _begun(secret: bytes) -> tuple["hashlib._Hash", "hashlib._Hash"]:
+    """The two hashes of an HMAC, which have read the secret."""
+    block = hashlib.sha256(secret).digest() if len(secret) > _BLOCK_BYTES else secret
+    block = block.ljust(_BLOCK_BYTES, b"\0")
+    inner, outer = (bytes([byte ^ pad for byte in block]) for pad in (0x36, 0x5C))
+    return hashlib.sha256(inner), hashlib.sha256(outer)
 
 
 def mark_of(recipient: str) -> str:

@@ -1,5 +1,6 @@
 """What comes back names its request by the envelope, too: by its id (ENVID) or by where the report was sent (VERP)."""
 
+import hmac
 from datetime import UTC, datetime
 
 import pytest
@@ -12,7 +13,7 @@ from service.contract import request_key
 from service.contract.requests import decode_request
 from service.outbound import Returned
 from service.outbound.mail import make_mail, sent_copy
-from service.outbound.proof import known_by_address, known_of, mark_of, proof_of, verp_address
+from service.outbound.proof import TAG_CHARS, known_by_address, known_of, mark_of, proof_of, verp_address
 from service.outbound.sends import Sends
 from tests.meaning.mails import dsn, notice
 from tests.meaning.test_dsn import FAILED
@@ -123,3 +124,8 @@ async def test_a_bounce_that_says_nothing_is_found_by_where_it_was_sent(
     await returned.heard(announced(f"Delivered-To: {path}\n{bounced}"))
     assert await post.states(2) == [("order-1", "sent"), ("order-1", "bounced")]
     assert list(post.events[1].body.delivery_status) == ["a@x.example"]
+
+
+@given(st.text(alphabet="0123456789abcdef", max_size=100), st.binary(max_size=100))
+def test_a_proof_is_an_hmac_of_what_it_proves(said: str, secret: bytes) -> None:
+    assert proof_of(said, secret) == said + hmac.digest(secret, said.encode(), "sha256").hex()[:TAG_CHARS]
