@@ -6,7 +6,7 @@ Used by app.py, check.py and the CLI. Reconnects for ever; `connected` tells.
 import asyncio
 import re
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -129,9 +129,9 @@ class Bus:
         """A work queue: `MAIL_OUT` or `MAIL_LATER`."""
         return WorkQueue(self.nc, stream)
 
-    async def publish(self, subject: str, payload: bytes, headers: dict[str, str] | None = None) -> int:
+    def publish(self, subject: str, payload: bytes, headers: dict[str, str] | None = None) -> Awaitable[int]:
         """Publish and have it acknowledged by its stream; gives the sequence. Raises Transient."""
-        return await publish_acknowledged(self.nc, subject, payload, headers or {})
+        return publish_acknowledged(self.nc, subject, payload, headers or {})
 
     def readers(self) -> Readers:
         """A watch over the event log's consumers."""

@@ -86,9 +86,9 @@ class KeyValue:
                 raise
             return await self._put(key, value, revision)
 
-    async def update(self, key: str, value: bytes, revision: int) -> int:
+    def update(self, key: str, value: bytes, revision: int) -> Awaitable[int]:
         """Write a key that is at `revision`; gives the new one. Raises Conflict, MessageTooLarge, Transient."""
-        return await self._put(key, value, revision)
+        return self._put(key, value, revision)
 
     async def remove(self, key: str, revision: int) -> None:
         """Remove a key that is at `revision`. Raises Conflict, Transient."""

@@ -8,6 +8,7 @@ to the end. Whoever waits for memory holds no place, and may wait for one with i
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from math import inf
 from time import monotonic
 from typing import Final
 
@@ -297,6 +298,8 @@ class Hands:
         self._begun: set[Job] = set()
         self._stop = asyncio.Event()
         self._free = asyncio.Event()
+        # Whoever waits for room looks once fewer than this are in hand: not at each job's end, but for one queue's.
+        self._look_below = 0.0
         self._failed = asyncio.Event()
         self._failure: Exception | None = None
 
@@ -315,7 +318,8 @@ class Hands:
 
     async def wait_below(self, count: int, *, or_below: int, of: str) -> None:
         """Until fewer than `count` are in hand, or fewer than `or_below` of one queue."""
-        while len(self._held) >= count and self.count(of) >= or_below:
+        while len(self._held) >= count and (not or_below or self.count(of) >= or_below):
+            self._look_below = max(self._look_below, inf if or_below else count)
             self._free.clear()
             await self._free.wait()
 
@@ -370,7 +374,9 @@ class Hands:
             _SENDING.dec()
             self._begun.discard(job)
             self._held.pop(job, None)
-            self._free.set()
+            if self._stop.is_set() or len(self._held) < self._look_below:
+                self._look_below = 0.0
+                self._free.set()
 
     async def _keep_alive(self) -> None:
         """RFC 5321 grants the relay 10 minutes; a job would come back after ACK_WAIT_S."""

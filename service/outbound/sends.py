@@ -3,6 +3,7 @@
 Used by deliver.py. Whoever's write is refused has lost the request to another process, and stops before the dot.
 """
 
+import random
 import secrets
 from collections.abc import Iterable
 from contextlib import suppress
@@ -127,6 +128,11 @@ def consumer_of_out(subject: str) -> str:
     """The name of the consumer of an account's queue, and of the one for its urgent requests."""
     account = account_of_out(subject)
     return f"{'high' if subject.endswith(URGENT) else 'out'}-{account}"
+
+
+def new_owner() -> str:
+    """Who writes a record, unlike any other. No secret: a process that was forked has chance of its own as well."""
+    return f"{random.getrandbits(128):032x}"
 
 
 def new_record(id: str, job: Job, expires_at: datetime) -> SendRecord:

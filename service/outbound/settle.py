@@ -4,7 +4,6 @@ Used by deliver.py. A crash between any two steps is found by the job's next del
 stored: a status that was stored is published with the same id again.
 """
 
-import secrets
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Final
@@ -20,7 +19,7 @@ from service.outbound.mail import own_message_id
 from service.outbound.options import TOGETHER, OutboundOptions
 from service.outbound.outbox import Bundle, Outbox
 from service.outbound.retry import Decision, Phase, break_off
-from service.outbound.sends import KEY_HEADER, SendRecord, Sends, source_of
+from service.outbound.sends import KEY_HEADER, SendRecord, Sends, new_owner, source_of
 from service.outbound.status import cancellation, publish, quoted, refusal, statuses_of
 
 ID_HEADER: Final = "Mail-Request-Id"
@@ -102,7 +101,7 @@ class Settler:
         turn = decision.at_once if record.phase is Phase.INTENT else record.trying
         outcome = changed(
             record,
-            owner=secrets.token_hex(16),
+            owner=new_owner(),
             phase=decision.phase,
             attempt=attempt,
             pending=decision.pending,
@@ -159,7 +158,7 @@ class Settler:
         """Nothing was tried: the schedule is set anew, up to the expiry, and nobody is told. Raises Conflict."""
         phase = Phase.HELD if record.phase is Phase.HELD else Phase.WAITING
         next_at = min(at, record.expires_at)
-        later = changed(record, owner=secrets.token_hex(16), phase=phase, next_at=next_at, turn=turn)
+        later = changed(record, owner=new_owner(), phase=phase, next_at=next_at, turn=turn)
         await self._store(key, later, revision)
         await self.go_on(key, later)
         await job.done()
@@ -249,7 +248,7 @@ class Settler:
         seen = changed(
             record,
             source=source_of(job),
-            owner=secrets.token_hex(16),
+            owner=new_owner(),
             cancelled=everybody,
             statuses=[cancellation(waits, key=key, now=self._clock.now())],
         )
@@ -286,7 +285,7 @@ class Settler:
         recipients = record.waiting
         status = refusal(problems, record, key=key, now=self._clock.now())
         outcome = changed(
-            record, owner=secrets.token_hex(16), phase=Phase.FINAL, pending={}, held=[], statuses=[status], dead=True
+            record, owner=new_owner(), phase=Phase.FINAL, pending={}, held=[], statuses=[status], dead=True
         )
         await self._store(key, outcome, revision)
         metrics.DEAD.labels(reason=reason).inc()

@@ -4,7 +4,6 @@ Used by attempt.py and mailing.py, and by deliver.py, which makes tasks.
 """
 
 import asyncio
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -18,7 +17,7 @@ from service.outbound.outbox import Bundle
 from service.outbound.proof import proof_of
 from service.outbound.replies import shortened
 from service.outbound.retry import Decision, Phase, Said, decide
-from service.outbound.sends import SendRecord, Sends
+from service.outbound.sends import SendRecord, Sends, new_owner
 from service.outbound.settle import Settled, Settler, changed
 
 # Building runs at about 200 MB/s: more than this would hold the loop for over a millisecond.
@@ -50,7 +49,7 @@ class Task:
 
     def intent(self, attempt: int, **more: object) -> SendRecord:
         """What is to stand before the first dot of an attempt."""
-        owner = secrets.token_hex(16)
+        owner = new_owner()
         return changed(self.record, owner=owner, phase=Phase.INTENT, attempt=attempt, statuses=[], next_at=None, **more)
 
 

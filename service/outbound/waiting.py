@@ -4,7 +4,6 @@ Used by commands, on any replica: `mail-sends` and its compare-and-set decide be
 first wins: an intent before the dot means sent, a cancellation before the intent means never sent.
 """
 
-import secrets
 from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from service.contract import HeldAnswer, HeldRequest, State, request_key
 from service.errors import Transient, verdict_of
 from service.observe import log, metrics
 from service.outbound.retry import Phase
-from service.outbound.sends import SendRecord, Sends
+from service.outbound.sends import SendRecord, Sends, new_owner
 from service.outbound.settle import Settler, changed
 from service.outbound.status import cancellation
 from service.tasks import TaskGroup
@@ -114,7 +113,7 @@ class Waiting:
             statuses = [cancellation(record, key=key, now=self._clock.now())] if revision else []
             ended = changed(
                 record,
-                owner=secrets.token_hex(16),
+                owner=new_owner(),
                 phase=Phase.FINAL,
                 pending={},
                 held=[],
@@ -164,7 +163,7 @@ class Waiting:
                 await self._settler.say(record)
                 record = changed(
                     record,
-                    owner=secrets.token_hex(16),
+                    owner=new_owner(),
                     phase=Phase.WAITING,
                     pending=record.pending | dict.fromkeys(record.held, ""),
                     held=[],
