@@ -73,8 +73,6 @@ _FIELD: Final = one_of(
     after=":",
     lines=True,
 )
-# Sendmail: what the sender wrote, where an alias led elsewhere.
-_EXPANDED: Final = re.compile(r"expanded from: ?<?([^\s<>()]{1,320}@[^\s<>()]{1,255})>?\)", re.IGNORECASE)
 # What introduces names without a domain, and such a name.
 _FOLLOWS: Final = re.compile(r"(?:recipient|address|user|deliver).{0,200}:\s*$", re.IGNORECASE)
 _LOCAL: Final = re.compile(r"[ \t]+([A-Za-z0-9._+-]{1,64})[ \t]*$")
@@ -104,7 +102,7 @@ def read_notice(text: str, known: list[str], own: set[str], domain: str, *, cut:
     cut = cut or len(text) > _CHARS
     text = text[:_CHARS]
     found = Notice(text)
-    all_places = places_of(text.splitlines()[:_LINES], own)
+    all_places, read = places_of(text.splitlines()[:_LINES], own)
     places: list[Place] = []
     for end in (*_cuts(text), len(text)):
         notice, rest = text[:end], text[end:]
@@ -116,7 +114,7 @@ def read_notice(text: str, known: list[str], own: set[str], domain: str, *, cut:
         if any(place.rank % OWN <= 3 for place in places) or (known and _SAID.search(notice) is not None):
             break
     lines = found.text.splitlines()
-    found.cut = len(lines) > _LINES or (cut and len(found.text) == len(text))
+    found.cut = len(lines) > read or (cut and len(found.text) == len(text))
     del lines[_LINES:]
     if known:
         _known(found, known, lines, places)
@@ -186,14 +184,11 @@ def _from_places(found: Notice, lines: list[str], places: list[Place]) -> None:
     after = After(lines, taken)
     for place in taken:
         low = place.address.lower()
-        said, _ = after.of(place)
-        alias = _EXPANDED.search(said)
-        if alias is not None and low in seen:
-            seen[low].original = alias[1]
         if low not in seen:
             if len(seen) >= READ:
                 break
-            seen[low] = Refused(place.address, "", "" if alias is None else alias[1])
+            seen[low] = Refused(place.address)
+        seen[low].original = after.of(place).alias or seen[low].original
         # Named again with more said, in a transcript, or in a second language.
         after.keep(place, seen[low])
     found.refused = list(seen.values())

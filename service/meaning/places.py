@@ -16,6 +16,8 @@ LINE_CHARS: Final = 1000
 OWN: Final = 10
 # More addresses than a notice to 200 recipients has, each named twice; what follows each is read.
 _PLACES: Final = 500
+# Of the lines that have addresses, so much is read, at 2 µs a character: 200 recipients with 120 each.
+_ALL_CHARS: Final = 24 * 1024
 # On one line; a notice that names its recipients in a row has a few.
 _ADDRESSES: Final = 20
 _POSTMASTERS: Final = ("postmaster@", "mailer-daemon@", "abuse@", "mailerdaemon@")
@@ -98,9 +100,11 @@ class Place:
         return self
 
 
-def places_of(lines: list[str], own: set[str]) -> list[Place]:
+def places_of(lines: list[str], own: set[str]) -> tuple[list[Place], int]:
+    """The places, and how many lines were read for them. `own`: addresses of the notice itself, in lower case."""
     places: list[Place] = []
     previous = ""
+    left = _ALL_CHARS
     for number, whole in enumerate(lines):
         line = whole[:LINE_CHARS]
         if "@" not in line:
@@ -108,6 +112,9 @@ def places_of(lines: list[str], own: set[str]) -> list[Place]:
             if line.strip() or not previous.endswith(":"):
                 previous = line.strip()
             continue
+        left -= len(line)
+        if left < 0:
+            return places, number
         shown = _Line(line, previous)
         for found in islice(ADDRESS.finditer(line), _ADDRESSES):
             address = clean(found[0])
@@ -120,9 +127,9 @@ def places_of(lines: list[str], own: set[str]) -> list[Place]:
             if rank is not None:
                 places.append(Place(number, address, rank))
             if len(places) >= _PLACES:
-                return places
+                return places, number
         previous = line
-    return places
+    return places, len(lines)
 
 
 class _Line:
@@ -173,8 +180,19 @@ def _starts(places: list[Place]) -> list[int]:
     return sorted(set(starts))
 
 
+# Sendmail: what the sender wrote, where an alias led elsewhere.
+_EXPANDED: Final = re.compile(r"expanded from: ?<?([^\s<>()]{1,320}@[^\s<>()]{1,255})>?\)", re.IGNORECASE)
 # Replies of a server weigh more than words. It begins with a set of characters, which is found fifteen times as fast.
 _SAYS: Final = re.compile(r"[245](?<!\w.)(?:[0-5][0-9][ -]|\.\d{1,3}\.\d{1,3}\b)")
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What follows an address; the alias that it says led to it; how much it is worth."""
+
+    text: str
+    alias: str
+    weight: int
 
 
 class After:
@@ -183,22 +201,23 @@ class After:
     def __init__(self, lines: list[str], places: list[Place]) -> None:
         self._lines = lines
         self._starts = _starts(places)
-        self._known: dict[int, tuple[str, int]] = {}
+        self._known: dict[int, _Said] = {}
         self._kept: dict[str, int] = {}
 
     def keep(self, place: Place, refused: Refused) -> None:
         """What is said there, if it is more than what was said of the address before."""
-        said, weight = self.of(place)
+        said = self.of(place)
         low = refused.address.lower()
-        if weight > self._kept.get(low, 0):
-            refused.said, self._kept[low] = said, weight
+        if said.weight > self._kept.get(low, 0):
+            refused.said, self._kept[low] = said.text, said.weight
 
-    def of(self, place: Place) -> tuple[str, int]:
-        """The line of an address and what follows, up to the next address or past two empty lines; its weight."""
+    def of(self, place: Place) -> _Said:
+        """The line of an address and what follows, up to the next address or past two empty lines."""
         if place.line not in self._known:
-            said = self._read(place.line)
-            weight = (1000 if _SAYS.search(said) is not None else 0) + min(len(said), 900)
-            self._known[place.line] = said, weight
+            text = self._read(place.line)
+            alias = _EXPANDED.search(text)
+            weight = (1000 if _SAYS.search(text) is not None else 0) + min(len(text), 900)
+            self._known[place.line] = _Said(text, "" if alias is None else alias[1], weight)
         return self._known[place.line]
 
     def _read(self, at: int) -> str:

@@ -156,3 +156,26 @@ async def test_a_large_mail_does_not_hold_the_loop_nor_wait_for_a_child_that_is_
     await asyncio.sleep(0)
     assert await made_by(parser, [SMALL, LARGE], monkeypatch) == ["loop", "thread"]
     busy.cancel()
+
+
+async def test_a_mail_that_takes_long_whatever_its_size_lets_others_have_their_turn_after_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 0.0
+    turns: list[int] = []
+
+    def slow(page: Page, message: Read) -> Made:
+        nonlocal now
+        now += 0.05
+        turns.append(turn)
+        return make(page, message)
+
+    monkeypatch.setattr("service.ingest.parser.make", slow)
+    clock = SystemClock()
+    monkeypatch.setattr(clock, "monotonic", lambda: now)
+    turn = 0
+    making = asyncio.create_task(Parser(clock).make(PAGE, [SMALL] * 3))
+    while not making.done():
+        await asyncio.sleep(0)
+        turn += 1
+    assert len(set(turns)) == 3

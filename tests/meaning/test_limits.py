@@ -59,6 +59,7 @@ ONE = "Final-Recipient: rfc822; a@b.c\nAction: failed"
 LONG = [
     notice("\n".join(f"<a{n}@b.c>:\n550 no such user\n\n\n\n\n\n\n" for n in range(150))),
     notice("\n\n".join(f"<a{n}@b.c>: 550 no such user {'z' * 900}" for n in range(90))),
+    notice("".join(f"<a{n}@b.c>: 550 no such user {'z' * 400}\n" for n in range(90))),
     dsn(ONE + "\n\nX-Note: " + "x" * 256 * 1024),
     dsn("\n\n".join([ONE] * 201)),
     dsn("\n\n".join(ONE.replace("a@", f"a{n}@") + f"\nDiagnostic-Code: smtp; 5 {n} {'x ' * 300}" for n in range(50))),
