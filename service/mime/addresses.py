@@ -218,7 +218,8 @@ class _Scanner:
     def _finish(self) -> None:
         phrase = "".join(self.phrase).strip()
         if self.angle is not None:
-            email = "".join("".join(self.angle).split())
+            # RFC 5322 3.2.4: white space within a quoted local part is part of it.
+            email = "".join([token if token[0] == '"' else "".join(token.split()) for token in self.angle])
             name = _name(_plain_phrase(phrase), self.words)
             if name is None and self.comments:
                 name = _name(" ".join(self.comments), self.words)

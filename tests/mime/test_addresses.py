@@ -34,6 +34,8 @@ def pairs(raw: str, most: int = 1000) -> list[tuple[str | None, str]]:
         (r"Pete(A nice \) chap) <pete(his account)@silly.test(his host)>", [("Pete", "pete@silly.test")]),
         # Local parts and domains that are not dot-atoms.
         ('"with space"@example.org', [(None, '"with space"@example.org')]),
+        ('"x" <"quoted local"@example.org>', [("x", '"quoted local"@example.org')]),
+        ('"x, y" <"a  b" . c @ example.org>', [("x, y", '"a  b".c@example.org')]),
         ("a@[192.0.2.1]", [(None, "a@[192.0.2.1]")]),
         ("Ann <@r1.example,@r2.example:a@example.org>", [("Ann", "a@example.org")]),
         ("a . b @ example . org", [(None, "a.b@example.org")]),
