@@ -11,6 +11,7 @@ _WHITE: Final = b" \t\r\n\f\v"
 _ALPHABET: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 _NOT_ALPHABET: Final = bytes(sorted(set(range(256)) - set(_ALPHABET) - set(b"=")))
 _RUN: Final = re.compile(rb"([A-Za-z0-9+/]+)(=*)")
+_NOISE: Final = re.compile(rb"[^A-Za-z0-9+/=\s]")
 # More pieces than any sender makes: then padding is noise and is dropped.
 _PIECES: Final = 1000
 # RFC 2045 6.7: "=" is followed by two hex digits or ends the line.
@@ -75,6 +76,9 @@ def base64_lenient(data: bytes) -> Content:
     plain = data.translate(None, _WHITE)
     noise = plain.translate(None, _ALPHABET + b"=")
     damaged = bool(noise)
+    if noise and (end := _footer(data)):
+        plain = data[:end].translate(None, _WHITE)
+        noise = plain.translate(None, _ALPHABET + b"=")
     out: list[bytes] = []
     for count, run in enumerate(_RUN.finditer(plain if not noise else plain.translate(None, _NOT_ALPHABET))):
         if count and noise:
@@ -89,6 +93,15 @@ def base64_lenient(data: bytes) -> Content:
         out.append(piece)
         damaged = damaged or lost or uneven
     return Content(b"".join(out), damaged or bool(plain and not out))
+
+
+def _footer(data: bytes) -> int:
+    """Where an empty line parts the base64 from words that a mailing list put below it; 0 where none does."""
+    found = _NOISE.search(data)
+    if found is None:
+        return 0
+    end = max(data.rfind(b"\n\n", 0, found.start()), data.rfind(b"\n\r\n", 0, found.start()), 0)
+    return end if data[:end].strip() else 0
 
 
 def _quads(chars: bytes) -> tuple[bytes, bool]:

@@ -29,6 +29,10 @@ def test_base64_in_lines(size: int, newline: bytes) -> None:
         (b"aGVsb", b"hel", True),
         (b"aGVs*bG8=", b"hello", True),  # noise
         (b"aGVsbG8=\r\n-- \r\nA list's footer!", b"hello", True),
+        # No padding to end at: the empty line does.
+        (b"aGVsbG8gd29ybGQK\n\n______\nMailman footer\nlist@example.org\n", b"hello world\n", True),
+        (b"aGVsbG8g\r\nd29ybGQK\r\n\r\nMailman footer\r\n______\r\nlists", b"hello world\n", True),
+        (b"\n\n* aGVsbG8g\n\nd29ybGQK\n", b"hello world\n", True),  # nothing stands before it
         (b"aGVsbG8= ignored", b"hello", True),
         (b"aGVsbG8=\r\naGVsbG8=\r\n", b"hellohello", False),  # two encodings one after the other
         (b"!!!", b"", True),
