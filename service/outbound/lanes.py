@@ -74,10 +74,16 @@ class _Lane:
             self.promised_until = max(self.promised_until, until)
 
     def take(self, now: float) -> None:
-        """Somebody goes."""
+        """Somebody goes.
+
+        Who was promised a turn comes a little after it, never before: the next one's counts from the turn, or each
+        would make all behind him as late. After a turn that nobody used it counts from now.
+        """
         self.under_way += 1
         if self.interval_s:
-            self.next_at = max(self.next_at, now) + self.interval_s
+            unused = now - self.next_at > max(BURST_S, self.interval_s)
+            from_at = now if unused else max(self.next_at, now - min(BURST_S, self.interval_s))
+            self.next_at = from_at + self.interval_s
 
     def slow_down(self) -> None:
         """It was heard to be too much for the domain."""

@@ -1,8 +1,9 @@
 """Limits by the domain of recipients: kept, learnt, and in nobody else's way."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from heapq import heapify, heappop, heappush
+from random import Random
 
 import pytest
 
@@ -116,8 +117,13 @@ def test_what_is_remembered_of_domains_has_a_limit(monkeypatch: pytest.MonkeyPat
     assert len(ours._lanes) <= 50
 
 
-async def takes(ours: Lanes, clock: FakeClock, come: Sequence[float], *, mail_s: float) -> int:
-    """How often a turn is asked for until each of those that come back at these times had one; a mail takes so long."""
+async def takes(
+    ours: Lanes, clock: FakeClock, come: Sequence[float], *, mail_s: float, late_s: Callable[[], float] = lambda: 0.0
+) -> int:
+    """How often a turn is asked for until each of those that come back at these times had one; a mail takes so long.
+
+    Who was told to wait comes so much later than he was told.
+    """
     asked, ends = 0, list[tuple[float, int, Turn]]()
     waiting = [(at, n) for n, at in enumerate(come)]
     heapify(waiting)
@@ -131,7 +137,7 @@ async def takes(ours: Lanes, clock: FakeClock, come: Sequence[float], *, mail_s:
         asked += 1
         said = ours.take(SLOW, waited=True)
         if isinstance(said, float):
-            heappush(waiting, (at + said, n))
+            heappush(waiting, (at + said + late_s(), n))
         else:
             heappush(ends, (at + mail_s, n, said))
     return asked
@@ -150,6 +156,29 @@ async def test_a_backlog_that_comes_at_once_is_put_off_a_few_times_and_not_each_
     clock, count = FakeClock(), 200
     ours = lanes(clock, slow_example=limit)
     assert await takes(ours, clock, [n * apart_s for n in range(count)], mail_s=mail_s) <= 5 * count
+
+
+@pytest.mark.fault("E05")
+@pytest.mark.parametrize("interval_s", [0.25, 0.95, 1.0, 2.0, 5.0])
+@pytest.mark.parametrize("late_s", [0.3, 1.0])
+async def test_a_backlog_has_all_of_the_rate_though_everybody_comes_a_little_late(
+    interval_s: float, late_s: float
+) -> None:
+    """Schedules fire in steps, and who is due waits for hands."""
+    clock, count, luck = FakeClock(), 200, Random(1)
+    ours = lanes(clock, slow_example=Limit(interval_s=interval_s))
+    await takes(ours, clock, [0.0] * count, mail_s=0.1, late_s=lambda: luck.uniform(0.005, late_s))
+    needed = (count - 1) * interval_s
+    assert needed - 1.0 <= clock.monotonic() <= needed * 1.02
+
+
+async def test_who_comes_long_after_a_turn_that_nobody_used_makes_the_next_one_no_earlier() -> None:
+    clock = FakeClock()
+    ours = lanes(clock, slow_example=Limit(interval_s=2.0))
+    assert goes(ours.take(SLOW, waited=False))
+    await clock.advance(60.0)
+    assert goes(ours.take(SLOW, waited=False))
+    assert ours.take(SLOW, waited=False) == 2.0
 
 
 async def test_a_mail_that_waits_for_a_slow_domain_keeps_no_turn_of_another() -> None:
