@@ -47,6 +47,7 @@ from service.outbound.settle import ATTEMPT_HEADER, Settler, changed
 from service.outbound.suppressions import Suppressions
 from service.outbound.suspects import GIVEN_UP_AT, Suspects
 from service.outbound.task import Steps, Task
+from service.outbound.turns import Turns
 from service.outbound.waiting import Waiting
 from service.smtp import Relay
 
@@ -87,6 +88,7 @@ class Deliverer:
         suppressions = Suppressions(bus, options.account, clock)
         evidence = Evidence(options.account, self._sends, sent)
         self.lanes = Lanes(options.domains, clock)
+        self._turns = Turns(self.lanes, self.relays)
         self._steps = Steps(self._sends, self._settler, options, clock)
         self._bundles = Bundles(bus, outbox, options.account)
         self._attempts = Attempts(
@@ -244,7 +246,7 @@ class Deliverer:
         record = changed(new_record(taken.id, job, expires_at), date=date, pending=waiting, split=request.split)
         now = self._clock.now()
         later = request.send_at if request.send_at is not None and request.send_at > now + SOON else None
-        turn = NO_TURN if later is not None or now >= expires_at else await self._turn(record, place)
+        turn = NO_TURN if later is not None or now >= expires_at else await self._turns.take(record, place)
         try:
             bundle = await self._bundles.gather(key, request, payload, sizes, place)
             raw = bundle.blobs.get(request.raw_blob_id or "")
@@ -293,7 +295,7 @@ class Deliverer:
                 pause_s = min(self._options.retry_first_s, AWAY_LIMIT_S) * (1 + self._clock.chance())
                 await self._settler.again(key, job, record, revision, self._clock.now() + timedelta(seconds=pause_s))
                 return
-            turn = await self._turn(record, place)
+            turn = await self._turns.take(record, place)
             if isinstance(turn, float):
                 await self._put_off(key, job, record, revision, turn)
                 return
@@ -354,33 +356,6 @@ class Deliverer:
         if its_own and record.copy:
             await self._broken.copy_again(key, job, record, revision, place)
         await self._settler.resume(key, job, record, its_own=its_own)
-
-    async def _turn(self, record: SendRecord, place: Place) -> Turn | float:
-        """The recipients' domains' turn with the account's; or how many seconds until the domains' is to be expected.
-
-        Before the request is read: who waits holds no memory. Raises NoTurn.
-        """
-        if record.split:
-            # Each of its mails waits for its own.
-            return NO_TURN
-        if (wait_s := self.lanes.ask(record.open, waited=record.turn)) > 0:
-            return wait_s
-        if self.relays.away is None:
-            await place.turn()
-        # Not before: as long as it waits for the account's turn it keeps nobody from the domains'.
-        turn = self.lanes.take(record.open, waited=True)
-        if isinstance(turn, float):
-            place.give_turn_back()
-            return turn
-        try:
-            if self.relays.just_lost:
-                place.give_turn_back()
-                raise NoTurn("the relay was lost")
-            await place.take()
-        except BaseException:
-            self.lanes.give_back(turn)
-            raise
-        return turn
 
     async def _put_off(self, key: str, job: Job, record: SendRecord, revision: int, turn: float) -> None:
         """Until its domains have a turn it is in no other mail's way."""

@@ -1,0 +1,44 @@
+"""A request → its turn: its recipients' domains', and its account's; before it is read, for who waits holds no memory.
+
+Used by deliver.py. Lanes say what domains take (lanes.py), the pace what the account may send (pace.py, by hands.py).
+"""
+
+from service.outbound.hands import NoTurn, Place
+from service.outbound.lanes import NO_TURN, Lanes, Turn
+from service.outbound.relays import Relays
+from service.outbound.sends import SendRecord
+
+
+class Turns:
+    """Those of one account."""
+
+    def __init__(self, lanes: Lanes, relays: Relays) -> None:
+        self._lanes = lanes
+        self._relays = relays
+
+    async def take(self, record: SendRecord, place: Place) -> Turn | float:
+        """A request's turn; or how many seconds until its domains' is to be expected. Raises NoTurn."""
+        if record.split:
+            # Each of its mails waits for its own.
+            return NO_TURN
+        if (wait_s := self._lanes.ask(record.open, waited=record.turn)) > 0:
+            return wait_s
+        await self._accounts(place)
+        # Not before: as long as it waits for the account's turn it keeps nobody from the domains'.
+        turn = self._lanes.take(record.open, waited=True)
+        if isinstance(turn, float):
+            place.give_turn_back()
+            return turn
+        try:
+            await place.take()
+        except BaseException:
+            self._lanes.give_back(turn)
+            raise
+        return turn
+
+    async def _accounts(self, place: Place) -> None:
+        if self._relays.away is None:
+            await place.turn()
+        if self._relays.just_lost:
+            place.give_turn_back()
+            raise NoTurn("the relay was lost")
