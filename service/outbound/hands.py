@@ -234,12 +234,14 @@ class Place:
         self._taken = True
 
     def another(self) -> "Place":
-        """One more, for a job of several mails, with a turn of its own.
+        """One more, for a job of several mails, with a turn of its own, or the one that the job has.
 
         Who waits for it holds none: all of them could wait for each other.
         """
         more = Place(self._own, self._shared, pace=self._pace)
         more._alone = self._alone
+        more._had_turn, more._turn_at = self._had_turn, self._turn_at
+        self._had_turn = False
         return more
 
     @property

@@ -31,14 +31,13 @@ from service.outbound.sends import Sends
 from service.outbound.settle import Settler, changed
 from service.outbound.suppressions import Suppressions
 from service.outbound.task import Steps, Task, mails_at_once
+from service.outbound.turns import NEAR_S
 from service.smtp import Reply
 from service.tasks import TaskGroup
 
 # So long a request is in hand, and the part that is under way then to its end. Then it comes back behind whoever waits:
 # for a place in hand, for memory. To read it again costs little beside the mails that go in such a time.
 IN_HAND_S: Final = 15.0
-# Who has a turn within so long waits for it in hand, others come back for it.
-NEAR_S: Final = 5.0
 # Where the account's work ends, mails under way may be answered for so long: of FINISH_TIMEOUT_S in sender.py, the rest
 # is for storing what was said of the others.
 ENDING_S: Final = 5.0
@@ -87,7 +86,7 @@ class Mailings:
         waiting = [who for who in before.trying if who in before.pending] or list(before.pending)
         turns = _Turns(self._lanes, self._clock, waited=before.turn)
         to, late = {one.email: one for one in task.request.to}, False
-        while waiting and not (late or place.ending) and self._left_s(task) > 0:
+        while waiting and not (late or place.ending or self._nobody_is_there(task)) and self._left_s(task) > 0:
             part = await self._part(to, waiting, turns, place)
             if not part:
                 break
@@ -96,7 +95,9 @@ class Mailings:
             finally:
                 for one in part:
                     self._give_back(one)
-            late = self._clock.monotonic() >= until
+            # Nor does it keep its memory where the account's next turn is far.
+            late = self._clock.monotonic() >= until or self._pace.interval_s > NEAR_S
+        place.give_turn_back()
         if not waiting:
             await self._settler.go_on(task.key, task.record)
             await task.job.done()
@@ -105,6 +106,10 @@ class Mailings:
         else:
             # Nobody was tried, and the queue alone knows of it. What is in the outbox gets the same name again.
             await task.job.give_back()
+
+    def _nobody_is_there(self, task: Task) -> bool:
+        """Whether the relays went away since it began: who was not tried yet need not hear of it."""
+        return self._relays.away is not None and task.revision > 0
 
     async def _part(
         self, to: Mapping[str, Recipient], waiting: Sequence[str], turns: "_Turns", place: Place
@@ -117,7 +122,7 @@ class Mailings:
             barred = await self._suppressions.among(first)
             for who in first:
                 if who in barred:
-                    part.append(_Mailing(to[who], place.another(), barred=barred[who]))
+                    part.append(_Mailing(to[who], place, barred=barred[who]))
                 elif (turn := turns.take(who)) is not None:
                     part.append(_Mailing(to[who], place.another(), turn))
         return part

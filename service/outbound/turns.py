@@ -3,23 +3,32 @@
 Used by deliver.py. Lanes say what domains take (lanes.py), the pace what the account may send (pace.py, by hands.py).
 """
 
+from typing import Final
+
 from service.outbound.hands import NoTurn, Place
 from service.outbound.lanes import NO_TURN, Lanes, Turn
+from service.outbound.pace import Pace
 from service.outbound.relays import Relays
 from service.outbound.sends import SendRecord
+
+# A mailing waits in hand, with its memory, for turns that come within so long.
+NEAR_S: Final = 5.0
 
 
 class Turns:
     """Those of one account."""
 
-    def __init__(self, lanes: Lanes, relays: Relays) -> None:
+    def __init__(self, lanes: Lanes, relays: Relays, pace: Pace) -> None:
         self._lanes = lanes
         self._relays = relays
+        self._pace = pace
 
     async def take(self, record: SendRecord, place: Place) -> Turn | float:
         """A request's turn; or how many seconds until its domains' is to be expected. Raises NoTurn."""
         if record.split:
-            # Each of its mails waits for its own.
+            # Each of its mails has its own; the first that of the request, where turns are far from each other.
+            if self._pace.interval_s > NEAR_S:
+                await self._accounts(place)
             return NO_TURN
         if (wait_s := self._lanes.ask(record.open, waited=record.turn)) > 0:
             return wait_s

@@ -15,6 +15,7 @@ from service.outbound.options import TOGETHER
 from service.outbound.retry import Said, Verdict, found
 from service.outbound.sender import IN_HAND_LIMIT
 from service.outbound.sends import SendRecord
+from service.smtp import RelayUnreachable
 from tests.outbound.child import begin_in_parts
 from tests.outbound.conftest import LIMIT_S, Post, delivered, deliveries, idle_sender, sending
 from tests.outbound.test_crash import run_child
@@ -92,6 +93,48 @@ async def test_who_was_put_off_waits_until_everybody_was_tried_and_then_for_one_
     record = await record_of(bus, "r")
     assert (set(record.pending), record.trying) == (set(late), [])
     assert record.attempt - record.overfull == 2
+
+
+@pytest.mark.fault("E05", "F06")
+async def test_a_large_mailing_waits_for_its_accounts_turn_without_its_memory(
+    bus: Bus, post: Post, relay: ScriptedRelay
+) -> None:
+    places = deliveries(16, 6 * LARGE)
+    files = await large(bus, b"x")
+    other = Post(bus, account="b")
+    async with (
+        sending(bus, relay, places=places, interval_s=3600.0),
+        sending(bus, relay, places=places, account="b"),
+    ):
+        await post.request("mailing", to=people(3 * TOGETHER), split=True, attachments=files)
+        await relay.received(1)
+        await other.request("other", attachments=files)
+        await post.until(lambda: any(event.body.id == "other" for event in post.events))
+    assert [event.state for event in post.events] == ["sent", "sent"]
+    assert len(relay.messages) == 2
+
+
+async def test_of_a_relay_that_goes_away_within_a_mailing_hears_nobody_who_was_not_tried(
+    bus: Bus, post: Post, relay: ScriptedRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.outbound.deliver.AGAIN_S", 0.1)
+    relay.script.hold = asyncio.Event()
+    async with sending(bus, relay) as sender:
+        await post.request("r", to=people(3 * TOGETHER), split=True)
+        await relay.received(TOGETHER)
+        relays = sender._deliverer.relays
+        relays.lost(RelayUnreachable("it closes", where="a"))
+        relay.script.hold.set()
+        relay.script.hold = None
+        await post.states(TOGETHER)
+        async with asyncio.timeout(LIMIT_S):
+            while not (await record_of(bus, "r")).overfull:  # noqa: ASYNC110 nothing rings
+                await asyncio.sleep(0.02)
+        relays.found()
+        await post.states(3 * TOGETHER)
+        await post.empty()
+    assert {event.state for event in post.events} == {"sent"}
+    assert len(relay.messages) == 3 * TOGETHER
 
 
 async def test_what_is_heard_between_two_parts_does_not_put_forward_who_was_put_off(bus: Bus) -> None:
