@@ -42,12 +42,15 @@ _FROM: Final = re.compile(
     r"\*?(?:from|von|de|da|van|från|fra|od|от|lähettäjä|kimden|发件人|寄件者|差出人|보낸 사람)\s?\*?[:：]\*?\s*\S",
     re.IGNORECASE,
 )
+_SUBJECTS: Final = "subject|betreff|objet|asunto|oggetto|onderwerp|ämne|emne|temat|тема|assunto|主题|件名|제목"
 _FIELD: Final = re.compile(
-    r"\*?(?:sent|date|to|cc|subject|gesendet|datum|an|betreff|envoyé|à|objet|enviado(?: el)?|fecha|para|asunto|inviato"
-    r"|data|a|oggetto|verzonden|aan|onderwerp|skickat|till|ämne|sendt|til|emne|wysłano|do|temat|отправлено|дата|кому|тема"
-    r"|assunto|发送时间|收件人|主题|日期|送信日時|宛先|件名|보낸 날짜|받는 사람|제목)\s?\*?[:：]",
+    r"\*?(?:sent|date|to|cc|gesendet|datum|an|envoyé|à|enviado(?: el)?|fecha|para|inviato"
+    r"|data|a|verzonden|aan|skickat|till|sendt|til|wysłano|do|отправлено|дата|кому"
+    rf"|发送时间|收件人|日期|送信日時|宛先|보낸 날짜|받는 사람|{_SUBJECTS})\s?\*?[:：]",
     re.IGNORECASE,
 )
+# People write "From: Berlin, to: Paris, date: …", too; a mail's header has an address in it, or its subject.
+_OF_MAIL: Final = re.compile(rf"\*?(?:{_SUBJECTS})\s?\*?[:：]|[^@]{{0,500}}@", re.IGNORECASE)
 _FIELDS_WITHIN: Final = 8
 _RULE: Final = re.compile(r"[_-]{5,200}\s*\Z")
 # What programs write below a mail of their own accord.
@@ -95,8 +98,8 @@ def _is_header(lines: list[str], at: int) -> bool:
     second = lines[at + 1].strip() if at + 1 < len(lines) and _FIELD.match(first) is not None else ""
     if _FROM.match(first) is None and _FROM.match(second) is None:
         return False
-    fields = sum(_FIELD.match(line.strip()) is not None for line in lines[at + 1 : at + 1 + _FIELDS_WITHIN])
-    return fields >= 2
+    fields = [line for line in map(str.strip, lines[at + 1 : at + 1 + _FIELDS_WITHIN]) if _FIELD.match(line)]
+    return len(fields) >= 2 and any(_OF_MAIL.match(line) is not None for line in (first, second, *fields))
 
 
 def _intro(lines: list[str], at: int) -> int:

@@ -85,6 +85,7 @@ NEW = "Thank you!\n\nAda"
         "\n\n-----Original Message-----\nFrom: Bob\n\nold",
         "\n\n________\nVon: Bob <bob@example.org>\nGesendet: Montag\nAn: Ada\nBetreff: x\n\nalt",
         "\n\nFrom: Bob\nSent: Monday\nTo: Ada\nSubject: x\n\nold",
+        "\n\nFrom: Bob <bob@example.org>\nDate: Monday\nTo: Ada\n\nold",
         "\n\nBegin forwarded message:\n\nold",
         "\n\nSent from my phone\n\n> On 5 May 2025, Bob wrote:\n> old",
         "\n\nBob wrote:\n> old",
@@ -105,7 +106,15 @@ def test_answers_between_quotes_are_all_new() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["He wrote:\n\nI came.", "From: here\nto there", "Note:\n- one\n- two", "a -- b", "In 2024 he wrote:\nI came."],
+    [
+        "From: Berlin\nTo: Paris\nDate: 3 Dec 10:15\n\nWho comes along?",
+        "De: 1 de enero\nA: 3 de enero\nPara: dos\n\nGracias",
+        "He wrote:\n\nI came.",
+        "From: here\nto there",
+        "Note:\n- one\n- two",
+        "a -- b",
+        "In 2024 he wrote:\nI came.",
+    ],
 )
 def test_what_only_looks_like_a_quote_stays(text: str) -> None:
     assert newest_reply(text) == text
