@@ -14,7 +14,9 @@ from service.mime.words import decode_text, unfold
 # RFC 5322 2.1.1: no line, hence no id, is longer. What is, identifies nothing.
 _ID_CHARS: Final = 998
 _ID: Final = re.compile(r"<([^<>]*+)>")
+_ID_OR_COMMENT: Final = re.compile(r"<([^<>]*+)>|[()]|\\.", re.DOTALL)
 _WHITE: Final = re.compile(r"\s+")
+_LETTER: Final = re.compile(r"\w")
 
 
 class Fields:
@@ -38,7 +40,7 @@ def read_fields(values: dict[str, str], limits: MimeLimits, cuts: dict[Cut, None
     """`values`: name in lower case → raw value of the last such field."""
     found = Fields()
     found.message_id = message_ids(values.get("message-id"), limits, cuts)
-    found.in_reply_to = message_ids(values.get("in-reply-to"), limits, cuts)
+    found.in_reply_to = _parents(values.get("in-reply-to"), limits, cuts)
     found.references = message_ids(values.get("references"), limits, cuts)
     found.sender = _addresses(values.get("sender"), limits, cuts)
     found.from_ = _addresses(values.get("from"), limits, cuts)
@@ -59,7 +61,7 @@ def message_ids(value: str | None, limits: MimeLimits, cuts: dict[Cut, None]) ->
     if len(value) > limits.value_chars:
         value = value[: limits.value_chars]
         cuts[Cut.REFERENCES] = None
-    found = [_WHITE.sub("", one) for one in _ID.findall(value)]
+    found = [_id(one) for one in _ids(value)]
     if not found:
         # Without brackets it is still what replies will name.
         words = without_comments(unfold(value)).split()
@@ -73,6 +75,42 @@ def message_ids(value: str | None, limits: MimeLimits, cuts: dict[Cut, None]) ->
         found = found[:1] + found[1 - limits.references :]
         cuts[Cut.REFERENCES] = None
     return found or None
+
+
+def _ids(value: str) -> list[str]:
+    """What stands in angle brackets, but not within a comment, unless there is nothing else."""
+    found: list[str] = []
+    depth = 0
+    for token in _ID_OR_COMMENT.finditer(value) if "(" in value else ():
+        if token[0] == "(":
+            depth += 1
+        elif token[0] == ")":
+            depth = max(0, depth - 1)
+        elif not depth and token[1] is not None:
+            found.append(token[1])
+    return found if found and not depth else _ID.findall(value)
+
+
+def _id(raw: str) -> str:
+    """RFC 5322 4.5.4 has white space and comments within an id. Without white space brackets are what others see."""
+    if "(" in raw and _WHITE.search(raw) is not None:
+        raw = without_comments(unfold(raw))
+    return _WHITE.sub("", raw)
+
+
+def _parents(value: str | None, limits: MimeLimits, cuts: dict[Cut, None]) -> list[str] | None:
+    """The ids of In-Reply-To. RFC 5322 4.5.4: among words there may stand a person's address in brackets, too.
+
+    `Message from Ann <ann@x.example> <id>` has it last, `<id> from Ann <ann@x.example>` first.
+    """
+    found = message_ids(value, limits, cuts)
+    if value is None or found is None or len(found) == 1:
+        return found
+    outside = _ID.sub("<", without_comments(unfold(value[: limits.value_chars])))
+    words = _LETTER.search(outside)
+    if words is None:
+        return found
+    return found[: outside.count("<", 0, words.start())] or found[-1:]
 
 
 def _addresses(value: str | None, limits: MimeLimits, cuts: dict[Cut, None]) -> list[EmailAddress] | None:

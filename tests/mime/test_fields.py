@@ -17,6 +17,11 @@ def ids(value: str) -> list[str] | None:
         ("<a@b> <c@d>", ["a@b", "c@d"]),
         ("<a@b>\n <c@d>", ["a@b", "c@d"]),
         ("<a @ b>", ["a@b"]),
+        ("<1234   @   local(blah)  .machine .example>", ["1234@local.machine.example"]),  # RFC 5322 A.6.3
+        ("<a(1)@b>", ["a(1)@b"]),
+        ("(foo <bar@baz>) <real@x>", ["real@x"]),
+        ("(see <a@b>)", ["a@b"]),
+        ("(never ends <a@b>", ["a@b"]),
         ("a@b", ["a@b"]),  # without brackets
         ("<no-at-sign>", ["no-at-sign"]),
         ("", None),
@@ -26,6 +31,21 @@ def ids(value: str) -> list[str] | None:
 )
 def test_message_ids(value: str, expected: list[str] | None) -> None:
     assert ids(value) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ('Message from Ann <ann@x.example> of "Thu, 3 Dec" <b@x>', ["b@x"]),
+        ("<b@x> from Ann <ann@x.example>", ["b@x"]),
+        ('Your message of "Thu" <b@x>', ["b@x"]),
+        ("<a@x> <b@x> (Ann <ann@x.example>)", ["a@x", "b@x"]),
+        ("<a@x>,\n <b@x>", ["a@x", "b@x"]),
+    ],
+)
+def test_what_a_mail_answers_is_no_persons_address(value: str, expected: list[str]) -> None:
+    # RFC 5322 4.5.4: a phrase may stand there.
+    assert email_of(f"In-Reply-To: {value}\n\n").in_reply_to == expected
 
 
 @pytest.mark.fault("C08")
