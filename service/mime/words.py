@@ -11,8 +11,9 @@ from typing import Final
 from service.mime.charset import REPLACEMENT, decode
 from service.mime.transfer import decode_base64
 
-# Every piece ends at the next "?": no way back is longer than a piece, so the search is linear.
-_WORD: Final = re.compile(r"=\?([^?\s]{1,75})\?([bBqQ])\?([^?]*+)\?=")
+# RFC 2047 4.2 has "?" encoded in Q; many senders leave it, as in `What's_new??=`. Another word's "=?" ends the search,
+# so that it is linear.
+_WORD: Final = re.compile(r"=\?([^?\s]{1,75})\?([bBqQ])\?([^?]*+(?:(?<!=)\?(?!=)[^?]*+)*+)\?=")
 _FOLD: Final = re.compile(r"\r?\n(?=[ \t])")
 _FOLD_WITHIN: Final = re.compile(r"\r?\n[ \t]+")
 # Tabs are white space; a line break becomes a space.

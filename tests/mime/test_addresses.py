@@ -43,6 +43,7 @@ def pairs(raw: str, most: int = 1000) -> list[tuple[str | None, str]]:
         ("Jörg <jörg@exämple.org>", [("Jörg", "jörg@exämple.org")]),
         # Encoded words, their commas included.
         ("=?utf-8?q?J=C3=B6rg=2C_M?= <j@example.org>", [("Jörg, M", "j@example.org")]),
+        ("=?utf-8?q?Who,_me??= <j@example.org>", [("Who, me?", "j@example.org")]),
         ('"=?utf-8?q?J=C3=B6rg?=" <j@example.org>', [("Jörg", "j@example.org")]),
         ("=?utf-8?b?SsO2cmcgPGpAZXhhbXBsZS5vcmc+?=", [("Jörg", "j@example.org")]),  # the whole field
         ("a@example.org (=?utf-8?q?J=C3=B6rg?=)", [("Jörg", "a@example.org")]),
