@@ -35,7 +35,9 @@ _SMIME: Final = frozenset(("application/pkcs7-mime", "application/x-pkcs7-mime")
 _OPENPGP: Final = frozenset(("multipart/encrypted", "application/pgp-encrypted"))
 _ENVELOPED: Final = bytes.fromhex("06092a864886f70d010703")  # RFC 5652 6.1, as DER
 _OID_WITHIN: Final = 32
-_ARMOR: Final = "-----BEGIN PGP MESSAGE-----"  # RFC 9580 6.2
+# RFC 9580 6.2: a line of its own, perhaps below a greeting.
+_ARMOR: Final = re.compile(r"^-----BEGIN PGP MESSAGE-----[ \t]*+$", re.MULTILINE)
+_ARMOR_WITHIN: Final = 2048
 _LOOK_AT: Final = 4096
 _CALENDAR: Final = "text/calendar"
 # Whoever reads an event out of it takes less, in UTF-8.
@@ -243,7 +245,7 @@ def _encrypted(tree: Tree, body: Body) -> str | None:
             return f"{root.type}: S/MIME"
     for index in body.choice.text[:1]:
         value = body.values.get(body.parts[index].part_id or "")
-        if value is not None and value.value.startswith(_ARMOR):
+        if value is not None and _ARMOR.search(value.value, 0, _ARMOR_WITHIN) is not None:
             return "OpenPGP within the text"
     return None
 

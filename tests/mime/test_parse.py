@@ -214,6 +214,7 @@ def test_parts_too_many_to_be_told_leave_a_problem() -> None:
         # What mailing lists and Exchange make of it.
         "Content-Type: multipart/mixed; boundary=b\n\n--b\nContent-Type: application/pgp-encrypted\n\nVersion: 1",
         "Subject: x\n\n-----BEGIN PGP MESSAGE-----\n\nhQEM",
+        "Subject: x\n\n\nHi there,\n\n-----BEGIN PGP MESSAGE-----\n\nhQEM",
     ],
 )
 def test_an_encrypted_mail_says_so(header: str) -> None:
@@ -225,6 +226,9 @@ def test_an_encrypted_mail_says_so(header: str) -> None:
 def test_a_signed_mail_is_not_encrypted() -> None:
     assert read("Content-Type: application/pkcs7-mime; smime-type=signed-data\n\nx").problem is None
     assert read("Content-Type: application/pkcs7-mime\nContent-Transfer-Encoding: base64\n\nMIIB\n").problem is None
+    # An answer to a mail that was, and words about one.
+    assert read("Subject: x\n\nHi\n> -----BEGIN PGP MESSAGE-----\n").problem is None
+    assert read("Subject: x\n\n-----BEGIN PGP MESSAGE----- begins it.\n").problem is None
 
 
 def test_a_text_with_a_detached_signature_is_not_whole_without_the_raw_bytes() -> None:
