@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
@@ -94,6 +95,7 @@ def make_mail(
     data = b"".join([*(signer.signature(data, date) for signer in dkim), data])
     # What was asked for the recipients is not for the one who gets their mail instead.
     extras = _extras(request, proof) if redirect is None else NO_EXTRAS
+    extras = replace(extras, raw=request.raw_blob_id is not None)
     return Mail(_wire(mail_from) if mail_from else "", wire, data, extras)
 
 

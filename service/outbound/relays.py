@@ -27,6 +27,8 @@ REFUSED_S: Final = 300.0
 # RFC 3463 3.5: where it failed. Nobody answered; the connection was lost.
 NO_ANSWER: Final = "4.4.1"
 CUT_OFF: Final = "4.4.2"
+# RFC 3463 3.7, RFC 6531 3.4: it has no 8BITMIME; no SMTPUTF8, for an address, for the header.
+LACKS: Final = frozenset({"5.6.3", "5.6.7", "5.6.9"})
 
 
 # Awaited before a relay may act on a mail, with its name (where there are several) and who was refused so far.
@@ -165,12 +167,15 @@ class Relays:
 
 
 def _of_the_relay(said: Said) -> bool:
-    """Whether a relay took nothing for a reason of its own, which another may not have (RFC 3463 3.4, 3.5, 3.8)."""
+    """Whether a relay took nothing for a reason of its own, which another may not have (RFC 3463 3.4, 3.5, 3.8).
+
+    Such a one is an extension that it does not offer, for which nothing was sent to it (smtp/session.py).
+    """
     if said.verdict not in (Verdict.PUT_OFF, Verdict.REFUSED):
         return False
     words = said.reply.split()
-    enhanced = words[1][1:4] if len(words) > 1 else ""
-    return words[0] == SERVICE_CLOSING or enhanced in (".3.", ".4.", ".7.")
+    enhanced = words[1] if len(words) > 1 else ""
+    return words[0] == SERVICE_CLOSING or enhanced[1:4] in (".3.", ".4.", ".7.") or enhanced in LACKS
 
 
 def _not_sent(mail: Mail, status: str, why: MailbusError) -> dict[str, Said]:

@@ -34,10 +34,14 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True)
 class Extras:
-    """What an envelope says beside its addresses, encoded: parameters of MAIL, and of RCPT by address."""
+    """What an envelope says beside its addresses, encoded: parameters of MAIL, and of RCPT by address.
+
+    `raw`: the message is somebody's own bytes, and its header what he wants to say.
+    """
 
     mail: Mapping[str, str | None] = field(default_factory=dict)
     rcpt: Mapping[str, Mapping[str, str | None]] = field(default_factory=dict)
+    raw: bool = False
 
 
 NO_EXTRAS: Final = Extras()

@@ -90,7 +90,7 @@ class Session:
         is out; AuthRefused and Permanent where the relay wants a login, or TLS, first.
         """
         try:
-            parameters, refusal = self._parameters((mail_from, *rcpt_to), data, extras.mail)
+            parameters, refusal = self._parameters((mail_from, *rcpt_to), data, extras)
             if refusal is not None:
                 return dict.fromkeys(rcpt_to, refusal)
             commands = [mail_command(mail_from, parameters), *self._rcpt_commands(rcpt_to, extras)]
@@ -131,7 +131,7 @@ class Session:
         return [rcpt_command(address, rcpt.get(address, {})) for address in rcpt_to]
 
     def _parameters(
-        self, addresses: Sequence[str], data: bytes, given: Mapping[str, str | None]
+        self, addresses: Sequence[str], data: bytes, extras: Extras
     ) -> tuple[dict[str, str | None], Reply | None]:
         """MAIL FROM's parameters, or the refusal that this relay would have to give."""
         parameters: dict[str, str | None] = {}
@@ -148,17 +148,19 @@ class Session:
             if "smtputf8" not in self._extensions:
                 return {}, make_reply(553, ["5.6.7 an address is not ASCII and the relay has no SMTPUTF8"])
             parameters["SMTPUTF8"] = None
-        elif "BODY" in parameters and has_utf8_header(data):
-            # RFC 6531 3.1: who does not know SMTPUTF8 would pass it on to servers and programs that read it wrong.
-            if "smtputf8" not in self._extensions:
+        elif "BODY" in parameters and has_utf8_header(data, of_addresses=extras.raw):
+            # RFC 6531 3.1: who does not know SMTPUTF8 would pass it on to servers and programs that read it wrong. So
+            # does who made raw bytes; they go where 8-bit bytes go, as by any other client.
+            if "smtputf8" in self._extensions:
+                parameters["SMTPUTF8"] = None
+            elif not extras.raw:
                 return {}, make_reply(550, ["5.6.9 a header field is UTF-8 and the relay has no SMTPUTF8"])
-            parameters["SMTPUTF8"] = None
-        if REQUIRETLS in given and not (self._connection.secure and "requiretls" in self._extensions):
+        if REQUIRETLS in extras.mail and not (self._connection.secure and "requiretls" in self._extensions):
             # RFC 8689 4.2.1: it may go nowhere else, so it goes nowhere.
             return {}, make_reply(550, ["5.7.30 REQUIRETLS support required: the relay does not offer it under TLS"])
         if "dsn" in self._extensions:
-            return parameters | dict(given), None
-        return parameters | ({REQUIRETLS: None} if REQUIRETLS in given else {}), None
+            return parameters | dict(extras.mail), None
+        return parameters | ({REQUIRETLS: None} if REQUIRETLS in extras.mail else {}), None
 
     async def _envelope(self, commands: list[bytes], rcpt_to: Sequence[str], refused: dict[str, Reply]) -> list[str]:
         """MAIL, RCPT, DATA or a first chunk; fills `refused`, gives who was accepted, in stage BODY if anybody was."""

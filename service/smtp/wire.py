@@ -32,6 +32,9 @@ _CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f]")
 # RFC 1870 section 4: up to 20 digits; no mail is as long as 18 say.
 _SIZE: Final = re.compile(r"[0-9]{1,18}")
 # A CR not before LF, or an LF not after CR. RFC 5321 2.3.8: neither may be sent but as CRLF.
+# RFC 5322 2.2.3, 3.6.2, 3.6.3, 3.6.6.
+_FOLD: Final = re.compile(rb"\r\n(?=[ \t])")
+_ADDRESSES: Final = re.compile(rb"(?:resent-)?(?:from|sender|reply-to|to|cc)[ \t]*:", re.IGNORECASE)
 _BARE: Final = re.compile(rb"\r(?!\n)|(?<!\r)\n")
 
 
@@ -181,8 +184,11 @@ def checked_path(address: str) -> str:
     return address
 
 
-def has_utf8_header(data: bytes) -> bool:
-    """Whether a message's header is UTF-8 beyond ASCII (RFC 6532). One with other 8-bit bytes is of no standard."""
+def has_utf8_header(data: bytes, *, of_addresses: bool = False) -> bool:
+    """Whether a message's header is UTF-8 beyond ASCII (RFC 6532). One with other 8-bit bytes is of no standard.
+
+    `of_addresses`: whether one of the fields is that hold addresses.
+    """
     end = 0 if data.startswith(b"\r\n") else data.find(b"\r\n\r\n")
     header = data if end < 0 else data[:end]
     if header.isascii():
@@ -191,7 +197,8 @@ def has_utf8_header(data: bytes) -> bool:
         header.decode()
     except UnicodeDecodeError:
         return False
-    return True
+    lines = _FOLD.sub(b"", header).split(b"\r\n") if of_addresses else []
+    return not of_addresses or any(_ADDRESSES.match(line) and not line.isascii() for line in lines)
 
 
 def bare_line_end(data: bytes) -> int | None:

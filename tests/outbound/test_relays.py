@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from service.bus import Bus
+from service.clock import SystemClock
 from service.errors import AuthRefused
 from service.login import LoginGate
 from service.smtp import RelayUnreachable
@@ -45,6 +46,33 @@ async def test_who_refuses_all_mail_is_passed_by(
         assert await post.states(1) == [("r", "sent")]
         await post.empty()
     assert [mail.rcpt_to for mail in second.messages] == [["a@x.example", "b@x.example"]]
+
+
+async def test_where_the_first_lacks_an_extension_the_next_one_is_asked(
+    bus: Bus, post: Post, make_relay: RelayMaker, second: ScriptedRelay
+) -> None:
+    first = await make_relay(smtputf8=False)
+    async with sending(bus, first, others=[second]):
+        await post.request("address", to=[{"email": "jürgen@x.example"}])
+        await post.request("header", replyTo=[{"email": "jürgen@x.example"}])
+        assert sorted(await post.states(2)) == [("address", "sent"), ("header", "sent")]
+        await post.empty()
+    assert (first.data_commands, len(second.messages)) == (0, 2)
+
+
+async def test_raw_bytes_with_a_header_in_utf8_go_to_a_relay_without_smtputf8(
+    bus: Bus, post: Post, make_relay: RelayMaker
+) -> None:
+    relay = await make_relay(smtputf8=False)
+    raw = "From: Jürgen <me@example.com>\r\nSubject: Grüße\r\n\r\nx\r\n".encode()
+    blob = await bus.blobs().put(raw, now=SystemClock().now())
+    async with sending(bus, relay):
+        await bus.publish(
+            bus.subjects.out("a"), b'{"id": "r", "to": [{"email": "a@x.example"}], "rawBlobId": "%b"}' % blob.encode()
+        )
+        assert await post.states(1) == [("r", "sent")]
+        await post.empty()
+    assert relay.messages[0].content == raw
 
 
 async def test_a_refusal_of_a_recipient_is_final_and_no_other_relay_is_asked(

@@ -8,7 +8,7 @@ import trustme
 
 from service.clock import SystemClock
 from service.contract import Security
-from service.smtp import Relay, Reply, SmtpOptions
+from service.smtp import NO_EXTRAS, Extras, Relay, Reply, SmtpOptions
 from tests.servers.smtp import ScriptedRelay
 
 MESSAGE = b"Subject: x\r\n\r\nhello\r\n"
@@ -35,10 +35,12 @@ def relay_to(server: ScriptedRelay, **changes: Any) -> Relay:
     return Relay(options(server, **changes), SystemClock())
 
 
-async def deliver(server: ScriptedRelay, *rcpt_to: str, data: bytes = MESSAGE, **changes: Any) -> dict[str, Reply]:
+async def deliver(
+    server: ScriptedRelay, *rcpt_to: str, data: bytes = MESSAGE, extras: Extras = NO_EXTRAS, **changes: Any
+) -> dict[str, Reply]:
     relay = relay_to(server, **changes)
     try:
-        return await relay.deliver("me@x", rcpt_to or ("a@x",), data, before_final_dot=Dot())
+        return await relay.deliver("me@x", rcpt_to or ("a@x",), data, before_final_dot=Dot(), extras=extras)
     finally:
         await relay.close()
 

@@ -8,11 +8,12 @@ import pytest
 from service.clock import SystemClock
 from service.contract import Security
 from service.errors import MailbusError, Permanent, Transient
-from service.smtp import DotUnanswered, Relay, RelayUnreachable, Reply, SmtpOptions, Timeouts
+from service.smtp import DotUnanswered, Extras, Relay, RelayUnreachable, Reply, SmtpOptions, Timeouts
 from tests.servers.smtp import RelayMaker, ScriptedRelay, Sink
 from tests.servers.smtp_steps import StepRelayMaker
 from tests.smtp.harness import MESSAGE, Dot, deliver, relay_to
 
+RAW = Extras(raw=True)
 UTF8_HEADER = "To: jürgen@x\r\n\r\nx\r\n".encode()
 
 
@@ -233,6 +234,12 @@ async def test_what_the_relay_cannot_take_is_refused_here(make_relay: RelayMaker
     plain.script.eight_bit = True
     assert (await deliver(plain, data=UTF8_HEADER))["a@x"].enhanced == "5.6.9"
     assert small.data_commands == plain.data_commands == 0
+    # Raw bytes are what somebody wants to say.
+    assert (await deliver(plain, data=UTF8_HEADER, extras=RAW))["a@x"].accepted
+    assert plain.messages[0].options[-1] == "BODY=8BITMIME"
+    assert (await deliver(plain, "jürgen@x", data=UTF8_HEADER, extras=RAW))["jürgen@x"].enhanced == "5.6.7"
+    plain.script.eight_bit = False
+    assert (await deliver(plain, data=UTF8_HEADER, extras=RAW))["a@x"].enhanced == "5.6.3"
 
 
 @pytest.mark.fault("E10")
@@ -244,6 +251,17 @@ async def test_parameters_say_what_the_message_needs(relay: ScriptedRelay) -> No
     assert relay.messages[1].rcpt_to == ["jürgen@x"]
     await deliver(relay, data=UTF8_HEADER)
     assert relay.messages[2].options == [f"SIZE={len(UTF8_HEADER)}", "BODY=8BITMIME", "SMTPUTF8"]
+
+
+@pytest.mark.fault("E10")
+@pytest.mark.parametrize(
+    ("header", "wanted"),
+    [("Subject: Grüße\r\nTo: a@x", False), ("X-To: ü\r\nTo:\r\n a@x", False), ("tO :\r\n jürgen@x", True),
+     ("Resent-From: jürgen@x", True)],
+)  # fmt: skip
+async def test_raw_bytes_want_smtputf8_for_addresses_alone(relay: ScriptedRelay, header: str, wanted: bool) -> None:
+    await deliver(relay, data=f"{header}\r\n\r\nü\r\n".encode(), extras=RAW)
+    assert ("SMTPUTF8" in relay.messages[0].options) is wanted
 
 
 @pytest.mark.fault("E10")
