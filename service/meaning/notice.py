@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from service.meaning.fields import READ, clean, groups, one_of
-from service.meaning.places import OWN, After, Place, Refused, places_of
+from service.meaning.places import OWN, After, Place, Places, Refused
 
 # Notices have up to 10 KB before the returned mail begins.
 _CHARS: Final = 64 * 1024
@@ -102,19 +102,19 @@ def read_notice(text: str, known: list[str], own: set[str], domain: str, *, cut:
     cut = cut or len(text) > _CHARS
     text = text[:_CHARS]
     found = Notice(text)
-    all_places, read = places_of(text.splitlines()[:_LINES], own)
+    all_places = Places(text.splitlines()[:_LINES], own)
     places: list[Place] = []
     for end in (*_cuts(text), len(text)):
         notice, rest = text[:end], text[end:]
         found = Notice(notice, returned=returned_header(rest))
-        lines = notice.splitlines()[:_LINES]
         sender = clean(found.returned.get("return-path", "")).lower()
-        places = [place.weighed(own, sender) for place in all_places if place.line < len(lines)]
+        # Ends come in their order: no place is behind this one.
+        places = [place.weighed(own, sender) for place in all_places.until(len(notice.splitlines()))]
         # What looks like a returned mail's beginning is none if nobody has been named before it.
         if any(place.rank % OWN <= 3 for place in places) or (known and _SAID.search(notice) is not None):
             break
     lines = found.text.splitlines()
-    found.cut = len(lines) > read or (cut and len(found.text) == len(text))
+    found.cut = len(lines) > all_places.read or (cut and len(found.text) == len(text))
     del lines[_LINES:]
     if known:
         _known(found, known, lines, places)

@@ -100,36 +100,46 @@ class Place:
         return self
 
 
-def places_of(lines: list[str], own: set[str]) -> tuple[list[Place], int]:
-    """The places, and how many lines were read for them. `own`: addresses of the notice itself, in lower case."""
-    places: list[Place] = []
-    previous = ""
-    left = _ALL_CHARS
-    for number, whole in enumerate(lines):
-        line = whole[:LINE_CHARS]
-        if "@" not in line:
-            # What ends with a colon speaks of what comes, over an empty line, too.
-            if line.strip() or not previous.endswith(":"):
-                previous = line.strip()
-            continue
-        left -= len(line)
-        if left < 0:
-            return places, number
-        shown = _Line(line, previous)
+class Places:
+    """The places on a notice's lines, read as far as they are asked for. `own`: its own addresses, in lower case."""
+
+    def __init__(self, lines: list[str], own: set[str]) -> None:
+        self.found: list[Place] = []
+        # How many lines were read; fewer than were asked for where a limit ended it.
+        self.read = 0
+        self._lines = lines
+        self._own = own
+        self._previous = ""
+        self._left = _ALL_CHARS
+
+    def until(self, end: int) -> list[Place]:
+        """Those on the lines before `end`, and before any `end` that was asked for earlier."""
+        while self.read < min(end, len(self._lines)) and self._left >= 0 and len(self.found) < _PLACES:
+            line = self._lines[self.read][:LINE_CHARS]
+            if "@" in line:
+                self._left -= len(line)
+                if self._left < 0:
+                    break
+                self._look(line)
+                self._previous = line
+            elif line.strip() or not self._previous.endswith(":"):
+                # What ends with a colon speaks of what comes, over an empty line, too.
+                self._previous = line.strip()
+            self.read += 1
+        return self.found
+
+    def _look(self, line: str) -> None:
+        shown = _Line(line, self._previous)
         for found in islice(ADDRESS.finditer(line), _ADDRESSES):
             address = clean(found[0])
             domain = address.rpartition("@")[2]
             if not domain or len(address) > 320 or ("." not in domain and domain[0] != "["):
                 continue
-            if address.lower() in own and shown.is_field:
+            if address.lower() in self._own and shown.is_field:
                 continue  # the notice shows its own header
             rank = shown.rank(found.start(), found.end())
             if rank is not None:
-                places.append(Place(number, address, rank))
-            if len(places) >= _PLACES:
-                return places, number
-        previous = line
-    return places, len(lines)
+                self.found.append(Place(self.read, address, rank))
 
 
 class _Line:

@@ -128,9 +128,7 @@ SPAM: Final = r"""
 """
 # What is unknown, or not there, is the sender's.
 SENDER: Final = r"""
-    {sender}{of}{is}(?:null ?mx|unknown)
-    {sender}{is}(?:not|n'?t) (?:be )?(?:exist|found|known|valid)
-    {sender}has (?:a )?null ?mx
+    {sender}(?:{of}{is}(?:null ?mx|unknown)|{is}(?:not|n'?t) (?:be )?(?:exist|found|known|valid)|has (?:a )?null ?mx)
     verify (?:your |the )?(?:envelope )?sender|sender (?:address )?verif\w+
     unknown in (?:\w+ )?sender
     (?:not|n'?t) accept (?:any )?mail from (?:it|you|your domain|there)\b

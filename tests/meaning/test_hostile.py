@@ -3,8 +3,7 @@
 import pytest
 
 from service.contract import Kind, Reason
-from service.meaning import notice as notices
-from service.meaning import reasons
+from service.meaning import places, reasons
 from tests.meaning.mails import dsn, meaning_of, notice, reports_of
 
 SPACES = " " * 900
@@ -90,10 +89,15 @@ def test_of_many_words_the_codes_alone_count_in_the_end(asked: list[str]) -> Non
 
 @pytest.mark.fault("C04")
 def test_the_lines_of_a_notice_are_gone_through_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[int] = []
-    real = notices.places_of
-    monkeypatch.setattr(notices, "places_of", lambda lines, own: [calls.append(len(lines)), real(lines, own)][1])
+    calls: list[str] = []
+    real = places._Line
+
+    def counted(line: str, previous: str) -> places._Line:
+        calls.append(line)
+        return real(line, previous)
+
+    monkeypatch.setattr(places, "_Line", counted)
     line = "x " * 200 + " sende a@b.example " + "zzz a@b.example " * 50
     cuts = "".join(f"original message {n}\nX-A: b\nX-B: c\n" for n in range(4))
     assert meaning_of(notice(f"{line}\n" * 5 + cuts)).kind is Kind.BOUNCE
-    assert len(calls) == 1
+    assert len(calls) == 5
