@@ -11,7 +11,11 @@ from service.meaning.fields import URLS
 # RFC 2919 3: the id stands in angle brackets, a phrase may come before it.
 _IN_BRACKETS: Final = re.compile(r"<([^<>]{1,998})>")
 _WHITE: Final = re.compile(r"\s+")
+# Folded, a URL may be longer than a line; programs that send newsletters pack 500 to 1,500 characters into one.
 _URL_CHARS: Final = 2000
+_URL: Final = re.compile(rf"<([^<>]{{1,{_URL_CHARS}}})>")
+_LONG_URL: Final = re.compile(rf"<[^<>]{{{_URL_CHARS + 1}}}")
+_VALUE_CHARS: Final = _URL_CHARS * (URLS + 1)
 _LIST_WORDS: Final = frozenset(("list", "first-class"))
 # What a discussion has and a newsletter has not: somewhere to write to, to join, to read what was said.
 _DISCUSSION: Final = (
@@ -44,6 +48,17 @@ def mailing_list(values: dict[str, str]) -> MailingList | None:
     )
 
 
+def is_cut(values: dict[str, str]) -> bool:
+    """Whether some URL is too long to be had."""
+    for name in ("list-unsubscribe", "list-post"):
+        raw = values.get(name, "")
+        if len(raw) > _VALUE_CHARS or _LONG_URL.search(raw) is not None:
+            return True
+        if len(raw) > _URL_CHARS and "<" not in raw:
+            return True
+    return False
+
+
 def listed_as(found: MailingList | None, values: dict[str, str]) -> Kind | None:
     """A discussion, a newsletter, or neither."""
     if found is None:
@@ -74,14 +89,18 @@ def _urls(raw: str | None) -> list[str]:
     if raw is None:
         return []
     urls: list[str] = []
-    for found in _IN_BRACKETS.finditer(raw[: _URL_CHARS * (URLS + 1)]):
+    for found in _URL.finditer(raw[:_VALUE_CHARS]):
         url = _WHITE.sub("", found[1])
         if ":" in url:
             urls.append(url)
         if len(urls) > URLS:
             break
     if not urls:
-        bare = raw.strip()[:_URL_CHARS]
-        if bare.lower().startswith(("https:", "http:", "mailto:")) and not _WHITE.search(bare):
+        bare = raw.strip()
+        if (
+            len(bare) <= _URL_CHARS
+            and bare.lower().startswith(("https:", "http:", "mailto:"))
+            and not _WHITE.search(bare)
+        ):
             urls.append(bare)
     return urls

@@ -28,7 +28,7 @@ from service.meaning.bounces import (
 from service.meaning.calendar import BYTES, calendar
 from service.meaning.feedback import OPT_OUT, bare, feedback, is_bare_complaint, is_opt_out, opted_out
 from service.meaning.fields import RECIPIENTS, TEXT_CHARS, URLS, address_of, groups, text_of, words_of_html
-from service.meaning.lists import listed_as, mailing_list
+from service.meaning.lists import is_cut, listed_as, mailing_list
 from service.meaning.notice import returned_header
 from service.meaning.sns import MARK, read_sns
 
@@ -179,6 +179,7 @@ class _Reader:
         email, values = self.email, self.values
         verdicts = authentication(email.headers, self.server) if "authentication-results" in values else None
         found = mailing_list(values)
+        self.cut = self.cut or is_cut(values)
         event = self._event() if "text/calendar" in self.parts else None
         said = self._report(report=report)
         kind = said.kind or self._other_kind(event)

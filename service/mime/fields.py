@@ -13,6 +13,8 @@ from service.mime.words import decode_text, unfold
 
 # RFC 5322 2.1.1: no line, hence no id, is longer. What is, identifies nothing.
 _ID_CHARS: Final = 998
+# Browsers take 2,000 characters and more; a picture within its own address (`data:`) is no name of a part.
+_URI_CHARS: Final = 2000
 _ID: Final = re.compile(r"<([^<>]*+)>")
 _ID_OR_COMMENT: Final = re.compile(r"<([^<>]*+)>|[()]|\\.", re.DOTALL)
 _WHITE: Final = re.compile(r"\s+")
@@ -141,25 +143,35 @@ def _has_more_words(value: str, limits: MimeLimits) -> bool:
     return len(value) > limits.encoded_words and value.count("=?") > limits.encoded_words
 
 
-def content_id(value: str | None) -> str | None:
+def content_id(value: str | None, cuts: dict[Cut, None]) -> str | None:
     """RFC 8621 4.1.4 `cid`: without brackets, comments and white space."""
     if value is None:
         return None
     found = _ID.search(value)
     cid = _WHITE.sub("", found[1] if found else without_comments(unfold(value)))
-    return cid if 0 < len(cid) <= _ID_CHARS else None
+    if len(cid) > _ID_CHARS:
+        cuts[Cut.NAMES] = None  # half of it would name another part
+        return None
+    return cid or None
 
 
-def languages(value: str | None) -> list[str] | None:
+def languages(value: str | None, cuts: dict[Cut, None]) -> list[str] | None:
     """RFC 3282 Content-Language: tags."""
     if value is None:
         return None
-    tags = [tag.strip() for tag in without_comments(unfold(value[:_ID_CHARS])).split(",")]
+    if len(value) > _ID_CHARS:
+        cuts[Cut.NAMES] = None
+        value = value[:_ID_CHARS]
+    tags = [tag.strip() for tag in without_comments(unfold(value)).split(",")]
     return [tag for tag in tags if tag] or None
 
 
-def location(value: str | None) -> str | None:
+def location(value: str | None, cuts: dict[Cut, None]) -> str | None:
     """RFC 2557 Content-Location: a URI, perhaps folded."""
     if value is None:
         return None
-    return _WHITE.sub("", value[: _ID_CHARS * 2]) or None
+    uri = _WHITE.sub("", value)
+    if len(uri) > _URI_CHARS:
+        cuts[Cut.NAMES] = None  # half of it leads elsewhere
+        return None
+    return uri or None

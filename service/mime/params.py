@@ -35,16 +35,22 @@ class Parameters:
     def __init__(self, value: str, params: dict[str, str]) -> None:
         self.value = value
         self.params = params
+        self.cut = False  # the field is too long to be read whole
 
 
 def parse_content_type(raw: str) -> Parameters:
     """`value` is type/subtype, or "" for one that RFC 2045 5.2 wants replaced by the default."""
-    return _cached_type(raw) if len(raw) <= _CACHED_CHARS else _content_type(raw)
+    return _cached_type(raw) if len(raw) <= _CACHED_CHARS else _marked(_content_type(raw), raw)
 
 
 def parse_disposition(raw: str) -> Parameters:
     """`value` is inline, attachment, or another token; "" where the field begins with its parameters."""
-    return _cached_disposition(raw) if len(raw) <= _CACHED_CHARS else _disposition(raw)
+    return _cached_disposition(raw) if len(raw) <= _CACHED_CHARS else _marked(_disposition(raw), raw)
+
+
+def _marked(found: Parameters, raw: str) -> Parameters:
+    found.cut = len(raw) > _VALUE_CHARS
+    return found
 
 
 def _content_type(raw: str) -> Parameters:

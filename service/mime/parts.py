@@ -183,6 +183,8 @@ def _part(node: Node, part_id: str | None, size: int, limits: MimeLimits, cuts: 
     params = node.content_type.params
     name = node.disposition.params.get("filename") or params.get("name")
     charset = params.get("charset")
+    if node.content_type.cut or node.disposition.cut:
+        cuts[Cut.NAMES] = None
     if charset is None and node.type.startswith("text/"):
         charset = "us-ascii"  # RFC 8621 4.1.4: the implicit charset
     kind: str = node.type
@@ -202,9 +204,9 @@ def _part(node: Node, part_id: str | None, size: int, limits: MimeLimits, cuts: 
         type=kind,
         charset=charset,
         disposition=disposition,
-        cid=content_id(values.get("content-id")),
-        language=languages(values.get("content-language")),
-        location=location(values.get("content-location")),
+        cid=content_id(values.get("content-id"), cuts),
+        language=languages(values.get("content-language"), cuts),
+        location=location(values.get("content-location"), cuts),
     )
 
 

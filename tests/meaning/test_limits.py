@@ -34,6 +34,8 @@ def event(more: str) -> str:
         invitation(event(GUESTS)),
         invitation(event("SUMMARY:" + "x" * 1001)),
         "List-Unsubscribe: " + ", ".join(f"<https://x.example/{n}>" for n in range(5)) + "\n\nx\n",
+        "List-Unsubscribe: <https://x.example/" + "x" * 2000 + ">\n\nx\n",
+        "List-Unsubscribe: https://x.example/" + "x" * 2000 + "\n\nx\n",
     ],
 )
 def test_what_is_left_out_is_said(mail: str) -> None:
@@ -48,6 +50,16 @@ def test_what_is_left_out_is_said(mail: str) -> None:
         )
     ]
     assert sum(counts) in (0, 200)
+
+
+def test_a_url_may_be_longer_than_a_line() -> None:
+    url = "https://x.example/" + "x" * 1900
+    for field in (f"<{url}>", f"<{url[:900]}\n {url[900:]}>", url):
+        header = f"List-Unsubscribe: {field}\nList-Unsubscribe-Post: List-Unsubscribe=One-Click\n"
+        found = meaning_of(f"{header}\nx\n")
+        assert found.truncated is UNSET
+        assert found.list_ is not UNSET
+        assert (found.list_.unsubscribe, found.list_.one_click) == ([url], True)
 
 
 def test_what_is_as_long_as_it_may_be_is_whole() -> None:

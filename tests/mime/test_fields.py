@@ -112,3 +112,20 @@ def test_a_parts_own_fields() -> None:
     ).body_structure
     assert part is not None
     assert (part.cid, part.language, part.location) == ("image@x", ["de", "en"], "http://x.example/a.png")
+
+
+@pytest.mark.fault("C04")
+@pytest.mark.parametrize(
+    "field",
+    [
+        "Content-ID: <" + "x" * 2000 + "@x>",
+        "Content-Language: " + "de, " * 500,
+        "Content-Location: http://x.example/" + "x" * 5000,
+        "Content-Type: image/png; x=" + "x" * 32_768 + "; name=a.png",
+        "Content-Disposition: inline; x=" + "x" * 32_768 + "; filename=a.png",
+    ],
+)
+def test_a_parts_field_over_its_limit_is_named(field: str) -> None:
+    parsed = read(f"{field}\n\nx")
+    assert parsed.truncated == ["names"]
+    assert not parsed.whole
