@@ -83,6 +83,7 @@ class Extension(msgspec.Struct, frozen=True, rename="camel"):
     """The property `mailbus` of an Email. Absent members mean: nothing to say.
 
     `files`: attachments of which something is known that the mail does not say. `text`, `reply`, `html`: see Extra.
+    `disposition`: what a receipt says was done with a mail (RFC 8098 3.2.6.2).
     `email_id`: the same for one message in all mailboxes of its account (RFC 8474 EMAILID, Gmail's X-GM-MSGID).
     """
 
@@ -92,6 +93,7 @@ class Extension(msgspec.Struct, frozen=True, rename="camel"):
     reports: list[Report] | UnsetType = UNSET
     original: Original | UnsetType = UNSET
     feedback_type: str | UnsetType = UNSET
+    disposition: str | UnsetType = UNSET
     calendar: Calendar | UnsetType = UNSET
     list_: MailingList | UnsetType = msgspec.field(name="list", default=UNSET)
     authentication: Authentication | UnsetType = UNSET

@@ -3,6 +3,7 @@
 Most mail means nothing but itself: a few look-ups in the header say so [1 µs]. Only what bears a mark is looked into.
 """
 
+import re
 from typing import Final, TypeVar
 
 import msgspec
@@ -65,6 +66,8 @@ _RETURNED: Final = (
     "text/rfc822-header",
 )  # fmt: skip
 _DISPOSITIONS: Final = ("message/disposition-notification", "message/global-disposition-notification")
+# RFC 8098 3.2.6: how, a semicolon, what, and perhaps more after a slash.
+_DISPOSITION: Final = re.compile(r"[^;]*+;\s*+([A-Za-z-]{1,40}+)\s*+(?:/|\Z)|\s*+([A-Za-z-]{1,40}+)\s*+\Z")
 _TEXT_CHARS: Final = 64 * 1024
 _TEXTS: Final = ("uid", "summary", "location", "recurrence")
 # An event of 64 KB, the smallest that settings allow, has room for this beside the rest; a report takes 0.3 to 1 KB.
@@ -174,6 +177,7 @@ class _Reader:
         # A limit cut what was read; it cut the text that a person reads.
         self.cut = False
         self.cut_text = False
+        self.disposition = ""
 
     def read(self, *, report: bool) -> Extension | None:
         email, values = self.email, self.values
@@ -194,6 +198,7 @@ class _Reader:
             reports=said.reports or UNSET,
             original=self._original(said),
             feedback_type=said.feedback_type or UNSET,
+            disposition=self.disposition or UNSET,
             calendar=event if event is not None else UNSET,
             list_=found if found is not None else UNSET,
             authentication=verdicts if verdicts is not None else UNSET,
@@ -283,10 +288,12 @@ class _Reader:
         )
 
     def _receipt(self, kind: str) -> Reported:
-        """RFC 8098 3.1: who read the mail, and which."""
+        """RFC 8098 3.1: who got the mail, which, and what was done with it."""
         fields: dict[str, str] = {}
         for group in groups(self._text(kind), most=4):
             fields = group | fields
+        done = _DISPOSITION.match(fields.get("disposition", ""))
+        self.disposition = (done[1] or done[2]).lower() if done is not None else ""
         who = address_of(fields.get("original-recipient", "") or fields.get("final-recipient", ""))
         about = message_id({"message-id": fields.get("original-message-id", "")}) or message_id(
             returned_header(self._returned())

@@ -177,6 +177,24 @@ def test_a_read_receipt() -> None:
     assert meaning.kind is Kind.RECEIPT
     assert meaning.original is not UNSET
     assert (meaning.original.message_id, meaning.original.recipients) == ("other@example.org", ["reader@example.net"])
+    assert meaning.disposition == "displayed"
+
+
+@pytest.mark.parametrize(
+    ("field", "disposition"),
+    [
+        ("automatic-action/MDN-sent-automatically; deleted", "deleted"),  # RFC 8098 3.2.6.2: perhaps unread
+        ("manual-action/MDN-sent-manually; Displayed/error", "displayed"),
+        ("automatic-action/MDN-sent-automatically;\n processed", "processed"),
+        ("displayed", "displayed"),
+        ("manual-action/MDN-sent-manually", UNSET),
+        ("", UNSET),
+    ],
+)
+def test_a_receipt_says_what_was_done_with_the_mail(field: str, disposition: str) -> None:
+    fields = f"Final-Recipient: rfc822; reader@example.net\nDisposition: {field}"
+    meaning = meaning_of(report("disposition-notification", "message/disposition-notification", fields))
+    assert (meaning.kind, meaning.disposition) == (Kind.RECEIPT, disposition)
 
 
 def test_what_is_said_of_a_mail_over_the_limit_comes_from_its_header() -> None:
