@@ -105,7 +105,7 @@ from service.contract.meaning import (
     Reason,
     Report,
 )
-from service.contract.media import ascii_domain, is_address, media_type, spellings
+from service.contract.media import address_problem, ascii_domain, is_address, media_type, spellings
 from service.contract.net import Security, credentials, hidden, without_credentials
 from service.contract.problems import PROBLEMS_LIMIT, Problem, RequestProblems, decode_body
 from service.contract.requests import (
@@ -248,6 +248,7 @@ __all__ = [
     "UploadRequest",
     "Verb",
     "account_of_out",
+    "address_problem",
     "ascii_domain",
     "asyncapi",
     "beyond",

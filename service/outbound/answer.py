@@ -21,7 +21,7 @@ from service.contract import (
     Problem,
     Recipient,
     SendRequest,
-    is_address,
+    address_problem,
     media_type,
 )
 from service.mime import MimeLimits, text_of_html
@@ -111,7 +111,7 @@ def _forwarded(request: SendRequest, original: Email) -> SendRequest:
 
 def _usable(addresses: Iterable[EmailAddress]) -> list[Address]:
     """Each address once, without those that nobody can send to: a stranger wrote them."""
-    found = {one.email.lower(): one for one in addresses if is_address(one.email)}
+    found = {one.email.lower(): one for one in addresses if address_problem(one.email) is None}
     return [Address(one.email, _line(one.name) or None) for one in found.values()]
 
 

@@ -87,7 +87,9 @@ async def test_a_reply_goes_to_the_sender_within_the_conversation(bus: Bus, post
 async def test_a_reply_to_all_leaves_the_account_out_and_what_is_no_address(
     bus: Bus, post: Post, relay: ScriptedRelay
 ) -> None:
-    id = await announce(bus, 3)
+    # RFC 5891: no label may be what "☕-" or a hundred letters are.
+    mail = MAIL.replace("not an address", f"☕@-☕-.example, long@{'ü' * 100}.example, not an address")
+    id = await announce(bus, 3, mail)
     message, to = await answer(post, relay, reply={"emailId": id, "all": True}, html="<body><p>Ten.</p></body>")
     assert to == ["ada@x.example", "bob@x.example", "cy@x.example"]
     assert message["Cc"] == "Bob <bob@x.example>, Cy <cy@x.example>"
