@@ -188,7 +188,11 @@ class Settler:
             newer, _ = await self._sends.get(key)
             if newer is not None and newer.owner != record.owner and newer.phase is not Phase.INTENT:
                 # A command was between: what it set may stand no more.
-                await (self.unschedule(key) if newer.phase is Phase.FINAL else self.go_on(key, newer))
+                if newer.phase is Phase.FINAL:
+                    self.count(key, None)
+                    await self.unschedule(key)
+                else:
+                    await self.go_on(key, newer)
 
     def count(self, key: str, where: str | None) -> None:
         """Keep `mailbus_waiting` right: a request is in one place."""

@@ -120,6 +120,24 @@ async def test_what_waits_is_counted_as_long_as_the_account_is_here(
         assert counted.get() == before
 
 
+async def test_what_is_cancelled_while_its_time_is_set_counts_as_nothing_that_waits(
+    bus: Bus, post: Post, relay: ScriptedRelay, waiting: Waiting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = metrics.WAITING.labels(where="retry")._value
+    before, schedule = counted.get(), settle.schedule
+
+    async def cancelled_before(*what: Any) -> None:
+        assert await undone(waiting, "r") == ("canceled", ["a@x.example"])
+        await schedule(*what)
+
+    monkeypatch.setattr(settle, "schedule", cancelled_before)
+    async with sending(bus, relay):
+        await post.request("r", sendAt=soon(3600))
+        await post.states(1)
+        await post.empty()
+        assert counted.get() == before
+
+
 async def test_what_was_sent_is_final_and_what_never_was_is_unknown(
     bus: Bus, post: Post, relay: ScriptedRelay, waiting: Waiting
 ) -> None:
