@@ -57,3 +57,22 @@ async def test_a_clock_behind_that_of_nats_makes_no_tight_loop(
         await scheduled_for(bus, "r", began + timedelta(seconds=LONG_S / 4))
         await post.states(1)
     assert [event.state for event in post.events] == ["uncertain" if policy == "hold" else "deferred"]
+
+
+class BehindABit(SystemClock):
+    """Five seconds behind NATS's."""
+
+    def now(self) -> datetime:
+        return super().now() - timedelta(seconds=5)
+
+
+@pytest.mark.fault("F04")
+async def test_a_clock_that_is_a_little_behind_makes_no_attempt_of_a_request_that_expires(
+    bus: Bus, post: Post, relay: ScriptedRelay
+) -> None:
+    relay.script.rcpt = {"a@x.example": ["451 4.2.0 busy"]}
+    async with sending(bus, relay, clock=BehindABit(), retry_first_s=LONG_S, retry_max_s=LONG_S):
+        await post.request("r", expiresAt=soon(1))
+        await post.until(lambda: any(event.state == "failed" for event in post.events))
+        await post.empty()
+    assert [event.state for event in post.events] == ["deferred", "failed"]
