@@ -17,7 +17,7 @@ from service.boxes.names import Names
 from service.boxes.plan import Chosen, Renamed, renames
 from service.clock import Clock
 from service.contract import Choice, mailbox_name
-from service.errors import MailbusError, Permanent, Transient
+from service.errors import MailbusError, PeerError, Permanent, Transient
 from service.imap import (
     Figures,
     ListedMailbox,
@@ -28,6 +28,7 @@ from service.imap import (
     Session,
     StatusNews,
     figures_of,
+    left_out,
     notify,
     notify_selected,
     overview,
@@ -42,6 +43,8 @@ PORTION_S: Final = 1.0
 GAP_S: Final = 0.5
 # Where NOTIFY is offered and no mailbox idles yet: looked for one so often.
 LISTEN_EVERY_S: Final = 1.0
+# Names that a list is without, asked for one by one: whoever deletes more at once is believed.
+LEFT_OUT_LIMIT: Final = 20
 # Renames that no round has looked at yet; what is beyond is known by its figures, or by its mail.
 RENAMES_LIMIT: Final = 1_000
 
@@ -83,6 +86,8 @@ class Rounds:
         self._beyond: set[str] = set()
         self._rests_since = 0.0
         self._renamed: dict[str, str] = {}
+        # Names that a list was without although the server has them: said twice, the list counts.
+        self._doubted: set[str] = set()
         self._bell = asyncio.Event()
 
     @property
@@ -124,10 +129,26 @@ class Rounds:
             if not listing and not session.offers("LIST-STATUS"):
                 return
             seen = await overview(session)
+            if listing:
+                await self._doubt(session, seen)
         if listing:
             await self._resolve(seen)
         for name, figures in seen.figures.items():
             self._compare(mailbox_name(name), figures)
+
+    async def _doubt(self, session: Session, seen: Overview) -> None:
+        """Raises PeerError where the list is without mailboxes that are followed and that the server has all the same.
+
+        A session of Dovecot 2.3 may show none of those whose names were swapped, for as long as it lives: it is left.
+        """
+        listed = _names(seen.mailboxes)
+        self._doubted -= listed
+        missing = sorted((self._boxes.names & self.there) - listed - self._doubted)
+        doubted = await left_out(session, missing[:LEFT_OUT_LIMIT])
+        if doubted:
+            self._doubted |= doubted
+            session.abort()
+            raise PeerError(f"LIST leaves out {len(doubted)} mailboxes that are there", where=self._where)
 
     async def _resolve(self, seen: Overview) -> None:
         # Names times patterns: not on the loop, where there are thousands.

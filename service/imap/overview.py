@@ -4,7 +4,7 @@ Used by service/boxes. RFC 9051 6.3.9 (LIST), 6.3.11 (STATUS), RFC 6154 (SPECIAL
 RFC 7162 3.1.7 (HIGHESTMODSEQ).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -13,6 +13,7 @@ from service.imap.connection import LIST_LIMIT
 from service.imap.encode import decode_mailbox
 from service.imap.grammar import Listed, Response, Status, StatusData, Value, parse_number
 from service.imap.refusals import refused_command, throttled
+from service.imap.roles import selectable
 from service.imap.session import ListedMailbox, Session
 
 
@@ -124,6 +125,23 @@ async def overview(session: Session) -> Overview:
         raise refused_command("LIST", answer, where=session.where)
     session.learn_names(names)
     return found
+
+
+async def left_out(session: Session, names: Iterable[str]) -> set[str]:
+    """Of names that a list is without: those that the server has all the same, asked one by one. Raises Transient."""
+    found: set[str] = set()
+
+    def take(response: Response) -> None:
+        if isinstance(response, Listed):
+            one = ListedMailbox(
+                decode_mailbox(response.name, utf8=session.utf8), response.delimiter, response.attributes
+            )
+            found.update([mailbox_name(one.name)] if selectable(one) else ())
+
+    wanted = set(names)
+    for name in wanted:
+        await session.ask("LIST", '""', session.named(name), handler=take)
+    return found & wanted
 
 
 async def figures_of(session: Session, mailbox: str) -> Figures | None:
