@@ -66,7 +66,8 @@ class Reload:
         self._settings = settings
         self._catalog = catalog
         self._clock = clock
-        self._named = set(seen)
+        # The settings file also where the first look hung: what cures that comes by it.
+        self._named = {*seen, *([file] if file else [])}
         self._problems: list[str] = []
         self._tries = 0
         self._again_at = 0.0
@@ -100,7 +101,7 @@ class Reload:
 
         async def look(folder: str, those: Collection[Path]) -> None:
             try:
-                seen.update(await aside(partial(_look, those), where=folder))
+                seen.update(await aside(partial(_look, those), where=f"look at {folder}"))
                 self._silent.discard(folder)
             except Transient as exc:
                 seen.update({path: self._seen[path] for path in those if path in self._seen})
@@ -149,8 +150,9 @@ class Reload:
         settings = load_settings(file)
         if problems := window_problems(self._settings, settings.accounts):
             raise SettingsInvalid(problems, where=str(file))
+        # Files are those of the accounts as they were read: one that is kept may have had its password from elsewhere.
         accounts = kept(self._catalog.all, {account.id: account for account in settings.accounts})
-        return accounts, changed_sections(self._settings, settings), _named(file, accounts.values())
+        return accounts, changed_sections(self._settings, settings), _named(file, settings.accounts)
 
 
 def _look(files: Iterable[Path]) -> Seen:

@@ -143,3 +143,69 @@ async def test_settings_that_name_a_silent_file_no_more_are_taken_though_it_is_s
         with suppress(asyncio.CancelledError):
             await running
         (tmp_path / "pipe").write_text("x")  # its reader ends
+
+
+@pytest.mark.fault("F10")
+async def test_a_secret_that_says_nothing_hides_no_change_of_the_settings_that_name_it(
+    catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.reload.LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr("service.reload.READ_LIMIT_S", 0.2)
+    pipe = tmp_path / "password"
+    pipe.write_text("one")
+    file = write(tmp_path, account("a", password="{file: password}"))
+    settings = load_settings(file)
+    catalog.take_file({one.id: one for one in settings.accounts})
+    running = asyncio.create_task(
+        Reload(file, settings, await first_look(file, settings), catalog, SystemClock()).run()
+    )
+    try:
+        pipe.unlink()
+        os.mkfifo(pipe)
+        await until(lambda: running.done() or catalog.file_refused)
+        write(tmp_path, account("a", address="b@example.com"))
+        await until(lambda: running.done() or catalog.all["a"].address == "b@example.com")
+        assert not catalog.file_refused
+    finally:
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+        pipe.write_text("x")  # its reader ends
+
+
+@pytest.mark.fault("F10")
+async def test_where_neither_the_first_look_nor_the_first_read_came_back_a_change_is_seen_all_the_same(
+    catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.reload.LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr("service.reload.READ_LIMIT_S", 0.2)
+    os.mkfifo(tmp_path / "pipe")
+    file = write(tmp_path, account("a", password="{file: pipe}"))
+    reload = Reload(file, Settings(), {}, catalog, SystemClock())
+    await reload.read()
+    assert catalog.file_refused
+    running = asyncio.create_task(reload.run())
+    try:
+        write(tmp_path, account("a"))
+        await until(lambda: running.done() or catalog.all.keys() == {"a"})
+        assert not catalog.file_refused
+    finally:
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+        (tmp_path / "pipe").write_text("x")  # its reader ends
+
+
+async def test_a_file_that_holds_what_was_written_out_before_is_looked_at_from_then_on(
+    catalog: Catalog, tmp_path: Path
+) -> None:
+    (tmp_path / "password").write_text("x")
+    file = write(tmp_path, account("a"))
+    settings = load_settings(file)
+    catalog.take_file({one.id: one for one in settings.accounts})
+    reload = Reload(file, settings, await first_look(file, settings), catalog, SystemClock())
+    before = catalog.all["a"]
+    write(tmp_path, account("a", password="{file: password}"))
+    await reload.read()
+    assert catalog.all["a"] is before
+    assert reload._named == {file, tmp_path / "password"}
