@@ -73,7 +73,8 @@ def _made(found: dict[str, _Property], attendees: list[Attendee], method: str) -
     sequence = found.get("SEQUENCE")
     digits = "" if sequence is None else sequence.value.strip()[:9]
     return Calendar(
-        # RFC 5546 1.4: without a method it is a calendar that somebody sends, not a question.
+        # RFC 5546 1.4: without a method it is a calendar that somebody sends, not a question; whatever the Content-Type
+        # says (RFC 5545 3.7.2: without this property "a scheduling transaction MUST NOT be assumed").
         method=method.upper()[:40] or "PUBLISH",
         uid=_text(found.get("UID")),
         summary=_text(found.get("SUMMARY")),

@@ -58,8 +58,10 @@ _WORDS: Final = frozenset(
 )
 # The same where words have no spaces between them, or many endings.
 _PIECES: Final = tuple("自動 不在 自动 자동 автоответ automatick".split())
+# RFC 6047 2.4 has the first; the second is what some programs call a file of it, mostly beside the first.
+_CALENDARS: Final = ("text/calendar", "application/ics")
 _REPORTS: Final = frozenset(
-    (*STATUS_KINDS, "message/feedback-report", "message/disposition-notification", "text/calendar")
+    (*STATUS_KINDS, *_CALENDARS, "message/feedback-report", "message/disposition-notification")
 ) | {"message/global-disposition-notification"}
 _RETURNED: Final = (
     "message/rfc822", "text/rfc822-headers", "message/global", "message/global-headers", "message/rfc822-headers",
@@ -87,9 +89,7 @@ def read_meaning(email: Email, values: dict[str, str], contents: dict[str, bytes
     kind = root.type if root is not None else ""
     marked = not _MARKS.isdisjoint(values)
     report = (
-        kind == "multipart/report"
-        or (kind == "text/calendar")
-        or (bool(email.attachments) and _has_report(email.attachments))
+        kind == "multipart/report" or kind in _CALENDARS or (bool(email.attachments) and _has_report(email.attachments))
     )
     if not marked and not report and not _may_report(email, values):
         return email
@@ -184,7 +184,7 @@ class _Reader:
         verdicts = authentication(email.headers, self.server) if "authentication-results" in values else None
         found = mailing_list(values)
         self.cut = self.cut or is_cut(values)
-        event = self._event() if "text/calendar" in self.parts else None
+        event = self._event()
         said = self._report(report=report)
         kind = said.kind or self._other_kind(event)
         if kind is None:
@@ -310,8 +310,8 @@ class _Reader:
         )
 
     def _event(self) -> Calendar | None:
-        part = self.parts["text/calendar"]
-        content = self.contents.get(part.part_id or "")
+        part = next((self.parts[kind] for kind in _CALENDARS if kind in self.parts), None)
+        content = self.contents.get(part.part_id or "") if part is not None else None
         self.cut = self.cut or len(content or b"") > BYTES
         return None if content is None else calendar(content)
 

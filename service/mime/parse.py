@@ -39,7 +39,7 @@ _OID_WITHIN: Final = 32
 _ARMOR: Final = re.compile(r"^-----BEGIN PGP MESSAGE-----[ \t]*+$", re.MULTILINE)
 _ARMOR_WITHIN: Final = 2048
 _LOOK_AT: Final = 4096
-_CALENDAR: Final = "text/calendar"
+_CALENDARS: Final = ("text/calendar", "application/ics")
 # Whoever reads an event out of it takes less, in UTF-8.
 _CALENDAR_BYTES: Final = 1024 * 1024
 _WHITE: Final = re.compile(rb"\s++")
@@ -188,16 +188,14 @@ def _parse(
 
 def _readable(email: Email, blobs: dict[str, bytes]) -> dict[str, bytes]:
     """The same bytes, but those of a calendar in UTF-8: it may be in any charset (RFC 5545 3.1.4, RFC 6047 2.4)."""
-    readable = blobs
-    for part in email.attachments:
-        content = blobs.get(part.part_id or "") if part.type == _CALENDAR else None
-        if content is None:
-            continue
-        declared = None if part.charset == "us-ascii" else part.charset
-        text = decode(content[:_CALENDAR_BYTES], declared).text
-        readable = {**readable, part.part_id or "": text.encode("utf-8", "replace")}
-        break
-    return readable
+    for kind in _CALENDARS:
+        for part in email.attachments:
+            content = blobs.get(part.part_id or "") if part.type == kind else None
+            if content is not None:
+                declared = None if part.charset == "us-ascii" else part.charset
+                text = decode(content[:_CALENDAR_BYTES], declared).text
+                return {**blobs, part.part_id or "": text.encode("utf-8", "replace")}
+    return blobs
 
 
 def _with_line_feeds(raw: bytes) -> bytes:

@@ -109,6 +109,26 @@ def test_a_calendar_in_any_charset(charset: str, codec: str, words: str) -> None
     assert calendar.summary == words
 
 
+def test_a_file_of_an_invitation_is_one() -> None:
+    part = "Content-Type: application/ics; name=invite.ics\nContent-Disposition: attachment\n"
+    alone = (
+        f"From: ada@example.org\nContent-Type: multipart/mixed; boundary=b\n\n--b\n\nx\n--b\n{part}\n{EVENT}\n--b--\n"
+    )
+    for text in (alone, f"From: ada@example.org\n{part}\n{EVENT}\n"):
+        meaning = meaning_of(text)
+        assert (meaning.kind, meaning.calendar and meaning.calendar.summary) == (Kind.INVITATION, "Lunch, and more")
+    # Beside a part of the standard's type it says the same again.
+    both = mail(EVENT).replace("--b--", f"--b\n{part}\n{EVENT.replace('Lunch', 'Supper')}\n--b--")
+    calendar = meaning_of(both).calendar
+    assert calendar
+    assert calendar.summary == "Lunch, and more"
+
+
+def test_no_method_in_a_calendar_asks_nothing() -> None:
+    # RFC 5545 3.7.2, whatever the Content-Type says.
+    assert meaning_of(mail(EVENT.replace("METHOD:REQUEST\n", ""))).kind is Kind.MESSAGE
+
+
 def test_no_calendar_is_no_invitation() -> None:
     meaning = meaning_of(mail("nothing of the kind"))
     assert (meaning.kind, meaning.calendar) == (Kind.MESSAGE, UNSET)
