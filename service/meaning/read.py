@@ -262,12 +262,10 @@ class _Reader:
         return named or not said.startswith("no") or (root is not None and root.type == "multipart/report")
 
     def _other_kind(self, event: Calendar | None) -> Kind | None:
-        if is_reply(self.values, self.email.subject):
-            return Kind.AUTOREPLY
-        # RFC 5546 1.4: what is published is not asked of anybody.
+        # RFC 5546 1.4: what is published is not asked of anybody. A room answers an invitation by itself.
         if event is not None and event.method != "PUBLISH":
             return Kind.INVITATION
-        return None
+        return Kind.AUTOREPLY if is_reply(self.values, self.email.subject) else None
 
     def _complaint(self) -> Reported | None:
         returned = returned_header(self._returned())

@@ -81,6 +81,12 @@ def test_an_answer_is_an_invitation_with_its_method() -> None:
     assert meaning.calendar.attendees[0].status == "accepted"
 
 
+@pytest.mark.parametrize("how", ["auto-generated", "auto-replied"])
+def test_what_a_room_answers_by_itself_is_an_answer_to_an_invitation(how: str) -> None:
+    header = f"Return-Path: <>\nAuto-Submitted: {how}\nIn-Reply-To: <a@example.org>\n"
+    assert meaning_of(header + mail(EVENT.replace("METHOD:REQUEST", "METHOD:REPLY"))).kind is Kind.INVITATION
+
+
 def test_what_is_published_asks_nothing() -> None:
     meaning = meaning_of(mail(EVENT.replace("METHOD:REQUEST", "METHOD:PUBLISH")))
     assert meaning.kind is Kind.MESSAGE
