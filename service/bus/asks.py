@@ -12,6 +12,7 @@ import nats.errors
 
 from service.bus.errors import REQUEST_TIMEOUT_S, ApiError
 from service.bus.frames import hpub, pub
+from service.tasks import cancellable
 
 if TYPE_CHECKING:
     from service.bus.client import BusClient
@@ -89,7 +90,8 @@ class Asks:
         async with self._opening:
             if not self._prefix:
                 inbox = self._nc.new_inbox()
-                await self._nc.listen(f"{inbox}.*", self._take)
+                with cancellable():
+                    await self._nc.listen(f"{inbox}.*", self._take)
                 self._loop = asyncio.get_running_loop()
                 self._prefix = f"{inbox}."
 

@@ -5,6 +5,7 @@ from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from service.observe.level import Level
 from service.observe.oldest import Oldest
 from service.observe.stuck import Stuck
 
@@ -50,6 +51,7 @@ SEND_SECONDS: Final = Histogram(
 )
 # where: queue, send, retry, held
 WAITING: Final = Gauge("mailbus_waiting", "What waits in this process, by where.", ["where"])
+SENDING: Final = Level(WAITING.labels(where="send"))
 # As far as the sender has seen of each account's queue.
 QUEUE_AGE: Final = Oldest("mailbus_queue_age_seconds", "How long the oldest request in the queue has waited.")
 FENCE_REFUSED: Final = Counter("mailbus_fence_refused_total", "Commits that the fence refused.")

@@ -34,7 +34,6 @@ MEMORY_PART: Final = 2
 MEMORY_TIMES: Final = 2
 # Requests in hand hold about a megabyte an account as it is (sender.py): one so small waits for no memory.
 UNCOUNTED_BYTES: Final = 64 * 1024
-_SENDING: Final = metrics.WAITING.labels(where="send")
 
 
 class Deliveries:
@@ -356,7 +355,7 @@ class Hands:
         self._stop.set()
 
     async def _work(self, job: Job) -> None:
-        _SENDING.inc()
+        metrics.SENDING.count += 1
         place = Place(self._own, self._shared, self._stop, self._pace)
         try:
             await place.take()
@@ -373,7 +372,7 @@ class Hands:
             self._failed.set()
         finally:
             place.end()
-            _SENDING.dec()
+            metrics.SENDING.count -= 1
             self._begun.discard(job)
             self._held.pop(job, None)
             if self._stop.is_set() or len(self._held) < self._look_below:
