@@ -5,9 +5,10 @@ made an Email by the same code as events are. Raw bytes go into their blob as th
 whole message anyway. Reading never marks as read.
 """
 
+import asyncio
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import aclosing, nullcontext
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Final
@@ -41,6 +42,8 @@ from service.parsing import Made, Page, Raw, Read
 # What is read, and held, at once.
 PAGE_LIMIT_BYTES: Final = 4 * 1024 * 1024
 PAGE_LIMIT_MESSAGES: Final = 50
+# For a page's memory: other commands of the account wait for the connection meanwhile, as long as that.
+MEMORY_LIMIT_S: Final = 20.0
 # Gmail refuses headers over 500 KB, Exchange over 256 KB.
 HEADER_LIMIT_BYTES: Final = 512 * 1024
 # Fields asked for by name: more of them, or with a name that is no atom of IMAP's, are read with the whole header.
@@ -124,9 +127,12 @@ async def get(context: Context, account: Account, payload: bytes, _headers: Mapp
             for page in _pages([rows[uid] for uid in group.ids if uid in rows], wanted, context.message_limit):
                 if wanted.needs is not Needs.NOTHING and not _may_read(mail, found):
                     return encode(GetAnswer(found, not_found, more=True))
-                whole_bytes = sum(_weight(row, wanted, context.message_limit) for row in page)
                 # Until its blobs are stored: they are what was read, or made of it.
-                async with context.hold(whole_bytes if wanted.needs is Needs.ALL else 0):
+                async with _memory(context, page, wanted) as is_held:
+                    if not is_held and not found:
+                        raise problem(503, "", f"no memory for it within {MEMORY_LIMIT_S:g} s: ask again later")
+                    if not is_held:
+                        return encode(GetAnswer(found, not_found, more=True))
                     shown_page = await _page(context, mail, session, group, page, wanted)
                     there = {shown.made.uid for shown in shown_page}
                     not_found += [group.ids[row.uid] for row in page if row.uid not in there]
@@ -184,6 +190,21 @@ def _pages(rows: Sequence[SurveyedMessage], wanted: Wanted, message_limit: int) 
 def _weight(row: SurveyedMessage, wanted: Wanted, message_limit: int) -> int:
     # A message over the limit shows its header alone.
     return row.size if wanted.needs is Needs.ALL and row.size <= message_limit else min(row.size, HEADER_LIMIT_BYTES)
+
+
+@asynccontextmanager
+async def _memory(context: Context, page: Sequence[SurveyedMessage], wanted: Wanted) -> AsyncIterator[bool]:
+    """For whole messages; False where it does not come in time."""
+    async with AsyncExitStack() as held:
+        # Whoever has the connection and needs none must not stand behind those who wait: one of them may need it.
+        is_held = wanted.needs is not Needs.ALL
+        if not is_held:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(MEMORY_LIMIT_S):
+                    size = sum(_weight(row, wanted, context.message_limit) for row in page)
+                    await held.enter_async_context(context.hold(size))
+                    is_held = True
+        yield is_held
 
 
 def _may_read(mail: MailAccess, found: Sequence[object]) -> bool:
