@@ -16,6 +16,7 @@ from service.imap.connection import LIST_LIMIT, Connection, SessionOptions
 from service.imap.encode import date, decode_mailbox, mailbox_argument, uid_set
 from service.imap.grammar import (
     Condition,
+    Exists,
     Expunged,
     FetchData,
     Listed,
@@ -126,10 +127,14 @@ class Session(Connection):
         Raises Permanent where it cannot be opened, Transient otherwise.
         """
         codes: dict[str, bytes] = {}
+        exists = 0
 
         def take(response: Response) -> None:
+            nonlocal exists
             if isinstance(response, Condition) and response.code:
                 codes[response.code] = response.argument.encode()
+            if isinstance(response, Exists):
+                exists = response.count
 
         self.exists, self.selected = 0, mailbox
         self.stir = Stir()
@@ -152,7 +157,8 @@ class Session(Connection):
         uidnext, highestmodseq = parse_uid(codes.get("UIDNEXT")), parse_number(codes.get("HIGHESTMODSEQ"))
         found = _MAILBOXID.fullmatch(codes.get("MAILBOXID", b""))
         mailbox_id = found[1].decode("ascii") if found is not None else ""
-        return SelectedMailbox(mailbox, uidvalidity, uidnext or 0, self.exists, highestmodseq or 0, mailbox_id)
+        # What `self.exists` has counted since came behind the answer, and UIDNEXT does not cover it.
+        return SelectedMailbox(mailbox, uidvalidity, uidnext or 0, exists, highestmodseq or 0, mailbox_id)
 
     # -- messages ---------------------------------------------------------------------------------------------
 

@@ -153,6 +153,8 @@ class ImapSource:
                 raise
             # It is gone, which the next LIST says, or its name is just being given to another one.
             raise Transient(exc.what, where=exc.where) from exc
+        # What was there by then lies below UIDNEXT.
+        self._looked_at = selected.exists
         # RFC 3501 7.3.1: an old server may leave UIDNEXT out.
         uidnext = selected.uidnext or await self.highest() + 1
         told = selected.uidnext > 0

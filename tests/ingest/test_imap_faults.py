@@ -5,9 +5,13 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from service.boxes import Lines
 from service.bus import Bus
+from service.clock import SystemClock
 from service.contract import AccountState
-from tests.ingest.harness import Box, following
+from service.imap import Session
+from service.ingest import ImapSource
+from tests.ingest.harness import Box, following, session_options
 from tests.servers.dovecot import Dovecot
 from tests.servers.imap_stub import Connection, ImapStub
 from tests.servers.mailbus import BusReader, Event, until
@@ -262,3 +266,29 @@ async def test_mail_that_comes_between_opening_and_the_first_look_does_not_wait_
     async with following(bus, Box(imap_stub.port, idle_s=3600.0)):
         events = await reader.wait_received(2, limit_s=10)
     assert subjects_of(events) == ["mail 1", "mail 2"]
+
+
+@pytest.mark.fault("A03")
+async def test_mail_that_comes_after_opening_is_not_taken_for_one_that_is_gone_since_the_last_look(
+    imap_stub: ImapStub,
+) -> None:
+    async def examine(connection: Connection, tag: str, _arguments: str) -> bool:
+        connection.selected = True
+        await connection.send(
+            f"* 1 EXISTS\r\n* OK [UIDVALIDITY 7] v\r\n* OK [UIDNEXT 3] n\r\n{tag} OK done\r\n* 2 EXISTS\r\n"
+        )
+        return True
+
+    imap_stub.messages, box, clock = {1: mail(1), 2: mail(2)}, Box(imap_stub.port), SystemClock()
+    lines = Lines(lambda: Session.open(session_options(box), clock=clock), limit=1, pause_s=lambda *_: 0.0, clock=clock)
+    source = ImapSource(
+        lines.place(0), host=box.host, username=box.user, mailbox="INBOX", idle_s=3600.0, poll_s=3600.0, clock=clock
+    )
+    await source.open()
+    assert len(await source.survey(1, None)) == 2
+    await source.close()
+    # One is gone, and one comes before anything is asked.
+    imap_stub.hooks["EXAMINE"] = examine
+    assert (await source.open()).exists == 1
+    assert await asyncio.wait_for(source.wait(3600.0), 10) is not None
+    await source.close()
