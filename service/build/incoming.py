@@ -176,7 +176,7 @@ class Mailboxes:
             first=(lambda: self._boxes.before(name)) if incoming.once else tuple,
             named=incoming.roles,
             allowance=self._allowance,
-            listed=self._chosen.needs_list,
+            listed=lambda: name in self._rounds.there,
         )
         # Mail of a mailbox that appears while mailbus runs is new, all of it.
         initial = "all" if appeared.new else incoming.initial

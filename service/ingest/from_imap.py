@@ -88,11 +88,11 @@ class ImapSource:
         first: Callable[[], Collection[str]] = tuple,
         named: Mapping[str, str] = NONE_NAMED,
         allowance: Allowance | None = None,
-        listed: bool = False,
+        listed: Callable[[], bool] = lambda: False,
     ) -> None:
         """`first`: mailboxes that announce what is in them too; `named`: those with a role, where the server says none.
 
-        `allowance`: what the account may read a day. `listed`: the server has shown that there is such a mailbox.
+        `allowance`: what the account may read a day. `listed`: whether the last LIST had such a mailbox.
         """
         self._place = place
         self._mailbox = mailbox
@@ -149,7 +149,7 @@ class ImapSource:
         try:
             selected = await self._changes.open(self._mailbox)
         except NoMailbox as exc:
-            if not self._listed:
+            if not self._listed():
                 raise
             # It is gone, which the next LIST says, or its name is just being given to another one.
             raise Transient(exc.what, where=exc.where) from exc

@@ -124,7 +124,7 @@ async def follow_mailbox(bus: Bus, box: Box) -> None:
                 clock=clock,
                 first=lambda: box.first,
                 allowance=box.allowance,
-                listed=box.listed,
+                listed=lambda: box.listed,
             )
             try:
                 await MailboxIngest(

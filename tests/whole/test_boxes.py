@@ -204,6 +204,21 @@ async def test_a_role_that_no_mailbox_has_is_said_and_the_others_are_followed(
     assert await one.stop() == 0
 
 
+async def test_a_mailbox_that_is_named_beside_a_pattern_and_not_there_is_said_with_what_to_do(
+    dovecot: Dovecot, own_nats: NatsServer, mailbus: Maker, prefix: str
+) -> None:
+    await deliver(dovecot, prefix, ["INBOX"])
+    one = mailbus(settings_for(own_nats.url, prefix, imap_account(dovecot, prefix, mailboxes=["INB*", "Missing"])))
+    one.start()
+    await one.started()
+    async with reading(own_nats.url, prefix) as reader:
+        await reader.wait_received(1)
+        said = [one for one in await reader.account_events("degraded") if one.body.get("mailbox") == "Missing"]
+    assert [one.kind for one in said] == ["degraded"], said
+    assert "check its name in `mailboxes`" in said[0].body["remedy"]
+    assert await one.stop() == 0
+
+
 async def looked(one: Mailbus, name: str) -> None:
     """Until a mailbox that was there is ended, and said so."""
     await until(lambda: any(line["mailbox"] == name for line in one.said("mailbox_gone")), what=name)
