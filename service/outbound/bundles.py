@@ -27,8 +27,7 @@ class Bundles:
         self, key: str, request: SendRequest, payload: bytes, sizes: Mapping[str, int], place: Place
     ) -> Bundle:
         """A request with its blobs, once there is memory for them; those that are not there are left out."""
-        size = len(payload) + sum(sizes.values())
-        await place.hold(size, mails=mails_at_once(size, split=request.split))
+        await self.room(request, payload, sizes, place)
         blobs: dict[str, bytes] = {}
         for blob in blob_ids(request):
             try:
@@ -36,6 +35,11 @@ class Bundles:
             except Permanent:
                 log.warning("blob_missing", account=self._account, blob=blob)
         return Bundle(key, payload, blobs)
+
+    async def room(self, request: SendRequest, payload: bytes, sizes: Mapping[str, int], place: Place) -> None:
+        """Wait for the memory of what `gather` gives; again does nothing."""
+        size = len(payload) + sum(sizes.values())
+        await place.hold(size, mails=mails_at_once(size, split=request.split))
 
     async def again(self, key: str, job: Job, place: Place) -> Bundle:
         """That of a request that is in the queue still. Raises RequestProblems, Transient."""
@@ -45,7 +49,14 @@ class Bundles:
 
     async def kept(self, record: SendRecord, place: Place) -> Bundle:
         """What waits in the outbox, once there is memory for it. Raises Permanent where it is gone, Transient."""
-        name = record.outbox or ""
-        size = await self._outbox.size(name)
+        await self.room_of_kept(record, place)
+        return await self.read(record)
+
+    async def room_of_kept(self, record: SendRecord, place: Place) -> None:
+        """Wait for the memory of what waits in the outbox; again does nothing. Raises Transient."""
+        size = await self._outbox.size(record.outbox or "")
         await place.hold(size, mails=mails_at_once(size, split=record.split))
-        return await self._outbox.get(name)
+
+    async def read(self, record: SendRecord) -> Bundle:
+        """What waits in the outbox, for which there is memory. Raises Permanent where it is gone, Transient."""
+        return await self._outbox.get(record.outbox or "")

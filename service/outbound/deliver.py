@@ -246,7 +246,8 @@ class Deliverer:
         record = changed(new_record(taken.id, job, expires_at), date=date, pending=waiting, split=request.split)
         now = self._clock.now()
         later = request.send_at if request.send_at is not None and request.send_at > now + SOON else None
-        turn = NO_TURN if later is not None or now >= expires_at else await self._turns.take(record, place)
+        room = partial(self._bundles.room, request, payload, sizes, place)
+        turn = NO_TURN if later is not None or now >= expires_at else await self._turns.take(record, place, room)
         try:
             bundle = await self._bundles.gather(key, request, payload, sizes, place)
             raw = bundle.blobs.get(request.raw_blob_id or "")
@@ -295,7 +296,7 @@ class Deliverer:
                 pause_s = min(self._options.retry_first_s, AWAY_LIMIT_S) * (1 + self._clock.chance())
                 await self._settler.again(key, job, record, revision, self._clock.now() + timedelta(seconds=pause_s))
                 return
-            turn = await self._turns.take(record, place)
+            turn = await self._turns.take(record, place, partial(self._bundles.room_of_kept, record, place))
             if isinstance(turn, float):
                 await self._put_off(key, job, record, revision, turn)
                 return
@@ -313,7 +314,7 @@ class Deliverer:
         self, key: str, job: Job, record: SendRecord, revision: int, attempt: int, place: Place
     ) -> None:
         try:
-            bundle = await self._bundles.kept(record, place)
+            bundle = await self._bundles.read(record)
             request = decode_request(bundle.request)
         except Permanent as exc:
             problems = [Problem("", f"what was kept of it cannot be read: {exc.what}")]

@@ -1,8 +1,10 @@
 """A request → its turn: its recipients' domains', and its account's; before it is read, for who waits holds no memory.
 
+Whoever has a domain's turn waits for no memory, and whoever has memory may wait for a domain's: none waits in a circle.
 Used by deliver.py. Lanes say what domains take (lanes.py), the pace what the account may send (pace.py, by hands.py).
 """
 
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from service.outbound.hands import NoTurn, Place
@@ -23,17 +25,22 @@ class Turns:
         self._relays = relays
         self._pace = pace
 
-    async def take(self, record: SendRecord, place: Place) -> Turn | float:
-        """A request's turn; or how many seconds until its domains' is to be expected. Raises NoTurn."""
+    async def take(self, record: SendRecord, place: Place, room: Callable[[], Awaitable[None]]) -> Turn | float:
+        """A request's turn; or how many seconds until its domains' is to be expected. Raises NoTurn.
+
+        `room` waits for its memory: before any domain's turn, for a mailing waits with its memory for those.
+        """
         if record.split:
             # Each of its mails has its own; the first that of the request, where turns are far from each other.
             if self._pace.interval_s > NEAR_S:
                 await self._accounts(place)
+            await room()
             return NO_TURN
         if (wait_s := self._lanes.ask(record.open, waited=record.turn)) > 0:
             return wait_s
         await self._accounts(place)
-        # Not before: as long as it waits for the account's turn it keeps nobody from the domains'.
+        await room()
+        # Not before: as long as it waits for the account's turn or for memory it keeps nobody from the domains'.
         turn = self._lanes.take(record.open, waited=True)
         if isinstance(turn, float):
             place.give_turn_back()

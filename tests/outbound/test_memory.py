@@ -9,7 +9,9 @@ from service.budget import Share
 from service.bus import Bus
 from service.clock import SystemClock
 from service.mime import MimeLimits, parse
+from service.outbound import Limit
 from tests.outbound.conftest import LIMIT_S, Post, delivered, deliveries, sending, soon
+from tests.outbound.test_waiting import scheduled
 from tests.servers.smtp import ScriptedRelay
 
 LARGE = 1_000_000
@@ -84,6 +86,32 @@ async def somebody_waits(memory: Share) -> None:
     async with asyncio.timeout(LIMIT_S):
         while not memory._large._waiting:  # noqa: ASYNC110 who begins to wait for memory rings no bell
             await asyncio.sleep(0.02)
+
+
+@pytest.mark.fault("E05", "F06")
+@pytest.mark.parametrize("later", [False, True])
+async def test_who_waits_for_memory_keeps_nobody_from_his_domain(
+    bus: Bus, post: Post, relay: ScriptedRelay, later: bool
+) -> None:
+    """A mailing has memory and waits for the domain, who has the domain waits for memory: neither would ever go."""
+    memory = (places := deliveries(4, 4 * LARGE)).memory
+    full = await memory.take(memory._large.limit)
+    to = [{"email": "a@slow.example"}]
+    async with sending(bus, relay, places=places, domains={"slow.example": Limit(at_once=1)}):
+        at = {"sendAt": soon(4)} if later else {}
+        await post.request("large", to=to, attachments=await large(bus, b"x"), **at)
+        if later:
+            await somebody_waits(memory)
+            memory.give(full)
+            await scheduled(post)
+            full = await memory.take(memory._large.limit)
+        await somebody_waits(memory)
+        await post.request("small", to=to)
+        assert await post.states(1) == [("small", "sent")]
+        memory.give(full)
+        await post.states(2)
+        await post.empty()
+    assert [event.state for event in post.events] == ["sent", "sent"]
 
 
 async def test_who_waits_for_memory_beyond_his_expiry_is_not_sent_after_it(
