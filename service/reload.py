@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 from zlib import crc32
 
-from service.aside import aside
+from service.aside import Kind, aside
 from service.build import window_problems
 from service.catalog import Catalog
 from service.clock import Clock, backoff_s
@@ -40,6 +40,7 @@ FILES: Final = "the files that accounts name"
 # So many looks at the same time, each at a folder; where there are more folders, some share one, but the settings file.
 # A file system that is away keeps no more threads than that, of those that may be kept (aside.py).
 FOLDERS_LIMIT: Final = 8
+FOLDERS_SHOWN: Final = 5
 
 Signature = tuple[int, int, int]
 # Files, and what of each changes with it; None of one that is not there.
@@ -51,7 +52,7 @@ Found = tuple[Mapping[str, AccountSettings], list[str], set[Path]]
 async def first_look(file: Path | None, settings: Settings) -> Seen:
     """The files that settings were just read from, soon enough that they are what was read; nothing where they hang."""
     with suppress(Transient):
-        return await aside(lambda: _look(_named(file, settings.accounts)), where=FILES)
+        return await aside(lambda: _look(_named(file, settings.accounts)), where=FILES, kind="look")
     return {}
 
 
@@ -101,12 +102,14 @@ class Reload:
 
         async def look(folder: str, those: Collection[Path]) -> None:
             try:
-                seen.update(await aside(partial(_look, those), where=f"look at {folder}"))
+                # Those of accounts, were there ever so many away, never keep the settings file from being looked at.
+                kind: Kind = "look" if self._file in those else "folders"
+                seen.update(await aside(partial(_look, those), where=f"look at {folder}", kind=kind))
                 self._silent.discard(folder)
             except Transient as exc:
                 seen.update({path: self._seen[path] for path in those if path in self._seen})
                 if folder not in self._silent:
-                    log.warning("files_not_seen", error=str(exc))
+                    log.warning("files_not_seen", error=str(exc), folders=_first_folders(those))
                 self._silent.add(folder)
 
         async with TaskGroup() as group:
@@ -132,7 +135,9 @@ class Reload:
         try:
             work = partial(self._found, self._file)
             where, version = str(self._file), self._version
-            accounts, sections, named = await aside(work, where=where, version=version, limit_s=READ_LIMIT_S)
+            accounts, sections, named = await aside(
+                work, where=where, kind="settings", version=version, limit_s=READ_LIMIT_S
+            )
         except (SettingsInvalid, Transient) as exc:
             problems = exc.problems if isinstance(exc, SettingsInvalid) else [str(exc)]
             if problems != self._problems:
@@ -168,6 +173,11 @@ def _by_folder(files: Collection[Path], *, alone: Path | None) -> dict[str, list
             folder = f"folders {crc32(folder.encode('utf-8', 'surrogateescape')) % FOLDERS_LIMIT}"
         found.setdefault(folder, []).append(path)
     return found
+
+
+def _first_folders(files: Iterable[Path]) -> list[str]:
+    """Where somebody may begin to look."""
+    return sorted({str(path.parent) for path in files})[:FOLDERS_SHOWN]
 
 
 def _named(file: Path | None, accounts: Iterable[AccountSettings]) -> set[Path]:

@@ -21,9 +21,9 @@ def stuck() -> Iterator[threading.Event]:
 
 
 async def test_what_work_gives_and_what_it_raises_comes_back() -> None:
-    assert await aside(lambda: 7, where="x") == 7
+    assert await aside(lambda: 7, where="x", kind="accounts") == 7
     with pytest.raises(ZeroDivisionError):
-        await aside(lambda: 1 // 0, where="x")
+        await aside(lambda: 1 // 0, where="x", kind="accounts")
 
 
 async def test_what_says_nothing_is_given_up_and_not_begun_again_before_its_thread_has_ended(
@@ -39,13 +39,13 @@ async def test_what_says_nothing_is_given_up_and_not_begun_again_before_its_thre
         impatient.setattr(room, "LIMIT_S", 0.1)
         for _ in range(3):
             with pytest.raises(Transient, match="nothing for"):
-                await aside(work, where="stuck")
+                await aside(work, where="stuck", kind="accounts")
     assert len(begun) == 1
-    assert await aside(lambda: 7, where="other") == 7
+    assert await aside(lambda: 7, where="other", kind="accounts") == 7
     stuck.set()
     threads = room._of_loop[asyncio.get_running_loop()]
     await until(lambda: not threads.late)
-    assert await aside(work, where="stuck")
+    assert await aside(work, where="stuck", kind="accounts")
 
 
 async def test_where_there_is_no_thread_its_place_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,8 +56,8 @@ async def test_where_there_is_no_thread_its_place_is_given_back(monkeypatch: pyt
         without.setattr(threading.Thread, "start", start)
         for _ in range(room.AT_ONCE + 1):
             with pytest.raises(Transient, match="no thread"):
-                await aside(lambda: 7, where="x")
-    assert await aside(lambda: 7, where="x") == 7
+                await aside(lambda: 7, where="x", kind="accounts")
+    assert await aside(lambda: 7, where="x", kind="accounts") == 7
 
 
 async def test_where_much_says_nothing_no_more_threads_are_begun(
@@ -67,6 +67,18 @@ async def test_where_much_says_nothing_no_more_threads_are_begun(
     monkeypatch.setattr(room, "LATE_LIMIT", 2)
     for name in "ab":
         with pytest.raises(Transient):
-            await aside(lambda: stuck.wait(30), where=name)
+            await aside(lambda: stuck.wait(30), where=name, kind="accounts")
     with pytest.raises(Transient):
-        await aside(lambda: pytest.fail("begun"), where="c")
+        await aside(lambda: pytest.fail("begun"), where="c", kind="accounts")
+
+
+@pytest.mark.fault("F10")
+async def test_much_of_one_kind_that_says_nothing_holds_up_no_other_kind(
+    stuck: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "LIMIT_S", 0.1)
+    waiting = (aside(lambda: stuck.wait(30), where=f"account {n}", kind="accounts") for n in range(2 * room.AT_ONCE))
+    found = await asyncio.gather(*waiting, return_exceptions=True)
+    assert all(isinstance(one, Transient) for one in found)
+    assert await aside(lambda: 7, where="mailbus.yaml", kind="settings") == 7
+    assert await aside(lambda: 8, where="token", kind="tokens") == 8

@@ -85,7 +85,7 @@ class Catalog:
         if names_files(account):
             # Written otherwise, it may name no file any more that says nothing.
             version = crc32(msgspec.json.encode(account))
-            found = await aside(load, where=f"account {account.get('id')}", version=version)
+            found = await aside(load, where=f"account {account.get('id')}", kind="accounts", version=version)
         else:
             found = load()
         if problems := window_problems(self._settings, [found]):

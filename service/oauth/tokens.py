@@ -149,7 +149,7 @@ class Tokens:
         path = self._options.refresh_file
         if path is not None:
             try:
-                found = await aside(partial(read_secret, path), where=str(path))
+                found = await aside(partial(read_secret, path), where=str(path), kind="tokens")
             except (OSError, UnicodeDecodeError):
                 return self._refresh
             if found and found != self._seen_in_file:
@@ -165,7 +165,7 @@ class Tokens:
         if options.refresh_file is not None:
             try:
                 path = options.refresh_file
-                await aside(partial(write_secret, path, refresh), where=str(path))
+                await aside(partial(write_secret, path, refresh), where=str(path), kind="tokens")
             except OSError as exc:
                 reason = f"{options.refresh_file}: {exc.strerror or type(exc).__name__}"
             except Transient as exc:

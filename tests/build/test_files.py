@@ -66,7 +66,7 @@ async def test_an_account_begins_though_the_files_that_it_names_have_fallen_sile
         assert [one.signer().domain for one in outgoing.dkim] == ["example.com"]
         return oauth_options(account, incoming.oauth2, "a", reach)
 
-    made = await aside(begin, where="the account")
+    made = await aside(begin, where="the account", kind="accounts")
     assert made.tls is not None
     assert made.key is not None
 
