@@ -88,14 +88,17 @@ class _Desk:
         return await self._write(id, changed)
 
     async def remove(self, request: dict[str, Any]) -> dict[str, Any]:
-        """An account that was added goes; its position stays. One of the settings file stays paused, if it is."""
+        """An account that was added goes; its position stays, and so does that it is paused.
+
+        For it may move into the settings file, and whoever answers need not have read that yet.
+        """
         id = _id(request)
         of_file = self._catalog.source(id) == "file"
 
         def removed(there: Entry | None) -> Entry | None:
             if of_file and there is not None and there.account is None:
                 raise self._not_added(id, "take it out there")
-            return Entry(paused=True) if of_file and there is not None and there.paused else None
+            return Entry(paused=True) if there is not None and there.account is not None and there.paused else None
 
         if await self._catalog.bucket.get(id) is None:
             raise self._not_added(id, "take it out there")
@@ -144,8 +147,8 @@ class _Desk:
 
     async def _pause(self, id: str, *, paused: bool) -> dict[str, Any]:
         def changed(there: Entry | None) -> Entry:
-            # It may have been added a moment ago, and not be heard of here.
-            if (there is None or there.account is None) and id not in self._catalog.all:
+            # Added a moment ago, it need not be heard of here yet; one that was removed while paused is paused still.
+            if (there is None or there == Entry()) and id not in self._catalog.all:
                 raise _error(404, "id", "no such account")
             return Entry(there.account if there is not None else None, paused=paused)
 

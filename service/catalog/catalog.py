@@ -200,7 +200,9 @@ class Catalog:
         if refused:
             self._refused[id] = refused
             return
-        self._of_bus[id], self._files[id] = same(self.all.get(id), account), files_of(account)
+        # After a start nothing is applied yet: one that moves here is then the settings file's.
+        before = self.all.get(id) or self._of_file.get(id)
+        self._of_bus[id], self._files[id] = same(before, account), files_of(account)
         self._refused.pop(id, None)
 
     def _apply(self) -> None:

@@ -12,7 +12,7 @@ _OAUTH2: Final = ("client_secret", "refresh_token")
 
 
 class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One key. `account`: None where the settings file has it, and only `paused` is said here."""
+    """One key. `account`: None where the settings file has it, or nobody any more, and only `paused` is said here."""
 
     account: dict[str, Any] | None = None
     paused: bool = False

@@ -192,3 +192,52 @@ async def test_an_account_that_is_heard_of_while_its_file_is_read_goes_before_wh
     await reading
     assert catalog.all["a"].address == "new@example.com"
     assert catalog.files() == set()
+
+
+async def test_what_was_paused_stays_paused_where_it_moves_into_a_file_that_is_not_known_here_yet(
+    catalog: Catalog,
+) -> None:
+    there = {"a": Entry(change("a", 1, paused=True).value or b"", 1)}
+
+    async def get(id: str) -> Entry | None:
+        return there.get(id)
+
+    async def update(id: str, value: bytes, revision: int) -> int:
+        there[id] = Entry(value, revision + 1)
+        return revision + 1
+
+    async def remove(id: str, _revision: int) -> None:
+        del there[id]
+
+    bucket = cast(Any, catalog.bucket)
+    bucket.get, bucket.update, bucket.remove = get, update, remove
+    desk = admin._Desk(catalog)
+    await hear(catalog, change("a", 1, paused=True))
+    file = dict(catalog.all)
+    await desk.remove({"id": "a"})
+    assert msgspec.json.decode(there["a"].value)["paused"] is True
+    await hear(catalog, KeyChange("a", there["a"].value, 2))
+    assert catalog.all == {}
+    catalog.take_file(file)
+    assert catalog.paused == {"a"}
+    with pytest.raises(ServiceError, match="settings file"):
+        await desk.remove({"id": "a"})
+    catalog.take_file({})
+    await desk.resume({"id": "a"})
+    assert msgspec.json.decode(there["a"].value).get("paused", False) is False
+    await desk.remove({"id": "a"})
+    assert there == {}
+
+
+async def test_accounts_that_move_out_of_the_settings_file_after_a_restart_go_on_as_they_are(
+    catalog: Catalog,
+) -> None:
+    await hear(catalog, change("a", 1))
+    # A start: the settings file was read, and nothing was heard of yet.
+    of_file = dict(catalog.all)
+    catalog._of_file, catalog.all = of_file, {}
+    catalog._forget("a")
+    await hear(catalog, change("a", 1))
+    assert catalog.all["a"] is of_file["a"]
+    catalog.take_file({})
+    assert catalog.all["a"] is of_file["a"]
