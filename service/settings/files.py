@@ -7,8 +7,9 @@ from typing import Annotated, Any, Final
 
 from pydantic import BeforeValidator, PlainSerializer, PlainValidator, ValidationInfo
 from pydantic.json_schema import WithJsonSchema
+from pydantic_core import PydanticCustomError
 
-from service.settings.values import folder_of, some_text, unshown, wrong
+from service.settings.values import folder_of, shown_file, some_text, unshown, wrong
 
 # All authorities of the world take 300 KB.
 FILE_LIMIT_BYTES: Final = 8 * 1024 * 1024
@@ -21,7 +22,7 @@ def _file(value: Any, info: ValidationInfo) -> str:
         with open(path, "rb"):
             return str(path)
     except OSError as exc:
-        raise wrong(f"cannot be read: {exc.strerror or exc}") from None
+        raise _unread(value, exc) from None
 
 
 FilePath = Annotated[str, BeforeValidator(unshown(_file)), _SCHEMA]
@@ -47,7 +48,11 @@ def _named(value: Any, info: ValidationInfo) -> NamedFile:
         found = os.stat(path)
         return NamedFile(str(path), _content(str(path), (found.st_ino, found.st_mtime_ns, found.st_size)))
     except OSError as exc:
-        raise wrong(f"cannot be read: {exc.strerror or exc}") from None
+        raise _unread(value, exc) from None
+
+
+def _unread(value: str, exc: OSError) -> PydanticCustomError:
+    return wrong(f"{shown_file(value)} cannot be read: {exc.strerror or 'no such path'}")
 
 
 @lru_cache(1024)

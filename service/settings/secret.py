@@ -9,14 +9,13 @@ from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
-from service.settings.values import LINE_END, folder_of, show_size, unshown, wrong
+from service.settings.values import LINE_END, folder_of, show_size, shown, shown_file, unshown, wrong
 
 # What is longer is no password but a wrong path.
 SECRET_LIMIT_BYTES: Final = 64 * 1024
 SECRET_FORMS: Final = "{env: NAME}, {file: PATH}, or the text itself"
 # What is certainly meant as a name, and no secret that was written in its place.
 NAME_SHOWN: Final = re.compile(r"[A-Z_][A-Z0-9_]{0,39}")
-PATH_SHOWN: Final = re.compile(r"(?:/[A-Za-z0-9._-]{1,40}){1,20}")
 
 
 class Secret:
@@ -77,21 +76,16 @@ def _secret(value: Any, info: ValidationInfo) -> Secret:
     if isinstance(value, Secret):
         return value
     if isinstance(value, dict) and value.keys() == {"env"} and isinstance(value["env"], str):
-        name = _shown("the environment variable", value["env"], NAME_SHOWN)
+        name = shown("the environment variable", value["env"], NAME_SHOWN)
         found = os.environ.get(value["env"])
         if found is None:
             raise wrong(f"{name} is not set")
         return _checked(found, name)
     if isinstance(value, dict) and value.keys() == {"file"} and isinstance(value["file"], str):
-        return _from_file(folder_of(info) / value["file"], _shown("the file", value["file"], PATH_SHOWN))
+        return _from_file(folder_of(info) / value["file"], shown_file(value["file"]))
     if not isinstance(value, str):
         raise wrong(f"write {SECRET_FORMS} (in quotes where it looks like a number)")
     return _checked(value, "it")
-
-
-def _shown(what: str, name: str, form: re.Pattern[str]) -> str:
-    """What it is, by its name where that may be shown: a secret may stand there by mistake."""
-    return f"{what} {name}" if form.fullmatch(name) else f"{what} that it names"
 
 
 def _from_file(path: Path, shown: str) -> Secret:

@@ -29,6 +29,8 @@ ADDRESS_LIMIT: Final = 254
 MAILBOX_LIMIT_BYTES: Final = 1_000
 # These would end a command or a header: no encoding makes them safe everywhere.
 LINE_END: Final = re.compile(r"[\r\n\x00]")
+# What is certainly meant as a path, and no secret that was written in its place.
+PATH_SHOWN: Final = re.compile(r"(?:/[A-Za-z0-9._-]{1,40}){1,20}")
 # The type of errors of which no value is shown.
 UNSHOWN: Final = "mailbus_unshown"
 
@@ -52,6 +54,17 @@ def unshown(check: Callable[P, T]) -> Callable[P, T]:
             raise PydanticCustomError(UNSHOWN, "{message}", {"message": exc.message()}) from None
 
     return checked
+
+
+def shown(what: str, name: str, form: re.Pattern[str]) -> str:
+    """What it is, by its name where that may be shown: a secret may stand there by mistake."""
+    return f"{what} {name}" if form.fullmatch(name) else f"{what} that it names"
+
+
+def shown_file(path: str) -> str:
+    """A file by its path, where that is certainly one; of a relative one, where it was looked for."""
+    beside = "" if path.startswith("/") else " beside the settings file"
+    return shown("the file", path, PATH_SHOWN) + beside
 
 
 def text(value: Any) -> str:

@@ -111,7 +111,14 @@ def test_an_unknown_variable_names_the_nearest_known_one(monkeypatch: pytest.Mon
         ("{nats: {user: u}}", "nats.password: required beside nats.user"),
         ("{nats: {password: u}}", "nats.user: required beside nats.password"),
         ("{nats: {token: t, nkey_seed: s}}", "nats: keep one of token, nkey_seed: one is enough to log in"),
-        ("{nats: {tls: {ca: no.pem}}}", "nats.tls.ca: cannot be read: No such file or directory"),
+        (
+            "{nats: {tls: {ca: no.pem}}}",
+            "nats.tls.ca: the file that it names beside the settings file cannot be read: No such file or directory",
+        ),
+        (
+            "{nats: {creds: /not/there.creds}}",
+            "nats.creds: the file /not/there.creds cannot be read: No such file or directory",
+        ),
         ("{nats: {servers: []}}", "nats.servers: write a list of URLs, such as [nats://127.0.0.1:4222]"),
         ("{nats: {prefix: a.b}}", "nats.prefix: write 1 to 32 letters, digits, - or _ (got 'a.b')"),
         ("{nats: {replicas: true}}", "nats.replicas: write a number (got true)"),

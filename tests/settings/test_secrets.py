@@ -19,6 +19,7 @@ from service.settings.problems import _models_of
 from tests.settings.conftest import Load, Problems
 
 MARKER = "hunter2-Zq8"
+BESIDE = "the file that it names beside the settings file"
 
 WITH_SECRETS = f"""
 nats: {{user: u, password: {MARKER}}}
@@ -186,12 +187,12 @@ def test_broken_json_in_the_environment_is_not_shown(monkeypatch: pytest.MonkeyP
         ("{env: LINES}", "the environment variable LINES holds a line end or a NUL, which no server takes"),
         ("{env: not_there}", "the environment variable that it names is not set"),
         ("{file: /not/there.txt}", "the file /not/there.txt cannot be read: No such file or directory"),
-        ("{file: nowhere}", "the file that it names cannot be read: No such file or directory"),
-        ("{file: .}", "the file that it names cannot be read: Is a directory"),
-        ("{file: empty}", "the file that it names is empty: write {env: NAME}, {file: PATH}, or the text itself"),
-        ("{file: lines}", "the file that it names holds a line end or a NUL, which no server takes"),
-        ("{file: binary}", "the file that it names is not UTF-8"),
-        ("{file: large}", "the file that it names is larger than a secret can be (64KiB)"),
+        ("{file: nowhere}", f"{BESIDE} cannot be read: No such file or directory"),
+        ("{file: .}", f"{BESIDE} cannot be read: Is a directory"),
+        ("{file: empty}", f"{BESIDE} is empty: write {{env: NAME}}, {{file: PATH}}, or the text itself"),
+        ("{file: lines}", f"{BESIDE} holds a line end or a NUL, which no server takes"),
+        ("{file: binary}", f"{BESIDE} is not UTF-8"),
+        ("{file: large}", f"{BESIDE} is larger than a secret can be (64KiB)"),
         ("1234", "write {env: NAME}, {file: PATH}, or the text itself (in quotes where it looks like a number)"),
         ("''", "it is empty: write {env: NAME}, {file: PATH}, or the text itself"),
     ],
