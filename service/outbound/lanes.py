@@ -7,6 +7,7 @@ who sends is pace.py's affair (blame.py).
 
 from collections.abc import Collection, Iterable, Mapping
 from itertools import islice
+from math import inf
 from typing import Final
 
 import msgspec
@@ -120,10 +121,11 @@ class Lanes:
         self._lanes: dict[str, _Lane] = {}
         self._any = limits.get(ANY, NO_LIMIT)
 
-    def ask(self, recipients: Iterable[str], *, waited: bool) -> float:
+    def ask(self, recipients: Iterable[str], *, waited: bool, within_s: float = inf) -> float:
         """How many seconds until a turn for a mail to all of them is to be expected, and promised; 0: there is one now.
 
-        `waited`: it was told so before.
+        `waited`: it was told so before. `within_s`: whoever asks comes back for no turn that is later, so it is not
+        promised.
         """
         lanes = [self._lane(domain) for domain in self._counted(recipients)]
         now = self._clock.monotonic()
@@ -131,14 +133,14 @@ class Lanes:
         longest = max(waits, default=0.0)
         # In the others nothing is promised: who comes now to one of them must not wait for the slowest.
         for lane, wait_s in zip(lanes, waits, strict=True):
-            if wait_s == longest > 0:
+            if wait_s == longest > 0 and longest <= within_s:
                 lane.promise(now + wait_s, waited=waited)
         return longest
 
-    def take(self, recipients: Iterable[str], *, waited: bool) -> Turn | float:
+    def take(self, recipients: Iterable[str], *, waited: bool, within_s: float = inf) -> Turn | float:
         """That turn, or what `ask` says. Decides at once."""
         domains = self._counted(recipients)
-        if (wait_s := self.ask(domains, waited=waited)) > 0:
+        if (wait_s := self.ask(domains, waited=waited, within_s=within_s)) > 0:
             return wait_s
         now = self._clock.monotonic()
         for domain in domains:

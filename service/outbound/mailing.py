@@ -166,7 +166,7 @@ class Mailings:
         record = await self._settler.kept(task.record, task.bundle)
         trying = waiting if len(waiting) < len(record.pending) else []
         record = changed(record, trying=trying, overfull=record.overfull + tried)
-        at = self._clock.now() + timedelta(seconds=turns.wait_s(waiting))
+        at = self._clock.now() + timedelta(seconds=turns.promised_s(waiting))
         await self._settler.again(task.key, task.job, record, task.revision, at, turn=True)
 
     async def _ask_for_each(self, task: Task, mails: Sequence["_Mailing"], place: Place) -> dict[str, Said]:
@@ -266,7 +266,8 @@ class _Turns:
         domain = domain_of(who)
         if not self.may_be_near(who):
             return None
-        turn = self._lanes.take([who], waited=self._waited or domain in self._later)
+        # A turn that is later is promised once it is known for which one the request comes back.
+        turn = self._lanes.take([who], waited=self._waited or domain in self._later, within_s=NEAR_S)
         if isinstance(turn, float) and turn > NEAR_S:
             self._later[domain] = self._clock.monotonic() + turn
             return None
@@ -276,6 +277,13 @@ class _Turns:
         """How long until one of them has a turn, as far as that is known; 0: now."""
         now = self._clock.monotonic()
         return max(0.0, min(self._later.get(domain_of(who), now) - now for who in waiting))
+
+    def promised_s(self, waiting: Sequence[str]) -> float:
+        """The same; the request comes back for that turn, which is promised."""
+        if not self.wait_s(waiting):
+            return 0.0
+        first = min(waiting, key=lambda who: self._later[domain_of(who)])
+        return self._lanes.ask([first], waited=self._waited)
 
 
 async def _hurry(place: Place, mails: Sequence[tuple[_Mailing, asyncio.Task[Said]]], left_s: float) -> None:

@@ -11,6 +11,8 @@ from service.clock import SystemClock
 from service.contract import request_key
 from service.observe.steps import STOP_EXIT_CODE
 from service.outbound import Limit, Phase, Suppressions
+from service.outbound.lanes import Lanes
+from service.outbound.mailing import IN_HAND_S, _Turns
 from service.outbound.options import TOGETHER
 from service.outbound.retry import Said, Verdict, found
 from service.outbound.sender import IN_HAND_LIMIT
@@ -21,6 +23,7 @@ from tests.outbound.conftest import LIMIT_S, Post, delivered, deliveries, idle_s
 from tests.outbound.test_crash import run_child
 from tests.outbound.test_ending import outcomes, record_of
 from tests.outbound.test_memory import LARGE, large
+from tests.servers.clock import FakeClock
 from tests.servers.nats import NatsServer
 from tests.servers.smtp import ScriptedRelay
 
@@ -164,6 +167,34 @@ async def test_who_waits_for_a_domain_is_out_of_hand_and_in_nobodys_way(
     assert {who.partition("@")[2] for who in record.pending} == {"slow.example"}
     assert (len(record.pending), record.turn, record.unsure) == (11, True, 0)
     assert {state for _, state in outcomes(post)} == {"sent"}
+
+
+@pytest.mark.fault("E05")
+async def test_a_mailing_is_promised_no_more_turns_than_it_comes_back_for() -> None:
+    """It is in hand for a quarter of a minute, again and again, and asks for everybody who waits each time."""
+    clock = FakeClock()
+    ours = Lanes({"*": Limit(interval_s=60.0), "quick.example": Limit(interval_s=2.0)}, clock)
+    waiting = [f"p{n}@d{n % 20}.example" for n in range(200)] + [f"p{n}@quick.example" for n in range(200)]
+    waited, longest_s = False, 0.0
+    while waiting:
+        turns, until = _Turns(ours, clock, waited=waited), clock.monotonic() + IN_HAND_S
+        for who in waiting.copy():
+            turn = turns.take(who)
+            while isinstance(turn, float):
+                await clock.advance(turn)
+                turn = ours.take([who], waited=True)
+            if turn is not None:
+                ours.give_back(turn)
+                waiting.remove(who)
+            if clock.monotonic() >= until:
+                break
+        newcomer = ours._lane("d0.example").wait_s(clock.monotonic(), waited=False)
+        longest_s, waited = max(longest_s, newcomer), True
+        if waiting:
+            await clock.advance(max(1.0, turns.promised_s(waiting)))
+    # Behind one that waits for each of the domains' turns.
+    assert longest_s <= 2 * 60.0
+    assert clock.monotonic() <= 1.1 * 9 * 60.0
 
 
 async def test_who_gets_nothing_takes_no_turn(bus: Bus, post: Post, relay: ScriptedRelay) -> None:
