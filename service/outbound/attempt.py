@@ -83,6 +83,7 @@ class Attempts:
         try:
             mail = await self._steps.mail(task, task.request, going, record.message_id, seed=task.key)
         except RequestProblems as exc:
+            place.give_turn_back()
             await self._steps.refuse(task, attempt, exc.problems)
             return
         intent: SendRecord | None = None
@@ -105,6 +106,8 @@ class Attempts:
             self._lanes.heard(said)
             if asked:
                 metrics.SEND_SECONDS.observe(self._clock.monotonic() - began)
+        else:
+            place.give_turn_back()
         step("replies")
         place.leave()
         mail = Mail(mail.mail_from, mail.wire, b"")  # what is stored or copied now takes as much again

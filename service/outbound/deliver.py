@@ -175,6 +175,7 @@ class Deliverer:
             # Before: whoever waits for the account's turn alone keeps everybody out.
             await place.turn()
             if (alone := await place.alone()) is None:
+                place.give_turn_back()
                 await job.give_back(NOT_ALONE_S)
                 return
             over = alone.over

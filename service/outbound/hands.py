@@ -17,7 +17,7 @@ from service.bus import ACK_WAIT_S, Job
 from service.errors import MailbusError, Transient
 from service.observe import log, metrics
 from service.outbound.bugs import Bugs
-from service.outbound.pace import Pace
+from service.outbound.pace import NEVER, Pace
 from service.tasks import TaskGroup
 
 # A relay that lets one wait for longer has its account's place only: it must not keep all accounts from sending.
@@ -169,7 +169,7 @@ class Place:
         self._alone: Alone | None = None
         self._in_turn = False
         self._had_turn = False
-        self._turn_at = 0.0
+        self._turn_at = NEVER
 
     async def alone(self) -> Alone | None:
         """Go on without anybody beside; None where it was somebody's right for too long just now."""
@@ -193,9 +193,9 @@ class Place:
         if not self._had_turn and self._pace is not None:
             if self._pace.waits:
                 self.leave()
-            if not await self._pace.turn(self._stop):
+            if (turn_at := await self._pace.turn(self._stop)) is None:
                 raise NoTurn("the account's work ends")
-            self._turn_at = self._pace.last
+            self._turn_at = turn_at
         self._had_turn = True
 
     def give_turn_back(self) -> None:

@@ -208,8 +208,9 @@ class Mailings:
             # The intent stands already.
             mailing.dot = True
 
-        mailing.turn = await self._lanes.wait([one.email], mailing.turn)
+        asked = False
         try:
+            mailing.turn = await self._lanes.wait([one.email], mailing.turn)
             await place.turn()
             await place.take()
             began = self._clock.monotonic()
@@ -220,11 +221,14 @@ class Mailings:
             except RequestProblems as exc:
                 # RFC 3463 3.2: a bad address is its recipient's affair alone.
                 return Said(Verdict.REFUSED, f"553 5.1.3 not sent by mailbus: {exc.problems[0].message}")
+            asked = True
             said = await self._relays.ask(mail, dot)
             self._lanes.heard(said)
             metrics.SEND_SECONDS.observe(self._clock.monotonic() - began)
             return said[one.email]
         finally:
+            if not asked:
+                place.give_turn_back()
             self._give_back(mailing)
             place.leave()
 

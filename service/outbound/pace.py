@@ -18,6 +18,7 @@ from service.outbound.retry import Said, Verdict
 FIRST_PAUSE_S: Final = 0.5
 LONGEST_PAUSE_S: Final = 60.0
 SHORTEST_PAUSE_S: Final = 0.1
+NEVER: Final = float("-inf")
 
 
 class Pace:
@@ -28,7 +29,7 @@ class Pace:
         self._clock = clock
         self._learned_s = 0.0
         self._spread = Spread()
-        self._last = self._before = float("-inf")
+        self._last = self._before = NEVER
         self._turns = asyncio.Lock()
 
     @property
@@ -37,31 +38,26 @@ class Pace:
         return max(self._interval_s, self._learned_s)
 
     @property
-    def last(self) -> float:
-        """When the last turn was."""
-        return self._last
-
-    @property
     def waits(self) -> bool:
         """Whether who wants a turn now has to wait for it."""
         early = self._last + self.interval_s > self._clock.monotonic()
         return self._turns.locked() or (self.interval_s > 0 and early)
 
-    async def turn(self, ending: asyncio.Event) -> bool:
-        """Wait for one's turn, first come, first served; False once the account's work ends meanwhile.
+    async def turn(self, ending: asyncio.Event) -> float | None:
+        """Wait for one's turn, first come, first served; gives when it is, or None once the account's work ends.
 
-        No wait where there is nothing to wait for.
+        No wait where there is nothing to wait for: that is nobody's turn, and was never.
         """
         if not self.interval_s and not self._turns.locked():
-            return True
+            return NEVER
         async with self._turns:
             # Looked at again after each wait: a mail that was taken meanwhile makes it shorter.
             while (wait_s := self._last + self.interval_s - self._clock.monotonic()) > 0:
                 if ending.is_set():
-                    return False
+                    return None
                 await self._clock.sleep(min(wait_s, FIRST_PAUSE_S))
             self._before, self._last = self._last, self._clock.monotonic()
-        return True
+            return self._last
 
     def give_back(self, last: float) -> None:
         """Whoever had the turn that was then does not go after all: the next one does, if nobody had one since."""

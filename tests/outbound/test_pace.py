@@ -7,6 +7,7 @@ import pytest
 
 from service.bus import ACK_WAIT_S, Bus
 from service.outbound import Limit
+from service.outbound.hands import Place
 from service.outbound.pace import FIRST_PAUSE_S, LONGEST_PAUSE_S, Pace
 from service.outbound.retry import Said, Verdict
 from tests.outbound.conftest import LIMIT_S, Post, deliveries, sending, soon
@@ -33,7 +34,7 @@ async def test_turns_are_spread_evenly_and_come_in_order() -> None:
     pace = Pace(2.0, clock)
     began = clock.monotonic()
     for n in range(5):
-        assert await pace.turn(asyncio.Event())
+        assert await pace.turn(asyncio.Event()) is not None
         assert clock.monotonic() - began >= 2.0 * n
     assert clock.monotonic() - began <= 2.0 * 5
 
@@ -43,7 +44,7 @@ async def test_without_a_rate_nobody_waits() -> None:
     pace = Pace(0.0, clock)
     began = clock.monotonic()
     for _ in range(100):
-        assert await pace.turn(asyncio.Event())
+        assert await pace.turn(asyncio.Event()) is not None
         pace.heard(TAKEN)
     assert clock.monotonic() == began
 
@@ -145,7 +146,7 @@ class CountedPace(Pace):
 
     taken = 0
 
-    async def turn(self, ending: asyncio.Event) -> bool:
+    async def turn(self, ending: asyncio.Event) -> float | None:
         CountedPace.taken += 1
         return await super().turn(ending)
 
@@ -189,13 +190,28 @@ async def test_who_waits_for_the_accounts_turn_keeps_nobody_from_a_domains(
 async def test_a_turn_that_is_given_back_is_the_next_ones() -> None:
     clock = PassingClock()
     pace = Pace(2.0, clock)
-    await pace.turn(asyncio.Event())
-    await pace.turn(asyncio.Event())
-    pace.give_back(pace.last)
+    first, second = [await pace.turn(asyncio.Event()) for _ in range(2)]
+    assert first is not None
+    assert second is not None
+    pace.give_back(second)
     assert not pace.waits
-    last = pace.last
     await pace.turn(asyncio.Event())
-    pace.give_back(last)
+    pace.give_back(first)
+    assert pace.waits
+
+
+async def test_who_had_nothing_to_wait_for_gives_nobodys_turn_back() -> None:
+    """He came before the relay made the account slower."""
+    pace = Pace(0.0, PassingClock())
+    place = Place(asyncio.Semaphore(1), deliveries(1), pace=pace)
+    pace.heard(TOO_FAST)
+    await pace.turn(asyncio.Event())
+    pace.heard(TAKEN)
+    for _ in range(20):
+        pace.heard(TAKEN)
+    await place.turn()
+    pace.heard(TOO_FAST)
+    place.give_turn_back()
     assert pace.waits
 
 

@@ -259,9 +259,9 @@ class Counted(Pace):
 
     turns = 0
 
-    async def turn(self, ending: asyncio.Event) -> bool:
+    async def turn(self, ending: asyncio.Event) -> float | None:
         self.turns += 1
-        return True
+        return 0.0
 
 
 async def goes(place: Place) -> None:
