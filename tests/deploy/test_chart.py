@@ -99,8 +99,8 @@ def test_the_manifests_settings_are_settings(monkeypatch: pytest.MonkeyPatch, tm
         ({"networkPolicy": {"enabled": True, "natsTo": [{}]}}, "natsTo"),
         ({"networkPolicy": {"enabled": True, "natsTo": [{"ipBlock": {"cidr": "::/0"}, "podSelector": {}}]}}, "natsTo"),
         ({"tokens": {"enabled": True, "size": "much"}}, "size"),
-        ({"podDisruptionBudget": {"enabled": True, "maxUnavailable": 0}}, "maxUnavailable"),
-        ({"podDisruptionBudget": {"enabled": True, "maxUnavailable": "0%"}}, "maxUnavailable"),
+        ({"podDisruptionBudget": {"enabled": True, "maxUnavailable": -1}}, "maxUnavailable"),
+        ({"podDisruptionBudget": {"enabled": True, "maxUnavailable": "101%"}}, "maxUnavailable"),
         ({"settings": {"limit": {"memory": "64MiB"}}}, "limit"),
         ({"settings": {"nats": {"server": ["nats://nats:4222"]}}}, "server"),
     ],
@@ -141,8 +141,10 @@ def test_values_that_make_no_pods_that_run_are_refused_and_named(values: dict[st
         {"resources": {"limits": {"memory": "1Gi"}}},
         {"resources": {"limits": {"memory": 2147483648}}},
         {"resources": {"limits": None}},
+        {"resources": None},
         {"autoscaling": {"enabled": False, "minReplicas": 9}},
         {"podDisruptionBudget": {"enabled": True, "maxUnavailable": "25%"}},
+        {"podDisruptionBudget": {"enabled": True, "maxUnavailable": 0}},
     ],
 )
 def test_values_that_make_pods_are_taken(values: dict[str, Any]) -> None:
@@ -176,9 +178,21 @@ def checksum(**settings: Any) -> str:
 
 
 def test_settings_that_are_read_at_the_start_make_pods_anew_and_accounts_do_not() -> None:
-    account = {"id": "a", "address": "a@example.com", "preset": "gmx", "password": {"env": "A"}}
+    account = {"id": "a", "address": "a@example.com", "preset": "gmx", "password": {"file": "/etc/mailbus-secrets/a/b"}}
     assert checksum(accounts=[account]) == checksum(accounts=[]) == checksum()
     assert len({checksum(), checksum(limits={"memory": "256MiB"}), checksum(nats={"replicas": 1})}) == 3
+
+
+def test_an_account_whose_password_is_in_a_variable_that_pods_may_not_have_yet_makes_them_anew() -> None:
+    def account(id: str, name: str) -> dict[str, Any]:
+        return {"id": id, "address": "a@example.com", "preset": "gmx", "password": {"env": name}}
+
+    one = checksum(accounts=[account("a", "A")])
+    assert one != checksum()
+    assert one == checksum(accounts=[account("b", "A"), account("c", "A")])
+    assert one != checksum(accounts=[account("a", "A"), account("b", "B")])
+    both = [account("a", "A"), account("b", "B")]
+    assert checksum(accounts=both) == checksum(accounts=both[::-1])
 
 
 def test_a_pod_runs_as_nobody_on_a_root_that_it_cannot_write() -> None:

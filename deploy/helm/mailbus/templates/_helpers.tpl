@@ -37,7 +37,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- fail (printf "settings.http.listen: %s is the pod's own loopback, where no probe comes: write 0.0.0.0 or [::]" $listen) }}
 {{- end }}
 {{- $memory := dig "limits" "memory" "" .Values.settings | default "512MiB" }}
-{{- $limit := dig "limits" "memory" "" .Values.resources }}
+{{- $limit := dig "limits" "memory" "" (.Values.resources | default dict) }}
 {{- $bytes := include "mailbus.bytes" $limit | int64 }}
 {{- if and $bytes (lt $bytes (mul 2 (include "mailbus.bytes" $memory | int64))) }}
 {{- fail (printf "resources.limits.memory: %v is less than twice settings.limits.memory (%s), the mail in hand: raise the one or lower the other" $limit $memory) }}
