@@ -116,7 +116,8 @@ def _sane(value: datetime) -> datetime:
 def _zone(text: str) -> timezone:
     if text[:1] in ("+", "-"):
         digits = text[1:].replace(":", "")[:4]
-        hours = len(digits) - 2 if len(digits) > 2 else 2
+        # Of three digits one is missing: -600 is six hours, and +070 seven.
+        hours = 1 if len(digits) == 3 and digits[0] != "0" else 2
         minutes = int(digits[:hours] or 0) * 60 + int(digits[hours:] or 0)
         if minutes >= 24 * 60:
             return UTC
