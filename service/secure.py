@@ -8,6 +8,9 @@ from service.contract import Security
 from service.errors import Permanent
 from service.settings import NamedFile
 
+# OpenSSL's own form, certificates with words about whom to trust for what.
+TRUSTED: Final = b"-----BEGIN TRUSTED CERTIFICATE-----"
+TRUSTED_REMEDY: Final = "TRUSTED CERTIFICATE is OpenSSL's own: write it anew by `openssl x509 -in FILE`"
 # A context with the system's authorities takes 30 ms and 1 MB: thousands of accounts share one. A file with another
 # content is another key.
 CONTEXTS_LIMIT: Final = 256
@@ -26,7 +29,8 @@ def client_context(ca: NamedFile | None) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cadata=authorities)
     except (ssl.SSLError, OSError) as exc:
-        raise Permanent(f"no certificates can be read from {ca}", where="ca", remedy="name a file in PEM") from exc
+        remedy = TRUSTED_REMEDY if ca is not None and TRUSTED in ca.content else "name a file in PEM"
+        raise Permanent(f"no certificates can be read from {ca}", where="ca", remedy=remedy) from exc
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
 

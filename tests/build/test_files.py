@@ -83,5 +83,11 @@ def test_a_file_without_authorities_is_refused_and_never_means_those_of_the_syst
         client_context(NamedFile("ca.pem", content))
 
 
+def test_certificates_in_openssls_own_form_are_refused_and_named() -> None:
+    content = trustme.CA().cert_pem.bytes().replace(b" CERTIFICATE", b" TRUSTED CERTIFICATE")
+    with pytest.raises(Permanent, match="openssl x509 -in FILE"):
+        client_context(NamedFile("ca.pem", content))
+
+
 def test_what_a_file_holds_is_not_shown() -> None:
     assert "secret" not in repr(NamedFile("key.pem", b"secret"))
