@@ -47,7 +47,7 @@ from service.ingest import Copies, Parser
 from service.observe import log, metrics, set_up_logs
 from service.outbound import Deliveries, Returned, Strays
 from service.parsing import COMPILED
-from service.reload import Reload, Seen, first_look
+from service.reload import Reload, Seen, Signature, first_look
 from service.settings import AccountSettings, Settings
 from service.snapshot import behind, take_page, take_snapshot
 from service.tasks import TaskGroup, cut_short
@@ -71,11 +71,16 @@ T = TypeVar("T")
 
 
 class Application:
-    """One mailbus process. `ready` is what /readyz says; `file`: where the settings stand, read again as it changes."""
+    """One mailbus process. `ready` is what /readyz says; `file`: where the settings stand, read again as it changes.
 
-    def __init__(self, settings: Settings, *, file: Path | None = None, clock: Clock | None = None) -> None:
+    `was`: that file as it was before they were read.
+    """
+
+    def __init__(
+        self, settings: Settings, *, file: Path | None = None, was: Signature | None = None, clock: Clock | None = None
+    ) -> None:
         self._settings = settings
-        self._file = file
+        self._file, self._was = file, was
         self._clock = clock or SystemClock()
         self._boot = uuid.uuid4().hex[:12]
         self._stop = asyncio.Event()
@@ -124,7 +129,7 @@ class Application:
 
     async def run(self) -> None:
         """Run until `stop`. Raises Permanent where settings or NATS are wrong, or the name is taken."""
-        self._seen = await first_look(self._file, self._settings)
+        self._seen = await first_look(self._file, self._settings, self._was)
         try:
             async with AsyncExitStack() as stack:
                 self.admin = AdminServer(
@@ -371,17 +376,13 @@ async def _watch_readers(bus: Bus, clock: Clock) -> None:
         await clock.sleep(READERS_EVERY_S)
 
 
-async def run(
-    settings: Settings, *, file: Path | None = None, announce: Callable[[Application], None] | None = None
-) -> int:
+async def run(settings: Settings, *, file: Path | None = None, was: Signature | None = None) -> int:
     """`mailbus run`: the exit code. SIGTERM and SIGINT begin the drain."""
     set_up_logs(settings.log.level, settings.log.format)
-    app = Application(settings, file=file)
+    app = Application(settings, file=file, was=was)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, app.stop)
-    if announce is not None:
-        announce(app)
     try:
         await app.run()
     except Permanent as exc:

@@ -49,10 +49,14 @@ Seen = Mapping[Path, Signature | None]
 Found = tuple[Mapping[str, AccountSettings], list[str], set[Path]]
 
 
-async def first_look(file: Path | None, settings: Settings) -> Seen:
-    """The files that settings were just read from, soon enough that they are what was read; nothing where they hang."""
+async def first_look(file: Path | None, settings: Settings, was: Signature | None = None) -> Seen:
+    """The files that settings were just read from, soon enough that they are what was read; nothing where they hang.
+
+    `was`: the settings file as it was before they were read, which takes seconds where there are thousands of accounts.
+    """
     with suppress(Transient):
-        return await aside(lambda: _look(_named(file, settings.accounts)), where=FILES, kind="look")
+        seen = await aside(lambda: _look(_named(file, settings.accounts)), where=FILES, kind="look")
+        return seen if file is None or was is None else {**seen, file: was}
     return {}
 
 
@@ -161,7 +165,7 @@ class Reload:
 
 
 def _look(files: Iterable[Path]) -> Seen:
-    return {path: _signature(path) for path in files}
+    return {path: signature_of(path) for path in files}
 
 
 def _by_folder(files: Collection[Path], *, alone: Path | None) -> dict[str, list[Path]]:
@@ -185,7 +189,8 @@ def _named(file: Path | None, accounts: Iterable[AccountSettings]) -> set[Path]:
     return own.union(*(files_of(account) for account in accounts))
 
 
-def _signature(path: Path) -> Signature | None:
+def signature_of(path: Path) -> Signature | None:
+    """What of a file changes with it; None of one that is not there."""
     try:
         found = path.stat()
     except OSError:

@@ -58,9 +58,11 @@ def run(config: ConfigFile = None) -> None:
     Example:  mailbus run --config mailbus.yaml
     """
     from service.app import run as run_application
+    from service.reload import signature_of
 
+    was = signature_of(config) if config else None
     settings = settings_of(config)
-    finish(lambda: run_application(settings, file=config))
+    finish(lambda: run_application(settings, file=config, was=was))
 
 
 @app.command()

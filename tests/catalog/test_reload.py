@@ -12,7 +12,7 @@ import pytest
 from service.aside import _of_loop
 from service.catalog import Catalog
 from service.clock import SystemClock
-from service.reload import FOLDERS_LIMIT, Reload, Signature, _signature, first_look
+from service.reload import FOLDERS_LIMIT, Reload, Signature, first_look, signature_of
 from service.settings import AccountSettings, Settings, load_settings
 from tests.catalog.test_catalog import change, hear
 from tests.servers.mailbus import until
@@ -98,10 +98,10 @@ async def test_a_folder_that_says_nothing_hides_no_change_in_another_and_its_own
     def signature(path: Path) -> Signature | None:
         if path.parent == silent:
             back.wait(60)
-        return _signature(path)
+        return signature_of(path)
 
     reload = Reload(file, settings, await first_look(file, settings), catalog, SystemClock())
-    monkeypatch.setattr("service.reload._signature", signature)
+    monkeypatch.setattr("service.reload.signature_of", signature)
     monkeypatch.setattr("service.aside.LIMIT_S", 0.2)
     running = asyncio.create_task(reload.run())
     try:
@@ -209,3 +209,22 @@ async def test_a_file_that_holds_what_was_written_out_before_is_looked_at_from_t
     await reload.read()
     assert catalog.all["a"] is before
     assert reload._named == {file, tmp_path / "password"}
+
+
+async def test_settings_that_change_while_they_are_read_at_the_start_are_read_again(
+    catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.reload.LOOK_EVERY_S", 0.05)
+    file = write(tmp_path, account("a"))
+    was, settings = signature_of(file), load_settings(file)
+    write(tmp_path, account("a", address="changed@example.com"))
+    seen = await first_look(file, settings, was)
+    catalog.take_file({one.id: one for one in settings.accounts})
+    running = asyncio.create_task(Reload(file, settings, seen, catalog, SystemClock()).run())
+    try:
+        await until(lambda: running.done() or catalog.all["a"].address == "changed@example.com")
+        assert not running.done()
+    finally:
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
