@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from service.aside import _of_loop
 from service.catalog import Catalog
 from service.clock import SystemClock
-from service.reload import FOLDERS_LIMIT, Reload, Signature, first_look, signature_of
+from service.reload import FOLDERS_LIMIT, FOLDERS_SHOWN, Reload, Signature, first_look, signature_of
 from service.settings import AccountSettings, Settings, load_settings
 from tests.catalog.test_catalog import change, hear
 from tests.servers.mailbus import until
@@ -103,9 +104,13 @@ async def test_a_folder_that_says_nothing_hides_no_change_in_another_and_its_own
     reload = Reload(file, settings, await first_look(file, settings), catalog, SystemClock())
     monkeypatch.setattr("service.reload.signature_of", signature)
     monkeypatch.setattr("service.aside.LIMIT_S", 0.2)
-    running = asyncio.create_task(reload.run())
+    with capture_logs() as said:
+        running = asyncio.create_task(reload.run())
+        await until(lambda: running.done() or bool(said))
     try:
-        await until(lambda: len(_of_loop[asyncio.get_running_loop()].late) == 1)
+        (line,) = [line for line in said if line["event"] == "files_not_seen"]
+        assert str(silent) in line["folders"] or len(line["folders"]) == FOLDERS_SHOWN
+        assert len(_of_loop[asyncio.get_running_loop()].late) == 1
         (silent / "password").write_text("two")
         write(tmp_path, account("a", address="b@example.com"))
         await until(lambda: running.done() or catalog.all["a"].address == "b@example.com")
