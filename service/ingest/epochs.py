@@ -266,7 +266,7 @@ class Epochs:
 
     async def _recognise(self, before: Before) -> Recogniser | None:
         self._recogniser = await self._memory.recogniser(before)
-        if self._recogniser is None:
+        if self._recogniser is None or not self._recogniser.whole:
             self._degraded(_not_recognised())
         return self._recogniser
 

@@ -26,7 +26,8 @@ CONFLICTS_LIMIT: Final = 5
 class LeftEpoch(msgspec.Struct, frozen=True, omit_defaults=True):
     """The last cursor of an epoch that `mailbox` has left, which stood at `seq` in the log; it names its snapshot.
 
-    `settled`: the mailbox itself needs that no more. `takers`: name_id of those that recognise by it.
+    `settled`: the mailbox itself needs that no more. `takers`: name_id of those that recognise by it. Without a mailbox
+    it is there for these alone.
     """
 
     mailbox: str
@@ -80,12 +81,16 @@ class LeftEpochs:
         return dropped
 
     async def drop(self, is_over: Callable[[LeftEpoch], bool]) -> list[str]:
-        """Those that are over are kept no more; gives their snapshots that nobody recognises by. Raises Transient."""
+        """Those that are over are kept no more; gives their snapshots that nobody recognises by. Raises Transient.
+
+        A snapshot that others recognise by stays, of an epoch that is nobody's, until they are through with it.
+        """
         dropped: list[str] = []
 
         def less(there: list[LeftEpoch]) -> list[LeftEpoch]:
-            dropped[:] = [one.snapshot for one in there if is_over(one) and not one.takers]
-            return [one for one in there if not is_over(one)]
+            over = [one for one in there if is_over(one)]
+            dropped[:] = [one.snapshot for one in over if not one.takers]
+            return [_nobodys(one) if one in over else one for one in there if one not in over or one.takers]
 
         await self._change(less)
         return dropped
@@ -140,6 +145,12 @@ def _settled(one: LeftEpoch, mailbox: str) -> LeftEpoch:
     if one.mailbox == mailbox:
         return replace(one, settled=True)
     return _taken(one, name_id(mailbox), taken=False)
+
+
+def _nobodys(one: LeftEpoch) -> LeftEpoch:
+    # Its mailbox may need the snapshot still: by then it is one of those that do.
+    takers = one.takers if one.settled else [*one.takers, name_id(one.mailbox)]
+    return replace(one, mailbox="", settled=True, takers=takers)
 
 
 def _load(value: bytes) -> list[LeftEpoch]:

@@ -124,7 +124,7 @@ class Lineage:
         left = [
             _Position(one.mailbox, one.cursor, one.seq, left=one)
             for one in await self._left.all()
-            if one.mailbox != mailbox and one.snapshot
+            if one.mailbox not in {"", mailbox} and one.snapshot
         ]
         return _kin([*found, *left], epoch)[:KIN_LIMIT]
 

@@ -208,9 +208,10 @@ class Recogniser:
         ids: bytes = b"",
         near_ids: bytes = b"",
         names: Callable[[int], int] = int,
+        whole: bool = True,
     ) -> None:
-        """`names`: what the id of a UID was made of (numbers.py)."""
-        self.name_of = names
+        """`names`: what the id of a UID was made of (numbers.py). `whole`: whether nothing is missing."""
+        self.name_of, self.whole = names, whole
         self.floor = floor  # what arrived earlier and is not recognised was below the starting line
         self._uids = array("I")
         for span in _spans(known):

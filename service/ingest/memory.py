@@ -61,8 +61,7 @@ class Memory:
         self._store = store
         self._where = f"{account}, {mailbox}"
         self._account, self._key = account, copy_key(account, mailbox)
-        self._filter = filter_subject
-        self._clock = clock
+        self._filter, self._clock = filter_subject, clock
         self._state = State()
         self._owner = ""  # of which epoch the state is; empty: it is nobody's
         self._rollbacks = self._uidvalidity = 0
@@ -270,7 +269,7 @@ class Memory:
     async def commit(self, events: Sequence[OutMessage], cursor: Cursor, *, dead: Sequence[int] = ()) -> Cursor:
         """Put events and cursor into the log; gives the cursor as it was written. Raises as MailboxLog.commit does."""
         written = replace(cursor, events=cursor.events + len(events), state=self._named)
-        passed, self._passed = self._passed, []
+        passed, self._passed = [id for id in self._passed if id not in written.needed], []
         try:
             await finished(self._events.commit(events, written, dead=dead), FINISH_S)
         except BaseException:
@@ -285,10 +284,11 @@ class Memory:
 
     async def begin(self, event: OutMessage, cursor: Cursor) -> Cursor:
         """The commit that begins an epoch: nothing is known of it."""
-        if self._named.id not in {"", self._left, *cursor.needed}:
+        if self._named.id not in {"", self._left}:
             self._passed.append(self._named.id)
-        owner, seen = self._owner_of(cursor), self._seen
-        named = Named(self._events.fence)
+        # What an epoch recognises by stays until it is through with it, whoever said before that it may go.
+        self._passed = [id for id in self._passed if id not in cursor.needed]
+        owner, seen, named = self._owner_of(cursor), self._seen, Named(self._events.fence)
         if seen is not None:
             # It does not fit a header: it is there before the commit that names it.
             data = await asyncio.to_thread(dump_state, State(seen=seen), owner)
@@ -371,14 +371,14 @@ class Memory:
     # -- the epoch before -------------------------------------------------------------------------------------
 
     async def recogniser(self, before: Before) -> Recogniser | None:
-        """The marks of the epochs before; None where the last one's snapshot is gone. Raises Transient."""
-        states: list[Past] = []
-        for one in before.chain():
+        """The marks of the epochs before, as far back as there is a snapshot; None without any. Raises Transient."""
+        states, chain = list[Past](), before.chain()
+        for one in chain:
             key = copy_key(self._account, one.mailbox) if one.mailbox else self._key
             if (state := await self._load(one.id, f"{key} ")) is None:
                 break
             states.append(Past(state, one.elsewhere))
-        return await asyncio.to_thread(recogniser_of, states) if states else None
+        return await asyncio.to_thread(recogniser_of, states, whole=len(states) == len(chain)) if states else None
 
     async def recollect(self) -> Recogniser:
         """By all that is known now. Raises Transient."""

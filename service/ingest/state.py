@@ -176,10 +176,11 @@ class Past:
         return seen, state.marks.column(seen), prints
 
 
-def recogniser_of(pasts: Sequence[Past]) -> Recogniser:
+def recogniser_of(pasts: Sequence[Past], *, whole: bool = True) -> Recogniser:
     """By all that was known, in the last epoch and in those before that had not been gone through when they ended.
 
     What was below the starting line says the first of them: the line of a later one is drawn by what it recognised.
+    Not `whole` where some of those before are lost.
     """
     known, column, ids = pasts[0].columns()
     near = near_ids = b""
@@ -192,7 +193,7 @@ def recogniser_of(pasts: Sequence[Past]) -> Recogniser:
         near_ids += first.state.near_ids
     near += first.state.near
     names = pasts[0].state.numbers.name_of
-    return Recogniser(known, column, near, first.state.floor, ids=ids, near_ids=near_ids, names=names)
+    return Recogniser(known, column, near, first.state.floor, ids=ids, near_ids=near_ids, names=names, whole=whole)
 
 
 def _packed(numbers: "array[int]") -> bytes:

@@ -221,6 +221,27 @@ async def test_what_a_mailbox_recognises_by_stays_however_many_newer_ones_there_
     assert await more("c") == ["taken"]
 
 
+@pytest.mark.parametrize("settled", [True, False])
+async def test_what_others_recognise_by_stays_although_its_mailbox_is_back_in_its_epoch(
+    bus: Bus, settled: bool
+) -> None:
+    copies, here = Copies(bus.key_value(bus.subjects.cursors), SystemClock()), Epoch(TIME, 10, 9)
+    lineage, left = Lineage(bus, copies, "box"), LeftEpochs(bus.key_value(bus.subjects.cursors), "box")
+    await lineage.left("old", left_at(TIME, "taken"), 7)
+    await lineage.taken("new", ["taken"])
+    if settled:
+        assert await lineage.settled("old", "taken")
+    assert await lineage.entered("old", here) == []
+    # Nobody finds the mailbox by it, and what it leaves next is another.
+    assert await lineage.kin("third", here, {"third", "old"}) == []
+    await lineage.left("old", left_at(TIME, "next"), 8)
+    assert [(one.snapshot, bool(one.takers)) for one in await left.all()] == [("taken", True), ("next", False)]
+    assert await lineage.settled("new", "taken")
+    assert [bool(one.takers) for one in await left.all()] == [not settled, False]
+    assert await lineage.settled("old", "taken")
+    assert not any(one.takers for one in await left.all())
+
+
 async def test_who_recognises_by_another_one_needs_the_first_no_more(bus: Bus) -> None:
     left = LeftEpochs(bus.key_value(bus.subjects.cursors), "box")
     for snapshot in ("first", "second"):

@@ -1,0 +1,114 @@
+"""What an epoch recognises by beyond the one before it: kept until it is through, and named by what was announced."""
+
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from service.bus import Bus
+from service.contract import Reset, ResetReason
+from service.errors import Permanent
+from service.ingest import Alone, AnnounceOptions, Announcer, Cursor, Epoch, Memory, Position, Recalled, Source, Why
+from service.ingest.announce import After
+from service.ingest.cursor import Before, Named
+from service.ingest.epochs import Epochs
+from service.ingest.known import Known
+from service.ingest.marks import Recogniser, packed_mark
+from service.ingest.notes import Line
+from service.ingest.plan import mark_of
+from service.ingest.source import Surveyed
+from service.parsing import Raw
+from tests.ingest.parts import parts_of
+from tests.servers.clock import FakeClock
+
+CREATED = datetime(2026, 1, 1, tzinfo=UTC)
+ROW = Surveyed(4, 100, frozenset(), CREATED)
+
+
+class Settling(Alone):
+    """What is settled."""
+
+    def __init__(self) -> None:
+        self.ids: list[str] = []
+
+    async def settled(self, snapshot: str) -> bool:
+        self.ids.append(snapshot)
+        return True
+
+
+def recogniser(*, whole: bool = True) -> Recogniser:
+    known = Known()
+    known.put(3, frozenset())
+    return Recogniser(known, packed_mark(mark_of(ROW)), b"", whole=whole)
+
+
+def epochs(kinship: Alone, alarms: list[str], *, whole: bool = True) -> Epochs:
+    async def begin(_event: object, cursor: Cursor) -> Cursor:
+        return cursor
+
+    async def recall(*_: object) -> Recalled:
+        return Recalled.WHOLE
+
+    async def save(cursor: Cursor) -> Cursor:
+        return cursor
+
+    async def found(_: Before) -> Recogniser:
+        return recogniser(whole=whole)
+
+    async def highest() -> int:
+        return 4
+
+    async def nothing(*_: object) -> None:
+        return None
+
+    memory = SimpleNamespace(begin=begin, recall=recall, save=save, recogniser=found, leave=lambda _: None)
+    return Epochs(
+        cast(Source, SimpleNamespace(id="new", highest=highest, since=nothing)),
+        cast(Memory, memory),
+        cast(Announcer, SimpleNamespace(reset=lambda *_: None)),
+        initial="all",
+        account="box",
+        mailbox="New",
+        writer="one/1",
+        degraded=lambda error: alarms.append(error.what),
+        clock=FakeClock(),
+        kinship=kinship,
+    )
+
+
+def going_on(before: Before, *, events: int = 5) -> Position:
+    cursor = Cursor("new", 8, 0, 0, "one/1", events=events, before=before, state=Named(9, events, "own"))
+    return Position(Why.TAIL, 9, cursor, seq=9)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+async def test_it_is_said_where_some_of_what_it_recognises_by_is_lost(whole: bool) -> None:
+    alarms: list[str] = []
+    made = epochs(Alone(), alarms, whole=whole)
+    await made.begin(going_on(Before("second", 7, 1, 9, beyond=Before("first", 6, 1, 0))), Epoch(8, 5, 1))
+    assert bool(alarms) != whole
+
+
+@pytest.mark.fault("A05")
+async def test_what_an_epoch_recognises_by_stays_although_it_could_go_before(bus: Bus) -> None:
+    parts = parts_of(bus, AnnounceOptions(1000, bus.max_payload, Raw.PROBLEM, After()), account="box")
+    store, memory = bus.blobs(bus.subjects.state), parts.memory
+    await parts.events.resume(contest=True)
+    needed, other = [await store.put(data, now=CREATED) for data in (b"needed", b"other")]
+
+    async def begin(cursor: Cursor) -> None:
+        body = Reset("INBOX", ResetReason.SOURCE, cursor.uidvalidity, None)
+        await memory.begin(parts.announcer.reset(body, cursor, Line(None, ())), cursor)
+
+    # The epoch that it left with it is about to be its own again.
+    memory.passed_by(needed)
+    memory.passed_by(other)
+    before = Before("", 7, 1, 9, beyond=Before(needed, 6, 1, 0))
+    cursor = Cursor("new", 8, 0, 0, "one/1", before=before)
+    await begin(cursor)
+    event = parts.announcer.reset(Reset("INBOX", ResetReason.SOURCE, 8, None), cursor, Line(None, ()))
+    await memory.commit([event], cursor)
+    assert await store.get(needed) == b"needed"
+    with pytest.raises(Permanent):
+        await store.get(other)
