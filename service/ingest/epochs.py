@@ -284,6 +284,8 @@ class Epochs:
         before, recogniser = cursor.before, self._recogniser
         if before is None:
             return [row for row in found if announced(row, cursor)]
+        # The first in which something was announced: what is recognised has its UIDs.
+        named = next(iter(before.chain()), before)
         chosen: list[Surveyed] = []
         for row in found:
             uid = None
@@ -291,8 +293,8 @@ class Epochs:
                 uid = recogniser.take(mark_of(row))
             if row.uid > cursor.line and not row.elsewhere:
                 name = recogniser.name_of(uid) if recogniser is not None and uid else 0
-                box = before.mailbox or self._mailbox
-                chosen.append(_with_id(row, email_id(box, before.uidvalidity, name, before.turn) if name else ""))
+                box = named.mailbox or self._mailbox
+                chosen.append(_with_id(row, email_id(box, named.uidvalidity, name, named.turn) if name else ""))
             elif uid is None and recogniser is not None and announced(row, cursor):
                 chosen.append(row)
         return chosen

@@ -7,7 +7,7 @@ from typing import cast
 import pytest
 
 from service.bus import Bus
-from service.contract import Reset, ResetReason
+from service.contract import Reset, ResetReason, email_id
 from service.errors import Permanent
 from service.ingest import Alone, AnnounceOptions, Announcer, Cursor, Epoch, Memory, Position, Recalled, Source, Why
 from service.ingest.announce import After
@@ -80,6 +80,14 @@ def epochs(kinship: Alone, alarms: list[str], *, whole: bool = True) -> Epochs:
 def going_on(before: Before, *, events: int = 5) -> Position:
     cursor = Cursor("new", 8, 0, 0, "one/1", events=events, before=before, state=Named(9, events, "own"))
     return Position(Why.TAIL, 9, cursor, seq=9)
+
+
+async def test_the_id_of_before_is_of_the_epoch_in_which_the_mail_was_announced() -> None:
+    before = Before("", 7, 1, 9, turn=2, beyond=Before("first", 6, 1, 0, mailbox="Old", turn=1))
+    made = epochs(Alone(), [])
+    begun = await made.begin(going_on(before), Epoch(8, 5, 1))
+    (row,) = made.choose([ROW], begun.cursor)
+    assert row.previous_id == email_id("Old", 6, 3, 1)
 
 
 @pytest.mark.parametrize("whole", [True, False])
