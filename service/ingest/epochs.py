@@ -202,6 +202,8 @@ class Epochs:
         start, line = await self._start(epoch)
         if has:
             before = before_of(old, elsewhere=not here)
+            if not before.id and old.state is not None:
+                await self._done_with(old.state.id)
             start, line = await self._after(before, start, epoch)
         elif self._initial != "all":
             self._degraded(_not_recognised())

@@ -98,6 +98,14 @@ async def test_it_is_said_where_some_of_what_it_recognises_by_is_lost(whole: boo
     assert bool(alarms) != whole
 
 
+async def test_what_was_known_in_an_epoch_in_which_nothing_was_announced_is_needed_no_more() -> None:
+    settling = Settling()
+    made = epochs(settling, [])
+    begun = await made.begin(going_on(Before("first", 7, 1, 9), events=1), Epoch(9, 5, 1))
+    assert begun.cursor.needed == ["first"]
+    assert settling.ids == ["own"]
+
+
 @pytest.mark.fault("A05")
 async def test_what_an_epoch_recognises_by_stays_although_it_could_go_before(bus: Bus) -> None:
     parts = parts_of(bus, AnnounceOptions(1000, bus.max_payload, Raw.PROBLEM, After()), account="box")
