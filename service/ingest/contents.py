@@ -115,10 +115,13 @@ class Contents:
             # Of what is too large nobody ever reads more than its header.
             mark = "" if is_small else content_of(top, listing.sizes[at], whole=False)[:CONTENT_CHARS]
             # Where the rest is to be read it is not read yet: the connection may break at that.
+            if not (is_small and self.by_content):
+                self._trust(listing.identity(at))
             key = self._key(listing, at, whole=not is_small)
             self._read[key] = Content(mark, self.date(top), print_of(top, whole=is_small))
 
         def take(at: int, body: bytes) -> None:
+            self._trust(listing.identity(at))
             content = self.of(body, listing.sizes[at], whole=True)
             self._read[self._key(listing, at)] = replace(content, print=print_of(body, whole=True))
 
@@ -134,6 +137,10 @@ class Contents:
             top = self._read.pop(self._key(listing, at, whole=False), None)
             if at in refused and top is not None:
                 self._read[self._key(listing, at)] = top
+
+    def _trust(self, identity: bytes) -> None:
+        """It came: what broke was the line."""
+        self._broke.pop(identity, None)
 
     def _suspect(self, identity: bytes, where: str) -> None:
         """A connection broke at it."""

@@ -52,6 +52,19 @@ async def test_where_whole_mails_are_read_one_that_breaks_each_connection_is_pas
     assert [bool(one.print) for one in found] == [True, verb == "RETR", True]
 
 
+@pytest.mark.parametrize(("verb", "by_content"), [("TOP", False), ("RETR", True)])
+async def test_a_mail_that_came_is_blamed_no_more(pop3_stub: Pop3Stub, verb: str, by_content: bool) -> None:
+    pop3_stub.mails, broke = [mail(1), mail(2)], Counter[bytes]()
+    for _ in range(BREAKS_LIMIT):
+        pop3_stub.hooks[verb] = breaking_at("2")
+        with pytest.raises(Transient):
+            await look(pop3_stub, broke, Shown(), by_content=by_content)
+        pop3_stub.hooks.clear()
+        found = await look(pop3_stub, broke, Shown(), by_content=by_content)
+        assert all(one.print for one in found)
+    assert not broke
+
+
 async def test_a_look_that_a_connection_does_not_last_for_goes_on_over_the_next(pop3_stub: Pop3Stub) -> None:
     pop3_stub.mails = [mail(1), mail(2), mail(3)]
     pop3_stub.capabilities = "TOP UIDL USER"
