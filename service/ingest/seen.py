@@ -117,6 +117,7 @@ class Seen:
 
     def without(self, gone: Container[int], kept: "Seen") -> Iterator[None]:
         """All but these UIDs go to `kept`. Pauses now and then."""
+        kept.renamed = self.renamed
         for at, uid in enumerate(self._uids):
             if at % AT_ONCE == 0:
                 yield

@@ -73,6 +73,17 @@ def test_what_is_left_out_is_left_out_a_piece_at_a_time(monkeypatch: pytest.Monk
     assert kept.get(identity(3)) == 3
     assert kept.print(3) == b"prints"
     assert kept.get(identity(2)) == 0
+    assert not kept.renamed
+
+
+@pytest.mark.fault("B03", "B05")
+def test_what_is_called_otherwise_is_to_be_kept_whatever_is_left_out() -> None:
+    there, kept = Seen(), Seen()
+    for number in (1, 2):
+        there.put(identity(number), number)
+    there.rename(2, identity(3))
+    list(there.without({1}, kept))
+    assert kept.renamed
 
 
 @pytest.mark.fault("B03", "B05")
