@@ -40,7 +40,7 @@ class Door:
         self._locked_s = locked_s
         self._turn = asyncio.Lock()
         self._not_before = 0.0
-        self._short: tuple[int, int] = (0, 0)
+        self._short: tuple[int, int | None] = (0, 0)
         self._short_looks = 0
         self._had_uidls = False
         self._nameless = Nameless(options.message_limit)
@@ -117,14 +117,16 @@ class Door:
         """
         listing = await listed(session, see)
         # A server that says nothing of what it can may refuse for once what it did before.
-        untold = len(listing) if self._had_uidls and not listing.has_uidls else listing.untold
-        short = listing.missing, untold
+        tells_none = self._had_uidls and not listing.has_uidls
+        short = listing.missing, len(listing) if tells_none else listing.untold
         if not any(short):
             self._short_looks = 0
             self._had_uidls = listing.has_uidls
             return listing
-        self._short_looks = self._short_looks + 1 if short == self._short else 1
-        self._short = short
+        # Mail may come meanwhile: none is told is alike, of however many.
+        alike = listing.missing, None if tells_none else listing.untold
+        self._short_looks = self._short_looks + 1 if alike == self._short else 1
+        self._short = alike
         if self._short_looks < SHORT_LOOKS:
             raise Transient(
                 f"the server's listing falls short: of {len(listing) + short[0]} messages it lists {len(listing)}, and"

@@ -106,6 +106,26 @@ async def test_a_server_that_has_no_unique_ids_any_more_is_doubted_once(
     assert subjects(await reader.events()) == ["mail 3", "mail 4"]
 
 
+@pytest.mark.fault("B03")
+async def test_a_server_that_has_no_unique_ids_any_more_is_believed_although_mail_keeps_coming(
+    pop3_stub: Pop3Stub, bus: Bus, reader: BusReader
+) -> None:
+    async def refuse(connection: Pop3Connection, _arguments: str) -> bool:
+        if len(pop3_stub.mails) < 8:
+            pop3_stub.mails.append(mail(len(pop3_stub.mails) + 1))
+        await connection.send("-ERR what?\r\n")
+        return True
+
+    pop3_stub.hooks["CAPA"] = answering("-ERR what?\r\n")
+    pop3_stub.mails = [mail(1), mail(2)]
+    async with following(bus, Drop(pop3_stub.port, initial="new")) as drop:
+        await caught_up(drop)
+        pop3_stub.hooks["UIDL"] = refuse
+        await reader.wait_received(6)
+    assert sum("falls short" in error.what for error in failures(drop)) == 2
+    assert subjects(await reader.events()) == [f"mail {number}" for number in range(3, 9)]
+
+
 @pytest.mark.fault("B06")
 async def test_a_server_that_never_lists_all_is_followed_and_nothing_is_told_to_be_removed(
     pop3_stub: Pop3Stub, bus: Bus, reader: BusReader
