@@ -14,7 +14,7 @@ import msgspec
 from msgspec import UNSET
 
 from service.contract import Email, EmailHeader, Extension, Extra, FileFacts, MailProblem, ProblemType
-from service.mime.charset import decode
+from service.mime.charset import codec_or_none, decode
 from service.mime.derive import derived
 from service.mime.facts import facts
 from service.mime.fields import Fields, read_fields
@@ -42,6 +42,10 @@ _LOOK_AT: Final = 4096
 _CALENDARS: Final = ("text/calendar", "application/ics")
 # Whoever reads an event out of it takes less, in UTF-8.
 _CALENDAR_BYTES: Final = 1024 * 1024
+# RFC 5545 3.1: a fold may stand within a character, so it goes before the bytes are read as text. In these charsets
+# such bytes may be a character themselves.
+_FOLD: Final = re.compile(rb"\r?\n[ \t]")
+_WIDE: Final = ("utf-16", "utf-32")
 _WHITE: Final = re.compile(rb"\s++")
 # A fact takes 100 to 300 bytes of the event.
 _FILES: Final = 50
@@ -192,8 +196,12 @@ def _readable(email: Email, blobs: dict[str, bytes]) -> dict[str, bytes]:
         for part in email.attachments:
             content = blobs.get(part.part_id or "") if part.type == kind else None
             if content is not None:
-                declared = None if part.charset == "us-ascii" else part.charset
-                text = decode(content[:_CALENDAR_BYTES], declared).text
+                # RFC 5545 3.1.4: the default is UTF-8.
+                codec = codec_or_none(part.charset or "us-ascii") or ""
+                content = content[:_CALENDAR_BYTES]
+                if not codec.startswith(_WIDE):
+                    content = _FOLD.sub(b"", content)
+                text = decode(content, "utf-8" if codec == "ascii" else part.charset).text
                 return {**blobs, part.part_id or "": text.encode("utf-8", "replace")}
     return blobs
 

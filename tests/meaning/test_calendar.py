@@ -115,6 +115,36 @@ def test_a_calendar_in_any_charset(charset: str, codec: str, words: str) -> None
     assert calendar.summary == words
 
 
+@pytest.mark.parametrize("charset", ["x=y", "charset=us-ascii", "charset=utf-8"])
+def test_a_fold_within_a_character_is_none_of_it(charset: str) -> None:
+    # RFC 5545 3.1: lines are folded by octets.
+    words = "Grüße aus Köln und M\xfcnchen".encode().replace(b"M\xc3\xbc", b"M\xc3\r\n \xbc")
+    event = b"BEGIN:VCALENDAR\r\nMETHOD:REQUEST\r\nBEGIN:VEVENT\r\nSUMMARY:" + words + b"\r\nUID:1\r\nEND:VEVENT\r\n"
+    calendar = meaning_of(
+        f"From: ada@example.org\nContent-Type: text/calendar; {charset}\n\n".encode() + event
+    ).calendar
+    assert calendar is not UNSET
+    assert (calendar.summary, calendar.uid) == ("Grüße aus Köln und München", "1")
+
+
+def test_a_calendar_is_read_though_one_character_of_it_is_broken() -> None:
+    event = b"BEGIN:VCALENDAR\r\nMETHOD:REQUEST\r\nBEGIN:VEVENT\r\nSUMMARY:" + "üüüü".encode() + b" \xff\r\n"
+    calendar = meaning_of(b"From: ada@example.org\nContent-Type: text/calendar\n\n" + event).calendar
+    assert calendar is not UNSET
+    assert calendar.summary == "üüüü \ufffd"
+
+
+def test_a_character_that_looks_like_a_fold_stays() -> None:
+    # U+0A20 is the bytes of a line feed and a space in UTF-16.
+    event = "BEGIN:VCALENDAR\nMETHOD:REQUEST\nBEGIN:VEVENT\nSUMMARY:\u0a20x\nEND:VEVENT\n"
+    header = (
+        "From: ada@example.org\nContent-Transfer-Encoding: base64\nContent-Type: text/calendar; charset=utf-16be\n\n"
+    )
+    calendar = meaning_of(header.encode() + encodebytes(event.encode("utf-16-be"))).calendar
+    assert calendar is not UNSET
+    assert calendar.summary == "\u0a20x"
+
+
 def test_a_file_of_an_invitation_is_one() -> None:
     part = "Content-Type: application/ics; name=invite.ics\nContent-Disposition: attachment\n"
     alone = (
