@@ -44,6 +44,7 @@ from service.outbound.told import (
     Announced,
     addresses,
     doubted,
+    is_final,
     is_for_good,
     is_told,
     may_suppress,
@@ -208,7 +209,7 @@ class Returned:
         if not self._suppresses(record.account) or (state is State.BOUNCED and not is_for_good(report)):
             return
         proved = went_to(known, record)
-        if len(proved) != 1 or who.lower() not in ("", proved[0].lower()):
+        if len(proved) != 1 or who.lower() not in ("", proved[0].lower()) or not is_final(report, proved[0]):
             return
         reason = f"{state}: {report.reason}" if report is not UNSET and report.reason is not UNSET else str(state)
         if await Suppressions(self._bus, record.account, self._clock).add(proved[0], reason):

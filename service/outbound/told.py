@@ -44,6 +44,8 @@ REPORTED: Final = "reported"
 _COMPLAINTS: Final = frozenset(("abuse", "fraud", "virus", "other", "opt-out"))
 # RFC 3463 3.4, 3.7, 3.8: what is wrong with a system, a mail or its sender says nothing of an address.
 _NOT_OF_ADDRESSES: Final = ("3", "6", "7")
+# RFC 3463 3.2: nor does what is wrong with the sender's address.
+_OF_SENDERS: Final = ("1.7", "1.8")
 # RFC 3461 4: xtext, in which some servers leave Original-Recipient.
 _XTEXT: Final = re.compile(r"\+([0-9A-F]{2})")
 
@@ -79,7 +81,17 @@ def is_for_good(report: Report | UnsetType) -> bool:
     status, code = report.status or "", report.reply_code or 0
     if 400 <= code < 500 or (not status and code < 500):
         return False
-    return not status or (status.startswith("5") and status[2] not in _NOT_OF_ADDRESSES)
+    if not status:
+        return True
+    return status.startswith("5") and status[2] not in _NOT_OF_ADDRESSES and status[2:] not in _OF_SENDERS
+
+
+def is_final(report: Report | UnsetType, recipient: str) -> bool:
+    """Whether what a report says of an address is said of this one, and not of another that its mail was passed on to.
+
+    An alias, a list or a forward goes on to others (RFC 3464 2.3.2): that one of them is gone says nothing of it.
+    """
+    return report is UNSET or report.recipient.lower() == recipient.lower()
 
 
 def went_to(known: Known, record: SendRecord) -> list[str]:

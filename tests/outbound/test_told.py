@@ -75,6 +75,8 @@ def test_an_address_that_led_to_several_is_gone_only_if_all_of_them_are() -> Non
     ("status", "said"),
     [
         ("4.7.1", "450 4.7.1 <mail.example.org>: Helo command rejected: Host not found"),
+        ("5.1.7", "550 5.1.7 The sender's address was invalid: no such user"),
+        ("5.1.8", "550 5.1.8 The sender's domain does not exist"),
         ("5.7.27", "550 5.7.27 Sender address has null MX"),
         ("4.4.3", "451 4.4.3 Domain b.example not found: DNS server failure"),
         ("4.2.1", "450 4.2.1 user unknown, try again later"),
@@ -116,11 +118,21 @@ def test_only_what_a_reader_says_against_a_mail_is_a_complaint_about_a_request(k
     assert is_told(said) is (kind in ("abuse", "fraud", "virus", "other"))
 
 
-async def test_who_is_called_otherwise_goes_on_the_list_by_his_own_name(
-    post: Post, relay: ScriptedRelay, bus: Bus
+@pytest.mark.parametrize("original", ["", "a@x.example"])
+async def test_an_alias_whose_member_is_gone_is_told_by_its_own_name_and_gets_mail_still(
+    post: Post, relay: ScriptedRelay, bus: Bus, original: str
 ) -> None:
     message_id = await sent(post, relay)
-    mail = failed("a.smith@behind.example").replace("sent@example.org", message_id)
+    mail = failed("bob@behind.example", original=original).replace("sent@example.org", message_id)
+    await Returned(bus, SystemClock(), suppresses=lambda _: True).heard(announced(mail))
+    assert await post.states(2) == [("order-1", "sent"), ("order-1", "bounced")]
+    assert list(post.events[1].body.delivery_status) == ["a@x.example"]
+    assert [one.email async for one in Suppressions(bus, "a", SystemClock()).all()] == []
+
+
+async def test_who_is_gone_is_known_in_whatever_case_he_is_written(post: Post, relay: ScriptedRelay, bus: Bus) -> None:
+    message_id = await sent(post, relay)
+    mail = failed("A@X.example").replace("sent@example.org", message_id)
     await Returned(bus, SystemClock(), suppresses=lambda _: True).heard(announced(mail))
     assert [one.email async for one in Suppressions(bus, "a", SystemClock()).all()] == ["a@x.example"]
 
