@@ -173,7 +173,10 @@ class Mailings:
         """What was said of each; without those who were not asked yet when the account's work ended, or it expired."""
         if not mails:
             return {}
-        # Before any turn or place: what waits for memory holds up nobody.
+        # Before any place, and whoever has his domain's turn first: tasks begin in this order, and the semaphore lets
+        # them in as they come. So nobody waits here with a turn behind somebody who waits for another one: a mailing to
+        # the same two domains may have that and wait for his.
+        mails = sorted(mails, key=lambda one: isinstance(one.turn, float))
         room = asyncio.Semaphore(mails_at_once(task.size, split=True))
 
         async def ask_for(mailing: _Mailing) -> Said:

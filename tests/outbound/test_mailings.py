@@ -1,7 +1,7 @@
 """Requests with a message for each recipient are in hand for a while only: others go between their parts."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,7 @@ from service.clock import SystemClock
 from service.contract import request_key
 from service.observe.steps import STOP_EXIT_CODE
 from service.outbound import Limit, Phase, Suppressions
-from service.outbound.lanes import Lanes
+from service.outbound.lanes import Lanes, Turn
 from service.outbound.mailing import IN_HAND_S, _Turns
 from service.outbound.options import TOGETHER
 from service.outbound.retry import Said, Verdict, found
@@ -195,6 +195,42 @@ async def test_a_mailing_is_promised_no_more_turns_than_it_comes_back_for() -> N
     # Behind one that waits for each of the domains' turns.
     assert longest_s <= 2 * 60.0
     assert clock.monotonic() <= 1.1 * 9 * 60.0
+
+
+@pytest.mark.fault("E05")
+async def test_two_mailings_to_the_same_two_domains_do_not_wait_for_each_other(
+    bus: Bus, post: Post, relay: ScriptedRelay, in_parts: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has one domain's turn, and few of its large mails go at once: first those to the other domain."""
+    real, there, go_on = Suppressions.among, asyncio.Event(), asyncio.Event()
+
+    async def among(self: Suppressions, recipients: Sequence[str]) -> dict[str, Said]:
+        barred = await real(self, recipients)
+        if "x8@x.example" in recipients:
+            there.set()
+            await go_on.wait()
+        return barred
+
+    monkeypatch.setattr(Suppressions, "among", among)
+    files, one = await large(bus, b"x"), Limit(at_once=1)
+
+    async def mailing(id: str, *names: str) -> None:
+        to = [{"email": f"{name}@{name[0]}.example"} for name in names]
+        await post.request(id, to=to, split=True, attachments=files)
+
+    async with sending(bus, relay, domains={"x.example": one, "y.example": one}) as sender:
+        lanes = sender._deliverer.lanes
+        await mailing("one", *(f"w{n}" for n in range(TOGETHER)), "x8", "x9", "y8", "y9")
+        await asyncio.wait_for(there.wait(), LIMIT_S)
+        under_way = lanes.take(["z@y.example"], waited=True)
+        assert isinstance(under_way, Turn)
+        await mailing("two", "y1", "y2", "x1", "x2")
+        await until(lambda: lanes._lane("x.example").full)
+        lanes.give_back(under_way)
+        go_on.set()
+        await post.states(TOGETHER + 8)
+        await post.empty()
+    assert {event.state for event in post.events} == {"sent"}
 
 
 async def test_who_gets_nothing_takes_no_turn(bus: Bus, post: Post, relay: ScriptedRelay) -> None:
