@@ -102,6 +102,7 @@ class Attempts:
         said: dict[str, Said] = {}
         if going:
             asked = self._relays.away is None
+            place.spend_turn()
             said = await self._relays.ask(mail, write_intent)
             self._lanes.heard(said)
             if asked:

@@ -88,7 +88,7 @@ class Deliverer:
         suppressions = Suppressions(bus, options.account, clock)
         evidence = Evidence(options.account, self._sends, sent)
         self.lanes = Lanes(options.domains, clock)
-        self._turns = Turns(self.lanes, self.relays, self.pace)
+        self._turns = Turns(self.lanes, self.relays, self.pace, clock)
         self._steps = Steps(self._sends, self._settler, options, clock)
         self._bundles = Bundles(bus, outbox, options.account)
         self._attempts = Attempts(

@@ -198,8 +198,12 @@ class Place:
             self._turn_at = turn_at
         self._had_turn = True
 
+    def spend_turn(self) -> None:
+        """Its mail is on its way to the relay: from now on there is nothing to give back."""
+        self._had_turn = False
+
     def give_turn_back(self) -> None:
-        """Its mail does not go after all."""
+        """Its mail does not go after all; does nothing where the turn is spent."""
         if self._had_turn and self._pace is not None:
             self._pace.give_back(self._turn_at)
         self._had_turn = False
@@ -268,8 +272,9 @@ class Place:
             self._alone.leave()
 
     def end(self) -> None:
-        """The job is out of hand: its memory is others'. Again does nothing."""
+        """The job is out of hand: its memory is others', and a turn that it did not spend. Again does nothing."""
         self.leave()
+        self.give_turn_back()
         if self._alone is not None:
             self._alone.end()
         if self._held is not None:

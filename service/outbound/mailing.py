@@ -211,7 +211,6 @@ class Mailings:
             # The intent stands already.
             mailing.dot = True
 
-        asked = False
         try:
             mailing.turn = await self._lanes.wait([one.email], mailing.turn)
             await place.turn()
@@ -224,18 +223,19 @@ class Mailings:
             except RequestProblems as exc:
                 # RFC 3463 3.2: a bad address is its recipient's affair alone.
                 return Said(Verdict.REFUSED, f"553 5.1.3 not sent by mailbus: {exc.problems[0].message}")
-            asked = True
+            place.spend_turn()
             said = await self._relays.ask(mail, dot)
             self._lanes.heard(said)
             metrics.SEND_SECONDS.observe(self._clock.monotonic() - began)
             return said[one.email]
         finally:
-            if not asked:
-                place.give_turn_back()
             self._give_back(mailing)
             place.leave()
 
     def _give_back(self, mailing: "_Mailing") -> None:
+        """Its domain's turn, and its account's unless it went to the relay."""
+        if mailing.barred is None:
+            mailing.place.give_turn_back()
         if isinstance(mailing.turn, Turn):
             self._lanes.give_back(mailing.turn)
             mailing.turn = 0.0

@@ -22,10 +22,11 @@ NEAR_S: Final = 5.0
 class Turns:
     """Those of one account."""
 
-    def __init__(self, lanes: Lanes, relays: Relays, pace: Pace) -> None:
+    def __init__(self, lanes: Lanes, relays: Relays, pace: Pace, clock: Clock) -> None:
         self._lanes = lanes
         self._relays = relays
         self._pace = pace
+        self._clock = clock
 
     async def take(self, record: SendRecord, place: Place, room: Callable[[], Awaitable[None]]) -> Turn | float:
         """A request's turn; or how many seconds until its domains' is to be expected. Raises NoTurn.
@@ -35,12 +36,12 @@ class Turns:
         if record.split:
             # Each of its mails has its own; the first that of the request, where turns are far from each other.
             if self._pace.interval_s > NEAR_S:
-                await self._accounts(place)
+                await self._accounts(record, place)
             await room()
             return NO_TURN
         if (wait_s := self._lanes.ask(record.open, waited=record.turn)) > 0:
             return wait_s
-        await self._accounts(place)
+        await self._accounts(record, place)
         await room()
         # Not before: as long as it waits for the account's turn or for memory it keeps nobody from the domains'.
         turn = self._lanes.take(record.open, waited=True)
@@ -54,9 +55,13 @@ class Turns:
             raise
         return turn
 
-    async def _accounts(self, place: Place) -> None:
+    async def _accounts(self, record: SendRecord, place: Place) -> None:
         if self._relays.away is None:
             await place.turn()
         if self._relays.just_lost:
             place.give_turn_back()
             raise NoTurn("the relay was lost")
+        if self._clock.now() >= record.expires_at:
+            # At once, before the next one begins to wait for this turn to be over: where more is asked for than the
+            # rate lets go, most have expired by now.
+            place.give_turn_back()

@@ -1,11 +1,13 @@
 """Rates: spread evenly, slower while the relay says that it is too much, and nobody else's affair."""
 
 import asyncio
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
 from service.bus import ACK_WAIT_S, Bus
+from service.clock import SystemClock
 from service.outbound import Limit
 from service.outbound.hands import Place
 from service.outbound.pace import FIRST_PAUSE_S, LONGEST_PAUSE_S, Pace
@@ -198,6 +200,49 @@ async def test_a_turn_that_is_given_back_is_the_next_ones() -> None:
     await pace.turn(asyncio.Event())
     pace.give_back(first)
     assert pace.waits
+
+
+async def test_a_turn_that_a_job_does_not_spend_is_the_next_ones() -> None:
+    pace = Pace(2.0, PassingClock())
+    for spent in (False, True):
+        place = Place(asyncio.Semaphore(1), deliveries(1), pace=pace)
+        await place.turn()
+        if spent:
+            place.spend_turn()
+        place.end()
+        assert pace.waits == spent
+
+
+class Later(SystemClock):
+    """A clock that can be put forward."""
+
+    ahead_s = 0.0
+
+    def now(self) -> datetime:
+        return super().now() + timedelta(seconds=self.ahead_s)
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.ahead_s
+
+
+@pytest.mark.fault("E05")
+async def test_who_expires_while_he_waits_for_the_accounts_turn_takes_none(
+    bus: Bus, post: Post, relay: ScriptedRelay
+) -> None:
+    """Where more is asked for than the rate lets go, nobody would get one before he expires."""
+    clock = Later()
+    async with sending(bus, relay, interval_s=1800.0, clock=clock) as sender:
+        await post.request("first")
+        await post.states(1)
+        for n in range(5):
+            await post.request(f"short{n}", expiresAt=soon(600))
+        await post.request("long", expiresAt=soon(3000))
+        async with asyncio.timeout(LIMIT_S):
+            while len(sender._hands) < 6:  # noqa: ASYNC110 nothing rings
+                await asyncio.sleep(0.02)
+        clock.ahead_s = 1801.0
+        said = await post.states(7)
+    assert sorted(said) == [("first", "sent"), ("long", "sent"), *((f"short{n}", "failed") for n in range(5))]
 
 
 async def test_who_had_nothing_to_wait_for_gives_nobodys_turn_back() -> None:
