@@ -31,10 +31,10 @@ _QUOTED_LOCAL: Final = re.compile(r'"(?:[^"\\]|\\.)*"(?=@)')
 _CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f]")
 # RFC 1870 section 4: up to 20 digits; no mail is as long as 18 say.
 _SIZE: Final = re.compile(r"[0-9]{1,18}")
-# A CR not before LF, or an LF not after CR. RFC 5321 2.3.8: neither may be sent but as CRLF.
 # RFC 5322 2.2.3, 3.6.2, 3.6.3, 3.6.6.
 _FOLD: Final = re.compile(rb"\r\n(?=[ \t])")
 _ADDRESSES: Final = re.compile(rb"(?:resent-)?(?:from|sender|reply-to|to|cc)[ \t]*:", re.IGNORECASE)
+# A CR not before LF, or an LF not after CR. RFC 5321 2.3.8: neither may be sent but as CRLF.
 _BARE: Final = re.compile(rb"\r(?!\n)|(?<!\r)\n")
 
 
