@@ -5,7 +5,7 @@ docs/decisions/0024-a-message-for-each.md
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -26,11 +26,12 @@ from service.outbound.options import TOGETHER
 from service.outbound.pace import Pace
 from service.outbound.proof import mark_of
 from service.outbound.relays import Relays
-from service.outbound.retry import Said, Verdict
+from service.outbound.retry import Phase, Said, Verdict
 from service.outbound.sends import Sends
 from service.outbound.settle import Settler, changed
 from service.outbound.suppressions import Suppressions
 from service.outbound.task import Steps, Task, mails_at_once
+from service.outbound.told import REPORTED
 from service.outbound.turns import NEAR_S
 from service.smtp import Reply
 from service.tasks import TaskGroup
@@ -135,9 +136,17 @@ class Mailings:
         barred = {one.recipient.email: one.barred for one in part if one.barred is not None}
         tried = frozenset(now)
         others = [who for who in waiting if who not in tried]
-        task.record = task.intent(attempt, trying=now, refused=barred)
+
+        async def stand() -> None:
+            if any(f"{REPORTED} {who}" in task.record.returned for who in now):
+                # An earlier attempt left him in doubt, and he has it: the job that was set for that says so.
+                raise Conflict("somebody's mail was reported on", where="mail-sends")
+            intent = task.intent(attempt, trying=now, refused=barred)
+            task.revision = await self._sends.put(task.key, intent, task.revision)
+            task.record = intent
+
         step("intent.before")
-        task.revision = await self._sends.put(task.key, task.record, task.revision)
+        await self._past_reports(task, stand)
         step("intent.done")
         if others:
             task.record = await self._settler.kept(task.record, task.bundle)
@@ -163,11 +172,28 @@ class Mailings:
 
     async def _leave(self, task: Task, waiting: list[str], turns: "_Turns", *, tried: bool) -> None:
         """Who waits comes back at once, or when somebody has a turn; in between the request is out of hand."""
-        record = await self._settler.kept(task.record, task.bundle)
-        trying = waiting if len(waiting) < len(record.pending) else []
-        record = changed(record, trying=trying, overfull=record.overfull + tried)
+        task.record = await self._settler.kept(task.record, task.bundle)
+        trying = waiting if len(waiting) < len(task.record.pending) else []
         at = self._clock.now() + timedelta(seconds=turns.promised_s(waiting))
-        await self._settler.again(task.key, task.job, record, task.revision, at, turn=True)
+
+        async def leave() -> None:
+            record = changed(task.record, trying=trying, overfull=task.record.overfull + tried)
+            await self._settler.again(task.key, task.job, record, task.revision, at, turn=True)
+
+        await self._past_reports(task, leave)
+
+    async def _past_reports(self, task: Task, write: Callable[[], Awaitable[None]]) -> None:
+        """Write a record: once more where a mail came back between two parts (returned.py). Raises Conflict."""
+        try:
+            await write()
+        except Conflict:
+            record, revision = await self._sends.get(task.key)
+            waits = record is not None and record.phase in (Phase.WAITING, Phase.HELD)
+            if record is None or not waits or record.owner != task.record.owner:
+                raise
+            task.record = changed(task.record, returned=record.returned, claimed=record.claimed)
+            task.revision = revision
+            await write()
 
     async def _ask_for_each(self, task: Task, mails: Sequence["_Mailing"], place: Place) -> dict[str, Said]:
         """What was said of each; without those who were not asked yet when the account's work ended, or it expired."""
