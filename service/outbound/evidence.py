@@ -48,7 +48,10 @@ class Evidence:
             return {}
         back = {one.partition(" ")[2].lower() for one in record.returned if one.startswith(f"{REPORTED} ")}
         found = {who: _CAME_BACK for who in unsure if who.lower() in back}
-        found |= await self._reported(record, [who for who in unsure if who not in found])
+        # Of a mailing, which comes again and again, not yet of those who are tried later: each is asked for by himself.
+        # Whoever is on hold is not tried any more.
+        now = {*record.trying, *record.held} if record.split and record.trying else set(unsure)
+        found |= await self._reported(record, [who for who in unsure if who in now and who not in found])
         left = [who for who in unsure if who not in found]
         if record.split:
             # Not yet of those whom this attempt is not about: a mailing comes again and again.

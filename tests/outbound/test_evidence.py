@@ -1,17 +1,20 @@
 """A proved report that a mail was delivered, or waits behind the relay, ends the doubt whether it went out."""
 
 import asyncio
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from email import message_from_bytes
 
 import pytest
+from msgspec.structs import replace
 
 from service.bus import Bus
 from service.clock import SystemClock
 from service.contract import Action
 from service.outbound import Phase, Returned
+from service.outbound.evidence import Evidence
 from service.outbound.proof import Known, mark_of
-from service.outbound.sends import SendRecord
+from service.outbound.sends import SendRecord, Sends
 from service.outbound.told import doubted, names_of
 from tests.meaning.mails import dsn, reports_of
 from tests.outbound.conftest import Post, delivered, sending
@@ -101,6 +104,31 @@ def record(pending: dict[str, str], *, taken: list[str], held: list[str] | None 
     return SendRecord(
         "r", "", "", Phase.WAITING, 1, "m@x", now, now, pending=pending, taken=taken, held=held or [], unsure=unsure
     )
+
+
+class Asked(Sends):
+    """`asked`: of whom it was asked whether his mail was reported on."""
+
+    asked: tuple[str, ...] = ()
+
+    async def reported(self, key: str, recipients: Iterable[str]) -> list[str]:
+        self.asked = tuple(recipients)
+        return []
+
+
+async def test_a_mailing_asks_of_those_alone_who_come_next_or_are_on_hold(bus: Bus) -> None:
+    """It comes again and again: each time it would ask of everybody, one after the other."""
+    sends = Asked(bus.key_value(bus.subjects.sends), bus.key_value(bus.subjects.cursors), SystemClock())
+    evidence = Evidence("a", sends, None)
+    waits = record({"next@x.example": "", "later@x.example": ""}, taken=[], held=["held@x.example"])
+    mailing = replace(waits, split=True, trying=["next@x.example"])
+    for one, asked in (
+        (mailing, ("next@x.example", "held@x.example")),
+        (replace(mailing, trying=[]), ("next@x.example", "later@x.example", "held@x.example")),
+        (waits, ("next@x.example", "later@x.example", "held@x.example")),
+    ):
+        await evidence.of_waiting(one)
+        assert sends.asked == asked
 
 
 ANY = Known("k", "")
