@@ -12,6 +12,8 @@ _ALPHABET: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456
 _NOT_ALPHABET: Final = bytes(sorted(set(range(256)) - set(_ALPHABET) - set(b"=")))
 _RUN: Final = re.compile(rb"([A-Za-z0-9+/]+)(=*)")
 _NOISE: Final = re.compile(rb"[^A-Za-z0-9+/=\s]")
+# A line of base64 alone, as encoders fill it: no word is so long.
+_LINE: Final = re.compile(rb"^[A-Za-z0-9+/]{60,}+={0,2}\r?$", re.MULTILINE)
 # More pieces than any sender makes: then padding is noise and is dropped.
 _PIECES: Final = 1000
 # RFC 2045 6.7: "=" is followed by two hex digits or ends the line.
@@ -97,10 +99,13 @@ def base64_lenient(data: bytes) -> Content:
 
 def _footer(data: bytes) -> int:
     """Where an empty line parts the base64 from words that a mailing list put below it; 0 where none does."""
-    found = _NOISE.search(data)
+    start = 0
+    for line in _LINE.finditer(data):
+        start = line.end()  # an empty line above it parts nothing: something on the way spaced the lines out
+    found = _NOISE.search(data, start)
     if found is None:
         return 0
-    end = max(data.rfind(b"\n\n", 0, found.start()), data.rfind(b"\n\r\n", 0, found.start()), 0)
+    end = max(data.rfind(b"\n\n", start, found.start()), data.rfind(b"\n\r\n", start, found.start()), 0)
     return end if data[:end].strip() else 0
 
 

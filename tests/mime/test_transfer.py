@@ -46,6 +46,16 @@ def test_base64_that_is_damaged_gives_what_can_be_had(encoded: bytes, data: byte
     assert (found.data, found.damaged) == (data, damaged)
 
 
+@pytest.mark.fault("C05")
+@pytest.mark.parametrize("newline", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("footer", [b"", b"\nMailman footer\n______\nlist@example.org\n"])
+def test_base64_between_empty_lines_goes_on_after_noise(footer: bytes, newline: bytes) -> None:
+    spaced = base64.encodebytes(BYTES + b"end").replace(b"\n", b"\n\n")
+    encoded = (spaced[:300] + b"!" + spaced[300:] + footer).replace(b"\n", newline)
+    found = decode_transfer(encoded, "base64")
+    assert (found.data, found.damaged) == (BYTES + b"end", True)
+
+
 @pytest.mark.parametrize(
     ("encoded", "data", "damaged"),
     [
