@@ -64,13 +64,13 @@ def listed_as(found: MailingList | None, values: dict[str, str]) -> Kind | None:
     if found is None:
         listed = values.get("precedence", "").strip().lower() == "list" or "mailing-list" in values
         return Kind.LIST if listed else None
-    # A discussion may offer RFC 8058's one click, too.
-    if found.post is not UNSET:
+    # RFC 2369 3.4: to write to a discussion one sends a mail. It may offer RFC 8058's one click, too.
+    if any(url.lower().startswith("mailto:") for url in _urls(values.get("list-post"))):
         return Kind.LIST
     if found.one_click is not UNSET:
         return Kind.NEWSLETTER
     # RFC 2369 3.4: `List-Post: NO` is a list where nobody may answer.
-    if "list-post" in values:
+    if found.post is UNSET and "list-post" in values:
         return Kind.NEWSLETTER
     if any(name in values for name in _DISCUSSION) or values.get("precedence", "").strip().lower() in _LIST_WORDS:
         return Kind.LIST

@@ -132,6 +132,22 @@ def test_a_list_where_nobody_may_answer_is_a_newsletter() -> None:
     assert kind_of(f"{FROM}{header}\nNews\n") is Kind.NEWSLETTER
 
 
+@pytest.mark.parametrize(
+    ("post", "kind"),
+    [
+        ("<https://news.example.org/post>", Kind.NEWSLETTER),
+        ("<https://talk.example.org/post>, <mailto:talk@example.org>", Kind.LIST),
+    ],
+)
+def test_to_write_to_a_discussion_one_sends_a_mail(post: str, kind: Kind) -> None:
+    # RFC 2369 3.4.
+    header = (
+        f"List-Id: <a.example.org>\nList-Post: {post}\n"
+        "List-Unsubscribe: <https://example.org/u?id=1>\nList-Unsubscribe-Post: List-Unsubscribe=One-Click\n"
+    )
+    assert kind_of(f"{FROM}{header}\nHi\n") is kind
+
+
 def report(kind: str, part: str, fields: str, subject: str = "hello") -> str:
     return f"""\
 {FROM}Subject: {subject}
