@@ -19,10 +19,12 @@ TEXT_CHARS: Final = 1000
 URLS: Final = 4
 # A report of a thousand recipients has about ten thousand lines; what is more is no report.
 _LINES: Final = 20_000
-# An address within a text. An apostrophe is its own between two letters (o'brien@), else the text's.
+# An address within a text. An apostrophe is its own between two letters (o'brien@), else the text's; punctuation of
+# Chinese and Japanese, which have no spaces, always is.
 ADDRESS: Final = re.compile(
-    r"(?:[^\s<>()\[\]:;,\"'`|@]|(?<=[A-Za-z])'(?=[A-Za-z])){1,128}"
-    r"@(?:\[[0-9A-Fa-fIPv:.]{2,48}\]|[A-Za-z0-9\u0080-\U0010ffff][^\s<>()\[\]:;,\"'`|@*]{0,254})"
+    r"(?:[^\s<>()\[\]:;,\"'`|@（）「」【】《》，。；：、]|(?<=[A-Za-z])'(?=[A-Za-z])){1,128}"
+    r"@(?:\[[0-9A-Fa-fIPv:.]{2,48}\]|(?![（）「」【】《》，。；：、])[A-Za-z0-9\u0080-\U0010ffff]"
+    r"[^\s<>()\[\]:;,\"'`|@*（）「」【】《》，。；：、]{0,254})"
 )
 # A field that holds an address and nothing else: RFC 5322 3.2.3 has more characters than a text can be asked for.
 _WHOLE: Final = re.compile(r"[^\s<>()\[\]:;,\"@\\]{1,128}@(?:\[[^\s<>()\[\]@]{2,64}\]|[^\s<>()\[\]:;,\"@\\]{1,254})")
@@ -109,7 +111,7 @@ def typed(value: str) -> str:
     return rest.strip() if semicolon and len(kind) < 40 and " " not in kind.strip() else value.strip()
 
 
-_BREAKS: Final = re.compile(r"<(?:br|/p|/div|/tr|/li|/h[1-6]|/table|/pre)\b[^<>]{0,500}>", re.IGNORECASE)
+_BREAKS: Final = re.compile(r"<(?:br|/p|/div|/tr|/td|/th|/li|/h[1-6]|/table|/pre)\b[^<>]{0,500}>", re.IGNORECASE)
 # What has no end goes on to the end (HTML 13.2.5): to look for it again at each beginning would be quadratic.
 _UNSEEN: Final = re.compile(r"<(style|script|title)\b[^<]*+(?:<(?!/\1)[^<]*+)*+(?:</\1[^<>]*+>?|\Z)", re.IGNORECASE)
 _TAG: Final = re.compile(r"</?[A-Za-z!][^<>]{0,2000}>")

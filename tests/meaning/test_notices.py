@@ -201,3 +201,22 @@ def test_exim_names_fifty_recipients_in_a_field() -> None:
     names = [f"a{n}@example.net" for n in range(120)]
     fields = "".join(f"X-Failed-Recipients: {', '.join(names[n : n + 50])}\n" for n in range(0, 120, 50))
     assert [one.recipient for one in reports_of(notice("It could not be delivered.", header=fields))] == names
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "收件人邮件地址（joe@qq.example）不存在，邮件无法送达。\n550 5.1.1 User unknown",
+        "无法投递：joe@qq.example，550 5.1.1 User unknown",
+        "「joe@qq.example」、550 5.1.1 User unknown",
+    ],
+)
+def test_punctuation_of_chinese_and_japanese_is_no_part_of_an_address(text: str) -> None:
+    header = "Content-Type: text/plain; charset=utf-8\n"
+    assert [report.recipient for report in reports_of(notice(text, header=header))] == ["joe@qq.example"]
+
+
+def test_cells_of_a_table_are_not_one_word() -> None:
+    html = "<table><tr><td>Failed:</td><td>joe@qq.example</td><td>550 5.1.1 user unknown</td></tr></table>"
+    header = "Content-Type: text/html\n"
+    assert [report.recipient for report in reports_of(notice(html, header=header))] == ["joe@qq.example"]
