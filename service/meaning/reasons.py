@@ -12,9 +12,9 @@ from service.meaning.words import NOT_REJECTED, ORDER
 
 # A reply has at most 512 octets a line (RFC 5321 4.5.3.1.5); ten lines of it are more than anybody reads.
 _CHARS: Final = 4000
-# Of all replies in a mail so much is asked for words, 2 to 4 µs a character: it may hold the event loop. Most reports
+# Of all replies in a mail so much is asked for words, 2 to 5 µs a character: it may hold the event loop. Most reports
 # have a few hundred, and those of many recipients say the same of each.
-_ALL_CHARS: Final = 16 * 1024
+_ALL_CHARS: Final = 4 * 1024
 _HARD: Final = frozenset((Reason.USERUNKNOWN, Reason.HOSTUNKNOWN, Reason.HASMOVED))
 _COMMAND: Final = one_of(
     r"""

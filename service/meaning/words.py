@@ -14,7 +14,7 @@ from service.meaning import words_theirs as theirs
 
 _PIECES: Final = {
     "who": "(?:user|recipient|mail ?box|account|address(?:ee)?|person|alias|e-?mail(?: address)?|userid|username|name"
-    "|destination|spectator|empf[aä]nger|adresse|usuario|utente|utilisateur|destinataire|odbiorca)",
+    "|destination|spectator|empf[aä]nger|adresse|usuario|utente|utilisateur|destinataire|odbiorca|benutzer)",
     "one": r"(?: \S+| \(\S+\)){0,2}",
     "is": "(?:(?:is|are|was|were|has|have|had|been|be|being|does|do|did|could|can|will|would|currently|temporarily|now)"
     " ){0,4}",

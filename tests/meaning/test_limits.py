@@ -85,6 +85,14 @@ def test_what_is_too_long_to_be_read_is_said(mail: str) -> None:
     assert meaning_of(mail).truncated == ["meaning"]
 
 
+@pytest.mark.fault("C03")
+def test_of_replies_that_differ_no_more_is_asked_than_the_loop_can_wait_for() -> None:
+    each = ONE + "\nDiagnostic-Code: smtp; 550 {n} {x}"
+    fields = [each.replace("a@", f"a{n}@").format(n=n, x="x " * 300) for n in range(8)]
+    assert meaning_of(dsn("\n\n".join(fields))).truncated == ["meaning"]
+    assert meaning_of(dsn("\n\n".join(fields[:4]))).truncated is UNSET
+
+
 def test_a_returned_mail_is_as_long_as_it_likes() -> None:
     text = (
         f"<a@b.c>:\n550 no such user\n\n--- Below this line is a copy of the message.\n\nSubject: x\n\n{'x ' * 40_000}"

@@ -49,6 +49,7 @@ def reason(diagnostic: str, status: str = "5.0.0", remote: str = "mx.example.net
         ("550 we do not accept mail from dynamic IPs", "blocked"),
         ("550 mail domain mentioned in the address is unknown", "hostunknown"),
         ("550 non existent user", "userunknown"),
+        ("550 Benutzer unknown", "userunknown"),
         ("550 <who@example.net> not found", "userunknown"),
         ("554 aliasing/forwarding loop broken", "systemerror"),
         ("554 mail loop detected", "networkerror"),
