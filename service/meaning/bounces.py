@@ -45,14 +45,15 @@ _SUBJECT: Final = one_of(r"""
     mail failure
     user unknown
     permanent (?:delivery )?(?:error|failure)
-    no se (?:ha )?(?:pudo|podido) entregar
+    no se (?:(?:ha )?(?:pudo|podido)|puede) entregar
     unzustellbar
     nicht zugestellt
     zustellung (?:\w+ ){0,3}(?:e-?mail|mail|nachricht)
     zustell(?:ungs)?(?:fehler|bericht|problem|status)
     (?:fehler|problem)\w{0,4} bei der zustellung
     non remis
-    [ée]chec (?:de |d')(?:la )?(?:remise|livraison|distribution|transmission|envoi)
+    non distribu
+    [ée]chec (?:de |d['’])(?:la |l['’])?(?:remise|livraison|distribution|transmission|envoi)
     mancata consegna
     onbestelbaar
     niedostarczon
@@ -163,6 +164,8 @@ _ANSWER: Final = re.compile(
 # in the rest of its line. Prices and telephone numbers have neither.
 _STATUS: Final = re.compile(r"(?<![0-9.])[45]\.[0-9]\.[0-9]{1,3}(?![0-9.])")
 _REPLY: Final = re.compile(r"(?:^|[:<>(\[])[ \t]{0,4}[45][0-5][0-9][ -](.{1,60})", re.MULTILINE)
+# A reply with its enhanced status (RFC 3463 2), or Exchange's: it needs no words that anybody knows beside it.
+_WHOLE_REPLY: Final = re.compile(r"(?<![0-9.])([45])[0-5][0-9][ -]{1,3}#?\1\.[0-9]\.[0-9]{1,3}(?![0-9.])")
 _SMTP_WORD: Final = re.compile(
     r"user|mail|recipient|address|relay|message|reject|unknown|denied|block|spam|unavailable|quota|service|sender|host"
     r"|account|requested|transaction|timed? ?out|rcpt",
@@ -185,11 +188,22 @@ def is_answer(subject: str | None) -> bool:
     return subject is not None and _ANSWER.match(subject[:200]) is not None
 
 
+def shows_reply(text: str) -> bool:
+    """Whether a text has a server's reply that is none of anything else, in whatever language the rest is."""
+    head = text[:_LOOK_AT_CHARS]
+    if _WHOLE_REPLY.search(head) is not None:
+        return True
+    return any(_SMTP_WORD.search(reply[1]) is not None for reply in _REPLY.finditer(head))
+
+
+def shows_said(text: str) -> bool:
+    """Whether a text has what a server said: a reply, or a status alone."""
+    return shows_reply(text) or _STATUS.search(text[:_LOOK_AT_CHARS]) is not None
+
+
 def shows_refusal(text: str) -> bool:
     """Whether a text has more than words: what a server said, or the mail that came back."""
-    head = text[:_LOOK_AT_CHARS]
-    said = any(_SMTP_WORD.search(reply[1]) is not None for reply in _REPLY.finditer(head))
-    return said or _STATUS.search(head) is not None or tells_returned(text)
+    return shows_said(text) or tells_returned(text)
 
 
 def is_by_program(headers: Sequence[EmailHeader], senders: Sequence[EmailAddress], kinds: Sequence[str]) -> bool:

@@ -24,6 +24,8 @@ from service.meaning.bounces import (
     read_report,
     says_undelivered,
     shows_refusal,
+    shows_reply,
+    shows_said,
     tells_failure,
 )
 from service.meaning.calendar import BYTES, calendar
@@ -226,9 +228,16 @@ class _Reader:
         said = read_report(
             shown, status, returned, known=known, own=self._own(), domain=domain, cut=self.cut_text and not returned
         )
-        if status is None and not said.reports and not says_undelivered(email.subject):
-            return Reported()  # nobody is named, and nothing but words in the text spoke for it
+        if status is None and not said.reports and not self._is_sure(shown, returned):
+            return Reported()  # nobody is named, and nothing but words spoke for it
         return said
+
+    def _is_sure(self, shown: str, returned: str) -> bool:
+        """Whether a notice that names nobody is one: newsletters and postmasters write of deliveries, too."""
+        email = self.email
+        if not says_undelivered(email.subject):
+            return False
+        return not email.from_ or is_machine(email.from_[0]) or shows_refusal(shown) or bool(returned)
 
     def _is_notice(self) -> bool:
         """Whether a mail without a part for machines is a bounce. Its words never say so alone: people write them, too.
@@ -243,12 +252,15 @@ class _Reader:
         if not sure and not named and not self._is_automatic():
             return False
         in_subject = says_undelivered(email.subject) and not is_answer(email.subject)
-        if in_subject and (sure or named):
-            return True
         if not in_subject and not sure and not named:
             return False
         shown = self._shown()
-        if not tells_failure(shown):
+        # Who is away answers under the subject that was ours: "Auto: Your delivery report".
+        if not machine and not named and is_reply(self.values, email.subject) and not shows_said(shown):
+            return False
+        if in_subject and (sure or named):
+            return True
+        if not tells_failure(shown) and not ((sure or named) and shows_reply(shown)):
             return False
         # Parcels are delivered too, or not; and who is away says so from the null path.
         return machine or shows_refusal(shown) or (sure and bool(self._returned()))

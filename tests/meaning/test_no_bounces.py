@@ -148,3 +148,48 @@ def test_exims_report_of_a_failed_dmarc_policy_is_a_complaint() -> None:
         mail(subject, "A message claiming to be from you failed", header="Auto-Submitted: auto-replied\n")
     )
     assert (said.kind, said.feedback_type) == (Kind.COMPLAINT, "auth-failure")
+
+
+HOLIDAY = "I am on holiday until Monday. Ask bob@b.example."
+
+
+@pytest.mark.parametrize(
+    "header", [PATH + "Auto-Submitted: auto-replied (vacation)\nIn-Reply-To: <sent@example.org>\n"]
+)
+def test_who_is_away_answers_under_whatever_subject_was_ours(header: str) -> None:
+    assert kind_of(mail("Auto: Your delivery report 4711", HOLIDAY, header=header)) is Kind.AUTOREPLY
+    said = "<c@d.example>:\n550 5.1.1 user unknown"
+    assert kind_of(mail("Undelivered: your delivery report", said, header=header)) is Kind.BOUNCE
+
+
+@pytest.mark.parametrize(
+    ("subject", "sender", "header"),
+    [
+        ("Your order: delivery delayed", "Shop <shop@b.example>", PATH),
+        ("Delivery report November", "bounces@news.example", ""),
+        ("Your question about delivery problems", "postmaster@b.example", ""),
+    ],
+)
+def test_a_subject_alone_is_a_mail_servers_only_under_a_name_of_theirs(subject: str, sender: str, header: str) -> None:
+    assert kind_of(mail(subject, "Thanks for writing.", sender=sender, header=header)) is Kind.MESSAGE
+    assert kind_of(mail(subject, "Thanks.", sender="MAILER-DAEMON@b.example", header=header)) is not Kind.MESSAGE
+
+
+@pytest.mark.parametrize(
+    ("subject", "text"),
+    [
+        ("Votre message", "Le serveur distant a dit pour c@d.example : 550 5.1.1 destinataire inconnu"),
+        ("Su mensaje", "El servidor ha respondido a c@d.example: 550-5.1.1 no hay tal usuario"),
+        ("Echec de l'envoi de votre message", "c@d.example : 550 5.1.1 inconnu"),
+        ("Non distribuable : bonjour", "c@d.example : 550 5.1.1 inconnu"),
+        ("No se puede entregar: hola", "c@d.example: 550 5.1.1 no existe"),
+    ],
+)
+@pytest.mark.parametrize("sender", ["postmaster@b.example", "Ann <ann@b.example>"])
+def test_what_a_server_said_makes_a_bounce_in_any_language(subject: str, text: str, sender: str) -> None:
+    assert kind_of(mail(subject, text, sender=sender, header=PATH)) is Kind.BOUNCE
+
+
+def test_a_number_of_a_version_is_no_servers_reply() -> None:
+    text = "We run release 5.0.1 from Monday on. Write to help@b.example."
+    assert kind_of(mail("Maintenance", text, sender="postmaster@b.example")) is Kind.MESSAGE
