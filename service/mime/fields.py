@@ -19,6 +19,8 @@ _ID: Final = re.compile(r"<([^<>]*+)>")
 _ID_OR_COMMENT: Final = re.compile(r"<([^<>]*+)>|[()]|\\.", re.DOTALL)
 _WHITE: Final = re.compile(r"\s+")
 _LETTER: Final = re.compile(r"\w")
+# Words that name a person beside the id; `Re:` and `and` do not.
+_PERSON: Final = re.compile(r"\b(?:from|message(?!-id)|mail|letter|wrote)\b", re.IGNORECASE)
 
 
 class Fields:
@@ -103,14 +105,14 @@ def _id(raw: str) -> str:
 def _parents(value: str | None, limits: MimeLimits, cuts: dict[Cut, None]) -> list[str] | None:
     """The ids of In-Reply-To. RFC 5322 4.5.4: among words there may stand a person's address in brackets, too.
 
-    `Message from Ann <ann@x.example> <id>` has it last, `<id> from Ann <ann@x.example>` first.
+    `Message from Ann <ann@x.example> <id>` has the id last, `<id> from Ann <ann@x.example>` first.
     """
     found = message_ids(value, limits, cuts)
     if value is None or found is None or len(found) == 1:
         return found
     outside = _ID.sub("<", without_comments(unfold(value[: limits.value_chars])))
     words = _LETTER.search(outside)
-    if words is None:
+    if words is None or _PERSON.search(outside) is None:
         return found
     return found[: outside.count("<", 0, words.start())] or found[-1:]
 

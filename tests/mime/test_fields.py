@@ -41,6 +41,10 @@ def test_message_ids(value: str, expected: list[str] | None) -> None:
         ('Your message of "Thu" <b@x>', ["b@x"]),
         ("<a@x> <b@x> (Ann <ann@x.example>)", ["a@x", "b@x"]),
         ("<a@x>,\n <b@x>", ["a@x", "b@x"]),
+        ("Re: <a@x> <b@x>", ["a@x", "b@x"]),
+        ("<a@x> AND <b@x>", ["a@x", "b@x"]),
+        ("Message-ID: <a@x> <b@x>", ["a@x", "b@x"]),
+        ("Ann <ann@x.example>'s message of Thu <b@x>", ["b@x"]),
     ],
 )
 def test_what_a_mail_answers_is_no_persons_address(value: str, expected: list[str]) -> None:
