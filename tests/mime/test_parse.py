@@ -213,8 +213,8 @@ def test_parts_too_many_to_be_told_leave_a_problem() -> None:
         "Content-Type: application/pkcs7-mime\nContent-Transfer-Encoding: base64\n\nMIAGCSqGSIb3DQEHA6CA\n",
         # What mailing lists and Exchange make of it.
         "Content-Type: multipart/mixed; boundary=b\n\n--b\nContent-Type: application/pgp-encrypted\n\nVersion: 1",
-        "Subject: x\n\n-----BEGIN PGP MESSAGE-----\n\nhQEM",
-        "Subject: x\n\n\nHi there,\n\n-----BEGIN PGP MESSAGE-----\n\nhQEM",
+        "Subject: x\n\n-----BEGIN PGP MESSAGE-----\n\nhQEM\n-----END PGP MESSAGE-----",
+        "Subject: x\n\n\nHi there,\n\n-----BEGIN PGP MESSAGE-----\n\nhQEM\n-----END PGP MESSAGE-----",
     ],
 )
 def test_an_encrypted_mail_says_so(header: str) -> None:
@@ -223,12 +223,22 @@ def test_an_encrypted_mail_says_so(header: str) -> None:
     assert problem.type == "encrypted"
 
 
+@pytest.mark.fault("C04")
+def test_an_encrypted_text_that_is_cut_says_so() -> None:
+    text = f"-----BEGIN PGP MESSAGE-----\n\n{'hQEM' * 16}\n" + f"{'hQEM' * 16}\n" * 10_000
+    parsed = read(f"Subject: x\n\n{text}-----END PGP MESSAGE-----\n", inline_limit=10_000)
+    assert parsed.email.body_values["1"].is_truncated
+    assert parsed.problem is not None
+    assert parsed.problem.type == "encrypted"
+
+
 def test_a_signed_mail_is_not_encrypted() -> None:
     assert read("Content-Type: application/pkcs7-mime; smime-type=signed-data\n\nx").problem is None
     assert read("Content-Type: application/pkcs7-mime\nContent-Transfer-Encoding: base64\n\nMIIB\n").problem is None
     # An answer to a mail that was, and words about one.
     assert read("Subject: x\n\nHi\n> -----BEGIN PGP MESSAGE-----\n").problem is None
     assert read("Subject: x\n\n-----BEGIN PGP MESSAGE----- begins it.\n").problem is None
+    assert read("Subject: x\n\nIt begins with\n-----BEGIN PGP MESSAGE-----\nand goes on.\n").problem is None
 
 
 def test_a_text_with_a_detached_signature_is_not_whole_without_the_raw_bytes() -> None:
