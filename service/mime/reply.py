@@ -5,6 +5,7 @@ languages that they speak. What cannot be told stays: a line too many is better 
 """
 
 import re
+from itertools import takewhile
 from typing import Final
 
 # "On Tuesday, Ada wrote:" has at most so many lines and characters.
@@ -50,8 +51,11 @@ _FIELD: Final = re.compile(
     re.IGNORECASE,
 )
 # People write "From: Berlin, to: Paris, date: …", too; a mail's header has an address in it, or its subject.
-_OF_MAIL: Final = re.compile(rf"\*?(?:{_SUBJECTS})\s?\*?[:：]|[^@]{{0,500}}@", re.IGNORECASE)
+_SUBJECT: Final = re.compile(rf"\*?(?:{_SUBJECTS})\s?\*?[:：]", re.IGNORECASE)
+_OF_MAIL: Final = re.compile(rf"{_SUBJECT.pattern}|[^@]{{0,500}}@", re.IGNORECASE)
 _FIELDS_WITHIN: Final = 8
+# Many names over many lines may stand before the subject, but no empty line.
+_SUBJECT_WITHIN: Final = 30
 _RULE: Final = re.compile(r"[_-]{5,200}\s*\Z")
 # What programs write below a mail of their own accord.
 _PROGRAM: Final = re.compile(
@@ -99,7 +103,12 @@ def _is_header(lines: list[str], at: int) -> bool:
     if _FROM.match(first) is None and _FROM.match(second) is None:
         return False
     fields = [line for line in map(str.strip, lines[at + 1 : at + 1 + _FIELDS_WITHIN]) if _FIELD.match(line)]
-    return len(fields) >= 2 and any(_OF_MAIL.match(line) is not None for line in (first, second, *fields))
+    if len(fields) < 2:
+        return False
+    if any(_OF_MAIL.match(line) is not None for line in (first, second, *fields)):
+        return True
+    below = takewhile(str.strip, lines[at + 1 : at + 1 + _SUBJECT_WITHIN])
+    return any(_SUBJECT.match(line.strip()) is not None for line in below)
 
 
 def _intro(lines: list[str], at: int) -> int:

@@ -85,6 +85,7 @@ NEW = "Thank you!\n\nAda"
         "\n\n-----Original Message-----\nFrom: Bob\n\nold",
         "\n\n________\nVon: Bob <bob@example.org>\nGesendet: Montag\nAn: Ada\nBetreff: x\n\nalt",
         "\n\nFrom: Bob\nSent: Monday\nTo: Ada\nSubject: x\n\nold",
+        "\n\nFrom: Bob\nSent: Monday\nTo: " + "Ada Lovelace;\n" * 20 + "Subject: x\n\nold",
         "\n\nFrom: Bob <bob@example.org>\nDate: Monday\nTo: Ada\n\nold",
         "\n\nBegin forwarded message:\n\nold",
         "\n\nSent from my phone\n\n> On 5 May 2025, Bob wrote:\n> old",
@@ -108,6 +109,7 @@ def test_answers_between_quotes_are_all_new() -> None:
     "text",
     [
         "From: Berlin\nTo: Paris\nDate: 3 Dec 10:15\n\nWho comes along?",
+        "From: Berlin\nTo: Paris\nDate: 3 Dec 10:15\n\nWho comes along?" + "\n" * 9 + "Subject: travels",
         "De: 1 de enero\nA: 3 de enero\nPara: dos\n\nGracias",
         "He wrote:\n\nI came.",
         "From: here\nto there",
