@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable
+from math import inf
 
 import pytest
 
@@ -134,9 +135,9 @@ async def test_who_comes_back_for_a_domains_turn_is_not_read_before_there_is_one
         read.append(name)
         return await get(outbox, name)
 
-    def asked(lanes: Lanes, recipients: Iterable[str], *, waited: bool) -> float:
+    def asked(lanes: Lanes, recipients: Iterable[str], *, waited: bool, within_s: float = inf) -> float:
         nonlocal asked_again
-        wait_s = ask(lanes, recipients, waited=waited)
+        wait_s = ask(lanes, recipients, waited=waited, within_s=within_s)
         asked_again += waited and wait_s > 0
         return wait_s
 

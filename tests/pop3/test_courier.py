@@ -4,8 +4,7 @@ import pytest
 
 from service.bus import Bus
 from service.pop3 import linked_uid
-from tests.ingest.maildrop import Drop, body, caught_up, following, kinds, subjects
-from tests.ingest.test_pop3_renamed import ids, removed
+from tests.ingest.maildrop import Drop, body, caught_up, following, ids, kinds, subjects
 from tests.pop3.harness import listed, read, session
 from tests.servers.courier import Courier
 from tests.servers.mailbus import BusReader
@@ -56,7 +55,7 @@ async def test_its_mail_is_announced_once_and_told_as_removed(courier: Courier, 
     await look(bus, courier)
     events = await reader.events()
     assert subjects(events) == [f"mail {n}" for n in range(1, 32)]
-    assert removed(events) == [ids(events)[0]]
+    assert ids(events, "removed") == [ids(events)[0]]
     # It counts anew where its list is lost: a unique id may be that of another mail, within the same second.
     (courier.maildir("user") / "courierpop3dsizelist").unlink()
     courier.append("user", [body(32)])
