@@ -81,10 +81,8 @@ class Deliveries:
         now = monotonic()
         for place in [one for one, until in self._by_now.items() if until <= now]:
             self.leave(place)
-        self._looking = None
-        for until in self._by_now.values():
-            self._looking = asyncio.get_running_loop().call_later(until - now, self._look)
-            break
+        first = next(iter(self._by_now.values()), None)
+        self._looking = None if first is None else asyncio.get_running_loop().call_later(first - now, self._look)
 
     async def close(self) -> bool:
         """Wait until nobody is inside, which is SLOW_S at the most; nobody enters until `open`.
