@@ -31,7 +31,6 @@ from service.outbound.sends import Sends
 from service.outbound.settle import Settler, changed
 from service.outbound.suppressions import Suppressions
 from service.outbound.task import Steps, Task, mails_at_once
-from service.outbound.told import REPORTED
 from service.outbound.turns import NEAR_S
 from service.smtp import Reply
 from service.tasks import TaskGroup
@@ -100,7 +99,10 @@ class Mailings:
             late = self._clock.monotonic() >= until or self._pace.interval_s > NEAR_S
         place.give_turn_back()
         if not waiting:
-            await self._settler.go_on(task.key, task.record)
+            ended = task.record
+            if await self._evidence.frees(ended):
+                ended = changed(ended, next_at=self._clock.now())
+            await self._settler.go_on(task.key, ended)
             await task.job.done()
         elif task.revision or turns.wait_s(waiting):
             await self._leave(task, waiting, turns, tried=task.record.attempt == attempt)
@@ -138,9 +140,6 @@ class Mailings:
         others = [who for who in waiting if who not in tried]
 
         async def stand() -> None:
-            if any(f"{REPORTED} {who}" in task.record.returned for who in now):
-                # An earlier attempt left him in doubt, and he has it: the job that was set for that says so.
-                raise Conflict("somebody's mail was reported on", where="mail-sends")
             intent = task.intent(attempt, trying=now, refused=barred)
             task.revision = await self._sends.put(task.key, intent, task.revision)
             task.record = intent
@@ -150,7 +149,9 @@ class Mailings:
         step("intent.done")
         if others:
             task.record = await self._settler.kept(task.record, task.bundle)
-        said = barred | await self._ask_for_each(task, [one for one in part if one.barred is None], place)
+        # Only now: as long as the intent did not stand, a report could be written into the record.
+        said = barred | await self._evidence.of_part(task.record)
+        said |= await self._ask_for_each(task, [one for one in part if one.recipient.email not in said], place)
         step("replies")
         if not place.ending:  # a mailbox may take its time; it is looked into before the next attempt, too
             said = await self._evidence.of_attempt(task.record, said)

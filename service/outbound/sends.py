@@ -106,7 +106,7 @@ class SendRecord(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def doubted(self) -> list[str]:
-        """Between attempts: of whom nobody heard whether he got the mail. Whoever was put off has the relay's words."""
+        """Of whom no earlier attempt heard whether he got the mail. Whoever was put off has the relay's words."""
         return [who for who, reply in self.pending.items() if not reply] + self.held if self.unsure else []
 
     @property

@@ -110,7 +110,8 @@ def doubted(known: Known, record: SendRecord, names: AbstractSet[str]) -> list[s
 
     Where another has the mail for certain, he could have written the report: then it proves nothing of the others.
     """
-    unsure = _under_way(record) or record.doubted
+    # Also while an attempt is under way that is not about him: of a mailing, another part.
+    unsure = list(dict.fromkeys([*_under_way(record), *record.doubted]))
     if known.mark:
         return [who for who in unsure if known.is_of(who)]
     if not set(record.taken) <= set(unsure):

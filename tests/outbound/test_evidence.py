@@ -134,6 +134,13 @@ async def test_a_mailing_asks_of_those_alone_who_come_next_or_are_on_hold(bus: B
 ANY = Known("k", "")
 
 
+def test_a_report_counts_while_another_part_of_the_mailing_is_tried() -> None:
+    mailing = record({"before@x.example": "", "now@x.example": ""}, taken=["before@x.example"])
+    trying = replace(mailing, phase=Phase.INTENT, split=True, trying=["now@x.example"])
+    for who in ("before@x.example", "now@x.example"):
+        assert doubted(Known("k", mark_of(who)), trying, names_of([])) == [who]
+
+
 def test_who_has_the_mail_for_certain_proves_nothing_of_another() -> None:
     """He can write a report that looks as if the mail went to the other, too: who then would get none."""
     doubtful = record({"b@x.example": ""}, taken=["a@x.example", "b@x.example"])

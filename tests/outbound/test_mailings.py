@@ -225,6 +225,37 @@ async def test_whose_mail_is_reported_on_between_two_parts_does_not_get_it_again
     assert len(relay.messages) == 2 * TOGETHER + 1
 
 
+@pytest.mark.fault("E01")
+@pytest.mark.parametrize("policy", ["retry", "hold"])
+async def test_whose_mail_is_reported_on_while_another_part_is_tried_does_not_get_it_again(
+    bus: Bus, post: Post, relay: ScriptedRelay, monkeypatch: pytest.MonkeyPatch, policy: str
+) -> None:
+    """One of the first part is in doubt; the next part stands at the relay when the report comes."""
+    among, hold = Suppressions.among, asyncio.Event()
+
+    async def among_late(self: Suppressions, recipients: Sequence[str]) -> dict[str, Said]:
+        if relay.messages and not hold.is_set():
+            relay.script.hold = hold
+        return await among(self, recipients)
+
+    monkeypatch.setattr(Suppressions, "among", among_late)
+    relay.script.cut = ["before_reply"]
+    async with sending(bus, relay, uncertain=policy, retry_first_s=1.0):
+        await post.request("r", to=people(2 * TOGETHER), split=True)
+        await relay.received(TOGETHER + 1)
+        await post.until(lambda: any(event.state == "uncertain" for event in post.events))
+        (doubtful,) = [event for event in post.events if event.state == "uncertain"]
+        (whom,) = doubtful.body.delivery_status
+        payload = announced(report("delivered", str(doubtful.body.message_id), whom=whom))
+        await Returned(bus, SystemClock(), suppresses=lambda _: False).heard(payload)
+        relay.script.hold = None
+        hold.set()
+        await post.states(2 * TOGETHER + 1)
+        await post.empty()
+    assert sorted(event.state for event in post.events) == [*["sent"] * (2 * TOGETHER), "uncertain"]
+    assert len(relay.messages) == 2 * TOGETHER
+
+
 async def test_who_waits_for_a_domain_is_out_of_hand_and_in_nobodys_way(
     bus: Bus, post: Post, relay: ScriptedRelay
 ) -> None:
