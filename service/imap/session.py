@@ -135,6 +135,8 @@ class Session(Connection):
                 codes[response.code] = response.argument.encode()
             if isinstance(response, Exists):
                 exists = response.count
+            # Up to the answer it is of the mailbox as it is being opened; what comes behind is not looked at yet.
+            self.stir.clear()
 
         self.exists, self.selected = 0, mailbox
         self.stir = Stir()
@@ -153,7 +155,6 @@ class Session(Connection):
                 where=f"{self.where} {mailbox}",
                 remedy="leave it out of `mailboxes`",
             )
-        self.stir.clear()
         uidnext, highestmodseq = parse_uid(codes.get("UIDNEXT")), parse_number(codes.get("HIGHESTMODSEQ"))
         found = _MAILBOXID.fullmatch(codes.get("MAILBOXID", b""))
         mailbox_id = found[1].decode("ascii") if found is not None else ""

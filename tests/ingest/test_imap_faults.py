@@ -1,7 +1,8 @@
 """What mail servers and networks do wrong, and that no mail is lost, doubled or half announced by it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -11,6 +12,7 @@ from service.clock import SystemClock
 from service.contract import AccountState
 from service.imap import Session
 from service.ingest import ImapSource
+from service.ingest.source import Stirred
 from tests.ingest.harness import Box, following, session_options
 from tests.servers.dovecot import Dovecot
 from tests.servers.imap_stub import Connection, ImapStub
@@ -24,6 +26,21 @@ def mail(number: int) -> bytes:
 
 def subjects_of(events: list[Event]) -> list[str]:
     return [event.body["subject"] for event in events]
+
+
+@asynccontextmanager
+async def opened(imap_stub: ImapStub) -> AsyncIterator[ImapSource]:
+    """The stub's INBOX as a source that is not told to look at anything."""
+    box, clock = Box(imap_stub.port), SystemClock()
+    lines = Lines(lambda: Session.open(session_options(box), clock=clock), limit=1, pause_s=lambda *_: 0.0, clock=clock)
+    source = ImapSource(
+        lines.place(0), host=box.host, username=box.user, mailbox="INBOX", idle_s=3600.0, poll_s=3600.0, clock=clock
+    )
+    await source.open()
+    try:
+        yield source
+    finally:
+        await source.close()
 
 
 @pytest.mark.fault("A08")
@@ -279,16 +296,37 @@ async def test_mail_that_comes_after_opening_is_not_taken_for_one_that_is_gone_s
         )
         return True
 
-    imap_stub.messages, box, clock = {1: mail(1), 2: mail(2)}, Box(imap_stub.port), SystemClock()
-    lines = Lines(lambda: Session.open(session_options(box), clock=clock), limit=1, pause_s=lambda *_: 0.0, clock=clock)
-    source = ImapSource(
-        lines.place(0), host=box.host, username=box.user, mailbox="INBOX", idle_s=3600.0, poll_s=3600.0, clock=clock
-    )
-    await source.open()
-    assert len(await source.survey(1, None)) == 2
-    await source.close()
-    # One is gone, and one comes before anything is asked.
-    imap_stub.hooks["EXAMINE"] = examine
-    assert (await source.open()).exists == 1
-    assert await asyncio.wait_for(source.wait(3600.0), 10) is not None
-    await source.close()
+    imap_stub.messages = {1: mail(1), 2: mail(2)}
+    async with opened(imap_stub) as source:
+        assert len(await source.survey(1, None)) == 2
+        await source.close()
+        # One is gone, and one comes before anything is asked.
+        imap_stub.hooks["EXAMINE"] = examine
+        assert (await source.open()).exists == 1
+        assert await asyncio.wait_for(source.wait(3600.0), 10) is not None
+
+
+@pytest.mark.parametrize(
+    ("behind", "stirred"),
+    [
+        ("* 1 EXPUNGE", Stirred(gone=True, flags=False, numbers=frozenset())),
+        ("* 1 FETCH (FLAGS (\\Flagged))", Stirred(gone=False, flags=True, numbers=frozenset({1}))),
+    ],
+)
+async def test_what_becomes_of_mail_just_after_opening_is_noticed_although_it_came_with_the_answer(
+    imap_stub: ImapStub, behind: str, stirred: Stirred
+) -> None:
+    async def examine(connection: Connection, tag: str, _arguments: str) -> bool:
+        connection.selected = True
+        # Before the answer it may be of the mailbox that was open until now.
+        await connection.send(
+            "* 2 FETCH (FLAGS ())\r\n* 2 EXPUNGE\r\n* OK [CLOSED] now the other\r\n"
+            "* 2 EXISTS\r\n* OK [UIDVALIDITY 7] v\r\n* OK [UIDNEXT 3] n\r\n"
+            f"{tag} OK done\r\n{behind}\r\n"
+        )
+        return True
+
+    imap_stub.messages, imap_stub.hooks["EXAMINE"] = {1: mail(1), 2: mail(2)}, examine
+    async with opened(imap_stub) as source:
+        assert await asyncio.wait_for(source.wait(3600.0), 10) is not None
+        assert source.stirred() == stirred
