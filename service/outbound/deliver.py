@@ -41,7 +41,7 @@ from service.outbound.relays import Relays
 from service.outbound.replies import too_wide
 from service.outbound.request import Taken, made_id, take
 from service.outbound.retry import Decision, Phase, expire
-from service.outbound.sends import KEY_HEADER, NOT_YET, SendRecord, Sends, new_record, source_of
+from service.outbound.sends import KEY_HEADER, NOT_YET, SendRecord, Sends, new_owner, new_record, source_of
 from service.outbound.sent import SentMailbox
 from service.outbound.settle import ATTEMPT_HEADER, Settler, changed
 from service.outbound.suppressions import Suppressions
@@ -357,6 +357,11 @@ class Deliverer:
         self, key: str, job: Job, record: SendRecord, revision: int, place: Place, *, its_own: bool
     ) -> None:
         """An outcome stands: what follows from it, again."""
+        if its_own and record.split and record.phase is not Phase.FINAL:
+            # Whoever has it in hand between two parts may only be slow, and his job is acknowledged here: by this write
+            # he loses the request. Or he would go on, and end in a part of which nobody has a job to find out about it.
+            record = changed(record, owner=new_owner())
+            revision = await self._sends.put(key, record, revision)
         if its_own and record.copy:
             await self._broken.copy_again(key, job, record, revision, place)
         await self._settler.resume(key, job, record, its_own=its_own)
