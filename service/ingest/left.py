@@ -67,15 +67,16 @@ class LeftEpochs:
         dropped: list[str] = []
 
         def more(there: list[LeftEpoch]) -> list[LeftEpoch]:
-            kept = [one for one in there if one.place != left.place]
+            # Of the same epoch what is known is newer now; and left once more, after a kill, it may be what it was.
+            older = [one for one in there if one.place == left.place and one.snapshot != left.snapshot]
+            again = [one.takers for one in there if (one.place, one.snapshot) == (left.place, left.snapshot)]
+            taken_older = [_nobodys(one) for one in older if one.takers]
+            kept = [*taken_older, *(one for one in there if one.place != left.place)]
             taken, free = [one for one in kept if one.takers], [one for one in kept if not one.takers]
             over = [*free[: max(0, len(free) + 1 - LEFT_LIMIT)], *taken[: max(0, len(taken) - TAKEN_LIMIT)]]
-            # Of the same epoch what is known is newer now.
-            older = [one for one in there if one.place == left.place and one.snapshot != left.snapshot]
-            dropped[:] = [one.snapshot for one in [*older, *over] if one.settled]
-            # Left once more, after a kill.
-            takers = next((one.takers for one in there if (one.place, one.snapshot) == (left.place, left.snapshot)), [])
-            return [*(one for one in kept if one not in over), replace(left, takers=takers)]
+            gone = [*(one for one in older if not one.takers), *over]
+            dropped[:] = [one.snapshot for one in gone if one.settled]
+            return [*(one for one in kept if one not in over), replace(left, takers=again[0] if again else [])]
 
         await self._change(more)
         return dropped

@@ -242,6 +242,23 @@ async def test_what_others_recognise_by_stays_although_its_mailbox_is_back_in_it
     assert not any(one.takers for one in await left.all())
 
 
+@pytest.mark.parametrize("settled", [True, False])
+async def test_what_others_recognise_by_stays_although_its_mailbox_leaves_its_epoch_again_knowing_more(
+    bus: Bus, settled: bool
+) -> None:
+    left = LeftEpochs(bus.key_value(bus.subjects.cursors), "box")
+    await left.add(LeftEpoch("old", left_at(TIME, "taken"), 7))
+    await left.take("new", ["taken"])
+    if settled:
+        assert await left.settle("old", "taken")
+    assert await left.add(LeftEpoch("old", left_at(TIME, "newer"), 8)) == []
+    # It is nobody's, for whoever recognises by it alone.
+    assert [(one.mailbox, one.snapshot) for one in await left.all()] == [("", "taken"), ("old", "newer")]
+    await left.settle("new", "taken")
+    await left.settle("old", "taken")
+    assert not any(one.takers for one in await left.all())
+
+
 async def test_who_recognises_by_another_one_needs_the_first_no_more(bus: Bus) -> None:
     left = LeftEpochs(bus.key_value(bus.subjects.cursors), "box")
     for snapshot in ("first", "second"):
