@@ -122,16 +122,20 @@ class Relays:
     async def ask(self, mail: Mail, intent: Intent) -> dict[str, Said]:
         """What was said of each recipient of a mail, or why nothing was sent. Raises Transient where NATS is away.
 
-        The next relay is asked only where the one before certainly has nothing of it, for anybody.
+        The next relay is asked only where the one before certainly has nothing of it, for anybody. Nobody is refused
+        for a reason of a relay's own while another, which may not have it, is away or puts him off.
         """
         said = _not_sent(mail, NO_ANSWER, self._first.away) if self._first.away is not None else {}
+        perhaps_later = False
         for way in self._ways:
             if not self._is_there(way):
+                perhaps_later = True
                 continue
             said = await self._ask(way, mail, intent)
             if not all(map(_of_the_relay, said.values())):
-                break
-        return said
+                return said
+            perhaps_later = perhaps_later or any(one.verdict is Verdict.PUT_OFF for one in said.values())
+        return {who: _put_off(one) for who, one in said.items()} if perhaps_later else said
 
     async def _ask(self, way: _Way, mail: Mail, intent: Intent) -> dict[str, Said]:
         name = way.relay.name if len(self._ways) > 1 else ""
@@ -176,6 +180,11 @@ def _of_the_relay(said: Said) -> bool:
     words = said.reply.split()
     enhanced = words[1] if len(words) > 1 else ""
     return words[0] == SERVICE_CLOSING or enhanced[1:4] in (".3.", ".4.", ".7.") or enhanced in LACKS
+
+
+def _put_off(said: Said) -> Said:
+    """The same words, as no refusal."""
+    return Said(Verdict.PUT_OFF, said.reply, said.of_recipient)
 
 
 def _not_sent(mail: Mail, status: str, why: MailbusError) -> dict[str, Said]:

@@ -60,6 +60,32 @@ async def test_where_the_first_lacks_an_extension_the_next_one_is_asked(
     assert (first.data_commands, len(second.messages)) == (0, 2)
 
 
+@pytest.mark.parametrize("away", ["first", "second"])
+async def test_what_one_relay_lacks_is_no_refusal_while_another_is_away(
+    bus: Bus, post: Post, make_relay: RelayMaker, second: ScriptedRelay, away: str
+) -> None:
+    lacks = await make_relay(smtputf8=False)
+    await second.stop()
+    first, behind = (second, lacks) if away == "first" else (lacks, second)
+    async with sending(bus, first, others=[behind], retry_first_s=3600.0):
+        # The first finds that one is away, the second knows.
+        for n in range(2):
+            await post.request(f"r{n}", to=[{"email": "jürgen@x.example"}])
+            assert (await post.states(n + 1))[n] == (f"r{n}", "deferred")
+
+
+async def test_a_refusal_of_the_last_relay_by_policy_is_none_where_another_put_the_mail_off(
+    bus: Bus, post: Post, relay: ScriptedRelay, second: ScriptedRelay
+) -> None:
+    relay.script.mail, second.script.mail = "451 4.7.0 too fast", "550 5.7.1 not you"
+    async with sending(bus, relay, others=[second]):
+        await post.request("r")
+        assert (await post.states(1))[0] == ("r", "deferred")
+        relay.script.mail = None
+        assert (await post.states(2))[-1] == ("r", "sent")
+        await post.empty()
+
+
 async def test_raw_bytes_with_a_header_in_utf8_go_to_a_relay_without_smtputf8(
     bus: Bus, post: Post, make_relay: RelayMaker
 ) -> None:
