@@ -12,6 +12,8 @@ from datetime import timedelta
 from itertools import islice
 from typing import Final
 
+from msgspec.structs import replace
+
 from service.bus import Conflict
 from service.clock import Clock
 from service.contract import Problem, Recipient, RequestProblems, blob_ids, for_one
@@ -26,7 +28,7 @@ from service.outbound.options import TOGETHER
 from service.outbound.pace import Pace
 from service.outbound.proof import mark_of
 from service.outbound.relays import Relays
-from service.outbound.retry import Phase, Said, Verdict
+from service.outbound.retry import Decision, Phase, Said, Verdict
 from service.outbound.sends import Sends
 from service.outbound.settle import Settler, changed
 from service.outbound.suppressions import Suppressions
@@ -157,19 +159,23 @@ class Mailings:
             said = await self._evidence.of_attempt(task.record, said)
         # Nobody who was not asked is in doubt.
         task.record = changed(task.record, trying=[who for who in now if who in said])
-        decision = self._steps.decide(task.record, said, attempt)
+        left = [who for who in now if who not in said] + others
         try:
-            settled = await self._steps.told(task, decision, attempt)
+            settled = await self._steps.told(task, self._decide(task, said, attempt, left), attempt)
         except Conflict:
             # A cancellation takes out whoever was not tried yet, and nobody else.
             record, task.revision = await self._sends.get(task.key)
             if record is None or record.others or not record.cancelled or record.owner != task.record.owner:
                 raise
             task.record = changed(record, outbox=task.record.outbox, trying=task.record.trying)
-            others = []
-            settled = await self._steps.told(task, self._steps.decide(task.record, said, attempt), attempt)
+            left = [who for who in left if who in now]
+            settled = await self._steps.told(task, self._decide(task, said, attempt, left), attempt)
         task.record, task.revision = settled.record, settled.revision
-        return [who for who in now if who not in said] + others
+        return left
+
+    def _decide(self, task: Task, said: Mapping[str, Said], attempt: int, left: Sequence[str]) -> Decision:
+        """What follows from what was said of a part. `left`: who is tried before anybody is tried again."""
+        return replace(self._steps.decide(task.record, said, attempt), goes_on=bool(left))
 
     async def _leave(self, task: Task, waiting: list[str], turns: "_Turns", *, tried: bool) -> None:
         """Who waits comes back at once, or when somebody has a turn; in between the request is out of hand."""

@@ -54,6 +54,7 @@ class Decision(msgspec.Struct, frozen=True):
     `problem`: why whoever failed did, where no relay said so.
 
     `at_once`: those of `pending` for whom there was no room; they are tried next, and without the others.
+    `goes_on`: some of `pending` were not tried yet, and are before `next_at`.
     """
 
     phase: Phase
@@ -63,6 +64,7 @@ class Decision(msgspec.Struct, frozen=True):
     next_at: datetime | None
     problem: Problem | None = None
     at_once: tuple[str, ...] = ()
+    goes_on: bool = False
 
 
 def decide(

@@ -114,7 +114,8 @@ def cancellation(record: SendRecord, *, key: str, now: datetime) -> StoredStatus
 
 def _next_at(decision: Decision, replies: Mapping[str, str]) -> datetime | UnsetType:
     """When they are tried again; not known while others go before them."""
-    if decision.next_at is None or decision.at_once or not decision.pending.keys() & replies:
+    others_first = decision.at_once or decision.goes_on
+    if decision.next_at is None or others_first or not decision.pending.keys() & replies:
         return UNSET
     return decision.next_at
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from service.bus import Bus
@@ -94,6 +95,20 @@ async def test_who_was_put_off_waits_until_everybody_was_tried_and_then_for_one_
     record = await record_of(bus, "r")
     assert (set(record.pending), record.trying) == (set(late), [])
     assert record.attempt - record.overfull == 2
+
+
+async def test_who_was_put_off_hears_when_he_is_tried_again_once_everybody_was_tried(
+    bus: Bus, post: Post, relay: ScriptedRelay
+) -> None:
+    to, busy = people(3 * TOGETHER), ["451 4.2.0 busy"]
+    first, last = to[0]["email"], to[-1]["email"]
+    relay.script.rcpt = {first: busy, last: busy}
+    async with sending(bus, relay, retry_first_s=3600.0):
+        await post.request("r", to=to, split=True)
+        await post.states(3 * TOGETHER)
+    next_at = {who: event.body.next_attempt_at for event in post.events for who in event.body.delivery_status}
+    assert next_at[first] is msgspec.UNSET
+    assert next_at[last] == (await record_of(bus, "r")).next_at
 
 
 @pytest.mark.fault("E05", "F06")
