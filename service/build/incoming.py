@@ -15,7 +15,7 @@ from service.errors import MailbusError, Superseded, Transient
 from service.fleet import MAILBOXES, Part, pause_s
 from service.imap import Session, SessionOptions
 from service.ingest import (
-    Alone,
+    ALONE,
     Desks,
     Former,
     ImapSource,
@@ -198,7 +198,7 @@ class Mailboxes:
     def _kinship(self, name: str, appeared: Appeared, source: ImapSource) -> Kinship:
         """What a mailbox may have been called until now; where names are written in full it is what it is called."""
         if not self._chosen.needs_list:
-            return Alone()
+            return ALONE
         came_as = Kin(appeared.former.name, appeared.former.proved) if appeared.former is not None else None
         return Kindred(self._family, name, came_as, source, new=appeared.new)
 
@@ -242,7 +242,7 @@ class Mailbox:
         self._kinship = kinship
         self._desks = shared.desks[account]
         self._desk = self._desks.desk(name)
-        self._events, self._memory = mailbox_log(shared, account, name, self._alarm)
+        self._events, self._memory = mailbox_log(shared, account, name, self._alarm, kinship)
         self._desk.numbers = self._memory
         self._announcer = announcer_of(
             shared, account, incoming, name, settings.limits.inline, prints=incoming.pop3 is not None and name == INBOX

@@ -7,10 +7,12 @@ from service.build.shared import Shared
 from service.contract import DeadReason
 from service.errors import MailbusError
 from service.ingest import (
+    ALONE,
     AnnounceOptions,
     Announcer,
     DeadLetters,
     Former,
+    Kinship,
     MailboxLog,
     Memory,
     Recalled,
@@ -20,7 +22,11 @@ from service.settings import IncomingSettings
 
 
 def mailbox_log(
-    shared: Shared, account: str, mailbox: str, alarm: Callable[[MailbusError], None]
+    shared: Shared,
+    account: str,
+    mailbox: str,
+    alarm: Callable[[MailbusError], None],
+    kinship: Kinship = ALONE,
 ) -> tuple[MailboxLog, Memory]:
     """One mailbox's, by whatever way it is read."""
     bus, where = shared.bus, f"{account}, {mailbox}"
@@ -44,6 +50,7 @@ def mailbox_log(
         mailbox=mailbox,
         filter_subject=filter_subject,
         clock=shared.clock,
+        kinship=kinship,
     )
     return events, memory
 

@@ -22,7 +22,7 @@ from service.ingest.drop import Lasting
 from service.ingest.erased import Erased
 from service.ingest.from_imap import ImapSource
 from service.ingest.from_pop3 import Pop3Source
-from service.ingest.kinship import Alone, Kinship
+from service.ingest.kinship import ALONE, Alone, Kinship
 from service.ingest.learnt import Learner, Lesson
 from service.ingest.lineage import Kin, Lineage
 from service.ingest.mailbox import IngestOptions, MailboxIngest
@@ -38,6 +38,7 @@ from service.ingest.stand_in import LinkedStandIn, StandIn, Tries
 from service.ingest.status import MailboxStatus
 
 __all__ = [
+    "ALONE",
     "Absence",
     "Allowance",
     "Alone",

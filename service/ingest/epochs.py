@@ -192,19 +192,15 @@ class Epochs:
             for over in await self._kinship.entered(epoch):
                 self._memory.passed_by(over)
             if has:
-                self._memory.leave(await self._kinship.left(old, seq))
+                for over in await self._kinship.left(old, seq):
+                    self._memory.passed_by(over)
             # Another may have been renamed to what this one was called.
             if (renamed := await self._gone_on(old, epoch)) is not None:
-                if has and old.state is not None:
-                    await self._done_with(old.state.id)
                 return renamed
         salt = old.salt + 1 if here and old.uidvalidity == epoch.uidvalidity else 0
         start, line = await self._start(epoch)
         if has:
-            before = before_of(old, elsewhere=not here)
-            if not before.id and old.state is not None:
-                await self._done_with(old.state.id)
-            start, line = await self._after(before, start, epoch)
+            start, line = await self._after(before_of(old, elsewhere=not here), start, epoch)
         elif self._initial != "all":
             self._degraded(_not_recognised())
         start = replace(start, salt=salt, rollbacks=old.rollbacks, turn=_next_turn(old, epoch))
@@ -312,9 +308,10 @@ class Epochs:
 
     async def _done_with(self, snapshot: str, mailbox: str = "") -> None:
         """It needs what was known in an epoch before no more; another one may."""
-        stays = await self._kinship.settled(snapshot)
-        # What another name's log refers to stays, or may turn out to.
-        if not stays and not mailbox:
+        if mailbox:
+            # What another name's log refers to stays, or may turn out to.
+            await self._kinship.settled(snapshot)
+        else:
             self._memory.passed_by(snapshot)
 
     async def _reset(self, cursor: Cursor, reason: ResetReason, old: int | None, line: Line) -> Cursor:

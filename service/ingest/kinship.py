@@ -1,7 +1,10 @@
-"""What a mailbox's beginnings ask of its account's other mailboxes. Used by epochs.py; kindred.py of build answers."""
+"""What a mailbox asks of its account's other mailboxes as it begins, and before it deletes what they may need.
+
+Used by epochs.py and memory.py; kindred.py of build answers.
+"""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from service.ingest.cursor import Cursor
 from service.ingest.plan import Former
@@ -85,3 +88,6 @@ class Alone(Kinship):
     async def settled(self, snapshot: str) -> bool:
         """Nobody else has it."""
         return False
+
+
+ALONE: Final = Alone()

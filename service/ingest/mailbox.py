@@ -20,7 +20,7 @@ from service.ingest.announce import Announcer
 from service.ingest.compare import Compared, Comparer
 from service.ingest.cursor import Cursor
 from service.ingest.epochs import Epochs
-from service.ingest.kinship import Alone, Kinship
+from service.ingest.kinship import ALONE, Kinship
 from service.ingest.memory import Memory
 from service.ingest.pages import Page
 from service.ingest.plan import (
@@ -48,7 +48,6 @@ WINDOW_LIMIT_UIDS: Final = SURVEY_LIMIT_ROWS
 PROGRESS_EVERY_S: Final = 10.0
 # How often a quiet mailbox looks whether the log is about to forget what it has not saved.
 BOUNDS_EVERY_S: Final = 6 * 3600.0
-ALONE: Final = Alone()
 
 
 @dataclass(frozen=True, slots=True)

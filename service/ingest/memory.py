@@ -18,6 +18,7 @@ from service.clock import Clock
 from service.contract import NUMBERS_FROM, STATE_HEADER, EventType
 from service.errors import Permanent, Transient
 from service.ingest.cursor import Before, Cursor, Named, copy_key
+from service.ingest.kinship import ALONE, Kinship
 from service.ingest.known import Known
 from service.ingest.marks import Marks, Recogniser, packed_id, packed_mark
 from service.ingest.notes import load_line, load_note
@@ -55,13 +56,14 @@ class Memory:
         mailbox: str,
         filter_subject: str,
         clock: Clock,
+        kinship: Kinship = ALONE,
     ) -> None:
         self._events = events
         self._replay = replay
         self._store = store
         self._where = f"{account}, {mailbox}"
         self._account, self._key = account, copy_key(account, mailbox)
-        self._filter, self._clock = filter_subject, clock
+        self._filter, self._clock, self._kinship = filter_subject, clock, kinship
         self._state = State()
         self._owner = ""  # of which epoch the state is; empty: it is nobody's
         self._rollbacks = self._uidvalidity = 0
@@ -70,8 +72,7 @@ class Memory:
         self._partial = self._settled = False  # `settled`: whether the state is whole at this moment
         self._seen: Seen | None = None  # what the next epoch of a maildrop begins with
         self._useless = ""  # a snapshot that is gone, or that the log does not go on from
-        self._passed: list[str] = []  # objects that go once a commit has named what is newer
-        self._left = ""  # a snapshot that another mailbox may need: it does not go
+        self._passed: list[str] = []  # objects that go once a commit has named what is newer, unless others need them
         self.heard = NUMBERS_FROM  # the highest number that was heard of, in whatever epoch
 
     @property
@@ -279,12 +280,13 @@ class Memory:
         # An object that stays is some bytes lost; nothing refers to it.
         for id in passed:
             with suppress(Transient):
-                await self._store.delete(id)
+                if not await self._kinship.settled(id):
+                    await self._store.delete(id)
         return written
 
     async def begin(self, event: OutMessage, cursor: Cursor) -> Cursor:
         """The commit that begins an epoch: nothing is known of it."""
-        if self._named.id not in {"", self._left}:
+        if self._named.id:
             self._passed.append(self._named.id)
         # What an epoch recognises by stays until it is through with it, whoever said before that it may go.
         self._passed = [id for id in self._passed if id not in cursor.needed]
@@ -352,7 +354,7 @@ class Memory:
         id = await self._store.put(data, now=self._clock.now())
         step("state.done")
         # What a maildrop's epoch began with stays: a log that was rolled back to nothing goes on from there.
-        if self._named.id not in {"", self._left} and self._named.id != id and self._named.events:
+        if self._named.id not in {"", id} and self._named.events:
             self._passed.append(self._named.id)
         self._named = Named(self._seq, state.events, id)
         state.saved()
@@ -386,14 +388,7 @@ class Memory:
         whole = dataclasses.replace(self._state, marks=self._state.marks.over(base.marks))
         return await asyncio.to_thread(recogniser_of, [Past(whole, elsewhere=True)])
 
-    def leave(self, passed: Collection[str]) -> None:
-        """What was saved last is for whoever goes on in its epoch under another name; what nobody needs goes."""
-        self._left = self._named.id
-        self._passed += passed
-
     def passed_by(self, id: str) -> None:
-        """An object that nobody else needs, and no commit from now on names; unless the known state goes on from it."""
-        if id == self._named.id:
-            self._left = ""
-        else:
+        """An object that no commit from now on names; unless the known state goes on from it."""
+        if id != self._named.id:
             self._passed.append(id)

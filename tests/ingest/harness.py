@@ -17,12 +17,14 @@ from service.errors import MailbusError, Superseded
 from service.fleet import Pace, supervise
 from service.imap import Session, SessionOptions
 from service.ingest import (
+    ALONE,
     Allowance,
     AnnounceOptions,
     Copies,
     Desk,
     ImapSource,
     IngestOptions,
+    Kinship,
     MailboxIngest,
     MailboxStatus,
 )
@@ -65,6 +67,7 @@ class Box:
     work: AfterWork | None = None
     desk: Desk = field(default_factory=lambda: Desk("INBOX"))
     returned: Callable[[bytes], Awaitable[None]] | None = None
+    kinship: Kinship = ALONE
 
 
 def session_options(box: Box) -> SessionOptions:
@@ -99,6 +102,7 @@ async def follow_mailbox(bus: Bus, box: Box) -> None:
         is_alive=is_alive,
         alarm=box.alarms.append,
         returned=box.returned,
+        kinship=box.kinship,
     )
     box.copies, events = parts.copies, parts.events
     box.desk.numbers = parts.memory
@@ -141,6 +145,7 @@ async def follow_mailbox(bus: Bus, box: Box) -> None:
                     clock=clock,
                     account=box.account,
                     announced=lambda: box.work.announced(box.mailbox) if box.work is not None else None,
+                    kinship=box.kinship,
                 ).run(position)
             finally:
                 await source.close()

@@ -8,10 +8,12 @@ from service.clock import SystemClock
 from service.contract import DeadReason
 from service.errors import MailbusError
 from service.ingest import (
+    ALONE,
     AnnounceOptions,
     Announcer,
     Copies,
     DeadLetters,
+    Kinship,
     MailboxLog,
     Memory,
     Parser,
@@ -42,6 +44,7 @@ def parts_of(
     is_alive: Callable[[str], Awaitable[bool]] = nobody,
     alarm: Callable[[MailbusError], None] = lambda _: None,
     returned: Callable[[bytes], Awaitable[None]] | None = None,
+    kinship: Kinship = ALONE,
 ) -> Parts:
     clock, subjects = SystemClock(), bus.subjects
     copies = Copies(bus.key_value(subjects.cursors), clock)
@@ -69,6 +72,7 @@ def parts_of(
         mailbox=mailbox,
         filter_subject=filter_subject,
         clock=clock,
+        kinship=kinship,
     )
     announcer = Announcer(
         bus.blobs(),

@@ -6,7 +6,7 @@ from typing import cast
 
 import pytest
 
-from service.bus import Bus
+from service.bus import Bus, OutMessage
 from service.contract import Reset, ResetReason, email_id
 from service.errors import Permanent
 from service.ingest import Alone, AnnounceOptions, Announcer, Cursor, Epoch, Memory, Position, Recalled, Source, Why
@@ -27,14 +27,15 @@ ROW = Surveyed(4, 100, frozenset(), CREATED)
 
 
 class Settling(Alone):
-    """What is settled."""
+    """What is settled, and whether it stays for others."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, stays: bool) -> None:
         self.ids: list[str] = []
+        self._stays = stays
 
     async def settled(self, snapshot: str) -> bool:
         self.ids.append(snapshot)
-        return True
+        return self._stays
 
 
 def recogniser(*, whole: bool = True) -> Recogniser:
@@ -62,7 +63,7 @@ def epochs(kinship: Alone, alarms: list[str], *, whole: bool = True) -> Epochs:
     async def nothing(*_: object) -> None:
         return None
 
-    memory = SimpleNamespace(begin=begin, recall=recall, save=save, recogniser=found, leave=lambda _: None)
+    memory = SimpleNamespace(begin=begin, recall=recall, save=save, recogniser=found, passed_by=lambda _: None)
     return Epochs(
         cast(Source, SimpleNamespace(id="new", highest=highest, since=nothing)),
         cast(Memory, memory),
@@ -98,12 +99,31 @@ async def test_it_is_said_where_some_of_what_it_recognises_by_is_lost(whole: boo
     assert bool(alarms) != whole
 
 
-async def test_what_was_known_in_an_epoch_in_which_nothing_was_announced_is_needed_no_more() -> None:
-    settling = Settling()
-    made = epochs(settling, [])
-    begun = await made.begin(going_on(Before("first", 7, 1, 9), events=1), Epoch(9, 5, 1))
+async def test_what_was_known_in_an_epoch_in_which_nothing_was_announced_is_not_recognised_by() -> None:
+    begun = await epochs(Alone(), []).begin(going_on(Before("first", 7, 1, 9), events=1), Epoch(9, 5, 1))
     assert begun.cursor.needed == ["first"]
-    assert settling.ids == ["own"]
+
+
+@pytest.mark.fault("A05")
+@pytest.mark.parametrize("stays", [True, False])
+async def test_what_was_known_goes_with_its_epoch_unless_others_recognise_by_it(bus: Bus, stays: bool) -> None:
+    settling = Settling(stays=stays)
+    options = AnnounceOptions(1000, bus.max_payload, Raw.PROBLEM, After())
+    parts = parts_of(bus, options, account="box", kinship=settling)
+    memory = parts.memory
+    await parts.events.resume(contest=True)
+
+    def reset(cursor: Cursor) -> OutMessage:
+        body = Reset("INBOX", ResetReason.SOURCE, cursor.uidvalidity, None)
+        return parts.announcer.reset(body, cursor, Line(None, ()))
+
+    first, second = Cursor("new", 7, 0, 0, "one/1"), Cursor("new", 8, 0, 0, "one/1")
+    saved = await memory.save(await memory.begin(reset(first), first))
+    assert saved.state is not None
+    await memory.begin(reset(second), second)
+    await memory.commit([reset(second)], second)
+    assert settling.ids == [saved.state.id]
+    assert await bus.blobs(bus.subjects.state).exists(saved.state.id) == stays
 
 
 @pytest.mark.fault("A05")

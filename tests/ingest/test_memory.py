@@ -8,8 +8,9 @@ import pytest
 from nats.js.errors import NotFoundError
 
 from service.bus import Bus, OutMessage
+from service.clock import SystemClock
 from service.contract import CURSOR_HEADER, STATE_HEADER, AccountState
-from service.ingest import AnnounceOptions, Recalled, memory
+from service.ingest import Alone, AnnounceOptions, Copies, Lineage, Recalled, memory
 from service.ingest.cursor import Cursor, copy_key, dump_copy, load_copy, load_cursor
 from service.ingest.marks import MARK_BYTES, NO_MARK
 from service.ingest.state import State, load_state
@@ -101,6 +102,45 @@ async def test_snapshots_are_written_named_and_the_older_ones_go(
             await server.deliver(n, mail(n))
             await reader.wait_received(n)
     assert len(await objects(bus)) <= 2
+
+
+class Kept(Alone):
+    """A mailbox of an account that keeps what names have left."""
+
+    def __init__(self, lineage: Lineage) -> None:
+        self._lineage = lineage
+
+    async def stayed(self, cursor: Cursor) -> list[str]:
+        return await self._lineage.stayed("INBOX", cursor)
+
+    async def settled(self, snapshot: str) -> bool:
+        return await self._lineage.settled("INBOX", snapshot)
+
+
+@pytest.mark.parametrize("taken", [True, False])
+async def test_a_snapshot_that_others_recognise_by_outlives_kills_and_newer_ones(
+    server: ImapStub, bus: Bus, reader: BusReader, monkeypatch: pytest.MonkeyPatch, taken: bool
+) -> None:
+    monkeypatch.setattr(memory, "IDLE_EVENTS_LIMIT", 3)
+    lineage = Lineage(bus, Copies(bus.key_value(bus.subjects.cursors), SystemClock()), "box")
+    async with following(bus, Box(server.port, kinship=Kept(lineage))):
+        await reader.wait_received(5)
+        await until_saved(bus, 1)
+    (snapshot,) = await objects(bus)
+    # Killed when it was about to leave its epoch, in which it is still; another one had gone on by it already.
+    await lineage.left("INBOX", await copied(bus), 6)
+    if taken:
+        await lineage.taken("Heir", [snapshot])
+    for more in (range(6, 12), range(12, 18)):
+        box = Box(server.port, kinship=Kept(lineage))
+        async with following(bus, box):
+            for n in more:
+                await server.deliver(n, mail(n))
+                await reader.wait_received(n)
+        assert not box.states
+    there = await objects(bus)
+    assert (snapshot in there) == taken
+    assert len(there) <= 2 + taken
 
 
 async def until_saved(bus: Bus, count: int) -> None:
