@@ -204,7 +204,9 @@ class Epochs:
         elif self._initial != "all":
             self._degraded(_not_recognised())
         start = replace(start, salt=salt, rollbacks=old.rollbacks, turn=_next_turn(old, epoch))
-        return Begun(await self._reset(start, reason, old.uidvalidity, line), Recalled.WHOLE, reset=True)
+        begun = Begun(await self._reset(start, reason, old.uidvalidity, line), Recalled.WHOLE, reset=True)
+        await self._let_go(old, begun.cursor)
+        return begun
 
     async def _gone_on(self, own: Cursor | None, epoch: Epoch) -> Begun | None:
         """As `_renamed`; None where it had no other name. `own`: where another mailbox of this name stood."""
@@ -236,7 +238,10 @@ class Epochs:
             again = own.uidvalidity == epoch.uidvalidity
             turn = _next_turn(own, epoch)
             start = replace(start, salt=own.salt + 1 if again else 0, rollbacks=own.rollbacks, turn=turn)
-        return Begun(await self._reset(start, ResetReason.RENAMED, old.uidvalidity, line), Recalled.WHOLE, reset=True)
+        begun = Begun(await self._reset(start, ResetReason.RENAMED, old.uidvalidity, line), Recalled.WHOLE, reset=True)
+        if own is not None:
+            await self._let_go(own, begun.cursor)
+        return begun
 
     async def _after(self, before: Before, start: Cursor, epoch: Epoch) -> tuple[Cursor, Line]:
         """The `initial` rule where the epoch before is known: only what it does not recognise is announced."""
@@ -305,6 +310,14 @@ class Epochs:
         for one in cursor.before.chain():
             await self._done_with(one.id, one.mailbox)
         return replace(cursor, before=None)
+
+    async def _let_go(self, old: Cursor, cursor: Cursor) -> None:
+        """What was known in an epoch, and what it still recognised by, unless the one after it recognises by that."""
+        if old.state is not None and old.state.id not in ("", *cursor.needed):
+            await self._done_with(old.state.id)
+        for one in old.before.chain() if old.before is not None else ():
+            if one.id not in cursor.needed:
+                await self._done_with(one.id, one.mailbox)
 
     async def _done_with(self, snapshot: str, mailbox: str = "") -> None:
         """It needs what was known in an epoch before no more; another one may."""

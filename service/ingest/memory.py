@@ -390,5 +390,5 @@ class Memory:
 
     def passed_by(self, id: str) -> None:
         """An object that no commit from now on names; unless the known state goes on from it."""
-        if id != self._named.id:
+        if id != self._named.id and id not in self._passed:
             self._passed.append(id)

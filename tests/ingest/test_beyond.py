@@ -1,5 +1,6 @@
 """What an epoch recognises by beyond the one before it: kept until it is through, and named by what was announced."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import cast
@@ -44,12 +45,19 @@ def recogniser(*, whole: bool = True) -> Recogniser:
     return Recogniser(known, packed_mark(mark_of(ROW)), b"", whole=whole)
 
 
-def epochs(kinship: Alone, alarms: list[str], *, whole: bool = True) -> Epochs:
+def epochs(
+    kinship: Alone,
+    alarms: list[str],
+    *,
+    whole: bool = True,
+    recalled: Recalled = Recalled.WHOLE,
+    passed: Callable[[str], None] = lambda _: None,
+) -> Epochs:
     async def begin(_event: object, cursor: Cursor) -> Cursor:
         return cursor
 
     async def recall(*_: object) -> Recalled:
-        return Recalled.WHOLE
+        return recalled
 
     async def save(cursor: Cursor) -> Cursor:
         return cursor
@@ -63,7 +71,7 @@ def epochs(kinship: Alone, alarms: list[str], *, whole: bool = True) -> Epochs:
     async def nothing(*_: object) -> None:
         return None
 
-    memory = SimpleNamespace(begin=begin, recall=recall, save=save, recogniser=found, passed_by=lambda _: None)
+    memory = SimpleNamespace(begin=begin, recall=recall, save=save, recogniser=found, passed_by=passed)
     return Epochs(
         cast(Source, SimpleNamespace(id="new", highest=highest, since=nothing)),
         cast(Memory, memory),
@@ -102,6 +110,27 @@ async def test_it_is_said_where_some_of_what_it_recognises_by_is_lost(whole: boo
 async def test_what_was_known_in_an_epoch_in_which_nothing_was_announced_is_not_recognised_by() -> None:
     begun = await epochs(Alone(), []).begin(going_on(Before("first", 7, 1, 9), events=1), Epoch(9, 5, 1))
     assert begun.cursor.needed == ["first"]
+
+
+@pytest.mark.parametrize(
+    ("recalled", "needed", "passed", "settled"),
+    [
+        (Recalled.WHOLE, ["own", "5", "4", "3", "2"], ["1"], ["0"]),
+        (Recalled.PARTIAL, [], ["own", "5", "4", "3", "2", "1"], ["0"]),
+    ],
+)
+async def test_what_an_epoch_recognised_by_goes_where_the_one_after_it_does_not(
+    recalled: Recalled, needed: list[str], passed: list[str], settled: list[str]
+) -> None:
+    before: Before | None = None
+    for number in range(6):
+        # The first under another name: that is not for this mailbox to delete.
+        before = Before(str(number), number, 1, 9, mailbox="" if number else "Old", beyond=before)
+    assert before is not None
+    settling, gone = Settling(stays=True), list[str]()
+    made = epochs(settling, [], recalled=recalled, passed=gone.append)
+    begun = await made.begin(going_on(before), Epoch(9, 5, 1))
+    assert (begun.cursor.needed, gone, settling.ids) == (needed, passed, settled)
 
 
 @pytest.mark.fault("A05")
