@@ -36,7 +36,8 @@ _OPENPGP: Final = frozenset(("multipart/encrypted", "application/pgp-encrypted")
 _ENVELOPED: Final = bytes.fromhex("06092a864886f70d010703")  # RFC 5652 6.1, as DER
 _OID_WITHIN: Final = 32
 # RFC 9580 6.2: lines of their own, the first perhaps below a greeting. Words about one seldom show both.
-_ARMOR: Final = re.compile(r"^-----BEGIN PGP MESSAGE-----[ \t]*+$", re.MULTILINE)
+_ARMOR_BEGIN: Final = "-----BEGIN PGP MESSAGE-----"
+_ARMOR: Final = re.compile(rf"^{_ARMOR_BEGIN}[ \t]*+$", re.MULTILINE)
 _ARMOR_WITHIN: Final = 2048
 _ARMOR_END: Final = "\n-----END PGP MESSAGE-----"
 _LOOK_AT: Final = 4096
@@ -252,9 +253,12 @@ def _encrypted(tree: Tree, body: Body) -> str | None:
             return f"{root.type}: S/MIME"
     for index in body.choice.text[:1]:
         value = body.values.get(body.parts[index].part_id or "")
-        begins = None if value is None else _ARMOR.search(value.value, 0, _ARMOR_WITHIN)
+        # The expression looks at each character, which takes as long as all else that is done with a small mail.
+        if value is None or value.value.find(_ARMOR_BEGIN, 0, _ARMOR_WITHIN) < 0:
+            continue
+        begins = _ARMOR.search(value.value, 0, _ARMOR_WITHIN)
         # A text that was cut has lost its end.
-        if value is not None and begins and (value.is_truncated or value.value.find(_ARMOR_END, begins.end()) >= 0):
+        if begins and (value.is_truncated or value.value.find(_ARMOR_END, begins.end()) >= 0):
             return "OpenPGP within the text"
     return None
 
