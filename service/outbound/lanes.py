@@ -1,10 +1,13 @@
 """How fast an account's mails go to each domain of recipients: limits of the settings, and what was heard of it.
 
-Used by deliver.py, which takes a turn before an attempt, and by attempt.py for messages to each. Who has no turn leaves
-the queue until one is to be expected: it holds up nobody's mail to another domain. What is said of
-who sends is pace.py's affair (blame.py).
+Used by turns.py, which takes a turn before an attempt, and by mailing.py for messages to each. Who has no turn leaves
+the queue until one is to be expected: it holds up nobody's mail to another domain. But for a domain whose mails are
+through in a moment: who left the queue comes back after a second or more, sixty mails one after the other took 14 s and
+take 0.1. What is said of who sends is pace.py's affair (blame.py).
 """
 
+import asyncio
+from collections import deque
 from collections.abc import Collection, Iterable, Mapping
 from itertools import islice
 from math import inf
@@ -17,12 +20,15 @@ from service.outbound.blame import ALIKE_LIMIT, domain_of, is_by_policy, is_too_
 from service.outbound.options import ANY, NO_LIMIT, Limit
 from service.outbound.pace import FIRST_PAUSE_S, LONGEST_PAUSE_S, SHORTEST_PAUSE_S
 from service.outbound.retry import Said, Verdict
+from service.tasks import TaskGroup
 
 # What falls due in one second may go together: schedules fire in no finer steps.
 BURST_S: Final = 1.0
 # A lane that is full is looked at again after this, or after as long as those before will take.
 FULL_S: Final = 1.0
 FIRST_GUESS_S: Final = 0.1
+# A lane that is full is waited for in hand, and no longer, where it is one's turn so soon by what its last mails took.
+SOON_S: Final = 0.5
 # Domains of which something is remembered. At the limit so many are looked at to forget one: not all, for each new one.
 HEARD_LIMIT: Final = 10_000
 LOOK_AT: Final = 16
@@ -44,6 +50,10 @@ class _Lane:
         self.again_until = float("-inf")
         self.under_way = 0
         self.took_s = FIRST_GUESS_S
+        self.through = 0
+        # Who is called once it is full no longer, in the order in which they came; since when nobody went or came back.
+        self.waiting: deque[asyncio.Future[None]] = deque()
+        self.still_since = float("-inf")
 
     @property
     def interval_s(self) -> float:
@@ -81,10 +91,32 @@ class _Lane:
         would make all behind him as late. After a turn that nobody used it counts from now.
         """
         self.under_way += 1
+        self.still_since = now
         if self.interval_s:
             unused = now - self.next_at > max(BURST_S, self.interval_s)
             from_at = now if unused else max(self.next_at, now - min(BURST_S, self.interval_s))
             self.next_at = from_at + self.interval_s
+
+    def leave(self, now: float, took_s: float) -> None:
+        """Somebody is through, in so long."""
+        self.under_way = max(0, self.under_way - 1)
+        self.still_since = now
+        self.through += 1
+        self.took_s += (took_s - self.took_s) / min(8, self.through)
+        self.call()
+
+    def call(self) -> None:
+        """Wake the first of those who wait, where there is room for one."""
+        while self.waiting and not self.full:
+            called = self.waiting.popleft()
+            if not called.done():
+                called.set_result(None)
+                return
+
+    def is_quick(self, now: float) -> bool:
+        """Whether who comes now, and finds it full, has his turn soon."""
+        soon = (len(self.waiting) + 1) * self.took_s <= SOON_S * self.limit.at_once
+        return soon and now - self.still_since <= SOON_S
 
     def slow_down(self) -> None:
         """It was heard to be too much for the domain."""
@@ -135,6 +167,8 @@ class Lanes:
         for lane, wait_s in zip(lanes, waits, strict=True):
             if wait_s == longest > 0 and longest <= within_s:
                 lane.promise(now + wait_s, waited=waited)
+            if longest > 0:
+                lane.call()  # who was called for this room and does not take it
         return longest
 
     def take(self, recipients: Iterable[str], *, waited: bool, within_s: float = inf) -> Turn | float:
@@ -150,17 +184,51 @@ class Lanes:
     async def wait(self, recipients: Collection[str], turn: Turn | float) -> Turn:
         """A turn, as soon as there is one, of which `take` gave `turn`."""
         while isinstance(turn, float):
-            await self._clock.sleep(turn)
-            turn = self.take(recipients, waited=True)
+            until = self._clock.monotonic() + turn
+            while isinstance(turn, float) and (left_s := until - self._clock.monotonic()) > 0:
+                await self._called(self._full(recipients), left_s)
+                # Whoever is called before his time keeps that, and is promised no other.
+                late = self._clock.monotonic() >= until
+                turn = self.take(recipients, waited=True, within_s=inf if late else 0.0)
         return turn
+
+    def is_near(self, recipients: Collection[str]) -> bool:
+        """Whether a lane of theirs is full, and they had better wait for it in hand."""
+        lane = self._full(recipients)
+        return lane is not None and lane.is_quick(self._clock.monotonic())
+
+    async def wait_near(self, recipients: Collection[str]) -> None:
+        """Until it is not so, which is not long."""
+        until = self._clock.monotonic() + SOON_S
+        while (left_s := until - self._clock.monotonic()) > 0 and self.is_near(recipients):
+            await self._called(self._full(recipients), left_s)
+
+    async def _called(self, lane: _Lane | None, longest_s: float) -> None:
+        """Until there is room in a lane that is full, and it is one's turn; or so long."""
+        if lane is None:
+            await self._clock.sleep(longest_s)
+            return
+        called = asyncio.get_running_loop().create_future()
+        lane.waiting.append(called)
+        try:
+            async with TaskGroup() as group:
+                asleep = group.create_task(self._clock.sleep(longest_s), name="turn")
+                await asyncio.wait((called, asleep), return_when=asyncio.FIRST_COMPLETED)
+                asleep.cancel()
+        except BaseException:
+            if called.done():
+                lane.call()  # somebody else's then
+            raise
+        finally:
+            if not called.done():
+                lane.waiting.remove(called)
 
     def give_back(self, turn: Turn) -> None:
         """The mail is on its way, or is not."""
-        took_s = self._clock.monotonic() - turn.at
+        now = self._clock.monotonic()
         for domain in turn.domains:
             if (lane := self._lanes.get(domain)) is not None:
-                lane.under_way = max(0, lane.under_way - 1)
-                lane.took_s += (took_s - lane.took_s) / 8
+                lane.leave(now, now - turn.at)
 
     def heard(self, said: Mapping[str, Said]) -> None:
         """Learn from what was said of each recipient of a mail."""
@@ -178,6 +246,11 @@ class Lanes:
                 lane.refused += 1
                 if lane.refused >= ALIKE_LIMIT:
                     lane.slow_down()
+
+    def _full(self, recipients: Iterable[str]) -> _Lane | None:
+        """The first lane of theirs that is."""
+        lanes = (self._lanes.get(domain) for domain in self._counted(recipients))
+        return next((lane for lane in lanes if lane is not None and lane.full), None)
 
     def _counted(self, recipients: Iterable[str]) -> frozenset[str]:
         if not self._lanes and not self._limits:

@@ -39,10 +39,12 @@ class Turns:
                 await self._accounts(record, place)
             await room()
             return NO_TURN
+        await self._near(record, place)
         if (wait_s := self._lanes.ask(record.open, waited=record.turn)) > 0:
             return wait_s
         await self._accounts(record, place)
         await room()
+        await self._near(record, place)
         # Not before: as long as it waits for the account's turn or for memory it keeps nobody from the domains'.
         turn = self._lanes.take(record.open, waited=True)
         if isinstance(turn, float):
@@ -54,6 +56,12 @@ class Turns:
             self._lanes.give_back(turn)
             raise
         return turn
+
+    async def _near(self, record: SendRecord, place: Place) -> None:
+        """Where a domain takes its mails quickly, its next turn comes sooner than who left the queue comes back."""
+        if self._lanes.is_near(record.open):
+            place.leave()
+            await self._lanes.wait_near(record.open)
 
     async def _accounts(self, record: SendRecord, place: Place) -> None:
         if self._relays.away is None:

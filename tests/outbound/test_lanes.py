@@ -10,7 +10,7 @@ import pytest
 from service.bus import Bus
 from service.outbound import Limit
 from service.outbound.blame import ALIKE_LIMIT
-from service.outbound.lanes import Lanes, Turn, _Lane
+from service.outbound.lanes import SOON_S, Lanes, Turn, _Lane
 from service.outbound.pace import FIRST_PAUSE_S
 from service.outbound.retry import Said, Verdict
 from tests.outbound.conftest import LIMIT_S, Post, sending
@@ -63,6 +63,67 @@ def test_only_so_many_are_under_way_at_once() -> None:
     assert isinstance(first, Turn)
     ours.give_back(first)
     assert goes(ours.take(SLOW, waited=True))
+
+
+async def test_a_turn_that_is_given_back_is_at_once_his_who_waits_for_it_longest() -> None:
+    clock = FakeClock()
+    ours = lanes(clock, slow_example=Limit(at_once=1))
+    turn, went = ours.take(SLOW, waited=False), list[int]()
+
+    async def wait(n: int) -> None:
+        ours.give_back(await ours.wait(SLOW, ours.take(SLOW, waited=False)))
+        went.append(n)
+
+    async with asyncio.TaskGroup() as group:
+        for n in range(3):
+            group.create_task(wait(n))
+        await clock.settle()
+        assert isinstance(turn, Turn)
+        ours.give_back(turn)
+    assert went == [0, 1, 2]
+    assert clock.monotonic() == 0
+
+
+async def test_who_goes_on_waiting_for_another_domain_leaves_the_turn_to_the_next() -> None:
+    clock = FakeClock()
+    ours = lanes(clock, slow_example=Limit(at_once=1), other_example=Limit(interval_s=3600.0))
+    turn, other = ours.take(SLOW, waited=False), ["a@other.example"]
+    assert goes(ours.take(other, waited=False))
+    async with asyncio.TaskGroup() as group:
+        both = group.create_task(ours.wait([*SLOW, *other], 3600.0))
+        await clock.settle()
+        one = group.create_task(ours.wait(SLOW, 1.0))
+        await clock.settle()
+        assert isinstance(turn, Turn)
+        ours.give_back(turn)
+        await one
+        both.cancel()
+    assert clock.monotonic() == 0
+
+
+async def test_a_domain_is_waited_for_in_hand_while_its_mails_are_quick_and_no_longer() -> None:
+    clock = FakeClock()
+    ours = lanes(clock, slow_example=Limit(at_once=1))
+    assert not ours.is_near(SLOW)
+    ours.take(SLOW, waited=False)
+    assert ours.is_near(SLOW)
+    async with asyncio.TaskGroup() as group:
+        waiting = group.create_task(ours.wait_near(SLOW))
+        await clock.advance(SOON_S)
+        await waiting
+    await clock.advance(SOON_S)
+    assert not ours.is_near(SLOW)
+
+
+async def test_a_domain_whose_mails_take_their_time_is_not_waited_for_in_hand() -> None:
+    clock = FakeClock()
+    ours = lanes(clock, slow_example=Limit(at_once=1))
+    turn = ours.take(SLOW, waited=False)
+    await clock.advance(5.0)
+    assert isinstance(turn, Turn)
+    ours.give_back(turn)
+    ours.take(SLOW, waited=True)
+    assert not ours.is_near(SLOW)
 
 
 def test_each_domain_that_is_not_named_has_a_limit_of_its_own() -> None:
