@@ -15,7 +15,6 @@ from service.imap.grammar import (
     Enabled,
     FetchData,
     Response,
-    Search,
     Status,
     Vanished,
     parse_flags,
@@ -186,15 +185,7 @@ class Changes:
     async def present(self, first: int, last: int) -> list[range]:
         """Which UIDs of first to last there are. Raises PeerError where the server does not say, Transient."""
         session = self.session
-        found: list[Search] = []
-
-        def take(response: Response) -> None:
-            if isinstance(response, Search):
-                found.append(response)
-
-        # RFC 4731: spans instead of a line of a million numbers.
-        options = ("RETURN (ALL)",) if "ESEARCH" in session.capabilities else ()
-        await session.run("SEARCH", *options, f"UID {first}:{last}", prefix="UID", handler=take)
+        found = await session.find("ALL", f"UID {first}:{last}")
         if not found:
             # Nothing at all would mean that everything is gone.
             raise PeerError("SEARCH was answered without a result", where=session.where)

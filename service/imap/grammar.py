@@ -108,11 +108,13 @@ class Listed:
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """Numbers found; of an ESEARCH the MIN alone, or the set of ALL. `unread`: many numbers, for numbers_in."""
+    """Numbers found; of an ESEARCH the MIN alone, or the set of ALL, and the tag of the command that it answers, where
+    it has one. `unread`: many numbers, for numbers_in."""
 
     numbers: list[int]
     every: bytes = b""
     unread: bytes = b""
+    tag: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,12 +178,8 @@ def parse_response(pieces: Sequence[bytes]) -> Response:
         survey = _SURVEY.match(line) if len(pieces) == 1 else None
         if survey is not None:
             seq, uid, flags, date, size = survey.groups()
-            items: dict[str, Value] = {
-                "UID": uid,
-                "FLAGS": list[Value](flags.split()),
-                "INTERNALDATE": date,
-                "RFC822.SIZE": size,
-            }
+            split = list[Value](flags.split())
+            items: dict[str, Value] = {"UID": uid, "FLAGS": split, "INTERNALDATE": date, "RFC822.SIZE": size}
             return FetchData(int(seq), items)
         flags_alone = _FLAGS.match(line) if len(pieces) == 1 else None
         if flags_alone is not None:
@@ -289,7 +287,9 @@ def _esearch(values: list[Value]) -> Response:
     """RFC 4731: `(TAG …) UID`, then pairs of which the values that are asked for are no lists."""
     found = _paired([value for value in values if isinstance(value, bytes) and value.upper() != b"UID"])
     lowest, every = parse_uid(found.get("MIN")), found.get("ALL")
-    return Search([] if lowest is None else [lowest], every if isinstance(every, bytes) else b"")
+    told = _paired(values[0]).get("TAG") if values and isinstance(values[0], list) else None
+    tag = _text(told) if isinstance(told, bytes) else ""
+    return Search([] if lowest is None else [lowest], every if isinstance(every, bytes) else b"", tag=tag)
 
 
 def _status(values: list[Value]) -> Response:

@@ -16,10 +16,10 @@ from aioimaplib.aioimaplib import Cmd, Command, Commands, Exec, IMAP4ClientProto
 
 from service.contract import Security, hidden
 from service.errors import MailbusError, PeerError, Transient
-from service.imap.grammar import Condition, Continuation, FetchData, Response, Status, parse_response
+from service.imap.grammar import Condition, Continuation, FetchData, Response, Search, Status, parse_response
 from service.imap.state import Idle, Seen, next_idle
 from service.imap.wire import ResponseSplitter, WireLimits
-from service.observe import log
+from service.observe import log, metrics
 from service.reach import Reach, keep_alive, network_error, open_socket
 from service.turns import Turns
 
@@ -180,6 +180,10 @@ class ImapProtocol(IMAP4ClientProtocol):  # type: ignore[misc]  # aioimaplib has
             case Continuation():
                 self._handler(response)
                 self._continue()
+                return
+            case Search(tag=tag) if tag and all(command.tag != tag for command in self._under_way()):
+                # RFC 9051 7.3.4: it answers another command. One that does not say is taken for the one under way.
+                metrics.PROTOCOL_VIOLATION.labels(kind="esearch_tag").inc()
                 return
             case _:
                 pass

@@ -214,18 +214,36 @@ class Session(Connection):
         items = " ".join(["UID", "FLAGS", "INTERNALDATE", "RFC822.SIZE", *more])
         return await self.ask("FETCH", wanted, f"({items})", prefix="UID", handler=take)
 
-    async def search_lowest(self, criteria: str) -> int | None:
-        """The lowest UID that the criteria find (RFC 9051 6.4.4), None where there is none."""
+    async def find(self, wanted: str, criteria: str) -> list[Search]:
+        """What the criteria find by UID (RFC 9051 6.4.4); `wanted`: all that is wanted of it, ALL or MIN.
+
+        Empty where the server does not say.
+        """
         found: list[Search] = []
 
         def take(response: Response) -> None:
             if isinstance(response, Search):
                 found.append(response)
 
-        # RFC 4731: one number instead of a line of a million.
-        options = ("RETURN (MIN)",) if "ESEARCH" in self.capabilities else ()
-        await self.run("SEARCH", *options, criteria, prefix="UID", handler=take)
-        return min(await numbers_of(found), default=None)
+        if "ESEARCH" in self.capabilities:
+            # RFC 4731: one number, or spans, instead of a line of a million.
+            answer = await self.ask("SEARCH", f"RETURN ({wanted})", criteria, prefix="UID", handler=take)
+            if answer.status is Status.NO:
+                raise refused_command("SEARCH", answer, where=self.where)
+            if answer.status is Status.OK and found:
+                return found
+            self.without_esearch()
+        await self.run("SEARCH", criteria, prefix="UID", handler=take)
+        return found
+
+    def without_esearch(self) -> None:
+        """Offered and not known after all: done without on this connection."""
+        log.warning("feature_refused", where=self.where, feature="ESEARCH")
+        self.capabilities -= {"ESEARCH", "IMAP4REV2"}
+
+    async def search_lowest(self, criteria: str) -> int | None:
+        """The lowest UID that the criteria find, None where there is none."""
+        return min(await numbers_of(await self.find("MIN", criteria)), default=None)
 
     async def lowest_since(self, moment: datetime) -> int | None:
         """The lowest UID of what came on the day of a moment or later, as the server counts days."""

@@ -188,6 +188,9 @@ class WritingSession(Session):
         # RFC 4731: runs instead of a line of a million numbers.
         options = ["RETURN (ALL)"] if self.offers("ESEARCH") else []
         await self.must("SEARCH", *options, *charset(keys, utf8=self.utf8), *keys, prefix="UID", handler=take)
+        if options and not found:
+            self.without_esearch()
+            return await self.search(keys)
         return await runs_found(found, where=self.where)
 
     async def sort(self, sort: Sequence[Comparator], keys: Sequence[Argument]) -> list[int]:

@@ -313,7 +313,7 @@ async def test_a_keyword_that_the_server_would_forget_is_refused(bus: Bus, prefi
         return True
 
     async def search(connection: Connection, tag: str, _arguments: str) -> bool:
-        await connection.send(f"* ESEARCH (TAG x) UID ALL 1\r\n{tag} OK done\r\n")
+        await connection.send(f"* ESEARCH (TAG {tag}) UID ALL 1\r\n{tag} OK done\r\n")
         return True
 
     imap_stub.hooks |= {"SELECT": select, "UID SEARCH": search}
@@ -328,11 +328,11 @@ async def test_a_keyword_that_the_server_would_forget_is_refused(bus: Bus, prefi
 @pytest.mark.parametrize(
     "lie",
     [
-        "* ESEARCH (TAG x) UID ALL 1:4294967295\r\n",
+        "* ESEARCH UID ALL 1:4294967295\r\n",
         "* SEARCH " + " ".join(str(n) for n in range(1, 60_000)) + "\r\n",
-        "* ESEARCH (TAG x) UID ALL nonsense\r\n",
+        "* ESEARCH UID ALL nonsense\r\n",
         "* SEARCH 99999999999999999999 0\r\n",
-        "* ESEARCH (TAG x) UID ALL 0,1\r\n",
+        "* ESEARCH UID ALL 0,1\r\n",
     ],
 )
 async def test_a_search_that_lies_costs_neither_memory_nor_the_service(
@@ -381,7 +381,7 @@ async def test_a_server_that_gives_far_more_than_it_says_is_given_up(
         return True
 
     async def search(connection: Connection, tag: str, _arguments: str) -> bool:
-        await connection.send(f"* ESEARCH (TAG x) UID ALL 1:8\r\n{tag} OK done\r\n")
+        await connection.send(f"* ESEARCH (TAG {tag}) UID ALL 1:8\r\n{tag} OK done\r\n")
         return True
 
     imap_stub.hooks |= {"UID FETCH": fetch, "UID SEARCH": search}

@@ -29,7 +29,7 @@ from tests.servers.imap_stub import Connection, ImapStub
         (b"* VANISHED (EARLIER) 300:310,405", Vanished(True, b"300:310,405")),
         (b"* VANISHED 405", Vanished(False, b"405")),
         (b"* vanished (earlier) 9:7", Vanished(True, b"9:7")),
-        (b'* ESEARCH (TAG "a") UID ALL 2,10:15', Search([], b"2,10:15")),
+        (b'* ESEARCH (TAG "a") UID ALL 2,10:15', Search([], b"2,10:15", tag="a")),
         (
             b"* OK [HIGHESTMODSEQ 715194045007] Highest",
             Condition("", Status.OK, "HIGHESTMODSEQ", "715194045007", "Highest"),

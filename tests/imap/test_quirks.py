@@ -48,10 +48,10 @@ SAID: dict[str, tuple[str, Response]] = {
         "* 2 FETCH (UID 7 XAOL.SPAM.REASON 0 FLAGS (\\Seen))",
         FetchData(2, ITEMS | {"XAOL.SPAM.REASON": b"0"}),
     ),
-    "Dovecot: ESEARCH with PARTIAL": ('* ESEARCH (TAG "a") UID PARTIAL (100:110 NIL)', Search([])),
+    "Dovecot: ESEARCH with PARTIAL": ('* ESEARCH (TAG "a") UID PARTIAL (100:110 NIL)', Search([], tag="a")),
     "Dovecot: ESEARCH with RELEVANCY": (
         '* ESEARCH (TAG "a") UID MIN 2 ALL 2:3,9 RELEVANCY (1 2)',
-        Search([2], b"2:3,9"),
+        Search([2], b"2:3,9", tag="a"),
     ),
     "any: lower case": ("* vanished (earlier) 5", Vanished(True, b"5")),
 }

@@ -3,20 +3,25 @@
 import itertools
 import random
 import threading
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.clock import SystemClock
 from service.errors import PeerError
-from service.imap import searched
+from service.imap import Changes, Session, WritingSession, searched
 from service.imap.grammar import Search, numbers_in, parse_response
 from service.imap.searched import numbers_of, runs_found, runs_gone
 from service.imap.spans import AT_ONCE_BYTES, runs_in
 from service.imap.uidplus import runs_of
+from tests.imap.test_session import options
+from tests.servers.imap_stub import Connection, ImapStub
 
+S = TypeVar("S", bound=Session)
 MANY = [*range(1, 200_000, 2)]
 
 
@@ -109,3 +114,60 @@ def test_runs_of_numbers_have_these_numbers_and_no_neighbours(numbers: set[int])
     runs = runs_of(sorted(numbers))
     assert [n for run in runs for n in run] == sorted(numbers)
     assert all(one.stop < other.start for one, other in itertools.pairwise(runs))
+
+
+# -- whose answer it is ---------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def opened(stub: ImapStub, kind: type[S]) -> AsyncIterator[S]:
+    """A mailbox of two, on a connection of this kind."""
+    stub.messages = {1: b"one", 2: b"two"}
+    session = await kind.open(options(stub.port), clock=SystemClock())
+    try:
+        await session.examine("INBOX")
+        yield session
+    finally:
+        session.abort()
+
+
+@pytest.mark.fault("A10")
+async def test_what_another_search_found_is_no_answer_to_ours(imap_stub: ImapStub) -> None:
+    async def anothers(connection: Connection, _tag: str, _arguments: str) -> bool:
+        await connection.send('* ESEARCH (TAG "another") UID MIN 1 ALL 1:90\r\n')
+        return False
+
+    imap_stub.hooks["UID SEARCH"] = anothers
+    async with opened(imap_stub, Session) as session:
+        assert await Changes(session).present(1, 100) == [range(1, 3)]
+        assert await session.search_lowest("SINCE 1-Jan-2026") is None
+
+
+@pytest.mark.fault("A10")
+@pytest.mark.parametrize("said", ['* ESEARCH (TAG "another") UID ALL 1:90\r\n{tag} OK done', "{tag} BAD RETURN?"])
+async def test_a_server_that_answers_no_esearch_is_asked_as_all_know_it(imap_stub: ImapStub, said: str) -> None:
+    async def refuse(connection: Connection, tag: str, arguments: str) -> bool:
+        if "RETURN" in arguments:
+            await connection.send(said.format(tag=tag) + "\r\n")
+        return "RETURN" in arguments
+
+    imap_stub.hooks["UID SEARCH"] = refuse
+    async with opened(imap_stub, Session) as session:
+        for _ in range(2):
+            assert await Changes(session).present(1, 100) == [range(1, 3)]
+    assert [command.partition(" ")[2] for command in imap_stub.commands if "SEARCH" in command] == [
+        "UID SEARCH RETURN (ALL) UID 1:100",
+        "UID SEARCH UID 1:100",
+        "UID SEARCH UID 1:100",
+    ]
+
+
+async def test_so_is_one_that_gives_commands_no_answer_of_their_own(imap_stub: ImapStub) -> None:
+    async def search(connection: Connection, tag: str, arguments: str) -> bool:
+        found = '* ESEARCH (TAG "another") UID ALL 2' if "RETURN" in arguments else "* SEARCH 1"
+        await connection.send(f"{found}\r\n{tag} OK done\r\n")
+        return True
+
+    imap_stub.hooks["UID SEARCH"] = search
+    async with opened(imap_stub, WritingSession) as session:
+        assert await session.search(["ALL"]) == [range(1, 2)]
