@@ -255,6 +255,7 @@ class Deliverer:
             named = message_id(request, key, address=options.address, secret=await self._sends.secret(), raw=raw)
             record = changed(record, message_id=named)
             if self._clock.now() >= expires_at:
+                place.give_turn_back()
                 await self._settler.settle(key, job, record, 0, expire(record.pending, []), None, attempt=0)
                 return
             if taken.request is not request or isinstance(turn, float):
@@ -269,7 +270,7 @@ class Deliverer:
                 await self._attempts.make(Task(key, job, record, 0, bundle, request), place)
         finally:
             if isinstance(turn, Turn):
-                self.lanes.give_back(turn)
+                self.lanes.give_back(turn, spent=place.spent)
 
     async def _known(self, key: str, job: Job, record: SendRecord, revision: int, place: Place) -> None:
         """A request whose id is known: the same job again, or the same id a second time."""
@@ -304,7 +305,7 @@ class Deliverer:
             try:
                 await self._try_again(key, job, record, revision, attempt, place)
             finally:
-                self.lanes.give_back(turn)
+                self.lanes.give_back(turn, spent=place.spent)
         elif record.phase is Phase.INTENT and attempt == record.attempt:
             await self._broken.lost(key, job, record, revision, place)
         else:
@@ -322,6 +323,8 @@ class Deliverer:
             await self._settler.refuse(key, job, changed(record, attempt=attempt), revision, problems, b"")
             return
         # Who waited for a turn or for memory may have waited for long.
+        if self._clock.now() >= record.expires_at:
+            place.give_turn_back()
         if not await self._expired(key, job, record, revision):
             await self._attempts.make(Task(key, job, record, revision, bundle, request), place)
 

@@ -168,6 +168,7 @@ class Place:
         self._in_turn = False
         self._had_turn = False
         self._turn_at = NEVER
+        self.spent = False
 
     async def alone(self) -> Alone | None:
         """Go on without anybody beside; None where it was somebody's right for too long just now."""
@@ -199,6 +200,7 @@ class Place:
     def spend_turn(self) -> None:
         """Its mail is on its way to the relay: from now on there is nothing to give back."""
         self._had_turn = False
+        self.spent = True
 
     def give_turn_back(self) -> None:
         """Its mail does not go after all; does nothing where the turn is spent."""

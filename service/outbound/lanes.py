@@ -84,25 +84,30 @@ class _Lane:
         else:
             self.promised_until = max(self.promised_until, until)
 
-    def take(self, now: float) -> None:
-        """Somebody goes.
+    def take(self, now: float) -> "Slot":
+        """Somebody goes; gives when, for `leave`.
 
         Who was promised a turn comes a little after it, never before: the next one's counts from the turn, or each
         would make all behind him as late. After a turn that nobody used it counts from now.
         """
+        before = self.next_at
         self.under_way += 1
         self.still_since = now
         if self.interval_s:
             unused = now - self.next_at > max(BURST_S, self.interval_s)
             from_at = now if unused else max(self.next_at, now - min(BURST_S, self.interval_s))
             self.next_at = from_at + self.interval_s
+        return Slot(before, self.next_at)
 
-    def leave(self, now: float, took_s: float) -> None:
-        """Somebody is through, in so long."""
+    def leave(self, now: float, took_s: float, slot: "Slot", *, spent: bool) -> None:
+        """Somebody is through, in so long; `spent`: his mail went. Else the next one goes, if nobody did since."""
         self.under_way = max(0, self.under_way - 1)
         self.still_since = now
-        self.through += 1
-        self.took_s += (took_s - self.took_s) / min(8, self.through)
+        if spent:
+            self.through += 1
+            self.took_s += (took_s - self.took_s) / min(8, self.through)
+        elif self.next_at == slot.after:
+            self.next_at = slot.before
         self.call()
 
     def call(self) -> None:
@@ -132,16 +137,23 @@ class _Lane:
         return not self.under_way and not self.learned_s and self.busy_until <= now
 
 
-class Turn(msgspec.Struct, frozen=True):
-    """A turn that was taken, in all lanes of a mail; to be given back."""
+class Slot(msgspec.Struct, frozen=True):
+    """When a lane's next mail might have gone before a turn was taken, and after it."""
 
-    domains: frozenset[str]
+    before: float
+    after: float
+
+
+class Turn(msgspec.Struct, frozen=True):
+    """A turn that was taken, in all lanes of a mail, by their domains; to be given back."""
+
+    slots: Mapping[str, Slot]
     at: float
 
 
 # Nearly all accounts have no limits, and no domain that was heard to be slow.
 NOWHERE: Final[frozenset[str]] = frozenset()
-NO_TURN: Final = Turn(NOWHERE, 0.0)
+NO_TURN: Final = Turn({}, 0.0)
 
 
 class Lanes:
@@ -177,9 +189,7 @@ class Lanes:
         if (wait_s := self.ask(domains, waited=waited, within_s=within_s)) > 0:
             return wait_s
         now = self._clock.monotonic()
-        for domain in domains:
-            self._lane(domain).take(now)
-        return Turn(domains, now)
+        return Turn({domain: self._lane(domain).take(now) for domain in domains}, now)
 
     async def wait(self, recipients: Collection[str], turn: Turn | float) -> Turn:
         """A turn, as soon as there is one, of which `take` gave `turn`."""
@@ -223,12 +233,12 @@ class Lanes:
             if not called.done():
                 lane.waiting.remove(called)
 
-    def give_back(self, turn: Turn) -> None:
-        """The mail is on its way, or is not."""
+    def give_back(self, turn: Turn, *, spent: bool) -> None:
+        """The mail is through; `spent`: it went to the relay."""
         now = self._clock.monotonic()
-        for domain in turn.domains:
+        for domain, slot in turn.slots.items():
             if (lane := self._lanes.get(domain)) is not None:
-                lane.leave(now, now - turn.at)
+                lane.leave(now, now - turn.at, slot, spent=spent)
 
     def heard(self, said: Mapping[str, Said]) -> None:
         """Learn from what was said of each recipient of a mail."""

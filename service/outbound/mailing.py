@@ -270,7 +270,7 @@ class Mailings:
         if mailing.barred is None:
             mailing.place.give_turn_back()
         if isinstance(mailing.turn, Turn):
-            self._lanes.give_back(mailing.turn)
+            self._lanes.give_back(mailing.turn, spent=mailing.place.spent)
             mailing.turn = 0.0
 
 

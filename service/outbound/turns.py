@@ -53,7 +53,7 @@ class Turns:
         try:
             await place.take()
         except BaseException:
-            self._lanes.give_back(turn)
+            self._lanes.give_back(turn, spent=False)
             raise
         return turn
 

@@ -61,7 +61,7 @@ def test_only_so_many_are_under_way_at_once() -> None:
     assert goes(ours.take(["b@slow.example", "c@other.example"], waited=False))
     assert not goes(ours.take(SLOW, waited=False))
     assert isinstance(first, Turn)
-    ours.give_back(first)
+    ours.give_back(first, spent=True)
     assert goes(ours.take(SLOW, waited=True))
 
 
@@ -71,7 +71,7 @@ async def test_a_turn_that_is_given_back_is_at_once_his_who_waits_for_it_longest
     turn, went = ours.take(SLOW, waited=False), list[int]()
 
     async def wait(n: int) -> None:
-        ours.give_back(await ours.wait(SLOW, ours.take(SLOW, waited=False)))
+        ours.give_back(await ours.wait(SLOW, ours.take(SLOW, waited=False)), spent=True)
         went.append(n)
 
     async with asyncio.TaskGroup() as group:
@@ -79,7 +79,7 @@ async def test_a_turn_that_is_given_back_is_at_once_his_who_waits_for_it_longest
             group.create_task(wait(n))
         await clock.settle()
         assert isinstance(turn, Turn)
-        ours.give_back(turn)
+        ours.give_back(turn, spent=True)
     assert went == [0, 1, 2]
     assert clock.monotonic() == 0
 
@@ -95,7 +95,7 @@ async def test_who_goes_on_waiting_for_another_domain_leaves_the_turn_to_the_nex
         one = group.create_task(ours.wait(SLOW, 1.0))
         await clock.settle()
         assert isinstance(turn, Turn)
-        ours.give_back(turn)
+        ours.give_back(turn, spent=True)
         await one
         both.cancel()
     assert clock.monotonic() == 0
@@ -121,7 +121,7 @@ async def test_a_domain_whose_mails_take_their_time_is_not_waited_for_in_hand() 
     turn = ours.take(SLOW, waited=False)
     await clock.advance(5.0)
     assert isinstance(turn, Turn)
-    ours.give_back(turn)
+    ours.give_back(turn, spent=True)
     ours.take(SLOW, waited=True)
     assert not ours.is_near(SLOW)
 
@@ -174,7 +174,7 @@ def test_what_is_remembered_of_domains_has_a_limit(monkeypatch: pytest.MonkeyPat
     for n in range(500):
         turn = ours.take([f"a@d{n}.example"], waited=False)
         assert isinstance(turn, Turn)
-        ours.give_back(turn)
+        ours.give_back(turn, spent=True)
     assert len(ours._lanes) <= 50
 
 
@@ -193,7 +193,7 @@ async def takes(
         while ends and ends[0][0] <= at:
             end, _, turn = heappop(ends)
             await clock.advance(end - clock.monotonic())
-            ours.give_back(turn)
+            ours.give_back(turn, spent=True)
         await clock.advance(at - clock.monotonic())
         asked += 1
         said = ours.take(SLOW, waited=True)
@@ -231,6 +231,26 @@ async def test_a_backlog_has_all_of_the_rate_though_everybody_comes_a_little_lat
     await takes(ours, clock, [0.0] * count, mail_s=0.1, late_s=lambda: luck.uniform(0.005, late_s))
     needed = (count - 1) * interval_s
     assert needed - 1.0 <= clock.monotonic() <= needed * 1.02
+
+
+@pytest.mark.parametrize("spent", [False, True])
+def test_a_turn_that_is_not_spent_is_the_next_ones(spent: bool) -> None:
+    ours = lanes(FakeClock(), slow_example=Limit(interval_s=60.0))
+    turn = ours.take(SLOW, waited=False)
+    assert isinstance(turn, Turn)
+    ours.give_back(turn, spent=spent)
+    assert goes(ours.take(SLOW, waited=True)) != spent
+
+
+async def test_a_turn_that_is_not_spent_is_nobodys_once_another_had_the_next_one() -> None:
+    clock = FakeClock()
+    ours = lanes(clock, slow_example=Limit(interval_s=2.0))
+    first = ours.take(SLOW, waited=False)
+    assert isinstance(first, Turn)
+    await clock.advance(2.0)
+    assert goes(ours.take(SLOW, waited=False))
+    ours.give_back(first, spent=False)
+    assert ours.take(SLOW, waited=True) == 2.0
 
 
 async def test_who_comes_long_after_a_turn_that_nobody_used_makes_the_next_one_no_earlier() -> None:

@@ -182,7 +182,7 @@ async def test_a_mailing_is_promised_no_more_turns_than_it_comes_back_for() -> N
                 await clock.advance(turn)
                 turn = ours.take([who], waited=True)
             if turn is not None:
-                ours.give_back(turn)
+                ours.give_back(turn, spent=True)
                 waiting.remove(who)
             if clock.monotonic() >= until:
                 break
@@ -224,7 +224,7 @@ async def test_two_mailings_to_the_same_two_domains_do_not_wait_for_each_other(
         assert isinstance(under_way, Turn)
         await mailing("two", "y1", "y2", "x1", "x2")
         await until(lambda: lanes._lane("x.example").full)
-        lanes.give_back(under_way)
+        lanes.give_back(under_way, spent=True)
         go_on.set()
         await post.states(TOGETHER + 8)
         await post.empty()
