@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Final, Protocol
 
 from service.clock import Clock
 from service.contract import Sync, keywords_of
@@ -28,6 +28,9 @@ from service.ingest.cursor import source_id
 from service.ingest.known import Flagged
 from service.ingest.labels import with_mailboxes
 from service.ingest.source import Epoch, Fetched, Looked, Stirred, Surveyed, Told
+
+# A name that settings write in full and that was there: whoever gives it to another mailbox is done by then.
+NAMELESS_S: Final = 60.0
 
 
 class Place(Protocol):
@@ -109,6 +112,9 @@ class ImapSource:
         self._unseen: int | None = None
         self._waited = False
         self._taken: Changes | None = None
+        # Since when there is no such mailbox, which there was; None while there is, or was never seen.
+        self._was_there = False
+        self._missing_since: float | None = None
         self.id = source_id(host, username, mailbox)
 
     @property
@@ -149,16 +155,24 @@ class ImapSource:
         try:
             selected = await self._changes.open(self._mailbox)
         except NoMailbox as exc:
-            if not self._listed():
+            if not self._may_be_back():
                 raise
-            # It is gone, which the next LIST says, or its name is just being given to another one.
             raise Transient(exc.what, where=exc.where) from exc
+        self._was_there, self._missing_since = True, None
         # What was there by then lies below UIDNEXT.
         self._looked_at = selected.exists
         # RFC 3501 7.3.1: an old server may leave UIDNEXT out.
         uidnext = selected.uidnext or await self.highest() + 1
         told = selected.uidnext > 0
         return Epoch(selected.uidvalidity, uidnext, selected.exists, selected.highestmodseq, told, selected.mailbox_id)
+
+    def _may_be_back(self) -> bool:
+        """Whether a name that is nobody's may just be being given to another mailbox. If it is gone, the next LIST says
+        so; where there is none, nothing but time does."""
+        if self._missing_since is None and self._was_there:
+            self._missing_since = self._clock.monotonic()
+        since = self._missing_since
+        return self._listed() or (since is not None and self._clock.monotonic() - since < NAMELESS_S)
 
     async def uidvalidity_of(self, mailbox: str) -> int | None:
         """Of another mailbox, asked on this one's connection; None where the server refuses it."""

@@ -8,16 +8,21 @@ import pytest
 
 from service.boxes import Lines
 from service.bus import Bus
-from service.clock import SystemClock
+from service.clock import Clock, SystemClock
 from service.contract import AccountState
+from service.errors import Permanent, Transient
 from service.imap import Session
 from service.ingest import ImapSource
+from service.ingest.from_imap import NAMELESS_S
 from service.ingest.source import Stirred
 from tests.ingest.harness import Box, following, session_options
+from tests.servers.clock import FakeClock
 from tests.servers.dovecot import Dovecot
 from tests.servers.imap_stub import Connection, ImapStub
 from tests.servers.mailbus import BusReader, Event, until
 from tests.servers.proxy import FaultProxy, Way
+
+SYSTEM = SystemClock()
 
 
 def mail(number: int) -> bytes:
@@ -29,9 +34,9 @@ def subjects_of(events: list[Event]) -> list[str]:
 
 
 @asynccontextmanager
-async def opened(imap_stub: ImapStub) -> AsyncIterator[ImapSource]:
+async def opened(imap_stub: ImapStub, clock: Clock = SYSTEM) -> AsyncIterator[ImapSource]:
     """The stub's INBOX as a source that is not told to look at anything."""
-    box, clock = Box(imap_stub.port), SystemClock()
+    box = Box(imap_stub.port)
     lines = Lines(lambda: Session.open(session_options(box), clock=clock), limit=1, pause_s=lambda *_: 0.0, clock=clock)
     source = ImapSource(
         lines.place(0), host=box.host, username=box.user, mailbox="INBOX", idle_s=3600.0, poll_s=3600.0, clock=clock
@@ -261,9 +266,33 @@ async def test_a_mailbox_that_is_listed_and_not_there_for_a_moment_is_opened_aga
     box = Box(imap_stub.port, listed=listed)
     async with following(bus, box):
         await reader.wait_received(1)
-    # Where settings name it, somebody has to look: minutes pass before it is tried again.
+    # Where settings name it and nobody has seen it, somebody has to look: minutes pass before it is tried again.
     expected = AccountState.DISCONNECTED if listed else AccountState.DEGRADED
     assert [state for state, _ in box.states] == [expected, expected]
+
+
+@pytest.mark.fault("A18")
+async def test_a_mailbox_that_settings_name_and_that_was_there_is_looked_for_again_soon_for_a_while(
+    imap_stub: ImapStub,
+) -> None:
+    async def refuse(connection: Connection, tag: str, _arguments: str) -> bool:
+        await connection.send(f"{tag} NO [NONEXISTENT] no such mailbox\r\n")
+        return True
+
+    clock = FakeClock()
+    async with opened(imap_stub, clock) as source:
+        for _ in range(2):
+            imap_stub.hooks["EXAMINE"] = refuse
+            for passed_s in (0.0, NAMELESS_S - 1):
+                await clock.advance(passed_s)
+                with pytest.raises(Transient, match="no such mailbox"):
+                    await source.open()
+            # By now somebody has to look.
+            await clock.advance(1)
+            with pytest.raises(Permanent, match="no such mailbox"):
+                await source.open()
+            del imap_stub.hooks["EXAMINE"]
+            await source.open()
 
 
 @pytest.mark.fault("A03")
