@@ -1,7 +1,7 @@
 """A bucket of keys with compare-and-set. Used by ingest (cursors), outbound (sends) and fleet (presence)."""
 
 import base64
-from collections.abc import AsyncGenerator, Awaitable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
@@ -23,7 +23,11 @@ from service.bus.frames import FENCE
 from service.bus.guard import HEADER_OVERHEAD_BYTES, check_subject
 from service.bus.log import parse_headers
 from service.bus.watch import OPERATION, KeyChange, is_marker, watch
+from service.errors import verdict_of
+from service.tasks import TaskGroup
 
+# Of many keys so many are asked for at once: round trips cost nothing then, and the answers are few enough to hold.
+READ_AT_ONCE: Final = 64
 NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
@@ -47,6 +51,20 @@ class KeyValue:
         """The value of a key; None where there is none. Raises Transient."""
         entry, _ = await self._get(key)
         return entry
+
+    async def get_all(self, keys: Sequence[str]) -> dict[str, Entry]:
+        """The values of some keys, in their order, without those that are not there. Raises Transient."""
+        found: dict[str, Entry] = {}
+        for start in range(0, len(keys), READ_AT_ONCE):
+            some = keys[start : start + READ_AT_ONCE]
+            try:
+                async with TaskGroup() as group:
+                    reading = [group.create_task(self.get(key), name="key") for key in some]
+            except BaseExceptionGroup as failed:
+                raise verdict_of(failed) from None
+            entries = [one.result() for one in reading]
+            found |= {key: entry for key, entry in zip(some, entries, strict=True) if entry is not None}
+        return found
 
     async def keys(self, under: str = ">") -> list[str]:
         """All keys that match and were ever written, but those gone for good; some may be deleted. Raises Transient."""

@@ -5,7 +5,7 @@ Used by deliver.py. Whoever's write is refused has lost the request to another p
 
 import random
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Final
@@ -164,6 +164,11 @@ class Sends:
         entry = await self._bucket.get(key)
         return (_DECODER.decode(entry.value), entry.revision) if entry is not None else (None, 0)
 
+    async def get_all(self, keys: Sequence[str]) -> dict[str, SendRecord]:
+        """The records of some requests, in their order, without those that have none. Raises Transient."""
+        found = await self._bucket.get_all(keys)
+        return {key: _DECODER.decode(entry.value) for key, entry in found.items()}
+
     async def put(self, key: str, record: SendRecord, revision: int) -> int:
         """Write a record over `revision`, or where there is none. Raises Conflict, Transient."""
         value = encode(record)
@@ -195,7 +200,8 @@ class Sends:
 
     async def reported(self, key: str, recipients: Iterable[str]) -> list[str]:
         """Of whom that is kept. Raises Transient."""
-        return [who for who in recipients if await self._bucket.get(_report_of(key, who)) is not None]
+        kept = {_report_of(key, who): who for who in recipients}
+        return [kept[name] for name in await self._bucket.get_all(list(kept))]
 
     async def secret(self) -> bytes:
         """The key of this deployment's Message-IDs: random, made once, shared by every replica. Raises Transient."""

@@ -6,10 +6,21 @@ import pytest
 
 from service.bus import Bus, Conflict
 from service.bus.errors import MessageTooLarge, js_api
-from service.bus.kv import Entry
+from service.bus.kv import READ_AT_ONCE, Entry
 from service.errors import Permanent, Transient
 from tests.bus.conftest import opened
 from tests.servers.nats import NatsServer
+
+
+async def test_many_keys_are_read_at_once_in_their_order_without_those_that_are_not_there(bus: Bus) -> None:
+    keys = bus.key_value(bus.subjects.cursors)
+    names = [f"k{n}" for n in range(3 * READ_AT_ONCE)]
+    for name in names[::2]:
+        await keys.create(name, name.encode())
+    await keys.delete(names[0])
+    found = await keys.get_all(names)
+    assert [(name, entry.value) for name, entry in found.items()] == [(name, name.encode()) for name in names[2::2]]
+    assert await keys.get_all([]) == {}
 
 
 async def test_create_update_delete_and_their_conflicts(bus: Bus) -> None:
