@@ -43,6 +43,8 @@ IN_HAND_S: Final = 15.0
 # Where the account's work ends, mails under way may be answered for so long: of FINISH_TIMEOUT_S in sender.py, the rest
 # is for storing what was said of the others.
 ENDING_S: Final = 5.0
+# Of a mailing several mails may come back in the same moment; after so many it waits as if another process had it.
+REPORTS_TOGETHER: Final = 5
 
 
 class Mailings:
@@ -190,17 +192,20 @@ class Mailings:
         await self._past_reports(task, leave)
 
     async def _past_reports(self, task: Task, write: Callable[[], Awaitable[None]]) -> None:
-        """Write a record: once more where a mail came back between two parts (returned.py). Raises Conflict."""
-        try:
-            await write()
-        except Conflict:
-            record, revision = await self._sends.get(task.key)
-            waits = record is not None and record.phase in (Phase.WAITING, Phase.HELD)
-            if record is None or not waits or record.owner != task.record.owner:
-                raise
-            task.record = changed(task.record, returned=record.returned, claimed=record.claimed)
-            task.revision = revision
-            await write()
+        """Write a record: again where a mail came back between two parts (returned.py). Raises Conflict."""
+        for _ in range(REPORTS_TOGETHER):
+            try:
+                await write()
+            except Conflict:
+                record, revision = await self._sends.get(task.key)
+                waits = record is not None and record.phase in (Phase.WAITING, Phase.HELD)
+                if record is None or not waits or record.owner != task.record.owner:
+                    raise
+                task.record = changed(task.record, returned=record.returned, claimed=record.claimed)
+                task.revision = revision
+            else:
+                return
+        raise Conflict("the request is reported on all the time", where="mail-sends")
 
     async def _ask_for_each(self, task: Task, mails: Sequence["_Mailing"], place: Place) -> dict[str, Said]:
         """What was said of each; without those who were not asked yet when the account's work ended, or it expired."""

@@ -15,7 +15,7 @@ from service.outbound import Phase, Returned, Suppressions
 from service.outbound.hands import Place
 from service.outbound.options import TOGETHER
 from service.outbound.retry import Said, Verdict, found
-from service.outbound.sends import SendRecord
+from service.outbound.sends import SendRecord, Sends
 from service.outbound.settle import Settler
 from tests.outbound.conftest import Post, deliveries, idle_sender, sending
 from tests.outbound.test_ending import record_of
@@ -78,6 +78,32 @@ async def test_a_mail_that_comes_back_between_two_parts_does_not_stop_the_mailin
     assert sorted(event.state for event in post.events) == ["bounced", *["sent"] * (2 * TOGETHER + 1)]
     assert len(relay.messages) == 2 * TOGETHER + 1
     assert (record.phase, record.returned) == (Phase.FINAL, ["bounced a@x.example"])
+
+
+@pytest.mark.fault("E16")
+async def test_nor_do_several_that_come_back_one_after_the_other(
+    bus: Bus, post: Post, relay: ScriptedRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each just before the mailing writes what stands then."""
+    put, back = Sends.put, list[str]()
+
+    async def put_late(self: Sends, key: str, record: SendRecord, revision: int) -> int:
+        if record.phase is Phase.INTENT and revision and len(back) < 3:
+            mail = relay.messages[len(back)]
+            back.extend(mail.rcpt_to)
+            message_id = message_from_bytes(mail.content)["Message-ID"].strip("<>")
+            payload = announced(report("failed", message_id, whom=mail.rcpt_to[0]))
+            await Returned(bus, SystemClock(), suppresses=lambda _: False).heard(payload)
+        return await put(self, key, record, revision)
+
+    monkeypatch.setattr(Sends, "put", put_late)
+    async with sending(bus, relay, retry_first_s=3600.0):
+        await post.request("r", to=people(2 * TOGETHER), split=True)
+        await post.states(2 * TOGETHER + 3)
+        await post.empty()
+        record = await record_of(bus, "r")
+    assert len(relay.messages) == 2 * TOGETHER
+    assert (record.phase, set(record.returned)) == (Phase.FINAL, {f"bounced {who}" for who in back})
 
 
 @pytest.mark.fault("E01")
