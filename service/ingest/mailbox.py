@@ -147,6 +147,9 @@ class MailboxIngest:
         if cursor.last < epoch.uidnext - 1 and self._source.displaced:
             self._status.state = "syncing"
             return cursor
+        if epoch.exists:
+            # A server may say UIDNEXT as it was before the last of them came, and nothing more of that one.
+            cursor = await self._catch_up(cursor, None, None, shared=not asked)
         if self._memory.numbers.waiting and not epoch.is_part:
             cursor = await self._late(await self._comparer.missed(cursor))
         look = Look.ALL if asked else first_look(cursor, epoch, self._source.sync, begun.recalled)

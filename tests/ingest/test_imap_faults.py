@@ -315,6 +315,16 @@ async def test_mail_that_comes_between_opening_and_the_first_look_does_not_wait_
 
 
 @pytest.mark.fault("A03")
+async def test_mail_that_is_there_already_while_uidnext_is_of_the_moment_before_does_not_wait(
+    imap_stub: ImapStub, bus: Bus, reader: BusReader
+) -> None:
+    imap_stub.messages, imap_stub.uidnext = {1: mail(1), 2: mail(2)}, 2
+    async with following(bus, Box(imap_stub.port, idle_s=3600.0)):
+        events = await reader.wait_received(2, limit_s=10)
+    assert subjects_of(events) == ["mail 1", "mail 2"]
+
+
+@pytest.mark.fault("A03")
 async def test_mail_that_comes_after_opening_is_not_taken_for_one_that_is_gone_since_the_last_look(
     imap_stub: ImapStub,
 ) -> None:
