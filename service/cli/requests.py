@@ -1,7 +1,7 @@
 """`mailbus held list|release|cancel`: requests of which nobody knows whether they were sent."""
 
 import json
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -30,7 +30,7 @@ def list_held(
     Example:  mailbus held list support -c mailbus.yaml
     """
     settings = settings_of(config)
-    finish(lambda: command(settings, account, Verb.HELD, b"{}") if as_json else _show_held(settings, account))
+    finish(lambda: _show_held(settings, account, as_json=as_json))
 
 
 @held_app.command()
@@ -53,11 +53,22 @@ def cancel(account: AccountArgument, id: IdArgument, config: ConfigFile = None) 
     finish(lambda: command(settings, account, Verb.CANCEL, json.dumps({"id": id}).encode()))
 
 
-async def _show_held(settings: "Settings", account: str) -> int:
+async def _show_held(settings: "Settings", account: str, *, as_json: bool) -> int:
+    found: list[dict[str, Any]] = []
+    asked: dict[str, str] = {}
     async with on_bus(settings) as bus:
-        answer, failed = await ask(bus, account, Verb.HELD, b"{}")
-    if failed:
-        return failure(failed)
-    for one in json.loads(answer)["list"]:
+        while True:
+            answer, failed = await ask(bus, account, Verb.HELD, json.dumps(asked).encode())
+            if failed:
+                return failure(failed)
+            page = json.loads(answer)
+            found += page["list"]
+            if not page["more"]:
+                break
+            asked = {"after": page["next"]}
+    if as_json:
+        typer.echo(json.dumps({"list": found, "more": False}))
+        return 0
+    for one in found:
         typer.echo(f"{one['id']}  attempt {one['attempt']}, expires {one['expiresAt']}: {', '.join(one['recipients'])}")
     return 0

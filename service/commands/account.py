@@ -139,8 +139,8 @@ class Originals(Protocol):
 class Requests(Protocol):
     """What an account was asked to send, between the request and its end. All raise Transient."""
 
-    async def held(self) -> HeldAnswer:
-        """Those on hold, and whether there may be more."""
+    async def held(self, *, after: str) -> HeldAnswer:
+        """Those on hold, and whether there may be more. `after`: what another answer has as `next`; "": the first."""
         ...
 
     async def cancel(self, id: str) -> Undone | None:

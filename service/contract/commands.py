@@ -258,14 +258,17 @@ class HeldRequest(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class HeldAnswer(msgspec.Struct, frozen=True, rename={"found": "list"}):
-    """Requests on hold; `more`: there was no room for all."""
+    """Requests on hold; `more`: there was no room or no time for all, the others are asked for by `next`."""
 
     found: list[HeldRequest]
     more: bool = False
+    next: str | UnsetType = UNSET
 
 
-class NothingAsked(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
-    """Of `held`: all requests on hold."""
+class HeldAsked(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """Of `held`: requests on hold; `after`: what an answer has as `next`."""
+
+    after: Annotated[str, Meta(pattern=r"^[0-9a-f]{32}$")] | None = None
 
 
 class CancelRequest(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):

@@ -12,18 +12,17 @@ from typing import Final, Literal
 from service.bus import Bus, Conflict
 from service.clock import Clock
 from service.contract import HeldAnswer, HeldRequest, State, request_key
-from service.errors import Transient, verdict_of
+from service.errors import Transient
 from service.observe import log, metrics
 from service.outbound.retry import Phase
 from service.outbound.sends import SendRecord, Sends, new_owner
 from service.outbound.settle import Settler, changed
 from service.outbound.status import cancellation
-from service.tasks import TaskGroup
 
 # Another writes the same record at the same moment: it moves on with every write, so a few looks are enough.
 TRIES: Final = 5
-# What waits is read record by record, so many at once, to find what is held: whoever asks waits no longer than this.
-READ_AT_ONCE: Final = 64
+# All that waits is read, so many at once, to find what is held: whoever asks waits no longer than this.
+READ_AT_ONCE: Final = 512
 LOOK_S: Final = 10.0
 SHOWN_LIMIT: Final = 1_000
 
@@ -50,31 +49,30 @@ class Waiting:
         """The account is another process's: what waits is for that one to count."""
         self._settler.uncount()
 
-    async def held(self) -> HeldAnswer:
-        """Requests with recipients on hold, as far as they are found in LOOK_S, and no more than SHOWN_LIMIT.
+    async def held(self, *, after: str = "") -> HeldAnswer:
+        """Requests with recipients on hold, as far as they are found in LOOK_S, and about SHOWN_LIMIT of them.
 
-        Raises Transient.
+        `after`: what another answer has as `next`. Raises Transient.
         """
         found: dict[str, HeldRequest] = {}
-        until = self._clock.monotonic() + LOOK_S
+        until, last = self._clock.monotonic() + LOOK_S, after
         subjects = self._bus.subjects
+        # In the order of their names, so that each look goes on where the one before ended, whatever came and went.
         pages = self._bus.queue(subjects.stream_later).subjects(subjects.later(self._account, "*"))
         async with aclosing(pages):
             async for page in pages:
-                for start in range(0, len(page), READ_AT_ONCE):
-                    if self._clock.monotonic() > until or len(found) > SHOWN_LIMIT:
-                        return HeldAnswer(list(found.values()), more=True)
-                    some = [subject.rpartition(".")[2] for subject in page[start : start + READ_AT_ONCE]]
+                keys = [key for subject in page if (key := subject.rpartition(".")[2]) > after]
+                for start in range(0, len(keys), READ_AT_ONCE):
+                    if last > after and (self._clock.monotonic() > until or len(found) >= SHOWN_LIMIT):
+                        return HeldAnswer(list(found.values()), more=True, next=last)
+                    some = keys[start : start + READ_AT_ONCE]
                     found |= {one.id: one for one in await self._held_of(some)}
-        return HeldAnswer(list(found.values()), more=False)
+                    last = max(last, some[-1])
+        return HeldAnswer(list(found.values()))
 
     async def _held_of(self, keys: Sequence[str]) -> list[HeldRequest]:
         """Those of some requests."""
-        try:
-            async with TaskGroup() as group:
-                reading = [group.create_task(self._sends.get(key), name="held") for key in keys]
-        except BaseExceptionGroup as failed:
-            raise verdict_of(failed) from None
+        records = await self._sends.get_all(keys)
         return [
             HeldRequest(
                 id=record.id,
@@ -83,8 +81,8 @@ class Waiting:
                 recipients=record.held,
                 expires_at=record.expires_at,
             )
-            for record, _ in (one.result() for one in reading)
-            if record is not None and record.held and record.phase in (Phase.WAITING, Phase.HELD)
+            for record in records.values()
+            if record.held and record.phase in (Phase.WAITING, Phase.HELD)
         ]
 
     async def cancel(self, id: str) -> Undone | None:

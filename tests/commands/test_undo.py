@@ -60,13 +60,19 @@ async def test_a_request_that_is_still_queued_is_cancelled(served: Bus) -> None:
     assert json.loads(answer.data) == {"undoStatus": "canceled", "cancelled": []}
 
 
-async def test_of_an_answer_without_room_for_all_it_is_said(served: Bus) -> None:
+async def test_what_an_answer_has_no_room_for_is_in_the_next_ones(served: Bus) -> None:
     many = [f"{'x' * 60}{n}@{'y' * 150}.example" for n in range(60_000 // 220)]
     for n in range(10):
         await hold(served, f"r{n}", many)
-    answer = json.loads((await ask(served, "held", {})).data)
-    assert answer["more"]
-    assert 0 < len(answer["list"]) < 10
+    pages, asked = list[list[str]](), dict[str, str]()
+    while True:
+        answer = json.loads((await ask(served, "held", asked)).data)
+        pages.append([one["id"] for one in answer["list"]])
+        if not answer["more"]:
+            break
+        asked = {"after": answer["next"]}
+    assert len(pages) > 1
+    assert sorted(id for page in pages for id in page) == [f"r{n}" for n in range(10)]
 
 
 @pytest.mark.parametrize("verb", ["cancel", "release"])
@@ -74,7 +80,9 @@ async def test_an_unknown_id_is_404(served: Bus, verb: str) -> None:
     assert code(await ask(served, verb, {"id": "nothing"})) == "404"
 
 
-@pytest.mark.parametrize(("verb", "body"), [("held", {"x": 1}), ("cancel", {}), ("release", {"id": 1})])
+@pytest.mark.parametrize(
+    ("verb", "body"), [("held", {"x": 1}), ("held", {"after": "r"}), ("cancel", {}), ("release", {"id": 1})]
+)
 async def test_a_wrong_body_is_400(served: Bus, verb: str, body: object) -> None:
     assert code(await ask(served, verb, body)) == "400"
 

@@ -72,7 +72,8 @@ async def test_a_lost_answer_is_uncertain_for_whom_the_mail_was_sent_to_alone(
     assert states == {("a@x.example", "uncertain"), ("a@x.example", "sent"), ("b@x.example", "failed")}
 
 
-async def test_the_list_says_who_is_on_it(bus: Bus) -> None:
+async def test_the_list_says_who_is_on_it(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.outbound.suppressions.READ_AT_ONCE", 2)
     mine = suppressions(bus)
     async with asyncio.TaskGroup() as group:
         for n in range(5):
