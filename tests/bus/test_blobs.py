@@ -221,16 +221,10 @@ async def test_a_blob_that_was_deleted_is_stored_again(bus: Bus) -> None:
     assert await bus.blobs().get(id) == b"gone"
 
 
-async def test_a_blob_that_is_not_there_is_permanent_and_a_broken_one_transient(bus: Bus) -> None:
+async def test_a_blob_that_is_not_there_is_permanent(bus: Bus) -> None:
     for id in ("202611-" + "0" * 64, "", "x" * 5000, "a b\r\n>"):
         with pytest.raises(Permanent, match="no blob"):
             await bus.blobs().get(id)
-    id = await bus.blobs().put(os.urandom(3 * CHUNK_LIMIT_BYTES), now=NOW)
-    for subject in await subjects(bus):
-        if ".C." in subject:
-            await js_api(bus.nc, f"STREAM.PURGE.OBJ_{bus.subjects.blobs}", {"filter": subject, "keep": 1})
-    with pytest.raises(Transient):
-        await bus.blobs().get(id)
 
 
 @pytest.mark.fault("D15")
@@ -265,6 +259,17 @@ async def test_where_one_of_many_is_there_already_the_others_are_stored_all_the_
     assert [await bus.blobs().get(blob.id) for blob in (first, logo, last)] == [b"first", b"logo", b"last"]
     assert len(await subjects(bus)) == 6
     assert await orphans(bus) == 0
+
+
+@pytest.mark.parametrize("left", [0, 1])
+async def test_a_blob_whose_chunks_are_not_all_there_is_none_and_not_nats_being_away(bus: Bus, left: int) -> None:
+    """Whoever needs it would wait for ever, and all that waits behind him."""
+    store = bus.blobs()
+    id = await store.put(os.urandom(2 * CHUNK_LIMIT_BYTES), now=NOW)
+    request = {"filter": f"$O.{bus.subjects.blobs}.C.>", "keep": left}
+    await js_api(bus.nc, f"STREAM.PURGE.OBJ_{bus.subjects.blobs}", request)
+    with pytest.raises(Permanent):
+        await store.get(id)
 
 
 async def test_chunks_that_no_object_names_are_swept_once_they_are_old(bus: Bus) -> None:
