@@ -143,10 +143,16 @@ class Puller:
         self._news.set()
 
     async def close(self) -> None:
-        """Stop pulling; the consumer ends by itself after INACTIVE_S. Raises Transient."""
+        """Stop pulling, and give back what nobody fetched; the consumer ends by itself after INACTIVE_S.
+
+        Raises Transient.
+        """
         with translated("work queue"):
             if self._subscription is not None:
                 await self._subscription.unsubscribe()
+        while self._jobs:
+            # Or whoever has the queue next waits ACK_WAIT_S for it.
+            await self._jobs.popleft().give_back()
 
 
 class WorkQueue:

@@ -172,3 +172,19 @@ async def test_no_more_is_handed_over_than_was_asked_for(bus: Bus) -> None:
             found += [job.payload for job in jobs]
     assert found == [b"%d" % n for n in range(1, 6)]
     assert await puller.fetch(2) == []
+
+
+async def test_what_was_pulled_and_not_fetched_is_the_next_ones_at_once(bus: Bus) -> None:
+    queue, subject = bus.queue(bus.subjects.stream_out), bus.subjects.out("a")
+    puller = await queue.puller("out-a", subject)
+    await bus.publish(subject, b"0")
+    (first,) = await puller.fetch(10)  # nine more are still asked for
+    for n in range(1, 6):
+        await bus.publish(subject, b"%d" % n)
+    await until(lambda: len(puller._jobs) == 5)
+    await puller.close()
+    another = await queue.puller("out-a", subject)
+    # Long before one comes back that is not acknowledged.
+    assert sorted(job.payload for job in await pull(another, 5)) == [b"%d" % n for n in range(1, 6)]
+    await first.ack()
+    await another.close()
