@@ -186,13 +186,18 @@ class Settler:
             step("schedule.done")
             self.count(key, "held" if record.phase is Phase.HELD else "retry")
             newer, _ = await self._sends.get(key)
-            if newer is not None and newer.owner != record.owner and newer.phase is not Phase.INTENT:
-                # A command was between: what it set may stand no more.
-                if newer.phase is Phase.FINAL:
-                    self.count(key, None)
-                    await self.unschedule(key)
-                else:
-                    await self.go_on(key, newer)
+            if newer is None or newer.phase is Phase.INTENT:
+                return
+            if newer.owner == record.owner:
+                if newer.returned != record.returned:
+                    # A report was between, which had it looked at now (returned.py).
+                    await schedule(self._bus, self._options.account, key, record, self._clock.now())
+            # A command was between: what it set may stand no more.
+            elif newer.phase is Phase.FINAL:
+                self.count(key, None)
+                await self.unschedule(key)
+            else:
+                await self.go_on(key, newer)
 
     def count(self, key: str, where: str | None) -> None:
         """Keep `mailbus_waiting` right: a request is in one place."""

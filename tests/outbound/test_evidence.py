@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from email import message_from_bytes
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -11,7 +12,7 @@ from msgspec.structs import replace
 from service.bus import Bus
 from service.clock import SystemClock
 from service.contract import Action
-from service.outbound import Phase, Returned
+from service.outbound import Phase, Returned, settle
 from service.outbound.evidence import Evidence
 from service.outbound.proof import Known, mark_of
 from service.outbound.sends import SendRecord, Sends
@@ -77,6 +78,29 @@ async def test_a_proved_report_that_comes_while_the_relay_has_not_answered_is_re
     assert [event.state for event in post.events] == ["bounced"] * (action == "failed") + ["sent"]
     assert "the mail was reported on" in post.events[-1].body.delivery_status["a@x.example"].smtp_reply
     assert len(relay.messages) == 1
+
+
+@pytest.mark.fault("E01")
+async def test_a_report_right_before_the_schedule_of_what_is_on_hold_is_not_left_for_its_expiry(
+    bus: Bus, post: Post, relay: ScriptedRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_schedule, first = settle.schedule, True
+
+    async def late(*given: Any) -> None:
+        nonlocal first
+        if first:
+            first = False
+            message_id = message_from_bytes(relay.messages[0].content)["Message-ID"].strip("<>")
+            payload = announced(report("delivered", message_id))
+            await Returned(bus, SystemClock(), suppresses=lambda _: False).heard(payload)
+        await set_schedule(*given)
+
+    monkeypatch.setattr("service.outbound.settle.schedule", late)
+    relay.script.cut = ["before_reply"]
+    async with sending(bus, relay, uncertain="hold"):
+        await post.request("r")
+        assert await post.states(2) == [("r", "uncertain"), ("r", "sent")]
+        await post.empty()
 
 
 @pytest.mark.fault("E16")
