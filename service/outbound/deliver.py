@@ -206,6 +206,10 @@ class Deliverer:
                 await self._first(key, job, taken, place)
             except Conflict:
                 log.info("send_id_known", account=self._options.account, key=key)
+                record, _ = await self._sends.get(key)
+                if record is not None and record.phase is Phase.INTENT:
+                    # Whoever wrote that is at it, as far as this job tells: it came here before it went to him.
+                    raise
             else:
                 return
         record, revision = await self._sends.get(key)

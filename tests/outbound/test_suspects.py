@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from service.bus import Bus, Conflict, Job
+from service.bus import Bus, Conflict, Entry, Job
 from service.clock import SystemClock
 from service.contract import encode, request_key
 from service.observe.steps import STOP_EXIT_CODE
@@ -360,3 +360,16 @@ async def test_who_is_cancelled_while_he_waits_to_be_alone_lets_the_others_go_on
     suspect.end()
     async with asyncio.timeout(LIMIT_S):
         await Place(asyncio.Semaphore(1), shared).take()
+
+
+@pytest.mark.fault("E02")
+async def test_a_job_that_another_has_overtaken_leaves_the_attempt_alone(bus: Bus, post: Post) -> None:
+    """Its process slept before the intent; whoever got the job next stands at the relay."""
+    await post.request("r")
+    job = await fetched(bus)
+    under_way = encode(changed(new_record("r", job, job.stored_at), owner="another", attempt=1))
+    sends = bus.key_value(bus.subjects.sends)
+    revision = await sends.create(request_key("a", "r"), under_way)
+    place = Place(asyncio.Semaphore(1), deliveries())
+    await idle_sender(bus)._deliverer.handle(job, place)
+    assert (await sends.get(request_key("a", "r"))) == Entry(under_way, revision)
