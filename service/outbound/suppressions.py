@@ -4,6 +4,7 @@ Used by deliver.py before each attempt, and by the command line. A key is `<acco
 sender learns who is on the list by the keys alone.
 """
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Iterable
 from datetime import datetime
@@ -56,13 +57,16 @@ class Suppressions:
         self._known: frozenset[str] = frozenset()
         self._state = ""
         self._looked_at: float | None = None
+        self._looking = asyncio.Lock()
 
     async def among(self, recipients: Iterable[str]) -> dict[str, Said]:
         """Who of them is on the list, with what is said of it. Raises Transient."""
-        now = self._clock.monotonic()
-        if self._looked_at is None or now - self._looked_at >= LOOK_EVERY_S:
-            await self._look()
-            self._looked_at = now
+        # One look for all who ask meanwhile: a long list is megabytes.
+        async with self._looking:
+            now = self._clock.monotonic()
+            if self._looked_at is None or now - self._looked_at >= LOOK_EVERY_S:
+                await self._look()
+                self._looked_at = now
         if not self._known:
             return {}
         return {one: _BARRED for one in recipients if self._is_known(one)}

@@ -90,3 +90,18 @@ async def test_the_list_says_who_is_on_it(bus: Bus, monkeypatch: pytest.MonkeyPa
 def test_an_address_is_the_same_however_it_is_written() -> None:
     assert suppression_key("a", "Jürgen@Müller.example") == suppression_key("a", "jürgen@xn--mller-kva.example")
     assert suppression_key("a", "x@y") != suppression_key("b", "x@y")
+
+
+async def test_whoever_asks_while_the_list_is_read_waits_for_that(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
+    await suppressions(bus).add("a@x.example", "by hand")
+    mine, queued, looks = suppressions(bus), Bus.queued, list[str]()
+
+    async def counted(self: Bus, stream: str, subject: str) -> list[str]:
+        looks.append(subject)
+        return await queued(self, stream, subject)
+
+    monkeypatch.setattr(Bus, "queued", counted)
+    async with asyncio.TaskGroup() as group:
+        asked = [group.create_task(mine.among(["a@x.example", "b@x.example"])) for _ in range(8)]
+    assert [list(one.result()) for one in asked] == [["a@x.example"]] * 8
+    assert len(looks) == 1
