@@ -132,20 +132,8 @@ class Other:
     name: str
 
 
-Response: TypeAlias = (
-    Condition
-    | Continuation
-    | Exists
-    | Expunged
-    | Vanished
-    | FetchData
-    | Capabilities
-    | Enabled
-    | Listed
-    | Search
-    | StatusData
-    | Other
-)
+Numbers: TypeAlias = Exists | Expunged | Vanished | FetchData | Search
+Response: TypeAlias = Condition | Continuation | Numbers | Capabilities | Enabled | Listed | StatusData | Other
 
 _CONDITION: Final = re.compile(
     rb"(\*|[A-Za-z0-9]+) (OK|NO|BAD|BYE|PREAUTH)(?: +(?:\[([^\s\]]{1,100})(?: ([^\]]*))?\])? *(.*))?\Z",
@@ -162,12 +150,13 @@ _FLAGS: Final = re.compile(
     rb"\* (\d{1,10}) FETCH \(UID (\d{1,10})(?: MODSEQ \((\d{1,20})\))? FLAGS \(([^()\"]*)\)"
     rb"(?: MODSEQ \((\d{1,20})\))?\)\Z"
 )
+# It matches wherever it is tried, and looks for no end that is far: what a server sends is read once, not once for each
+# of its quotes, spaces or sections. A string without an end goes to the end of the line.
 _TOKEN: Final = re.compile(
-    rb" *(?:(\()|(\))|\"((?:[^\"\\]|\\.)*)\"|"
-    rb"((?:BODY|BINARY)(?:\.SIZE)?\[[^\]]*\](?:<\d+>)?|[^ ()\"]+))",
+    rb" *(?:(\()|(\))|\"((?:[^\"\\]|\\.?)*)(?:\"|\Z)|"
+    rb"((?:BODY|BINARY)(?:\.SIZE)?\[[^\]]{0,1000}\](?:<\d+>)?|[^ ()\"]+))| +\Z",
     re.IGNORECASE | re.DOTALL,
 )
-_ESCAPE: Final = re.compile(rb"\\(.)", re.DOTALL)
 _DATE: Final = re.compile(rb'"? ?(\d{1,2})-([A-Za-z]{3})-(\d{4}) (\d\d):(\d\d):(\d\d) ([+-])(\d\d)(\d\d)"?\Z')
 
 
@@ -329,7 +318,7 @@ def parse_values(pieces: Sequence[bytes], at: int) -> list[Value]:
             if atom is not None:
                 open_lists[-1].append(None if atom.upper() == b"NIL" else atom)
             elif string is not None:
-                open_lists[-1].append(_ESCAPE.sub(rb"\1", string) if b"\\" in string else string)
+                open_lists[-1].append(_unescaped(string) if b"\\" in string else string)
             elif opened is not None:
                 inner: list[Value] = []
                 open_lists[-1].append(inner)
@@ -343,6 +332,10 @@ def parse_values(pieces: Sequence[bytes], at: int) -> list[Value]:
     if len(open_lists) > 1:
         raise PeerError("a response with a bracket too few")
     return top
+
+
+def _unescaped(string: bytes) -> bytes:
+    return b"\\".join(piece.replace(b"\\", b"") for piece in string.split(b"\\\\"))
 
 
 def parse_date(value: Value) -> datetime | None:

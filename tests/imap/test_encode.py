@@ -44,6 +44,12 @@ def test_a_name_that_is_no_modified_utf7_is_what_it_is() -> None:
     assert decode_mailbox(b"R&D-team &Jjo!-x", utf8=False) == "R&D-team &Jjo!-x"
 
 
+@pytest.mark.fault("A13")
+@pytest.mark.parametrize("wire", [b"&" * 250_000, b"&AAAA" * 50_000, b"&A&-" * 60_000])
+def test_a_long_name_is_read_once_and_not_once_for_each_of_its_shifts(wire: bytes) -> None:
+    assert decode_mailbox(wire, utf8=False) == wire.decode().replace("&-", "&")
+
+
 def test_a_name_in_utf8_is_taken_as_such() -> None:
     assert decode_mailbox("Entwürfe".encode(), utf8=False) == "Entwürfe"
 

@@ -108,6 +108,28 @@ def test_a_date_is_given_in_utc_with_its_zone_and_leap_second() -> None:
     assert parse_date(b'"17-Jul-1996 02:44:60 -0730"') == datetime(1996, 7, 17, 10, 14, 59, tzinfo=UTC)
 
 
+# Each of them took minutes once, in which nobody else was served.
+LONG_LINES = {
+    "a string of escaped quotes without an end": b'* LIST () "/" "' + b'\\"' * 120_000,
+    "spaces": b"* LIST () NIL x" + b" " * 240_000,
+    "sections without an end": b"* 1 FETCH (UID 1" + b" BODY[" * 40_000,
+    "spaces in a status": b"* OK [" + b" " * 240_000,
+    "sections with half an offset": b"* 1 FETCH (UID 1" + b" BODY[]<1" * 25_000,
+}
+
+
+@pytest.mark.fault("A13")
+@pytest.mark.parametrize("line", LONG_LINES)
+def test_a_long_line_is_read_once_and_not_once_for_each_of_its_words(line: str) -> None:
+    with suppress(PeerError):
+        parse_response([LONG_LINES[line]])
+
+
+def test_a_string_without_an_end_is_all_that_follows() -> None:
+    assert parse_values([b'a "b \\" (c\\'], 0) == [b"a", b'b " (c']
+    assert parse_values([b'"\\\\\\"" "\\a\\\\"'], 0) == [b'\\"', b"a\\"]
+
+
 @pytest.mark.fault("A13")
 def test_nesting_without_end_is_refused() -> None:
     with pytest.raises(PeerError, match="nested"):
