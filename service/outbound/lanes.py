@@ -28,7 +28,9 @@ BURST_S: Final = 1.0
 FULL_S: Final = 1.0
 FIRST_GUESS_S: Final = 0.1
 # A lane that is full is waited for in hand, and no longer, where it is one's turn so soon by what its last mails took.
+# Whoever came back for his turn waits longer, or a mailing that is in hand would have all of them.
 SOON_S: Final = 0.5
+SOON_AGAIN_S: Final = 5.0
 # Domains of which something is remembered. At the limit so many are looked at to forget one: not all, for each new one.
 HEARD_LIMIT: Final = 10_000
 LOOK_AT: Final = 16
@@ -51,8 +53,12 @@ class _Lane:
         self.under_way = 0
         self.took_s = FIRST_GUESS_S
         self.through = 0
-        # Who is called once it is full no longer, in the order in which they came; since when nobody went or came back.
-        self.waiting: deque[asyncio.Future[None]] = deque()
+        # Who is called once it is full no longer, in the order in which they came: those who came now, and those who
+        # came back for their turn, one of each after the other. And since when nobody went or was through.
+        self.waiting: tuple[deque[asyncio.Future[None]], ...] = (deque(), deque())
+        self.last_called = False
+        # Who was called and did not come yet: the room is his.
+        self.coming = 0
         self.still_since = float("-inf")
 
     @property
@@ -61,7 +67,7 @@ class _Lane:
 
     @property
     def full(self) -> bool:
-        return 0 < self.limit.at_once <= self.under_way
+        return 0 < self.limit.at_once <= self.under_way + self.coming
 
     @property
     def busy_until(self) -> float:
@@ -111,17 +117,20 @@ class _Lane:
         self.call()
 
     def call(self) -> None:
-        """Wake the first of those who wait, where there is room for one."""
-        while self.waiting and not self.full:
-            called = self.waiting.popleft()
-            if not called.done():
-                called.set_result(None)
+        """Wake the next one of those who wait, where there is room for one."""
+        for waited in (not self.last_called, self.last_called):
+            if self.waiting[waited] and not self.full:
+                self.waiting[waited].popleft().set_result(None)
+                self.last_called = waited
+                self.coming += 1
                 return
 
-    def is_quick(self, now: float) -> bool:
-        """Whether who comes now, and finds it full, has his turn soon."""
-        soon = (len(self.waiting) + 1) * self.took_s <= SOON_S * self.limit.at_once
-        return soon and now - self.still_since <= SOON_S
+    def is_quick(self, now: float, *, waited: bool) -> bool:
+        """Whether who finds it full has his turn soon."""
+        longest_s = _soon_s(waited=waited)
+        ours, others = len(self.waiting[waited]), len(self.waiting[not waited])
+        ahead = ours + min(ours + 1, others)
+        return (ahead + 1) * self.took_s <= longest_s * self.limit.at_once and now - self.still_since <= longest_s
 
     def slow_down(self) -> None:
         """It was heard to be too much for the domain."""
@@ -135,6 +144,10 @@ class _Lane:
     def is_idle(self, now: float) -> bool:
         """Whether there is nothing to remember of it."""
         return not self.under_way and not self.learned_s and self.busy_until <= now
+
+
+def _soon_s(*, waited: bool) -> float:
+    return SOON_AGAIN_S if waited else SOON_S
 
 
 class Slot(msgspec.Struct, frozen=True):
@@ -195,31 +208,33 @@ class Lanes:
         """A turn, as soon as there is one, of which `take` gave `turn`."""
         while isinstance(turn, float):
             until = self._clock.monotonic() + turn
+            # There may be room by now that nobody was promised.
+            turn = self.take(recipients, waited=False, within_s=0.0)
             while isinstance(turn, float) and (left_s := until - self._clock.monotonic()) > 0:
-                await self._called(self._full(recipients), left_s)
+                await self._called(self._full(recipients), left_s, waited=False)
                 # Whoever is called before his time keeps that, and is promised no other.
                 late = self._clock.monotonic() >= until
                 turn = self.take(recipients, waited=True, within_s=inf if late else 0.0)
         return turn
 
-    def is_near(self, recipients: Collection[str]) -> bool:
+    def is_near(self, recipients: Collection[str], *, waited: bool) -> bool:
         """Whether a lane of theirs is full, and they had better wait for it in hand."""
         lane = self._full(recipients)
-        return lane is not None and lane.is_quick(self._clock.monotonic())
+        return lane is not None and lane.is_quick(self._clock.monotonic(), waited=waited)
 
-    async def wait_near(self, recipients: Collection[str]) -> None:
+    async def wait_near(self, recipients: Collection[str], *, waited: bool) -> None:
         """Until it is not so, which is not long."""
-        until = self._clock.monotonic() + SOON_S
-        while (left_s := until - self._clock.monotonic()) > 0 and self.is_near(recipients):
-            await self._called(self._full(recipients), left_s)
+        until = self._clock.monotonic() + _soon_s(waited=waited)
+        while (left_s := until - self._clock.monotonic()) > 0 and self.is_near(recipients, waited=waited):
+            await self._called(self._full(recipients), left_s, waited=waited)
 
-    async def _called(self, lane: _Lane | None, longest_s: float) -> None:
+    async def _called(self, lane: _Lane | None, longest_s: float, *, waited: bool) -> None:
         """Until there is room in a lane that is full, and it is one's turn; or so long."""
         if lane is None:
             await self._clock.sleep(longest_s)
             return
-        called = asyncio.get_running_loop().create_future()
-        lane.waiting.append(called)
+        called, queue = asyncio.get_running_loop().create_future(), lane.waiting[waited]
+        queue.append(called)
         try:
             async with TaskGroup() as group:
                 asleep = group.create_task(self._clock.sleep(longest_s), name="turn")
@@ -227,11 +242,15 @@ class Lanes:
                 asleep.cancel()
         except BaseException:
             if called.done():
+                lane.coming -= 1
                 lane.call()  # somebody else's then
+            else:
+                queue.remove(called)
             raise
-        finally:
-            if not called.done():
-                lane.waiting.remove(called)
+        if called.done():
+            lane.coming -= 1
+        else:
+            queue.remove(called)
 
     def give_back(self, turn: Turn, *, spent: bool) -> None:
         """The mail is through; `spent`: it went to the relay."""

@@ -313,7 +313,7 @@ class _Turns:
             return None
         # A turn that is later is promised once it is known for which one the request comes back. Who is called once
         # there is room needs no promise: it would keep those who come next from turns that he did not wait for.
-        within_s = 0.0 if self._lanes.is_near([who]) else NEAR_S
+        within_s = 0.0 if self._lanes.is_near([who], waited=False) else NEAR_S
         turn = self._lanes.take([who], waited=self._waited or domain in self._later, within_s=within_s)
         if isinstance(turn, float) and turn > NEAR_S:
             self._later[domain] = self._clock.monotonic() + turn

@@ -59,9 +59,9 @@ class Turns:
 
     async def _near(self, record: SendRecord, place: Place) -> None:
         """Where a domain takes its mails quickly, its next turn comes sooner than who left the queue comes back."""
-        if self._lanes.is_near(record.open):
+        if self._lanes.is_near(record.open, waited=record.turn):
             place.leave()
-            await self._lanes.wait_near(record.open)
+            await self._lanes.wait_near(record.open, waited=record.turn)
 
     async def _accounts(self, record: SendRecord, place: Place) -> None:
         if self._relays.away is None:

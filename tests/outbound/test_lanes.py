@@ -84,6 +84,47 @@ async def test_a_turn_that_is_given_back_is_at_once_his_who_waits_for_it_longest
     assert clock.monotonic() == 0
 
 
+async def test_who_came_back_for_his_turn_and_who_is_in_hand_go_one_after_the_other() -> None:
+    """A mailing in hand has eight mails to the domain at any time."""
+    clock = FakeClock()
+    ours = lanes(clock, slow_example=Limit(at_once=1))
+    turn, went = ours.take(SLOW, waited=False), list[str]()
+
+    async def mailing() -> None:
+        for _ in range(5):
+            ours.give_back(await ours.wait(SLOW, 1.0), spent=True)
+            went.append("mailing")
+
+    async def request() -> None:
+        assert ours.is_near(SLOW, waited=True)
+        await ours.wait_near(SLOW, waited=True)
+        turn = ours.take(SLOW, waited=True)
+        assert isinstance(turn, Turn)
+        went.append("request")
+        ours.give_back(turn, spent=True)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(8):
+            group.create_task(mailing())
+        await clock.settle()
+        for _ in range(3):
+            group.create_task(request())
+        await clock.settle()
+        assert isinstance(turn, Turn)
+        ours.give_back(turn, spent=True)
+    assert went[:6].count("request") == 3
+
+
+async def test_who_begins_to_wait_once_there_is_room_again_goes_at_once() -> None:
+    clock = FakeClock()
+    ours = lanes(clock, slow_example=Limit(at_once=1))
+    turn = ours.take(SLOW, waited=False)
+    later = ours.take(SLOW, waited=False, within_s=0.0)
+    assert isinstance(turn, Turn)
+    ours.give_back(turn, spent=True)
+    assert goes(await ours.wait(SLOW, later))
+
+
 async def test_who_goes_on_waiting_for_another_domain_leaves_the_turn_to_the_next() -> None:
     clock = FakeClock()
     ours = lanes(clock, slow_example=Limit(at_once=1), other_example=Limit(interval_s=3600.0))
@@ -104,15 +145,15 @@ async def test_who_goes_on_waiting_for_another_domain_leaves_the_turn_to_the_nex
 async def test_a_domain_is_waited_for_in_hand_while_its_mails_are_quick_and_no_longer() -> None:
     clock = FakeClock()
     ours = lanes(clock, slow_example=Limit(at_once=1))
-    assert not ours.is_near(SLOW)
+    assert not ours.is_near(SLOW, waited=False)
     ours.take(SLOW, waited=False)
-    assert ours.is_near(SLOW)
+    assert ours.is_near(SLOW, waited=False)
     async with asyncio.TaskGroup() as group:
-        waiting = group.create_task(ours.wait_near(SLOW))
+        waiting = group.create_task(ours.wait_near(SLOW, waited=False))
         await clock.advance(SOON_S)
         await waiting
     await clock.advance(SOON_S)
-    assert not ours.is_near(SLOW)
+    assert not ours.is_near(SLOW, waited=False)
 
 
 async def test_a_domain_whose_mails_take_their_time_is_not_waited_for_in_hand() -> None:
@@ -123,7 +164,7 @@ async def test_a_domain_whose_mails_take_their_time_is_not_waited_for_in_hand() 
     assert isinstance(turn, Turn)
     ours.give_back(turn, spent=True)
     ours.take(SLOW, waited=True)
-    assert not ours.is_near(SLOW)
+    assert not ours.is_near(SLOW, waited=False)
 
 
 def test_each_domain_that_is_not_named_has_a_limit_of_its_own() -> None:
