@@ -6,7 +6,7 @@ is text: a stranger's HTML goes into no mail of ours.
 
 import html
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import Final
 
 import msgspec
@@ -34,6 +34,7 @@ REFERENCES_LIMIT: Final = 100
 SUBJECT_LIMIT_CHARS: Final = 900
 NAME_LIMIT_CHARS: Final = 255
 CUT: Final = "[…]"
+NOBODY: Final = "nobody to answer: the message names no sender, or none but the account itself: give `to`"
 _BODY_END: Final = re.compile(r"</body\s*>", re.IGNORECASE)
 
 
@@ -44,10 +45,14 @@ def answered(request: SendRequest, original: Email, own: str) -> SendRequest:
     return _forwarded(request, original)
 
 
-def unfit(request: SendRequest, original: Email) -> list[Problem]:
-    """Why a message cannot be passed on."""
+def unfit(request: SendRequest, original: Email, own: str) -> list[Problem]:
+    """Why a message cannot be answered, or passed on."""
     if request.forward is not None and original.mailbus.problem is not UNSET:
         return [Problem("forward.emailId", "the message was not read whole: send its raw bytes by `rawBlobId`")]
+    if request.reply is None or request.recipients():
+        return []
+    if not any(_answerees(request, original, own)):
+        return [Problem("reply.emailId", NOBODY)]
     return []
 
 
@@ -55,14 +60,8 @@ def _replied(request: SendRequest, original: Email, own: str) -> SendRequest:
     asked = request.reply
     to, cc = list(request.to), list(request.cc)
     if not request.recipients():
-        senders = original.reply_to or original.from_ or []
-        # An answer to what the account itself wrote goes where that went.
-        ours = all(one.email.lower() == own.lower() for one in senders)
-        to = [Recipient(one.email, one.name) for one in _usable(original.to or [] if ours else senders)]
-        if asked is not None and asked.all:
-            others = _usable([*(original.to or []), *(original.cc or [])])
-            there = {own.lower(), *(one.email.lower() for one in to)}
-            cc = [one for one in others if one.email.lower() not in there]
+        answerees, cc = _answerees(request, original, own)
+        to = [Recipient(one.email, one.name) for one in answerees]
     ids = _ids(original.message_id)
     before = _ids(original.references) or (_ids(original.in_reply_to) if len(original.in_reply_to or []) == 1 else [])
     text, page = request.text, request.html
@@ -106,13 +105,28 @@ def _forwarded(request: SendRequest, original: Email) -> SendRequest:
     )
 
 
+def _answerees(request: SendRequest, original: Email, own: str) -> tuple[list[Address], list[Address]]:
+    """Whom an answer is to, and who gets a copy: never the account itself, which would be asked to answer that."""
+    senders = original.from_ or []
+    to = original.reply_to or senders
+    # An answer to what the account itself wrote goes where that went; to what nobody wrote, nowhere.
+    ours = bool(senders) and all(one.email.lower() == own.lower() for one in (*senders, *to))
+    if ours:
+        to = original.to or []
+    others = [*(original.to or []), *(original.cc or [])] if request.reply is not None and request.reply.all else []
+    answerees = _usable(to, without={own.lower()})
+    if not answerees and not ours:
+        return [], []
+    return answerees, _usable(others, without={own.lower(), *(one.email.lower() for one in answerees)})
+
+
 # -- of the message -----------------------------------------------------------------------------------------------
 
 
-def _usable(addresses: Iterable[EmailAddress]) -> list[Address]:
-    """Each address once, without those that nobody can send to: a stranger wrote them."""
+def _usable(addresses: Iterable[EmailAddress], *, without: Container[str]) -> list[Address]:
+    """Each address once, without those that nobody can send to: a stranger wrote them. `without`: in lower case."""
     found = {one.email.lower(): one for one in addresses if address_problem(one.email) is None}
-    return [Address(one.email, _line(one.name) or None) for one in found.values()]
+    return [Address(one.email, _line(one.name) or None) for email, one in found.items() if email not in without]
 
 
 def _ids(ids: Sequence[str] | None) -> list[str]:

@@ -52,7 +52,7 @@ class Originals:
             raise RequestProblems([Problem(field, exc.what)]) from exc
         if original is None:
             raise RequestProblems([Problem(field, GONE)])
-        if problems := unfit(request, original):
+        if problems := unfit(request, original, self._address):
             raise RequestProblems(problems)
         whole = answered(request, original, self._address)
         if problems := check_request(whole):

@@ -96,6 +96,43 @@ async def test_a_reply_to_all_leaves_the_account_out_and_what_is_no_address(
     assert "Good morning" not in text_of(message, "html")
 
 
+@pytest.mark.parametrize(
+    ("mail", "all"),
+    [
+        # Strangers, whom nobody would have written to, or the account itself.
+        (MAIL.replace("From: Ada <ada@x.example>\n", ""), False),
+        (MAIL.replace("From: Ada <ada@x.example>\n", ""), True),
+        (MAIL.replace("ada@x.example", "nobody"), True),
+        # Its answer would be announced, and answered in turn.
+        (MAIL.replace("Ada <ada@x.example>", "ME@example.com").replace(", Bob <bob@x.example>", ""), False),
+        (MAIL.replace("From:", "Reply-To: me@example.com\nFrom:"), False),
+    ],
+)
+async def test_a_message_that_nobody_else_wrote_is_answered_only_where_the_request_says_to_whom(
+    bus: Bus, post: Post, relay: ScriptedRelay, mail: str, *, all: bool
+) -> None:
+    id = await announce(bus, 3, mail)
+    body = {"id": "q", "reply": {"emailId": id, "all": all}, "text": "x"}
+    async with sending(bus, relay):
+        await bus.publish(bus.subjects.out("a"), json.dumps(body).encode())
+        await bus.publish(
+            bus.subjects.out("a"), json.dumps(body | {"id": "r", "to": [{"email": "z@x.example"}]}).encode()
+        )
+        assert sorted(await post.states(2)) == [("q", "failed"), ("r", "sent")]
+    assert [mail.rcpt_to for mail in relay.messages] == [["z@x.example"]]
+    problems = next(event.body.problems for event in post.events if event.body.id == "q")
+    assert isinstance(problems, list)
+    assert [one.field for one in problems] == ["reply.emailId"]
+
+
+async def test_an_answer_to_the_accounts_own_mail_goes_where_that_went(
+    bus: Bus, post: Post, relay: ScriptedRelay
+) -> None:
+    id = await announce(bus, 3, MAIL.replace("Ada <ada@x.example>", "Me <Me@example.com>"))
+    _, to = await answer(post, relay, reply={"emailId": id}, text="And?")
+    assert to == ["bob@x.example"]
+
+
 async def test_a_strangers_html_is_quoted_as_text(bus: Bus, post: Post, relay: ScriptedRelay) -> None:
     evil = MAIL.replace("References: <first@x.example>", "Content-Type: text/html").partition("\n\n")[0]
     id = await announce(bus, 1, f"{evil}\n\n<p>Dear <b>friend</b></p><script>x()</script><p>a &lt;i&gt; b</p>\n")
