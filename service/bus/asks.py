@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 import nats.errors
+from nats.aio.subscription import Subscription
 
 from service.bus.errors import REQUEST_TIMEOUT_S, ApiError
 from service.bus.frames import hpub, pub
+from service.bus.refusals import Refused, not_permitted
 from service.tasks import cancellable
 
 if TYPE_CHECKING:
@@ -46,8 +48,9 @@ class Asks:
         self._prefix = ""
         self._opening = asyncio.Lock()
         self._count = 0
-        # Who waits, and until when, in the order of their times.
-        self._asked: dict[int, tuple[asyncio.Future[bytes], float]] = {}
+        self._inbox: Subscription | None = None
+        # Who waits, until when, and where they asked, in the order of their times.
+        self._asked: dict[int, tuple[asyncio.Future[bytes], float, str]] = {}
         self._looking: asyncio.TimerHandle | None = None
         # Python 3.11 asks the system for the process's number each time the running loop is asked for.
         self._loop: asyncio.AbstractEventLoop
@@ -60,7 +63,7 @@ class Asks:
     async def ask(self, subject: str, payload: bytes, headers: dict[str, str] | None = None) -> bytes:
         """The body of what is answered. Subject and headers have passed guard.py.
 
-        Raises nats-py's errors: NoRespondersError, TimeoutError, or that there is no connection.
+        Raises NotPermitted, and nats-py's errors: NoRespondersError, TimeoutError, or that there is no connection.
         """
         if not self._prefix:
             await self._open()
@@ -69,7 +72,7 @@ class Asks:
         loop = self._loop
         self._count = number = self._count + 1
         answer: asyncio.Future[bytes] = loop.create_future()
-        self._asked[number] = (answer, loop.time() + REQUEST_TIMEOUT_S)
+        self._asked[number] = (answer, loop.time() + REQUEST_TIMEOUT_S, subject)
         if self._looking is None:
             self._looking = loop.call_later(LOOK_EVERY_S, self._look)
         reply = f"{self._prefix}{number}"
@@ -91,7 +94,9 @@ class Asks:
             if not self._prefix:
                 inbox = self._nc.new_inbox()
                 with cancellable():
-                    await self._nc.listen(f"{inbox}.*", self._take)
+                    if self._inbox is not None:
+                        await self._inbox.unsubscribe()
+                    self._inbox = await self._nc.listen(f"{inbox}.*", self._take)
                 self._loop = asyncio.get_running_loop()
                 self._prefix = f"{inbox}."
 
@@ -105,10 +110,19 @@ class Asks:
         else:
             asked[0].set_result(payload)
 
+    def refused(self, refused: Refused) -> None:
+        """What the server drops has no answer."""
+        if refused.is_inbox:
+            # The right may come while the connection stands: whoever asks next listens anew.
+            self._prefix = ""
+        for answer, _, subject in self._asked.values():
+            if refused.concerns(subject) and not answer.done():
+                answer.set_exception(not_permitted(subject))
+
     def _look(self) -> None:
         """Whose time is up: one timer for all."""
         now = self._loop.time()
-        for answer, until in self._asked.values():
+        for answer, until, _ in self._asked.values():
             if until > now:
                 break
             if not answer.done():

@@ -16,9 +16,9 @@ from datetime import datetime, timedelta
 from io import BytesIO
 from typing import Any, Final
 
-from nats.aio.client import Client
 from nats.nuid import NUID
 
+from service.bus.client import BusClient
 from service.bus.errors import NO_MESSAGE, WRONG_LAST_SEQUENCE, ApiError, js_api, raise_api_error, translated
 from service.bus.frames import FENCE, OutMessage
 from service.bus.sweep import sweep_chunks
@@ -47,7 +47,7 @@ class _Object:
 class BlobStore:
     """One bucket of blobs."""
 
-    def __init__(self, nc: Client, bucket: str, max_payload: Callable[[], int]) -> None:
+    def __init__(self, nc: BusClient, bucket: str, max_payload: Callable[[], int]) -> None:
         self._nc = nc
         self._bucket = bucket
         self._stream = f"OBJ_{bucket}"

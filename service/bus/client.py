@@ -12,9 +12,11 @@ from typing import Any, Final
 import nats.aio.client
 import nats.errors
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from service.bus.asks import Asks
+from service.bus.refusals import Refusals
 from service.errors import Permanent
 from service.observe import log
 from service.tasks import cancellable
@@ -39,10 +41,32 @@ class BusClient(Client):
         self._listeners: dict[int, Listener] = {}
         self._flushing = False
         self.asks = Asks(self)
+        self.refusals = Refusals()
         # Reads the files of certificates, which are renewed while the process runs. Raises OSError (SSLError is one).
         self.read_tls: Callable[[], ssl.SSLContext] | None = None
         # The same of `password`, `token` and `nkey_seed`. Raises OSError, ValueError, Permanent.
         self.read_secrets: Callable[[], dict[str, str]] | None = None
+
+    async def request(
+        self,
+        subject: str,
+        payload: bytes = b"",
+        timeout: float = 0.5,
+        old_style: bool = False,
+        headers: dict[str, Any] | None = None,
+    ) -> Msg:
+        """As nats-py's. Raises NotPermitted at once, where nats-py waits for an answer that cannot come."""
+        async with self.refusals.permitted(subject):
+            return await super().request(subject, payload, timeout, old_style, headers)
+
+    def heard_error(self, error: Exception, *, away: bool) -> None:
+        """The server, or the client itself, is not content. `away`: there is no connection."""
+        refused = self.refusals.heard(error, away=away)
+        if refused is None:
+            return
+        if refused.is_inbox:
+            self._resp_sub_prefix = None  # the next request listens anew, for the right may come
+        self.asks.refused(refused)
 
     async def listen(self, subject: str, heard: Listener) -> Subscription:
         """Call `heard` for each message, before the next one is read: no Msg, no queue, no task."""

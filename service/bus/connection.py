@@ -31,7 +31,7 @@ from service.bus.log import EventLog
 from service.bus.options import NatsOptions, StreamOptions
 from service.bus.queue import WorkQueue, publish_acknowledged
 from service.bus.readers import Readers
-from service.bus.refusals import Refusals, refuses_login
+from service.bus.refusals import refuses_login
 from service.bus.streams import check_streams, ensure_streams
 from service.contract import Subjects
 from service.errors import Inward, Permanent, Transient
@@ -72,7 +72,6 @@ class Bus:
         self.subjects = Subjects(options.prefix)
         self._back = asyncio.Event()
         self._back.set()
-        self._refusals = Refusals()
         self.log = EventLog(nc, self.subjects.stream_in, lambda: self.max_payload)
         self.dead = EventLog(nc, self.subjects.stream_dead, lambda: self.max_payload)
         self._stores: dict[str, BlobStore] = {}
@@ -165,8 +164,7 @@ class Bus:
             raise MessageTooLarge(f"{size} bytes; NATS takes {self.max_payload}", where=subject, remedy="ask for less")
         with translated(subject):
             try:
-                async with self._refusals.permitted(subject):
-                    reply = await self.nc.request(subject, payload, timeout=timeout_s, headers=headers)
+                reply = await self.nc.request(subject, payload, timeout=timeout_s, headers=headers)
             except nats.errors.NoRespondersError as exc:
                 raise NobodyThere("NATS: nobody answers there", where=subject, remedy="is mailbus running?") from exc
         return Answer(reply.data, dict(reply.headers or {}))
@@ -211,12 +209,12 @@ class Bus:
     def on_error(self, error: Exception) -> None:
         """The client cannot go on, or not so."""
         log.debug("nats_error", error=type(error).__name__)
-        self._refusals.heard(error, away=not self._back.is_set())
+        self.nc.heard_error(error, away=not self._back.is_set())
 
     async def on_reconnected(self) -> None:
         """The connection is back."""
         self._back.set()
-        self._refusals.forget()
+        self.nc.refusals.forget()
         metrics.NATS_CONNECTED.set(1)
         metrics.RECONNECTS.labels(protocol="nats", reason="transient").inc()
         log.info("nats_reconnected")

@@ -20,6 +20,7 @@ from service.bus.errors import (
     CommitUnknown,
     FenceRefused,
     MessageTooLarge,
+    NotPermitted,
     js_api,
     translated,
 )
@@ -153,7 +154,8 @@ class EventLog:
 
         `fence`: the sequence of the last message on `filter_subject`, 0 without one. Before anything is sent:
         MessageTooLarge, and Permanent for a subject or header that is none. FenceRefused where the server said no,
-        CommitUnknown where it said nothing: for both, read the tail. Transient where no batch could be opened.
+        CommitUnknown where it said nothing: for both, read the tail. Transient where no batch could be opened, or
+        where events are not permitted (NotPermitted).
         """
         self._check_sizes(messages)
         metrics.BATCH_EVENTS.observe(len(messages))
@@ -167,6 +169,9 @@ class EventLog:
                 else:
                     first = replace(messages[0], headers=messages[0].headers | fenced)
                     seq = await self._batches.publish([first, *messages[1:]])
+        except NotPermitted:
+            metrics.COMMITS.labels(result="refused").inc()
+            raise
         except ApiError as exc:
             if exc.err_code in WRONG_LAST_SEQUENCE:
                 metrics.FENCE_REFUSED.inc()

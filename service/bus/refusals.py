@@ -1,4 +1,4 @@
-"""What NATS refuses → a word in the log for each, and no wait for what cannot come. Used by connection.py.
+"""What NATS refuses → a word in the log for each, and no wait for what cannot come. Used by client.py.
 
 On a subject that is not permitted the server drops what is published, and says so beside it: whoever asked there would
 hear nothing but silence.
@@ -6,8 +6,9 @@ hear nothing but silence.
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Final
 
 import nats.errors
@@ -22,7 +23,29 @@ SAID_LIMIT: Final = 100
 _BUCKETS: Final = ("$kv.", "$o.")
 _BUCKET_TOKENS: Final = 2
 _OTHER_TOKENS: Final = 5
-_REMEDY: Final = "give the user of NATS this right (mailbus streams permissions), or ask as another user"
+REMEDY: Final = "give the user of NATS this right (mailbus streams permissions), or ask as another user"
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """What a user may not do: `publish` to a subject, or hear one (`subscription`), in small letters."""
+
+    what: str
+    subject: str
+
+    def concerns(self, subject: str) -> bool:
+        """Whether no answer comes to what was asked on a subject: where the inbox is refused to nothing."""
+        return subject.lower() == self.subject if self.what == "publish" else self.is_inbox
+
+    @property
+    def is_inbox(self) -> bool:
+        """Whether answers cannot be heard."""
+        return self.what != "publish" and self.subject.startswith("_inbox")
+
+
+def not_permitted(subject: str) -> NotPermitted:
+    """For whoever asked there."""
+    return NotPermitted("NATS does not permit it", where=subject, remedy=REMEDY)
 
 
 class Refusals:
@@ -31,31 +54,33 @@ class Refusals:
     def __init__(self) -> None:
         self._login_said = False
         self._said: set[str] = set()
-        self._asking: dict[asyncio.Timeout, str] = {}
+        self._asking: dict[asyncio.Timeout, Collection[str]] = {}
 
-    def heard(self, error: Exception, *, away: bool) -> None:
-        """What the client heard of the server, in small letters. `away`: it looks for NATS, or for another server."""
+    def heard(self, error: Exception, *, away: bool) -> Refused | None:
+        """What the client heard of the server; gives what is not permitted.
+
+        `away`: it looks for NATS, or for another server.
+        """
         if away and not self._login_said and refuses_login(error):
             self._login_said = True
             log.warning("nats_refused", error=str(error))
         found = _REFUSED.search(str(error).lower())
         if found is None:
-            return
-        what, subject = found.groups()
-        self._say(what, subject)
+            return None
+        refused = Refused(*found.groups())
+        self._say(refused.what, refused.subject)
         now = asyncio.get_running_loop().time()
         for limit, asked in self._asking.items():
-            # Where the inbox is refused no answer comes to anything.
-            is_meant = asked.lower() == subject if what == "publish" else subject.startswith("_inbox")
-            if is_meant and not limit.expired():
+            if not limit.expired() and any(map(refused.concerns, asked)):
                 limit.reschedule(now)
+        return refused
 
     def _say(self, what: str, subject: str) -> None:
         tokens = _BUCKET_TOKENS if subject.startswith(_BUCKETS) else _OTHER_TOKENS
         kind = f"{what} {'.'.join(subject.split('.')[:tokens])}"
         if kind not in self._said and len(self._said) < SAID_LIMIT:
             self._said.add(kind)
-            log.warning("nats_not_permitted", what=what, subject=subject, remedy=_REMEDY)
+            log.warning("nats_not_permitted", what=what, subject=subject, remedy=REMEDY)
 
     def forget(self) -> None:
         """The connection is another one, whose rights may be others."""
@@ -63,16 +88,16 @@ class Refusals:
         self._said.clear()
 
     @asynccontextmanager
-    async def permitted(self, subject: str) -> AsyncIterator[None]:
-        """Ask on a subject within the block. Raises NotPermitted once the server says that it takes nothing there."""
+    async def permitted(self, *subjects: str) -> AsyncIterator[None]:
+        """Ask on subjects within the block. Raises NotPermitted once the server says that it takes nothing there."""
         try:
             async with asyncio.timeout(None) as limit:
-                self._asking[limit] = subject
+                self._asking[limit] = subjects
                 yield
         except TimeoutError:
             if not limit.expired():
                 raise
-            raise NotPermitted("NATS does not permit it", where=subject, remedy=_REMEDY) from None
+            raise not_permitted(subjects[0]) from None
         finally:
             self._asking.pop(limit, None)
 

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import nats.errors
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from service.bus.batch import send_frames
+from service.bus.client import BusClient
 from service.bus.errors import REQUEST_TIMEOUT_S
 from service.bus.frames import OutMessage, hpub
 
@@ -42,7 +42,7 @@ class _Asked:
 class Window:
     """What this process publishes to streams without waiting for each answer."""
 
-    def __init__(self, nc: Client) -> None:
+    def __init__(self, nc: BusClient) -> None:
         self._nc = nc
         self._inbox = ""
         self._opening = asyncio.Lock()
@@ -52,7 +52,8 @@ class Window:
     async def publish(self, messages: Iterable[OutMessage]) -> list[dict[str, Any]]:
         """Publish in order; the stream's answers, errors included, in the same order.
 
-        Raises nats-py's errors and TimeoutError where an answer did not come: then any of them may have landed.
+        Raises NotPermitted, nats-py's errors and TimeoutError where an answer did not come: then any of them may have
+        landed.
         """
         await self._open()
         answers: list[dict[str, Any]] = []
@@ -76,7 +77,8 @@ class Window:
                 hpub(message.subject, message.headers, message.payload, reply=f"{self._inbox}.{number}")
                 for number, message in zip(numbers, messages, strict=True)
             ]
-            async with asyncio.timeout(REQUEST_TIMEOUT_S):
+            subjects = {message.subject for message in messages}
+            async with asyncio.timeout(REQUEST_TIMEOUT_S), self._nc.refusals.permitted(*subjects):
                 await send_frames(self._nc, b"".join(frames))
                 await asked.done
         finally:

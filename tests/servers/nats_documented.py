@@ -24,16 +24,20 @@ def documented_authorization() -> str:
 
 
 class DocumentedNats(NatsServer):
-    """A server with the permissions of the documents; every password is `secret`."""
+    """A server with the permissions of the documents, or with others; every password is `secret`."""
+
+    def authorization(self) -> str:
+        """What its users may do."""
+        return documented_authorization()
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         process_file = self.folder / "nats.conf"
         self.folder.mkdir(parents=True, exist_ok=True)
         process_file.write_text(
             f"host: 127.0.0.1\nport: {self.port}\nports_file_dir: {json.dumps(str(self.folder))}\n"
-            f"jetstream {{ store_dir: {json.dumps(str(self.folder / 'store'))} }}\n{documented_authorization()}"
+            f"jetstream {{ store_dir: {json.dumps(str(self.folder / 'store'))} }}\n{self.authorization()}"
         )
-        passwords = dict.fromkeys(re.findall(r"\$(\w+_PASSWORD)", documented_authorization()), "secret")
+        passwords = dict.fromkeys(re.findall(r"\$(\w+_PASSWORD)", self.authorization()), "secret")
         with open(self.folder / "nats.log", "ab") as output:
             return subprocess.Popen(
                 [str(Path(sys.executable).parent / "nats-server"), "-c", str(process_file)],
