@@ -1,7 +1,8 @@
 """A request that replies to an announced message or passes it on → a request that needs no other. Pure.
 
-Used by originals.py, which finds the message. RFC 5322 3.6.4 (In-Reply-To, References), 3.6.5 (`Re: `). What is quoted
-is text: a stranger's HTML goes into no mail of ours.
+Used by originals.py, which finds the message. RFC 5322 3.6.4 (In-Reply-To, References), 3.6.5 (`Re: `). RFC 3834 2:
+what no person wrote is not answered, for two programs would never end. What is quoted is text: a stranger's HTML goes
+into no mail of ours.
 """
 
 import html
@@ -18,6 +19,7 @@ from service.contract import (
     Attachment,
     Email,
     EmailAddress,
+    Kind,
     Problem,
     Recipient,
     SendRequest,
@@ -34,6 +36,7 @@ REFERENCES_LIMIT: Final = 100
 SUBJECT_LIMIT_CHARS: Final = 900
 NAME_LIMIT_CHARS: Final = 255
 CUT: Final = "[…]"
+AUTOMATIC: Final = frozenset({Kind.BOUNCE, Kind.DELAY, Kind.DELIVERED, Kind.RECEIPT, Kind.AUTOREPLY})
 NOBODY: Final = "nobody to answer: the message names no sender, or none but the account itself: give `to`"
 _BODY_END: Final = re.compile(r"</body\s*>", re.IGNORECASE)
 
@@ -51,6 +54,10 @@ def unfit(request: SendRequest, original: Email, own: str) -> list[Problem]:
         return [Problem("forward.emailId", "the message was not read whole: send its raw bytes by `rawBlobId`")]
     if request.reply is None or request.recipients():
         return []
+    if original.mailbus.kind in AUTOMATIC or _has_null_path(original):
+        # The null path, too, says that nobody is to be written to (RFC 3834 2, RFC 5321 4.5.5).
+        words = "not to be answered, for no person wrote it (RFC 3834): give `to` where somebody is to be written to"
+        return [Problem("reply.emailId", words)]
     if not any(_answerees(request, original, own)):
         return [Problem("reply.emailId", NOBODY)]
     return []
@@ -121,6 +128,12 @@ def _answerees(request: SendRequest, original: Email, own: str) -> tuple[list[Ad
 
 
 # -- of the message -----------------------------------------------------------------------------------------------
+
+
+def _has_null_path(original: Email) -> bool:
+    """RFC 5321 4.4: the server that delivers puts Return-Path on top; one further down is the sender's own."""
+    path = next((one.value for one in original.headers if one.name.lower() == "return-path"), "")
+    return path.strip() == "<>"
 
 
 def _usable(addresses: Iterable[EmailAddress], *, without: Container[str]) -> list[Address]:

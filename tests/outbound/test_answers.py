@@ -125,6 +125,40 @@ async def test_a_message_that_nobody_else_wrote_is_answered_only_where_the_reque
     assert [one.field for one in problems] == ["reply.emailId"]
 
 
+AWAY = MAIL.replace("Offer", "Out of office").replace("To: Me", "Auto-Submitted: auto-replied\nTo: Me", 1)
+RECEIPT = MAIL.partition("\n\n")[0] + (
+    "\nMIME-Version: 1.0\nContent-Type: multipart/report; report-type=disposition-notification; boundary=b\n\n"
+    "--b\n\nread\n--b\nContent-Type: message/disposition-notification\n\n"
+    "Final-Recipient: rfc822;ada@x.example\nDisposition: manual-action/MDN-sent-manually; displayed\n--b--\n"
+)
+
+
+@pytest.mark.fault("E16")
+@pytest.mark.parametrize("mail", [AWAY, RECEIPT, f"Return-Path: <>\n{MAIL}"])
+async def test_what_no_person_wrote_is_answered_only_where_the_request_says_to_whom(
+    bus: Bus, post: Post, relay: ScriptedRelay, mail: str
+) -> None:
+    """RFC 3834 2: two programs that answer each other would never end."""
+    id = await announce(bus, 3, mail)
+    body = {"id": "q", "reply": {"emailId": id, "all": True}, "text": "x"}
+    named = body | {"id": "r", "to": [{"email": "ada@x.example"}]}
+    async with sending(bus, relay):
+        for one in (body, named):
+            await bus.publish(bus.subjects.out("a"), json.dumps(one).encode())
+        assert sorted(await post.states(2)) == [("q", "failed"), ("r", "sent")]
+    problems = next(event.body.problems for event in post.events if event.body.id == "q")
+    assert isinstance(problems, list)
+    assert [one.field for one in problems] == ["reply.emailId"]
+
+
+async def test_a_program_says_of_its_answer_that_it_is_one(bus: Bus, post: Post, relay: ScriptedRelay) -> None:
+    """RFC 3834 3.1.7. A Return-Path that is not on top is nobody's."""
+    id = await announce(bus, 3, f"Return-Path: <ada@x.example>\nReturn-Path: <>\n{MAIL}")
+    headers = {"Auto-Submitted": "auto-replied"}
+    message, to = await answer(post, relay, reply={"emailId": id}, text="x", headers=headers)
+    assert (message["Auto-Submitted"], to) == ("auto-replied", ["ada@x.example"])
+
+
 async def test_an_answer_to_the_accounts_own_mail_goes_where_that_went(
     bus: Bus, post: Post, relay: ScriptedRelay
 ) -> None:
