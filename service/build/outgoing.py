@@ -29,6 +29,7 @@ def smtp_options(
         login=smtp.login,
         lmtp=smtp.protocol == "lmtp",
         tokens=tokens,
+        connections=smtp.connections,
         login_remedy=login_remedy(account.preset, outgoing.oauth2.grant if outgoing.oauth2 else None),
         reach=reach,
     )
@@ -47,6 +48,7 @@ def next_relays(account: AccountSettings, outgoing: OutgoingSettings, *, reach: 
             password=one.password.reveal(),
             login=one.login,
             lmtp=one.protocol == "lmtp",
+            connections=outgoing.smtp.connections,
             reach=reach,
         )
         for one in outgoing.relays
@@ -98,7 +100,6 @@ def sender_work(
         limits=send_limits(outgoing),
         redirect=outgoing.redirect,
         verp=outgoing.verp,
-        parallel=outgoing.smtp.connections,
         interval_s=outgoing.rate.total_seconds() if outgoing.rate is not None else 0.0,
         domains={
             domain: Limit(one.rate.total_seconds() if one.rate else 0.0, one.connections or 0)

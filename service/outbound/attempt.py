@@ -28,7 +28,7 @@ from service.outbound.sent import SentMailbox
 from service.outbound.settle import Settler, changed
 from service.outbound.suppressions import Suppressions
 from service.outbound.task import Steps, Task
-from service.smtp import Reply
+from service.smtp import JOINED_BYTES, Reply
 
 
 class Attempts:
@@ -92,6 +92,9 @@ class Attempts:
             nonlocal intent
             words = shortened(barred | each(mail, refused), len(record.pending))
             intent = task.intent(attempt, relay=relay, refused=words)
+            if len(mail.data) <= JOINED_BYTES:
+                # Its envelope is answered: the next one's may go out with its end (smtp/pool.py).
+                place.leave()
             step("intent.before")
             try:
                 task.revision = await self._sends.put(task.key, intent, task.revision)

@@ -1,8 +1,9 @@
 """Jobs in hand: each a task with a place at the relay, all kept alive together, ended gently. Used by sender.py.
 
-A job holds its places while it may hold a connection: one of its account's, and one of the process's, so that a
-thousand accounts do not send at once. Storing and saying what became of it needs none. The memory of its mail it holds
-to the end. Whoever waits for memory holds no place, and may wait for one with it: so nobody waits in a circle.
+A job holds its places until it holds no connection any more: one of its account's, and one of the process's, so that
+a thousand accounts do not send at once. A small mail leaves them once its envelope is answered, for the next one's goes
+out with its end (smtp/pool.py). Storing and saying what became of it needs none. The memory of its mail it holds to the
+end. Whoever waits for memory holds no place, and may wait for one with it: so nobody waits in a circle.
 """
 
 import asyncio

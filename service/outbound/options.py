@@ -7,8 +7,6 @@ from typing import Final, Literal
 from service.contract import SendLimits
 from service.outbound.dkim import DkimSigner
 
-# One account's deliveries at once: enough to fill one relay's round trips, few enough that memory stays at some mails.
-PARALLEL: Final = 8
 # Of a request with a message for each recipient, so many share an intent: more would be uncertain after a crash, fewer
 # would cost more writes.
 TOGETHER: Final = 8
@@ -46,7 +44,6 @@ class OutboundOptions:
     limits: SendLimits = DEFAULT_LIMITS
     redirect: str | None = None
     verp: str = ""
-    parallel: int = PARALLEL
     dkim: tuple[DkimSigner, ...] = ()
     # Between two mails at the least.
     interval_s: float = 0.0

@@ -62,7 +62,7 @@ class Sender:
         self._hands = Hands(
             self._deliverer.handle,
             account=options.account,
-            own=options.parallel,
+            own=relay.options.connections,
             shared=deliveries,
             pace=self._deliverer.pace,
         )

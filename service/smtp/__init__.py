@@ -4,6 +4,7 @@ wire.py speaks the grammar (RFC 5321) and state.py the stages, both pure. connec
 aiosmtplib, which connects, upgrades and logs in; session.py is our own transaction; pool.py keeps connections.
 """
 
+from service.smtp.envelope import JOINED_BYTES
 from service.smtp.errors import DotUnanswered, LoginWanted, RelayUnreachable, TlsWanted
 from service.smtp.options import NO_EXTRAS, Extras, SmtpOptions, Timeouts
 from service.smtp.pool import Relay
@@ -11,6 +12,7 @@ from service.smtp.session import BeforeDot
 from service.smtp.wire import Reply, bare_line_end
 
 __all__ = [
+    "JOINED_BYTES",
     "NO_EXTRAS",
     "BeforeDot",
     "DotUnanswered",

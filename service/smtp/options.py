@@ -18,6 +18,8 @@ DATA_BLOCK_TIMEOUT_S: Final = 180.0  # RFC 5321 4.5.3.2.5
 # One budget for DNS, TCP, TLS, greeting, EHLO and AUTH. RFC 5321 4.5.3.2.1 grants the greeting alone 5 minutes, for
 # relays that accept a connection before they have room for it; a submission server that slow is as good as down.
 CONNECT_TIMEOUT_S: Final = 60.0
+# Enough to fill one relay's round trips, few enough for any provider and that memory stays at some mails.
+CONNECTIONS: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,7 @@ class SmtpOptions:
     """How to reach the relay of an account. `tls` None: the system's trust store, names verified.
 
     `tokens` stands instead of a password. `login_remedy`: what this provider wants, for whoever is refused.
+    `connections`: at the most, at once.
     """
 
     account: str
@@ -67,6 +70,7 @@ class SmtpOptions:
     timeouts: Timeouts = Timeouts()
     tokens: TokenSource | None = None
     login_remedy: str = ""
+    connections: int = CONNECTIONS
     reach: Reach = ANYWHERE
     gate: LoginGate = field(default_factory=LoginGate, repr=False, compare=False)
 

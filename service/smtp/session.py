@@ -11,21 +11,22 @@ from contextlib import suppress
 from typing import Final
 
 from service.clock import Clock
-from service.contract import REQUIRETLS
-from service.errors import MailbusError, PeerError, Permanent, Transient, verdict_of
+from service.errors import MailbusError, PeerError, Transient, verdict_of
 from service.observe import step
 from service.smtp.connect import Connection, connect
+from service.smtp.envelope import JOINED_BYTES, Message, Offer, Prepared, prepare
 from service.smtp.errors import ChunksUnknown, DotUnanswered, wanted_first
-from service.smtp.options import NO_EXTRAS, Extras, SmtpOptions
+from service.smtp.options import SmtpOptions
 from service.smtp.state import Seen, Stage, after
-from service.smtp.wire import Reply, ended, has_utf8_header, mail_command, make_reply, rcpt_command, size_limit, stuffed
+from service.smtp.wire import Reply
 from service.tasks import TaskGroup
 
 BLOCK_BYTES: Final = 64 * 1024
-# A body of this size gains nothing by going ahead of its end: one write less, and it is out before a reply could come.
-JOINED_BYTES: Final = 16 * 1024
 # In a thread: this much takes over a millisecond to look through.
 THREAD_FROM_BYTES: Final = 1024 * 1024
+# A message whose end is answered within this holds up nobody behind it.
+QUICK_S: Final = 1.0
+RSET: Final = b"RSET\r\n"
 SERVICE_CLOSING: Final = 421  # RFC 5321 3.8: the connection ends with it
 START_INPUT: Final = 354
 # RFC 5321 4.2.2: the command, or what stands behind it, is unknown here.
@@ -34,27 +35,55 @@ BeforeDot = Callable[[Mapping[str, Reply]], Awaitable[None]]
 
 
 class Session:
-    """One connection. Not for two transactions at once. `chunks`: whether BDAT may be used where it is offered."""
+    """One connection. Not for two transactions at once.
 
-    def __init__(self, connection: Connection, options: SmtpOptions, clock: Clock, *, chunks: bool = True) -> None:
+    `chunks`: whether BDAT may be used where it is offered. `next_message`: whose envelope goes out with a message's
+    end; it is then out of hand here, until `transact` is called with it.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        options: SmtpOptions,
+        clock: Clock,
+        *,
+        chunks: bool = True,
+        next_message: Callable[["Session"], Prepared | None],
+    ) -> None:
         self._connection = connection
         self._options = options
         self._clock = clock
-        self._extensions = connection.extensions
         # With PIPELINING alone: otherwise it takes a round trip more than DATA.
-        self._chunks = chunks and {"chunking", "pipelining"} <= self._extensions.keys()
+        chunks = chunks and {"chunking", "pipelining"} <= connection.extensions.keys()
+        self.offer = Offer(connection.extensions, chunks, connection.secure)
+        self._next = next_message
         self._stage = Stage.READY
         self._dirty = False
+        # Whether the last message's end was answered soon.
+        self._quick = False
         self.used_at = clock.monotonic()
         self.transactions = 0
 
     @classmethod
-    async def open(cls, options: SmtpOptions, *, clock: Clock, chunks: bool = True) -> "Session":
+    async def open(
+        cls,
+        options: SmtpOptions,
+        *,
+        clock: Clock,
+        chunks: bool = True,
+        next_message: Callable[["Session"], Prepared | None],
+    ) -> "Session":
         """Connect, protect, log in, within one budget. Raises RelayUnreachable, AuthRefused, Permanent (TLS).
 
         Until a login has proved the credentials right, one goes first and the others hear what it found.
         """
-        return cls(await options.gate.through(lambda: connect(options), clock), options, clock, chunks=chunks)
+        connection = await options.gate.through(lambda: connect(options), clock)
+        return cls(connection, options, clock, chunks=chunks, next_message=next_message)
+
+    @property
+    def ready(self) -> bool:
+        """Whether a transaction may go on that has begun behind the last one."""
+        return self._stage is Stage.READY
 
     @property
     def usable(self) -> bool:
@@ -74,44 +103,32 @@ class Session:
         self._connection.close()
 
     async def transact(
-        self,
-        mail_from: str,
-        rcpt_to: Sequence[str],
-        data: bytes,
-        *,
-        before_final_dot: BeforeDot,
-        extras: Extras = NO_EXTRAS,
+        self, message: Message, *, before_final_dot: BeforeDot, prepared: Prepared | None = None
     ) -> dict[str, Reply]:
         """Deliver one message; gives the reply that settles each recipient.
 
         `before_final_dot` runs while the body streams and is given the recipients refused so far; the message's end
         waits for it, and whatever it raises drops the connection. It comes to its end also where that is lost
-        meanwhile. Raises Transient before the end, DotUnanswered after it; ChunksUnknown where nothing of the message
-        is out; AuthRefused and Permanent where the relay wants a login, or TLS, first.
+        meanwhile. `prepared`: its envelope is out already, behind the message before. Raises Transient before the end,
+        DotUnanswered after it; ChunksUnknown where nothing of the message is out; AuthRefused and Permanent where the
+        relay wants a login, or TLS, first.
         """
+        is_out = prepared is not None
         try:
-            parameters, refusal = self._parameters((mail_from, *rcpt_to), data, extras)
-            if refusal is not None:
-                return dict.fromkeys(rcpt_to, refusal)
-            commands = [mail_command(mail_from, parameters), *self._rcpt_commands(rcpt_to, extras)]
-            form = ended if self._chunks else stuffed
-            body = form(data) if len(data) < THREAD_FROM_BYTES else await asyncio.to_thread(form, data)
-        except Permanent as exc:
-            return dict.fromkeys(rcpt_to, make_reply(554, [f"5.6.0 {exc.what}"]))
+            made = prepared or await self._prepared(message)
         except BaseException:
             self.abort()
             raise
+        if isinstance(made, Reply):
+            return dict.fromkeys(message.rcpt_to, made)
         self.transactions += 1
         settled: dict[str, Reply] = {}
         try:
-            # RFC 3030 2: the first chunk asks what DATA asks. It is one byte, and so no line: who does not know BDAT
-            # after all would read commands in a longer one. Postfix 3.7 refuses an empty one.
-            go = b"BDAT 1\r\n" + body[:1] if self._chunks else b"DATA\r\n"
-            accepted = await self._envelope([*commands, go], rcpt_to, settled)
+            accepted = await self._envelope(made, message.rcpt_to, settled, is_out=is_out)
             if not accepted and (wanted := wanted_first(settled.values(), self._options)) is not None:
                 raise wanted
             if accepted:
-                await self._message(memoryview(body)[1 if self._chunks else 0 :], accepted, settled, before_final_dot)
+                await self._message(made.body, accepted, settled, before_final_dot)
         except MailbusError as exc:
             stage = self._stage
             self.abort()
@@ -125,60 +142,30 @@ class Session:
         self.used_at = self._clock.monotonic()
         return settled
 
-    def _rcpt_commands(self, rcpt_to: Sequence[str], extras: Extras) -> list[bytes]:
-        # RFC 3461 is for the relays on the way; without it the mail goes all the same, and reports come as they do.
-        rcpt = extras.rcpt if "dsn" in self._extensions else {}
-        return [rcpt_command(address, rcpt.get(address, {})) for address in rcpt_to]
+    async def _prepared(self, message: Message) -> Prepared | Reply:
+        if len(message.data) < THREAD_FROM_BYTES:
+            return prepare(message, self.offer)
+        return await asyncio.to_thread(prepare, message, self.offer)
 
-    def _parameters(
-        self, addresses: Sequence[str], data: bytes, extras: Extras
-    ) -> tuple[dict[str, str | None], Reply | None]:
-        """MAIL FROM's parameters, or the refusal that this relay would have to give."""
-        parameters: dict[str, str | None] = {}
-        if "size" in self._extensions:
-            limit = size_limit(self._extensions["size"])
-            if limit is not None and limit < len(data):
-                return {}, make_reply(552, [f"5.3.4 {len(data)} bytes; the relay takes {limit}"])
-            parameters["SIZE"] = str(len(data))
-        if not data.isascii():
-            if "8bitmime" not in self._extensions:
-                return {}, make_reply(554, ["5.6.3 the message holds 8-bit bytes and the relay has no 8BITMIME"])
-            parameters["BODY"] = "8BITMIME"
-        if not all(address.isascii() for address in addresses):
-            if "smtputf8" not in self._extensions:
-                return {}, make_reply(553, ["5.6.7 an address is not ASCII and the relay has no SMTPUTF8"])
-            parameters["SMTPUTF8"] = None
-        elif "BODY" in parameters and has_utf8_header(data, of_addresses=extras.raw):
-            # RFC 6531 3.1: who does not know SMTPUTF8 would pass it on to servers and programs that read it wrong. So
-            # does who made raw bytes; they go where 8-bit bytes go, as by any other client.
-            if "smtputf8" in self._extensions:
-                parameters["SMTPUTF8"] = None
-            elif not extras.raw:
-                return {}, make_reply(550, ["5.6.9 a header field is UTF-8 and the relay has no SMTPUTF8"])
-        if REQUIRETLS in extras.mail and not (self._connection.secure and "requiretls" in self._extensions):
-            # RFC 8689 4.2.1: it may go nowhere else, so it goes nowhere.
-            return {}, make_reply(550, ["5.7.30 REQUIRETLS support required: the relay does not offer it under TLS"])
-        if "dsn" in self._extensions:
-            return parameters | dict(extras.mail), None
-        return parameters | ({REQUIRETLS: None} if REQUIRETLS in extras.mail else {}), None
-
-    async def _envelope(self, commands: list[bytes], rcpt_to: Sequence[str], refused: dict[str, Reply]) -> list[str]:
+    async def _envelope(
+        self, made: Prepared, rcpt_to: Sequence[str], refused: dict[str, Reply], *, is_out: bool
+    ) -> list[str]:
         """MAIL, RCPT, DATA or a first chunk; fills `refused`, gives who was accepted, in stage BODY if anybody was."""
         timeouts = self._options.timeouts
-        first = [b"RSET\r\n"] if self._dirty else []
+        first = [RSET] if self._dirty or is_out else []
         self._stage = after(self._stage, Seen.MAIL)
         # RFC 2920 3.1: RSET, MAIL, RCPT may stand anywhere in a group, DATA only at its end.
-        pipelined = "pipelining" in self._extensions
-        if pipelined:
-            group = [*first, *commands]
+        pipelined = self.offer.pipelining
+        if pipelined and not is_out:
+            group = [*first, *made.commands]
             self._connection.send(b"".join(group), len(group))
-        if first and not (await self._ask(first[0], pipelined, timeouts.mail_s)).accepted:
+        if first and not (await self._ask(RSET, pipelined, timeouts.mail_s)).accepted:
             raise PeerError("RSET was refused")
         self._dirty = True
-        said = await self._ask(commands[0], pipelined, timeouts.mail_s)
+        said = await self._ask(made.mail, pipelined, timeouts.mail_s)
         mail = _settling(said)
         accepted: list[str] = []
-        for address, command in zip(rcpt_to, commands[1:-1], strict=True):
+        for address, command in zip(rcpt_to, made.rcpt, strict=True):
             if said.code == SERVICE_CLOSING or (mail is not None and not pipelined):
                 refused[address] = said
                 continue
@@ -194,7 +181,7 @@ class Session:
             self._stage = after(self._stage, Seen.REFUSED)
             self.abort()
             return []
-        return await self._go_ahead(commands[-1], pipelined, accepted, refused)
+        return await self._go_ahead(made.go, pipelined, accepted, refused)
 
     async def _go_ahead(self, go: bytes, pipelined: bool, accepted: list[str], refused: dict[str, Reply]) -> list[str]:
         if not accepted and not pipelined:
@@ -203,22 +190,22 @@ class Session:
         try:
             said = await self._ask(go, pipelined, self._options.timeouts.data_s)
         except Transient as exc:
-            if self._chunks and self.transactions == 1:
+            if self.offer.chunks and self.transactions == 1:
                 # Told: some end the connection instead of saying that they do not know BDAT.
                 raise ChunksUnknown(exc.what) from exc
             raise
-        if said.code == START_INPUT and not self._chunks:
+        if said.code == START_INPUT and not self.offer.chunks:
             self._stage = after(self._stage, Seen.GO_AHEAD)
             if not accepted:
                 # RFC 2920 3.1 lets one send a lone dot here; dropping the connection cannot deliver an empty message.
                 self.abort()
             return accepted
-        if self._chunks and said.accepted:
+        if self.offer.chunks and said.accepted:
             self._stage = after(self._stage, Seen.GO_AHEAD if accepted else Seen.REFUSED)
             return accepted
         if said.accepted or said.code < 400:
             raise PeerError(f"{go[:4].decode()} was answered with {said.code}")
-        if self._chunks and said.code in COMMAND_UNKNOWN and accepted:
+        if self.offer.chunks and said.code in COMMAND_UNKNOWN and accepted:
             raise ChunksUnknown(f"BDAT was offered, and is answered with {said}")
         self._stage = after(self._stage, Seen.REFUSED)
         refused.update(dict.fromkeys(accepted, said))
@@ -237,7 +224,7 @@ class Session:
         """The message to those who were accepted; fills `settled` with what was said of them."""
         # RFC 3030 2: a chunk counts once all of it came, so its last two bytes are its end as the dot is that of DATA.
         begin, end = b"", b".\r\n"
-        if self._chunks:
+        if self.offer.chunks:
             begin, body, end = b"BDAT %d LAST\r\n" % len(body), body[:-2], bytes(body[-2:])
         # RFC 2033 4.2: a reply for each who was accepted, in the order of the RCPT commands.
         whose = [[one] for one in accepted] if self._options.lmtp else [accepted]
@@ -295,7 +282,9 @@ class Session:
         if not self._connection.alive:
             raise self._connection.lost
         self._stage = after(self._stage, Seen.DOT)
-        self._connection.send(end, len(whose) - expected)
+        behind = self._behind() if not expected else []
+        self._connection.send(b"".join((end, *behind)), len(whose) - expected + len(behind))
+        began = self._clock.monotonic()
         step("smtp.dot.sent")
         replies: list[Reply] = []
         for these in whose:
@@ -305,9 +294,22 @@ class Session:
             settled.update(dict.fromkeys(these, _of_recipient(said) if self._options.lmtp else said))
             replies.append(said)
         self._stage = after(self._stage, Seen.ANSWERED)
+        self._quick = self._clock.monotonic() - began < QUICK_S
         self._dirty = not all(said.accepted for said in replies)
         if replies[-1].code == SERVICE_CLOSING:
             self.abort()
+
+    def _behind(self) -> list[bytes]:
+        """The next message's envelope, which need not wait for this one's answer (RFC 2920 3.1).
+
+        Not behind a connection's first: a relay that says more than it was asked is found out by that. And not behind
+        one whose relay takes its time: another connection may be free sooner.
+        """
+        if not (self._quick and self.offer.pipelining):
+            return []
+        made = self._next(self)
+        # RFC 3030 2: whether a chunk that was refused leaves a transaction open is not said.
+        return [] if made is None else [RSET, *made.commands]
 
 
 async def _awaited(work: Awaitable[None]) -> None:

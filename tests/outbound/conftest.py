@@ -20,6 +20,7 @@ from service.errors import MailbusError
 from service.outbound import Deliveries, OutboundOptions, Sender, SentMailbox
 from service.smtp import Relay, SmtpOptions, Timeouts
 from tests.servers.smtp import ScriptedRelay
+from tests.servers.smtp_steps import StepRelay
 
 LIMIT_S = 30.0
 FINAL = ("sent", "failed")
@@ -106,7 +107,7 @@ async def post(bus: Bus) -> Post:
     return made
 
 
-def smtp_options(relay: ScriptedRelay, **changes: Any) -> SmtpOptions:
+def smtp_options(relay: ScriptedRelay | StepRelay, **changes: Any) -> SmtpOptions:
     options: dict[str, Any] = {
         "account": "a", "host": "127.0.0.1", "port": relay.port, "security": Security.NONE, "login": False,
         "timeouts": Timeouts(connect_s=5),
@@ -132,7 +133,7 @@ async def nobody(_writer: str) -> bool:
 @asynccontextmanager
 async def sending(
     bus: Bus,
-    relay: ScriptedRelay,
+    relay: ScriptedRelay | StepRelay,
     *,
     smtp: dict[str, Any] | None = None,
     places: Deliveries | None = None,

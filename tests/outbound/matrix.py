@@ -110,6 +110,7 @@ def sender_for(bus: Bus, case: Case, tls: ssl.SSLContext, places: Deliveries) ->
         login=case.secure,
         lmtp=case.lmtp,
         timeouts=TIMES,
+        connections=1,
         gate=LoginGate(0.1),
     )
     options = OutboundOptions(
@@ -118,7 +119,6 @@ def sender_for(bus: Bus, case: Case, tls: ssl.SSLContext, places: Deliveries) ->
         uncertain="hold" if case.hold else "retry",
         retry_first_s=0.1,
         retry_max_s=0.5,
-        parallel=1,
     )
     relayed = Relay(relay, clock)
     return Sender(bus, relayed, options, deliveries=places, connecting=asyncio.Semaphore(16), clock=clock)

@@ -50,7 +50,7 @@ async def test_relays_that_take_their_time_do_not_keep_other_accounts_from_sendi
     held, other = Post(bus, account="a"), Post(bus, account="b")
     await other.watch()
     async with (
-        sending(bus, slow, places=places, parallel=4),
+        sending(bus, slow, places=places, smtp={"connections": 4}),
         sending(bus, quick, places=places, account="b"),
     ):
         for n in range(12):
@@ -69,12 +69,13 @@ async def test_jobs_that_have_not_begun_go_back_when_the_sender_stops(
     bus: Bus, post: Post, relay: ScriptedRelay
 ) -> None:
     relay.script.hold = asyncio.Event()
-    async with sending(bus, relay, parallel=1):
+    async with sending(bus, relay, smtp={"connections": 1}):
         for n in range(5):
             await post.request(f"r{n}")
         await relay.received(1)
         asyncio.get_running_loop().call_later(0.2, relay.script.hold.set)
-    assert len(relay.messages) == 1
+    # The second has begun: it waited for the first one's connection.
+    assert len(relay.messages) == 2
     relay.script.hold = None
     async with sending(bus, relay):
         await post.states(5)
@@ -110,7 +111,7 @@ async def test_an_urgent_request_is_taken_however_many_others_are_in_hand(
         await post.request(f"mailing{n}")
     relay.script.hold = asyncio.Event()
     subject = bus.subjects.out_urgent("a")
-    async with sending(bus, relay, parallel=1) as sender, asyncio.timeout(LIMIT_S):
+    async with sending(bus, relay, smtp={"connections": 1}) as sender, asyncio.timeout(LIMIT_S):
         while len(sender._hands) < IN_HAND_REFILL:  # noqa: ASYNC110 nothing rings
             await asyncio.sleep(0.02)
         await bus.publish(subject, b'{"id": "urgent", "to": [{"email": "now@x.example"}], "text": "t"}')

@@ -50,7 +50,7 @@ async def test_mailings_that_fill_the_account_let_its_other_requests_go_between_
     for n in range(IN_HAND_LIMIT):
         await post.request(f"mailing{n}", to=people(3 * TOGETHER), split=True)
     await post.request("other")
-    async with sending(bus, relay, parallel=2):
+    async with sending(bus, relay, smtp={"connections": 2}):
         await post.states(IN_HAND_LIMIT * 3 * TOGETHER + 1)
         await post.empty()
     order = [event.body.id for event in post.events]

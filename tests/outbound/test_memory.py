@@ -49,7 +49,7 @@ async def test_what_waits_for_memory_holds_no_place_that_who_has_it_may_need(
     bus: Bus, post: Post, relay: ScriptedRelay
 ) -> None:
     """A request of many mails has the memory and needs places, which others would hold that wait for memory."""
-    async with sending(bus, relay, places=deliveries(2, 4 * LARGE), parallel=2):
+    async with sending(bus, relay, places=deliveries(2, 4 * LARGE), smtp={"connections": 2}):
         files = await large(bus, b"x")
         to = [{"email": f"{n}@x.example"} for n in range(5)]
         await post.request("split", to=to, split=True, attachments=files)

@@ -102,7 +102,7 @@ async def test_a_relay_that_refuses_everything_is_left_alone_and_the_rest_waits(
     monkeypatch.setattr("service.outbound.breaker.ALIKE_LIMIT", 5)
     monkeypatch.setattr("service.outbound.relays.PATIENCE_S", 0.0)
     relay.script.mail = "550 5.7.1 you may not send"
-    async with sending(bus, relay, retry_first_s=3600, parallel=1) as sender:
+    async with sending(bus, relay, retry_first_s=3600, smtp={"connections": 1}) as sender:
         for n in range(12):
             await post.request(f"r{n}")
         assert isinstance(await found_lost(sender), Permanent)

@@ -42,8 +42,8 @@ async def test_what_is_sent_lies_in_the_mailbox(mta: Mta, prefix: str, chunks: b
         replies = await relay.deliver("me@x.example", [f"{who}@{DOMAIN}"], data, before_final_dot=Dot())
         assert all(reply.accepted for reply in replies.values()), replies
     (session,) = relay._idle
-    assert {"pipelining", "chunking", "8bitmime"} <= session._extensions.keys()
-    assert session._chunks is chunks
+    assert {"pipelining", "chunking", "8bitmime"} <= session.offer.extensions.keys()
+    assert session.offer.chunks is chunks
     assert session.transactions == len(sent)
     await relay.close()
     found = await mta.mails(who, len(sent))

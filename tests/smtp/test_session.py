@@ -366,7 +366,7 @@ async def test_a_connection_that_mailbus_fails_with_is_dropped(
     def mail_command(*_: object) -> bytes:
         raise KeyError("a bug")
 
-    monkeypatch.setattr("service.smtp.session.mail_command", mail_command)
+    monkeypatch.setattr("service.smtp.envelope.mail_command", mail_command)
     server = await step_relay()
     client = Relay(SmtpOptions("a", "127.0.0.1", server.port, Security.NONE, login=False), SystemClock())
     with pytest.raises(KeyError):
