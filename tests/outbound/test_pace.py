@@ -202,6 +202,29 @@ async def test_a_turn_that_is_given_back_is_the_next_ones() -> None:
     assert pace.waits
 
 
+@pytest.mark.parametrize("why", ["given back", "taken", "ending"])
+async def test_whoever_waits_for_the_accounts_turn_is_told_at_once_that_it_is_earlier(why: str) -> None:
+    clock, ending = FakeClock(), asyncio.Event()
+    pace = Pace(0.0 if why == "taken" else 3600.0, clock)
+    for _ in range(3):
+        pace.heard(TOO_FAST)
+    first = await pace.turn(ending)
+    assert first is not None
+    async with asyncio.TaskGroup() as group:
+        waiting = group.create_task(pace.turn(ending))
+        await clock.settle()
+        assert not waiting.done()
+        if why == "given back":
+            pace.give_back(first)
+        elif why == "ending":
+            ending.set()
+        else:
+            for _ in range(6):
+                pace.heard(TAKEN)
+    assert (waiting.result() is None) == (why == "ending")
+    assert clock.monotonic() == 0
+
+
 async def test_a_turn_that_a_job_does_not_spend_is_the_next_ones() -> None:
     pace = Pace(2.0, PassingClock())
     for spent in (False, True):
@@ -241,6 +264,7 @@ async def test_who_expires_while_he_waits_for_the_accounts_turn_takes_none(
             while len(sender._hands) < 6:  # noqa: ASYNC110 nothing rings
                 await asyncio.sleep(0.02)
         clock.ahead_s = 1801.0
+        sender._deliverer.pace._sooner.set()  # a clock that is put forward wakes nobody
         said = await post.states(7)
     assert sorted(said) == [("first", "sent"), ("long", "sent"), *((f"short{n}", "failed") for n in range(5))]
 
