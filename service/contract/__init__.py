@@ -89,6 +89,7 @@ from service.contract.ids import (
     mailbox_hash,
     mailbox_id,
     mailbox_name,
+    normal_form,
     place_of,
 )
 from service.contract.keywords import Keywords, flag_of, is_keyword, keywords, keywords_of
@@ -281,6 +282,7 @@ __all__ = [
     "mailbox_name",
     "mailbox_token",
     "media_type",
+    "normal_form",
     "place_of",
     "request_key",
     "rfc3339",

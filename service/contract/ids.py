@@ -20,6 +20,9 @@ _POP3: Final = "p"
 NUMBERS_FROM: Final = 2**32
 TURNS: Final = 2**16
 FINGERPRINT_CHARS: Final = 12
+# Unicode Standard Annex 15, section 13: no text of any language has more in a row. To order them takes the square of
+# their number: 14 s for 256 KB.
+MARKS_LIMIT: Final = 30
 _PLACE: Final = struct.Struct(">8sII")
 _TURN: Final = struct.Struct(">H")
 
@@ -37,9 +40,21 @@ class ImapPlace:
     turn: int = 0
 
 
+def normal_form(text: str) -> str:
+    """Normal form C; a text with more than MARKS_LIMIT combining marks in a row stays as it is."""
+    if text.isascii():
+        return text
+    in_a_row = 0
+    for char in text:
+        in_a_row = in_a_row + 1 if unicodedata.combining(char) else 0
+        if in_a_row > MARKS_LIMIT:
+            return text
+    return unicodedata.normalize("NFC", text)
+
+
 def mailbox_name(mailbox: str) -> str:
     """The one spelling of a mailbox's name: normal form C; INBOX in any case of ASCII is `INBOX` (RFC 9051 5.1)."""
-    name = unicodedata.normalize("NFC", mailbox)
+    name = normal_form(mailbox)
     # "ınbox", with a Turkish letter, is another mailbox, and is INBOX in capitals.
     return "INBOX" if name.isascii() and name.upper() == "INBOX" else name
 

@@ -16,13 +16,23 @@ _KEYWORD: Final = re.compile(r"[!#-$&'+-\[^-z|}~]{1,255}")
 
 # All keywords of a message stand in a header, which NATS bounds; nobody has set a hundred flags on a mail.
 KEYWORDS_LIMIT_CHARS: Final = 8 * 1024
+# Sets of more than these are not remembered.
+USUAL_FLAGS: Final = 32
 
 Keywords: TypeAlias = frozenset[str]
 
 
-@lru_cache(maxsize=4096)
 def keywords_of(flags: frozenset[str]) -> Keywords:
     """IMAP flags → JMAP keywords: lower case, system flags renamed or hidden; what no keyword can be is left out."""
+    return _usual(flags) if len(flags) <= USUAL_FLAGS else _made(flags)
+
+
+@lru_cache(maxsize=4096)
+def _usual(flags: frozenset[str]) -> Keywords:
+    return _made(flags)
+
+
+def _made(flags: frozenset[str]) -> Keywords:
     found: set[str] = set()
     for flag in flags:
         lowered = flag.lower()

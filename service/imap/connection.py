@@ -6,17 +6,16 @@ connection. RFC 9051 where the server speaks it, RFC 3501 otherwise; both answer
 
 import asyncio
 import ssl
-import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, Self
 
 from service import __version__
 from service.clock import Clock
-from service.contract import Security, credentials
+from service.contract import Security, credentials, normal_form
 from service.errors import MailbusError, PeerError, Permanent, Transient
-from service.imap.encode import mailbox_argument, quoted, spelled_mailbox
+from service.imap.encode import mailbox_argument, quoted
 from service.imap.grammar import (
     Capabilities,
     Condition,
@@ -31,6 +30,7 @@ from service.imap.grammar import (
     StatusData,
     Vanished,
 )
+from service.imap.names import ListedNames
 from service.imap.protocol import Handler, ImapProtocol, connect
 from service.imap.refusals import no_starttls, refused_command, refused_login, refused_starttls
 from service.imap.spans import total
@@ -57,8 +57,6 @@ LOGOUT_TIMEOUT_S: Final = 3.0
 COMMAND_LIMIT_S: Final = 1800.0
 # What a literal may have beside the message: servers announce RFC822.SIZE a little wrong.
 LITERAL_SLACK_BYTES: Final = 1024 * 1024
-
-LIST_LIMIT: Final = 20_000
 
 # RFC 9051 appendix E: what IMAP4rev2 took in, of what is used here.
 _REV2: Final = frozenset({"ESEARCH", "LIST-EXTENDED", "LIST-STATUS", "MOVE", "SPECIAL-USE", "UIDPLUS"})
@@ -275,16 +273,16 @@ class Connection:
 
     def named(self, mailbox: str) -> str:
         """A mailbox's name as an argument, spelled as the server has it."""
-        name = unicodedata.normalize("NFC", mailbox)
+        name = normal_form(mailbox)
         return mailbox_argument(self.options.spelled.get(name, name), utf8=self.utf8)
 
-    def learn_names(self, listed: Iterable[bytes]) -> None:
+    def learn_names(self, listed: ListedNames) -> None:
         """All names that the server lists: RFC 9051 5.1 wants them in normal form C, and not every client made them so.
 
         Of two that differ in nothing else, the one in that form has the name.
         """
-        there = {spelled_mailbox(name, utf8=self.utf8) for name in listed}
-        forms = {unicodedata.normalize("NFC", name): name for name in sorted(there)}
+        there = listed.forms
+        forms = {there[spelled]: spelled for spelled in sorted(there)}
         self.options.spelled.clear()
         self.options.spelled.update({name: other for name, other in forms.items() if name not in there})
 
@@ -293,13 +291,13 @@ class Connection:
 
         Who names a mailbox in full has never listed any. Raises Transient.
         """
-        before, names = self.named(mailbox), list[bytes]()
+        before, names = self.named(mailbox), ListedNames(utf8=self.utf8)
         if mailbox.isascii():
             return False
 
         def take(response: Response) -> None:
-            if isinstance(response, Listed) and len(names) < LIST_LIMIT:
-                names.append(response.name)
+            if isinstance(response, Listed):
+                names.take(response.name)
 
         if (await self.ask("LIST", '""', '"*"', handler=take)).status is Status.OK:
             self.learn_names(names)

@@ -7,12 +7,12 @@ RFC 9051 section 9 (quoted, literal, date-time, sequence-set), RFC 3501 5.1.3 (m
 import base64
 import binascii
 import re
-import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
+from service.contract import normal_form
 from service.errors import Permanent
 
 _BREAKS: Final = re.compile(r"[\r\n\0]")
@@ -110,7 +110,7 @@ def encode_mutf7(name: str) -> str:
 
 def decode_mailbox(wire: bytes, *, utf8: bool) -> str:
     """A name in normal form C, however the server writes it."""
-    return unicodedata.normalize("NFC", spelled_mailbox(wire, utf8=utf8))
+    return normal_form(spelled_mailbox(wire, utf8=utf8))
 
 
 def spelled_mailbox(wire: bytes, *, utf8: bool) -> str:

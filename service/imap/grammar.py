@@ -18,6 +18,8 @@ from service.imap.spans import AT_ONCE_BYTES, LAST
 DEPTH_LIMIT: Final = 200
 NUMBER_LIMIT: Final = 2**63
 VALUES_LIMIT: Final = 20_000  # of one response: a few for each of a message's flags and labels
+NAME_LIMIT_BYTES: Final = 4096  # as much as a path may have on any file system
+FLAG_LIMIT_BYTES: Final = 255  # RFC 8621 4.1.1: what is longer is no keyword
 MONTHS: Final = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _MONTH: Final = {name.encode(): number for number, name in enumerate(MONTHS, 1)}
 
@@ -283,21 +285,26 @@ def _esearch(values: list[Value]) -> Response:
 
 def _status(values: list[Value]) -> Response:
     match values:
-        # Compiled, `bytes() | None as name` binds no None (mypyc).
-        case [name, list(items), *_] if not isinstance(name, list):
-            return StatusData(b"NIL" if name is None else name, _paired(items))
+        case [value, list(items), *_] if name := _mailbox_in(value):
+            return StatusData(name, _paired(items))
         case _:
             return Other("STATUS")
 
 
 def _listed(values: list[Value]) -> Response:
     match values:
-        case [list(attributes), delimiter, name, *more] if not (isinstance(delimiter, list) or isinstance(name, list)):
-            names = frozenset(_text(value).lower() for value in attributes if isinstance(value, bytes))
-            # RFC 9051 section 9: a mailbox is an astring, which NIL is one of.
-            return Listed(names, _text(delimiter) if delimiter else None, b"NIL" if name is None else name, more)
+        case [list(flags), delimiter, value, *more] if not isinstance(delimiter, list) and (name := _mailbox_in(value)):
+            attributes = frozenset(_text(flag).lower() for flag in flags if isinstance(flag, bytes))
+            return Listed(attributes, _text(delimiter) if delimiter else None, name, more)
         case _:
             return Other("LIST")
+
+
+def _mailbox_in(value: Value) -> bytes:
+    """A mailbox's name (RFC 9051 section 9: an astring, also NIL); empty for a list, and what is too long for one."""
+    if isinstance(value, list) or len(value or b"") > NAME_LIMIT_BYTES:
+        return b""
+    return b"NIL" if value is None else value
 
 
 def parse_values(pieces: Sequence[bytes], at: int) -> list[Value]:
@@ -378,10 +385,10 @@ def parse_modseq(value: Value) -> int:
 
 
 def parse_flags(value: Value) -> frozenset[str]:
-    """The flags of a FETCH; empty for what is no list."""
+    """The flags of a FETCH, as far as they can mean anything; empty for what is no list."""
     if not isinstance(value, list):
         return frozenset()
-    return frozenset(_text(flag) for flag in value if isinstance(flag, bytes))
+    return frozenset(_text(flag) for flag in value if isinstance(flag, bytes) and len(flag) <= FLAG_LIMIT_BYTES)
 
 
 def _names(text: bytes) -> frozenset[str]:

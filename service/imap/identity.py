@@ -19,7 +19,8 @@ LABELS: Final = "X-GM-LABELS"
 _OBJECTID: Final = re.compile(r"[A-Za-z0-9_-]{1,255}")
 # Gmail allows 10,000 labels an account; all of a message's stand in a header, which NATS bounds.
 LABELS_LIMIT: Final = 200
-SETS_LIMIT: Final = 4096
+LABELS_LIMIT_BYTES: Final = 16 * 1024
+SETS_LIMIT: Final = 1024
 
 # Labels of Gmail's own are a mailbox's role (RFC 6154 names them otherwise), or say what a keyword says.
 _ROLE_OF: Final = {
@@ -98,7 +99,10 @@ class Labelling:
         value = items.get(LABELS)
         if not isinstance(value, list):
             return NO_LABELS
-        wire = tuple(one for one in value if isinstance(one, bytes))[:LABELS_LIMIT]
+        labels = [one for one in value if isinstance(one, bytes)][:LABELS_LIMIT]
+        while sum(map(len, labels)) > LABELS_LIMIT_BYTES:
+            labels.pop()
+        wire = tuple(labels)
         found = self._seen.get(wire)
         if found is None:
             if len(self._seen) >= SETS_LIMIT:

@@ -6,9 +6,9 @@ Used by service/commands. RFC 9051 6.3.9, RFC 5258 (LIST-EXTENDED), RFC 6154 (SP
 from dataclasses import dataclass
 from typing import Final
 
-from service.imap.connection import LIST_LIMIT
 from service.imap.encode import decode_mailbox
 from service.imap.grammar import Listed, Response, StatusData, parse_number
+from service.imap.names import LIST_LIMIT, ListedNames
 from service.imap.refusals import Refused
 from service.imap.roles import selectable
 from service.imap.session import ListedMailbox
@@ -54,13 +54,11 @@ async def list_totals(session: WritingSession, mailboxes: list[ListedMailbox]) -
 
 async def _list(session: WritingSession, *, totals: bool) -> _Answer:
     mailboxes: list[ListedMailbox] = []
-    names: list[bytes] = []
+    names = ListedNames(utf8=session.utf8)
     found: dict[str, Totals] = {}
 
     def take(response: Response) -> None:
-        if isinstance(response, Listed) and len(mailboxes) < LIST_LIMIT:
-            names.append(response.name)
-            name = decode_mailbox(response.name, utf8=session.utf8)
+        if isinstance(response, Listed) and (name := names.take(response.name)) is not None:
             mailboxes.append(ListedMailbox(name, response.delimiter, response.attributes))
         elif isinstance(response, StatusData) and len(found) < LIST_LIMIT:
             messages, unseen = (parse_number(response.items.get(item)) or 0 for item in TOTALS)

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from service.contract import mailbox_name
-from service.imap.connection import LIST_LIMIT
 from service.imap.encode import decode_mailbox
 from service.imap.grammar import Listed, Response, Status, StatusData, Value, parse_number
+from service.imap.names import LIST_LIMIT, ListedNames
 from service.imap.refusals import refused_command, throttled
 from service.imap.roles import selectable
 from service.imap.session import ListedMailbox, Session
@@ -100,16 +100,12 @@ def figures_in(items: Mapping[str, Value]) -> Figures:
 async def overview(session: Session) -> Overview:
     """LIST, with figures where one command gives both. Raises Transient."""
     found = Overview()
-    names: list[bytes] = []
+    names = ListedNames(utf8=session.utf8)
 
     def take(response: Response) -> None:
         if isinstance(response, Listed):
-            if len(found.mailboxes) < LIST_LIMIT:
-                names.append(response.name)
-                name = decode_mailbox(response.name, utf8=session.utf8)
+            if (name := names.take(response.name)) is not None:
                 found.mailboxes.append(ListedMailbox(name, response.delimiter, response.attributes))
-            else:
-                found.whole = False
         elif isinstance(response, StatusData) and len(found.figures) < LIST_LIMIT:
             found.figures[decode_mailbox(response.name, utf8=session.utf8)] = figures_in(response.items)
 
@@ -124,6 +120,7 @@ async def overview(session: Session) -> Overview:
     if answer.status is not Status.OK:
         raise refused_command("LIST", answer, where=session.where)
     session.learn_names(names)
+    found.whole = names.whole
     return found
 
 

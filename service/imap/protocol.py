@@ -27,6 +27,8 @@ Handler = Callable[[Response], None]
 
 # At most so many responses are read before others get their turn: 8 µs each at worst.
 RESPONSES_AT_ONCE: Final = 250
+# Or so much text: a millisecond for each 4 KB at worst. A survey's are 110 bytes each.
+TEXT_AT_ONCE_BYTES: Final = 64 * 1024
 # What a server may say during one command that nobody can have asked for: a window has 40,000 messages at most.
 RESPONSES_LIMIT: Final = 250_000
 # The same in bytes: a window's messages with 800 bytes of labels each, or the UIDs of four million. What is given of
@@ -39,10 +41,6 @@ Commands.setdefault("NOTIFY", Cmd("NOTIFY", (aioimaplib.AUTH, aioimaplib.SELECTE
 
 
 def _ignore(_response: Response) -> None:
-    pass
-
-
-def _nobody() -> None:
     pass
 
 
@@ -70,7 +68,7 @@ class ImapProtocol(IMAP4ClientProtocol):  # type: ignore[misc]  # aioimaplib has
         self.greeting: asyncio.Future[Condition] = self.loop.create_future()
         self.failure: MailbusError | None = None
         # Told when the connection is over, by whoever wants to know although nothing is under way.
-        self.lost: Callable[[], None] = _nobody
+        self.lost: Callable[[], None] = lambda: None
 
     # -- the connection's life --------------------------------------------------------------------------------
 
@@ -104,16 +102,14 @@ class ImapProtocol(IMAP4ClientProtocol):  # type: ignore[misc]  # aioimaplib has
             command._timer.cancel()
             command._event.set()
         self._news.set()
-        lost, self.lost = self.lost, _nobody
+        lost, self.lost = self.lost, lambda: None
         lost()
         # What knows the session, which knows this: in a circle all of it would wait for the collector.
         self._handler = _ignore
 
     def _under_way(self) -> list[Command]:
-        under_way = list(self.pending_async_commands.values())
-        if self.pending_sync_command is not None:
-            under_way.append(self.pending_sync_command)
-        return under_way
+        sync = self.pending_sync_command
+        return [*self.pending_async_commands.values(), *([sync] if sync is not None else [])]
 
     # -- reading ----------------------------------------------------------------------------------------------
 
@@ -130,6 +126,7 @@ class ImapProtocol(IMAP4ClientProtocol):  # type: ignore[misc]  # aioimaplib has
     def _read(self) -> None:
         """Handle what is whole; the rest of a long piece after others had their turn."""
         self._reading = False
+        enough = self._size + TEXT_AT_ONCE_BYTES
         try:
             for _ in range(RESPONSES_AT_ONCE):
                 pieces = self._splitter.next_response()
@@ -143,6 +140,8 @@ class ImapProtocol(IMAP4ClientProtocol):  # type: ignore[misc]  # aioimaplib has
                     self._handle(response)
                 if self.failure is not None:
                     return
+                if self._size > enough:
+                    break
         except MailbusError as exc:
             exc.where = exc.where or self._where
             self.fail(exc)

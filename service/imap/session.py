@@ -12,8 +12,8 @@ from typing import Final
 
 from service.clock import Clock
 from service.errors import PeerError, Permanent
-from service.imap.connection import LIST_LIMIT, Connection, SessionOptions
-from service.imap.encode import date, decode_mailbox, mailbox_argument, uid_set
+from service.imap.connection import Connection, SessionOptions
+from service.imap.encode import date, mailbox_argument, uid_set
 from service.imap.grammar import (
     Condition,
     Exists,
@@ -38,6 +38,7 @@ from service.imap.identity import (
     identity_items,
     thread_id_of,
 )
+from service.imap.names import ListedNames
 from service.imap.protocol import Handler, ImapProtocol, bodies_in
 from service.imap.refusals import refused_command, throttled
 from service.imap.searched import numbers_of
@@ -111,11 +112,10 @@ class Session(Connection):
 
     async def list_mailboxes(self, pattern: str = "*") -> list[ListedMailbox]:
         """All mailboxes whose names match the pattern."""
-        found: list[ListedMailbox] = []
+        found, names = list[ListedMailbox](), ListedNames(utf8=self.utf8)
 
         def take(response: Response) -> None:
-            if isinstance(response, Listed) and len(found) < LIST_LIMIT:
-                name = decode_mailbox(response.name, utf8=self.utf8)
+            if isinstance(response, Listed) and (name := names.take(response.name)) is not None:
                 found.append(ListedMailbox(name, response.delimiter, response.attributes))
 
         await self.run("LIST", '""', mailbox_argument(pattern, utf8=self.utf8), handler=take)

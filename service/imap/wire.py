@@ -20,6 +20,7 @@ PIECES_LIMIT: Final = 2_000
 BEGIN_BYTES: Final = 16
 
 _LITERAL: Final = re.compile(rb"~?\{(-?\d{1,20})\+?\}\Z")
+_FETCH: Final = re.compile(rb"\* \d{1,10} FETCH\b", re.IGNORECASE)
 _LISTING: Final = re.compile(rb"\* (?:E?SEARCH|SORT|VANISHED)\b", re.IGNORECASE)
 # Text for people may end with anything: these lines have no literals (RFC 9051 section 9, resp-text).
 _STATUS: Final = re.compile(rb"(?:\*|[A-Za-z0-9]+) (?:OK|NO|BAD|BYE|PREAUTH)\b", re.IGNORECASE)
@@ -27,9 +28,9 @@ _STATUS: Final = re.compile(rb"(?:\*|[A-Za-z0-9]+) (?:OK|NO|BAD|BYE|PREAUTH)\b",
 
 @dataclass(frozen=True, slots=True)
 class WireLimits:
-    """`literal_bytes`: what one response may hold in literals, checked before anything is allocated.
+    """`literal_bytes`: what one FETCH may hold in literals, checked before anything is allocated.
 
-    `text_bytes`: beside them, of what says all messages of a mailbox; `line_bytes`: of all others.
+    `text_bytes`: what a response says all messages of a mailbox in; `line_bytes`: all others, and literals beside.
     """
 
     literal_bytes: int
@@ -114,8 +115,11 @@ class ResponseSplitter:
 
     def _begin_literal(self, line: bytes, size: int) -> None:
         self._literal_size += size
-        if size < 0 or self._literal_size > self._limits.literal_bytes:
-            raise PeerError(f"a literal of {size} bytes: the limit is {self._limits.literal_bytes}")
+        # Messages come in no other response: a name as long as one would be read while everybody waits.
+        is_fetch = _FETCH.match(self._pieces[0] if self._pieces else line) is not None
+        limit = self._limits.literal_bytes if is_fetch else self._limits.line_bytes
+        if size < 0 or self._literal_size > limit:
+            raise PeerError(f"a literal of {size} bytes: the limit is {limit}")
         if len(self._pieces) >= PIECES_LIMIT:
             raise PeerError(f"over {PIECES_LIMIT // 2} literals in one response")
         start = line.rindex(b"{")

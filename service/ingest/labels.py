@@ -14,7 +14,7 @@ from service.contract import Keywords, mailbox_id
 SIGN: Final = "\\"
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def with_mailboxes(keywords: Keywords, mailboxes: frozenset[str]) -> Keywords:
     """Keywords, and the mailboxes of these names."""
     return keywords | {SIGN + mailbox_id(name) for name in mailboxes}
