@@ -30,6 +30,7 @@ from service.outbound.broken import BrokenOff
 from service.outbound.bundles import Bundles
 from service.outbound.evidence import Evidence
 from service.outbound.hands import NOT_ALONE_S, Deliveries, NoTurn, Place
+from service.outbound.inhand import AGAIN_S, InHand
 from service.outbound.lanes import NO_TURN, Lanes, Turn
 from service.outbound.mail import message_id
 from service.outbound.names import Names
@@ -51,8 +52,6 @@ from service.outbound.turns import Turns
 from service.outbound.waiting import Waiting
 from service.smtp import Relay
 
-# Another process has this request in hand: how long until it is looked at again.
-AGAIN_S: Final = 5.0
 # While it is away, a request that waits is looked at again after its first pause, or this, without an attempt.
 AWAY_LIMIT_S: Final = 60.0
 # NATS's clock says when a request is due, and ours may be behind: so much early is in time.
@@ -108,7 +107,7 @@ class Deliverer:
         self._broken = BrokenOff(self._settler, self._bundles, self._attempts, evidence, self._steps, options, clock)
         self._originals = Originals(bus, options.account, options.address)
         self._created: datetime | None = None
-        self._in_hand: set[str] = set()
+        self._in_hand = InHand(self._sends, self._settler)
         self._bugs = shared.bugs
         sends = bus.key_value(bus.subjects.sends)
         self._suspects = Suspects(sends, writer=shared.writer, lives=shared.lives)
@@ -129,10 +128,16 @@ class Deliverer:
             taken = take(self._options.account, job.payload, job.headers, made_id=await self._maker(job))
             key = taken.key
         if key in self._in_hand:
-            # Delivered again while the first delivery waits for the relay.
-            await job.give_back(AGAIN_S)
+            await self._in_hand.again(key, job, due=taken is None)
             return
-        self._in_hand.add(key)
+        self._in_hand.begin(key)
+        try:
+            await self._try(key, job, taken, place)
+        finally:
+            asked = self._in_hand.end(key)
+        await self._in_hand.answer(key, asked)
+
+    async def _try(self, key: str, job: Job, taken: Taken | None, place: Place) -> None:
         try:
             if job.delivered > 1:
                 await self._again(key, job, taken, place)
@@ -157,8 +162,6 @@ class Deliverer:
             log.error("bug", where=f"{self._options.account}, request {key}", exc_info=exc)
             said = exc.what if isinstance(exc, MailbusError) else type(exc).__name__
             await self._bury(key, job, taken, f"mailbus fails at it: {said}")
-        finally:
-            self._in_hand.discard(key)
 
     async def _maker(self, job: Job) -> Callable[[], str]:
         """What makes an id for a request that brought none."""

@@ -7,6 +7,7 @@ from math import inf
 import pytest
 
 from service.bus import Bus, Job
+from service.bus.queue import MAX_ACK_PENDING
 from service.outbound import Bundle, Limit, Outbox
 from service.outbound.hands import Place
 from service.outbound.lanes import Lanes
@@ -155,3 +156,26 @@ async def test_who_comes_back_for_a_domains_turn_is_not_read_before_there_is_one
         relay.script.hold.set()
         await post.states(2)
         await post.empty()
+
+
+@pytest.mark.fault("E03")
+async def test_the_same_id_again_and_again_keeps_no_other_request_from_the_relay(
+    bus: Bus, post: Post, relay: ScriptedRelay
+) -> None:
+    """More repeats than NATS hands out at once, while the first one's mail waits for its answer."""
+    relay.script.hold = asyncio.Event()
+    repeats = MAX_ACK_PENDING + 10
+    async with sending(bus, relay):
+        await post.request("first")
+        await relay.received(1)
+        for _ in range(repeats):
+            await post.request("first")
+        await post.request("other", to=[{"email": "other@x.example"}])
+        await relay.received(2)
+        assert not post.events
+        relay.script.hold.set()
+        await post.states(2 + repeats)
+        await post.empty()
+    assert {(event.body.id, event.state) for event in post.events} == {("first", "sent"), ("other", "sent")}
+    assert len({event.id for event in post.events}) == 2
+    assert [mail.rcpt_to for mail in relay.messages] == [["a@x.example"], ["other@x.example"]]
