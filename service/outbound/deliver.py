@@ -39,7 +39,7 @@ from service.outbound.originals import Originals
 from service.outbound.outbox import Outbox
 from service.outbound.pace import Pace
 from service.outbound.relays import Relays
-from service.outbound.replies import too_wide
+from service.outbound.replies import nameable, too_wide
 from service.outbound.request import Taken, made_id, take
 from service.outbound.retry import Decision, Phase, expire
 from service.outbound.sends import KEY_HEADER, NOT_YET, SendRecord, Sends, new_owner, new_record, source_of
@@ -196,7 +196,7 @@ class Deliverer:
             with suppress(Permanent):
                 payload = (await self._bundles.kept(record, place)).request
         why = f"{ended + 1} processes ended while they had it in hand"
-        await self._settler.give_up(key, job, record or _new(taken, job), revision, why, payload)
+        await self._settler.give_up(key, job, record or self._new(taken, job), revision, why, payload)
 
     # -- which way --------------------------------------------------------------------------------------------
 
@@ -383,11 +383,10 @@ class Deliverer:
 
     async def _bury(self, key: str, job: Job, taken: Taken | None, why: str) -> None:
         record, revision = await self._sends.get(key)
-        await self._settler.bury(key, job, record or _new(taken, job), revision, why)
+        await self._settler.bury(key, job, record or self._new(taken, job), revision, why)
 
-
-def _new(taken: Taken | None, job: Job) -> SendRecord:
-    """A request of which nothing is stored, with its recipients where they can be read."""
-    everybody = taken.request.recipients() if taken is not None and taken.request is not None else []
-    record = new_record(taken.id if taken is not None else "", job, job.stored_at)
-    return changed(record, phase=Phase.WAITING, pending=dict.fromkeys(everybody, ""))
+    def _new(self, taken: Taken | None, job: Job) -> SendRecord:
+        """A request of which nothing is stored, with its recipients where they can be read."""
+        everybody = nameable(taken.request if taken is not None else None, self._bus.max_payload)
+        record = new_record(taken.id if taken is not None else "", job, job.stored_at)
+        return changed(record, phase=Phase.WAITING, pending=dict.fromkeys(everybody, ""))

@@ -39,6 +39,11 @@ def shortened(said: Mapping[str, Said], recipients: int) -> dict[str, Said]:
     return {who: Said(one.verdict, short(one.reply, recipients)) for who, one in said.items()}
 
 
+def nameable(request: SendRequest | None, max_payload: int) -> list[str]:
+    """The recipients of a request that is refused: nobody where there is no room to name all, or none can be read."""
+    return [] if request is None or too_wide(request, max_payload) else request.recipients()
+
+
 def too_wide(request: SendRequest, max_payload: int) -> list[Problem]:
     """What is wrong with a request whose record a NATS server would not take, if it takes less than they do."""
     if max_payload >= LARGEST_BYTES:

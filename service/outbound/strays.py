@@ -22,6 +22,7 @@ from service.errors import Transient
 from service.observe import log
 from service.outbound.options import OutboundOptions
 from service.outbound.outbox import Outbox
+from service.outbound.replies import nameable
 from service.outbound.request import made_id, take
 from service.outbound.retry import Phase
 from service.outbound.sends import KEY_HEADER, SendRecord, Sends, consumer_of_out, new_record
@@ -127,7 +128,7 @@ class Strays:
             await job.ack()
             return
         record, revision = await self._sends.get(taken.key)
-        recipients = taken.request.recipients() if taken.request is not None else []
+        recipients = nameable(taken.request, self._bus.max_payload)
         if record is None:
             record = changed(new_record(taken.id, job, job.stored_at), pending=dict.fromkeys(recipients, ""))
             await settler.refuse(

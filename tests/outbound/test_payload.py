@@ -1,17 +1,20 @@
 """What one NATS message cannot hold: said, kept or refused in pieces that it can; no connection ends by it."""
 
 import json
+from pathlib import Path
 
 import pytest
 
-from service.bus import Bus
+from service.bus import Bus, NatsOptions, StreamOptions, open_bus
 from service.clock import SystemClock
 from service.contract import decode_request, request_key
 from service.outbound import Returned
 from service.outbound.replies import LARGEST_BYTES, short, too_wide
 from tests.meaning.mails import dsn
-from tests.outbound.conftest import Post, sending
+from tests.outbound.conftest import Post, delivered, sending
 from tests.outbound.test_returned import announced
+from tests.outbound.test_strays import strays
+from tests.servers.nats import NatsServer
 from tests.servers.smtp import ScriptedRelay
 
 LONGEST = "\U0001f4ec" * 512
@@ -92,3 +95,22 @@ async def test_what_a_report_names_is_remembered_within_bounds(bus: Bus, post: P
     assert record is not None
     # A request's own recipients, whatever a report names.
     assert json.loads(record.value)["returned"] == ["bounced a@x.example"]
+
+
+@pytest.mark.fault("D12", "E14")
+async def test_where_nats_takes_less_who_is_refused_for_nobody_is_not_named_and_others_are_refused_after_it(
+    tmp_path: Path, prefix: str
+) -> None:
+    server = NatsServer(tmp_path, {"max_payload": 64 * 1024})
+    await server.start()
+    try:
+        async with open_bus(NatsOptions(servers=(server.url,), prefix=prefix), StreamOptions()) as bus:
+            post = Post(bus, account="nobody")
+            await post.watch()
+            await post.request("wide", to=[{"email": f"{'x' * 20}{n}@x.example"} for n in range(1000)])
+            await post.request("narrow")
+            await strays(bus).refuse_all()
+            assert await post.states(2) == [("wide", "failed"), ("narrow", "failed")]
+            assert [len(delivered(event)) for event in post.events] == [0, 1]
+    finally:
+        await server.stop()
