@@ -116,8 +116,11 @@ async def _nats(settings: Settings) -> str:
     async with open_bus(nats_options(settings), None) as bus:
         version = bus.nc.connected_server_version
         number = f"{version.major}.{version.minor}.{version.patch}"
-        await bus.check_streams(stream_options(settings), settings.nats.replicas)
-        return f"{', '.join(settings.nats.servers)}, version {number} with JetStream"
+        # First without the streams that are to be made: to know them takes rights, too.
+        await bus.check_rights()
+        if missing := await bus.check_streams(stream_options(settings), settings.nats.replicas):
+            await bus.check_rights(missing=missing)
+        return f"{', '.join(settings.nats.servers)}, version {number} with JetStream and all rights that mailbus needs"
 
 
 async def _incoming(

@@ -1,10 +1,10 @@
 """NATS JetStream as mailbus uses it: streams, fenced commits, blobs, keys, work queues. Mail-free.
 
-connection.py opens a Bus; streams.py makes and checks what stands on the server; batch.py publishes all or nothing;
-log.py commits with a fence, replay.py reads a log; blobs.py stores content once; kv.py compares and sets, watch.py
-tells of changes; queue.py pulls, acknowledges, schedules; contents.py looks through whole streams, and erases;
-micro.py answers requests; permissions.py is who may do what, refusals.py what NATS does not let one do; errors.py turns
-NATS's errors into verdicts.
+connection.py opens a Bus (credentials.py reads what it logs in with); streams.py makes and checks what stands on the
+server; batch.py publishes all or nothing; log.py commits with a fence, replay.py reads a log; blobs.py stores content
+once; kv.py compares and sets, watch.py tells of changes; queue.py pulls, acknowledges, schedules; contents.py looks
+through whole streams, and erases; micro.py answers requests; permissions.py is who may do what, rights.py tries it,
+refusals.py hears what NATS does not let one do; errors.py turns NATS's errors into verdicts.
 """
 
 from service.bus.batch import Staged

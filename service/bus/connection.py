@@ -4,34 +4,34 @@ Used by app.py, check.py and the CLI. Reconnects for ever; `connected` tells.
 """
 
 import asyncio
-import re
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import nats.errors
-import nkeys
 from nats.aio.msg import Msg
 from nats.errors import NoServersError
 
 from service.bus.blobs import BlobStore
 from service.bus.client import NO_TLS, BusClient
 from service.bus.contents import Contents
+from service.bus.credentials import check_creds, check_seed, read_secrets
 from service.bus.errors import MessageTooLarge, NobodyThere, js_api, subject_counts, subject_pages, translated
 from service.bus.follow import Followed, follow
 from service.bus.guard import header_size
 from service.bus.kv import KeyValue
 from service.bus.log import EventLog
 from service.bus.options import NatsOptions, StreamOptions
+from service.bus.permissions import mailbus_permissions
 from service.bus.queue import WorkQueue, publish_acknowledged
 from service.bus.readers import Readers
 from service.bus.refusals import refuses_login
+from service.bus.rights import check_rights
 from service.bus.streams import check_streams, ensure_streams
 from service.contract import Subjects
 from service.errors import Inward, Permanent, Transient
@@ -46,13 +46,8 @@ PINGS_LIMIT: Final = 2
 # Whatever counts was acknowledged: a server that does not take our farewell is left without it.
 CLOSE_TIMEOUT_S: Final = 1.0
 ERRORS_KEPT: Final = 20
-SECRET_LIMIT_BYTES: Final = 64 * 1024
 # What may wait inside the client while NATS is away: everything that counts is acknowledged, so little helps.
 PENDING_LIMIT_BYTES: Final = 8 * 1024 * 1024
-
-_CREDS: Final = re.compile(
-    rb"-BEGIN NATS USER JWT-+\s+\S+\s+-+END NATS USER JWT-+.*-BEGIN USER NKEY SEED-+\s+(\S+)\s", re.DOTALL
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,9 +181,20 @@ class Bus:
         with translated(stream):
             return sum([sum(page.values()) async for page in subject_pages(self.nc, stream, subject)])
 
-    async def check_streams(self, options: StreamOptions, replicas: int) -> None:
-        """Whether the streams that are there will do. Raises Permanent that lists every difference, or Transient."""
-        await check_streams(self.nc, self.subjects, options, replicas)
+    async def check_streams(self, options: StreamOptions, replicas: int) -> list[str]:
+        """Whether the streams that are there will do; gives those that are missing.
+
+        Raises Permanent that lists every difference, or Transient.
+        """
+        return await check_streams(self.nc, self.subjects, options, replicas)
+
+    async def check_rights(self, *, missing: Collection[str] = ()) -> None:
+        """Whether this user may do all that mailbus does. `missing`: streams that it has to make.
+
+        Raises Permanent that names every right it has not, or Transient.
+        """
+        wanted = mailbus_permissions(self.subjects)
+        await check_rights(self.nc, wanted, missing=missing, where=_where(self.options))
 
     async def queued(self, stream: str, subject: str) -> list[str]:
         """The subjects under which a stream holds messages. Raises Transient."""
@@ -243,10 +249,10 @@ def _connect_arguments(options: NatsOptions, bus: Bus, seen: list[Exception]) ->
     named = {"user": options.user, "password": options.password, "token": options.token}
     arguments |= {name: value for name, value in named.items() if value is not None}
     if options.creds is not None:
-        _check_creds(options.creds, _where(options))
+        check_creds(options.creds, _where(options))
         arguments["user_credentials"] = options.creds
     if options.nkey_seed is not None:
-        _check_seed(options.nkey_seed.strip().encode(), "nats.nkey_seed", _where(options))
+        check_seed(options.nkey_seed.strip().encode(), "nats.nkey_seed", _where(options))
         arguments["nkeys_seed_str"] = options.nkey_seed
     if options.ca or options.cert or any(server.startswith("tls://") for server in options.servers):
         arguments["tls"] = _tls(options)
@@ -258,45 +264,6 @@ def _tls(options: NatsOptions) -> ssl.SSLContext:
     if options.cert:
         context.load_cert_chain(options.cert, options.key)
     return context
-
-
-def _secrets(options: NatsOptions) -> dict[str, str]:
-    """What their files hold now. Raises OSError, ValueError, Permanent: none of them shows a secret."""
-    found = {}
-    for name, path in options.files.items():
-        with open(path, "rb") as file:
-            content = file.read(SECRET_LIMIT_BYTES)
-        try:
-            found[name] = content.decode().removesuffix("\n").removesuffix("\r")
-        except UnicodeDecodeError:
-            raise ValueError(f"{path} is not UTF-8") from None
-        if not found[name]:  # as where it is being written
-            raise ValueError(f"{path} is empty")
-    if "nkey_seed" in found:
-        _check_seed(found["nkey_seed"].strip().encode(), "nats.nkey_seed", _where(options))
-    return found
-
-
-def _check_creds(path: str, where: str) -> None:
-    """A creds file that can be read and used. On another nats-py fails with anything, at its next connect."""
-    try:
-        content = Path(path).read_bytes()
-    except OSError as exc:
-        raise Permanent(f"nats.creds: {exc.strerror}", where=where, remedy=f"is {path} there?") from exc
-    found = _CREDS.search(content)
-    if found is None:
-        raise Permanent("nats.creds is no creds file", where=where, remedy="it holds a user's JWT and NKEY seed")
-    _check_seed(found[1], "nats.creds", where)
-
-
-def _check_seed(seed: bytes, field: str, where: str) -> None:
-    broken = False
-    try:
-        nkeys.from_seed(bytearray(seed)).wipe()
-    except Exception:  # noqa: BLE001 nkeys and PyNaCl have no common error; none is kept, for it may show the seed
-        broken = True
-    if broken:
-        raise Permanent(f"{field} is no NKEY seed", where=where, remedy="a user's seed begins with SU")
 
 
 def _where(options: NatsOptions) -> str:
@@ -317,7 +284,7 @@ async def _connect(options: NatsOptions) -> Bus:
     if options.ca or options.cert:
         nc.read_tls = partial(_tls, options)
     if options.files:
-        nc.read_secrets = partial(_secrets, options)
+        nc.read_secrets = partial(read_secrets, options.files, _where(options))
     # The client's own loop would try one server for ever; the caller decides how long to wait.
     first = arguments | {"max_reconnect_attempts": 1}
     try:

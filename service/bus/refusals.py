@@ -6,8 +6,8 @@ hear nothing but silence.
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Collection
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Collection, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -55,6 +55,7 @@ class Refusals:
         self._login_said = False
         self._said: set[str] = set()
         self._asking: dict[asyncio.Timeout, Collection[str]] = {}
+        self._gathered: set[Refused] | None = None
 
     def heard(self, error: Exception, *, away: bool) -> Refused | None:
         """What the client heard of the server; gives what is not permitted.
@@ -68,7 +69,10 @@ class Refusals:
         if found is None:
             return None
         refused = Refused(*found.groups())
-        self._say(refused.what, refused.subject)
+        if self._gathered is not None:
+            self._gathered.add(refused)
+        else:
+            self._say(refused.what, refused.subject)
         now = asyncio.get_running_loop().time()
         for limit, asked in self._asking.items():
             if not limit.expired() and any(map(refused.concerns, asked)):
@@ -86,6 +90,16 @@ class Refusals:
         """The connection is another one, whose rights may be others."""
         self._login_said = False
         self._said.clear()
+
+    @contextmanager
+    def gathered(self) -> Iterator[set[Refused]]:
+        """What is not permitted within the block, for whoever tells it in words of its own."""
+        found: set[Refused] = set()
+        self._gathered = found
+        try:
+            yield found
+        finally:
+            self._gathered = None
 
     @asynccontextmanager
     async def permitted(self, *subjects: str) -> AsyncIterator[None]:

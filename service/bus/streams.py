@@ -287,10 +287,15 @@ def _republish(value: object) -> object:
     return (value.get("src"), value.get("dest"), bool(value.get("headers_only")))
 
 
-async def check_streams(nc: Client, subjects: Subjects, options: StreamOptions, replicas: int) -> None:
-    """Check what is there and make nothing. Raises Permanent that lists every difference, or Transient."""
+async def check_streams(nc: Client, subjects: Subjects, options: StreamOptions, replicas: int) -> list[str]:
+    """Check what is there and make nothing; gives the streams that are missing.
+
+    Raises Permanent that lists every difference, or Transient.
+    """
     _check_payload(nc, options)
-    _raise_drifts((await _survey(nc, wanted_streams(subjects, options, replicas))).drifts)
+    found = await _survey(nc, wanted_streams(subjects, options, replicas))
+    _raise_drifts(found.drifts)
+    return [config["name"] for config in found.missing]
 
 
 async def ensure_streams(nc: Client, subjects: Subjects, options: StreamOptions, replicas: int) -> None:

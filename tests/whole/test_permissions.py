@@ -31,6 +31,7 @@ from service.bus.permissions import Permissions
 from service.commands.begun import COMMAND_LIMIT_S
 from service.commands.serve import PASSED_ON_S
 from service.contract import Subjects
+from service.errors import EX_CONFIG
 from service.outbound.suspects import Suspects, Suspicion
 from service.settings.model import FleetSettings
 from tests.servers.dovecot import Dovecot
@@ -257,6 +258,18 @@ async def test_who_may_not_ask_is_told_so_and_at_once(documented_nats: Documente
         assert "NATS does not permit it" in err
         assert "nats_not_permitted" in err
         assert what in err
+
+
+async def test_check_names_each_right_that_is_missing(documented_nats: DocumentedNats, tmp_path: Path) -> None:
+    file = tmp_path / "mailbus.yaml"
+    nats = {"servers": [documented_nats.url], "user": "shop", "password": "secret"}
+    file.write_text(yaml.safe_dump({"nats": nats}))
+    code, out, _ = await words("check", "-c", str(file))
+    assert code == EX_CONFIG
+    assert "publish mail.in.>" in out
+    assert "publish mail.out.*" in out
+    assert "subscribe mail.cmd.>" in out
+    assert "mailbus streams permissions" in out
 
 
 async def test_a_subject_that_is_not_permitted_is_said_once(
