@@ -22,7 +22,7 @@ from service.bus.client import NO_TLS, BusClient
 from service.bus.contents import Contents
 from service.bus.credentials import check_creds, check_seed, read_secrets
 from service.bus.errors import MessageTooLarge, NobodyThere, js_api, subject_counts, subject_pages, translated
-from service.bus.follow import Followed, follow
+from service.bus.follow import Followed, follow, last_seq
 from service.bus.guard import header_size
 from service.bus.kv import KeyValue
 from service.bus.log import EventLog
@@ -131,9 +131,9 @@ class Bus:
         """A watch over the event log's consumers."""
         return Readers(self.nc, self.subjects.stream_in)
 
-    def follow(self, stream: str, subject: str, *, whole: bool = False) -> AsyncIterator[Followed]:
-        """A stream's messages as they come; `whole`: from its first one. Raises Transient."""
-        return follow(self.nc, stream, subject, whole=whole)
+    def follow(self, stream: str, subject: str, *, after: int | None = None) -> AsyncIterator[Followed]:
+        """A stream's messages as they come; `after`: from a sequence on, 0 for all. Raises Transient."""
+        return follow(self.nc, stream, subject, after=after)
 
     @asynccontextmanager
     async def hearing(self, subject: str, ring: Callable[[], None]) -> AsyncIterator[None]:
@@ -169,6 +169,10 @@ class Bus:
         with translated(stream):
             info = await js_api(self.nc, f"STREAM.INFO.{stream}")
         return datetime.fromisoformat(info["created"])
+
+    async def last_seq(self, stream: str) -> int:
+        """The sequence of a stream's last message, 0 without a stream. Raises Transient."""
+        return await last_seq(self.nc, stream)
 
     async def stream_state(self, stream: str) -> str:
         """What changes with whatever a stream gets or loses. Raises Transient."""

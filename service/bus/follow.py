@@ -9,7 +9,7 @@ import nats.errors
 from nats.aio.client import Client
 from nats.js.api import ConsumerConfig, DeliverPolicy
 
-from service.bus.errors import translated
+from service.bus.errors import NOT_FOUND, ApiError, js_api, translated
 
 PATIENCE_S: Final = 1.0
 # A server that was restarted has forgotten the consumer: it is made again after two of them.
@@ -27,15 +27,15 @@ class Followed:
     stored_at: datetime
 
 
-async def follow(nc: Client, stream: str, subject: str, *, whole: bool) -> AsyncIterator[Followed]:
-    """Messages on `subject`, from the stream's first (`whole`) or from now on; never ends. Raises Transient.
+async def follow(nc: Client, stream: str, subject: str, *, after: int | None) -> AsyncIterator[Followed]:
+    """Messages on `subject` after a sequence, None for from now on; never ends. Raises Transient.
 
     An ordered consumer: nothing is acknowledged, and nothing of it stays on the server.
     """
     with translated(stream):
         context = nc.jetstream()
         # Not "new": a consumer that is made again after a break would take the stream from its beginning.
-        first = 1 if whole else (await context.stream_info(stream)).state.last_seq + 1
+        first = (await last_seq(nc, stream) if after is None else after) + 1
         config = ConsumerConfig(deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=first)
         subscription = await context.subscribe(
             subject, stream=stream, ordered_consumer=True, config=config, idle_heartbeat=HEARTBEAT_S
@@ -59,3 +59,14 @@ async def follow(nc: Client, stream: str, subject: str, *, whole: bool) -> Async
     finally:
         with translated(stream):
             await subscription.unsubscribe()
+
+
+async def last_seq(nc: Client, stream: str) -> int:
+    """The sequence of a stream's last message, 0 without a stream. Raises Transient."""
+    with translated(stream):
+        try:
+            return int((await js_api(nc, f"STREAM.INFO.{stream}"))["state"]["last_seq"])
+        except ApiError as exc:
+            if exc.code != NOT_FOUND:
+                raise
+            return 0

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 import typer
 
 from service.cli.words import Declined, aside, on_bus
-from service.contract import State, Verb, decode_request
+from service.clock import SystemClock
+from service.contract import State, Verb, decode_request, request_key
 from service.errors import EX_FAILURE
 from service.tasks import TaskGroup
 
@@ -50,10 +51,12 @@ async def send_and_wait(settings: "Settings", account: str, payload: bytes, *, w
     """Ask `send`, then print each status until the final one; 0 where everybody got it."""
     async with on_bus(settings) as bus:
         subject = bus.subjects.status(account, "*")
+        # What is said before it is asked is about others; an id that was there before is answered anew.
+        before = await bus.last_seq(bus.subjects.stream_status)
         statuses: asyncio.Queue[dict[str, Any]] = asyncio.Queue(maxsize=1000)
 
         async def listen() -> None:
-            async for message in bus.follow(bus.subjects.stream_status, subject, whole=True):
+            async for message in bus.follow(bus.subjects.stream_status, subject, after=before):
                 await statuses.put(json.loads(message.payload))
 
         async with TaskGroup() as group:
@@ -66,7 +69,9 @@ async def send_and_wait(settings: "Settings", account: str, payload: bytes, *, w
                     return failure(failed)
                 id = json.loads(answer)["id"]
                 aside(f"queued as {id}")
-                return await _outcome(id, _recipients(payload), statuses, wait_s)
+                waiting = _recipients(payload)
+                code = await _outcome(id, waiting, statuses, wait_s)
+                return code or await _earlier(bus, account, id, waiting - {""})
             finally:
                 listening.cancel()
 
@@ -77,7 +82,10 @@ def _recipients(payload: bytes) -> set[str]:
 
 
 async def _outcome(id: str, waiting: set[str], statuses: asyncio.Queue[dict[str, Any]], wait_s: float) -> int:
-    """Until each of the recipients has its final state: 0 where all of them got it."""
+    """Until each of `waiting` has its final state, or the last word is said; 0 where all that was said is `sent`.
+
+    Who had none is left in `waiting`.
+    """
     code = 0
     last_word = False
     try:
@@ -102,6 +110,23 @@ async def _outcome(id: str, waiting: set[str], statuses: asyncio.Queue[dict[str,
             return code
         aside(f"mailbus: no final status within {wait_s:g} s; mailbus tail shows it when it comes", style="red")
         return EX_FAILURE
+
+
+async def _earlier(bus: "Bus", account: str, id: str, missing: set[str]) -> int:
+    """Of whom an id that was there before said nothing now: 0 where a relay took the mail for all of them then.
+
+    The last attempt's statuses are said again, and no others (docs/contract.md).
+    """
+    from service.outbound import Sends
+
+    if not missing:
+        return 0
+    sends = Sends(bus.key_value(bus.subjects.sends), bus.key_value(bus.subjects.cursors), SystemClock())
+    record, _ = await sends.get(request_key(account, id))
+    not_sent = missing - set(record.taken if record is not None else ())
+    if not not_sent:
+        return 0
+    return failure(f"{id} was asked before, and these did not get it: {', '.join(sorted(not_sent))}")
 
 
 async def ask(bus: "Bus", account: str, verb: Verb, payload: bytes) -> tuple[bytes, str]:

@@ -30,7 +30,7 @@ async def show_tail(settings: Settings, *, account: str, as_json: bool, whole: b
     console = Console(soft_wrap=True, highlight=False)
 
     async def show(bus: Bus, stream: str, subject: str) -> None:
-        async for message in bus.follow(stream, subject, whole=whole):
+        async for message in bus.follow(stream, subject, after=0 if whole else None):
             if as_json:
                 typer.echo(json.dumps(as_object(message), ensure_ascii=False))
             else:

@@ -250,7 +250,7 @@ async def _watch(
     subjects = bus.subjects
 
     async def consume(stream: str, subject: str) -> None:
-        async for message in bus.follow(stream, subject, whole=True):
+        async for message in bus.follow(stream, subject, after=0):
             await seen.put(message)
 
     async def stay() -> None:

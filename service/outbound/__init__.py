@@ -22,7 +22,7 @@ from service.outbound.outbox import SENT, Bundle, Outbox
 from service.outbound.retry import Phase
 from service.outbound.returned import Returned
 from service.outbound.sender import Sender
-from service.outbound.sends import KEY_HEADER
+from service.outbound.sends import KEY_HEADER, Sends
 from service.outbound.sent import OUTBOX_HEADER, SentMailbox, SentOptions
 from service.outbound.strays import Strays
 from service.outbound.suppressions import Suppressions
@@ -44,6 +44,7 @@ __all__ = [
     "Phase",
     "Returned",
     "Sender",
+    "Sends",
     "SentMailbox",
     "SentOptions",
     "Strays",

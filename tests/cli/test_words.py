@@ -170,6 +170,26 @@ async def test_send_waits_for_every_recipient_and_fails_where_one_does(
     assert await one.stop() == 0
 
 
+async def test_send_under_an_id_that_was_there_before_counts_what_became_of_it_then(
+    own_nats: NatsServer, mailbus: Maker, prefix: str, relay: ScriptedRelay
+) -> None:
+    """Also of whom an earlier attempt was the last, whose status is not said again."""
+    relay.script.rcpt = {"no@x.org": ["550 5.1.1 nobody"], "late@x.org": ["451 4.7.1 later", "250 OK"] * 2}
+    account = with_relay({"id": "box", "address": "me@example.com"}, relay, retry={"first": "1s"})
+    one = mailbus(settings_for(own_nats.url, prefix, account))
+    one.start()
+    await one.started()
+    for id, who, right in (("r1", "no@x.org", 1), ("r2", "yes@x.org", 0)):
+        for again in (False, True):
+            to = ["--to", who, "--to", "late@x.org", "--text", "x", "--id", id]
+            code, out, err = await command(one, "send", "box", *to)
+            assert code == right, err
+            states = [json.loads(line)["state"] for line in out.splitlines()]
+            assert states == ["sent"] if again else states[-1] == "sent"
+        assert (who in err) == bool(right)
+    assert await one.stop() == 0
+
+
 async def test_accounts_shows_state_and_progress(
     dovecot: Dovecot, own_nats: NatsServer, mailbus: Maker, prefix: str
 ) -> None:
