@@ -39,8 +39,13 @@ class _Line:
         if self.changes is not None:
             self.changes.session.abort()
         self.changes = None
+        self.refuse()
+
+    def refuse(self) -> None:
+        """Whoever wants to borrow it shall ask another."""
         if self.asked is not None and not self.asked.done():
             self.asked.set_result(False)
+            self.asked = None
 
 
 class Lines:
@@ -91,6 +96,8 @@ class Lines:
         if had and seat.turn not in SEATED and place.line is not None:
             line, place.line = place.line, None
             if line.open:
+                # Whoever has it next may work on it for hours before it idles.
+                line.refuse()
                 self._spare.append(line)
             else:
                 line.drop()
