@@ -2,12 +2,19 @@
 
 JMAP's names (RFC 8621) outside, ours inside. Knows no NATS, no IMAP, no settings.
 subjects.py names things; email.py, events.py, requests.py, status.py, commands.py, filters.py are the bodies;
-schema.py prints them as JSON Schema and AsyncAPI.
+checks.py says what is wrong with a request; schema.py prints them as JSON Schema and AsyncAPI.
 """
 
 from service.contract.after import AFTER_HEADER, After, AfterKind
 from service.contract.answer import Forward, Reply
 from service.contract.blob import Blob, blob_id
+from service.contract.checks import (
+    BLOB_ID,
+    RECIPIENTS_LIMIT,
+    RECIPIENTS_LIMIT_BYTES,
+    check_request,
+    decode_request,
+)
 from service.contract.choice import Choice, ChoiceKind
 from service.contract.codec import encode
 from service.contract.commands import (
@@ -110,9 +117,6 @@ from service.contract.media import address_problem, ascii_domain, is_address, me
 from service.contract.net import Security, credentials, hidden, without_credentials
 from service.contract.problems import PROBLEMS_LIMIT, Problem, RequestProblems, decode_body
 from service.contract.requests import (
-    BLOB_ID,
-    RECIPIENTS_LIMIT,
-    RECIPIENTS_LIMIT_BYTES,
     Address,
     Attachment,
     Envelope,
@@ -123,8 +127,6 @@ from service.contract.requests import (
     beyond,
     blob_ids,
     blob_uses,
-    check_request,
-    decode_request,
     expiry_of,
     for_one,
     too_many_bytes,

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from service.bus import Bus
 from service.clock import SystemClock
-from service.contract import request_key
-from service.contract.requests import decode_request
+from service.contract import decode_request, request_key
 from service.outbound import Returned
 from service.outbound.mail import make_mail, sent_copy
 from service.outbound.proof import TAG_CHARS, known_by_address, known_of, mark_of, proof_of, verp_address

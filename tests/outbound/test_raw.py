@@ -4,8 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from service.contract import RequestProblems
-from service.contract.requests import decode_request
+from service.contract import RequestProblems, decode_request
 from service.outbound.dkim import DkimSigner
 from service.outbound.mail import make_mail
 from tests.outbound.test_dkim import SIGNERS, verified

@@ -1,0 +1,46 @@
+"""Header fields of a request, and its subject: what is wrong with them. Pure. Used by checks.py."""
+
+import re
+from typing import Final
+
+from service.contract.listed import check_list_fields
+from service.contract.problems import Wrong
+from service.contract.requests import SendRequest
+
+HEADERS_LIMIT: Final = 100
+# RFC 5322 2.1.1: 998 characters a line; a long field is folded, but an extra header longer than this is a mistake.
+HEADER_VALUE_LIMIT_CHARS: Final = 8000
+BREAKS: Final = re.compile(r"[\r\n\0]")
+_NAME: Final = re.compile(r"[!-9;-~]{1,76}")  # RFC 5322 2.2: printable ASCII without the colon
+# What mailbus sets itself, from the request's own fields.
+_OURS: Final = frozenset(
+    "from sender to cc bcc reply-to subject date message-id in-reply-to references mime-version content-type"
+    " content-transfer-encoding content-disposition content-id return-path received dkim-signature".split()
+)
+
+
+def check_headers(request: SendRequest, wrong: Wrong) -> None:
+    """What is wrong with those that `headers` names, and with those that have a field of their own."""
+    if BREAKS.search(request.subject):
+        wrong("subject", "CR, LF and NUL are not allowed")
+    if len(request.subject) > HEADER_VALUE_LIMIT_CHARS:
+        wrong("subject", f"longer than {HEADER_VALUE_LIMIT_CHARS} characters")
+    if len(request.headers) > HEADERS_LIMIT:
+        wrong("headers", f"{len(request.headers)} of them; at most {HEADERS_LIMIT}")
+    for name, value in request.headers.items():
+        # The name comes from outside: shown only where it is one.
+        field = f"headers.{name}" if _NAME.fullmatch(name) else "headers"
+        if not _NAME.fullmatch(name):
+            wrong(field, "a header's name is 1 to 76 printable ASCII characters without a colon")
+        elif name.lower() in _OURS:
+            wrong(field, "mailbus sets this header from the request's own fields")
+        if BREAKS.search(value):
+            wrong(field, "CR, LF and NUL are not allowed")
+        elif len(value) > HEADER_VALUE_LIMIT_CHARS:
+            wrong(field, f"longer than {HEADER_VALUE_LIMIT_CHARS} characters")
+    if not request.split:
+        check_list_fields(request.headers, wrong)
+    ids = [("inReplyTo", request.in_reply_to)] if request.in_reply_to is not None else []
+    for field, value in [*ids, *((f"references[{i}]", ref) for i, ref in enumerate(request.references))]:
+        if not re.fullmatch(r"[!-;=?-~]{1,900}", value or ""):
+            wrong(field, "a bare message id is wanted, without < and >")
