@@ -53,7 +53,7 @@ def mailbus_permissions(subjects: Subjects) -> Permissions:
     publish += [f"{api}.CONSUMER.CREATE.{stream}.>" for stream in (*logs, *watched)]
     publish += [f"{api}.CONSUMER.MSG.NEXT.{stream}.*" for stream in logs]
     publish += [f"{api}.CONSUMER.LIST.{subjects.stream_in}"]
-    publish += [f"{api}.CONSUMER.DELETE.{stream}.*" for stream in (subjects.stream_in, *watched)]
+    publish += [f"{api}.CONSUMER.DELETE.{stream}.*" for stream in (*logs, *watched)]
     publish += [f"$JS.ACK.{stream}.>" for stream in (subjects.stream_out, subjects.stream_later)]
     heard = [f"{p}.{name}" for name in ("bell.*", "cmd.>", "fleet.>", "admin.>")]
     return Permissions(tuple(publish), ("_INBOX.>", *heard, "$SRV.>"))

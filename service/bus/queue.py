@@ -26,6 +26,8 @@ INACTIVE_S: Final = 300
 FETCH_WAIT_S: Final = 1.0
 # How much later than it was to be the end of a pull may come.
 PATIENCE_S: Final = 1.0
+# A consumer of this name is there with another configuration.
+CONSUMER_DIFFERS: Final = 10148
 # "$JS.ACK.<stream>.<consumer>.<delivered>.<seq>.<consumer seq>.<time>.<pending>".
 SHORT_TOKENS: Final = 9
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
@@ -166,6 +168,8 @@ class WorkQueue:
         """The consumer of a subject, made if it is not there. Raises Transient."""
         config = {
             "stream_name": self._stream,
+            # By itself NATS gives the consumer that is there another filter, and it stays behind what it has passed.
+            "action": "create",
             "config": {
                 "durable_name": name,
                 "filter_subject": subject,
@@ -177,10 +181,24 @@ class WorkQueue:
             },
         }
         with translated(self._stream):
-            await js_api(self._nc, f"CONSUMER.CREATE.{self._stream}.{name}.{subject}", config)
+            # Without the subject, which may be almost as long as a line to NATS may be.
+            create = f"CONSUMER.CREATE.{self._stream}.{name}"
+            try:
+                await js_api(self._nc, create, config)
+            except ApiError as exc:
+                if exc.err_code != CONSUMER_DIFFERS:
+                    raise
+                # Of another version. What it has handed out comes again, and is known by its record.
+                await self.drop(name)
+                await js_api(self._nc, create, config)
             puller = Puller(self._nc, self._stream, name)
             await puller.open()
             return puller
+
+    async def drop(self, name: str) -> None:
+        """End a consumer at once, and not after INACTIVE_S. Raises Transient."""
+        with translated(self._stream):
+            await js_api(self._nc, f"CONSUMER.DELETE.{self._stream}.{name}")
 
     async def schedule(self, subject: str, target: str, at: datetime, payload: bytes, headers: dict[str, str]) -> None:
         """Have the message appear on `target` at a time; one that is on `subject` already is replaced. ADR-51."""

@@ -3,6 +3,7 @@
 Used by deliver.py. Whoever's write is refused has lost the request to another process, and stops before the dot.
 """
 
+import hashlib
 import random
 import secrets
 from collections.abc import Iterable, Sequence
@@ -128,6 +129,11 @@ def consumer_of_out(subject: str) -> str:
     """The name of the consumer of an account's queue, and of the one for its urgent requests."""
     account = account_of_out(subject)
     return f"{'high' if subject.endswith(URGENT) else 'out'}-{account}"
+
+
+def consumer_of_stray(subject: str) -> str:
+    """The name of the consumer of what is queued under a name that no account can have; no account's is called so."""
+    return f"stray-{hashlib.sha256(subject.encode()).hexdigest()[:16]}"
 
 
 def new_owner() -> str:

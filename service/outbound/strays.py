@@ -11,6 +11,7 @@ Compare-and-set in `mail-sends` keeps it to one status where two take it for the
 import asyncio
 import re
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from typing import Final
@@ -25,7 +26,7 @@ from service.outbound.outbox import Outbox
 from service.outbound.replies import nameable
 from service.outbound.request import made_id, take
 from service.outbound.retry import Phase
-from service.outbound.sends import KEY_HEADER, SendRecord, Sends, consumer_of_out, new_record
+from service.outbound.sends import KEY_HEADER, SendRecord, Sends, consumer_of_out, consumer_of_stray, new_record
 from service.outbound.settle import Settler, changed
 
 LOOK_EVERY_S: Final = 30.0
@@ -96,8 +97,13 @@ class Strays:
                 continue
             account = names[subject]
             # What cannot be an account's name cannot name a consumer either.
-            name = consumer_of_out(subject) if ACCOUNT_ID.fullmatch(account) else "out-stray"
+            nobodys = ACCOUNT_ID.fullmatch(account) is None
+            name = consumer_of_stray(subject) if nobodys else consumer_of_out(subject)
             await self._each(subjects.stream_out, name, subject, partial(self._refuse, account, created))
+            if nobodys:
+                # There are more such names than a stream takes consumers.
+                with suppress(Transient):
+                    await self._bus.queue(subjects.stream_out).drop(name)
 
     async def _is_stray(self, account: str) -> bool:
         if self._is_there(account) or not self._decides(account):

@@ -85,6 +85,31 @@ async def test_a_consumer_that_ended_is_transient_not_an_empty_queue(bus: Bus) -
         await puller.fetch(1)
 
 
+async def test_a_consumer_of_another_subject_is_made_anew_and_hands_over_what_is_older(bus: Bus) -> None:
+    """With its filter changed it would go on behind what it has passed."""
+    queue = bus.queue(bus.subjects.stream_out)
+    await bus.publish(bus.subjects.out("b"), b"older")
+    await bus.publish(bus.subjects.out("a"), b"x")
+    first = await queue.puller("one", bus.subjects.out("a"))
+    await pull(first, 1)
+    await first.close()
+    puller = await queue.puller("one", bus.subjects.out("b"))
+    [job] = await pull(puller, 1)
+    assert job.payload == b"older"
+    await puller.close()
+
+
+async def test_a_consumer_is_shared_by_those_who_make_it_alike(bus: Bus) -> None:
+    queue = bus.queue(bus.subjects.stream_out)
+    await bus.publish(bus.subjects.out("a"), b"x")
+    first = await queue.puller("out-a", bus.subjects.out("a"))
+    [job] = await pull(first, 1)
+    second = await queue.puller("out-a", bus.subjects.out("a"))
+    assert await second.fetch(1) == []
+    await job.ack()
+    assert await first.fetch(1) == []
+
+
 async def test_a_schedule_fires_on_its_target_and_survives_a_kill(own_nats: NatsServer, own_bus: Bus) -> None:
     subjects = own_bus.subjects
     queue = own_bus.queue(subjects.stream_later)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from datetime import timedelta
+from unittest.mock import AsyncMock
 
 import pytest
 
@@ -217,6 +218,48 @@ async def test_what_is_no_request_and_no_account_is_buried_without_a_status(bus:
     await post.until(lambda: bool(post.dead))
     await post.empty()
     assert post.events == []
+
+
+@pytest.mark.fault("G11")
+async def test_names_that_no_account_can_have_come_one_after_another_and_all_end(bus: Bus, post: Post) -> None:
+    """The last was queued before the one that is refused first."""
+    for name in ("shöp", "b@x", "c@x"):
+        await bus.publish(bus.subjects.out(name), b'{"id": "r1"}')
+    await strays(bus).refuse_all()
+    await bus.publish(bus.subjects.out("b@x"), b'{"id": "r2"}')
+    await strays(bus).refuse_all()
+    await post.until(lambda: len(post.dead) == 4)
+    await post.empty()
+
+
+@pytest.mark.fault("G11")
+async def test_what_is_queued_for_nobody_and_an_account_called_stray_do_not_meet(
+    bus: Bus, post: Post, relay: ScriptedRelay
+) -> None:
+    there = Strays(bus, SystemClock(), sends="stray".__eq__, decides=lambda _: True, coming=AsyncMock())
+    async with sending(bus, relay, account="stray"):
+        post.account = "stray"
+        await post.request("r1")
+        await bus.publish(bus.subjects.out("b@x"), b'{"id": "r2", "to": [{"email": "b@x.example"}], "text": "t"}')
+        await there.refuse_all()
+        await post.request("r3")
+        await post.states(2)
+        await post.until(lambda: bool(post.dead))
+        await post.empty()
+    assert sorted((event.body.id, event.state) for event in post.events) == [("r1", "sent"), ("r3", "sent")]
+    assert [json.loads(dead.data)["id"] for dead in post.dead] == ["r2"]
+
+
+@pytest.mark.fault("G11")
+@pytest.mark.parametrize("length", [200, 3900, 4060])
+async def test_a_name_of_any_length_that_nats_takes_is_buried(bus: Bus, post: Post, length: int) -> None:
+    subject = f"{bus.subjects.prefix}.out.".encode().ljust(length, b"x")
+    await bus.nc._send_command(b"PUB %b 2\r\n{}\r\n" % subject)
+    await bus.nc.flush()
+    await strays(bus).refuse_all()
+    await post.until(lambda: bool(post.dead))
+    await post.empty()
+    assert bus.connected
 
 
 @pytest.mark.fault("G11")
