@@ -89,8 +89,10 @@ class Reader:
 
     def _suspect(self, uid: int) -> None:
         suspects = self._status.suspects
-        if len(suspects) < SUSPECTS_LIMIT:
-            suspects[uid] = suspects.get(uid, 0) + 1
+        if uid not in suspects and len(suspects) >= SUSPECTS_LIMIT:
+            # The oldest: whichever is still there and still breaks connections would have been passed by.
+            del suspects[next(iter(suspects))]
+        suspects[uid] = suspects.get(uid, 0) + 1
 
     async def _fetch_missing(self, page: Page) -> None:
         settled = {m.surveyed.uid for m in page.fetched} | {m.uid for m in page.unavailable}

@@ -14,6 +14,7 @@ from service.errors import Permanent, Transient
 from service.imap import Session
 from service.ingest import ImapSource
 from service.ingest.from_imap import NAMELESS_S
+from service.ingest.reading import SUSPECTS_LIMIT
 from service.ingest.source import Stirred
 from tests.ingest.harness import Box, following, session_options
 from tests.servers.clock import FakeClock
@@ -76,6 +77,28 @@ async def test_one_message_that_cannot_be_had_is_announced_as_such_and_the_next_
     (letter,) = await reader.events("DEAD")
     assert letter.subject == f"{prefix}.dead.message"
     assert letter.headers["ce-id"] == events[1].headers["ce-id"]
+
+
+@pytest.mark.fault("A08")
+async def test_a_message_that_breaks_each_connection_is_passed_by_however_many_did_before(
+    imap_stub: ImapStub, bus: Bus, reader: BusReader
+) -> None:
+    async def fetch(connection: Connection, _tag: str, arguments: str) -> bool:
+        wanted, _, items = arguments.partition(" ")
+        if "BODY" not in items or 2 not in imap_stub.uids_of(wanted):
+            return False
+        connection.cut()
+        return True
+
+    imap_stub.messages = {number: mail(number) for number in (1, 2, 3)}
+    imap_stub.hooks["UID FETCH"] = fetch
+    box = Box(imap_stub.port)
+    # They went before they could be read once more.
+    box.status.suspects = dict.fromkeys(range(1000, 1000 + SUSPECTS_LIMIT), 1)
+    async with following(bus, box):
+        events = await reader.wait_received(3)
+    assert [event.body.get("subject") for event in events] == ["mail 1", None, "mail 3"]
+    assert len(box.status.suspects) <= SUSPECTS_LIMIT
 
 
 async def until_dead(reader: BusReader) -> None:
