@@ -47,8 +47,8 @@ from service.ingest import Copies, Parser
 from service.observe import log, metrics, set_up_logs
 from service.outbound import Deliveries, Returned, Strays
 from service.parsing import COMPILED
-from service.reload import Reload, Seen, Signature, first_look
-from service.settings import AccountSettings, Settings
+from service.reload import Reload, as_read
+from service.settings import AccountSettings, Settings, Signature
 from service.snapshot import behind, take_page, take_snapshot
 from service.tasks import TaskGroup, cut_short
 
@@ -80,7 +80,7 @@ class Application:
         self, settings: Settings, *, file: Path | None = None, was: Signature | None = None, clock: Clock | None = None
     ) -> None:
         self._settings = settings
-        self._file, self._was = file, was
+        self._file = file
         self._clock = clock or SystemClock()
         self._boot = uuid.uuid4().hex[:12]
         self._stop = asyncio.Event()
@@ -91,7 +91,7 @@ class Application:
         self._roster: Roster[AccountSettings] | None = None
         self._hosted: Hosted | None = None
         self._catalog: Catalog | None = None
-        self._seen: Seen = {}
+        self._seen = as_read(file, settings, was)
         self._born = self._stopped = self._clock.monotonic()
         self.admin: AdminServer | None = None
 
@@ -129,7 +129,6 @@ class Application:
 
     async def run(self) -> None:
         """Run until `stop`. Raises Permanent where settings or NATS are wrong, or the name is taken."""
-        self._seen = await first_look(self._file, self._settings, self._was)
         try:
             async with AsyncExitStack() as stack:
                 self.admin = AdminServer(

@@ -8,7 +8,6 @@ Kubernetes swaps under a link, and one `stat` a file costs nothing. Used by app.
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -24,10 +23,13 @@ from service.settings import (
     AccountSettings,
     Settings,
     SettingsInvalid,
+    Signature,
     changed_sections,
+    files_as_read,
     files_of,
     kept,
     load_settings,
+    signature_in,
 )
 from service.tasks import TaskGroup
 
@@ -36,34 +38,30 @@ AGAIN_MAX_S: Final = 60.0
 # 10,000 accounts take 6 s of a processor, and where there is less of one, longer. New keys of thousands of domains take
 # more than this, are looked through all the same, and need not be at the next try.
 READ_LIMIT_S: Final = 120.0
-FILES: Final = "the files that accounts name"
 # So many looks at the same time, each at a folder; where there are more folders, some share one, but the settings file.
 # A file system that is away keeps no more threads than that, of those that may be kept (aside.py).
 FOLDERS_LIMIT: Final = 8
 FOLDERS_SHOWN: Final = 5
 
-Signature = tuple[int, int, int]
 # Files, and what of each changes with it; None of one that is not there.
 Seen = Mapping[Path, Signature | None]
 # All accounts of the file by id, the other sections that differ, and all files that are looked at.
 Found = tuple[Mapping[str, AccountSettings], list[str], set[Path]]
 
 
-async def first_look(file: Path | None, settings: Settings, was: Signature | None = None) -> Seen:
-    """The files that settings were just read from, soon enough that they are what was read; nothing where they hang.
+def as_read(file: Path | None, settings: Settings, was: Signature | None = None) -> Seen:
+    """The files that settings were read from, as they were then. `was`: the settings file, before it was read.
 
-    `was`: the settings file as it was before they were read, which takes seconds where there are thousands of accounts.
+    To look at them now would miss what has changed since: reading takes seconds where there are thousands of accounts.
     """
-    with suppress(Transient):
-        seen = await aside(lambda: _look(_named(file, settings.accounts)), where=FILES, kind="look")
-        return seen if file is None or was is None else {**seen, file: was}
-    return {}
+    return {**files_as_read(settings.accounts), **({} if file is None else {file: was})}
 
 
 class Reload:
     """The catalog is given all accounts of the file whenever it, or a file that they name, has changed and is right.
 
-    `seen`: the files as they were when `settings` were read; NATS may have been waited for since.
+    `seen`: the files as they were when `settings` were read; NATS may have been waited for since. None of one that has
+    to be read again.
     """
 
     def __init__(self, file: Path | None, settings: Settings, seen: Seen, catalog: Catalog, clock: Clock) -> None:
@@ -71,8 +69,7 @@ class Reload:
         self._settings = settings
         self._catalog = catalog
         self._clock = clock
-        # The settings file also where the first look hung: what cures that comes by it.
-        self._named = {*seen, *([file] if file else [])}
+        self._named = set(seen)
         self._problems: list[str] = []
         self._tries = 0
         self._again_at = 0.0
@@ -84,8 +81,6 @@ class Reload:
 
     async def run(self) -> None:
         """Look for changes, for ever."""
-        if not self._seen:
-            await self.read()
         while True:
             await self._clock.sleep(LOOK_EVERY_S)
             now = await self._look({*self._named, *self._catalog.files()})
@@ -192,7 +187,6 @@ def _named(file: Path | None, accounts: Iterable[AccountSettings]) -> set[Path]:
 def signature_of(path: Path) -> Signature | None:
     """What of a file changes with it; None of one that is not there."""
     try:
-        found = path.stat()
+        return signature_in(path.stat())
     except OSError:
         return None
-    return (found.st_ino, found.st_mtime_ns, found.st_size)

@@ -7,7 +7,7 @@ has changed between two of them; reference.py Settings → its JSON Schema and t
 composition root and the command line use this room: no protocol knows that pydantic exists.
 """
 
-from service.settings.files import NamedFile
+from service.settings.files import NamedFile, Signature, signature_in
 from service.settings.load import SettingsInvalid, load_account, load_settings
 from service.settings.model import (
     AccountSettings,
@@ -22,7 +22,7 @@ from service.settings.nats import NatsSettings
 from service.settings.oauth2 import OAuth2Settings
 from service.settings.presets import PRESETS, Preset, keeps_sent, login_remedy, needs
 from service.settings.reference import settings_reference, settings_schema
-from service.settings.same import changed_sections, files_of, kept, names_files, same
+from service.settings.same import changed_sections, files_as_read, files_of, kept, names_files, same
 from service.settings.secret import Secret
 from service.settings.servers import ImapSettings, Pop3Settings, SmtpSettings
 from service.settings.values import Listen, show_duration
@@ -44,9 +44,11 @@ __all__ = [
     "Secret",
     "Settings",
     "SettingsInvalid",
+    "Signature",
     "SmtpSettings",
     "StreamSettings",
     "changed_sections",
+    "files_as_read",
     "files_of",
     "keeps_sent",
     "kept",
@@ -59,4 +61,5 @@ __all__ = [
     "settings_reference",
     "settings_schema",
     "show_duration",
+    "signature_in",
 ]

@@ -13,6 +13,8 @@ from service.settings.values import folder_of, shown_file, some_text, unshown, w
 
 # All authorities of the world take 300 KB.
 FILE_LIMIT_BYTES: Final = 8 * 1024 * 1024
+# What of a file changes with it: its inode, when it was written, and its size.
+Signature = tuple[int, int, int]
 _SCHEMA: Final = WithJsonSchema({"type": "string", "format": "mailbus-path"})
 
 
@@ -37,6 +39,8 @@ class NamedFile:
 
     path: str
     content: bytes = field(default=b"", repr=False)
+    # As the file was when it was read.
+    signature: Signature | None = field(default=None, compare=False, repr=False)
 
     def __str__(self) -> str:
         return self.path
@@ -45,10 +49,15 @@ class NamedFile:
 def _named(value: Any, info: ValidationInfo) -> NamedFile:
     path = folder_of(info) / some_text(value)
     try:
-        found = os.stat(path)
-        return NamedFile(str(path), _content(str(path), (found.st_ino, found.st_mtime_ns, found.st_size)))
+        signature = signature_in(os.stat(path))
+        return NamedFile(str(path), _content(str(path), signature), signature)
     except OSError as exc:
         raise _unread(value, exc) from None
+
+
+def signature_in(found: os.stat_result) -> Signature:
+    """What tells a file from what it becomes."""
+    return (found.st_ino, found.st_mtime_ns, found.st_size)
 
 
 def _unread(value: str, exc: OSError) -> PydanticCustomError:
@@ -56,7 +65,7 @@ def _unread(value: str, exc: OSError) -> PydanticCustomError:
 
 
 @lru_cache(1024)
-def _content(path: str, _signature: tuple[int, int, int]) -> bytes:
+def _content(path: str, _signature: Signature) -> bytes:
     """Thousands of accounts name the same authorities: read and kept once for each change. Raises OSError."""
     with open(path, "rb") as opened:
         content = opened.read(FILE_LIMIT_BYTES + 1)

@@ -1,10 +1,10 @@
 """Two readings of the settings → what has changed between them. Pure. Used where settings are read again."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from service.settings.files import NamedFile
+from service.settings.files import NamedFile, Signature
 from service.settings.model import AccountSettings, Settings
 from service.settings.nats import NatsSettings
 from service.settings.oauth2 import OAuth2Settings
@@ -47,7 +47,16 @@ def _by_files(nats: NatsSettings) -> NatsSettings:
 
 def files_of(account: AccountSettings) -> frozenset[Path]:
     """The files that an account's settings were read from, but those that mailbus itself writes."""
-    return frozenset(_files(account))
+    return frozenset(path for path, _ in _files(account))
+
+
+def files_as_read(accounts: Iterable[AccountSettings]) -> dict[Path, Signature | None]:
+    """The same of all accounts, as each was when it was read; None where they have read it differently."""
+    found: dict[Path, Signature | None] = {}
+    for account in accounts:
+        for path, signature in _files(account):
+            found[path] = signature if found.get(path, signature) == signature else None
+    return found
 
 
 def names_files(written: Any) -> bool:
@@ -57,7 +66,7 @@ def names_files(written: Any) -> bool:
     return isinstance(written, list) and any(names_files(value) for value in written)
 
 
-def _files(value: Any, name: str = "") -> Iterator[Path]:
+def _files(value: Any, name: str = "") -> Iterator[tuple[Path, Signature | None]]:
     match value:
         case Part():
             for field in type(value).model_fields:
@@ -66,9 +75,9 @@ def _files(value: Any, name: str = "") -> Iterator[Path]:
             for one in value:
                 yield from _files(one)
         case NamedFile():
-            yield Path(value.path)
+            yield Path(value.path), value.signature
         case Secret() if value.file is not None and name != RENEWED:
-            yield value.file
+            yield value.file, value.signature
 
 
 def _essence(account: AccountSettings) -> AccountSettings:

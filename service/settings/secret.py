@@ -9,6 +9,7 @@ from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
+from service.settings.files import Signature, signature_in
 from service.settings.values import LINE_END, folder_of, show_size, shown, shown_file, unshown, wrong
 
 # What is longer is no password but a wrong path.
@@ -21,11 +22,12 @@ NAME_SHOWN: Final = re.compile(r"[A-Z_][A-Z0-9_]{0,39}")
 class Secret:
     """A password or token. Only `reveal` shows it: repr, str, comparison errors and dumps do not. False when empty."""
 
-    __slots__ = ("_text", "file")
+    __slots__ = ("_text", "file", "signature")
 
-    def __init__(self, text: str = "", file: Path | None = None) -> None:
+    def __init__(self, text: str = "", file: Path | None = None, signature: Signature | None = None) -> None:
         self._text = text
         self.file = file  # where it was read, for whoever may have to put a new one there
+        self.signature = signature  # as the file was then
 
     def reveal(self) -> str:
         """The secret itself; hand it on at once, to what speaks to the server."""
@@ -91,6 +93,7 @@ def _secret(value: Any, info: ValidationInfo) -> Secret:
 def _from_file(path: Path, shown: str) -> Secret:
     try:
         with open(path, "rb") as file:
+            signature = signature_in(os.fstat(file.fileno()))
             content = file.read(SECRET_LIMIT_BYTES + 1)
     except (OSError, ValueError) as exc:
         reason = exc.strerror if isinstance(exc, OSError) else "no such path"
@@ -106,14 +109,14 @@ def _from_file(path: Path, shown: str) -> Secret:
         if decoded.endswith(end):
             decoded = decoded[: -len(end)]
             break
-    return _checked(decoded, shown, path)
+    return _checked(decoded, shown, path, signature)
 
 
-def _checked(found: str, where: str, file: Path | None = None) -> Secret:
+def _checked(found: str, where: str, file: Path | None = None, signature: Signature | None = None) -> Secret:
     if not found:
         raise wrong(f"{where} is empty: write {SECRET_FORMS}")
     if LINE_END.search(found):
         raise wrong(f"{where} holds a line end or a NUL, which no server takes")
     if not found.isascii() and any("\ud800" <= char <= "\udfff" for char in found):
         raise wrong(f"{where} is not UTF-8")
-    return Secret(found, file)
+    return Secret(found, file, signature)

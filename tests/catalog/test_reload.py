@@ -3,6 +3,7 @@
 import asyncio
 import os
 import threading
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,8 @@ from structlog.testing import capture_logs
 from service.aside import _of_loop
 from service.catalog import Catalog
 from service.clock import SystemClock
-from service.reload import FOLDERS_LIMIT, FOLDERS_SHOWN, Reload, Signature, first_look, signature_of
-from service.settings import AccountSettings, Settings, load_settings
+from service.reload import FOLDERS_LIMIT, FOLDERS_SHOWN, Reload, Seen, as_read, signature_of
+from service.settings import AccountSettings, Settings, Signature, load_settings
 from tests.catalog.test_catalog import change, hear
 from tests.servers.mailbus import until
 
@@ -101,7 +102,7 @@ async def test_a_folder_that_says_nothing_hides_no_change_in_another_and_its_own
             back.wait(60)
         return signature_of(path)
 
-    reload = Reload(file, settings, await first_look(file, settings), catalog, SystemClock())
+    reload = Reload(file, settings, as_read(file, settings, signature_of(file)), catalog, SystemClock())
     monkeypatch.setattr("service.reload.signature_of", signature)
     monkeypatch.setattr("service.aside.LIMIT_S", 0.2)
     with capture_logs() as said:
@@ -134,7 +135,7 @@ async def test_settings_that_name_a_silent_file_no_more_are_taken_though_it_is_s
     settings = load_settings(file)
     catalog.take_file({one.id: one for one in settings.accounts})
     running = asyncio.create_task(
-        Reload(file, settings, await first_look(file, settings), catalog, SystemClock()).run()
+        Reload(file, settings, as_read(file, settings, signature_of(file)), catalog, SystemClock()).run()
     )
     try:
         os.mkfifo(tmp_path / "pipe")
@@ -162,7 +163,7 @@ async def test_a_secret_that_says_nothing_hides_no_change_of_the_settings_that_n
     settings = load_settings(file)
     catalog.take_file({one.id: one for one in settings.accounts})
     running = asyncio.create_task(
-        Reload(file, settings, await first_look(file, settings), catalog, SystemClock()).run()
+        Reload(file, settings, as_read(file, settings, signature_of(file)), catalog, SystemClock()).run()
     )
     try:
         pipe.unlink()
@@ -179,14 +180,14 @@ async def test_a_secret_that_says_nothing_hides_no_change_of_the_settings_that_n
 
 
 @pytest.mark.fault("F10")
-async def test_where_neither_the_first_look_nor_the_first_read_came_back_a_change_is_seen_all_the_same(
+async def test_where_a_read_did_not_come_back_a_change_is_seen_all_the_same(
     catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.reload.LOOK_EVERY_S", 0.05)
     monkeypatch.setattr("service.reload.READ_LIMIT_S", 0.2)
     os.mkfifo(tmp_path / "pipe")
     file = write(tmp_path, account("a", password="{file: pipe}"))
-    reload = Reload(file, Settings(), {}, catalog, SystemClock())
+    reload = Reload(file, Settings(), as_read(file, Settings()), catalog, SystemClock())
     await reload.read()
     assert catalog.file_refused
     running = asyncio.create_task(reload.run())
@@ -208,7 +209,7 @@ async def test_a_file_that_holds_what_was_written_out_before_is_looked_at_from_t
     file = write(tmp_path, account("a"))
     settings = load_settings(file)
     catalog.take_file({one.id: one for one in settings.accounts})
-    reload = Reload(file, settings, await first_look(file, settings), catalog, SystemClock())
+    reload = Reload(file, settings, as_read(file, settings, signature_of(file)), catalog, SystemClock())
     before = catalog.all["a"]
     write(tmp_path, account("a", password="{file: password}"))
     await reload.read()
@@ -223,11 +224,70 @@ async def test_settings_that_change_while_they_are_read_at_the_start_are_read_ag
     file = write(tmp_path, account("a"))
     was, settings = signature_of(file), load_settings(file)
     write(tmp_path, account("a", address="changed@example.com"))
-    seen = await first_look(file, settings, was)
+    seen = as_read(file, settings, was)
     catalog.take_file({one.id: one for one in settings.accounts})
     running = asyncio.create_task(Reload(file, settings, seen, catalog, SystemClock()).run())
     try:
         await until(lambda: running.done() or catalog.all["a"].address == "changed@example.com")
+        assert not running.done()
+    finally:
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+
+
+@pytest.mark.fault("F10")
+@pytest.mark.parametrize(
+    "named",
+    [
+        "password: {file: secret}, incoming: {imap: {host: x.example}}",
+        "password: x, incoming: {imap: {host: x.example, ca: secret}}",
+    ],
+)
+async def test_a_file_that_changes_once_the_settings_that_name_it_were_read_is_read_again(
+    catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    monkeypatch.setattr("service.reload.LOOK_EVERY_S", 0.05)
+    (tmp_path / "secret").write_text("one")
+    file = write(tmp_path, f"\n  - {{id: a, address: a@example.com, username: a, {named}}}")
+    was, settings = signature_of(file), load_settings(file)
+    (tmp_path / "secret").write_text("another")
+    catalog.take_file({one.id: one for one in settings.accounts})
+    before = catalog.all["a"]
+    running = asyncio.create_task(Reload(file, settings, as_read(file, settings, was), catalog, SystemClock()).run())
+    try:
+        await until(lambda: running.done() or catalog.all["a"] is not before)
+        assert not running.done()
+    finally:
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+
+
+async def test_files_that_stay_as_they_were_read_are_not_read_again(
+    catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.reload.LOOK_EVERY_S", 0.02)
+    (tmp_path / "secret").write_text("one")
+    file = write(tmp_path, account("a", password="{file: secret}"), account("b", password="{file: secret}"))
+    was, settings = signature_of(file), load_settings(file)
+    catalog.take_file({one.id: one for one in settings.accounts})
+    reload = Reload(file, settings, as_read(file, settings, was), catalog, SystemClock())
+    looked, looking = 0, reload._look
+
+    async def look(files: Collection[Path]) -> Seen:
+        nonlocal looked
+        looked += 1
+        return await looking(files)
+
+    async def read() -> None:
+        raise AssertionError("read again")
+
+    monkeypatch.setattr(reload, "_look", look)
+    monkeypatch.setattr(reload, "read", read)
+    running = asyncio.create_task(reload.run())
+    try:
+        await until(lambda: running.done() or looked == 3)
         assert not running.done()
     finally:
         running.cancel()
