@@ -100,6 +100,7 @@ from service.contract.ids import (
     place_of,
 )
 from service.contract.keywords import Keywords, flag_of, is_keyword, keywords, keywords_of
+from service.contract.listed import LIST_ID
 from service.contract.meaning import (
     Action,
     Attendee,
@@ -133,6 +134,7 @@ from service.contract.requests import (
 )
 from service.contract.schema import asyncapi, event_schema
 from service.contract.status import DeliveryStatus, EmailSubmission, State, request_key
+from service.contract.structured import STRUCTURED_FIELDS
 from service.contract.subjects import ACCOUNT_ID, HASHED_TOKEN, PREFIX, URGENT, Subjects, account_of_out, mailbox_token
 from service.contract.sync import Sync
 
@@ -152,6 +154,7 @@ __all__ = [
     "IDS_LIMIT",
     "KEYWORDS_LIMIT",
     "KIND_HEADER",
+    "LIST_ID",
     "METADATA",
     "NUMBERS_FROM",
     "PREFIX",
@@ -162,6 +165,7 @@ __all__ = [
     "REQUIRETLS",
     "ROLES",
     "STATE_HEADER",
+    "STRUCTURED_FIELDS",
     "URGENT",
     "AccountEvent",
     "AccountPart",

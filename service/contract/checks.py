@@ -13,11 +13,11 @@ import msgspec
 from service.contract.esmtp import OF_MAIL, OF_RCPT, check_parameters
 from service.contract.headers import BREAKS, HEADER_VALUE_LIMIT_CHARS, check_headers
 from service.contract.ids import place_of
-from service.contract.listed import LIST_FIELDS, check_list_fields
 from service.contract.media import address_problem, media_type
 from service.contract.merge import check_variables, filled
 from service.contract.problems import Problem, RequestProblems, Wrong, outermost, read_body
 from service.contract.requests import Address, SendRequest
+from service.contract.structured import STRUCTURED_FIELDS, check_structured
 
 ID_LIMIT_CHARS: Final = 255
 RECIPIENTS_LIMIT: Final = 1000
@@ -127,17 +127,17 @@ def _check_split(request: SendRequest, wrong: Wrong) -> None:
     check_variables(
         _texts(request), [one.variables for one in request.to], wrong, line_limit_chars=HEADER_VALUE_LIMIT_CHARS
     )
-    _check_merged_lists(request, wrong)
+    _check_merged(request, wrong)
 
 
-def _check_merged_lists(request: SendRequest, wrong: Wrong) -> None:
-    """Fields of mailing lists as each recipient gets them; the first who gets a wrong one is enough."""
-    fields = {name: value for name, value in request.headers.items() if name.lower() in LIST_FIELDS}
+def _check_merged(request: SendRequest, wrong: Wrong) -> None:
+    """Fields that are no free text, as each recipient gets them; the first who gets a wrong one is enough."""
+    fields = {name: value for name, value in request.headers.items() if name.lower() in STRUCTURED_FIELDS}
     problems: list[Problem] = []
     for i, one in enumerate(request.to if fields else ()):
         with suppress(KeyError):  # a value that is missing was said
             merged = {name: filled(value, one.variables) for name, value in fields.items()}
-            check_list_fields(merged, lambda field, message: problems.append(Problem(field, message)))
+            check_structured(merged, lambda field, message: problems.append(Problem(field, message)))
         for problem in problems:
             wrong(problem.field, f"{problem.message} (as to[{i}] gets it)")
         if problems:

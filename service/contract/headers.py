@@ -3,9 +3,9 @@
 import re
 from typing import Final
 
-from service.contract.listed import check_list_fields
 from service.contract.problems import Wrong
 from service.contract.requests import SendRequest
+from service.contract.structured import check_structured
 
 HEADERS_LIMIT: Final = 100
 # RFC 5322 2.1.1: 998 characters a line; a long field is folded, but an extra header longer than this is a mistake.
@@ -39,7 +39,7 @@ def check_headers(request: SendRequest, wrong: Wrong) -> None:
         elif len(value) > HEADER_VALUE_LIMIT_CHARS:
             wrong(field, f"longer than {HEADER_VALUE_LIMIT_CHARS} characters")
     if not request.split:
-        check_list_fields(request.headers, wrong)
+        check_structured(request.headers, wrong)
     ids = [("inReplyTo", request.in_reply_to)] if request.in_reply_to is not None else []
     for field, value in [*ids, *((f"references[{i}]", ref) for i, ref in enumerate(request.references))]:
         if not re.fullmatch(r"[!-;=?-~]{1,900}", value or ""):

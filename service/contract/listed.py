@@ -1,4 +1,4 @@
-"""Header fields of mailing lists that a request gives: what is wrong with them. Pure. Used by requests.py.
+"""Header fields of mailing lists that a request gives: what is wrong with them. Pure. Used by structured.py.
 
 Mail programs and providers act on them: one that cannot be read leaves its reader no way out but the spam button.
 RFC 2369 (List-Unsubscribe and its like), RFC 2919 (List-Id), RFC 8058 (one click).
@@ -15,16 +15,18 @@ _URL_FIELDS: Final = frozenset(
 )
 UNSUBSCRIBE: Final = "list-unsubscribe"
 ONE_CLICK_FIELD: Final = "list-unsubscribe-post"
-_ID: Final = "list-id"
-LIST_FIELDS: Final = _URL_FIELDS | {ONE_CLICK_FIELD, _ID}
+LIST_ID: Final = "list-id"
+LIST_FIELDS: Final = _URL_FIELDS | {ONE_CLICK_FIELD, LIST_ID}
 _ONE_CLICK: Final = "List-Unsubscribe=One-Click"
 # RFC 2369 2: URLs in angle brackets, parted by commas; comments may stand between.
 _TOKEN: Final = re.compile(r"<(?P<url>[^<>]*)>|\([^()<>]*\)|[ \t]+|(?P<comma>,)")
 _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}:[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]{1,2000}")
 # RFC 2369 3.4: nobody may write to the list.
 _NO_POSTING: Final = re.compile(r"NO[ \t]*(?:\([^()<>]*\))?")
-# RFC 2919 3: a phrase may come first; the id has a dot and no white space.
-_LIST_ID: Final = re.compile(r"[^<>]{0,500}<[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)+>")
+# RFC 2919 3: a phrase may come first; the id has a dot, no white space, and 255 characters at the most.
+_LIST_ID: Final = re.compile(
+    r"[^<>]{0,500}<(?=[^>]{1,255}>)[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)+>"
+)
 
 
 def check_list_fields(headers: Mapping[str, str], wrong: Wrong) -> None:
@@ -41,7 +43,7 @@ def check_list_fields(headers: Mapping[str, str], wrong: Wrong) -> None:
                     "URLs in angle brackets are wanted, parted by commas,"
                     " such as <https://example.org/u/4711>, <mailto:leave@example.org>",
                 )
-        elif lower == _ID and not _LIST_ID.fullmatch(value):
+        elif lower == LIST_ID and not _LIST_ID.fullmatch(value):
             wrong(field, "a name with a dot in angle brackets is wanted, such as News <news.example.org>")
         elif lower == ONE_CLICK_FIELD:
             if value != _ONE_CLICK:

@@ -12,12 +12,24 @@ from datetime import UTC, datetime
 from io import BytesIO
 from typing import Final
 
-from service.contract import Address, Attachment, Problem, RequestProblems, SendRequest, ascii_domain, media_type
+from service.contract import (
+    LIST_ID,
+    STRUCTURED_FIELDS,
+    Address,
+    Attachment,
+    Problem,
+    RequestProblems,
+    SendRequest,
+    ascii_domain,
+    media_type,
+)
 from service.mime.encode import (
     address_tokens,
     base64_blocks,
     field,
+    given_phrase,
     parameter_tokens,
+    plain_field,
     text_body,
     text_field,
 )
@@ -94,8 +106,19 @@ def _header(request: SendRequest, bcc: Sequence[Address], message_id: str, date:
         fields.append(field("In-Reply-To", [f"<{request.in_reply_to}>"]))
     if request.references:
         fields.append(field("References", [f"<{reference}>" for reference in request.references]))
-    fields += [text_field(name, value) for name, value in request.headers.items()]
+    fields += [_given(name, value) for name, value in request.headers.items()]
     return "".join(fields)
+
+
+def _given(name: str, value: str) -> str:
+    """One of the request's own fields."""
+    if name.lower() == LIST_ID:
+        # RFC 2919 3: a phrase, where there is one, and the id.
+        words, _, id = value.strip(" \t").rpartition("<")
+        return field(name, [*given_phrase(words.strip(" \t")), f"<{id}"])
+    if name.lower() in STRUCTURED_FIELDS:
+        return plain_field(name, value.replace("\t", " ").strip(" "))
+    return text_field(name, value)
 
 
 def _date(moment: datetime) -> str:

@@ -12,8 +12,13 @@ from typing import Final
 FOLD_CHARS: Final = 76  # RFC 5322 2.1.1 wants 78 at most; RFC 2047 section 2 wants 76 where encoded words are
 # RFC 5322 2.1.1: 998 at most. What cannot be folded under this is encoded instead.
 TOKEN_LIMIT_CHARS: Final = 900
+# The longest name of a field with phrases, its colon and a space.
+PHRASE_FIELD_CHARS: Final = len("Reply-To: ")
 _WORD_CHARS: Final = 75 - len("=?utf-8?q??=")
 _ATOMS: Final = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?: [A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
+_PIECE: Final = r"(?:[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+|\"(?:[ !#-\[\]-~]|\\[ -~])*\")"
+_PHRASE: Final = re.compile(rf"{_PIECE}(?: +{_PIECE})*")
+_PHRASE_PIECE: Final = re.compile(_PIECE)
 # RFC 2047 section 5 (3): what may stand for itself in a Q word inside a phrase.
 _Q_PLAIN: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!*+-/")
 # RFC 2231 section 7: attribute-char.
@@ -42,6 +47,11 @@ def text_field(name: str, text: str) -> str:
     # A word counts with the spaces before it: they cannot be parted, or folding would change their number.
     if not plain or any(len(word) > TOKEN_LIMIT_CHARS for word in re.findall(r" *[^ ]+", text)):
         return field(name, encoded_words(text, first_room=FOLD_CHARS - len(name) - 2)) if text else f"{name}: \r\n"
+    return plain_field(name, text)
+
+
+def plain_field(name: str, text: str) -> str:
+    """A field as it is given, printable ASCII, folded where it has spaces."""
     if len(name) + 2 + len(text) <= FOLD_CHARS:
         return f"{name}: {text}\r\n"
     # Unfolding gives back every space: a fold stands before one, never instead of it.
@@ -75,7 +85,17 @@ def phrase(name: str) -> list[str]:
             return [name]
         if name.isascii() and name.isprintable() and name == " ".join(name.split()):
             return ['"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"']
-    return encoded_words(name)
+    # The first one stands behind the name of its field: RFC 2047 2, such a line has 76 characters at most.
+    return encoded_words(name, first_room=FOLD_CHARS - PHRASE_FIELD_CHARS)
+
+
+def given_phrase(text: str) -> list[str]:
+    """A phrase as somebody wrote it: left alone where it is one (RFC 5322 3.2.5), otherwise what he means as one."""
+    if _PHRASE.fullmatch(text):
+        return _PHRASE_PIECE.findall(text)
+    if len(text) > 1 and text.startswith('"') and text.endswith('"'):
+        text = re.sub(r"\\(.)", r"\1", text[1:-1])
+    return phrase(text) if text else []
 
 
 def encoded_words(text: str, *, first_room: int = FOLD_CHARS) -> list[str]:

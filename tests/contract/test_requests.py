@@ -106,6 +106,16 @@ def test_with_split_an_envelope_says_where_bounces_go() -> None:
         ({"headers": {**ONE_CLICK, "List-Unsubscribe": "<mailto:a@b.example>"}}, "headers.List-Unsubscribe-Post"),
         ({"headers": {"List-Id": "news.example.org"}}, "headers.List-Id"),
         ({"headers": {"List-Id": "News <news>"}}, "headers.List-Id"),
+        ({"headers": {"List-Id": f"News <{'n' * 250}.example>"}}, "headers.List-Id"),
+        ({"headers": {"List-Unsubscribe": f"<https://x.example/{'u' * 940}>"}}, "headers.List-Unsubscribe"),
+        ({"headers": {"List-Archive": "<https://x.example/> (f\xfcr alle)"}}, "headers.List-Archive"),
+        ({"headers": {"Resent-To": "J\xfcrgen <j@x.example>"}}, "headers.Resent-To"),
+        ({"headers": {"Disposition-Notification-To": "<j\x1b@x.example>"}}, "headers.Disposition-Notification-To"),
+        ({"headers": {"Autocrypt": f"addr=a@x.example; keydata={'A' * 2000}"}}, "headers.Autocrypt"),
+        (
+            {"split": True, "headers": {"Errors-To": "<{{x}}@x.example>"}, "to": [merged(x="\xfc")]},
+            "headers.Errors-To",
+        ),
         (
             {"split": True, "headers": {"List-Unsubscribe": "<{{x}}>"}, "to": [merged(x="a b")]},
             "headers.List-Unsubscribe",

@@ -215,6 +215,45 @@ def test_a_long_run_of_spaces_makes_no_line_that_is_too_long() -> None:
     assert str(make_header(decode_header(made.removeprefix("Subject:").strip()))) == subject
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "lines"),
+    [
+        ("List-Id", "Grüße <news.example.org>", ["List-Id: =?utf-8?b?R3LDvMOfZQ==?= <news.example.org>"]),
+        ("list-id", '"All, news" <news.example.org>', ['list-id: "All, news" <news.example.org>']),
+        ("List-Id", "All, news <news.example.org>", ['List-Id: "All, news" <news.example.org>']),
+        ("List-Id", '"Grüße, alle" <n.example.org>', ["List-Id: =?utf-8?b?R3LDvMOfZSwgYWxsZQ==?= <n.example.org>"]),
+        ("List-Id", "=?utf-8?q?Gr=C3=BC?= <n.example.org>", ["List-Id: =?utf-8?q?Gr=C3=BC?= <n.example.org>"]),
+        ("List-Id", "<n.example.org>", ["List-Id: <n.example.org>"]),
+        ("List-Unsubscribe", "<https://x.example/?u==?4711?=>", ["List-Unsubscribe: <https://x.example/?u==?4711?=>"]),
+        (
+            "List-Unsubscribe",
+            f"<https://x.example/{'u' * 900}>,\t<mailto:leave@x.example>",
+            [f"List-Unsubscribe: <https://x.example/{'u' * 900}>,", " <mailto:leave@x.example>"],
+        ),
+        (
+            "Disposition-Notification-To",
+            "=?utf-8?q?J=C3=BCrgen?= <j@x.example>",
+            ["Disposition-Notification-To: =?utf-8?q?J=C3=BCrgen?= <j@x.example>"],
+        ),
+    ],
+)
+def test_what_is_no_free_text_goes_out_as_it_is_given(name: str, value: str, lines: list[str]) -> None:
+    """RFC 2047 5: an encoded word in a URL or an address is read by nobody; words before a list's id may be one."""
+    request = one(headers={name: value})
+    assert check_request(request) == []
+    data = made(request)
+    assert_wire(data)
+    written = data.decode().partition(f"\r\n{lines[0]}\r\n")[2]
+    assert written.startswith("".join(f"{line}\r\n" for line in [*lines[1:], "MIME-Version: 1.0"]))
+
+
+def test_a_line_with_encoded_words_has_76_characters_at_most() -> None:
+    """RFC 2047 2, also where one stands behind the name of its field."""
+    name = "Grüße an alle, die das lesen wollen, und an die anderen auch " * 3
+    data = made(one(reply_to=[Address("a@x.example", name)], headers={"List-Id": f"{name}<n.example.org>"}))
+    assert all(len(line) <= 76 for line in data.decode().splitlines() if "=?" in line)
+
+
 def test_quoted_local_parts_literals_and_parameters_of_a_type_read_back() -> None:
     invite = Attachment(type='text/calendar; method=REQUEST; name="in vite.ics"', content=b"BEGIN:VCALENDAR\r\n")
     addresses = [Recipient('"two words"@example.org', "A"), Recipient("b@[192.0.2.1]")]
