@@ -27,6 +27,7 @@ def check_headers(request: SendRequest, wrong: Wrong) -> None:
         wrong("subject", f"longer than {HEADER_VALUE_LIMIT_CHARS} characters")
     if len(request.headers) > HEADERS_LIMIT:
         wrong("headers", f"{len(request.headers)} of them; at most {HEADERS_LIMIT}")
+    seen: set[str] = set()
     for name, value in request.headers.items():
         # The name comes from outside: shown only where it is one.
         field = f"headers.{name}" if _NAME.fullmatch(name) else "headers"
@@ -34,6 +35,13 @@ def check_headers(request: SendRequest, wrong: Wrong) -> None:
             wrong(field, "a header's name is 1 to 76 printable ASCII characters without a colon")
         elif name.lower() in _OURS:
             wrong(field, "mailbus sets this header from the request's own fields")
+        elif name.lower() == "resent-bcc":
+            wrong(
+                field, "every recipient would read it (RFC 5322 3.6.6): name who gets the mail in `bcc` or `envelope`"
+            )
+        elif name.lower() in seen:
+            wrong(field, "stands here twice: the case of a name says nothing")
+        seen.add(name.lower())
         if BREAKS.search(value):
             wrong(field, "CR, LF and NUL are not allowed")
         elif len(value) > HEADER_VALUE_LIMIT_CHARS:
