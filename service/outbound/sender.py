@@ -163,6 +163,19 @@ class Sender:
             await self._drain(queue, name, stream, subject)
 
     async def _drain(self, queue: WorkQueue, name: str, stream: str, subject: str) -> None:
+        async with TaskGroup() as group:
+            # By itself: whoever takes jobs may wait for the relay for long.
+            counting = group.create_task(self._keep_counting(name, stream, subject), name=f"count {name}")
+            await self._take_queued(queue, name, stream, subject)
+            counting.cancel()
+        self._count({name: 0})
+
+    async def _keep_counting(self, name: str, stream: str, subject: str) -> None:
+        while True:
+            self._count({name: await self._bus.pending(stream, subject)})
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    async def _take_queued(self, queue: WorkQueue, name: str, stream: str, subject: str) -> None:
         puller = await queue.puller(name, subject)
         own = URGENT_IN_HAND if subject == self._bus.subjects.out_urgent(self._options.account) else 0
         try:
@@ -181,7 +194,6 @@ class Sender:
                 # One look a second or less: a full queue is not counted at every fetch.
                 waiting = 1 if jobs else await self._bus.pending(stream, subject)
                 empty = 0 if waiting else empty + 1
-            self._count({name: 0})
             metrics.QUEUE_AGE.nothing(name)
         finally:
             with suppress(MailbusError):

@@ -140,6 +140,7 @@ async def sending(
     others: Sequence[ScriptedRelay] = (),
     sent: SentMailbox | None = None,
     clock: SystemClock | None = None,
+    proved: Callable[[], None] = lambda: None,
     **options: Any,
 ) -> AsyncIterator[Sender]:
     """A sender that runs while the block does. `places`: the process's, where several senders share them."""
@@ -155,7 +156,7 @@ async def sending(
         sent=sent,
     )
     async with asyncio.TaskGroup() as group:
-        task = group.create_task(sender.run(lambda: None), name="sender")
+        task = group.create_task(sender.run(proved), name="sender")
         try:
             yield sender
         finally:

@@ -8,7 +8,6 @@ from email.utils import parsedate_to_datetime
 
 import pytest
 import trustme
-from prometheus_client import REGISTRY
 
 from service.bus import Bus
 from service.clock import SystemClock
@@ -358,22 +357,6 @@ async def test_two_processes_with_one_request_deliver_it_once(bus: Bus, post: Po
         await post.empty(60)
     assert len(relay.messages) == 20
     assert len({event.id for event in post.events}) == 20
-
-
-async def test_how_long_the_oldest_request_has_waited_is_told_while_one_does(
-    bus: Bus, post: Post, relay: ScriptedRelay
-) -> None:
-    def age() -> float:
-        return REGISTRY.get_sample_value("mailbus_queue_age_seconds") or 0.0
-
-    relay.script.hold = asyncio.Event()
-    async with sending(bus, relay):
-        await post.request("r")
-        await relay.received(1)
-        assert age() > 0
-        relay.script.hold.set()
-        await post.empty()
-    assert age() == 0
 
 
 async def test_an_urgent_request_waits_for_what_is_in_hand_and_for_no_more(
