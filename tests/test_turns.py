@@ -5,7 +5,8 @@ from collections import Counter
 
 import pytest
 
-from service.turns import AT_ONCE, Turns
+from service.turns import AT_ONCE, YIELD_AFTER_S, Breather, Turns
+from tests.servers.clock import FakeClock
 
 
 class TurnCount:
@@ -62,3 +63,15 @@ async def test_one_that_raises_holds_up_no_other() -> None:
     finally:
         loop.set_exception_handler(before)
     assert said == ["wrong"]
+
+
+async def test_long_work_lets_others_have_their_turn_whenever_it_has_gone_on_for_a_while() -> None:
+    clock, turn = FakeClock(), TurnCount()
+    breather, turns = Breather(clock), list[int]()
+    for passed_s in (0.0, YIELD_AFTER_S, YIELD_AFTER_S / 2, 0.0, 2 * YIELD_AFTER_S):
+        await clock.advance(passed_s)
+        before = turn.now
+        await breather.pause()
+        turns.append(turn.now - before)
+    turn.stop()
+    assert turns == [0, 0, 1, 0, 1]

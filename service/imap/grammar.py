@@ -20,6 +20,7 @@ NUMBER_LIMIT: Final = 2**63
 VALUES_LIMIT: Final = 20_000  # of one response: a few for each of a message's flags and labels
 NAME_LIMIT_BYTES: Final = 4096  # as much as a path may have on any file system
 FLAG_LIMIT_BYTES: Final = 255  # RFC 8621 4.1.1: what is longer is no keyword
+FLAGS_LIMIT: Final = 128  # of one message, in the server's order; nobody sets a hundred
 MONTHS: Final = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _MONTH: Final = {name.encode(): number for number, name in enumerate(MONTHS, 1)}
 
@@ -386,9 +387,8 @@ def parse_modseq(value: Value) -> int:
 
 def parse_flags(value: Value) -> frozenset[str]:
     """The flags of a FETCH, as far as they can mean anything; empty for what is no list."""
-    if not isinstance(value, list):
-        return frozenset()
-    return frozenset(_text(flag) for flag in value if isinstance(flag, bytes) and len(flag) <= FLAG_LIMIT_BYTES)
+    flags = value[:FLAGS_LIMIT] if isinstance(value, list) else []
+    return frozenset(_text(flag) for flag in flags if isinstance(flag, bytes) and len(flag) <= FLAG_LIMIT_BYTES)
 
 
 def _names(text: bytes) -> frozenset[str]:

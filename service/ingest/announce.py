@@ -40,6 +40,7 @@ from service.ingest.prints import print_of
 from service.ingest.source import Fetched, Surveyed
 from service.observe import step
 from service.parsing import Made, Page, Raw, Read
+from service.turns import Breather
 
 # Mail about a mail that was sent.
 _RETURNED: Final = frozenset(one.value for one in (Kind.BOUNCE, Kind.COMPLAINT, Kind.DELIVERED, Kind.DELAY))
@@ -168,7 +169,11 @@ class Announcer:
             list(self._options.extras),
             cursor.turn,
         )
-        messages = [self._noted(message) for message in page]
+        # A mail may have as many flags and labels as its server likes: a third of a millisecond's worth.
+        breather, messages = Breather(self._clock), list[Read]()
+        for message in page:
+            messages.append(self._noted(message))
+            await breather.pause()
         messages += [_read(surveyed, None, whole=False) for surveyed in unavailable]
         messages.sort(key=lambda message: message.uid)
         return await self._parser.make(common, messages)

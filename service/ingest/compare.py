@@ -19,6 +19,7 @@ from service.ingest.memory import Memory
 from service.ingest.plan import Look, announced, mark_of
 from service.ingest.source import Source, Stirred
 from service.observe import log, metrics, step
+from service.turns import Breather
 
 # What one question is about: so many known messages, and no more UIDs than a source gives of unknown ones.
 WINDOW_SINCE: Final = 50_000
@@ -179,7 +180,9 @@ class Comparer:
             last = min(cursor.last, first + WINDOW_LIMIT_UIDS - 1)
             found = await self._source.survey(first, last)
             there: list[Flagged] = []
+            breather = Breather(self._clock)
             for message in found:
+                await breather.pause()
                 keywords = known_of(message)
                 if known.get(message.uid) is not None:
                     there.append(Flagged(message.uid, keywords, 0))

@@ -28,6 +28,7 @@ from service.ingest.cursor import source_id
 from service.ingest.known import Flagged
 from service.ingest.labels import with_mailboxes
 from service.ingest.source import Epoch, Fetched, Looked, Stirred, Surveyed, Told
+from service.turns import Breather
 
 # A name that settings write in full and that was there: whoever gives it to another mailbox is done by then.
 NAMELESS_S: Final = 60.0
@@ -289,11 +290,11 @@ class ImapSource:
     async def flags(self, first: int, last: int, since: int) -> Told:
         """By CHANGEDSINCE and VANISHED where they are to be had (RFC 7162)."""
         found = await self._changes.flags(first, last, since)
-        return Told(self._flagged(found.rows), found.vanished, found.whole)
+        return Told(await self._flagged(found.rows), found.vanished, found.whole)
 
     async def flags_of(self, numbers: frozenset[int]) -> list[Flagged]:
         """By message numbers."""
-        return self._flagged(await self._changes.flags_of(set(numbers)))
+        return await self._flagged(await self._changes.flags_of(set(numbers)))
 
     async def present(self, first: int, last: int) -> Sequence[range]:
         """By SEARCH."""
@@ -303,15 +304,13 @@ class ImapSource:
         """Leave the connection to others, or LOGOUT."""
         await self._place.leave()
 
-    def _flagged(self, rows: Sequence[FlagsRow]) -> list[Flagged]:
-        return [
-            Flagged(
-                row.uid,
-                with_mailboxes(keywords_of(row.flags | row.labels.flags), row.labels.mailboxes),
-                row.modseq,
-                self._elsewhere(row.labels),
-            )
-            if row.labels is not NO_LABELS
-            else Flagged(row.uid, keywords_of(row.flags), row.modseq)
-            for row in rows
-        ]
+    async def _flagged(self, rows: Sequence[FlagsRow]) -> list[Flagged]:
+        # Tens of thousands, of which each may have as many flags and labels as its server likes.
+        breather, found = Breather(self._clock), list[Flagged]()
+        for row in rows:
+            keywords = keywords_of(row.flags | row.labels.flags if row.labels.flags else row.flags)
+            if row.labels is not NO_LABELS:
+                keywords = with_mailboxes(keywords, row.labels.mailboxes)
+            found.append(Flagged(row.uid, keywords, row.modseq, self._elsewhere(row.labels)))
+            await breather.pause()
+        return found

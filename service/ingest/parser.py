@@ -17,12 +17,10 @@ from service.clock import Clock, backoff_s
 from service.contract import Extra
 from service.observe import log
 from service.parsing import INBOUND_BYTES, LENGTH, SLOTS, Made, Page, Read, Slots, decode_answer, encode_task, make
+from service.turns import Breather
 
 # What parsing a message costs however small it is, in bytes of a large one (about 4 ns each).
 MESSAGE_COST_BYTES: Final = 8 * 1024
-# After this long others get their turn. It is measured: a mail of 60 KB that was made to takes fifty times as long as
-# its size says.
-YIELD_AFTER_S: Final = 0.001
 # What costs less is not worth the pipe, and news must not wait behind another account's first sync.
 CHILD_FROM_BYTES: Final = 512 * 1024
 # One that is larger holds the loop for milliseconds if it was made to: it goes to a child that has nothing in hand, or
@@ -127,15 +125,13 @@ class Parser:
 
     async def _make_here(self, page: Page, messages: Sequence[Read]) -> list[Made]:
         made: list[Made] = []
-        began = self._clock.monotonic()
+        breather = Breather(self._clock)
         for message in messages:
             if len(message.body or b"") >= ALONE_FROM_BYTES or Extra.LANGUAGE in page.extras:
                 made.append(await asyncio.to_thread(make, page, message))
             else:
                 made.append(make(page, message))
-            if self._clock.monotonic() - began > YIELD_AFTER_S:
-                await asyncio.sleep(0)
-                began = self._clock.monotonic()
+            await breather.pause()
         return made
 
     # -- the child --------------------------------------------------------------------------------------------

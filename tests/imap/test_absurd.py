@@ -10,6 +10,7 @@ from service.errors import PeerError
 from service.imap.encode import decode_mailbox
 from service.imap.grammar import (
     FLAG_LIMIT_BYTES,
+    FLAGS_LIMIT,
     NAME_LIMIT_BYTES,
     Listed,
     Other,
@@ -65,11 +66,11 @@ def test_a_list_has_an_end_however_short_or_long_its_names(name: bytes) -> None:
 
 
 @pytest.mark.fault("A13")
-def test_a_flag_that_is_no_keyword_is_none_and_hundreds_are_not_remembered() -> None:
+def test_a_flag_that_is_no_keyword_is_none_and_a_hundred_are_not_remembered() -> None:
     longest = b"x" * FLAG_LIMIT_BYTES
     assert parse_flags([longest, b"y" * (FLAG_LIMIT_BYTES + 1)]) == {longest.decode()}
-    flags = parse_flags([b"%d" % n for n in range(500)])
-    assert len(keywords_of(flags)) == 500
+    flags = parse_flags([b"%d" % n for n in range(2 * FLAGS_LIMIT)])
+    assert len(keywords_of(flags)) == FLAGS_LIMIT
     gone = weakref.ref(flags)
     del flags
     assert gone() is None
