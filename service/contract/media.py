@@ -12,8 +12,8 @@ import idna
 
 # Within quotes < and > are legal too; a server that reads them as the end of the path is one too many.
 _QUOTED: Final = r'"(?:[^\x00-\x1f\x7f-\x9f"\\<>]|\\[ -;=?-~]){1,62}"'
-_DOTTED: Final = r"[^\s\x00-\x20\x7f<>()\[\]\\,;:@\"]{1,64}"
-_NAME: Final = r"[^\s\x00-\x20\x7f<>()\[\]\\,;:@\"]{1,255}"
+_DOTTED: Final = r"[^\s\x00-\x20\x7f-\x9f<>()\[\]\\,;:@\"]{1,64}"
+_NAME: Final = r"[^\s\x00-\x20\x7f-\x9f<>()\[\]\\,;:@\"]{1,255}"
 _ADDRESS: Final = re.compile(
     rf"(?:{_QUOTED}|{_DOTTED})@(?:{_NAME}|\[(?:(?P<v6>IPv6:[0-9A-Fa-f:.]+)|(?P<v4>[0-9.]+))\])"
 )
