@@ -5,7 +5,7 @@ RFC 3030 (BDAT).
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from service.contract import REQUIRETLS
@@ -15,6 +15,11 @@ from service.smtp.wire import Reply, ended, has_utf8_header, mail_command, make_
 
 # A body of this size gains nothing by going ahead of its end: one write less, and it is out before a reply could come.
 JOINED_BYTES: Final = 16 * 1024
+# RFC 6531 3.4: an address that is not ASCII fails nobody else. Like one too many for this transaction, it comes in the
+# next and without the others; alone it is refused, or another relay has SMTPUTF8.
+_APART: Final = Reply(
+    452, "4.6.7", "not sent by mailbus: the address is not ASCII and the relay has no SMTPUTF8", of_recipient=True
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +53,13 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A message as one connection wants it: MAIL, each RCPT, then DATA or a first chunk; and what goes behind those."""
+    """A message as one connection wants it: MAIL, each RCPT, then DATA or a first chunk; and what goes behind those.
 
+    `rcpt_to`: for whom, in the order of `rcpt`; `apart`: who of the message's recipients is not among them, and why.
+    """
+
+    rcpt_to: Sequence[str]
+    apart: Mapping[str, Reply]
     mail: bytes
     rcpt: Sequence[bytes]
     go: bytes
@@ -63,6 +73,7 @@ class Prepared:
 
 def prepare(message: Message, offer: Offer) -> Prepared | Reply:
     """Linear in the message: what is large belongs into a thread."""
+    whole, message = message, _plain(message, offer)
     parameters = _parameters(message, offer)
     if isinstance(parameters, Reply):
         return parameters
@@ -74,11 +85,20 @@ def prepare(message: Message, offer: Offer) -> Prepared | Reply:
         body = (ended if offer.chunks else stuffed)(message.data)
     except Permanent as exc:
         return make_reply(554, [f"5.6.0 {exc.what}"])
+    apart = dict.fromkeys((one for one in whole.rcpt_to if one not in message.rcpt_to), _APART)
     if not offer.chunks:
-        return Prepared(mail, rcpt, b"DATA\r\n", memoryview(body))
+        return Prepared(message.rcpt_to, apart, mail, rcpt, b"DATA\r\n", memoryview(body))
     # RFC 3030 2: the first chunk asks what DATA asks. It is one byte, and so no line: who does not know BDAT after all
     # would read commands in a longer one. Postfix 3.7 refuses an empty one.
-    return Prepared(mail, rcpt, b"BDAT 1\r\n" + body[:1], memoryview(body)[1:])
+    return Prepared(message.rcpt_to, apart, mail, rcpt, b"BDAT 1\r\n" + body[:1], memoryview(body)[1:])
+
+
+def _plain(message: Message, offer: Offer) -> Message:
+    """The message to those whom this relay can be told of: all, where it can be told of none, or not of the sender."""
+    if "smtputf8" in offer.extensions or not message.mail_from.isascii():
+        return message
+    plain = [one for one in message.rcpt_to if one.isascii()]
+    return replace(message, rcpt_to=plain) if 0 < len(plain) < len(message.rcpt_to) else message
 
 
 def _parameters(message: Message, offer: Offer) -> dict[str, str | None] | Reply:

@@ -6,7 +6,7 @@ sent: the final dot, or the last chunk. Used by pool.py; connect.py makes the co
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Final
 
@@ -122,9 +122,9 @@ class Session:
         if isinstance(made, Reply):
             return dict.fromkeys(message.rcpt_to, made)
         self.transactions += 1
-        settled: dict[str, Reply] = {}
+        settled = dict(made.apart)
         try:
-            accepted = await self._envelope(made, message.rcpt_to, settled, is_out=is_out)
+            accepted = await self._envelope(made, settled, is_out=is_out)
             if not accepted and (wanted := wanted_first(settled.values(), self._options)) is not None:
                 raise wanted
             if accepted:
@@ -147,9 +147,7 @@ class Session:
             return prepare(message, self.offer)
         return await asyncio.to_thread(prepare, message, self.offer)
 
-    async def _envelope(
-        self, made: Prepared, rcpt_to: Sequence[str], refused: dict[str, Reply], *, is_out: bool
-    ) -> list[str]:
+    async def _envelope(self, made: Prepared, refused: dict[str, Reply], *, is_out: bool) -> list[str]:
         """MAIL, RCPT, DATA or a first chunk; fills `refused`, gives who was accepted, in stage BODY if anybody was."""
         timeouts = self._options.timeouts
         first = [RSET] if self._dirty or is_out else []
@@ -165,7 +163,7 @@ class Session:
         said = await self._ask(made.mail, pipelined, timeouts.mail_s)
         mail = _settling(said)
         accepted: list[str] = []
-        for address, command in zip(rcpt_to, made.rcpt, strict=True):
+        for address, command in zip(made.rcpt_to, made.rcpt, strict=True):
             if said.code == SERVICE_CLOSING or (mail is not None and not pipelined):
                 refused[address] = said
                 continue

@@ -154,3 +154,24 @@ def test_what_is_said_of_it_holds_no_address() -> None:
         why = breaker.heard(refused(f"554 5.7.1 <n{n}@x.example>: Relay access denied"))
     assert why is not None
     assert "@" not in str(why)
+
+
+@pytest.mark.fault("E10")
+@pytest.mark.parametrize("second_has_it", [False, True])
+async def test_an_address_that_is_not_ascii_is_the_affair_of_its_recipient_alone(
+    bus: Bus, post: Post, make_relay: RelayMaker, *, second_has_it: bool
+) -> None:
+    """RFC 6531 3.4: without SMTPUTF8 the others get their mail, and he his by a relay that has it, or 5.6.7."""
+    first, second = await make_relay(smtputf8=False), await make_relay(smtputf8=second_has_it)
+    async with sending(bus, first, others=[second]):
+        await post.request("r", bcc=[{"email": "jürgen@x.example"}])
+        await post.states(2)
+        await post.empty()
+    said = {
+        who: (event.state, one.smtp_reply) for event in post.events for who, one in event.body.delivery_status.items()
+    }
+    assert said["a@x.example"][0] == "sent"
+    state, reply = said["jürgen@x.example"]
+    assert (state, "5.6.7" in reply) == (("sent", False) if second_has_it else ("failed", True))
+    assert [mail.rcpt_to for mail in first.messages] == [["a@x.example"]]
+    assert [mail.rcpt_to for mail in second.messages] == [["jürgen@x.example"]] * second_has_it

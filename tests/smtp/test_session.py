@@ -243,6 +243,17 @@ async def test_what_the_relay_cannot_take_is_refused_here(make_relay: RelayMaker
 
 
 @pytest.mark.fault("E10")
+async def test_an_address_that_the_relay_cannot_be_told_fails_nobody_else(make_relay: RelayMaker) -> None:
+    """RFC 6531 3.4. It comes in the next transaction, alone."""
+    plain = await make_relay(smtputf8=False)
+    replies = await deliver(plain, "a@x", "jürgen@x", "b@x")
+    assert replies["a@x"].accepted
+    assert replies["b@x"].accepted
+    assert replies["jürgen@x"].overfull
+    assert [mail.rcpt_to for mail in plain.messages] == [["a@x", "b@x"]]
+
+
+@pytest.mark.fault("E10")
 async def test_parameters_say_what_the_message_needs(relay: ScriptedRelay) -> None:
     await deliver(relay, data="\r\nü\r\n".encode())
     await deliver(relay, "jürgen@x", data=b"x\r\n")
