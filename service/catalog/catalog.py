@@ -4,7 +4,7 @@ Every process hears the bucket's changes and comes to the same. Where both have 
 """
 
 import asyncio
-from collections.abc import Collection, Coroutine, Mapping
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ from zlib import crc32
 
 import msgspec
 
-from service.aside import aside
+from service.aside import aside, mounts_of
 from service.build import window_problems
 from service.bus import KeyChange, KeyValue
 from service.catalog.entries import Entry, load_entry, opened
@@ -23,10 +23,11 @@ from service.contract import ACCOUNT_ID, AccountState
 from service.errors import Permanent, Transient
 from service.fleet import AccountReports, Roster
 from service.observe import log, metrics
-from service.settings import AccountSettings, Settings, SettingsInvalid, files_of, load_account, names_files, same
+from service.settings import AccountSettings, Settings, SettingsInvalid, files_named, files_of, load_account, same
+from service.tasks import TaskGroup
 
 LISTEN_AGAIN_S: Final = 1.0
-# One takes 0.2 ms to read.
+# More than may wait for one file system that says nothing (aside.py).
 READ_AT_ONCE: Final = 20
 
 
@@ -82,10 +83,10 @@ class Catalog:
     async def check(self, account: dict[str, Any]) -> AccountSettings:
         """An account as somebody wrote it. Raises SettingsInvalid with all that is wrong, Transient."""
         load = partial(load_account, account, self._settings, self._folder)
-        if names_files(account):
+        if files := [self._folder / name for name in files_named(account)]:
             # Written otherwise, it may name no file any more that says nothing.
-            version = crc32(msgspec.json.encode(account))
-            found = await aside(load, where=f"account {account.get('id')}", kind="accounts", version=version)
+            version, where = crc32(msgspec.json.encode(account)), f"account {account.get('id')}"
+            found = await aside(load, where=where, kind="accounts", version=version, place=mounts_of(files))
         else:
             found = load()
         if problems := window_problems(self._settings, [found]):
@@ -122,11 +123,7 @@ class Catalog:
         those = {id for id, files in self._files.items() if not files.isdisjoint(changed)}
         if refused:
             those |= self._refused.keys()
-        for number, id in enumerate(sorted(those)):
-            if id in self._entries:  # heard of meanwhile: it is gone
-                await self._read(id)
-            if number % READ_AT_ONCE == 0:
-                await asyncio.sleep(0)
+        await self._read_all(sorted(those))
         if those:
             self._apply()
 
@@ -161,22 +158,34 @@ class Catalog:
         await self._hear_each(changes)
 
     async def _hear_each(self, changes: list[KeyChange]) -> None:
-        for number, change in enumerate(changes, start=1):
-            await self._hear(change)
-            if number % READ_AT_ONCE == 0:
-                await asyncio.sleep(0)
+        await self._read_all([change.key for change in changes if self._hear(change)])
 
-    async def _hear(self, change: KeyChange) -> None:
+    def _hear(self, change: KeyChange) -> bool:
+        """Know what a key says now; gives whether its account has to be read."""
         entry = load_entry(change.value) if change.value is not None else None
         if entry is None or not ACCOUNT_ID.fullmatch(change.key):
             self._forget(change.key)
-            return
+            return False
         before, self._entries[change.key] = self._entries.get(change.key), entry
         if entry.account is None:
             self._forget(change.key)
             self._entries[change.key] = entry
-        elif before is None or before.account != entry.account:
-            await self._read(change.key)
+            return False
+        return before is None or before.account != entry.account
+
+    async def _read_all(self, ids: Sequence[str]) -> None:
+        """Read some at the same time: each that waits for a file which says nothing holds up what comes behind it."""
+        left = iter(ids)
+
+        async def read() -> None:
+            for id in left:
+                if id in self._entries:  # heard of meanwhile: it is gone
+                    await self._read(id)
+                await asyncio.sleep(0)  # one takes 0.2 ms to read
+
+        async with TaskGroup() as group:
+            for number in range(min(READ_AT_ONCE, len(ids))):
+                group.create_task(read(), name=f"accounts {number}")
 
     def _forget(self, id: str) -> None:
         for kept_here in (self._entries, self._of_bus, self._files, self._refused):

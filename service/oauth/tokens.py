@@ -7,9 +7,10 @@ import asyncio
 import copy
 from collections.abc import Callable
 from functools import partial
-from typing import Final
+from pathlib import Path
+from typing import Final, TypeVar
 
-from service.aside import aside
+from service.aside import aside, mounts_of
 from service.clock import Clock, backoff_s
 from service.errors import AuthRefused, MailbusError, Permanent, Transient
 from service.login import LOGIN_PAUSE_S
@@ -19,6 +20,8 @@ from service.oauth.store import read_secret, write_secret
 from service.oauth.wire import Granted, granted, question
 from service.observe import log, metrics
 from service.tasks import finished
+
+T = TypeVar("T")
 
 # Renewed so long before its end: a connection takes up to half a minute from here to its login.
 EARLY_S: Final = 300.0
@@ -149,13 +152,16 @@ class Tokens:
         path = self._options.refresh_file
         if path is not None:
             try:
-                found = await aside(partial(read_secret, path), where=str(path), kind="tokens")
+                found = await self._aside(partial(read_secret, path), path)
             except (OSError, UnicodeDecodeError):
                 return self._refresh
             if found and found != self._seen_in_file:
                 self._refresh = self._seen_in_file = found
                 self._unkept = None
         return self._refresh
+
+    async def _aside(self, work: Callable[[], T], path: Path) -> T:
+        return await aside(work, where=str(path), kind="tokens", place=mounts_of([path]))
 
     async def _keep(self, refresh: str) -> None:
         """Remember a new refresh token, on disk where settings name a file."""
@@ -165,7 +171,7 @@ class Tokens:
         if options.refresh_file is not None:
             try:
                 path = options.refresh_file
-                await aside(partial(write_secret, path, refresh), where=str(path), kind="tokens")
+                await self._aside(partial(write_secret, path, refresh), path)
             except OSError as exc:
                 reason = f"{options.refresh_file}: {exc.strerror or type(exc).__name__}"
             except Transient as exc:

@@ -22,7 +22,7 @@ from service.settings.nats import NatsSettings
 from service.settings.oauth2 import OAuth2Settings
 from service.settings.presets import PRESETS, Preset, keeps_sent, login_remedy, needs
 from service.settings.reference import settings_reference, settings_schema
-from service.settings.same import changed_sections, files_as_read, files_of, kept, names_files, same
+from service.settings.same import changed_sections, files_as_read, files_named, files_of, kept, same
 from service.settings.secret import Secret
 from service.settings.servers import ImapSettings, Pop3Settings, SmtpSettings
 from service.settings.values import Listen, show_duration
@@ -49,13 +49,13 @@ __all__ = [
     "StreamSettings",
     "changed_sections",
     "files_as_read",
+    "files_named",
     "files_of",
     "keeps_sent",
     "kept",
     "load_account",
     "load_settings",
     "login_remedy",
-    "names_files",
     "needs",
     "same",
     "settings_reference",

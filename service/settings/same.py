@@ -59,11 +59,17 @@ def files_as_read(accounts: Iterable[AccountSettings]) -> dict[Path, Signature |
     return found
 
 
-def names_files(written: Any) -> bool:
-    """Whether an account, as somebody wrote it, may name a file that is read with it."""
+def files_named(written: Any) -> Iterator[str]:
+    """The files that an account names, as somebody wrote it: what may be read with it."""
     if isinstance(written, dict):
-        return not FILE_KEYS.isdisjoint(written) or any(names_files(value) for value in written.values())
-    return isinstance(written, list) and any(names_files(value) for value in written)
+        for name, value in written.items():
+            if name in FILE_KEYS and isinstance(value, str):
+                yield value
+            else:
+                yield from files_named(value)
+    elif isinstance(written, list):
+        for one in written:
+            yield from files_named(one)
 
 
 def _files(value: Any, name: str = "") -> Iterator[tuple[Path, Signature | None]]:

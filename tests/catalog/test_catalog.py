@@ -8,7 +8,7 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from service.aside import _of_loop
+from service.aside import AT_ONCE, _of_loop
 from service.bus import Entry, KeyChange, ServiceError
 from service.catalog import Catalog, admin
 from service.errors import Transient
@@ -241,3 +241,38 @@ async def test_accounts_that_move_out_of_the_settings_file_after_a_restart_go_on
     assert catalog.all["a"] is of_file["a"]
     catalog.take_file({})
     assert catalog.all["a"] is of_file["a"]
+
+
+@pytest.mark.fault("F10")
+async def test_accounts_whose_files_are_elsewhere_are_read_though_a_whole_file_system_says_nothing(
+    catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mountinfo").write_text(f"1 0 0:1 / / rw - x x rw\n2 1 0:2 / {tmp_path}/away rw - nfs x rw\n")
+    monkeypatch.setattr("service.aside.MOUNTS", tmp_path / "mountinfo")
+    monkeypatch.setattr("service.aside.LIMIT_S", 0.2)
+    (tmp_path / "password").write_text("x")
+    pipes = [tmp_path / "away" / f"{n}" for n in range(2 * AT_ONCE)]
+    (tmp_path / "away").mkdir()
+    for pipe in pipes:
+        os.mkfifo(pipe)
+    silent = [change(f"a{n}", n + 1, password={"file": f"away/{n}"}) for n in range(len(pipes))]
+    try:
+        await hear(catalog, *silent, change("b", 100, password={"file": "password"}))
+        assert catalog.all.keys() == {"b"}
+        await hear(catalog, *silent, change("b", 100, password={"file": "password"}), change("c", 101))
+        assert catalog.all.keys() == {"b", "c"}
+    finally:
+        for late in list(_of_loop[asyncio.get_running_loop()].late.values()):
+            (tmp_path / "away" / late.where.removeprefix("account a")).write_text("x")  # its reader ends
+
+
+async def test_an_account_that_waits_for_a_file_holds_up_none_that_comes_behind_it(
+    catalog: Catalog, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    hearing = asyncio.ensure_future(hear(catalog, change("a", 1, password={"file": "pipe"}), change("b", 2)))
+    await until(lambda: "b" in catalog._of_bus)
+    assert not hearing.done()
+    (tmp_path / "pipe").write_text("x")
+    await hearing
+    assert catalog.all.keys() == {"a", "b"}

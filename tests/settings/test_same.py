@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 import pytest
 
-from service.settings import AccountSettings, Settings, changed_sections, files_of, kept, load_settings, names_files
+from service.settings import AccountSettings, Settings, changed_sections, files_named, files_of, kept, load_settings
 from service.settings.part import Part
 
 ACCOUNT = """
@@ -126,5 +126,5 @@ def test_whatever_in_an_account_names_a_file_is_known_by_its_key() -> None:
     named = {name for name, field in parts(AccountSettings) if "NamedFile" in repr(field)}
     assert "ca" in named
     for name in (*named, "file"):
-        assert names_files({"id": "a", "outgoing": {"relays": [{name: "path"}]}})
-    assert not names_files({"id": "a", "password": {"sealed": "x"}, "exclude": ["key"]})
+        assert list(files_named({"id": "a", "outgoing": {"relays": [{name: "path"}]}})) == ["path"]
+    assert not list(files_named({"id": "a", "password": {"sealed": "x"}, "exclude": ["key"]}))
