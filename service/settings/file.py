@@ -4,17 +4,18 @@ The environment is read by pydantic-settings: MAILBUS_NATS__SERVERS is nats.serv
 """
 
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import yaml
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
-from service.settings.fill import filled
 from service.settings.model import Settings
-from service.settings.problems import safe_key
+from service.settings.problems import models_of, safe_key
 from service.settings.values import show_size
 
 FILE_LIMIT_BYTES: Final = 10 * 1024 * 1024
@@ -50,7 +51,22 @@ class _Loader(_Base):  # type: ignore[misc] # chosen at run time
         raise Unreadable(f"line {node.start_mark.line + 1}: put text that begins with ! in quotes")
 
 
+def _or_text(construct: Callable[[Any, yaml.ScalarNode], Any]) -> Callable[[Any, yaml.ScalarNode], Any]:
+    """What looks like a date or a number and is none stays the text that it is, for its key's own check to name."""
+
+    def constructed(loader: Any, node: yaml.ScalarNode) -> Any:
+        try:
+            return construct(loader, node)
+        except (ValueError, AttributeError, KeyError):
+            return loader.construct_scalar(node)
+
+    return constructed
+
+
 _Loader.add_constructor("tag:yaml.org,2002:map", lambda loader, node: loader.construct_mapping(node, deep=True))
+for _kind in ("timestamp", "int", "float", "bool"):
+    _tag = f"tag:yaml.org,2002:{_kind}"
+    _Loader.add_constructor(_tag, _or_text(_Base.yaml_constructors[_tag]))
 _Loader.add_constructor(None, _Loader.construct_undefined)
 
 
@@ -148,8 +164,6 @@ def _parse(text: str) -> Any:
         raise Unreadable(f"{where}no valid YAML: {exc.problem or exc.context}") from None
     except yaml.YAMLError:
         raise Unreadable("no valid YAML: it holds a character that YAML does not allow") from None
-    except ValueError:
-        raise Unreadable("a date or number in it does not exist: put it in quotes") from None
 
 
 class _Environment(BaseSettings, Settings):
@@ -171,7 +185,39 @@ class _Source(EnvSettingsSource):
 
 def read_environment() -> dict[str, Any]:
     """The settings that stand in environment variables."""
-    return _Source(_Environment)()
+    return _with_nulls(_Source(_Environment)(), Settings)
+
+
+def _with_nulls(given: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:
+    """A variable holds nothing but text: null is the word, as in YAML, for keys that may be null."""
+    result = dict(given)
+    for name, field in model.model_fields.items():
+        key = field.alias or name
+        value = given.get(key)
+        section = next(models_of(field.annotation), None)
+        if value == "null" and type(None) in get_args(field.annotation):
+            result[key] = None
+        elif isinstance(value, dict) and section is not None:
+            result[key] = _with_nulls(value, section)
+    return result
+
+
+def variable_of(keys: Sequence[int | str], environment: Any) -> str | None:
+    """The variable that what stands under these keys comes from; `environment`: what read_environment gave."""
+    for key in keys:
+        below = dict(enumerate(environment)) if isinstance(environment, list) else environment
+        if not isinstance(below, dict) or key not in below:
+            return None
+        environment = below[key]
+    found: dict[str, int] = {}
+    for name in os.environ:
+        sets = tuple(name.lower().removeprefix(ENV_PREFIX.lower()).split(ENV_DELIMITER))
+        # A section's variable holds JSON; one for a key below it makes a section of what is none.
+        if name.upper().startswith(ENV_PREFIX) and (
+            sets[: len(keys)] == tuple(keys) or sets == tuple(keys[: len(sets)])
+        ):
+            found[name] = len(sets)
+    return max(found, key=found.__getitem__) if found else None
 
 
 def unknown_variables() -> list[str]:
@@ -187,8 +233,3 @@ def unknown_variables() -> list[str]:
         if upper.startswith(ENV_PREFIX) and delimiter and first.lower() not in known:
             found.append(name)
     return sorted(found)
-
-
-def read_all(path: Path | None) -> dict[str, Any]:
-    """The file, with the environment over it key by key. Raises Unreadable."""
-    return filled(read_environment(), read_file(path) if path else {})

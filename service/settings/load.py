@@ -1,7 +1,8 @@
 """Plain values → Settings, or SettingsInvalid with all that is wrong and what would do, and no secret in it."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
@@ -9,8 +10,8 @@ from pydantic import ValidationError
 
 from service.contract import AfterKind, Choice, ChoiceKind, Security
 from service.errors import Permanent
-from service.settings.file import ENV_PREFIX, Unreadable, read_all, unknown_variables
-from service.settings.fill import filled_account
+from service.settings.file import ENV_PREFIX, Unreadable, read_environment, read_file, unknown_variables, variable_of
+from service.settings.fill import filled, filled_account
 from service.settings.model import AccountSettings, IncomingSettings, Settings
 from service.settings.nats import NatsSettings
 from service.settings.oauth2 import oauth2_problems
@@ -34,24 +35,41 @@ class SettingsInvalid(Permanent):
 def load_settings(path: Path | None = None) -> Settings:
     """The settings of a file, environment variables over it; without either, the defaults. Raises SettingsInvalid."""
     where = str(path) if path else "environment"
+    environment = read_environment()
     try:
-        raw = read_all(path)
+        raw = filled(environment, read_file(path) if path else {})
     except Unreadable as exc:
         raise SettingsInvalid([str(exc)], where=where) from None
-    variables = [ENV_PREFIX + name.upper() for name in Settings.model_fields]
-    problems = [f"{name}: {unknown_key(name.partition('__')[0], variables)}" for name in unknown_variables()]
+    names = [ENV_PREFIX + name.upper() for name in Settings.model_fields]
+    problems = [f"{name}: {unknown_key(name.partition('__')[0], names)}" for name in unknown_variables()]
+    context = {"folder": path.parent if path else Path()}
+    wrong: frozenset[tuple[int | str, ...]] = frozenset()
     settings: Settings | None = None
     try:
-        settings = Settings.model_validate(raw, context={"folder": path.parent if path else Path()})
+        settings = Settings.model_validate(raw, context=context)
     except ValidationError as exc:
-        problems += [sentence(error) for error in exc.errors(include_url=False)]
+        errors = exc.errors(include_url=False)
+        wrong = frozenset(error["loc"][: 2 if error["loc"][0] == "accounts" else 1] for error in errors)
+        problems += [sentence(error, variable_of(error["loc"], environment)) for error in errors]
     problems += _accounts_together(raw)
-    if settings is not None:
-        problems += _values_together(settings)
+    sound = settings or _sound(raw, wrong, context)
+    if sound is not None:
+        problems += _values_together(sound, wrong)
     if problems or settings is None:
         # Without its cause: pydantic's error holds the input, and the input holds passwords.
         raise SettingsInvalid(_listed(problems), where=where) from None
     return settings
+
+
+def _sound(raw: dict[str, Any], wrong: Collection[tuple[int | str, ...]], context: dict[str, Path]) -> Settings | None:
+    """What is right by itself: without the sections and the accounts where something is `wrong`."""
+    sound = {key: value for key, value in raw.items() if (key,) not in wrong}
+    if "accounts" in sound:
+        sound["accounts"] = [one for n, one in enumerate(sound["accounts"]) if ("accounts", n) not in wrong]
+    try:
+        return Settings.model_validate(sound, context=context)
+    except ValidationError:
+        return None  # a file that it names was changed meanwhile
 
 
 def load_account(raw: dict[str, Any], settings: Settings, folder: Path) -> AccountSettings:
@@ -61,10 +79,10 @@ def load_account(raw: dict[str, Any], settings: Settings, folder: Path) -> Accou
     try:
         account = AccountSettings.model_validate(raw, context={"folder": folder})
     except ValidationError as exc:
-        problems += [sentence(error) for error in exc.errors(include_url=False)]
+        problems += [sentence(error, None) for error in exc.errors(include_url=False)]
     problems += [problem.lstrip(".: ") for problem in _account(filled_account(raw))]
     if account is not None:
-        problems += _one_together(account, settings)
+        problems += _one_together(account, settings.streams.in_.max_age)
     if problems or account is None:
         raise SettingsInvalid(_listed(problems), where="account") from None
     return account
@@ -141,24 +159,26 @@ def _hint(account: dict[str, Any]) -> str:
     return f" ({known.title} wants {known.wants})" if known else ""
 
 
-def _values_together(settings: Settings) -> Iterator[str]:
-    """What is wrong between values that are each right."""
+def _values_together(settings: Settings, wrong: Collection[tuple[int | str, ...]]) -> Iterator[str]:
+    """What is wrong between values that are each right. `wrong`: the sections and accounts that are left out."""
     limits = settings.limits
     if limits.inline > limits.message:
         yield f"limits.inline: must not be more than limits.message ({show_size(limits.message)})"
     if limits.message > limits.memory:
         yield f"limits.message: must not be more than limits.memory ({show_size(limits.memory)})"
     yield from _nats(settings.nats)
-    for index, account in enumerate(settings.accounts):
-        yield from (f"accounts[{index}].{problem}" for problem in _one_together(account, settings))
+    kept = settings.streams.in_.max_age if ("streams",) not in wrong else None
+    numbers = (n for n in count() if ("accounts", n) not in wrong)
+    for number, account in zip(numbers, settings.accounts, strict=False):
+        yield from (f"accounts[{number}].{problem}" for problem in _one_together(account, kept))
 
 
-def _one_together(account: AccountSettings, settings: Settings) -> Iterator[str]:
+def _one_together(account: AccountSettings, kept: timedelta | None) -> Iterator[str]:
     """What is wrong between an account's values, wherever it stands, and beside the other sections."""
     yield from _retry(account)
     yield from _provider(account)
     yield from _sent(account)
-    yield from _after(account, settings.streams.in_.max_age)
+    yield from _after(account, kept)
 
 
 def _nats(nats: NatsSettings) -> Iterator[str]:

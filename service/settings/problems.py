@@ -21,10 +21,11 @@ KEY: Final = re.compile(r"[A-Za-z0-9_.-]{1,40}(?![A-Za-z0-9_.-])")
 UNBROKEN: Final = re.compile(r"[A-Za-z0-9+/=_-]{24}")
 
 
-def sentence(error: ErrorDetails) -> str:
-    """One error of pydantic as an operator reads it."""
+def sentence(error: ErrorDetails, variable: str | None) -> str:
+    """One error of pydantic as an operator reads it. `variable`: of the environment, where it comes from there."""
     loc = error["loc"]
-    return f"{path_of(loc)}: {_what(error, loc)}{_got(error, loc)}"
+    where = f"{path_of(loc)} ({clipped(variable)})" if variable else path_of(loc)
+    return f"{where}: {_what(error, loc)}{_got(error, loc)}"
 
 
 def path_of(loc: Sequence[int | str]) -> str:
@@ -91,16 +92,16 @@ def _keys_beside(loc: Sequence[int | str]) -> list[str]:
         if model is None or isinstance(part, int):
             continue
         field = next((field for name, field in model.model_fields.items() if (field.alias or name) == part), None)
-        model = next(_models_of(field.annotation), None) if field else None
+        model = next(models_of(field.annotation), None) if field else None
     return [field.alias or name for name, field in model.model_fields.items()] if model else []
 
 
-def _models_of(annotation: Any) -> Iterator[type[BaseModel]]:
+def models_of(annotation: Any) -> Iterator[type[BaseModel]]:
     """The settings' classes inside a field's type."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for inner in get_args(annotation):
-        yield from _models_of(inner)
+        yield from models_of(inner)
 
 
 def _got(error: ErrorDetails, loc: Sequence[int | str]) -> str:

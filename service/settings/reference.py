@@ -26,8 +26,8 @@ This page is generated from the settings' types: `make schema` writes it.
 
 One YAML file, `mailbus run --config FILE`. Every key is also an environment variable, which wins over the file:
 `MAILBUS_` and the key in capitals, with `__` for each dot, such as `MAILBUS_NATS__SERVERS` (a list is JSON, or names
-with commas between; `MAILBUS_ACCOUNTS` is JSON; a variable that names no key is passed over). `mailbus check --config
-FILE` says what is wrong, all of it at once.
+with commas between; `MAILBUS_ACCOUNTS` is JSON; `null` is null where a key may be; a variable that names no key is
+passed over). `mailbus check --config FILE` says what is wrong, all of it at once.
 
 ```yaml
 nats:

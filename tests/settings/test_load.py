@@ -247,6 +247,17 @@ def test_the_environment_wins_over_the_file(load: Load, monkeypatch: pytest.Monk
     assert settings.instance == "pod-7"
 
 
+def test_the_word_null_in_the_environment_is_null_where_a_key_may_be(
+    load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("STREAMS__IN__MAX_AGE", "NATS__USER", "NETWORK__ALLOW", "INSTANCE"):
+        monkeypatch.setenv(f"MAILBUS_{name}", "null")
+    settings = load("{streams: {in: {max_age: 1d}, status: {max_age: 2d}}, nats: {user: u}}")
+    assert (settings.streams.in_.max_age, settings.nats.user, settings.network.allow) == (None, None, None)
+    assert settings.streams.status.max_age == timedelta(days=2)
+    assert settings.instance == "null"
+
+
 def test_the_environment_can_hold_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PW", "geheim")
     monkeypatch.setenv("MAILBUS_NATS__SERVERS", '["tls://nats.example.com"]')

@@ -101,8 +101,72 @@ def test_an_unknown_variable_names_the_nearest_known_one(monkeypatch: pytest.Mon
         load_settings(None)
     assert failed.value.problems == [
         "MAILBUS_NTAS__SERVERS: unknown key: did you mean MAILBUS_NATS?",
-        "nats.server: unknown key: did you mean servers?",
+        "nats.server (MAILBUS_NATS__SERVER): unknown key: did you mean servers?",
     ]
+
+
+def test_what_a_variable_says_wrong_names_the_variable(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAILBUS_NATS", '{"replicas": 9, "servers": []}')
+    monkeypatch.setenv("mailbus_nats__prefix", "a b")
+    monkeypatch.setenv("MAILBUS_ACCOUNTS__0__PASSWORD", "p")
+    with pytest.raises(SettingsInvalid) as failed:
+        load("{nats: {usr: a}, accounts: [{id: a}]}")
+    assert failed.value.problems == [
+        "nats.servers (MAILBUS_NATS): write a list of URLs, such as [nats://127.0.0.1:4222]",
+        "nats.prefix (mailbus_nats__prefix): write 1 to 32 letters, digits, - or _ (got 'a b')",
+        "nats.replicas (MAILBUS_NATS): must be at most 5 (got '9')",
+        "nats.usr: unknown key: did you mean user?",
+        "accounts (MAILBUS_ACCOUNTS__0__PASSWORD): write a list (in the environment: as JSON)",
+    ]
+
+
+@pytest.mark.fault("F11")
+def test_what_does_not_fit_together_is_said_beside_what_is_wrong_elsewhere(problems: Problems) -> None:
+    text = """
+        lgo: {}
+        http: {listen: 1}
+        limits: {memory: 1MiB}
+        nats: {user: u}
+        streams: {in: {max_age: 1h}}
+        accounts:
+          - {id: "b c", address: b@example.com, password: p, preset: gmx, outgoing: {retry: {first: 2h, max: 1h}}}
+          - id: a
+            address: a@example.com
+            password: p
+            preset: gmx
+            incoming: {after: delete, after_delay: 2h}
+            outgoing: {retry: {first: 2h, max: 1h}}
+        """
+    assert problems(text) == [
+        f"http.listen: {LISTEN} (got '1')",
+        "accounts[0].id: write 1 to 64 letters, digits, - or _ (got 'b c')",
+        "lgo: unknown key: did you mean log?",
+        "limits.message: must not be more than limits.memory (1MiB)",
+        "nats.password: required beside nats.user",
+        "accounts[1].outgoing.retry.first: must not be more than retry.max",
+        "accounts[1].incoming.after_delay: must be less than streams.in.max_age (1h): mail would stay",
+    ]
+
+
+def test_what_is_wrong_itself_is_measured_by_nothing_else(problems: Problems) -> None:
+    """Beside the default it might be wrong, and beside what was meant right."""
+    found = problems(f"""
+        streams: {{in: {{max_age: 90}}}}
+        {account("preset: gmx, incoming: {after: delete, after_delay: 40d}")}
+        """)
+    assert found == [
+        "streams.in.max_age: write a whole number and its unit, ms s m h or d, such as 90s or 30d (got '90')"
+    ]
+
+
+def test_dates_and_numbers_that_do_not_exist_are_said_by_their_key(problems: Problems) -> None:
+    accounts = "accounts: [{id: a, address: a@example.com, password: p, preset: gmx, incoming: {initial: {since: %s}}}]"
+    for date in ("2026-13-01", "2026-02-30", "2026-01-01T25:00:00Z", "!!timestamp soon"):
+        assert problems(f"{accounts % date}\nlgo: {{}}\nnats: {{replicas: 0x_}}\n") == [
+            "nats.replicas: write a number (got '0x_')",
+            "accounts[0].incoming.initial: write new, all, or {since: 2026-01-01}",
+            "lgo: unknown key: did you mean log?",
+        ]
 
 
 @pytest.mark.parametrize(

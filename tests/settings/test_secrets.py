@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from service.settings import Secret, Settings, SettingsInvalid, load_settings
-from service.settings.problems import _models_of
+from service.settings.problems import models_of
 from tests.settings.conftest import Load, Problems
 
 MARKER = "hunter2-Zq8"
@@ -104,7 +104,7 @@ def leaves(model: type[BaseModel]) -> Iterator[tuple[str, ...]]:
     """The keys of settings that hold values, each by its way; `[]` is an entry of a list, `x` one of a mapping."""
     for name, field in model.model_fields.items():
         key = field.alias or name
-        inner = list(_models_of(field.annotation))
+        inner = list(models_of(field.annotation))
         shown = str(field.annotation)
         step = ("[]",) if "tuple[" in shown else ("x",) if "dict[" in shown else ()
         yield from ((key, *step, *below) for one in inner for below in leaves(one))
@@ -171,8 +171,8 @@ def test_broken_json_in_the_environment_is_not_shown(monkeypatch: pytest.MonkeyP
     with pytest.raises(SettingsInvalid) as failed:
         load_settings(None)
     assert failed.value.problems == [
-        "nats: write keys and values below it",
-        "accounts: write a list (in the environment: as JSON)",
+        "nats (MAILBUS_NATS): write keys and values below it",
+        "accounts (MAILBUS_ACCOUNTS): write a list (in the environment: as JSON)",
     ]
 
 
