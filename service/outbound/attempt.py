@@ -84,7 +84,7 @@ class Attempts:
             mail = await self._steps.mail(task, task.request, going, record.message_id, seed=task.key)
         except RequestProblems as exc:
             place.give_turn_back()
-            await self._steps.refuse(task, attempt, exc.problems)
+            await self._steps.refuse(task, exc.problems)
             return
         intent: SendRecord | None = None
 

@@ -310,7 +310,7 @@ class Deliverer:
                 await self._put_off(key, job, record, revision, turn)
                 return
             try:
-                await self._try_again(key, job, record, revision, attempt, place)
+                await self._try_again(key, job, record, revision, place)
             finally:
                 self.lanes.give_back(turn, spent=place.spent)
         elif record.phase is Phase.INTENT and attempt == record.attempt:
@@ -319,15 +319,13 @@ class Deliverer:
             final = record.phase is Phase.FINAL
             await self._resume(key, job, record, revision, place, its_own=final or attempt == record.attempt)
 
-    async def _try_again(
-        self, key: str, job: Job, record: SendRecord, revision: int, attempt: int, place: Place
-    ) -> None:
+    async def _try_again(self, key: str, job: Job, record: SendRecord, revision: int, place: Place) -> None:
         try:
             bundle = await self._bundles.read(record)
             request = decode_request(bundle.request)
         except Permanent as exc:
             problems = [Problem("", f"what was kept of it cannot be read: {exc.what}")]
-            await self._settler.refuse(key, job, changed(record, attempt=attempt), revision, problems, b"")
+            await self._settler.refuse(key, job, record, revision, problems, b"")
             return
         # Who waited for a turn or for memory may have waited for long.
         if self._clock.now() >= record.expires_at:

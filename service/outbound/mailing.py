@@ -82,7 +82,7 @@ class Mailings:
         missing = [blob for blob in blob_ids(task.request) if blob not in task.bundle.blobs]
         if missing:
             problems = [Problem("attachments", f"no such blob: {blob}") for blob in missing]
-            await self._steps.refuse(task, attempt, problems)
+            await self._steps.refuse(task, problems)
             return
         # Each mail takes a place like a request of its own.
         place.leave()

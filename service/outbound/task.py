@@ -102,10 +102,12 @@ class Steps:
         """Store what was decided, and say it. Raises Conflict, Transient."""
         return await self._settler.told(task.key, task.record, task.revision, decision, task.bundle, attempt=attempt)
 
-    async def refuse(self, task: Task, attempt: int, problems: list[Problem]) -> None:
-        """It cannot be sent as it is. Raises Conflict, Transient."""
-        wrong = changed(task.record, attempt=attempt)
-        await self._settler.refuse(task.key, task.job, wrong, task.revision, problems, task.bundle.request)
+    async def refuse(self, task: Task, problems: list[Problem]) -> None:
+        """It cannot be sent as it is: nothing was tried, and the attempt is the last one that was.
+
+        Raises Conflict, Transient.
+        """
+        await self._settler.refuse(task.key, task.job, task.record, task.revision, problems, task.bundle.request)
 
 
 def mails_at_once(size: int, *, split: bool) -> int:

@@ -187,6 +187,7 @@ async def test_a_missing_blob_is_a_problem_of_the_request(bus: Bus, post: Post, 
         await post.request("r", attachments=[{"blobId": "202611-" + "a" * 64}])
         assert await post.states(1) == [("r", "failed")]
     assert isinstance(post.events[0].body.problems, list)
+    assert post.events[0].body.attempt == 0
 
 
 async def test_blobs_are_attached_and_kept_while_the_request_waits(bus: Bus, post: Post, relay: ScriptedRelay) -> None:

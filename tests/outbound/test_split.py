@@ -100,6 +100,7 @@ async def test_an_address_that_is_none_fails_alone_and_a_missing_blob_fails_all(
     (refused,) = [event for event in post.events if event.body.id == "s"]
     assert isinstance(refused.body.problems, list)
     assert refused.body.problems[0].field == "attachments"
+    assert refused.body.attempt == 0
 
 
 async def test_the_same_id_again_sends_nothing(bus: Bus, post: Post, relay: ScriptedRelay) -> None:
