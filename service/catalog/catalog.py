@@ -224,7 +224,9 @@ class Catalog:
         running = {id: account for id, account in self.all.items() if id not in self.paused}
         mine = self._roster.presence.instance
         said = [(id, AccountState.REMOVED) for id in before.keys() - self.all.keys()]
-        said += [(id, AccountState.PAUSED) for id in self.paused - paused_before if id in before]
+        # One that comes back is paused as it was removed, and would else be missed by whoever added it. Not at a start.
+        told = before.keys() if not self.heard.is_set() else self.all.keys()
+        said += [(id, AccountState.PAUSED) for id in self.paused - paused_before if id in told]
         said += [(id, AccountState.RESUMED) for id in paused_before - self.paused if id in self.all]
         for id, state in said:
             if self._roster.owner(id) == mine:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from service.settings import Settings
 
 TIMEOUT_S: Final = 10.0
+PUTS: Final = (AccountsVerb.ADD, AccountsVerb.SET)
 FileArgument = Annotated[
     Path, typer.Argument(metavar="FILE", help="One account in YAML, as in the settings file; - reads standard input.")
 ]
@@ -117,6 +118,9 @@ async def _answered(settings: "Settings", verb: AccountsVerb, request: dict[str,
     if answer is None:
         return EX_FAILURE
     typer.echo(answer.decode())
+    if verb in PUTS and json.loads(answer).get("paused"):
+        id = request.get("id")
+        aside(f"mailbus: {id} is paused, as it was before: mailbus accounts resume {id}", style="yellow")
     return 0
 
 

@@ -276,3 +276,17 @@ async def test_an_account_that_waits_for_a_file_holds_up_none_that_comes_behind_
     (tmp_path / "pipe").write_text("x")
     await hearing
     assert catalog.all.keys() == {"a", "b"}
+
+
+@pytest.mark.fault("G04")
+@pytest.mark.parametrize("running", [False, True])
+async def test_an_account_that_comes_back_paused_is_said_to_be_so_and_at_a_start_none_is(
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch, running: bool
+) -> None:
+    said: list[tuple[str, ...]] = []
+    monkeypatch.setattr(catalog._reports, "say", lambda *words: said.append(words))
+    monkeypatch.setattr(catalog._roster, "owner", lambda _: "one")
+    if running:
+        catalog.heard.set()
+    await hear(catalog, change("a", 1, paused=True))
+    assert said == ([("a", "paused")] if running else [])

@@ -55,9 +55,9 @@ async def test_an_account_is_added_paused_changed_and_removed_over_the_bus(
             code = (answer.headers or {}).get("Nats-Service-Error-Code", "")
             return code + answer.data.decode()
 
-        async def said(state: str) -> None:
+        async def said(state: str, times: int = 1) -> None:
             async with asyncio.timeout(60):
-                while not [one for one in await reader.events("STATUS") if one.kind == state]:  # noqa: ASYNC110 a log
+                while [one.kind for one in await reader.events("STATUS")].count(state) < times:  # noqa: ASYNC110 a log
                     await asyncio.sleep(0.2)
 
         file.write_text(yaml.safe_dump(written(adress="typo")))
@@ -107,6 +107,18 @@ async def test_an_account_is_added_paused_changed_and_removed_over_the_bus(
         assert "settings file" in await ask("remove", {"id": "a"})
         assert "settings file" in await ask("set", written(id="a"))
         assert (await ask("pause", {"id": "b.*"})).startswith("400")
+        # Removed while it was paused, it comes back paused, and whoever adds it is told so.
+        file.write_text(yaml.safe_dump(written()))
+        await ask("add", written())
+        await ask("pause", {"id": "b"})
+        await said("paused", 2)
+        await ask("remove", {"id": "b"})
+        await said("removed", 2)
+        code, out, err = await command(processes[0], "accounts", "add", str(file))
+        assert (code, json.loads(out)) == (0, {"id": "b", "source": "bus", "paused": True})
+        assert "mailbus accounts resume b" in err
+        await said("paused", 3)
+        await ask("remove", {"id": "b"})
         assert [event.body["subject"] for event in await reader.received()] == ["mail 1", "mail 2"]
     for process in processes:
         assert await process.stop() == 0
