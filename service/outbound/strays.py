@@ -20,7 +20,7 @@ from service.bus import Bus, Conflict, Job
 from service.clock import Clock
 from service.contract import ACCOUNT_ID, DeadReason, Problem, account_of_out
 from service.errors import Transient
-from service.observe import log
+from service.observe import log, metrics
 from service.outbound.options import OutboundOptions
 from service.outbound.outbox import Outbox
 from service.outbound.replies import nameable
@@ -130,6 +130,7 @@ class Strays:
         settler = self._settler(account)
         taken = take(account, job.payload, job.headers, made_id=partial(made_id, created, job.seq))
         if not ACCOUNT_ID.fullmatch(account):
+            metrics.DEAD.labels(reason=DeadReason.UNKNOWN_ACCOUNT).inc()
             await settler.dead_letter(taken.key, job.payload, WRONG.message, DeadReason.UNKNOWN_ACCOUNT)
             await job.ack()
             return
@@ -151,6 +152,7 @@ class Strays:
         settler, key = self._settler(account), job.headers.get(KEY_HEADER, "")
         record, revision = await self._sends.get(key)
         if record is None:
+            metrics.DEAD.labels(reason=DeadReason.UNKNOWN_ACCOUNT).inc()
             await settler.dead_letter(key, b"", "its state is gone", DeadReason.UNKNOWN_ACCOUNT)
             await job.ack()
         elif settler.is_own(job, record) or record.phase is Phase.FINAL:

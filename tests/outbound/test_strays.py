@@ -11,6 +11,7 @@ from service.bus import Bus, Job
 from service.clock import SystemClock
 from service.contract import encode, request_key
 from service.errors import Transient
+from service.observe import metrics
 from service.outbound import Bundle, Outbox, Phase, Strays
 from service.outbound.sends import SendRecord, new_record
 from service.outbound.settle import changed, schedule
@@ -212,12 +213,15 @@ async def test_the_same_stray_twice_has_one_status(bus: Bus, post: Post) -> None
 
 
 async def test_what_is_no_request_and_no_account_is_buried_without_a_status(bus: Bus, post: Post) -> None:
+    dead = metrics.DEAD.labels(reason="unknown-account")._value
+    before = dead.get()
     post.account = "a" * 65
     await post.request("r1")
     await strays(bus).refuse_all()
     await post.until(lambda: bool(post.dead))
     await post.empty()
     assert post.events == []
+    assert dead.get() == before + 1
 
 
 @pytest.mark.fault("G11")
