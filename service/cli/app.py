@@ -224,10 +224,19 @@ def schema(document: Annotated[Document, typer.Argument(help="Which document.")]
     typer.echo(json.dumps(made[document](), indent=2, ensure_ascii=False))
 
 
+def _listen_address(value: str) -> str:
+    host, _, port = value.rpartition(":")
+    if not host or not (port.isascii() and port.isdecimal()) or int(port) > 65535:
+        raise typer.BadParameter("write HOST:PORT, such as 127.0.0.1:8080; port 0 takes any free one")
+    return value
+
+
 @app.command()
 def demo(
     once: Annotated[bool, typer.Option("--once", help="End after the loop, with exit 0 where all went well.")] = False,
-    listen: Annotated[str, typer.Option(help="Where the status page is served.")] = "127.0.0.1:8080",
+    listen: Annotated[
+        str, typer.Option(help="Where the status page is served.", callback=_listen_address)
+    ] = "127.0.0.1:8080",
 ) -> None:
     """Run the whole loop before your eyes, with servers of its own on this machine.
 

@@ -4,6 +4,7 @@ What a word works with is imported where it works: `mailbus --help` and a wrong 
 """
 
 import asyncio
+import os
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -85,17 +86,17 @@ def finish(work: Callable[[], Coroutine[Any, Any, int]]) -> None:
     set_up_logs("warning")  # the service itself sets up what its settings say
     try:
         code = uvloop.run(work())
-    except MailbusError as exc:
-        code = _failed(exc)
-    except BaseExceptionGroup as failed:
-        # Commands that do two things at once fail as a group.
-        error = verdict_of(failed)
-        if not isinstance(error, MailbusError):
-            raise
-        code = _failed(error)
     except (KeyboardInterrupt, asyncio.CancelledError):
         code = 130
-    except BrokenPipeError:
-        sys.stderr.close()  # `mailbus tail | head`: no complaint about it
-        code = 0
+    except (Exception, BaseExceptionGroup) as exc:
+        # Commands that do two things at once fail as a group.
+        error = verdict_of(exc) if isinstance(exc, BaseExceptionGroup) else exc
+        if isinstance(error, BrokenPipeError):
+            # `mailbus tail | head`: no complaint about it, nor by Python as it ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = 0
+        elif isinstance(error, MailbusError):
+            code = _failed(error)
+        else:
+            raise
     raise typer.Exit(code)

@@ -164,8 +164,6 @@ def demo_settings(nats: str, imap: int, smtp: int, listen: str) -> Settings:
 def free_address(listen: str, *, once: bool) -> str:
     """`listen`; or with `once`, any free port where that one is taken. Raises Permanent."""
     host, _, port = listen.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65535:
-        raise Permanent(f"--listen {listen} is no address", remedy="write HOST:PORT, such as 127.0.0.1:8080")
     name = host.strip("[]")
     with socket.socket(socket.AF_INET6 if ":" in name else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -82,6 +83,8 @@ async def test_the_version_is_the_packages() -> None:
         ["tail", "--account", "x.y"],
         ["send", "a", "--to", "b@c.example", "--wait", "-5"],
         ["send", "a", "--to", "b@c.example", "--request", "-"],
+        ["demo", "--listen", "nonsense"],
+        ["demo", "--once", "--listen", "127.0.0.1:70000"],
     ],
 )
 async def test_a_usage_error_ends_with_2(given: list[str]) -> None:
@@ -140,6 +143,31 @@ async def test_tail_shows_what_stands_on_the_bus(
             while b"mail 1" not in shown:
                 shown += await lines.readline()
         assert b"reset" in shown
+    assert await one.stop() == 0
+
+
+async def test_whoever_reads_no_further_hears_no_complaint(own_nats: NatsServer, mailbus: Maker, prefix: str) -> None:
+    """`mailbus tail --all --json | head -1`."""
+    one = mailbus(settings_for(own_nats.url, prefix))
+    one.start()
+    await one.started()
+    mine, its = os.pipe()
+    given = ["tail", "--all", "--json", "-c", str(one.folder / "mailbus.yaml")]
+    tail = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "service", *given, cwd=ROOT, stdout=its, stderr=asyncio.subprocess.PIPE
+    )
+    os.close(its)
+    async with reading(own_nats.url, prefix) as reader:
+        streams = reader.nc.jetstream()
+        await streams.publish(f"{prefix}.status.box.sent", b"{}")
+        assert b"status.box.sent" in await asyncio.to_thread(os.read, mine, 10_000)
+        os.close(mine)
+        async with asyncio.timeout(30):
+            # The first that is refused ends it.
+            while tail.returncode is None:
+                await streams.publish(f"{prefix}.status.box.sent", b"{}")
+    assert tail.stderr is not None
+    assert (await tail.stderr.read(), tail.returncode) == (b"", 0)
     assert await one.stop() == 0
 
 
