@@ -1,13 +1,14 @@
 """`mailbus dead list|show|retry`: what could not be understood, from the stream of dead letters."""
 
 import json
+import sys
 from typing import TYPE_CHECKING, Annotated, Final
 from urllib.parse import unquote
 
 import typer
 
 from service.cli.words import ConfigFile, aside, finish, on_bus, settings_of
-from service.contract import ACCOUNT_ID, DeadReason, RequestProblems, decode_request
+from service.contract import ACCOUNT_ID, DeadReason, RequestProblems, decode_request, encode
 from service.errors import Permanent
 
 if TYPE_CHECKING:
@@ -84,7 +85,8 @@ async def _show(settings: "Settings", seq: int) -> int:
         payload = await _payload(bus, letter)
     for name, value in letter.headers.items():
         aside(f"{name}: {_printable(unquote(value))}")
-    typer.echo(payload.decode("utf-8", "replace"))
+    # Whatever bytes they are; a line of its own for the prompt is the terminal's alone.
+    typer.echo(payload, nl=sys.stdout.isatty())
     return 0
 
 
@@ -107,7 +109,8 @@ async def _retry(settings: "Settings", seq: int) -> int:
         # The old id is remembered as failed. The same letter gives the same id, so that twice is once.
         suffix = f".again-{seq}"
         id = (request.id or letter.headers.get("Mail-Request-Key", "letter"))[: ID_LIMIT_CHARS - len(suffix)] + suffix
-        await bus.publish(bus.subjects.out(account), json.dumps(json.loads(payload) | {"id": id}).encode())
+        # No larger than it was: what just fitted into a message would fit no more.
+        await bus.publish(bus.subjects.out(account), encode(json.loads(payload) | {"id": id}))
     typer.echo(f"queued for {account} as {id}")
     return 0
 

@@ -8,7 +8,7 @@ import typer
 
 from service.cli.words import Declined, aside, on_bus
 from service.clock import SystemClock
-from service.contract import State, Verb, decode_request, request_key
+from service.contract import State, Verb, decode_request, encode, request_key
 from service.errors import EX_FAILURE
 from service.tasks import TaskGroup
 
@@ -29,7 +29,7 @@ def request_from_flags(to: list[str], subject: str, text: str, id: str | None) -
     request: dict[str, Any] = {"to": [{"email": address} for address in to], "subject": subject, "text": text}
     if id is not None:
         request["id"] = id
-    return json.dumps(request).encode()
+    return encode(request)
 
 
 async def command(settings: "Settings", account: str, verb: Verb, payload: bytes) -> int:

@@ -40,25 +40,28 @@ async def test_a_dead_letter_is_shown_and_its_request_sent_again_once(
     one = mailbus(settings_for(own_nats.url, prefix, with_relay({"id": "box", "address": "me@example.com"}, relay)))
     one.start()
     await one.started()
-    wrong = {"id": "bad", "to": [{"email": "a@x.example"}], "text": "x", "attachments": [
+    # So much text that it fits into a message just as it is.
+    wrong = {"id": "bad", "to": [{"email": "a@x.example"}], "text": "ü" * 500_000, "attachments": [
         {"blobId": f"202611-{'0' * 64}", "name": "later.pdf"}
     ]}  # fmt: skip
     worse = {"id": "worse", "to": [{"email": "nobody"}], "text": "x"}
     async with reading(own_nats.url, prefix) as reader:
-        for request in (wrong, worse):
-            await reader.nc.jetstream().publish(f"{prefix}.out.box", json.dumps(request).encode())
+        for request in (*(json.dumps(one, ensure_ascii=False).encode() for one in (wrong, worse)), b"\xff no JSON"):
+            await reader.nc.jetstream().publish(f"{prefix}.out.box", request)
         async with asyncio.timeout(30):
-            while await reader.count(f"{prefix}.dead.request", "DEAD") < 2:  # noqa: ASYNC110 a stream rings no bell
+            while await reader.count(f"{prefix}.dead.request", "DEAD") < 3:  # noqa: ASYNC110 a stream rings no bell
                 await asyncio.sleep(0.05)
     code, out, err = await command(one, "dead", "list")
     assert code == 0, err
     lines = [line for line in out.splitlines() if " request " in line]
-    first, second = sorted(lines, key=lambda line: "no such blob" not in line)
+    first, second = sorted((line for line in lines if "JSON" not in line), key=lambda line: "no such blob" not in line)
     assert "no such blob" in first
     assert "box" in first
     code, out, err = await command(one, "dead", "show", first.split()[0])
     assert json.loads(out) == wrong
     assert "Mail-Request-Key" in err
+    code, out, _ = await command(one, "dead", "show", next(line for line in lines if "JSON" in line).split()[0])
+    assert out.encode(errors="surrogateescape") == b"\xff no JSON"
     for _ in range(2):
         code, out, err = await command(one, "dead", "retry", first.split()[0])
         assert code == 0, err

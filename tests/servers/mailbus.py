@@ -268,7 +268,7 @@ async def words(*given: str, stdin: str = "") -> tuple[int, str, str]:
             await until(lambda: process.poll() is not None, limit_s=60, what=f"mailbus {' '.join(given)} did not end")
         finally:
             process.kill()
-        return process.wait(10), out.read_text(), err.read_text()
+        return process.wait(10), out.read_text(errors="surrogateescape"), err.read_text()
 
 
 async def command(one: Mailbus, *given: str, stdin: str = "") -> tuple[int, str, str]:
