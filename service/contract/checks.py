@@ -13,7 +13,7 @@ import msgspec
 from service.contract.esmtp import OF_MAIL, OF_RCPT, check_parameters
 from service.contract.headers import BREAKS, HEADER_VALUE_LIMIT_CHARS, check_headers
 from service.contract.ids import place_of
-from service.contract.media import address_problem, media_type
+from service.contract.media import address_problem, media_type, one_spelling
 from service.contract.merge import check_variables, filled
 from service.contract.problems import Problem, RequestProblems, Wrong, outermost, read_body
 from service.contract.requests import Address, SendRequest
@@ -121,9 +121,10 @@ def _check_split(request: SendRequest, wrong: Wrong) -> None:
         wrong("rawBlobId", "goes not with `split`: raw bytes are one message")
     seen: set[str] = set()
     for i, one in enumerate(request.to):
-        if one.email in seen:
+        spelt = one_spelling(one.email)
+        if spelt in seen:
             wrong(f"to[{i}].email", "stands here twice: with `split` each address gets one message")
-        seen.add(one.email)
+        seen.add(spelt)
     check_variables(
         _texts(request), [one.variables for one in request.to], wrong, line_limit_chars=HEADER_VALUE_LIMIT_CHARS
     )

@@ -37,6 +37,14 @@ def ascii_domain(address: str) -> str:
         raise ValueError(f"the domain is not a name: {exc}") from exc
 
 
+def one_spelling(address: str) -> str:
+    """The same for all spellings of an address whose domain differs in case or script (RFC 5890 2.3.2.4)."""
+    with suppress(ValueError):
+        address = ascii_domain(address)
+    local, at, domain = address.rpartition("@")
+    return f"{local}{at}{domain.lower()}"
+
+
 def spellings(address: str) -> list[str]:
     """The address as it is, with its domain as the DNS has it, and with it in its own script (RFC 5890 2.3.2.1)."""
     local, at, domain = address.rpartition("@")

@@ -127,6 +127,11 @@ def test_with_split_an_envelope_says_where_bounces_go() -> None:
             "headers.List-Unsubscribe",
         ),
         ({"split": True, "to": [{"email": "a@example.org"}] * 2}, "to[1].email"),
+        ({"split": True, "to": [{"email": "a@example.org"}, {"email": "a@Example.ORG"}]}, "to[1].email"),
+        (
+            {"split": True, "to": [{"email": "a@b\xfccher.example"}, {"email": "a@XN--Bcher-KVA.example"}]},
+            "to[1].email",
+        ),
         ({"split": True, "text": "{{x}}"}, "to[0].variables.x"),
         ({"split": True, "headers": {"X-A": "{{x}}"}}, "to[0].variables.x"),
         ({"split": True, "subject": "{{x}}", "to": [merged(x="a\r\nBcc: b")]}, "to[0].variables.x"),
