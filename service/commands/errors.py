@@ -3,16 +3,17 @@
 from collections.abc import Sequence
 
 from service.bus import ServiceError
-from service.contract import Problem, Problems, RequestProblems, encode
+from service.contract import Problem, Problems, RequestProblems, bounded, encode
 from service.errors import MailbusError, Permanent
 from service.imap import NotConnected, Refused, Unanswered
 
 
 def error(code: int, problems: Sequence[Problem]) -> ServiceError:
-    """The error of one or more problems; the first is the header's line."""
-    first = problems[0]
+    """The error of one or more problems, as many as an answer holds; the first is the header's line."""
+    said = bounded(problems)
+    first = said[0]
     what = f"{first.field}: {first.message}" if first.field else first.message
-    return ServiceError(code, what, body=encode(Problems(list(problems))))
+    return ServiceError(code, what, body=encode(Problems(said)))
 
 
 def problem(code: int, field: str, message: str) -> ServiceError:

@@ -116,7 +116,7 @@ from service.contract.meaning import (
 )
 from service.contract.media import address_problem, ascii_domain, is_address, media_type, spellings
 from service.contract.net import Security, credentials, hidden, without_credentials
-from service.contract.problems import PROBLEMS_LIMIT, Problem, RequestProblems, decode_body
+from service.contract.problems import PROBLEMS_LIMIT, Problem, RequestProblems, bounded, decode_body
 from service.contract.requests import (
     Address,
     Attachment,
@@ -262,6 +262,7 @@ __all__ = [
     "blob_id",
     "blob_ids",
     "blob_uses",
+    "bounded",
     "check_filter",
     "check_request",
     "cloud_event_headers",

@@ -4,7 +4,7 @@ Used for requests to send and for commands. JMAP's clients write null for what i
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar, get_args
 
@@ -19,6 +19,9 @@ Wrong = Callable[[str, str], None]
 _NULLS_DEPTH: Final = 16
 # Whoever makes more mistakes than this sees the rest the next time.
 PROBLEMS_LIMIT: Final = 50
+# Whose names and values may be a requester's: so many characters are enough to find it.
+FIELD_LIMIT_CHARS: Final = 200
+MESSAGE_LIMIT_CHARS: Final = 500
 _NAMES: Final = re.compile(r"\.(\w+)")
 
 
@@ -36,6 +39,13 @@ class RequestProblems(Permanent):
         self.problems = problems
         first = problems[0]
         super().__init__(f"{first.field}: {first.message}", where="request", remedy="correct the named field")
+
+
+def bounded(problems: Sequence[Problem]) -> list[Problem]:
+    """As many of them, and as much of each, as are said in one message."""
+    return [
+        Problem(one.field[:FIELD_LIMIT_CHARS], one.message[:MESSAGE_LIMIT_CHARS]) for one in problems[:PROBLEMS_LIMIT]
+    ]
 
 
 @dataclass(frozen=True, slots=True)

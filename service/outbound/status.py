@@ -11,12 +11,12 @@ from msgspec import UNSET, UnsetType
 
 from service.bus import Bus
 from service.contract import (
-    PROBLEMS_LIMIT,
     DeliveryStatus,
     EmailSubmission,
     EventType,
     Problem,
     State,
+    bounded,
     cloud_event_headers,
     encode,
     event_id,
@@ -24,10 +24,6 @@ from service.contract import (
 from service.observe import step
 from service.outbound.retry import Decision, Phase
 from service.outbound.sends import SendRecord, StoredStatus
-
-# Of what is wrong with a request, whose names and values may be a requester's: so many bytes are enough to find it.
-FIELD_LIMIT_CHARS: Final = 200
-PROBLEM_LIMIT_CHARS: Final = 500
 
 # Printable ASCII but for the space, the quotation mark, the backslash and `%`.
 _SAFE: Final = "!#$&'()*+,/:;=?@[]^_`{|}~-.<>"
@@ -87,10 +83,7 @@ def refusal(problems: list[Problem], record: SendRecord, *, key: str, now: datet
         delivery_status=_deliveries(dict.fromkeys(record.waiting, ""), "no", record.taken),
         state=State.FAILED,
         attempt=record.attempt,
-        problems=[
-            Problem(one.field[:FIELD_LIMIT_CHARS], one.message[:PROBLEM_LIMIT_CHARS])
-            for one in problems[:PROBLEMS_LIMIT]
-        ],
+        problems=bounded(problems),
     )
     return _stored(submission, key, now)
 

@@ -76,6 +76,15 @@ async def test_a_wrong_request_is_400_with_every_problem(served: Bus) -> None:
     assert await queued(served) == []
 
 
+async def test_of_a_request_that_is_wrong_all_over_so_much_is_said_as_an_answer_holds(served: Bus) -> None:
+    answer = await ask(served, REQUEST | {"headers": {f"X {n}": "\n" * 9 for n in range(20_000)}, "x" * 5000: 1})
+    assert code(answer) == "400"
+    assert len(json.loads(answer.data)["problems"]) == 50
+    long = await ask(served, REQUEST | {"x" * 5000: 1})
+    assert code(long) == "400"
+    assert len(json.loads(long.data)["problems"][0]["field"]) == 200
+
+
 @pytest.mark.parametrize("payload", [b"", b"nonsense", b"[]", b"\xff", b'{"nope": 1}'])
 async def test_what_is_no_request_is_400(served: Bus, payload: bytes) -> None:
     assert code(await ask(served, payload)) == "400"
