@@ -19,7 +19,7 @@ from service.build import (
 )
 from service.bus import open_bus
 from service.clock import Clock, SystemClock
-from service.contract import AccountPart, AfterKind
+from service.contract import AccountPart, AfterKind, ChoiceKind
 from service.errors import MailbusError, Permanent
 from service.imap import Session, overview
 from service.login import TokenSource
@@ -118,9 +118,11 @@ async def _nats(settings: Settings) -> str:
         number = f"{version.major}.{version.minor}.{version.patch}"
         # First without the streams that are to be made: to know them takes rights, too.
         await bus.check_rights()
+        said = f"{', '.join(settings.nats.servers)}, version {number} with JetStream and all rights that mailbus needs"
         if missing := await bus.check_streams(stream_options(settings), settings.nats.replicas):
             await bus.check_rights(missing=missing)
-        return f"{', '.join(settings.nats.servers)}, version {number} with JetStream and all rights that mailbus needs"
+            said += f"; to be made at the start: {', '.join(missing)}"
+        return said
 
 
 async def _incoming(
@@ -133,31 +135,49 @@ async def _incoming(
     options = session_options(settings, account, incoming, tokens=tokens, losses=Turns())
     session = await Session.open(options, clock=clock)
     try:
-        names = await _chosen(session, incoming)
-        found = []
-        for name in names[:MAILBOXES_SHOWN]:
-            selected = await session.examine(name)
-            found.append(f"{name} ({selected.exists} messages)")
-        if len(names) > MAILBOXES_SHOWN:
-            found.append(f"and {len(names) - MAILBOXES_SHOWN} more mailboxes")
+        wrong: list[Permanent] = []
+        found = await _mailboxes(session, incoming, wrong)
         if incoming.after.kind is AfterKind.MOVE:
-            await _target(session, incoming.after.mailbox)
+            await _target(session, incoming.after.mailbox, wrong)
             found.append(f"moves to {incoming.after.mailbox}")
+        if wrong:
+            raise _together(wrong, [one.name for one in await session.list_mailboxes()], session.where)
         idle = "IDLE" if "IDLE" in session.capabilities else f"no IDLE: looked at every {show_duration(incoming.poll)}"
         return f"{session.options.host}, {idle}: {', '.join(found)}"
-    except MailbusError as exc:
-        listed = [mailbox.name for mailbox in await session.list_mailboxes()]
-        exc.remedy = f"{exc.remedy}; there are: {', '.join(listed[:MAILBOXES_SHOWN])}"
-        raise
     finally:
         await session.logout()
 
 
-async def _target(session: Session, name: str) -> None:
+async def _mailboxes(session: Session, incoming: IncomingSettings, wrong: list[Permanent]) -> list[str]:
+    """What is in the mailboxes that would be followed; some of many, and all that settings name."""
+    names = await _chosen(session, incoming, wrong)
+    named = {choice.text for choice in incoming.mailboxes if choice.kind is ChoiceKind.NAME}
+    found = []
+    for place, name in enumerate(names):
+        if place >= MAILBOXES_SHOWN and name not in named:
+            continue
+        try:
+            selected = await session.examine(name)
+        except Permanent as exc:
+            wrong.append(Permanent(f"{name}: {exc.what}", remedy=exc.remedy))
+        else:
+            found.append(f"{name} ({selected.exists} messages)")
+    if len(names) > MAILBOXES_SHOWN:
+        found[MAILBOXES_SHOWN:] = [f"and {len(names) - MAILBOXES_SHOWN} more mailboxes"]
+    return found
+
+
+async def _target(session: Session, name: str, wrong: list[Permanent]) -> None:
     try:
         await session.examine(name)
-    except Permanent as exc:
-        raise no_target(name, where=session.where) from exc
+    except Permanent:
+        wrong.append(no_target(name, where=session.where))
+
+
+def _together(wrong: list[Permanent], there: list[str], where: str) -> Permanent:
+    """All that has to be mended, in one."""
+    remedies = [*dict.fromkeys(one.remedy for one in wrong), f"there are: {', '.join(there[:MAILBOXES_SHOWN])}"]
+    return Permanent("; ".join(one.what for one in wrong), where=where, remedy="; ".join(remedies))
 
 
 async def _maildrop(
@@ -181,18 +201,16 @@ async def _maildrop(
         await session.leave()
 
 
-async def _chosen(session: Session, incoming: IncomingSettings) -> list[str]:
-    """The mailboxes that would be followed. Raises Permanent where a role is nobody's, or nothing is chosen."""
+async def _chosen(session: Session, incoming: IncomingSettings, wrong: list[Permanent]) -> list[str]:
+    """The mailboxes that would be followed. `wrong`: of roles that are nobody's, and where nothing is chosen."""
     chosen = Chosen(incoming.mailboxes, incoming.exclude, incoming.roles, incoming.after.mailbox)
     if not chosen.needs_list:
         return chosen.names()
     found = chosen.resolve((await overview(session)).mailboxes)
     if found.roles:
-        raise no_role(session.where, found.roles)
-    if not found.names:
-        raise Permanent(
-            "`mailboxes` and `exclude` leave no mailbox", where=session.where, remedy="write others in `mailboxes`"
-        )
+        wrong.append(no_role(session.where, found.roles))
+    elif not found.names:
+        wrong.append(Permanent("`mailboxes` and `exclude` leave no mailbox", remedy="write others in `mailboxes`"))
     return found.names
 
 

@@ -64,7 +64,7 @@ def _closed(places: int, pattern: str) -> int:
 @dataclass(frozen=True, slots=True)
 class Chosen:
     """What is followed. `named`: mailboxes by role, where the server says none; `target`: where the account itself
-    moves mail that it announced, followed only where it is named."""
+    moves mail that it announced, followed only where it is named, or its role is."""
 
     choices: Sequence[Choice]
     exclude: Sequence[Choice]
@@ -103,7 +103,7 @@ class Chosen:
                     return [name for name, delimiter in names if matches(choice.text, name, delimiter)]
 
         without = {name for choice in self.exclude for name in found(choice)}
-        if Choice(ChoiceKind.NAME, self.target) not in self.choices:
+        if not any(self.target in found(choice) for choice in self.choices if choice.kind is not ChoiceKind.PATTERN):
             without.add(self.target)
         names = dict.fromkeys(name for choice in self.choices for name in found(choice))
         missing = [one for one in self.choices if one.kind is ChoiceKind.ROLE and one.text not in roles]

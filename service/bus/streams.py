@@ -295,6 +295,12 @@ async def check_streams(nc: Client, subjects: Subjects, options: StreamOptions, 
     _check_payload(nc, options)
     found = await _survey(nc, wanted_streams(subjects, options, replicas))
     _raise_drifts(found.drifts)
+    if found.missing and replicas > 1 and not nc._server_info.get("cluster"):  # nats-py has no public name for it
+        raise Permanent(
+            f"nats.replicas is {replicas}, and NATS is one server, which keeps no replicas",
+            where="NATS",
+            remedy="set nats.replicas: 1, or connect to a cluster",
+        )
     return [config["name"] for config in found.missing]
 
 

@@ -52,6 +52,7 @@ THERE = [
         (chosen("Not there"), ["Not there"]),
         (chosen("*", target="Archiv"), ["INBOX", "Lists/a", "Lists/b/c", "Trash"]),
         (chosen("Archiv", "%", target="Archiv"), ["Archiv", "INBOX", "Trash"]),
+        (chosen("\\archive", "%", target="Archiv"), ["Archiv", "INBOX", "Trash"]),
         (chosen("\\junk", junk="Lists/a"), ["Lists/a"]),
     ],
 )
