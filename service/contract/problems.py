@@ -4,9 +4,10 @@ Used for requests to send and for commands. JMAP's clients write null for what i
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, Generic, TypeVar, get_args
+from enum import Enum
+from typing import Final, Generic, Literal, TypeVar, get_args, get_origin
 
 import msgspec
 
@@ -117,25 +118,42 @@ def _without_nulls(value: object) -> object:
 
 
 def _with_remedy(message: str, path: str, body: object) -> str:
-    """An unknown field beside those that are known there."""
-    if "unknown field" not in message:
+    """An unknown field or value beside those that are known there."""
+    if "unknown field" not in message and "enum value" not in message:
         return message
     for name in _NAMES.findall(path.removeprefix("`$")):
         inner = {field.encode_name: field.type for field in msgspec.structs.fields(_struct(body))}
         body = inner.get(name)
-    known = ", ".join(field.encode_name for field in msgspec.structs.fields(_struct(body)))
+    names = [field.encode_name for field in msgspec.structs.fields(_struct(body))]
+    known = ", ".join(names if "unknown field" in message else _values(body))
     return f"{message}; known are {known}" if known else message
 
 
 def _struct(hint: object) -> type[msgspec.Struct]:
     """The struct within a type such as `list[Filter] | None`; one without fields where there is none."""
+    for one in _within(hint):
+        if isinstance(one, type) and issubclass(one, msgspec.Struct):
+            return one
+    return msgspec.Struct
+
+
+def _values(hint: object) -> list[str]:
+    """What a Literal or an enumeration within a type takes."""
+    for one in _within(hint):
+        if get_origin(one) is Literal:
+            return [str(value) for value in get_args(one)]
+        if isinstance(one, type) and issubclass(one, Enum):
+            return [str(member.value) for member in one]
+    return []
+
+
+def _within(hint: object) -> Iterator[object]:
+    """A type, and those that it is made of."""
     waiting = [hint]
     while waiting:
         one = waiting.pop()
-        if isinstance(one, type) and issubclass(one, msgspec.Struct):
-            return one
+        yield one
         waiting += get_args(one)
-    return msgspec.Struct
 
 
 def _field(message: str, path: str) -> str:

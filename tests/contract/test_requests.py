@@ -145,6 +145,19 @@ def test_a_wrong_field_is_named(changes: dict[str, Any], field: str) -> None:
     assert field in fields(**changes)
 
 
+@pytest.mark.parametrize(
+    ("changes", "known"),
+    [
+        ({"priority": "urgent"}, "normal, high"),
+        ({"attachments": [{"disposition": "embedded"}]}, "attachment, inline"),
+    ],
+)
+def test_a_wrong_value_of_a_few_is_said_beside_those_that_there_are(changes: dict[str, Any], known: str) -> None:
+    with pytest.raises(RequestProblems) as raised:
+        decode_request(json.dumps(GOOD | changes).encode())
+    assert raised.value.problems[0].message.endswith(f"; known are {known}")
+
+
 def test_parameters_of_the_envelope_are_taken_and_a_null_among_them_says_something() -> None:
     given = GOOD | {
         "cc": None,
