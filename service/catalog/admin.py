@@ -223,8 +223,8 @@ def _after(request: dict[str, Any]) -> str:
 
 
 def _error(code: int, field: str, message: str) -> ServiceError:
-    what = f"{field}: {message}" if field else message
-    return ServiceError(code, what, body=encode(Problems([Problem(field, message)])))
+    problem = Problem(field, message)
+    return ServiceError(code, str(problem), body=encode(Problems([problem])))
 
 
 def _split(problem: str) -> tuple[str, str]:

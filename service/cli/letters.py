@@ -103,7 +103,7 @@ async def _retry(settings: "Settings", seq: int) -> int:
             request = decode_request(payload)
         except RequestProblems as exc:
             for one in exc.problems:
-                aside(f"mailbus: {one.field}: {one.message}", style="red")
+                aside(f"mailbus: {one}", style="red")
             remedy = "correct what `mailbus dead show` prints, then mailbus send --request"
             raise Permanent("the request is wrong in itself", where=f"dead letter {seq}", remedy=remedy) from exc
         # The old id is remembered as failed. The same letter gives the same id, so that twice is once.

@@ -11,9 +11,7 @@ from service.imap import NotConnected, Refused, Unanswered
 def error(code: int, problems: Sequence[Problem]) -> ServiceError:
     """The error of one or more problems, as many as an answer holds; the first is the header's line."""
     said = bounded(problems)
-    first = said[0]
-    what = f"{first.field}: {first.message}" if first.field else first.message
-    return ServiceError(code, what, body=encode(Problems(said)))
+    return ServiceError(code, str(said[0]), body=encode(Problems(said)))
 
 
 def problem(code: int, field: str, message: str) -> ServiceError:

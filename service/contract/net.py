@@ -1,8 +1,13 @@
 """Words that settings, IMAP and SMTP share about a connection."""
 
 import base64
+import re
 from collections.abc import Iterable
 from enum import StrEnum
+from typing import Final
+
+# A word of this length is hidden within others too.
+WITHIN_CHARS: Final = 4
 
 
 class Security(StrEnum):
@@ -27,8 +32,11 @@ def without_credentials(text: str, username: str, password: str) -> str:
 
 
 def hidden(text: str, words: Iterable[str]) -> str:
-    """A text without these words, the longest first."""
+    """A text without these words, the longest first; a short one only where it stands by itself."""
     for word in sorted(set(words), key=len, reverse=True):
-        if word:
+        if len(word) >= WITHIN_CHARS:
             text = text.replace(word, "***")
+        elif word:
+            # Of a user called "u" all else that a server says would be stars.
+            text = re.sub(rf"(?<!\w){re.escape(word)}(?!\w)", "***", text)
     return text

@@ -32,14 +32,16 @@ class Problem(msgspec.Struct, frozen=True, rename="camel"):
     field: str
     message: str
 
+    def __str__(self) -> str:
+        return f"{self.field}: {self.message}" if self.field else self.message
+
 
 class RequestProblems(Permanent):
     """A request that cannot be understood: `problems` lists all that is wrong."""
 
     def __init__(self, problems: list[Problem]) -> None:
         self.problems = problems
-        first = problems[0]
-        super().__init__(f"{first.field}: {first.message}", where="request", remedy="correct the named field")
+        super().__init__(str(problems[0]), where="request", remedy="correct the named field")
 
 
 def bounded(problems: Sequence[Problem]) -> list[Problem]:

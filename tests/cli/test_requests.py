@@ -69,6 +69,9 @@ async def test_a_dead_letter_is_shown_and_its_request_sent_again_once(
     code, _, err = await command(one, "dead", "retry", second.split()[0])
     assert code == 1
     assert "to[0].email" in err
+    broken = next(line for line in lines if "JSON" in line).split()[0]
+    code, _, err = await command(one, "dead", "retry", broken)
+    assert "mailbus: not a JSON object" in err
     code, _, err = await command(one, "dead", "show", "99")
     assert "no dead letter 99" in err
     assert await one.stop() == 0
