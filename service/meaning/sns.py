@@ -18,6 +18,9 @@ MARK: Final = "x-amz-sns-message-id"
 # Line ends within strings are the mail's; and sendmail breaks lines of more than 998 characters (RFC 5322 2.1.1) so.
 _DECODER: Final = json.JSONDecoder(strict=False)
 _BROKEN: Final = "!\n "
+# What stands where a complaint or a bounce is of the account's own list, and what it means.
+_NOT_SENT: Final = "OnAccountSuppressionList"
+_SUPPRESSED: Final = f"{_NOT_SENT}: on the suppression list of the account"
 
 
 def read_sns(text: str) -> Reported | None:
@@ -39,7 +42,15 @@ def read_sns(text: str) -> Reported | None:
                 diagnostic=typed(_text(one, "diagnosticCode")),
                 reporting_mta=reporting,
             )
-            found.reports.append(report_of(delivery, _text(bounce, "bounceSubType"), diagnoses, action=Action.FAILED))
+            sub_type = _text(bounce, "bounceSubType")
+            notice = _SUPPRESSED if sub_type == _NOT_SENT else sub_type
+            found.reports.append(report_of(delivery, notice, diagnoses, action=Action.FAILED))
+        found.kind = kind_of(found.reports)
+    elif kind == "Complaint" and _text(_part(said, "complaint"), "complaintSubType") == _NOT_SENT:
+        # Nobody complains: SES took the mail and did not send it, for somebody once had.
+        for one in _parts(_part(said, "complaint"), "complainedRecipients"):
+            delivery = Delivery(_text(one, "emailAddress"))
+            found.reports.append(report_of(delivery, _SUPPRESSED, diagnoses, action=Action.FAILED))
         found.kind = kind_of(found.reports)
     elif kind == "Complaint":
         complaint = _part(said, "complaint")

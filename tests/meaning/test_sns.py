@@ -66,3 +66,16 @@ def test_a_delivery() -> None:
 )
 def test_what_is_none_of_these_is_a_mail_like_any_other(text: str) -> None:
     assert told(text).kind is Kind.MESSAGE
+
+
+@pytest.mark.parametrize("kind", ["Bounce", "Complaint"])
+def test_what_was_not_sent_for_the_accounts_own_list_is_no_complaint_but_suppressed(kind: str) -> None:
+    name = kind.lower()
+    who = "bouncedRecipients" if kind == "Bounce" else "complainedRecipients"
+    of_list = {f"{name}SubType": "OnAccountSuppressionList", who: [{"emailAddress": "a@example.net"}]}
+    meaning = told(json.dumps({"notificationType": kind, name: of_list, "mail": MAIL}))
+    assert (meaning.kind, meaning.feedback_type) == (Kind.BOUNCE, UNSET)
+    (report,) = meaning.reports or ()
+    assert (report.recipient, report.reason, report.hard) == ("a@example.net", Reason.SUPPRESSED, False)
+    assert meaning.original is not UNSET
+    assert meaning.original.message_id == "sent@example.org"
