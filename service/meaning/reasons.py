@@ -61,6 +61,10 @@ _NOISE: Final = re.compile(r"i'm not going to try again; this message has been i
 _AGAIN: Final = re.compile(r"(?<=[a-z,;)'\]] )[245][0-5][0-9][- ](?:[245]\.[0-9]{1,3}\.[0-9]{1,3} )?(?=[a-z(])")
 
 
+# What servers write into each reply and no expression asks for: ids of mails and sessions, times, numbers of tickets.
+_IDS: Final = re.compile(r"(?<![a-z0-9])(?:[0-9]{5,}|(?=[a-z]{0,40}[0-9][a-z]{0,40}[0-9])[a-z0-9]{6,80})(?![a-z0-9])")
+
+
 @dataclass(frozen=True, slots=True)
 class Words:
     """All that a report says about one refusal. `code` is SMTP's reply, 0 without one; the rest is "" without."""
@@ -116,8 +120,9 @@ class Diagnoses:
         return Diagnosis(reason, _is_hard(reason, words.status, words.code))
 
     def _asked(self, text: str, status: str, command: str, *hosts: str) -> Reason | None:
-        """By words, those of providers first. What is said of one recipient is often said of all: it is asked once."""
-        key = (text, status, command, *hosts)
+        """By words, those of providers first. What is said of one recipient is often said of all: it is asked once,
+        whatever ids are in it."""
+        key = (_IDS.sub("0", text), status, command, *hosts)
         if key not in self._known:
             if len(text) > self._left:
                 self.cut = True

@@ -3,6 +3,7 @@
 import pytest
 from msgspec import UNSET
 
+from service.contract import Reason
 from tests.meaning.mails import dsn, meaning_of, notice
 from tests.meaning.test_calendar import mail as invitation
 
@@ -91,6 +92,16 @@ def test_of_replies_that_differ_no_more_is_asked_than_the_loop_can_wait_for() ->
     fields = [each.replace("a@", f"a{n}@").format(n=n, x="x " * 300) for n in range(8)]
     assert meaning_of(dsn("\n\n".join(fields))).truncated == ["meaning"]
     assert meaning_of(dsn("\n\n".join(fields[:4]))).truncated is UNSET
+
+
+@pytest.mark.fault("C03")
+def test_replies_that_differ_by_their_ids_alone_are_asked_once() -> None:
+    each = ONE + "\nDiagnostic-Code: smtp; 550 mailbox is full ({id}), see ticket {n} of {id}.5-x"
+    fields = [each.replace("a@", f"a{n}@").format(n=10_000 + n, id=f"4xk2v{n:x}t1c2dz9") for n in range(200)]
+    found = meaning_of(dsn("\n\n".join(fields)))
+    # An event has no room for all of them; what is there was asked for.
+    assert {report.reason for report in found.reports or ()} == {Reason.MAILBOXFULL}
+    assert meaning_of(dsn("\n\n".join(fields[:40]))).truncated is UNSET
 
 
 def test_a_returned_mail_is_as_long_as_it_likes() -> None:
