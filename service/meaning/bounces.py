@@ -10,7 +10,7 @@ from typing import Final
 
 from service.contract import Action, EmailAddress, EmailHeader, Kind, Report
 from service.meaning.dsn import Delivery, merged, read_dsn, report_of
-from service.meaning.fields import ADDRESS, READ, address_of, clean, one_of
+from service.meaning.fields import ADDRESS, READ, address_of, clean, one_of, plain_of
 from service.meaning.notice import Notice, read_notice, returned_header, tells_returned
 from service.meaning.places import Refused
 from service.meaning.reasons import Diagnoses
@@ -18,12 +18,12 @@ from service.meaning.reasons import Diagnoses
 # A notice says what happened before it shows what came back.
 _LOOK_AT_CHARS: Final = 8000
 # Names under which mail servers write.
-_DAEMON: Final = re.compile(
+DAEMONS: Final = (
     r"(?:mailer|mail)[-_. ]?daemon|mdaemon|post[-_.]?master|mail[-_. ]?deliver(?:y|er)?(?:[-_. ]?(?:sub)?system)?"
     r"|mail[-_. ]?system|ndr|bounces?|bounced|mail[-_. ]?server|smtp[-_ ]?(?:mail|gateway|server)"
-    r"|e\d+_smtp_mail_service|microsoftexchange\w+|double-bounce",
-    re.IGNORECASE,
+    r"|e\d+_smtp_mail_service|microsoftexchange\w+|double-bounce"
 )
+_DAEMON: Final = re.compile(DAEMONS, re.IGNORECASE)
 _SUBJECT: Final = one_of(r"""
     undeliver
     non[- ]?deliver
@@ -154,7 +154,8 @@ _MACHINE: Final = re.compile(r"(?:(?:mailer|mail)[-_. ]?daemon|microsoftexchange
 _OF_PROGRAMS: Final = frozenset(("x-failed-recipients", "x-amz-sns-message-id"))
 STATUS_KINDS: Final = ("message/delivery-status", "message/global-delivery-status")
 # Names that people use as well.
-_ADMINISTRATOR: Final = re.compile(r"admin(?:istrator)?@", re.IGNORECASE)
+ADMINISTRATORS: Final = r"admin(?:istrator)?"
+_ADMINISTRATOR: Final = re.compile(f"{ADMINISTRATORS}@", re.IGNORECASE)
 # RFC 5322 3.6.5, and what mail programs of other languages write: an answer is a person's, also to a bounce; so is what
 # somebody passes on.
 _ANSWER: Final = re.compile(
@@ -162,7 +163,12 @@ _ANSWER: Final = re.compile(
 )
 # What a server said: an enhanced status; a reply that begins a line or follows what introduces it, with words of SMTP
 # in the rest of its line. Prices and telephone numbers have neither.
-_STATUS: Final = re.compile(r"(?<![0-9.])[45]\.[0-9]\.[0-9]{1,3}(?![0-9.])")
+# A detail of two digits (RFC 3463 2 has such from 10 on) is one behind what introduces a status alone: 4.5.26 is a day.
+_STATUS: Final = re.compile(
+    r"(?<![0-9.])[45]\.[0-9]\.(?:[0-9]|10|[0-9]{3})(?![0-9.])"
+    r"|(?:#|\b(?:status|code|error)\b[ \t]{0,4}[:=(]?|\b[45][0-5][0-9])[ \t]{0,4}[45]\.[0-7]\.[0-9]{1,3}(?![0-9.])",
+    re.IGNORECASE,
+)
 _REPLY: Final = re.compile(r"(?:^|[:<>(\[])[ \t]{0,4}[45][0-5][0-9][ -](.{1,60})", re.MULTILINE)
 # A reply with its enhanced status (RFC 3463 2), or Exchange's: it needs no words that anybody knows beside it.
 _WHOLE_REPLY: Final = re.compile(r"(?<![0-9.])([45])[0-5][0-9][ -]{1,3}#?\1\.[0-9]\.[0-9]{1,3}(?![0-9.])")
@@ -237,7 +243,7 @@ def read_report(
     for fields in (status or "", text, returned):
         # Where the report has no part of its own its fields stand in a text, or in a bounce that was sent on.
         if not found.reports and fields and (fields is status or "final-recipient:" in fields.lower()):
-            _from_fields(found, fields, notice, diagnoses)
+            _from_fields(found, fields, notice, header, diagnoses)
     if not found.reports:
         _from_notice(found, notice, header, diagnoses)
         found.cut = notice.cut
@@ -245,8 +251,14 @@ def read_report(
     return found
 
 
-def _from_fields(found: Reported, fields: str, notice: Notice, diagnoses: Diagnoses) -> None:
+def _from_fields(found: Reported, fields: str, notice: Notice, header: dict[str, str], diagnoses: Diagnoses) -> None:
     dsn = read_dsn(fields)
+    sent = {one.lower(): one for one in (clean(one[0]) for one in ADDRESS.finditer(_sent_to(header)))}
+    names: dict[str, set[str]] = {}
+    for low, address in sent.items():
+        names.setdefault(low.rpartition("@")[0], set()).add(address)
+    for delivery in dsn.deliveries:
+        delivery.recipient = _as_sent(delivery.recipient, sent, names)
     found.envelope_id, found.cut = dsn.envelope_id, dsn.cut
     action = _action(notice.text)
     deliveries = merged(dsn.deliveries, action)
@@ -256,6 +268,29 @@ def _from_fields(found: Reported, fields: str, notice: Notice, diagnoses: Diagno
         notes = said.get(delivery.recipient.lower(), default)
         found.reports.append(report_of(delivery, notes, diagnoses, action=action))
     found.kind = kind_of(found.reports)
+
+
+def _sent_to(header: dict[str, str]) -> str:
+    """To and Cc of the mail that came back. A list's own address is not among its members."""
+    return "" if not _OF_LISTS.isdisjoint(header) else f"{header.get('to', '')[:2000]},{header.get('cc', '')[:2000]}"
+
+
+def _as_sent(recipient: str, sent: dict[str, str], names: dict[str, set[str]]) -> str:
+    """A recipient as the mail that came back names him, where a server wrote him otherwise.
+
+    `sent`: whom that names, by lower case; `names`: the same by local part.
+
+    RFC 3464 2.3.2: as he was known to the server that reports, which may be a name without a domain. Some leave xtext
+    there (RFC 3461 4.2), and what looks like xtext may be an address as it stands: ann+2024@example.org.
+    """
+    plain = plain_of(recipient)
+    for one in (recipient, plain):
+        if one.lower() in sent:
+            return one
+    if "@" in recipient:
+        return recipient
+    named = names.get(recipient.lower()) or names.get(plain.lower()) or set()
+    return next(iter(named)) if len(named) == 1 else recipient
 
 
 def _from_notice(found: Reported, notice: Notice, header: dict[str, str], diagnoses: Diagnoses) -> None:

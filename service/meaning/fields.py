@@ -30,6 +30,7 @@ ADDRESS: Final = re.compile(
 _WHOLE: Final = re.compile(r"[^\s<>()\[\]:;,\"@\\]{1,128}@(?:\[[^\s<>()\[\]@]{2,64}\]|[^\s<>()\[\]:;,\"@\\]{1,254})")
 # RFC 6533 3: how a `utf-8` address stands in a field that is ASCII.
 _UNITEXT: Final = re.compile(r"\\x\{([0-9A-Fa-f]{2,6})\}")
+_XTEXT: Final = re.compile(r"\+([0-9A-F]{2})")
 # RFC 5321 4.1.2: a local part in quotes, with whatever a backslash stands before.
 _QUOTED: Final = re.compile(r'"(?:[^"\\]|\\.){1,128}"@(?:\[[^\s<>()\[\]@]{2,64}\]|[A-Za-z0-9.-]{1,254})')
 # A name of X.400 or Notes, whose values may have spaces: CN=Ann Example/O=Org@ORG.
@@ -92,6 +93,11 @@ def address_of(value: str) -> str:
         return quoted[0]
     found = ADDRESS.search(plain)
     return clean(found[0]) if found is not None else ""
+
+
+def plain_of(xtext: str) -> str:
+    """RFC 3461 4: what `+2B` and the like stand for, in which some servers leave an address."""
+    return _XTEXT.sub(lambda found: chr(int(found[1], 16)), xtext)
 
 
 def _character(found: re.Match[str]) -> str:

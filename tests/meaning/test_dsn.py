@@ -136,3 +136,24 @@ def test_a_status_of_success_without_an_action_is_no_failure() -> None:
     mail = dsn("Final-Recipient: rfc822; a@b.example\nStatus: 2.1.5")
     assert kind_of(mail) is Kind.DELIVERED
     assert [report.action for report in reports_of(mail)] == [Action.DELIVERED]
+
+
+@pytest.mark.parametrize(
+    ("final", "sent", "recipient"),
+    [
+        ("bob+2Btag@b.example", "bob+tag@b.example", "bob+tag@b.example"),
+        ("bob", "Bob <bob@b.example>", "bob@b.example"),
+        ("bob+2Btag", "bob+tag@b.example", "bob+tag@b.example"),
+        # As it stands: it only looks like xtext.
+        ("ann+2024@b.example", "ann+2024@b.example", "ann+2024@b.example"),
+        ("bob+2Btag@b.example", "list@b.example", "bob+2Btag@b.example"),
+        # Of two nobody knows which.
+        ("bob", "bob@b.example, bob@c.example", "bob"),
+        ("bob", "ann@b.example", "bob"),
+    ],
+)
+def test_a_recipient_is_named_as_the_mail_that_came_back_names_him(final: str, sent: str, recipient: str) -> None:
+    (report,) = reports_of(
+        dsn(f"Final-Recipient: rfc822; {final}\nAction: failed\nStatus: 5.1.1", returned=f"To: {sent}")
+    )
+    assert report.recipient == recipient

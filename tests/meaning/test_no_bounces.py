@@ -135,6 +135,31 @@ def test_what_a_program_wrote_and_a_server_said_or_sent_back_makes_a_bounce(text
     assert kind_of(text) is Kind.BOUNCE
 
 
+@pytest.mark.parametrize(
+    ("subject", "text"),
+    [
+        ("Your order: delivery delayed", "Your delivery has been delayed. Write to service@b.example"),
+        ("Delivery failed: your parcel", "We could not deliver it. Write to service@b.example"),
+    ],
+)
+def test_what_shops_write_from_the_null_path_is_no_bounce(subject: str, text: str) -> None:
+    assert kind_of(mail(subject, text, sender="Shop <shop@b.example>", header=PATH)) is Kind.MESSAGE
+
+
+@pytest.mark.parametrize("day", ["4.5.26", "5.7.26", "4.1.27"])
+def test_a_day_in_an_automatic_answer_is_no_status(day: str) -> None:
+    text = f"Bis {day} bin ich nicht im Haus. Fragen an bob@b.example."
+    header = PATH + "Auto-Submitted: auto-replied\nIn-Reply-To: <sent@example.org>\n"
+    assert kind_of(mail("Auto: Your delivery report 4711", text, header=header)) is Kind.AUTOREPLY
+
+
+@pytest.mark.parametrize("said", ["#5.7.26", "status: 5.7.26", "550 5.7.26", "5.1.1", "5.1.10", "5.7.509"])
+def test_a_status_is_one_alone_or_behind_what_introduces_it(said: str) -> None:
+    header = PATH + "Auto-Submitted: auto-replied\nIn-Reply-To: <sent@example.org>\n"
+    text = f"It was not delivered to c@d.example\n{said} it failed"
+    assert kind_of(mail("Undelivered: your delivery report", text, header=header)) is Kind.BOUNCE
+
+
 def test_the_topmost_return_path_is_the_servers() -> None:
     text = "It was not delivered:\n550 5.1.1 user unknown c@d.example"
     assert kind_of("Return-Path: <ann@b.example>\n" + mail("failure notice", text, header=PATH)) is Kind.MESSAGE
