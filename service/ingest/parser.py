@@ -15,6 +15,7 @@ from typing import Final
 
 from service.clock import Clock, backoff_s
 from service.contract import Extra
+from service.meaning import takes_long
 from service.observe import log
 from service.parsing import INBOUND_BYTES, LENGTH, SLOTS, Made, Page, Read, Slots, decode_answer, encode_task, make
 from service.turns import Breather
@@ -27,6 +28,8 @@ CHILD_FROM_BYTES: Final = 512 * 1024
 # to a thread; so does one whose language is asked for, which takes most of a second the first time. What costs most at
 # any size, HTML, is bounded by what a preview looks at.
 ALONE_FROM_BYTES: Final = 64 * 1024
+# So does a report or an invitation of this size: its words are looked up, which takes 35 ms in one of 15 KB.
+REPORT_FROM_BYTES: Final = 2 * 1024
 # Parsing is linear: a page takes some 20 ms, the worst of pages a second, and the pages before it as long.
 ANSWER_TIMEOUT_S: Final = 60.0
 START_TIMEOUT_S: Final = 1.0
@@ -116,7 +119,7 @@ class Parser:
         sizes = [len(message.body or b"") for message in messages]
         size = sum(sizes)
         child = self._child
-        if child is not None and size <= INBOUND_BYTES and _is_for_child(sizes, idle=not child.answers):
+        if child is not None and size <= INBOUND_BYTES and _is_for_child(messages, sizes, idle=not child.answers):
             try:
                 return await self._ask(child, page, messages)
             except _ChildLostError as exc:
@@ -127,7 +130,7 @@ class Parser:
         made: list[Made] = []
         breather = Breather(self._clock)
         for message in messages:
-            if len(message.body or b"") >= ALONE_FROM_BYTES or Extra.LANGUAGE in page.extras:
+            if _is_long(message) or Extra.LANGUAGE in page.extras:
                 made.append(await asyncio.to_thread(make, page, message))
             else:
                 made.append(make(page, message))
@@ -198,10 +201,15 @@ class Parser:
             raise _ChildLostError(f"no answer in {ANSWER_TIMEOUT_S:g} s") from None
 
 
-def _is_for_child(sizes: Sequence[int], *, idle: bool) -> bool:
+def _is_for_child(messages: Sequence[Read], sizes: Sequence[int], *, idle: bool) -> bool:
     if sum(sizes) + MESSAGE_COST_BYTES * len(sizes) >= CHILD_FROM_BYTES:
         return True
-    return idle and max(sizes, default=0) >= ALONE_FROM_BYTES
+    return idle and any(map(_is_long, messages))
+
+
+def _is_long(message: Read) -> bool:
+    body = message.body or b""
+    return len(body) >= ALONE_FROM_BYTES or (len(body) >= REPORT_FROM_BYTES and takes_long(body))
 
 
 async def _frame(pipe: asyncio.StreamReader) -> bytes:

@@ -136,8 +136,9 @@ async def made_by(parser: Parser, messages: list[Read], monkeypatch: pytest.Monk
     return seen
 
 
-SMALL = Read(1, 3_000, {}, NOW, b"Subject: small\r\n\r\n" + b"word " * 600, True)
-LARGE = Read(2, 100_000, {}, NOW, b"Subject: large\r\n\r\n" + b"word " * 20_000, True)
+FROM = b"From: ann@example.org\r\n"
+SMALL = Read(1, 3_000, {}, NOW, FROM + b"Subject: small\r\n\r\n" + b"word " * 600, True)
+LARGE = Read(2, 100_000, {}, NOW, FROM + b"Subject: large\r\n\r\n" + b"word " * 20_000, True)
 
 
 async def test_a_large_mail_alone_is_made_by_a_child_that_has_nothing_to_do(
@@ -156,6 +157,25 @@ async def test_a_large_mail_does_not_hold_the_loop_nor_wait_for_a_child_that_is_
     await asyncio.sleep(0)
     assert await made_by(parser, [SMALL, LARGE], monkeypatch) == ["loop", "thread"]
     busy.cancel()
+
+
+REPORT = Read(
+    3,
+    15_000,
+    {},
+    NOW,
+    b"From: MAILER-DAEMON@mx.example.org\r\nSubject: failure notice\r\n\r\n"
+    + b"".join(b"<user%d@example.org>: 550 5.1.1 no such user %d\r\n" % (n, n) for n in range(200)),
+    True,
+)
+
+
+async def test_a_report_is_understood_beside_the_loop_though_it_is_small(
+    parser: Parser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert await made_by(Parser(SystemClock()), [SMALL, REPORT], monkeypatch) == ["loop", "thread"]
+    await wait_child(parser)
+    assert await made_by(parser, [REPORT], monkeypatch) == []
 
 
 async def test_a_mail_that_takes_long_whatever_its_size_lets_others_have_their_turn_after_it(
