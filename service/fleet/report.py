@@ -61,7 +61,7 @@ SENT: Final = Part(AccountPart.SENT)
 @dataclass(slots=True)
 class AccountView:
     """What is known of an account; shown by the status page. `stuck`: parts that fail until somebody acts; `untried`:
-    those that have said nothing yet; `excused`: those that fail for no reason of a mail server's."""
+    those that have said nothing yet; `excused`: those that fail for no reason of a mail server's; `errors`: why."""
 
     id: str
     state: AccountState | None = None
@@ -72,6 +72,7 @@ class AccountView:
     stuck: set[Part] = field(default_factory=set)
     untried: set[Part] = field(default_factory=set)
     excused: set[Part] = field(default_factory=set)
+    errors: dict[Part, MailbusError] = field(default_factory=dict)
 
     def set(self, part: Part, state: AccountState | None) -> None:
         """A part's state; None: there is no such part any more."""
@@ -80,14 +81,26 @@ class AccountView:
         self.stuck.discard(part)
         self.untried.discard(part)
         self.excused.discard(part)
+        self.errors.pop(part, None)
         if state is not None:
             self.parts[part] = state
             self.counts[state] += 1
 
     @property
-    def worst(self) -> AccountState:
-        """That of its worst part."""
-        return next((state for state in ORDER if self.counts[state]), AccountState.CONNECTED)
+    def worst(self) -> AccountState | None:
+        """That of its worst part; None where nothing fails and some have said nothing yet."""
+        for state in ORDER[:-1]:
+            untried = len(self.untried) if state is AccountState.DISCONNECTED else 0
+            if self.counts[state] > untried:
+                return state
+        return None if self.untried else AccountState.CONNECTED
+
+    def part_in(self, state: AccountState, otherwise: Part) -> Part:
+        """Which is why the account is in this state: `otherwise` where that is as good as any."""
+        if self.parts.get(otherwise) is state:
+            return otherwise
+        found = (part for part, one in self.parts.items() if one is state and part not in self.untried)
+        return next(found, otherwise)
 
 
 class AccountReports:
@@ -135,22 +148,26 @@ class AccountReports:
         view.set(part, state)
         if state is AccountState.DEGRADED and isinstance(error, Permanent):
             view.stuck.add(part)
-        if error is not None and error.is_ours:
-            view.excused.add(part)
-        worst = view.worst
         if error is not None:
             view.last_error = detail
+            # Without what it came from, whose frames would live as long.
+            view.errors[part] = MailbusError(error.what, where=error.where, remedy=error.remedy)
+            if error.is_ours:
+                view.excused.add(part)
+        worst = view.worst
         if worst == view.state:
             if error is not None and before != state:
                 # The account's state says nothing new, and the operator wants to know all the same.
                 log.warning("part_state", account=account, part=str(part), state=state, error=detail)
             return
-        # Before a first connection is up there is nothing to say, unless it failed.
-        if view.state is None and worst is AccountState.DISCONNECTED and error is None:
+        # Before a first connection is up there is nothing to say, unless it failed; nor while others are not up yet.
+        if worst is None or (view.state is None and worst is AccountState.DISCONNECTED and error is None):
             return
-        self._say(view, part, worst, error)
+        self._say(view, part, worst)
 
-    def _say(self, view: AccountView, part: Part, state: AccountState, error: MailbusError | None) -> None:
+    def _say(self, view: AccountView, part: Part, state: AccountState) -> None:
+        part = view.part_in(state, otherwise=part)
+        error = view.errors.get(part)
         self._counted(view.id, view.state or AccountState.DISCONNECTED, state)
         view.state, view.since = state, self._clock.now()
         shown = log.info if state is AccountState.CONNECTED else log.warning
@@ -164,8 +181,9 @@ class AccountReports:
         if view is None:
             return
         view.set(part, None)
-        if view.state is not None and view.worst is not view.state:
-            self._say(view, part, view.worst, None)
+        worst = view.worst
+        if view.state is not None and worst is not None and worst is not view.state:
+            self._say(view, part, worst)
 
     async def run(self) -> None:
         """Publish what waits, for ever."""

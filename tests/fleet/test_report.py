@@ -101,6 +101,36 @@ async def test_before_a_first_connection_only_a_failure_is_said(running: Running
     assert published.states == ["disconnected"]
 
 
+@pytest.mark.fault("D08")
+async def test_what_has_not_begun_yet_is_no_news_when_another_part_recovers(running: Running) -> None:
+    """A log that was made anew is said by each mailbox as it begins: the first has done so before the last begins."""
+    reports, published, clock = running
+    others = [Part(AccountPart.MAILBOX, f"Lists/{n}") for n in range(7)]
+    reports.add("acct", [INBOX, *others])
+    for part in (INBOX, *others):
+        reports.part("acct", part, G, Transient("the log was made anew"))
+        reports.part("acct", part, C)
+    await clock.settle()
+    assert published.states == ["degraded", "connected"]
+    reports.add("acct", [INBOX, *others])
+    reports.part("acct", INBOX, G, Transient("the log was made anew"))
+    reports.part("acct", others[0], C)
+    reports.drop("acct", INBOX)
+    await clock.settle()
+    assert published.states == ["degraded", "connected", "degraded"]
+
+
+async def test_when_the_worst_part_recovers_the_event_is_about_the_next_worst(running: Running) -> None:
+    reports, published, clock = running
+    reports.part("acct", INBOX, D, Transient("no route", remedy="tried again"))
+    reports.part("acct", SENDER, G, Permanent("no relay"))
+    reports.part("acct", SENDER, C)
+    await clock.settle()
+    body = json.loads(published.messages[-1].payload)
+    assert (body["state"], body["part"], body["mailbox"]) == ("disconnected", "mailbox", "INBOX")
+    assert (body["detail"], body["remedy"]) == ("no route", "tried again")
+
+
 async def test_the_event_names_account_part_instance_and_remedy(running: Running) -> None:
     reports, published, clock = running
     reports.part("acct", INBOX, G, Permanent("no such mailbox", where="INBOX", remedy="name another"))
