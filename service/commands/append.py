@@ -30,7 +30,7 @@ from service.contract import (
     encode,
     flag_of,
     request_key,
-    too_many_bytes,
+    wrong_sizes,
 )
 from service.errors import Permanent
 from service.imap import Identity, Moved, Refused, WritingSession, identity_of
@@ -108,7 +108,7 @@ async def _size(context: Context, request: AppendRequest) -> int:
     field = "request.attachments" if made is not None else "blobId"
     problems = [Problem(field, f"no such blob: {blob}") for blob in named if blob not in sizes]
     if made is not None:
-        problems += [Problem(f"request.{one.field}", one.message) for one in too_many_bytes(made, sizes)]
+        problems += [Problem(f"request.{one.field}", one.message) for one in wrong_sizes(made, sizes)]
     elif sizes and sizes[named[0]] > context.message_limit:
         problems.append(Problem(field, f"{sizes[named[0]]} bytes; at most {context.message_limit}"))
     if problems:

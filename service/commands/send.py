@@ -17,7 +17,7 @@ from service.contract import (
     check_request,
     decode_request,
     encode,
-    too_many_bytes,
+    wrong_sizes,
 )
 from service.errors import Transient
 
@@ -49,7 +49,7 @@ async def send(context: Context, account: Account, payload: bytes, headers: Mapp
             if blob not in sizes:
                 field = "rawBlobId" if blob == request.raw_blob_id else "attachments"
                 problems.append(Problem(field, f"no such blob: {blob}"))
-        problems += too_many_bytes(whole, sizes)
+        problems += wrong_sizes(whole, sizes)
         if problems:
             raise error(400, problems)
         # No Nats-Msg-Id: that the same id is sent once is the affair of `mail-sends`, however late it comes again.

@@ -130,7 +130,7 @@ from service.contract.requests import (
     blob_uses,
     expiry_of,
     for_one,
-    too_many_bytes,
+    wrong_sizes,
 )
 from service.contract.schema import asyncapi, event_schema
 from service.contract.status import DeliveryStatus, EmailSubmission, State, request_key
@@ -294,7 +294,7 @@ __all__ = [
     "request_key",
     "rfc3339",
     "spellings",
-    "too_many_bytes",
     "wants_gmail",
     "without_credentials",
+    "wrong_sizes",
 ]

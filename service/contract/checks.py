@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from service.contract.esmtp import OF_MAIL, OF_RCPT, check_parameters
-from service.contract.headers import BREAKS, HEADER_VALUE_LIMIT_CHARS, check_headers
+from service.contract.headers import BREAKS, HEADER_VALUE_LIMIT_CHARS, check_headers, check_line
 from service.contract.ids import place_of
 from service.contract.media import address_problem, media_type, one_spelling
 from service.contract.merge import check_variables, filled
@@ -87,8 +87,8 @@ def _check_addresses(request: SendRequest, recipients: Sequence[str], wrong: Wro
             where = field if field == "from" else f"{field}[{i}]"
             # Each message of its own fails by itself (RFC 3463 3.2).
             _check_address(f"{where}.email", address.email, wrong, domain=not (request.split and field == "to"))
-            if address.name is not None and BREAKS.search(address.name):
-                wrong(f"{where}.name", "CR, LF and NUL are not allowed")
+            if address.name is not None:
+                check_line(f"{where}.name", address.name, wrong)
     if request.envelope is not None:
         # RFC 5321 4.5.5: the null reverse-path is what notifications are sent with.
         if request.envelope.mail_from.email:
@@ -175,13 +175,24 @@ def _check_address(field: str, address: str, wrong: Wrong, *, domain: bool = Tru
 def _check_raw(request: SendRequest, wrong: Wrong) -> None:
     if not BLOB_ID.fullmatch(request.raw_blob_id or ""):
         wrong("rawBlobId", "not a blobId")
-    if request.text is not None or request.html is not None or request.attachments or request.headers:
-        wrong("rawBlobId", "goes alone: text, html, attachments and headers are inside the raw bytes")
+    for field, given in (
+        ("replyTo", request.reply_to),
+        ("subject", request.subject),
+        ("text", request.text is not None),
+        ("html", request.html is not None),
+        ("attachments", request.attachments),
+        ("headers", request.headers),
+        ("inReplyTo", request.in_reply_to),
+        ("references", request.references),
+    ):
+        if given:
+            wrong(field, "goes not with `rawBlobId`: the raw bytes have their own")
 
 
 def _check_attachments(request: SendRequest, wrong: Wrong) -> None:
     if len(request.attachments) > ATTACHMENTS_LIMIT:
         wrong("attachments", f"{len(request.attachments)} of them; at most {ATTACHMENTS_LIMIT}")
+    cids: set[str] = set()
     for i, attachment in enumerate(request.attachments):
         field = f"attachments[{i}]"
         if (attachment.blob_id is None) == (attachment.content is None):
@@ -195,3 +206,8 @@ def _check_attachments(request: SendRequest, wrong: Wrong) -> None:
                 wrong(f"{field}.{name}", "1 to 255 characters without CR, LF and NUL are wanted")
         if attachment.cid is not None and not re.fullmatch(r"[!-;=?-~]+", attachment.cid):
             wrong(f"{field}.cid", "printable ASCII without white space, < and > is wanted")
+        # RFC 2045 7: an id names one part, or nobody can tell which is meant.
+        if attachment.cid in cids:
+            wrong(f"{field}.cid", "stands here twice")
+        if attachment.cid is not None:
+            cids.add(attachment.cid)

@@ -167,10 +167,12 @@ def blob_uses(request: SendRequest) -> Counter[str]:
     return Counter([*named, *([request.raw_blob_id] if request.raw_blob_id is not None else [])])
 
 
-def too_many_bytes(request: SendRequest, sizes: Mapping[str, int]) -> list[Problem]:
-    """What is wrong where all that a request names by blob is more than a mail may have; `sizes` in bytes."""
+def wrong_sizes(request: SendRequest, sizes: Mapping[str, int]) -> list[Problem]:
+    """What is wrong where all that a request names by blob is no mail, or more than one may have; `sizes` in bytes."""
     if not sizes:
         return []
+    if sizes.get(request.raw_blob_id or "") == 0:
+        return [Problem("rawBlobId", "the blob is empty: there is nothing to send")]
     total = sum(sizes.get(blob, 0) * count for blob, count in blob_uses(request).items())
     if total <= BLOBS_LIMIT_BYTES:
         return []

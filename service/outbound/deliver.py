@@ -21,7 +21,7 @@ from service.contract import (
     decode_request,
     encode,
     expiry_of,
-    too_many_bytes,
+    wrong_sizes,
 )
 from service.errors import MailbusError, Permanent, Transient
 from service.observe import log, metrics
@@ -244,7 +244,7 @@ class Deliverer:
             await self._settler.refuse(key, job, new_record(taken.id, job, job.stored_at), 0, problems, job.payload)
             return
         sizes = await self._bus.blobs().sizes(blob_ids(request))
-        if problems := too_many_bytes(request, sizes):
+        if problems := wrong_sizes(request, sizes):
             await self._settler.refuse(key, job, new_record(taken.id, job, job.stored_at), 0, problems, job.payload)
             return
         expires_at = expiry_of(request, job.stored_at, options.limits)

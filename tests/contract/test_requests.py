@@ -12,6 +12,7 @@ from service.contract import RequestProblems, decode_request, email_id, encoded_
 from service.smtp.wire import rcpt_command
 
 ID = email_id("INBOX", 7, 3)
+BLOB = f"202611-{'0' * 64}"
 GOOD: dict[str, Any] = {"id": "order-1", "to": [{"email": "a@example.org"}], "subject": "Hi", "text": "x"}
 
 
@@ -82,6 +83,22 @@ def test_with_split_an_envelope_says_where_bounces_go() -> None:
         ({"inReplyTo": "<a@b>"}, "inReplyTo"),
         ({"attachments": [{"name": "a"}]}, "attachments[0]"),
         ({"rawBlobId": "x"}, "rawBlobId"),
+        *(
+            ({"rawBlobId": BLOB, "text": None, "subject": None, field: value}, field)
+            for field, value in (
+                ("subject", "x"),
+                ("text", ""),
+                ("html", "x"),
+                ("headers", {"X-A": "1"}),
+                ("inReplyTo", "a@b"),
+                ("references", ["a@b"]),
+                ("replyTo", [{"email": "a@example.org"}]),
+                ("attachments", [{"content": ""}]),
+            )
+        ),
+        ({"to": [{"email": "a@example.org", "name": "A" * 8001}]}, "to[0].name"),
+        ({"references": ["a@b"] * 1001}, "references"),
+        ({"attachments": [{"content": "", "cid": "logo"}] * 2}, "attachments[1].cid"),
         ({"envelope": envelope(mail={"SIZE": "1"})}, "envelope.mailFrom.parameters.SIZE"),
         ({"envelope": envelope(mail={"RET": "ALL"})}, "envelope.mailFrom.parameters.RET"),
         ({"envelope": envelope(mail={"RET": None})}, "envelope.mailFrom.parameters.RET"),

@@ -71,7 +71,9 @@ class Post:
 
     async def request(self, id: str | None = None, headers: dict[str, str] | None = None, **fields: Any) -> None:
         """Publish a request."""
-        body: dict[str, Any] = {"to": [{"email": "a@x.example"}], "subject": "s", "text": "t"} | fields
+        body: dict[str, Any] = {"to": [{"email": "a@x.example"}]} | fields
+        if "rawBlobId" not in fields:
+            body = {"subject": "s", "text": "t"} | body
         if id is not None:
             body["id"] = id
         await self.bus.publish(self.bus.subjects.out(self.account), json.dumps(body).encode(), headers)
