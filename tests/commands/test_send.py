@@ -9,6 +9,7 @@ import pytest
 from nats.aio.msg import Msg
 
 from service.bus import Bus
+from service.clock import SystemClock
 from tests.commands.conftest import code, desk
 from tests.servers.dovecot import Dovecot
 
@@ -122,4 +123,8 @@ async def test_what_would_be_refused_later_is_refused_at_once(served: Bus) -> No
     missing = await ask(served, REQUEST | {"attachments": [{"blobId": f"202611-{'0' * 64}", "name": "a"}]})
     assert code(missing) == "400"
     assert "no such blob" in json.loads(missing.data)["problems"][0]["message"]
+    nothing = await served.blobs().put(b"", now=SystemClock().now())
+    empty = await ask(served, {"to": REQUEST["to"], "rawBlobId": nothing})
+    assert code(empty) == "400"
+    assert json.loads(empty.data)["problems"][0]["field"] == "rawBlobId"
     assert await queued(served) == []
