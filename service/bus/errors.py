@@ -17,8 +17,9 @@ REQUEST_TIMEOUT_S: Final = 5.0
 WRONG_LAST_SEQUENCE: Final = frozenset({10071, 10164})
 BATCH_PLACES_TAKEN: Final = 10210
 NOT_FOUND: Final = 404
-# No such message, as against no such stream (10059), which is 404 too and says nothing about the message.
+# No such message, as against no such stream, which is 404 too and says nothing about the message.
 NO_MESSAGE: Final = 10037
+NO_STREAM: Final = 10059
 
 
 class FenceRefused(Inward):
@@ -86,7 +87,11 @@ class translated:  # noqa: N801 reads as what it does
 def inward(exc: BaseException, where: str) -> Inward:
     """What one of RAISED says."""
     said = str(exc) or type(exc).__name__
-    return Inward(f"NATS: {said}", where=where, remedy="tried again; look at the NATS server if it stays")
+    remedy = "tried again; look at the NATS server if it stays"
+    if isinstance(exc, ApiError) and exc.err_code == NO_STREAM:
+        # Nobody makes it while mailbus runs: whoever removed it may want to restore it, and a new one is no backup.
+        remedy = "restore it, or start mailbus anew, which makes it; what its loss means: docs/operations.md, Backup"
+    return Inward(f"NATS: {said}", where=where, remedy=remedy)
 
 
 async def js_api(nc: Client, subject: str, request: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import pytest
 
 from service.bus import Bus, FenceRefused, OutMessage
 from service.bus.batch import BATCH_LIMIT_MESSAGES
-from service.bus.errors import ApiError
+from service.bus.errors import ApiError, js_api
 from service.bus.frames import FENCE
 from service.bus.log import FENCE_SUBJECT
 from service.errors import Transient
@@ -31,6 +31,16 @@ async def test_the_first_commit_of_a_mailbox_has_fence_zero_and_the_tail_is_the_
     assert await bus.log.get(last + 1) is None
     bounds = await bus.log.bounds()
     assert (bounds.first_seq, bounds.last_seq) == (first, last)
+
+
+@pytest.mark.fault("D08")
+async def test_a_log_that_was_removed_is_said_with_what_brings_it_back(own_bus: Bus) -> None:
+    await js_api(own_bus.nc, f"STREAM.DELETE.{own_bus.subjects.stream_in}")
+    with pytest.raises(Transient) as raised:
+        await own_bus.log.tail(mailbox_filter(own_bus))
+    assert "stream not found" in raised.value.what
+    assert raised.value.where == own_bus.subjects.stream_in
+    assert "start mailbus anew" in raised.value.remedy
 
 
 async def test_the_messages_of_a_batch_stand_side_by_side_whoever_else_writes(bus: Bus) -> None:
