@@ -86,6 +86,8 @@ def read_body(payload: bytes, decoder: msgspec.json.Decoder[T]) -> ReadBody[T]:
         except msgspec.ValidationError as exc:
             message, _, path = str(exc).partition(" - at ")
             field = _field(message, path)
+            if field in {outermost(one.field) for one in problems}:
+                break  # it is missed because it was wrong, and left out
             problems.append(Problem(field, _with_remedy(message, path, decoder.type)))
             if not isinstance(value, dict) or value.pop(outermost(field), None) is None:
                 break

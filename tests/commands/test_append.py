@@ -276,7 +276,8 @@ async def test_an_upload_is_a_blob_and_the_same_again_is_the_same(whole: Desk) -
 
 @pytest.mark.fault("G11")
 async def test_an_upload_has_a_limit_and_a_form(whole: Desk) -> None:
-    assert (await whole.refused("upload", {"content": "no base64"}))[1][0]["field"] == "content"
+    _, wrong = await whole.refused("upload", {"content": "no base64"})
+    assert wrong == [{"field": "content", "message": "Invalid base64 encoded string"}]
     assert (await whole.refused("upload", {}))[1][0]["field"] == "content"
     whole.account = "nobody"
     assert code(await whole.message("upload", {"content": ""})) == "404"
