@@ -86,7 +86,7 @@ class Deliverer:
         self.relays = Relays(relays, options.account, self.pace, clock)
         suppressions = Suppressions(bus, options.account, clock)
         evidence = Evidence(options.account, self._sends, sent)
-        self.lanes = Lanes(options.domains, clock)
+        self.lanes = Lanes(options.account, options.domains, clock)
         self._turns = Turns(self.lanes, self.relays, self.pace, clock)
         self._steps = Steps(self._sends, self._settler, options, clock)
         self._bundles = Bundles(bus, outbox, options.account)

@@ -16,6 +16,7 @@ from typing import Final
 import msgspec
 
 from service.clock import Clock
+from service.observe import log
 from service.outbound.blame import ALIKE_LIMIT, domain_of, is_by_policy, is_too_fast
 from service.outbound.options import ANY, NO_LIMIT, Limit
 from service.outbound.pace import FIRST_PAUSE_S, LONGEST_PAUSE_S, SHORTEST_PAUSE_S
@@ -172,7 +173,8 @@ NO_TURN: Final = Turn({}, 0.0)
 class Lanes:
     """One account's. `limits`: by domain, in lower case; `*` is each domain that has none of its own."""
 
-    def __init__(self, limits: Mapping[str, Limit], clock: Clock) -> None:
+    def __init__(self, account: str, limits: Mapping[str, Limit], clock: Clock) -> None:
+        self._account = account
         self._limits = limits
         self._clock = clock
         self._lanes: dict[str, _Lane] = {}
@@ -269,12 +271,18 @@ class Lanes:
                 if (lane := self._lanes.get(domain)) is not None:
                     lane.speed_up()
             elif any(one.of_recipient and is_too_fast(one) for one in words):
-                self._lane(domain).slow_down()
+                self._slow_down(domain)
             elif all(one.of_recipient and is_by_policy(one) for one in words):
                 lane = self._lane(domain)
                 lane.refused += 1
                 if lane.refused >= ALIKE_LIMIT:
-                    lane.slow_down()
+                    self._slow_down(domain)
+
+    def _slow_down(self, domain: str) -> None:
+        lane = self._lane(domain)
+        if not lane.learned_s:
+            log.info("domain_slowed", account=self._account, domain=domain)
+        lane.slow_down()
 
     def _full(self, recipients: Iterable[str]) -> _Lane | None:
         """The first lane of theirs that is."""

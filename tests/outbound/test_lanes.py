@@ -6,6 +6,7 @@ from heapq import heapify, heappop, heappush
 from random import Random
 
 import pytest
+from structlog.testing import capture_logs
 
 from service.bus import Bus
 from service.outbound import Limit
@@ -23,7 +24,7 @@ TOO_FAST = Said(Verdict.PUT_OFF, "450 4.7.1 too much mail", of_recipient=True)
 
 
 def lanes(clock: FakeClock, **limits: Limit) -> Lanes:
-    return Lanes({name.replace("_", "."): limit for name, limit in limits.items()}, clock)
+    return Lanes("a", {name.replace("_", "."): limit for name, limit in limits.items()}, clock)
 
 
 def goes(turn: Turn | float) -> bool:
@@ -168,7 +169,7 @@ async def test_a_domain_whose_mails_take_their_time_is_not_waited_for_in_hand() 
 
 
 def test_each_domain_that_is_not_named_has_a_limit_of_its_own() -> None:
-    ours = Lanes({"*": Limit(interval_s=60.0), "quick.example": Limit()}, FakeClock())
+    ours = Lanes("a", {"*": Limit(interval_s=60.0), "quick.example": Limit()}, FakeClock())
     assert goes(ours.take(["a@x.example"], waited=False))
     assert goes(ours.take(["a@Y.example"], waited=False))
     assert not goes(ours.take(["b@X.example"], waited=False))
@@ -186,6 +187,17 @@ def test_a_domain_that_is_called_too_fast_slows_down_alone_and_is_faster_again_o
     for _ in range(9):
         ours.heard({"a@slow.example": TAKEN})
     assert all(goes(ours.take(SLOW, waited=True)) for _ in range(9))
+
+
+def test_that_a_domain_slows_down_is_said_once_until_it_is_fast_again() -> None:
+    ours = lanes(FakeClock())
+    with capture_logs() as said:
+        ours.heard({"a@slow.example": TOO_FAST})
+        ours.heard({"a@slow.example": TOO_FAST})
+        for _ in range(9):
+            ours.heard({"a@slow.example": TAKEN})
+        ours.heard({"a@slow.example": TOO_FAST})
+    assert said == [{"event": "domain_slowed", "log_level": "info", "account": "a", "domain": "slow.example"}] * 2
 
 
 def test_a_domain_that_refuses_by_policy_again_and_again_slows_down_and_no_other() -> None:
@@ -211,7 +223,7 @@ def test_what_is_said_of_who_sends_slows_no_domain() -> None:
 
 def test_what_is_remembered_of_domains_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.outbound.lanes.HEARD_LIMIT", 50)
-    ours = Lanes({"*": Limit(interval_s=60.0)}, FakeClock())
+    ours = Lanes("a", {"*": Limit(interval_s=60.0)}, FakeClock())
     for n in range(500):
         turn = ours.take([f"a@d{n}.example"], waited=False)
         assert isinstance(turn, Turn)
@@ -327,7 +339,7 @@ async def test_domains_that_all_say_something_cost_no_look_at_each_for_every_new
         return is_idle(lane, now)
 
     monkeypatch.setattr(_Lane, "is_idle", counted)
-    ours = Lanes({"*": Limit(interval_s=60.0)}, FakeClock())
+    ours = Lanes("a", {"*": Limit(interval_s=60.0)}, FakeClock())
     for n in range(3000):
         ours.take([f"a@d{n}.example"], waited=False)
     assert len(ours._lanes) <= 1000

@@ -171,7 +171,7 @@ async def test_who_waits_for_a_domain_is_out_of_hand_and_in_nobodys_way(
 async def test_a_mailing_is_promised_no_more_turns_than_it_comes_back_for() -> None:
     """It is in hand for a quarter of a minute, again and again, and asks for everybody who waits each time."""
     clock = FakeClock()
-    ours = Lanes({"*": Limit(interval_s=60.0), "quick.example": Limit(interval_s=2.0)}, clock)
+    ours = Lanes("a", {"*": Limit(interval_s=60.0), "quick.example": Limit(interval_s=2.0)}, clock)
     waiting = [f"p{n}@d{n % 20}.example" for n in range(200)] + [f"p{n}@quick.example" for n in range(200)]
     waited, longest_s = False, 0.0
     while waiting:
