@@ -25,9 +25,15 @@ COLOURS: Final = {
 }
 
 
+class _Lines(Console):
+    def on_broken_pipe(self) -> None:
+        """Nobody reads any more: said as printing says it, where rich would end the process with 1."""
+        raise BrokenPipeError
+
+
 async def show_tail(settings: Settings, *, account: str, as_json: bool, whole: bool) -> int:
     """Print events and statuses until interrupted."""
-    console = Console(soft_wrap=True, highlight=False)
+    console = _Lines(soft_wrap=True, highlight=False)
 
     async def show(bus: Bus, stream: str, subject: str) -> None:
         async for message in bus.follow(stream, subject, after=0 if whole else None):
