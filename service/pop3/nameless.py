@@ -3,14 +3,15 @@
 One account's, used by maildrop.py, over all sessions: a listing has numbers and sizes, which say nothing of who is who.
 A header that has the Received field of its delivery, with the size, is one message's. Of any other header that holds
 where the listing is the one before, place by place; so where the server has no TOP, which it need not. What a session
-has read stays known where it breaks off; what cannot be had three times is known by its header and size alone.
+has read stays known where it breaks off; what cannot be had three times is known by its header and size alone. Failures
+are a message's, too: of one without a header of its own they are counted by its place.
 """
 
 import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from service.errors import Transient
@@ -57,11 +58,18 @@ def _unread(header: _Header) -> _Read:
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """A message that is asked for, whole or its header, at an index of a listing."""
+    """A message that is asked for, whole or its header: known by its header, or else by its index of a listing."""
 
     at: int
+    header: bytes
     size: int
     whole: bool
+
+
+def _wanted(at: int, size: int, header: _Header | None, *, whole: bool) -> _Wanted:
+    if header is not None and header.delivered:
+        return _Wanted(-1, header.hash, size, whole)
+    return _Wanted(at, b"", size, whole)
 
 
 class Nameless:
@@ -81,6 +89,8 @@ class Nameless:
         before = self._before
         is_same = before is not None and before.sizes == listing.sizes and _alike(before, listing)
         there = self._by_place if is_same else {}
+        if not is_same:
+            self._failed = _moved(self._failed, before, listing)
         found: dict[int, _Read] = {}
         # First what was not had: so a line that never lasts for all of them gets on.
         places = sorted(listing.unnamed, key=there.__contains__)
@@ -125,7 +135,7 @@ class Nameless:
             found[at] = _Read(_header_of(body, sizes[at]), content_of(body, sizes[at], whole=True))
 
         is_known = bool(there or self._by_header or self._failed)
-        refused = await self._ask(session, listing, places if is_known else large, top, whole=False)
+        refused = await self._ask(session, listing, places if is_known else large, {}, top, whole=False)
         # The server need not have TOP: of what RETR gives, that is no failure.
         self._fail(one for one in refused if one.size > self._message_limit)
         for at in places:
@@ -136,9 +146,10 @@ class Nameless:
             if read is not None:
                 found.setdefault(at, read)
         small = [at for at in places if at not in found and sizes[at] <= self._message_limit]
-        self._fail(await self._ask(session, listing, small, take, whole=True))
+        self._fail(await self._ask(session, listing, small, shown, take, whole=True))
         for at in places:
-            wanted = _Wanted(at, sizes[at], whole=sizes[at] <= self._message_limit)
+            whole = sizes[at] <= self._message_limit
+            wanted = _wanted(at, sizes[at], shown.get(at) if whole else None, whole=whole)
             if at not in found and self._failed[wanted] >= TRIES:
                 found[at] = _unread(shown.get(at) or _header_of(b"", sizes[at]))
 
@@ -147,12 +158,13 @@ class Nameless:
         session: Session,
         listing: Listing,
         places: Sequence[int],
+        shown: Mapping[int, _Header],
         give: Callable[[int, bytes], None],
         *,
         whole: bool,
     ) -> list[_Wanted]:
         """For what did not fail too often; gives what is refused."""
-        wanted = {at: _Wanted(at, listing.sizes[at], whole) for at in places}
+        wanted = {at: _wanted(at, listing.sizes[at], shown.get(at), whole=whole) for at in places}
 
         def take(at: int, body: bytes) -> None:
             self._failed.pop(wanted[at], None)
@@ -173,6 +185,23 @@ class Nameless:
 
 def _delivered(read: Iterable[_Read]) -> dict[bytes, _Read]:
     return {one.header.hash: one for one in read if one.header.delivered}
+
+
+def _moved(failed: Counter[_Wanted], before: Listing | None, listing: Listing) -> Counter[_Wanted]:
+    """The same failures in another listing: those of a place are its message's where nobody else has its size.
+
+    Of any other they are forgotten: a message is asked for again rather than not read for another's failures.
+    """
+    if before is None or listing.sizes[: len(before)] == before.sizes:
+        return failed  # some came behind them
+    were, are = Counter(before.sizes), Counter(listing.sizes)
+    moved: Counter[_Wanted] = Counter()
+    for one, times in failed.items():
+        if one.header:
+            moved[one] = times
+        elif were[one.size] == are[one.size] == 1:
+            moved[replace(one, at=listing.sizes.index(one.size))] = times
+    return moved
 
 
 def _alike(before: Listing, listing: Listing) -> bool:

@@ -126,6 +126,31 @@ async def test_a_server_that_has_no_unique_ids_any_more_is_believed_although_mai
     assert subjects(await reader.events()) == [f"mail {number}" for number in range(3, 9)]
 
 
+@pytest.mark.fault("B03", "B06")
+async def test_a_mail_whose_unique_id_is_left_out_now_and_then_is_the_same_mail(
+    pop3_stub: Pop3Stub, bus: Bus, reader: BusReader
+) -> None:
+    pop3_stub.mails = [mail(1), mail(10), mail(100)]
+    left_out = 0
+
+    async def leave_out(connection: Pop3Connection, _arguments: str) -> bool:
+        nonlocal left_out
+        if left_out == 6 or connection.drop is None:
+            return False
+        left_out += 1
+        lines = [f"{n} {one.uidl}\r\n" for n, one in enumerate(connection.drop, 1) if n != left_out % 3 + 1]
+        await connection.send("".join(["+OK\r\n", *lines, ".\r\n"]))
+        return True
+
+    async with following(bus, Drop(pop3_stub.port)) as drop:
+        await reader.wait_received(3)
+        await caught_up(drop)
+        pop3_stub.hooks["UIDL"] = leave_out
+        await until(lambda: left_out == 6)
+        await caught_up(drop)
+    assert kinds(await reader.events()) == ["reset", *["received"] * 3]
+
+
 @pytest.mark.fault("B06")
 async def test_a_server_that_never_lists_all_is_followed_and_nothing_is_told_to_be_removed(
     pop3_stub: Pop3Stub, bus: Bus, reader: BusReader
@@ -276,6 +301,38 @@ async def test_a_mail_without_a_unique_id_that_cannot_be_had_holds_up_no_other_a
     assert [problem["type"] for problem in problems if problem] == ["unavailable"]
     assert sorted(kinds(events)) == [*["received"] * 4, "removed", "reset"]
     assert asked <= 8
+
+
+@pytest.mark.fault("B03", "B06")
+@pytest.mark.parametrize("has_top", [True, False])
+async def test_a_mail_that_comes_to_the_place_of_one_that_cannot_be_had_is_read(
+    pop3_stub: Pop3Stub, bus: Bus, reader: BusReader, *, has_top: bool
+) -> None:
+    without_uidl(pop3_stub)
+    if not has_top:
+        pop3_stub.hooks["TOP"] = answering("-ERR what?\r\n")
+    bad = nameless(b"02", delivered=True)
+    pop3_stub.mails = [nameless(b"01", delivered=True), bad, nameless(b"03", delivered=True)]
+
+    async def retr(connection: Pop3Connection, arguments: str) -> bool:
+        assert connection.drop is not None
+        if connection.drop[int(arguments) - 1] is not bad:
+            return False
+        await connection.send("-ERR no\r\n")
+        return True
+
+    pop3_stub.hooks["RETR"] = retr
+    async with following(bus, Drop(pop3_stub.port)) as drop:
+        await reader.wait_received(3)
+        await caught_up(drop)
+        del pop3_stub.mails[:2]
+        pop3_stub.mails.append(nameless(b"04", delivered=True))
+        await reader.wait_received(4)
+        await caught_up(drop)
+    events = await reader.events()
+    problems = [event.body["mailbus"].get("problem") for event in events if event.kind == "received"]
+    assert sum(problem is not None for problem in problems) == 1
+    assert problems[-1] is None
 
 
 @pytest.mark.fault("B03")
