@@ -1,4 +1,4 @@
-"""Work with files → what it gives, from threads of its own. Used by oauth, catalog and reload.
+"""Work with files → what it gives, from threads of its own. Used by bus, oauth, catalog and reload.
 
 A file on a network file system, or a pipe, may say nothing for ever, and nothing cuts a read of it short. In the event
 loop it would hold up all accounts, in the loop's own few threads all others that need one, and the end of the process.
@@ -23,8 +23,9 @@ from weakref import WeakKeyDictionary
 from service.errors import Transient
 
 T = TypeVar("T")
-# Reads of the settings file, looks at it, looks at what accounts name, accounts in NATS, and OAuth's refresh tokens.
-Kind = Literal["settings", "look", "folders", "accounts", "tokens"]
+# Reads of the settings file, looks at it, looks at what accounts name, accounts in NATS, OAuth's refresh tokens, and
+# what NATS is connected to with.
+Kind = Literal["settings", "look", "folders", "accounts", "tokens", "nats"]
 
 LIMIT_S: Final = 10.0
 # Of a kind. A file is read in well under a millisecond: more would not be faster.

@@ -11,13 +11,14 @@ from typing import Any, Final
 
 import nats.aio.client
 import nats.errors
-from nats.aio.client import Client
+from nats.aio.client import Client, RawCredentials
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from service.aside import aside
 from service.bus.asks import Asks
 from service.bus.refusals import Refusals
-from service.errors import Permanent
+from service.errors import Permanent, Transient
 from service.observe import log
 from service.tasks import cancellable
 
@@ -44,8 +45,9 @@ class BusClient(Client):
         self.refusals = Refusals()
         # Reads the files of certificates, which are renewed while the process runs. Raises OSError (SSLError is one).
         self.read_tls: Callable[[], ssl.SSLContext] | None = None
-        # The same of `password`, `token` and `nkey_seed`. Raises OSError, ValueError, Permanent.
+        # The same of `password`, `token` and `nkey_seed`, and of `creds`. Raise OSError, ValueError, Permanent.
         self.read_secrets: Callable[[], dict[str, str]] | None = None
+        self.read_creds: Callable[[], str] | None = None
 
     async def request(
         self,
@@ -133,16 +135,21 @@ class BusClient(Client):
         return found
 
     async def _connect_to_server(self, server: Any) -> None:
+        # Files that say nothing keep nobody from what was read before.
         if self.read_tls is not None:
             try:
-                self.options["tls"] = await asyncio.to_thread(self.read_tls)
-            except OSError as exc:
+                self.options["tls"] = await aside(self.read_tls, where="nats.tls", kind="nats")
+            except (OSError, Transient) as exc:
                 log.warning("nats_tls_not_read", error=str(exc))
-        if self.read_secrets is not None:
-            try:
-                self._use(await asyncio.to_thread(self.read_secrets))
-            except (OSError, ValueError, Permanent) as exc:
-                log.warning("nats_secret_not_read", error=str(exc))
+        try:
+            if self.read_secrets is not None:
+                self._use(await aside(self.read_secrets, where="nats secrets", kind="nats"))
+            if self.read_creds is not None:
+                # Not by nats-py itself, which would read it on the event loop.
+                self._user_credentials = RawCredentials(await aside(self.read_creds, where="nats.creds", kind="nats"))
+                self._setup_nkeys_connect()
+        except (OSError, ValueError, Permanent, Transient) as exc:
+            log.warning("nats_secret_not_read", error=str(exc))
         await super()._connect_to_server(server)
 
     def _use(self, secrets: dict[str, str]) -> None:

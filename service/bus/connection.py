@@ -14,13 +14,15 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import nats.errors
+from nats.aio.client import RawCredentials
 from nats.aio.msg import Msg
 from nats.errors import NoServersError
 
+from service.aside import aside
 from service.bus.blobs import BlobStore
 from service.bus.client import NO_TLS, BusClient
 from service.bus.contents import Contents
-from service.bus.credentials import check_creds, check_seed, read_secrets
+from service.bus.credentials import check_seed, read_creds, read_secrets
 from service.bus.errors import MessageTooLarge, NobodyThere, js_api, subject_counts, subject_pages, translated
 from service.bus.follow import Followed, follow, last_seq
 from service.bus.guard import header_size
@@ -253,8 +255,7 @@ def _connect_arguments(options: NatsOptions, bus: Bus, seen: list[Exception]) ->
     named = {"user": options.user, "password": options.password, "token": options.token}
     arguments |= {name: value for name, value in named.items() if value is not None}
     if options.creds is not None:
-        check_creds(options.creds, _where(options))
-        arguments["user_credentials"] = options.creds
+        arguments["user_credentials"] = RawCredentials(read_creds(options.creds, _where(options)))
     if options.nkey_seed is not None:
         check_seed(options.nkey_seed.strip().encode(), "nats.nkey_seed", _where(options))
         arguments["nkeys_seed_str"] = options.nkey_seed
@@ -282,11 +283,13 @@ async def _connect(options: NatsOptions) -> Bus:
     bus = Bus(nc, options)
     seen: list[Exception] = []
     try:
-        arguments = _connect_arguments(options, bus, seen)
+        arguments = await aside(partial(_connect_arguments, options, bus, seen), where="nats", kind="nats")
     except (OSError, ssl.SSLError) as exc:
         raise Permanent(f"nats.tls: {exc.strerror or exc}", where=where, remedy="check ca, cert and key") from exc
     if options.ca or options.cert:
         nc.read_tls = partial(_tls, options)
+    if options.creds is not None:
+        nc.read_creds = partial(read_creds, options.creds, where)
     if options.files:
         nc.read_secrets = partial(read_secrets, options.files, _where(options))
     # The client's own loop would try one server for ever; the caller decides how long to wait.

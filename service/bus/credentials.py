@@ -33,16 +33,18 @@ def read_secrets(files: Mapping[str, Path], where: str) -> dict[str, str]:
     return found
 
 
-def check_creds(path: str, where: str) -> None:
-    """A creds file that can be read and used. On another nats-py fails with anything, at its next connect."""
+def read_creds(path: str, where: str) -> str:
+    """A creds file that can be read and used. Raises Permanent, which does not show it."""
     try:
-        content = Path(path).read_bytes()
+        with open(path, "rb") as file:
+            content = file.read(SECRET_LIMIT_BYTES)
     except OSError as exc:
         raise Permanent(f"nats.creds: {exc.strerror}", where=where, remedy=f"is {path} there?") from exc
     found = _CREDS.search(content)
     if found is None:
         raise Permanent("nats.creds is no creds file", where=where, remedy="it holds a user's JWT and NKEY seed")
     check_seed(found[1], "nats.creds", where)
+    return content.decode("ascii", "replace")
 
 
 def check_seed(seed: bytes, field: str, where: str) -> None:

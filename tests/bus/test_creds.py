@@ -1,4 +1,6 @@
-"""A creds file (JWT and seed) opens a bus on a server that knows its users by JWT only. Real server."""
+"""A creds file (JWT and seed) opens a bus on a server that knows its users by JWT only, and files of credentials may
+fall silent. Real servers.
+"""
 
 import base64
 import json
@@ -11,8 +13,10 @@ import pytest
 
 from service.bus import NatsOptions, StreamOptions, open_bus
 from service.errors import Permanent
-from tests.bus.conftest import opened
+from tests.bus.conftest import opened, until
 from tests.servers.nats import NatsServer
+
+TOKEN = "a-token"
 
 
 def pair(prefix: int) -> Any:
@@ -47,7 +51,11 @@ def creds(token: str, user: Any) -> str:
     )
 
 
-async def test_a_creds_file_opens_the_bus_and_a_strangers_does_not(tmp_path: Path) -> None:
+@pytest.mark.fault("F10")
+async def test_a_creds_file_opens_the_bus_and_a_strangers_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.aside.LIMIT_S", 0.5)
     operator, other = pair(nkeys.PREFIX_BYTE_OPERATOR), pair(nkeys.PREFIX_BYTE_ACCOUNT)
     system, account, user = (
         pair(prefix) for prefix in (nkeys.PREFIX_BYTE_ACCOUNT, nkeys.PREFIX_BYTE_ACCOUNT, nkeys.PREFIX_BYTE_USER)
@@ -73,8 +81,36 @@ async def test_a_creds_file_opens_the_bus_and_a_strangers_does_not(tmp_path: Pat
     try:
         async with opened(server.url, "mail", creds=str(good)) as bus:
             assert await bus.publish(bus.subjects.out("a"), b"1") == 1
+            # A file that says nothing later is what it was.
+            good.unlink()
+            os.mkfifo(good)
+            await server.kill()
+            await until(lambda: not bus.connected)
+            await server.start()
+            await until(lambda: bus.connected)
+            good.write_text("")  # its reader ends
         with pytest.raises(Permanent, match="refuses the credentials"):
             async with open_bus(NatsOptions(servers=(server.url,), creds=str(bad)), StreamOptions()):
                 pass
+    finally:
+        await server.kill()
+
+
+@pytest.mark.fault("F10")
+async def test_a_secret_whose_file_says_nothing_is_what_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.aside.LIMIT_S", 0.2)
+    file = tmp_path / "secret"
+    file.write_text(TOKEN)
+    server = NatsServer(tmp_path / "nats", {"authorization": {"token": TOKEN}})
+    await server.start()
+    try:
+        async with opened(server.url, "mail", token=TOKEN, files={"token": file}) as bus:
+            file.unlink()
+            os.mkfifo(file)
+            await server.kill()
+            await until(lambda: not bus.connected)
+            await server.start()
+            await until(lambda: bus.connected)
+            file.write_text(TOKEN)  # its reader ends
     finally:
         await server.kill()
