@@ -22,6 +22,8 @@ from service.observe import log, metrics
 LISTEN_AGAIN_S: Final = 1.0
 # Accounts times replicas that are looked at in one turn of the event loop: 1 ms.
 DRAWS_AT_ONCE: Final = 1_000
+# Within this time a settings file that was changed has come to all processes, and an account of the bus to each.
+DIFFER_LIMIT_S: Final = 60.0
 
 T = TypeVar("T")
 
@@ -45,6 +47,9 @@ class Roster(Generic[T]):
         self._known: Mapping[str, T] = {}
         self._owners: dict[str, str] = {}
         self._divided = False
+        # Since when not all know the same accounts; and whether that was said.
+        self._differ_since: float | None = None
+        self._differ_said = False
         presence.made_anew = self._begin_anew
 
     @property
@@ -129,6 +134,7 @@ class Roster(Generic[T]):
         for change in changes:
             self._check_name(change)
         self.presence.heard_all(last)
+        self._compare()
         self.heard.set()
         self.bell.set()
 
@@ -137,7 +143,19 @@ class Roster(Generic[T]):
         self.membership.heard(change.seq, change.key, member, now=self._clock.monotonic())
         self._check_name(change)
         self.presence.heard(change.seq)
+        self._compare()
         self.bell.set()
+
+    def _compare(self) -> None:
+        """Say once that some know accounts which others do not, and so have nobody: each renewal is a look."""
+        now = self._clock.monotonic()
+        if self.membership.alike():
+            self._differ_since, self._differ_said = None, False
+        elif self._differ_since is None:
+            self._differ_since = now
+        elif now - self._differ_since > DIFFER_LIMIT_S and not self._differ_said:
+            self._differ_said = True
+            log.warning("fleet_accounts_differ", remedy="give all processes under one prefix the same accounts")
 
     def _check_name(self, change: KeyChange) -> None:
         if change.key != self.presence.instance or change.value is None:
@@ -156,9 +174,6 @@ class Roster(Generic[T]):
         self._divided = False
         moved, self._moved = self._moved, asyncio.Event()
         moved.set()
-        # Not as accounts are added: each process hears of those in its own time.
-        if not self.membership.alike():
-            log.warning("fleet_accounts_differ", remedy="give all processes under one prefix the same accounts")
 
     async def divide(self) -> Mapping[str, str]:
         """Account → instance, found anew where anything counts that did not; a few at a time."""
