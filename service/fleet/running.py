@@ -67,11 +67,6 @@ class Running(Generic[T]):
         """Those that were begun, by id."""
         return self._begun
 
-    @property
-    def wanted(self) -> set[str]:
-        """Those that were begun or wait for it."""
-        return {*self._begun, *self._waiting}
-
     def take(self, accounts: Mapping[str, T]) -> None:
         """Begin these soon, in turn; those that were are left alone."""
         for id, account in accounts.items():

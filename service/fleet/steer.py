@@ -64,7 +64,8 @@ class Steering(Generic[T]):
         if standing is Standing.ALONE:
             return known
         if standing is Standing.CUT_OFF:
-            return {id: account for id, account in known.items() if id in self._running.wanted}
+            # Not what waits for its turn, for minutes where there are many: another may have begun it by then.
+            return {id: account for id, account in known.items() if id in self._running.accounts}
         if standing is Standing.OUT:
             return {}
         return {id: account for id, account in known.items() if owners.get(id) == self._presence.instance}

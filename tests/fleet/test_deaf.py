@@ -156,6 +156,22 @@ async def test_a_metric_says_whether_this_process_surely_has_a_share(bus: Bus) -
         await until(has_share)
 
 
+async def test_a_lone_process_that_is_cut_off_begins_none_that_waited_for_their_turn(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.fleet.running.BURST", 2)
+    monkeypatch.setattr("service.fleet.running.BEGUN_PER_S", 2)
+    async with replicas(bus) as start:
+        one = start("one")
+        await until(lambda: bool(one.has))
+        one.ears.full = True
+        await until(lambda: metrics.HAS_SHARE._value.get() == 0 and not one.running._waiting)
+        assert 0 < len(one.has) < len(ACCOUNTS)
+        monkeypatch.setattr("service.fleet.running.BEGUN_PER_S", 100)
+        one.ears.full = False
+        await until(lambda: shared(one))
+
+
 async def test_a_bucket_that_is_made_anew_beneath_them_costs_nobody_its_accounts(
     bus: Bus, nats_server: NatsServer, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
