@@ -130,11 +130,9 @@ class Deliverer:
         if key in self._in_hand:
             await self._in_hand.again(key, job, due=taken is None)
             return
-        self._in_hand.begin(key)
-        try:
+        with self._in_hand.having(key, job) as asked:
             await self._try(key, job, taken, place)
-        finally:
-            asked = self._in_hand.end(key)
+        place.leave()
         await self._in_hand.answer(key, asked)
 
     async def _try(self, key: str, job: Job, taken: Taken | None, place: Place) -> None:
