@@ -155,6 +155,10 @@ class Mailings:
             task.record = await self._settler.kept(task.record, task.bundle)
         # Only now: as long as the intent did not stand, a report could be written into the record.
         said = barred | await self._evidence.of_part(task.record)
+        # Who gets none needs no turn, and another one of this part may wait for his.
+        for one in part:
+            if one.recipient.email in said:
+                self._give_back(one)
         said |= await self._ask_for_each(task, [one for one in part if one.recipient.email not in said], place)
         step("replies")
         if not place.ending:  # a mailbox may take its time; it is looked into before the next attempt, too

@@ -11,11 +11,13 @@ from service.bus import Bus
 from service.clock import SystemClock
 from service.observe.steps import STOP_EXIT_CODE
 from service.outbound import Limit, Suppressions
+from service.outbound.evidence import Evidence
 from service.outbound.lanes import Lanes, Turn
 from service.outbound.mailing import IN_HAND_S, _Turns
 from service.outbound.options import TOGETHER
-from service.outbound.retry import Said
+from service.outbound.retry import Said, Verdict
 from service.outbound.sender import IN_HAND_LIMIT
+from service.outbound.sends import SendRecord
 from service.smtp import RelayUnreachable
 from tests.outbound.child import begin_in_parts
 from tests.outbound.conftest import LIMIT_S, Post, delivered, deliveries, sending
@@ -240,6 +242,23 @@ async def test_who_gets_nothing_takes_no_turn(bus: Bus, post: Post, relay: Scrip
         await post.states(4)
         await post.empty()
     assert [mail.rcpt_to for mail in relay.messages] == [["b@slow.example"]]
+
+
+async def test_who_was_reported_on_since_his_turn_began_leaves_it_to_the_next_one_of_his_domain(
+    bus: Bus, post: Post, relay: ScriptedRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both are of one part, and of its domain's mails one goes at once."""
+
+    async def of_part(_self: Evidence, _record: SendRecord) -> dict[str, Said]:
+        return {"p0@x.example": Said(Verdict.ACCEPTED, "250 2.0.0 the mail was reported on")}
+
+    monkeypatch.setattr(Evidence, "of_part", of_part)
+    async with sending(bus, relay, domains={"x.example": Limit(at_once=1)}):
+        await post.request("r", to=people(2), split=True)
+        await post.states(2)
+        await post.empty()
+    assert {event.state for event in post.events} == {"sent"}
+    assert [mail.rcpt_to for mail in relay.messages] == [["p1@x.example"]]
 
 
 @pytest.mark.fault("E02", "E04")
