@@ -126,16 +126,16 @@ class Relays:
         for a reason of a relay's own while another, which may not have it, is away or puts him off.
         """
         said = _not_sent(mail, NO_ANSWER, self._first.away) if self._first.away is not None else {}
-        perhaps_later = False
+        away, later = False, set[str]()
         for way in self._ways:
             if not self._is_there(way):
-                perhaps_later = True
+                away = True
                 continue
             said = await self._ask(way, mail, intent)
             if not all(map(_of_the_relay, said.values())):
                 return said
-            perhaps_later = perhaps_later or any(one.verdict is Verdict.PUT_OFF for one in said.values())
-        return {who: _put_off(one) for who, one in said.items()} if perhaps_later else said
+            later |= {who for who, one in said.items() if one.verdict is Verdict.PUT_OFF}
+        return {who: _put_off(one) if away or who in later else one for who, one in said.items()}
 
     async def _ask(self, way: _Way, mail: Mail, intent: Intent) -> dict[str, Said]:
         name = way.relay.name if len(self._ways) > 1 else ""

@@ -9,7 +9,7 @@ from service.clock import SystemClock
 from service.errors import AuthRefused
 from service.login import LoginGate
 from service.smtp import RelayUnreachable
-from tests.outbound.conftest import Post, found_lost, sending, soon
+from tests.outbound.conftest import Post, delivered, found_lost, sending, soon
 from tests.servers.smtp import RelayMaker, ScriptedRelay
 
 
@@ -84,6 +84,32 @@ async def test_a_refusal_of_the_last_relay_by_policy_is_none_where_another_put_t
         relay.script.mail = None
         assert (await post.states(2))[-1] == ("r", "sent")
         await post.empty()
+
+
+async def test_a_refusal_by_policy_is_final_though_another_recipient_of_the_mail_is_put_off(
+    bus: Bus, post: Post, relay: ScriptedRelay
+) -> None:
+    relay.script.rcpt = {"a@x.example": ["450 4.7.1 greylisted"], "b@x.example": ["554 5.7.1 blocked"]}
+    async with sending(bus, relay, retry_first_s=3600.0):
+        await post.request("r", to=[{"email": "a@x.example"}, {"email": "b@x.example"}])
+        await post.states(2)
+    assert {event.state: list(delivered(event)) for event in post.events} == {
+        "deferred": ["a@x.example"], "failed": ["b@x.example"],
+    }  # fmt: skip
+
+
+async def test_of_several_recipients_he_alone_is_put_off_whom_one_of_the_relays_put_off(
+    bus: Bus, post: Post, relay: ScriptedRelay, second: ScriptedRelay
+) -> None:
+    refused = "554 5.7.1 blocked"
+    relay.script.rcpt = {"a@x.example": ["450 4.7.1 greylisted"], "b@x.example": [refused]}
+    second.script.rcpt = {"a@x.example": [refused], "b@x.example": [refused]}
+    async with sending(bus, relay, others=[second], retry_first_s=3600.0):
+        await post.request("r", to=[{"email": "a@x.example"}, {"email": "b@x.example"}])
+        await post.states(2)
+    assert {event.state: list(delivered(event)) for event in post.events} == {
+        "deferred": ["a@x.example"], "failed": ["b@x.example"],
+    }  # fmt: skip
 
 
 async def test_raw_bytes_with_a_header_in_utf8_go_to_a_relay_without_smtputf8(
