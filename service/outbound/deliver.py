@@ -46,7 +46,7 @@ from service.outbound.sends import KEY_HEADER, NOT_YET, SendRecord, Sends, new_o
 from service.outbound.sent import SentMailbox
 from service.outbound.settle import ATTEMPT_HEADER, Settler, changed
 from service.outbound.suppressions import Suppressions
-from service.outbound.suspects import GIVEN_UP_AT, Suspects
+from service.outbound.suspects import GIVEN_UP_AT, OvertakenError, Suspects
 from service.outbound.task import Steps, Task
 from service.outbound.turns import Turns
 from service.outbound.waiting import Waiting
@@ -141,9 +141,12 @@ class Deliverer:
                 await self._again(key, job, taken, place)
             else:
                 await self._carry(key, job, taken, place)
-        except Conflict:
+        except Conflict as exc:
             log.info("send_taken_elsewhere", account=self._options.account, key=key)
-            await job.give_back(AGAIN_S)
+            # What is said of one delivery NATS takes for the message: given back here, it would come to a third process
+            # while the one that has it is at it.
+            if not isinstance(exc, OvertakenError) and not await self._is_begun(key, job):
+                await job.give_back(AGAIN_S)
         except NoTurn:
             await job.give_back(AGAIN_S if self.relays.just_lost else 0)
         except Transient:
@@ -160,6 +163,13 @@ class Deliverer:
             log.error("bug", where=f"{self._options.account}, request {key}", exc_info=exc)
             said = exc.what if isinstance(exc, MailbusError) else type(exc).__name__
             await self._bury(key, job, taken, f"mailbus fails at it: {said}")
+
+    async def _is_begun(self, key: str, job: Job) -> bool:
+        """Whether another delivery of this very message is what the request's record is of."""
+        record, _ = await self._sends.get(key)
+        if job.subject == self._bus.subjects.due(self._options.account):
+            return record is not None and job.headers.get(ATTEMPT_HEADER) == str(record.attempt)
+        return record is not None and record.source == source_of(job)
 
     async def _maker(self, job: Job) -> Callable[[], str]:
         """What makes an id for a request that brought none."""

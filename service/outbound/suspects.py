@@ -16,7 +16,7 @@ from typing import Final
 
 import msgspec
 
-from service.bus import Job, KeyValue
+from service.bus import Conflict, Job, KeyValue
 from service.contract import encode
 from service.errors import MailbusError, verdict_of
 from service.outbound.sends import source_of
@@ -25,6 +25,10 @@ from service.tasks import TaskGroup
 # Marks that were left. The first delivery leaves none: it costs nothing, and ends nearly always well.
 GIVEN_UP_AT: Final = 4
 END_TIMEOUT_S: Final = 2.0
+
+
+class OvertakenError(Conflict):
+    """Another process has the same message in hand, by a delivery of its own."""
 
 
 class _Mark(msgspec.Struct, frozen=True):
@@ -67,7 +71,7 @@ class Suspects:
     async def having(self, job: Job, found: Suspicion, over: asyncio.Event | None) -> AsyncIterator[None]:
         """For the length of the block this process has it in hand, until `over` as one that is to blame.
 
-        Raises Conflict where another was first, Transient.
+        Raises OvertakenError where another was first, Transient.
         """
         await self.begin(job, found)
         try:
@@ -86,15 +90,18 @@ class Suspects:
         await self.end(job)
 
     async def begin(self, job: Job, found: Suspicion) -> None:
-        """From now on this process has it in hand. Raises Conflict where another was first, Transient.
+        """From now on this process has it in hand. Raises OvertakenError where another was first, Transient.
 
         Only once it really begins: who merely waits beside one that ends the process is not to blame.
         """
         value = encode(_Mark(self._writer, found.ended))
-        if found.revision:
-            await self._bucket.update(_name(job), value, found.revision)
-        else:
-            await self._bucket.create(_name(job), value)
+        try:
+            if found.revision:
+                await self._bucket.update(_name(job), value, found.revision)
+            else:
+                await self._bucket.create(_name(job), value)
+        except Conflict as exc:
+            raise OvertakenError(exc.what, where=exc.where) from exc
 
     async def end(self, job: Job) -> None:
         """It is out of hand."""
