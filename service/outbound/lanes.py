@@ -194,8 +194,6 @@ class Lanes:
         for lane, wait_s in zip(lanes, waits, strict=True):
             if wait_s == longest > 0 and longest <= within_s:
                 lane.promise(now + wait_s, waited=waited)
-            if longest > 0:
-                lane.call()  # who was called for this room and does not take it
         return longest
 
     def take(self, recipients: Iterable[str], *, waited: bool, within_s: float = inf) -> Turn | float:
@@ -235,7 +233,8 @@ class Lanes:
         if lane is None:
             await self._clock.sleep(longest_s)
             return
-        called, queue = asyncio.get_running_loop().create_future(), lane.waiting[waited]
+        loop, queue = asyncio.get_running_loop(), lane.waiting[waited]
+        called = loop.create_future()
         queue.append(called)
         try:
             async with TaskGroup() as group:
@@ -251,6 +250,8 @@ class Lanes:
             raise
         if called.done():
             lane.coming -= 1
+            # Who does not take the room before he waits for anything else leaves it to the next one.
+            loop.call_soon(lane.call)
         else:
             queue.remove(called)
 
