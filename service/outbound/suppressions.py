@@ -15,6 +15,7 @@ import msgspec
 from service.bus import Bus, Conflict
 from service.clock import Clock
 from service.contract import ascii_domain, encode
+from service.errors import Inward, Transient
 from service.outbound.retry import Said, Verdict
 
 # What is added or removed counts within this time; between two looks a list costs nothing.
@@ -58,14 +59,22 @@ class Suppressions:
         self._state = ""
         self._looked_at: float | None = None
         self._looking = asyncio.Lock()
+        self._failures = 0
 
     async def among(self, recipients: Iterable[str]) -> dict[str, Said]:
         """Who of them is on the list, with what is said of it. Raises Transient."""
-        # One look for all who ask meanwhile: a long list is megabytes.
+        # One look for all who ask meanwhile: a long list is megabytes, and NATS may not answer.
+        failures = self._failures
         async with self._looking:
+            if self._failures > failures:
+                raise Inward("the suppressions could not be read", where=self._stream)
             now = self._clock.monotonic()
             if self._looked_at is None or now - self._looked_at >= LOOK_EVERY_S:
-                await self._look()
+                try:
+                    await self._look()
+                except Transient:
+                    self._failures += 1
+                    raise
                 self._looked_at = now
         if not self._known:
             return {}

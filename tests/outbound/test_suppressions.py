@@ -6,6 +6,7 @@ import pytest
 
 from service.bus import Bus
 from service.clock import SystemClock
+from service.errors import Inward
 from service.outbound.suppressions import Suppressions, suppression_key
 from tests.outbound.conftest import Post, sending
 from tests.servers.smtp import ScriptedRelay
@@ -105,3 +106,26 @@ async def test_whoever_asks_while_the_list_is_read_waits_for_that(bus: Bus, monk
         asked = [group.create_task(mine.among(["a@x.example", "b@x.example"])) for _ in range(8)]
     assert [list(one.result()) for one in asked] == [["a@x.example"]] * 8
     assert len(looks) == 1
+
+
+async def test_whoever_asks_while_nats_does_not_answer_hears_so_with_the_first(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One after the other they would be at it for longer than a process has to end."""
+    mine, looks, state = suppressions(bus), list[str](), Bus.stream_state
+    asked_for, answer = asyncio.Event(), asyncio.Event()
+
+    async def silent(_self: Bus, stream: str) -> str:
+        looks.append(stream)
+        asked_for.set()
+        await answer.wait()
+        raise Inward("no answer", where=stream)
+
+    monkeypatch.setattr(Bus, "stream_state", silent)
+    asked = [asyncio.create_task(mine.among(["a@x.example"])) for _ in range(8)]
+    await asked_for.wait()
+    answer.set()
+    assert {type(one) for one in await asyncio.gather(*asked, return_exceptions=True)} == {Inward}
+    assert len(looks) == 1
+    monkeypatch.setattr(Bus, "stream_state", state)
+    assert not await mine.among(["a@x.example"])
