@@ -142,9 +142,14 @@ class _Lane:
         self.refused = 0
         self.learned_s = self.learned_s / 2 if self.learned_s > SHORTEST_PAUSE_S else 0.0
 
+    @property
+    def in_use(self) -> bool:
+        """Whether somebody goes, is called, or waits for that."""
+        return bool(self.under_way or self.coming or any(self.waiting))
+
     def is_idle(self, now: float) -> bool:
         """Whether there is nothing to remember of it."""
-        return not self.under_way and not self.learned_s and self.busy_until <= now
+        return not self.in_use and not self.learned_s and self.busy_until <= now
 
 
 def _soon_s(*, waited: bool) -> float:
@@ -311,6 +316,6 @@ class Lanes:
         now = self._clock.monotonic()
         looked = {domain: self._lanes.pop(domain) for domain in list(islice(self._lanes, LOOK_AT))}
         silent = [domain for domain, lane in looked.items() if lane.is_idle(now)]
-        for domain in silent or [min(looked, key=lambda domain: looked[domain].busy_until)]:
+        for domain in silent or [min(looked, key=lambda domain: (looked[domain].in_use, looked[domain].busy_until))]:
             del looked[domain]
         self._lanes.update(looked)

@@ -1,4 +1,4 @@
-"""Whoever is called because his domain has room again, and then waits for something else, keeps it from nobody."""
+"""Whoever waits for a domain is called once it has room, whatever others wait for and whatever is forgotten."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -84,4 +84,24 @@ async def test_who_goes_on_to_wait_for_another_domain_leaves_the_room_of_the_fir
         assert one.done()
         assert not both.done()
         ours.give_back(turns[other], spent=True)
+    assert clock.monotonic() == 0
+
+
+@pytest.mark.parametrize("called", [False, True])
+async def test_a_domain_that_somebody_waits_for_is_forgotten_behind_those_that_nobody_uses(
+    ours: Lanes, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, called: bool
+) -> None:
+    monkeypatch.setattr("service.outbound.lanes.HEARD_LIMIT", 3)
+    turn = under_way(ours, D)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(goes(ours, D))
+        await clock.settle()
+        if called:
+            ours.give_back(turn, spent=True)
+        lane = ours._lane("d.example")
+        for n in range(9):
+            ours._lane(f"d{n}.example").promise(clock.monotonic(), waited=False)
+        assert ours._lanes["d.example"] is lane
+        if not called:
+            ours.give_back(turn, spent=True)
     assert clock.monotonic() == 0
