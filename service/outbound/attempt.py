@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from service.clock import Clock
 from service.contract import RequestProblems, blob_ids
-from service.errors import Transient
+from service.errors import MailbusError, Transient
 from service.observe import log, metrics, step
 from service.outbound.evidence import Evidence
 from service.outbound.hands import Place
@@ -22,13 +22,17 @@ from service.outbound.pace import Pace
 from service.outbound.proof import proof_of
 from service.outbound.relays import BusAwayError, Relays, each
 from service.outbound.replies import shortened
-from service.outbound.retry import Said, Verdict
+from service.outbound.retry import Said, Verdict, expire
 from service.outbound.sends import SendRecord, Sends
 from service.outbound.sent import SentMailbox
 from service.outbound.settle import Settler, changed
 from service.outbound.suppressions import Suppressions
 from service.outbound.task import Steps, Task
 from service.smtp import JOINED_BYTES, Reply
+
+
+class ExpiredError(MailbusError):
+    """A request's time is over before the end of its mail went out."""
 
 
 class Attempts:
@@ -90,6 +94,9 @@ class Attempts:
 
         async def write_intent(relay: str, refused: Mapping[str, Reply]) -> None:
             nonlocal intent
+            if self._clock.now() >= record.expires_at:
+                # It waited for a connection, or for the relay's answers.
+                raise ExpiredError("its time is over")
             words = shortened(barred | each(mail, refused), len(record.pending))
             intent = task.intent(attempt, relay=relay, refused=words)
             if len(mail.data) <= JOINED_BYTES:
@@ -106,7 +113,14 @@ class Attempts:
         if going:
             asked = self._relays.away is None
             place.spend_turn()
-            said = await self._relays.ask(mail, write_intent)
+            try:
+                said = await self._relays.ask(mail, write_intent)
+            except ExpiredError:
+                over = expire(record.pending, record.held)
+                await self._settler.settle(
+                    task.key, task.job, record, task.revision, over, None, attempt=record.attempt
+                )
+                return
             self._lanes.heard(said)
             if asked:
                 metrics.SEND_SECONDS.observe(self._clock.monotonic() - began)

@@ -50,7 +50,7 @@ from service.outbound.suspects import GIVEN_UP_AT, OvertakenError, Suspects
 from service.outbound.task import Steps, Task
 from service.outbound.turns import Turns
 from service.outbound.waiting import Waiting
-from service.smtp import Relay
+from service.smtp import Relay, TurnedAway
 
 # While it is away, a request that waits is looked at again after its first pause, or this, without an attempt.
 AWAY_LIMIT_S: Final = 60.0
@@ -147,7 +147,7 @@ class Deliverer:
             # while the one that has it is at it.
             if not isinstance(exc, OvertakenError) and not await self._is_begun(key, job):
                 await job.give_back(AGAIN_S)
-        except NoTurn:
+        except (NoTurn, TurnedAway):
             await job.give_back(AGAIN_S if self.relays.just_lost else 0)
         except Transient:
             raise

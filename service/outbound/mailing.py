@@ -34,7 +34,7 @@ from service.outbound.settle import Settler, changed
 from service.outbound.suppressions import Suppressions
 from service.outbound.task import Steps, Task, mails_at_once
 from service.outbound.turns import NEAR_S
-from service.smtp import Reply
+from service.smtp import Reply, TurnedAway
 from service.tasks import TaskGroup
 
 # So long a request is in hand, and the part that is under way then to its end. Then it comes back behind whoever waits:
@@ -223,7 +223,11 @@ class Mailings:
 
         async def ask_for(mailing: _Mailing) -> Said:
             async with room:
-                return await self._ask_for(task, mailing)
+                try:
+                    return await self._ask_for(task, mailing)
+                except TurnedAway as exc:
+                    # As if he was not asked yet.
+                    raise asyncio.CancelledError from exc
 
         try:
             async with TaskGroup() as group:

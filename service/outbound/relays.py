@@ -90,6 +90,7 @@ class Relays:
         # Kept for long: a traceback would keep the mail that was in hand.
         why.__traceback__ = why.__cause__ = why.__context__ = None
         way.away = why
+        way.relay.turn_away()
         if way is self._first:
             self._gone.set()
         else:

@@ -144,6 +144,8 @@ class Sender:
             await self._take_all(name, stream, subject, bell, proved)
         finally:
             self._hands.stop()
+            for relay in (self._relay, *self._others):
+                relay.turn_away(until_closed=True)
 
     async def _take_all(
         self, name: str, stream: str, subject: str, bell: asyncio.Event, proved: Callable[[], None]

@@ -5,7 +5,7 @@ aiosmtplib, which connects, upgrades and logs in; session.py is our own transact
 """
 
 from service.smtp.envelope import JOINED_BYTES
-from service.smtp.errors import DotUnanswered, LoginWanted, RelayUnreachable, TlsWanted
+from service.smtp.errors import DotUnanswered, LoginWanted, RelayUnreachable, TlsWanted, TurnedAway
 from service.smtp.options import NO_EXTRAS, Extras, SmtpOptions, Timeouts
 from service.smtp.pool import Relay
 from service.smtp.session import BeforeDot
@@ -24,5 +24,6 @@ __all__ = [
     "SmtpOptions",
     "Timeouts",
     "TlsWanted",
+    "TurnedAway",
     "bare_line_end",
 ]

@@ -16,7 +16,7 @@ from service.contract import Security, hidden, without_credentials
 from service.errors import AuthRefused, MailbusError, PeerError, Permanent, Transient
 from service.login import TokenLogin, mechanism_for, said_of_token
 from service.reach import ANYWHERE, Reach, open_socket
-from service.smtp.errors import RelayUnreachable
+from service.smtp.errors import RelayFull, RelayUnreachable
 from service.smtp.options import SmtpOptions
 from service.smtp.protocol import TLS_REMEDY, Protocol, writable
 from service.smtp.wire import make_reply, printable
@@ -240,13 +240,15 @@ def _raise_verdict(exc: Exception, client: _Client, options: SmtpOptions) -> NoR
             raise exc
         case aiosmtplib.SMTPAuthenticationError() if 400 <= exc.code < 500:
             # RFC 4954 section 6: 454 is a temporary failure, and no word about the password.
-            raise RelayUnreachable(f"the relay put AUTH off: {_said(exc, client, options)}", where=where) from exc
+            raise RelayFull(f"the relay put AUTH off: {_said(exc, client, options)}", where=where) from exc
         case aiosmtplib.SMTPAuthenticationError():
             raise AuthRefused(
                 f"the relay refuses the credentials: {_said(exc, client, options)}",
                 where=where,
                 remedy=options.login_remedy or (NEW_TOKEN if options.tokens else NEW_PASSWORD),
             ) from exc
+        case aiosmtplib.SMTPConnectResponseError() if 400 <= exc.code < 500:
+            raise RelayFull(f"the relay said {_said(exc, client, options)}", where=where) from exc
         case aiosmtplib.SMTPResponseException():
             raise RelayUnreachable(f"the relay said {_said(exc, client, options)}", where=where) from exc
         case ssl.SSLCertVerificationError():

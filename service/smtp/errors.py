@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from service.errors import AuthRefused, Permanent, Transient, Uncertain
+from service.errors import AuthRefused, MailbusError, Permanent, Transient, Uncertain
 from service.smtp.options import SmtpOptions
 from service.smtp.wire import Reply
 
@@ -13,6 +13,14 @@ REQUIRED_FIRST: Final = 530
 
 class RelayUnreachable(Transient):
     """No connection to the relay came about: nothing was said of any message."""
+
+
+class RelayFull(RelayUnreachable):
+    """It is there, and takes no further connection just now (RFC 5321 3.1, RFC 4954 6)."""
+
+
+class TurnedAway(MailbusError):
+    """It waited for a connection, and none is to be had: nothing was said of the message, and nothing found out."""
 
 
 class LoginWanted(AuthRefused):

@@ -13,13 +13,17 @@ from service.clock import Clock
 from service.errors import Transient
 from service.observe import log, metrics
 from service.smtp.envelope import Message, Prepared, prepare
-from service.smtp.errors import ChunksUnknown
+from service.smtp.errors import ChunksUnknown, RelayFull, TurnedAway
 from service.smtp.options import NO_EXTRAS, Extras, SmtpOptions
-from service.smtp.session import SERVICE_CLOSING, BeforeDot, Session
+from service.smtp.session import QUICK_S, SERVICE_CLOSING, BeforeDot, Session
 from service.smtp.wire import Reply
 
 # Relays end idle connections after a minute or more, and count messages: Postfix's own reuse limit is 300 s.
 IDLE_S: Final = 30.0
+# So many envelopes in a row that were lost behind an answer, and from then on each waits for it.
+LOST_BEHIND_LIMIT: Final = 2
+# After a relay said that it takes no further connection, no more than stand are had for so long.
+FULL_S: Final = 60.0
 TRANSACTIONS_LIMIT: Final = 100
 
 
@@ -29,6 +33,7 @@ class _Waiting:
     def __init__(self, message: Message) -> None:
         self.message = message
         self.prepared: Prepared | None = None
+        self.behind_since = 0.0
         # None: there is room for a new connection.
         self.got: asyncio.Future[Session | None] = asyncio.get_running_loop().create_future()
 
@@ -44,6 +49,14 @@ class Relay:
         self._idle: list[Session] = []
         self._waiting: deque[_Waiting] = deque()
         self._behind: dict[Session, _Waiting] = {}
+        self._looking: asyncio.TimerHandle | None = None
+        self._turns_away = False
+        # Envelopes that were lost behind an answer, in a row; whether any goes there.
+        self._lost_behind = 0
+        self._goes_behind = True
+        # How many connections the relay takes, and until when that is believed.
+        self._room = options.connections
+        self._room_until = 0.0
         # Until one that offers BDAT turns out not to know it.
         self._chunks = True
         self._reaper: asyncio.TimerHandle | None = None
@@ -66,8 +79,8 @@ class Relay:
 
         `before_final_dot` is awaited, with the recipients refused so far, while the body streams: the message's end
         waits for it. Raises RelayUnreachable, AuthRefused or Permanent where no connection came about, or the relay
-        wants a login or TLS; Transient where it was lost before the end; DotUnanswered after it; and whatever
-        `before_final_dot` raises.
+        wants a login or TLS; TurnedAway where one was waited for; Transient where it was lost before the end;
+        DotUnanswered after it; and whatever `before_final_dot` raises.
         """
         begun = False
 
@@ -77,20 +90,25 @@ class Relay:
             await before_final_dot(refused)
 
         message = Message(mail_from, rcpt_to, data, extras)
+        again = False
         while True:
-            session, prepared = await self._session(message)
-            kept = session.transactions > 0
+            session, prepared, kept = await self._session(message, again=again)
+            again = True
             try:
                 replies = await session.transact(message, before_final_dot=note_begun, prepared=prepared)
             except ChunksUnknown as exc:
                 # Nothing was begun, and from now on new connections use DATA.
                 self._chunks = False
                 log.info("chunks_unknown", account=self.options.account, relay=self.name, error=exc.what)
-            except Transient:
+            except Transient as exc:
                 # A relay may have ended an idle connection just now; nothing was begun, so a new try costs nothing.
                 if begun or not kept:
                     raise
+                if prepared is not None:
+                    self._note_lost_behind(exc)
             else:
+                if prepared is not None:
+                    self._lost_behind = 0
                 # Or it does so now, with a word.
                 if begun or not kept or any(reply.code != SERVICE_CLOSING for reply in replies.values()):
                     return replies
@@ -100,39 +118,59 @@ class Relay:
     async def probe(self) -> None:
         """Connect and log in, and keep the connection. Raises as `deliver` does where none comes about."""
         self._count += 1
-        self._leave(await self._open())
+        if (session := await self._open()) is not None:
+            self._leave(session)
+
+    def turn_away(self, *, until_closed: bool = False) -> None:
+        """Whoever waits for a connection waits no more. `until_closed`: nor does whoever would begin to."""
+        self._turns_away = self._turns_away or until_closed
+        for waiting in (*self._waiting, *self._behind.values()):
+            if not waiting.got.done():
+                waiting.got.set_exception(TurnedAway("no connection is waited for", where=self.options.where))
 
     async def close(self) -> None:
         """End the idle connections. The next delivery opens one again."""
+        self._turns_away = False
         if self._reaper is not None:
             self._reaper.cancel()
             self._reaper = None
-        for session in self._idle:
+        idle, self._idle = self._idle, []
+        for session in idle:
             self._end(session)
-        self._idle.clear()
 
-    async def _session(self, message: Message) -> tuple[Session, Prepared | None]:
-        """A connection for it alone, and its envelope where that is out already."""
-        if (session := self._take()) is not None:
-            return session, None
-        if self._count < self.options.connections:
-            self._count += 1
-            return await self._open(), None
-        waiting = _Waiting(message)
-        self._waiting.append(waiting)
-        try:
-            session = await waiting.got
-        except asyncio.CancelledError:
-            self._give_up(waiting)
-            raise
-        return (session, waiting.prepared) if session is not None else (await self._open(), None)
+    async def _session(self, message: Message, *, again: bool) -> tuple[Session, Prepared | None, bool]:
+        """A connection for it alone, its envelope where that is out already, and whether the connection stood before.
+
+        `again`: it has waited before, and is not to wait behind everybody. Raises TurnedAway, and as `_open` does.
+        """
+        while True:
+            if (session := self._take()) is not None:
+                return session, None, True
+            waiting = _Waiting(message)
+            self._waiting.insert(0 if again else len(self._waiting), waiting)
+            self._call()
+            if self._turns_away and not waiting.got.done():
+                self._waiting.remove(waiting)
+                raise TurnedAway("no connection is waited for", where=self.options.where)
+            try:
+                session = await waiting.got
+            except asyncio.CancelledError:
+                self._give_up(waiting)
+                raise
+            except TurnedAway:
+                self._forget(waiting)
+                raise
+            if session is not None:
+                return session, waiting.prepared, True
+            if (session := await self._open()) is not None:
+                return session, None, False
+            again = True
 
     def _give_up(self, waiting: _Waiting) -> None:
         """It waits no more. What it was given in this moment is others'; a connection that has its envelope is nobody's
         once the message before is answered."""
-        if waiting in self._waiting:
-            self._waiting.remove(waiting)
-        if waiting.got.cancelled():
+        self._forget(waiting)
+        if waiting.got.cancelled() or waiting.got.exception() is not None:
             return
         session = waiting.got.result()
         if session is None:
@@ -142,29 +180,81 @@ class Relay:
                 session.abort()
             self._leave(session)
 
-    async def _open(self) -> Session:
-        """A new one, which is counted already."""
+    def _forget(self, waiting: _Waiting) -> None:
+        if waiting in self._waiting:
+            self._waiting.remove(waiting)
+
+    def _note_lost_behind(self, why: Transient) -> None:
+        """An envelope was lost although the message before it was answered: once is a relay that closes."""
+        self._lost_behind += 1
+        if self._lost_behind == LOST_BEHIND_LIMIT:
+            self._goes_behind = False
+            log.info("envelopes_wait", account=self.options.account, relay=self.name, error=why.what)
+
+    async def _open(self) -> Session | None:
+        """A new one, which is counted already; None where the relay takes none beside the others.
+
+        Those serve, and nobody need hear that it is away. Raises as `deliver` does where none comes about.
+        """
         try:
             session = await Session.open(
                 self.options, clock=self._clock, chunks=self._chunks, next_message=self._next_behind
             )
+        except RelayFull:
+            others = self._count - 1
+            self._room, self._room_until = max(1, others), self._clock.monotonic() + FULL_S
+            self._gone()
+            if not others:
+                raise
+            return None
         except BaseException:
             self._gone()
             raise
         metrics.RECONNECTS.labels(protocol="smtp", reason="new").inc()
         return session
 
+    def _next(self) -> _Waiting | None:
+        """Who has waited longest. One that is cancelled gives up in its own next step."""
+        while self._waiting and self._waiting[0].got.done():
+            self._waiting.popleft()
+        return self._waiting[0] if self._waiting else None
+
     def _next_behind(self, session: Session) -> Prepared | None:
         """Who waits, and whose envelope may go out now on this connection."""
-        if not self._waiting or session.transactions >= TRANSACTIONS_LIMIT:
+        waiting = self._next()
+        if waiting is None or not (self._goes_behind and waiting.message.is_small):
             return None
-        waiting = self._waiting[0]
-        made = prepare(waiting.message, session.offer) if waiting.message.is_small else None
+        if session.transactions >= TRANSACTIONS_LIMIT:
+            return None
+        try:
+            made = prepare(waiting.message, session.offer)
+        except Exception:  # noqa: BLE001 it fails so where it has a connection, and not another's message
+            return None
         if not isinstance(made, Prepared):
             return None  # it is refused where it has a connection
-        waiting.prepared = made
+        waiting.prepared, waiting.behind_since = made, self._clock.monotonic()
         self._behind[session] = self._waiting.popleft()
+        if self._looking is None:
+            self._looking = asyncio.get_running_loop().call_later(QUICK_S, self._look)
         return made
+
+    def _look(self) -> None:
+        """Whose message is behind one that takes its time, and has another connection: one timer for all."""
+        self._looking = None
+        before = self._clock.monotonic() - QUICK_S
+        for session, waiting in list(self._behind.items()):
+            if waiting.behind_since <= before and not waiting.got.done():
+                free = self._take()
+                if free is None and self._count >= self._limit:
+                    break
+                self._count += free is None
+                # The envelope that is out is nobody's, and the connection ends once the message before is answered.
+                self._behind[session] = _Waiting(waiting.message)
+                self._behind[session].got.cancel()
+                waiting.prepared = None
+                waiting.got.set_result(free)
+        if any(not waiting.got.done() for waiting in self._behind.values()):
+            self._looking = asyncio.get_running_loop().call_later(QUICK_S, self._look)
 
     def _leave(self, session: Session) -> None:
         """Its message is through with it: it is another's, or idle, or over."""
@@ -179,10 +269,11 @@ class Relay:
                 # Of it nothing was begun.
                 behind.prepared = None
                 self._waiting.appendleft(behind)
-        if session.transactions >= TRANSACTIONS_LIMIT or not session.usable:
+        if session.transactions >= TRANSACTIONS_LIMIT or not session.usable or self._count > self._limit:
             self._end(session)
-        elif self._waiting:
-            self._waiting.popleft().got.set_result(session)
+        elif (waiting := self._next()) is not None:
+            self._waiting.remove(waiting)
+            waiting.got.set_result(session)
         else:
             self._rest(session)
 
@@ -191,11 +282,21 @@ class Relay:
         self._gone()
 
     def _gone(self) -> None:
-        """One connection less, or one more for whoever waits."""
-        if self._waiting:
-            self._waiting.popleft().got.set_result(None)
-        else:
-            self._count -= 1
+        """One connection less."""
+        self._count -= 1
+        self._call()
+
+    def _call(self) -> None:
+        """Have those who wait make connections, as many as may be."""
+        while self._count < self._limit and (waiting := self._next()) is not None:
+            self._waiting.remove(waiting)
+            self._count += 1
+            waiting.got.set_result(None)
+
+    @property
+    def _limit(self) -> int:
+        """How many connections there may be."""
+        return self._room if self._clock.monotonic() < self._room_until else self.options.connections
 
     def _take(self) -> Session | None:
         while self._idle:

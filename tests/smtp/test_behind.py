@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -10,10 +11,11 @@ import pytest
 from service.clock import SystemClock
 from service.contract import Security
 from service.errors import MailbusError, Transient
-from service.smtp import JOINED_BYTES, DotUnanswered, Relay, RelayUnreachable, Reply, SmtpOptions
+from service.smtp import JOINED_BYTES, DotUnanswered, Relay, RelayUnreachable, Reply, SmtpOptions, TurnedAway
+from service.smtp.errors import RelayFull
 from tests.servers.scripted import serving
 from tests.servers.smtp_behind import SECOND, THIRD, Watching
-from tests.servers.smtp_steps import OFFERS, Act, Step, StepRelay
+from tests.servers.smtp_steps import OFFERS, Act, Step, StepConnection, StepRelay
 from tests.smtp.harness import MESSAGE, Dot
 
 LIMIT_S = 10.0
@@ -209,3 +211,162 @@ async def test_an_intent_that_fails_leaves_the_next_a_connection() -> None:
             third = group.create_task(send(client, 3))
         assert [code_of(await one) for one in (first, third)] == [250, 250]
         assert not server.copies("2@x")
+
+
+def connections_of(client: Relay) -> int:
+    """How many it counts that stand or are being made."""
+    return client._count
+
+
+@pytest.mark.parametrize("first", [0, 1, 2], ids=["in front", "behind", "waiting"])
+async def test_whoever_is_cancelled_together_leaves_no_connection_counted(first: int) -> None:
+    """In one turn of the loop, in each order: what one gives up must not be given to another that is cancelled too."""
+    async with watching(go=asyncio.Event()) as (server, client):
+        tasks = [asyncio.create_task(send(client, number)) for number in (1, 2, 3, 4, 5)]
+        await server.holds.wait()
+        front = tasks[1:]
+        for task in (*front[first:], *front[:first]):
+            task.cancel()
+        await asyncio.wait(front)
+        assert all(task.cancelled() for task in front)
+        assert connections_of(client) == 0
+        assert code_of((await send_all(client, 6))[6]) == 250
+
+
+async def test_an_answer_that_comes_as_whoever_waits_is_cancelled_is_heard() -> None:
+    async with watching(wants=()) as (_server, client):
+        waiting: list[asyncio.Task[Any]] = []
+        leave = client._leave
+
+        def cancelled_first(session: Any) -> None:
+            for task in waiting:
+                task.cancel()
+            leave(session)
+
+        client._leave = cancelled_first  # type: ignore[method-assign]  # in the very turn in which the answer is there
+        first = asyncio.create_task(send(client, 1))
+        await asyncio.sleep(0)
+        waiting.append(asyncio.create_task(send(client, 2)))
+        assert code_of(await first) == 250
+        await asyncio.wait(waiting)
+        assert connections_of(client) == 1
+
+
+async def test_whoever_is_turned_away_had_nothing_begun_and_takes_no_answer_away() -> None:
+    async with watching(go=asyncio.Event()) as (server, client):
+        tasks = [asyncio.create_task(send(client, number)) for number in (1, 2, 3, 4)]
+        await server.holds.wait()
+        client.turn_away(until_closed=True)
+        said = [await task for task in tasks[2:]]
+        assert [type(one) for one in said] == [TurnedAway, TurnedAway]
+        assert isinstance(await send(client, 5), TurnedAway)
+        assert server.go is not None
+        server.go.set()
+        assert [code_of(await task) for task in tasks[:2]] == [250, 250]
+        await client.close()
+        assert code_of(await send(client, 6)) == 250
+        assert [len(server.copies(f"{number}@x")) for number in range(1, 7)] == [1, 1, 0, 0, 0, 1]
+
+
+async def test_whoever_is_behind_one_that_takes_its_time_has_the_next_free_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("service.smtp.pool.QUICK_S", 0.05)
+    async with serving(Watching(go=asyncio.Event())) as server, asyncio.timeout(LIMIT_S):
+        client = relay_to(server)
+        tasks = [asyncio.create_task(send(client, number)) for number in (1, 2, 3)]
+        await server.holds.wait()
+        # A connection more than there was as the third went behind the second.
+        client._room, client._room_until = 2, float("inf")
+        assert code_of(await tasks[2]) == 250
+        assert not tasks[1].done()
+        assert server.go is not None
+        server.go.set()
+        assert code_of(await tasks[1]) == 250
+        await client.close()
+    assert [len(server.copies(f"{number}@x")) for number in (1, 2, 3)] == [1, 1, 1]
+
+
+async def test_nothing_goes_behind_an_end_with_an_answer_for_each_recipient() -> None:
+    """One answer too few would be filled by what is said to the next message."""
+    async with serving(Watching(lmtp=True, wants=())) as server, asyncio.timeout(LIMIT_S):
+        client = relay_to(server, lmtp=True)
+        async with asyncio.TaskGroup() as group:
+            for number in range(1, 5):
+                group.create_task(
+                    client.deliver("me@x", [f"{number}@x", f"{number}b@x"], MESSAGE, before_final_dot=Dot())
+                )
+        await client.close()
+    assert server.behind == [b""] * 4
+
+
+async def test_a_relay_that_loses_what_stands_behind_an_end_is_waited_for_from_then_on() -> None:
+    @dataclass(kw_only=True)
+    class Losing(Watching):
+        """Discards what came behind an end, and ends the connection at the next command."""
+
+        async def _end(self, connection: StepConnection) -> str:
+            said = await super()._end(connection)
+            if self.behind[-1]:
+                await connection.send(f"{said}\r\n")
+                connection.cut()
+                raise ConnectionAbortedError
+            return said
+
+    async with serving(Losing(wants=())) as server, asyncio.timeout(LIMIT_S):
+        client = relay_to(server)
+        said = await send_all(client, *range(1, 21))
+        await client.close()
+    assert {code_of(one) for one in said.values()} == {250}
+    assert [len(server.copies(f"{number}@x")) for number in range(1, 21)] == [1] * 20
+    assert sum(map(bool, server.behind)) == 2
+
+
+@dataclass(kw_only=True)
+class Full(Watching):
+    """Takes so many connections at once, and greets further ones with 421."""
+
+    takes: int = 2
+    most: int = 0
+
+    async def greet(self, connection: StepConnection) -> None:
+        if len(self.connections) > self.takes:
+            await connection.send("421 4.7.0 too many connections\r\n")
+            self.drop(connection)
+        self.most = max(self.most, len(self.connections))
+        await super().greet(connection)
+
+
+@pytest.mark.fault("E06")
+async def test_a_relay_that_takes_fewer_connections_gets_all_mails_by_those() -> None:
+    async with serving(Full(wants=())) as server, asyncio.timeout(LIMIT_S):
+        client = relay_to(server, connections=8)
+        said = await send_all(client, *range(1, 41))
+        # One that stands shows that the relay is there.
+        await client.probe()
+        await client.close()
+    assert {code_of(one) for one in said.values()} == {250}
+    assert server.most == 2
+
+
+async def test_a_relay_that_takes_none_is_away() -> None:
+    async with serving(Full(takes=0)) as server, asyncio.timeout(LIMIT_S):
+        client = relay_to(server, connections=4)
+        said = await send_all(client, *range(1, 11))
+        assert {type(one) for one in said.values()} == {RelayFull}
+        with pytest.raises(RelayUnreachable):
+            await client.probe()
+        assert connections_of(client) == 0
+
+
+async def test_a_look_at_the_relay_while_all_connections_are_in_use_adds_none_for_good() -> None:
+    async with watching(go=asyncio.Event()) as (server, client):
+        tasks = [asyncio.create_task(send(client, number)) for number in (1, 2, 3, 4)]
+        await server.holds.wait()
+        for _ in range(3):
+            await client.probe()
+        assert connections_of(client) <= 2
+        assert server.go is not None
+        server.go.set()
+        assert [code_of(await task) for task in tasks] == [250] * 4
+        assert connections_of(client) == 1
