@@ -150,7 +150,7 @@ class NoTurn(MailbusError):
 
 
 class Place:
-    """Where one job is worked on, until it is left."""
+    """Where one job is worked on, until it is left. `stop`: is set once the account's work ends."""
 
     def __init__(
         self,
@@ -162,7 +162,7 @@ class Place:
         self._own = own
         self._shared = shared
         self._pace = pace
-        self._stop = stop or asyncio.Event()
+        self.stop = stop or asyncio.Event()
         self._taken = False
         self._held: int | None = None
         self._alone: Alone | None = None
@@ -193,7 +193,7 @@ class Place:
         if not self._had_turn and self._pace is not None:
             if self._pace.waits:
                 self.leave()
-            if (turn_at := await self._pace.turn(self._stop)) is None:
+            if (turn_at := await self._pace.turn(self.stop)) is None:
                 raise NoTurn("the account's work ends")
             self._turn_at = turn_at
         self._had_turn = True
@@ -256,11 +256,11 @@ class Place:
     @property
     def ending(self) -> bool:
         """Whether the account's work ends, and a long job had better."""
-        return self._stop.is_set()
+        return self.stop.is_set()
 
     async def wait_ending(self) -> None:
         """Until it does."""
-        await self._stop.wait()
+        await self.stop.wait()
 
     def leave(self) -> None:
         """Give both back; again does nothing."""

@@ -29,9 +29,11 @@ BURST_S: Final = 1.0
 FULL_S: Final = 1.0
 FIRST_GUESS_S: Final = 0.1
 # A lane that is full is waited for in hand, and no longer, where it is one's turn so soon by what its last mails took.
-# Whoever came back for his turn waits longer, or a mailing that is in hand would have all of them.
+# Whoever came back for his turn waits longer, and one of those, where others are in hand, as long as a mailing is that
+# would else have all turns of a domain whose mails take their time.
 SOON_S: Final = 0.5
 SOON_AGAIN_S: Final = 5.0
+FIRST_AGAIN_S: Final = 15.0
 # Domains of which something is remembered. At the limit so many are looked at to forget one: not all, for each new one.
 HEARD_LIMIT: Final = 10_000
 LOOK_AT: Final = 16
@@ -126,9 +128,16 @@ class _Lane:
                 self.coming += 1
                 return
 
+    def soon_s(self, *, waited: bool) -> float:
+        """How long who begins to wait for it now does so in hand."""
+        if not waited:
+            return SOON_S
+        came_now, came_back = self.waiting
+        return FIRST_AGAIN_S if came_now and not came_back else SOON_AGAIN_S
+
     def is_quick(self, now: float, *, waited: bool) -> bool:
         """Whether who finds it full has his turn soon."""
-        longest_s = _soon_s(waited=waited)
+        longest_s = self.soon_s(waited=waited)
         ours, others = len(self.waiting[waited]), len(self.waiting[not waited])
         ahead = ours + min(ours + 1, others)
         return (ahead + 1) * self.took_s <= longest_s * self.limit.at_once and now - self.still_since <= longest_s
@@ -150,10 +159,6 @@ class _Lane:
     def is_idle(self, now: float) -> bool:
         """Whether there is nothing to remember of it."""
         return not self.in_use and not self.learned_s and self.busy_until <= now
-
-
-def _soon_s(*, waited: bool) -> float:
-    return SOON_AGAIN_S if waited else SOON_S
 
 
 class Slot(msgspec.Struct, frozen=True):
@@ -218,7 +223,7 @@ class Lanes:
             while isinstance(turn, float) and (left_s := until - self._clock.monotonic()) > 0:
                 await self._called(self._full(recipients), left_s, waited=False)
                 # Whoever is called before his time keeps that, and is promised no other.
-                late = self._clock.monotonic() >= until
+                late = self._clock.monotonic() >= until and self._full(recipients) is None
                 turn = self.take(recipients, waited=True, within_s=inf if late else 0.0)
         return turn
 
@@ -227,14 +232,19 @@ class Lanes:
         lane = self._full(recipients)
         return lane is not None and lane.is_quick(self._clock.monotonic(), waited=waited)
 
-    async def wait_near(self, recipients: Collection[str], *, waited: bool) -> None:
-        """Until it is not so, which is not long."""
-        until = self._clock.monotonic() + _soon_s(waited=waited)
+    async def wait_near(self, recipients: Collection[str], *, waited: bool, ending: asyncio.Event) -> None:
+        """Until it is not so, which is not long, or the account's work ends."""
+        lane, began = self._full(recipients), self._clock.monotonic()
+        until = began + lane.soon_s(waited=waited) if lane is not None else began
         while (left_s := until - self._clock.monotonic()) > 0 and self.is_near(recipients, waited=waited):
-            await self._called(self._full(recipients), left_s, waited=waited)
+            if ending.is_set():
+                return
+            await self._called(self._full(recipients), left_s, waited=waited, ending=ending)
 
-    async def _called(self, lane: _Lane | None, longest_s: float, *, waited: bool) -> None:
-        """Until there is room in a lane that is full, and it is one's turn; or so long."""
+    async def _called(
+        self, lane: _Lane | None, longest_s: float, *, waited: bool, ending: asyncio.Event | None = None
+    ) -> None:
+        """Until there is room in a lane that is full, and it is one's turn; or so long, or the account's work ends."""
         if lane is None:
             await self._clock.sleep(longest_s)
             return
@@ -243,9 +253,12 @@ class Lanes:
         queue.append(called)
         try:
             async with TaskGroup() as group:
-                asleep = group.create_task(self._clock.sleep(longest_s), name="turn")
-                await asyncio.wait((called, asleep), return_when=asyncio.FIRST_COMPLETED)
-                asleep.cancel()
+                others: list[asyncio.Task[object]] = [group.create_task(self._clock.sleep(longest_s), name="turn")]
+                if ending is not None:
+                    others.append(group.create_task(ending.wait(), name="ending"))
+                await asyncio.wait((called, *others), return_when=asyncio.FIRST_COMPLETED)
+                for one in others:
+                    one.cancel()
         except BaseException:
             if called.done():
                 lane.coming -= 1

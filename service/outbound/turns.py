@@ -61,7 +61,10 @@ class Turns:
         """Where a domain takes its mails quickly, its next turn comes sooner than who left the queue comes back."""
         if self._lanes.is_near(record.open, waited=record.turn):
             place.leave()
-            await self._lanes.wait_near(record.open, waited=record.turn)
+            await self._lanes.wait_near(record.open, waited=record.turn, ending=place.stop)
+            if place.ending:
+                place.give_turn_back()
+                raise NoTurn("the account's work ends")
 
     async def _accounts(self, record: SendRecord, place: Place) -> None:
         if self._relays.away is None:

@@ -98,7 +98,7 @@ async def test_who_came_back_for_his_turn_and_who_is_in_hand_go_one_after_the_ot
 
     async def request() -> None:
         assert ours.is_near(SLOW, waited=True)
-        await ours.wait_near(SLOW, waited=True)
+        await ours.wait_near(SLOW, waited=True, ending=asyncio.Event())
         turn = ours.take(SLOW, waited=True)
         assert isinstance(turn, Turn)
         went.append("request")
@@ -150,7 +150,7 @@ async def test_a_domain_is_waited_for_in_hand_while_its_mails_are_quick_and_no_l
     ours.take(SLOW, waited=False)
     assert ours.is_near(SLOW, waited=False)
     async with asyncio.TaskGroup() as group:
-        waiting = group.create_task(ours.wait_near(SLOW, waited=False))
+        waiting = group.create_task(ours.wait_near(SLOW, waited=False, ending=asyncio.Event()))
         await clock.advance(SOON_S)
         await waiting
     await clock.advance(SOON_S)
