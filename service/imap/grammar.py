@@ -153,11 +153,11 @@ _FLAGS: Final = re.compile(
     rb"\* (\d{1,10}) FETCH \(UID (\d{1,10})(?: MODSEQ \((\d{1,20})\))? FLAGS \(([^()\"]*)\)"
     rb"(?: MODSEQ \((\d{1,20})\))?\)\Z"
 )
-# It matches wherever it is tried, and looks for no end that is far: what a server sends is read once, not once for each
-# of its quotes, spaces or sections. A string without an end goes to the end of the line.
+# It matches wherever it is tried, and looks for no end beyond the next bracket of its kind: what a server sends is read
+# once, not once for each of its quotes, spaces or sections. A string without an end goes to the end of the line.
 _TOKEN: Final = re.compile(
     rb" *(?:(\()|(\))|\"((?:[^\"\\]|\\.?)*)(?:\"|\Z)|"
-    rb"((?:BODY|BINARY)(?:\.SIZE)?\[[^\]]{0,1000}\](?:<\d+>)?|[^ ()\"]+))| +\Z",
+    rb"((?:BODY|BINARY)(?:\.SIZE)?\[[^\[\]]*\](?:<\d+>)?|[^ ()\"]+))| +\Z",
     re.IGNORECASE | re.DOTALL,
 )
 _DATE: Final = re.compile(rb'"? ?(\d{1,2})-([A-Za-z]{3})-(\d{4}) (\d\d):(\d\d):(\d\d) ([+-])(\d\d)(\d\d)"?\Z')

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from imapclient.response_parser import parse_fetch_response
 
+from service.commands.get import FIELDS_LIMIT
 from service.errors import PeerError
 from service.imap.grammar import (
     Capabilities,
@@ -67,6 +68,14 @@ def test_message_data_is_read_by_name() -> None:
     )
 
 
+@pytest.mark.parametrize(("names", "length"), [(29, 36), (FIELDS_LIMIT, 255)])
+def test_header_fields_are_read_however_long_their_names_are_together(names: int, length: int) -> None:
+    fields = " ".join(f"X{n:02}".ljust(length, "-") for n in range(names))
+    section = f"BODY[HEADER.FIELDS ({fields})]<0>"
+    pieces = [b"* 12 FETCH (UID 7 %s " % section.encode(), b"X00: a\r\n\r\n", b")"]
+    assert parse_response(pieces) == FetchData(12, {"UID": b"7", section: b"X00: a\r\n\r\n"})
+
+
 def test_the_usual_survey_is_read_like_any_other_order() -> None:
     date = b'INTERNALDATE " 1-Nov-2026 10:00:00 +0000"'
     usual = parse_response([b"* 3 FETCH (UID 7 FLAGS (\\Seen) " + date + b" RFC822.SIZE 12)"])
@@ -113,6 +122,8 @@ LONG_LINES = {
     "a string of escaped quotes without an end": b'* LIST () "/" "' + b'\\"' * 120_000,
     "spaces": b"* LIST () NIL x" + b" " * 240_000,
     "sections without an end": b"* 1 FETCH (UID 1" + b" BODY[" * 40_000,
+    "sections within sections": b"* 1 FETCH (UID 1" + b" BODY[" * 40_000 + b"]",
+    "a section of spaces without an end": b"* 1 FETCH (UID 1 BODY[" + b" " * 240_000,
     "spaces in a status": b"* OK [" + b" " * 240_000,
     "sections with half an offset": b"* 1 FETCH (UID 1" + b" BODY[]<1" * 25_000,
 }
