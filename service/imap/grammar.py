@@ -154,9 +154,10 @@ _FLAGS: Final = re.compile(
     rb"(?: MODSEQ \((\d{1,20})\))?\)\Z"
 )
 # It matches wherever it is tried, and looks for no end beyond the next bracket of its kind: what a server sends is read
-# once, not once for each of its quotes, spaces or sections. A string without an end goes to the end of the line.
+# once, not once for each of its quotes, spaces or sections. A string without an end goes to the end of the line,
+# and shows there that it is none.
 _TOKEN: Final = re.compile(
-    rb" *(?:(\()|(\))|\"((?:[^\"\\]|\\.?)*)(?:\"|\Z)|"
+    rb" *(?:(\()|(\))|\"((?:[^\"\\]|\\.)*)(\"?)|"
     rb"((?:BODY|BINARY)(?:\.SIZE)?\[[^\[\]]*\](?:<\d+>)?|[^ ()\"]+))| +\Z",
     re.IGNORECASE | re.DOTALL,
 )
@@ -187,14 +188,8 @@ def parse_response(pieces: Sequence[bytes]) -> Response:
         return Continuation(_text(line[1:].strip()))
     condition = _CONDITION.match(line)
     if condition is not None:
-        tag, status, code, argument, text = condition.groups()
-        return Condition(
-            "" if tag == b"*" else _text(tag),
-            Status(_text(status).upper()),
-            _text(code or b"").upper(),
-            _text(argument or b""),
-            _text(text or b""),
-        )
+        tag, status, code, argument, text = (_text(group or b"") for group in condition.groups())
+        return Condition("" if tag == "*" else tag, Status(status.upper()), code.upper(), argument, text)
     if line[:2] != b"* ":
         raise PeerError("a line that is no response of IMAP", remedy="is this an IMAP server's port?")
     name, _, _rest = line[2:].partition(b" ")
@@ -319,12 +314,16 @@ def parse_values(pieces: Sequence[bytes], at: int) -> list[Value]:
         if i % 2:
             open_lists[-1].append(piece)
             continue
-        for token in _TOKEN.finditer(piece, at if i == 0 else 0):
-            opened, closed, string, atom = token.groups()
+        tokens = _TOKEN.finditer(piece, at if i == 0 else 0)
+        while (token := next(tokens, None)) is not None:
+            opened, closed, string, end, atom = token.groups()
             if (count := count + 1) > VALUES_LIMIT:
                 raise PeerError(f"a response of over {VALUES_LIMIT} values")
             if atom is not None:
                 open_lists[-1].append(None if atom.upper() == b"NIL" else atom)
+            elif string is not None and not end:
+                # A quote that the server did not escape, and no string: what is behind it, and behind others, counts.
+                tokens = _TOKEN.finditer(piece[token.start(3) :].replace(b'"', b" "))
             elif string is not None:
                 open_lists[-1].append(_unescaped(string) if b"\\" in string else string)
             elif opened is not None:

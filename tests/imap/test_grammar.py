@@ -22,6 +22,7 @@ from service.imap.grammar import (
     Other,
     Search,
     Status,
+    StatusData,
     parse_date,
     parse_flags,
     parse_number,
@@ -120,6 +121,7 @@ def test_a_date_is_given_in_utc_with_its_zone_and_leap_second() -> None:
 # Each of them took minutes once, in which nobody else was served.
 LONG_LINES = {
     "a string of escaped quotes without an end": b'* LIST () "/" "' + b'\\"' * 120_000,
+    "a string without an end after each of its quotes": b'* LIST () "/" "' + b'\\" ' * 80_000,
     "spaces": b"* LIST () NIL x" + b" " * 240_000,
     "sections without an end": b"* 1 FETCH (UID 1" + b" BODY[" * 40_000,
     "sections within sections": b"* 1 FETCH (UID 1" + b" BODY[" * 40_000 + b"]",
@@ -136,8 +138,23 @@ def test_a_long_line_is_read_once_and_not_once_for_each_of_its_words(line: str) 
         parse_response([LONG_LINES[line]])
 
 
-def test_a_string_without_an_end_is_all_that_follows() -> None:
-    assert parse_values([b'a "b \\" (c\\'], 0) == [b"a", b'b " (c']
+@pytest.mark.parametrize(
+    ("line", "response"),
+    [
+        (
+            b'* 1 FETCH (UID 5 FLAGS (5"disk \\Seen))',
+            FetchData(1, {"UID": b"5", "FLAGS": [b"5", b"disk", b"\\Seen"]}),
+        ),
+        (b'* LIST () "\\" foo', Listed(frozenset(), "\\", b"foo")),
+        (b'* LIST () "/" "a\\"', Listed(frozenset(), "/", b"a\\")),
+        (b'* STATUS "a\\" (MESSAGES 3)', StatusData(b"a\\", {"MESSAGES": b"3"})),
+    ],
+)
+def test_a_quote_without_its_like_hides_nothing_of_what_follows(line: bytes, response: object) -> None:
+    assert parse_response([line]) == response
+
+
+def test_what_is_escaped_in_a_string_is_part_of_it() -> None:
     assert parse_values([b'"\\\\\\"" "\\a\\\\"'], 0) == [b'\\"', b"a\\"]
 
 
