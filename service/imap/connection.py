@@ -59,7 +59,7 @@ COMMAND_LIMIT_S: Final = 1800.0
 LITERAL_SLACK_BYTES: Final = 1024 * 1024
 
 # RFC 9051 appendix E: what IMAP4rev2 took in, of what is used here.
-_REV2: Final = frozenset({"ESEARCH", "LIST-EXTENDED", "LIST-STATUS", "MOVE", "SPECIAL-USE", "UIDPLUS"})
+_REV2: Final = frozenset({"ESEARCH", "LIST-EXTENDED", "LIST-STATUS", "LITERAL-", "MOVE", "SPECIAL-USE", "UIDPLUS"})
 
 
 def ignore(_response: Response) -> None:
@@ -307,7 +307,7 @@ class Connection:
 
     def offers(self, extension: str) -> bool:
         """Whether the server has an extension."""
-        return extension in self.capabilities or (extension in _REV2 and "IMAP4REV2" in self.capabilities)
+        return extension in self.capabilities
 
     async def run(self, name: str, *arguments: str, prefix: str | None = None, handler: Handler = ignore) -> None:
         """A command that must be answered OK."""
@@ -386,9 +386,9 @@ class Connection:
     def _learn(self, response: Response) -> None:
         match response:
             case Capabilities(names):
-                self.capabilities = names
+                self.capabilities = names | _REV2 if "IMAP4REV2" in names else names
             case Condition(code="CAPABILITY", argument=argument):
-                self.capabilities = frozenset(argument.upper().split())
+                self._learn(Capabilities(frozenset(argument.upper().split())))
             case Enabled(names):
                 self.utf8 = self.utf8 or "UTF8=ACCEPT" in names
             case _:

@@ -53,7 +53,7 @@ def cut(arguments: Sequence[Argument], capabilities: frozenset[str]) -> Cut:
     """Arguments → lines and literals. RFC 7888: LITERAL+ and LITERAL- send them without waiting, within limits."""
     largest = max((len(one.data) for one in arguments if isinstance(one, Literal)), default=0)
     plus = "LITERAL+" in capabilities and largest <= LITERAL_PLUS_BYTES
-    minus = bool(capabilities & {"LITERAL-", "IMAP4REV2"}) and largest <= LITERAL_MINUS_BYTES
+    minus = "LITERAL-" in capabilities and largest <= LITERAL_MINUS_BYTES
     sign = b"+" if plus or minus else b""
     line, rest, glue = b"", list[bytes](), True
     for one in arguments:

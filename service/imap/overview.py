@@ -115,7 +115,7 @@ async def overview(session: Session) -> Overview:
     answer = await session.ask("LIST", '""', '"*"', *returned, handler=take)
     if answer.status is Status.BAD and options:
         # Offered and not known after all: done without on this connection.
-        session.capabilities -= {"LIST-STATUS", "LIST-EXTENDED", "IMAP4REV2"}
+        session.capabilities -= {"LIST-STATUS", "LIST-EXTENDED"}
         return await overview(session)
     if answer.status is not Status.OK:
         raise refused_command("LIST", answer, where=session.where)

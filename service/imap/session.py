@@ -239,7 +239,7 @@ class Session(Connection):
     def without_esearch(self) -> None:
         """Offered and not known after all: done without on this connection."""
         log.warning("feature_refused", where=self.where, feature="ESEARCH")
-        self.capabilities -= {"ESEARCH", "IMAP4REV2"}
+        self.capabilities -= {"ESEARCH"}
 
     async def search_lowest(self, criteria: str) -> int | None:
         """The lowest UID that the criteria find, None where there is none."""

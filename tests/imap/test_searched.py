@@ -15,6 +15,7 @@ from service.clock import SystemClock
 from service.errors import PeerError
 from service.imap import Changes, Session, WritingSession, searched
 from service.imap.grammar import Search, numbers_in, parse_response
+from service.imap.overview import overview
 from service.imap.searched import numbers_of, runs_found, runs_gone
 from service.imap.spans import AT_ONCE_BYTES, runs_in
 from service.imap.uidplus import runs_of
@@ -171,3 +172,21 @@ async def test_so_is_one_that_gives_commands_no_answer_of_their_own(imap_stub: I
     imap_stub.hooks["UID SEARCH"] = search
     async with opened(imap_stub, WritingSession) as session:
         assert await session.search(["ALL"]) == [range(1, 2)]
+
+
+@pytest.mark.fault("A10")
+async def test_what_imap4rev2_took_in_stays_but_for_what_is_refused(imap_stub: ImapStub) -> None:
+    async def refuse(connection: Connection, tag: str, arguments: str) -> bool:
+        if "RETURN" in arguments:
+            await connection.send(f"{tag} BAD RETURN?\r\n")
+        return "RETURN" in arguments
+
+    imap_stub.capabilities = "IMAP4rev1 IMAP4rev2 ESEARCH"
+    imap_stub.hooks["UID SEARCH"] = imap_stub.hooks["LIST"] = refuse
+    async with opened(imap_stub, Session) as session:
+        assert await Changes(session).present(1, 100) == [range(1, 3)]
+        assert not session.offers("ESEARCH")
+        assert all(map(session.offers, ["LIST-EXTENDED", "LIST-STATUS", "LITERAL-", "MOVE", "SPECIAL-USE", "UIDPLUS"]))
+        await overview(session)
+        assert not session.offers("LIST-STATUS")
+        assert all(map(session.offers, ["LITERAL-", "MOVE", "SPECIAL-USE", "UIDPLUS"]))
