@@ -318,8 +318,10 @@ class Place:
         self._lines.cue(self, Cue.STANDS)
 
     def work(self) -> None:
-        """It goes on."""
+        """It goes on, maybe for hours: whoever asked for its connection and has not got it does not wait for that."""
         self._lines.cue(self, Cue.WORKS)
+        if self.line is not None:
+            self.line.refuse()
 
     async def lend(self) -> None:
         """Let somebody ask a question who waits to. Nothing of its own is under way."""

@@ -44,6 +44,48 @@ async def idling(lines: Lines, order: int) -> tuple[Place, Session]:
     return place, session
 
 
+async def test_whoever_asked_a_mailbox_that_goes_to_work_before_it_hears_borrows_another(lines: Lines) -> None:
+    first, other = await idling(lines, 0)
+    least, _ = await idling(lines, 1)
+    borrowed: list[Session] = []
+
+    async def borrow() -> None:
+        async with lines.borrow(lines.place(-1)) as session:
+            borrowed.append(session)
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(borrow())
+        await until(lambda: not least.lends)
+        least.work()
+        await until(lambda: not first.lends)
+        await first.lend()
+    assert borrowed == [other]
+
+
+async def test_whoever_has_borrowed_a_connection_keeps_it_while_another_goes_to_work(lines: Lines) -> None:
+    first, _ = await idling(lines, 0)
+    least, asked = await idling(lines, 1)
+    done = asyncio.Event()
+    borrowed: list[Session] = []
+
+    async def borrow() -> None:
+        async with lines.borrow(lines.place(-1)) as session:
+            borrowed.append(session)
+            await done.wait()
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(borrow())
+        await until(lambda: not least.lends)
+        lending = group.create_task(least.lend())
+        await until(lambda: bool(borrowed))
+        first.work()
+        assert not lending.done()
+        done.set()
+        await lending
+        assert least.lends
+    assert borrowed == [asked]
+
+
 @pytest.mark.parametrize("lost", [False, True])
 async def test_whoever_asked_for_a_connection_that_passes_on_borrows_another(lines: Lines, lost: bool) -> None:
     first, other = await idling(lines, 0)
