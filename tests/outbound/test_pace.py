@@ -144,13 +144,17 @@ async def test_an_account_that_waits_for_its_rate_keeps_nobody_elses_mail(bus: B
 
 
 class CountedPace(Pace):
-    """`taken`: how many turns were."""
+    """`taken`: how many turns were, and not given back."""
 
     taken = 0
 
     async def turn(self, ending: asyncio.Event) -> float | None:
         CountedPace.taken += 1
         return await super().turn(ending)
+
+    def give_back(self, last: float) -> None:
+        CountedPace.taken -= 1
+        super().give_back(last)
 
 
 @pytest.mark.fault("E05")
