@@ -111,13 +111,16 @@ class LeftEpochs:
         Raises Transient.
         """
         found: list[LeftEpoch] = []
+        named: list[LeftEpoch] = []
 
         def settled(there: list[LeftEpoch]) -> list[LeftEpoch]:
             found[:] = [one for one in there if one.snapshot == snapshot]
+            # Whoever goes on by an epoch that is kept recognises by what that one recognised by, too.
+            named[:] = [one for one in there if snapshot in one.cursor.needed]
             return [_settled(one, mailbox) if one in found else one for one in there]
 
         await self._change(settled)
-        return bool(found)
+        return bool(found or named)
 
     async def _change(self, change: Callable[[list[LeftEpoch]], list[LeftEpoch]]) -> None:
         for _ in range(CONFLICTS_LIMIT):

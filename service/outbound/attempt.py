@@ -97,7 +97,7 @@ class Attempts:
             if self._clock.now() >= record.expires_at:
                 # It waited for a connection, or for the relay's answers.
                 raise ExpiredError("its time is over")
-            words = shortened(barred | each(mail, refused), len(record.pending))
+            words = shortened(barred | each(mail, refused, taken=True), len(record.pending))
             intent = task.intent(attempt, relay=relay, refused=words)
             if len(mail.data) <= JOINED_BYTES:
                 # Its envelope is answered: the next one's may go out with its end (smtp/pool.py).

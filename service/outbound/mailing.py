@@ -148,11 +148,12 @@ class Mailings:
             task.revision = await self._sends.put(task.key, intent, task.revision)
             task.record = intent
 
+        if others:
+            # Before the intent: where this fails, nobody's mail is in doubt.
+            task.record = await self._settler.kept(task.record, task.bundle)
         step("intent.before")
         await self._past_reports(task, stand)
         step("intent.done")
-        if others:
-            task.record = await self._settler.kept(task.record, task.bundle)
         # Only now: as long as the intent did not stand, a report could be written into the record.
         said = barred | await self._evidence.of_part(task.record)
         # Who gets none needs no turn, and another one of this part may wait for his.

@@ -160,7 +160,7 @@ class Relays:
                 self._takes_mail.clear()
             self._lose(way, exc)
         except DotUnanswered as exc:
-            said = _all(mail, Said(Verdict.UNKNOWN, "")) | each(mail, exc.settled)
+            said = _all(mail, Said(Verdict.UNKNOWN, "")) | each(mail, exc.settled, taken=True)
         except BusAwayError as exc:
             raise Transient(exc.what, where=exc.where) from exc
         except Transient as exc:
@@ -196,10 +196,10 @@ def _all(mail: Mail, said: Said) -> dict[str, Said]:
     return {recipient: said for recipients in mail.wire.values() for recipient in recipients}
 
 
-def each(mail: Mail, replies: Mapping[str, Reply]) -> dict[str, Said]:
-    """The relay's replies by address → what they say of each recipient."""
+def each(mail: Mail, replies: Mapping[str, Reply], *, taken: bool = False) -> dict[str, Said]:
+    """The relay's replies by address → what they say of each recipient. `taken`: others than these were accepted."""
     said: dict[str, Said] = {}
-    taken = any(reply.accepted for reply in replies.values())
+    taken = taken or any(reply.accepted for reply in replies.values())
     for address, reply in replies.items():
         if reply.accepted:
             verdict = Verdict.ACCEPTED

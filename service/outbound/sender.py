@@ -16,11 +16,11 @@ from service.observe import metrics
 from service.outbound.deliver import Deliverer
 from service.outbound.hands import Deliveries, Hands
 from service.outbound.options import OutboundOptions
-from service.outbound.sends import consumer_of_out
+from service.outbound.sends import INSIST_S, consumer_of_out
 from service.outbound.sent import SentMailbox
 from service.outbound.waiting import Waiting
 from service.smtp import Relay, RelayUnreachable
-from service.tasks import TaskGroup, finished
+from service.tasks import TaskGroup
 
 LOOK_EVERY_S: Final = 30.0
 # Empty fetches of a second each before a consumer is let go.
@@ -67,6 +67,8 @@ class Sender:
             pace=self._deliverer.pace,
         )
         self._queued: dict[str, int] = {}
+        # Whether something failed, and the account's work is not ended by others.
+        self._failed = False
 
     @property
     def waiting(self) -> Waiting:
@@ -95,6 +97,7 @@ class Sender:
 
         Raises Transient where NATS cannot be reached.
         """
+        self._failed = False
         subjects, account = self._bus.subjects, self._options.account
         bells = (asyncio.Event(), asyncio.Event(), asyncio.Event())
 
@@ -114,8 +117,8 @@ class Sender:
                 self._bus.hearing(subjects.bell_urgent(account), bells[-1].set),
                 TaskGroup() as group,
             ):
-                group.create_task(finished(self._hands.run(), FINISH_TIMEOUT_S), name="hands")
-                group.create_task(self._hands.watch(), name="watch")
+                group.create_task(self._to_their_end(), name="hands")
+                group.create_task(self._watch(), name="watch")
                 for bell, (name, stream, subject) in zip(bells, ways, strict=True):
                     group.create_task(self._serve(name, stream, subject, bell, proved), name=name)
         except BaseExceptionGroup as failed:
@@ -137,11 +140,42 @@ class Sender:
             metrics.WAITING.labels(where="queue").inc(count - self._queued.get(name, 0))
             self._queued[name] = count
 
+    async def _to_their_end(self) -> None:
+        """The hands. Where the account's work ends, what is in hand has FINISH_TIMEOUT_S.
+
+        Where something fails beside them, NATS as a rule, it has as long as an outcome is insisted on (sends.py): cut
+        off before that, a mail whose answer is known would be sent again.
+        """
+        async with TaskGroup() as group:
+            hands = group.create_task(self._hands.run(), name="run")
+            try:
+                await asyncio.shield(hands)
+            except asyncio.CancelledError:
+                ended = not self._failed
+                if self._failed:
+                    try:
+                        await asyncio.wait([hands], timeout=INSIST_S)
+                    except asyncio.CancelledError:
+                        ended = True
+                if ended:
+                    await asyncio.wait([hands], timeout=FINISH_TIMEOUT_S)
+                raise
+
+    async def _watch(self) -> None:
+        try:
+            await self._hands.watch()
+        except Exception:
+            self._failed = True
+            raise
+
     async def _serve(
         self, name: str, stream: str, subject: str, bell: asyncio.Event, proved: Callable[[], None]
     ) -> None:
         try:
             await self._take_all(name, stream, subject, bell, proved)
+        except Exception:
+            self._failed = True
+            raise
         finally:
             self._hands.stop()
             for relay in (self._relay, *self._others):

@@ -28,6 +28,8 @@ SECRET_KEY: Final = "_message-id"  # a name, not a secret: the value lies in the
 INSIST_TRIES: Final = 12
 INSIST_FIRST_S: Final = 0.2
 INSIST_MAX_S: Final = 10.0
+# What all of these tries take together, at the most.
+INSIST_S: Final = 75.0
 
 
 # What stands as the last reply to whoever waits for a turn, where each recipient has a mail.

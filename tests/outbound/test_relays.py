@@ -8,7 +8,10 @@ from service.bus import Bus
 from service.clock import SystemClock
 from service.errors import AuthRefused
 from service.login import LoginGate
-from service.smtp import RelayUnreachable
+from service.outbound.mail import Mail
+from service.outbound.relays import each
+from service.outbound.retry import Verdict
+from service.smtp import RelayUnreachable, Reply
 from tests.outbound.conftest import Post, delivered, found_lost, sending, soon
 from tests.servers.smtp import RelayMaker, ScriptedRelay
 
@@ -213,3 +216,11 @@ async def test_a_password_that_was_mended_ends_the_accounts_trouble_without_a_ma
             await proved.wait()
             watching.cancel()
     assert not relay.messages
+
+
+def test_a_limit_of_recipients_is_known_where_the_answer_to_the_dot_is_lost() -> None:
+    """RFC 5321 4.5.3.1.10: 552 for too many is 452, and means somebody else's mail went."""
+    mail = Mail("me@x", {"b@x": ["b@x"]}, b"")
+    refused = {"b@x": Reply(552, "5.5.3", "too many recipients", of_recipient=True)}
+    assert each(mail, refused, taken=True)["b@x"].verdict is Verdict.OVERFULL
+    assert each(mail, refused)["b@x"].verdict is Verdict.REFUSED
