@@ -36,7 +36,7 @@ async def test_nats_killed_between_dot_and_reply_the_outcome_is_kept_and_stored_
             await own_nats.kill()
             assert relay.script.hold is not None
             relay.script.hold.set()
-            await asyncio.sleep(4)  # the outcome is tried in vain meanwhile
+            await asyncio.sleep(10)  # the outcome is tried in vain meanwhile
             await own_nats.start()
             await _all_sent(own_bus)
 
