@@ -95,8 +95,13 @@ def is_final(report: Report | UnsetType, recipient: str) -> bool:
 
 
 def went_to(known: Known, record: SendRecord) -> list[str]:
-    """Whom the relay took the mail for, as far as the proof tells."""
-    return [one for one in record.taken if known.is_of(one)] if known.mark else list(record.taken)
+    """Whom the relay took the mail for, as far as the proof tells.
+
+    A proof for one recipient is in his mail alone: it went out, also where the outcome is not stored yet.
+    """
+    if not known.mark:
+        return list(record.taken)
+    return [one for one in dict.fromkeys([*record.taken, *_under_way(record)]) if known.is_of(one)]
 
 
 def names_of(reports: Iterable[Report | UnsetType]) -> set[str]:

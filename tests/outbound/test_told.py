@@ -11,7 +11,7 @@ from service.clock import SystemClock
 from service.contract import Kind, State
 from service.outbound import Phase, Returned
 from service.outbound.evidence import Evidence
-from service.outbound.proof import Known, mark_of
+from service.outbound.proof import Known, mark_of, proof_of
 from service.outbound.sends import SendRecord, Sends
 from service.outbound.suppressions import Suppressions
 from service.outbound.told import is_for_good, is_told, meant, named
@@ -172,3 +172,17 @@ async def test_who_has_the_mail_cannot_say_that_another_has_it_by_a_bounce(
     assert told is not None
     assert told.returned == ["bounced a@x.example"]
     assert await Evidence("a", sends, None).of_waiting(told) == {}
+
+
+@pytest.mark.fault("E16")
+async def test_who_bounces_while_his_part_of_a_mailing_is_under_way_gets_nothing_more(post: Post, bus: Bus) -> None:
+    sends = Sends(bus.key_value(bus.subjects.sends), bus.key_value(bus.subjects.cursors), SystemClock())
+    key, both = "0" * 32, ["a@x.example", "b@x.example"]
+    under_way = msgspec.structs.replace(
+        record(phase=Phase.INTENT, pending=dict.fromkeys(both, "")), account="a", split=True, trying=both
+    )
+    await sends.put(key, under_way, 0)
+    of_one = f"{proof_of(f'{key}{mark_of(both[0])}', await sends.secret())}@example.com"
+    await Returned(bus, SystemClock(), suppresses=lambda _: True).heard(bounce(of_one))
+    assert await post.states(1) == [("r", "bounced")]
+    assert [one.email async for one in Suppressions(bus, "a", SystemClock()).all()] == both[:1]
