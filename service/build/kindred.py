@@ -6,13 +6,13 @@ noticed, and its connection may still show the mail that was renamed away: it lo
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from datetime import datetime
 from typing import Final
 
 from service.errors import Transient, verdict_of
-from service.ingest import Cursor, Desks, Epoch, Former, ImapSource, Kin, Kinship, Lineage
+from service.ingest import Before, Cursor, Desks, Epoch, Former, ImapSource, Kin, Kinship, Lineage
 from service.tasks import TaskGroup
 
 # Until a mailbox whose name another one has now has looked: it may have to wait for a connection.
@@ -139,9 +139,9 @@ class Kindred(Kinship):
         self._may_have_left = True
         return await self._family.lineage.left(self._name, cursor, seq)
 
-    async def taken(self, snapshots: Sequence[str]) -> None:
+    async def taken(self, before: Before) -> None:
         """Noted where they are kept."""
-        await self._family.lineage.taken(self._name, snapshots)
+        await self._family.lineage.taken(self._name, before)
 
     async def settled(self, snapshot: str) -> bool:
         """By what is kept."""

@@ -16,7 +16,7 @@ from service.ingest.absence import Absence
 from service.ingest.allowance import Allowance
 from service.ingest.announce import AnnounceOptions, Announcer
 from service.ingest.copies import Copies
-from service.ingest.cursor import Cursor, load_cursor
+from service.ingest.cursor import Before, Cursor, load_cursor
 from service.ingest.dead import DeadLetters
 from service.ingest.drop import Lasting
 from service.ingest.erased import Erased
@@ -44,6 +44,7 @@ __all__ = [
     "Alone",
     "AnnounceOptions",
     "Announcer",
+    "Before",
     "Copies",
     "Cursor",
     "DeadLetters",

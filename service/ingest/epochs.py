@@ -231,7 +231,7 @@ class Epochs:
         old = former.cursor
         self._initial = former.initial
         before = before_of(old, mailbox=former.mailbox)
-        await self._kinship.taken([one.id for one in before.chain()])
+        await self._kinship.taken(before)
         start, line = await self._after(before, (await self._start(epoch))[0], epoch)
         start = replace(start, former=name_id(former.mailbox))
         if own is not None:

@@ -6,7 +6,7 @@ Used by epochs.py and memory.py; kindred.py of build answers.
 from collections.abc import Sequence
 from typing import Final, Protocol
 
-from service.ingest.cursor import Cursor
+from service.ingest.cursor import Before, Cursor
 from service.ingest.plan import Former
 from service.ingest.source import Epoch
 
@@ -47,8 +47,8 @@ class Kinship(Protocol):
         """
         ...
 
-    async def taken(self, snapshots: Sequence[str]) -> None:
-        """It is about to begin by what was known under another name, and needs these until they are `settled`."""
+    async def taken(self, before: Before) -> None:
+        """It is about to begin by what was known under another name, and needs that until it is `settled`."""
         ...
 
     async def settled(self, snapshot: str) -> bool:
@@ -82,7 +82,7 @@ class Alone(Kinship):
         """Nobody asks."""
         return ()
 
-    async def taken(self, snapshots: Sequence[str]) -> None:
+    async def taken(self, before: Before) -> None:
         """It begins by nothing of others."""
 
     async def settled(self, snapshot: str) -> bool:

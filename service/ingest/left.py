@@ -6,7 +6,7 @@ in the bucket `mail-cursors`, in one key an account; a snapshot of the known sta
 here, or by its own mailbox. Newer ones take the place of older ones, but of none that a mailbox still recognises by.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from service.bus import Conflict, KeyValue
 from service.errors import Transient
-from service.ingest.cursor import Cursor, name_id
+from service.ingest.cursor import Before, Cursor, Named, name_id
 
 # Who is renamed and made again between two looks: the newest. With their cursors 40 KB.
 LEFT_LIMIT: Final = 64
@@ -27,7 +27,7 @@ class LeftEpoch(msgspec.Struct, frozen=True, omit_defaults=True):
     """The last cursor of an epoch that `mailbox` has left, which stood at `seq` in the log; it names its snapshot.
 
     `settled`: the mailbox itself needs that no more. `takers`: name_id of those that recognise by it. Without a mailbox
-    it is there for these alone.
+    it is there for these alone, and goes with the last of them.
     """
 
     mailbox: str
@@ -71,11 +71,13 @@ class LeftEpochs:
             older = [one for one in there if one.place == left.place and one.snapshot != left.snapshot]
             again = [one.takers for one in there if (one.place, one.snapshot) == (left.place, left.snapshot)]
             taken_older = [_nobodys(one) for one in older if one.takers]
-            kept = [*taken_older, *(one for one in there if one.place != left.place)]
+            others = [*taken_older, *(one for one in there if one.place != left.place)]
+            done = [one for one in others if _is_done(one, others)]
+            kept = [one for one in others if one not in done]
             taken, free = [one for one in kept if one.takers], [one for one in kept if not one.takers]
             over = [*free[: max(0, len(free) + 1 - LEFT_LIMIT)], *taken[: max(0, len(taken) - TAKEN_LIMIT)]]
             gone = [*(one for one in older if not one.takers), *over]
-            dropped[:] = [one.snapshot for one in gone if one.settled]
+            dropped[:] = [one.snapshot for one in [*done, *(one for one in gone if one.settled)]]
             return [*(one for one in kept if one not in over), replace(left, takers=again[0] if again else [])]
 
         await self._change(more)
@@ -96,12 +98,17 @@ class LeftEpochs:
         await self._change(less)
         return dropped
 
-    async def take(self, mailbox: str, snapshots: Collection[str]) -> None:
-        """A mailbox is about to recognise by these snapshots, and by no others. Raises Transient."""
-        taker = name_id(mailbox)
+    async def take(self, mailbox: str, before: Before) -> None:
+        """A mailbox is about to recognise by these epochs, and by no others. Raises Transient."""
+        taker, chain = name_id(mailbox), before.chain()
 
         def taken(there: list[LeftEpoch]) -> list[LeftEpoch]:
-            return [_taken(one, taker, taken=one.snapshot in snapshots) for one in there]
+            needed, known = {one.id for one in chain}, {one.snapshot for one in there}
+            # What is nobody's may be what it needs itself, until its next epoch has begun: it says when it is done.
+            kept = [one if _is_nobodys(one) else _taken(one, taker, taken=False) for one in there]
+            # Who has not left the epoch that this one goes on by needs what is beyond it, too, and could delete it.
+            beyond = [_beyond(one) for one in chain if one is not before and one.id not in known]
+            return [_taken(one, taker, taken=True) if one.snapshot in needed else one for one in [*kept, *beyond]]
 
         await self._change(taken)
 
@@ -149,6 +156,20 @@ def _settled(one: LeftEpoch, mailbox: str) -> LeftEpoch:
     if one.mailbox == mailbox:
         return replace(one, settled=True)
     return _taken(one, name_id(mailbox), taken=False)
+
+
+def _beyond(one: Before) -> LeftEpoch:
+    cursor = Cursor("", one.uidvalidity, 0, 0, "", state=Named(0, id=one.id))
+    return LeftEpoch("", cursor, 0, takers=[name_id(one.mailbox)])
+
+
+def _is_nobodys(one: LeftEpoch) -> bool:
+    return not one.mailbox
+
+
+def _is_done(one: LeftEpoch, others: Sequence[LeftEpoch]) -> bool:
+    # Of an epoch that is kept it is found, and taken, by what that one recognised by.
+    return _is_nobodys(one) and not one.takers and not any(one.snapshot in other.cursor.needed for other in others)
 
 
 def _nobodys(one: LeftEpoch) -> LeftEpoch:

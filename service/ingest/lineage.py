@@ -15,7 +15,7 @@ from urllib.parse import unquote
 from service.bus import Bus
 from service.contract import CURSOR_HEADER, HASHED_TOKEN
 from service.ingest.copies import Copies
-from service.ingest.cursor import Cursor, copy_key, load_cursor, name_id
+from service.ingest.cursor import Before, Cursor, copy_key, load_cursor, name_id
 from service.ingest.left import LeftEpoch, LeftEpochs
 from service.ingest.resync import Stands
 from service.ingest.source import Epoch
@@ -94,9 +94,9 @@ class Lineage:
 
         return await self._left.drop(is_its_own)
 
-    async def taken(self, mailbox: str, snapshots: Collection[str]) -> None:
+    async def taken(self, mailbox: str, before: Before) -> None:
         """A mailbox is about to begin by what was known in epochs that others have left. Raises Transient."""
-        await self._left.take(mailbox, snapshots)
+        await self._left.take(mailbox, before)
 
     async def settled(self, mailbox: str, snapshot: str) -> bool:
         """A mailbox is done with an epoch that it has left, or with another's. Whether its snapshot stays for others.

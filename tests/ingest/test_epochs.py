@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from service.bus import Bus
 from service.contract import AccountState, email_id
-from service.ingest import Alone, Announcer, Cursor, Epoch, Former, Memory, Position, Recalled, Source, Why
+from service.ingest import Alone, Announcer, Before, Cursor, Epoch, Former, Memory, Position, Recalled, Source, Why
 from service.ingest.cursor import Named
 from service.ingest.epochs import Epochs
 from tests.ingest.harness import Box, following
@@ -334,8 +334,8 @@ class Noting(Alone):
         self.said.append(f"stayed at {cursor.last}")
         return ["of then"]
 
-    async def taken(self, snapshots: Sequence[str]) -> None:
-        self.said.append(f"taken {' '.join(snapshots)}")
+    async def taken(self, before: Before) -> None:
+        self.said.append(f"taken {before.id}")
 
     async def settled(self, snapshot: str) -> bool:
         self.said.append(f"settled {snapshot}")

@@ -4,11 +4,12 @@ import asyncio
 from datetime import UTC, datetime
 
 import pytest
+from msgspec.structs import replace
 
 from service.bus import Bus
 from service.clock import SystemClock
 from service.ingest import Copies, Epoch, Kin, Lineage
-from service.ingest.cursor import Copy, Cursor, Named, copy_key, dump_cursor, name_id
+from service.ingest.cursor import Before, Copy, Cursor, Named, before_of, copy_key, dump_cursor, name_id
 from service.ingest.left import LEFT_LIMIT, TAKEN_LIMIT, LeftEpoch, LeftEpochs
 from service.ingest.resync import Stands
 
@@ -128,6 +129,10 @@ def left_at(number: int, snapshot: str, box: str = "") -> Cursor:
     return Cursor("source", number, 9, 0, "one/1", fingerprint="f", box=box, state=Named(7, 3, snapshot))
 
 
+def by(snapshot: str) -> Before:
+    return Before(snapshot, TIME, 1, 9)
+
+
 @pytest.mark.parametrize(("box", "proved"), [("F1", True), ("", False)])
 async def test_an_epoch_that_a_name_has_left_is_found_although_the_name_is_there(
     bus: Bus, box: str, proved: bool
@@ -199,7 +204,7 @@ async def test_what_a_mailbox_recognises_by_stays_however_many_newer_ones_there_
     left = LeftEpochs(bus.key_value(bus.subjects.cursors), "box")
     await left.add(LeftEpoch("old", left_at(TIME, "taken"), 1))
     await left.add(LeftEpoch("other", left_at(TIME, "free"), 2))
-    await left.take("new", ["taken"])
+    await left.take("new", by("taken"))
     for name, snapshot in (("old", "taken"), ("other", "free")):
         assert await left.settle(name, snapshot)
 
@@ -228,7 +233,7 @@ async def test_what_others_recognise_by_stays_although_its_mailbox_is_back_in_it
     copies, here = Copies(bus.key_value(bus.subjects.cursors), SystemClock()), Epoch(TIME, 10, 9)
     lineage, left = Lineage(bus, copies, "box"), LeftEpochs(bus.key_value(bus.subjects.cursors), "box")
     await lineage.left("old", left_at(TIME, "taken"), 7)
-    await lineage.taken("new", ["taken"])
+    await lineage.taken("new", by("taken"))
     if settled:
         assert await lineage.settled("old", "taken")
     assert await lineage.entered("old", here) == []
@@ -248,7 +253,7 @@ async def test_what_others_recognise_by_stays_although_its_mailbox_leaves_its_ep
 ) -> None:
     left = LeftEpochs(bus.key_value(bus.subjects.cursors), "box")
     await left.add(LeftEpoch("old", left_at(TIME, "taken"), 7))
-    await left.take("new", ["taken"])
+    await left.take("new", by("taken"))
     if settled:
         assert await left.settle("old", "taken")
     assert await left.add(LeftEpoch("old", left_at(TIME, "newer"), 8)) == []
@@ -263,7 +268,7 @@ async def test_who_recognises_by_another_one_needs_the_first_no_more(bus: Bus) -
     left = LeftEpochs(bus.key_value(bus.subjects.cursors), "box")
     for snapshot in ("first", "second"):
         await left.add(LeftEpoch(snapshot, left_at(TIME, snapshot), 1))
-        await left.take("new", [snapshot])
+        await left.take("new", by(snapshot))
     assert [bool(one.takers) for one in await left.all()] == [False, True]
 
 
@@ -271,7 +276,48 @@ async def test_those_that_never_say_that_they_are_done_keep_no_more_than_a_limit
     left = LeftEpochs(bus.key_value(bus.subjects.cursors), "box")
     for number in range(TAKEN_LIMIT + 1):
         await left.add(LeftEpoch(f"n{number}", left_at(TIME, f"s{number}"), number))
-        await left.take(f"deleted{number}", [f"s{number}"])
+        await left.take(f"deleted{number}", by(f"s{number}"))
     await left.settle("n0", "s0")
     assert await left.add(LeftEpoch("last", left_at(TIME, "last"), 99)) == ["s0"]
     assert len(await left.all()) == TAKEN_LIMIT + 1
+
+
+def not_gone_through(number: int, snapshot: str, beyond: str) -> Cursor:
+    """An epoch in which nothing was announced yet; it recognises by what was known in the one before."""
+    return replace(left_at(number, snapshot), events=1, before=Before(beyond, TIME, 1, 9))
+
+
+async def test_what_an_epoch_that_is_kept_recognised_by_stays_for_whoever_goes_on_by_it(bus: Bus) -> None:
+    left, newer = LeftEpochs(bus.key_value(bus.subjects.cursors), "box"), not_gone_through(TIME + 1, "", "beyond")
+    await left.add(LeftEpoch("old", newer, 7))
+    assert await left.settle("old", "beyond")
+    await left.drop(lambda one: one.mailbox == "old")
+    assert not await left.settle("old", "beyond")
+
+
+@pytest.mark.parametrize("deaths_at", range(4))
+async def test_who_dies_as_it_leaves_an_epoch_and_stays_deletes_nothing_that_its_heir_recognises_by(
+    bus: Bus, deaths_at: int
+) -> None:
+    cursor = not_gone_through(TIME + 1, "", "beyond")
+
+    def life() -> Lineage:
+        return Lineage(bus, Copies(bus.key_value(bus.subjects.cursors), SystemClock()), "box")
+
+    steps = (
+        lambda: life().left("old", cursor, 7),
+        lambda: life().taken("heir", before_of(cursor, mailbox="old")),
+        lambda: life().left("old", cursor, 7),
+    )
+    for one in steps[:deaths_at]:
+        await one()
+    # Its name was another's for a moment. It goes through its mail, and would delete what it recognised by.
+    await life().stayed("old", cursor)
+    assert await life().settled("old", "beyond") == (deaths_at >= 2)
+    if deaths_at < 2:
+        return
+    # The heir, killed and begun anew, is through as well: now it is nobody's, and goes with the next that is left.
+    await life().taken("heir", before_of(cursor, mailbox="old"))
+    await life().settled("heir", "beyond")
+    assert await life().left("another", left_at(TIME, "more"), 9) == ["beyond"]
+    assert not await life().settled("another", "beyond")

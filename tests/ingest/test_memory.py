@@ -11,7 +11,7 @@ from service.bus import Bus, OutMessage
 from service.clock import SystemClock
 from service.contract import CURSOR_HEADER, STATE_HEADER, AccountState
 from service.ingest import Alone, AnnounceOptions, Copies, Lineage, Recalled, memory
-from service.ingest.cursor import Cursor, copy_key, dump_copy, load_copy, load_cursor
+from service.ingest.cursor import Before, Cursor, copy_key, dump_copy, load_copy, load_cursor
 from service.ingest.marks import MARK_BYTES, NO_MARK
 from service.ingest.state import State, load_state
 from service.parsing import Raw
@@ -130,7 +130,7 @@ async def test_a_snapshot_that_others_recognise_by_outlives_kills_and_newer_ones
     # Killed when it was about to leave its epoch, in which it is still; another one had gone on by it already.
     await lineage.left("INBOX", await copied(bus), 6)
     if taken:
-        await lineage.taken("Heir", [snapshot])
+        await lineage.taken("Heir", Before(snapshot, 7, 1, 0))
     for more in (range(6, 12), range(12, 18)):
         box = Box(server.port, kinship=Kept(lineage))
         async with following(bus, box):
