@@ -48,6 +48,8 @@ MEMORY_LIMIT_S: Final = 20.0
 HEADER_LIMIT_BYTES: Final = 512 * 1024
 # Fields asked for by name: more of them, or with a name that is no atom of IMAP's, are read with the whole header.
 FIELDS_LIMIT: Final = 50
+# Nor with names that do not fit into a line of IMAP (RFC 2683 3.2.1.5).
+FIELDS_LIMIT_CHARS: Final = 6000
 _ATOM: Final = re.compile(r"[a-z0-9_.-]+")
 LIMITS: Final = MimeLimits()
 # blobIds stand in these.
@@ -166,11 +168,18 @@ def wanted_of(request: GetRequest) -> Wanted:
     read = names - METADATA - {"blobId", "threadId"}
     if read - HEADER_FIELDS.keys() - {"headers"}:
         needs = Needs.ALL
-    elif "headers" in read or len(headers) > FIELDS_LIMIT or not all(_ATOM.fullmatch(one.name) for one in headers):
+    elif "headers" in read or not _are_fields([one.name for one in headers]):
         needs = Needs.HEADER
     else:
         needs = Needs.FIELDS if read or headers else Needs.NOTHING
     return Wanted(names, needs, request.fetch_all_body_values, request.raw, headers, request.extras)
+
+
+def _are_fields(names: Sequence[str]) -> bool:
+    """Whether header fields can be asked for by these names."""
+    if len(names) > FIELDS_LIMIT or sum(map(len, names)) > FIELDS_LIMIT_CHARS:
+        return False
+    return all(map(_ATOM.fullmatch, names))
 
 
 def _pages(rows: Sequence[SurveyedMessage], wanted: Wanted, message_limit: int) -> Iterator[list[SurveyedMessage]]:

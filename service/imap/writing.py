@@ -185,12 +185,19 @@ class WritingSession(Session):
             if isinstance(response, Search):
                 found.append(response)
 
-        # RFC 4731: runs instead of a line of a million numbers.
-        options = ["RETURN (ALL)"] if self.offers("ESEARCH") else []
-        await self.must("SEARCH", *options, *charset(keys, utf8=self.utf8), *keys, prefix="UID", handler=take)
-        if options and not found:
+        wanted = [*charset(keys, utf8=self.utf8), *keys]
+        if is_offered := self.offers("ESEARCH"):
+            # RFC 4731: runs instead of a line of a million numbers.
+            answer = await self._asked("SEARCH", "RETURN (ALL)", *wanted, prefix="UID", handler=take)
+            if answer.status is Status.NO:
+                raise refused_request("SEARCH", answer, where=self.where)
+            if answer.status is Status.OK and found:
+                return await runs_found(found, where=self.where)
+            found.clear()
+        await self.must("SEARCH", *wanted, prefix="UID", handler=take)
+        if is_offered:
+            # Not before: it may be the keys that it does not know.
             self.without_esearch()
-            return await self.search(keys)
         return await runs_found(found, where=self.where)
 
     async def sort(self, sort: Sequence[Comparator], keys: Sequence[Argument]) -> list[int]:
@@ -352,8 +359,14 @@ class WritingSession(Session):
         self, name: str, *arguments: Argument, prefix: str | None = None, handler: Handler = ignore
     ) -> Condition:
         """A command that must be answered OK. Raises Refused with what the server says otherwise."""
+        answer = await self._asked(name, *arguments, prefix=prefix, handler=handler)
+        if answer.status is not Status.OK:
+            raise refused_request(name, answer, where=self.where)
+        return answer
+
+    async def _asked(self, name: str, *arguments: Argument, prefix: str | None, handler: Handler) -> Condition:
         lines = cut(arguments, self.capabilities)
-        answer = await self.ask(
+        return await self.ask(
             name,
             lines.first,
             prefix=prefix,
@@ -362,6 +375,3 @@ class WritingSession(Session):
             trailing=() if lines.waits else lines.rest,
             slack_s=sum(map(len, lines.rest)) / SENDING_BYTES_PER_S,
         )
-        if answer.status is not Status.OK:
-            raise refused_request(name, answer, where=self.where)
-        return answer

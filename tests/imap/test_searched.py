@@ -16,6 +16,7 @@ from service.errors import PeerError
 from service.imap import Changes, Session, WritingSession, searched
 from service.imap.grammar import Search, numbers_in, parse_response
 from service.imap.overview import overview
+from service.imap.refusals import Refused
 from service.imap.searched import numbers_of, runs_found, runs_gone
 from service.imap.spans import AT_ONCE_BYTES, runs_in
 from service.imap.uidplus import runs_of
@@ -144,8 +145,11 @@ async def test_what_another_search_found_is_no_answer_to_ours(imap_stub: ImapStu
         assert await session.search_lowest("SINCE 1-Jan-2026") is None
 
 
+NO_ESEARCH = ['* ESEARCH (TAG "another") UID ALL 1:90\r\n{tag} OK done', "{tag} BAD RETURN?"]
+
+
 @pytest.mark.fault("A10")
-@pytest.mark.parametrize("said", ['* ESEARCH (TAG "another") UID ALL 1:90\r\n{tag} OK done', "{tag} BAD RETURN?"])
+@pytest.mark.parametrize("said", NO_ESEARCH)
 async def test_a_server_that_answers_no_esearch_is_asked_as_all_know_it(imap_stub: ImapStub, said: str) -> None:
     async def refuse(connection: Connection, tag: str, arguments: str) -> bool:
         if "RETURN" in arguments:
@@ -161,6 +165,40 @@ async def test_a_server_that_answers_no_esearch_is_asked_as_all_know_it(imap_stu
         "UID SEARCH UID 1:100",
         "UID SEARCH UID 1:100",
     ]
+
+
+@pytest.mark.fault("A10")
+@pytest.mark.parametrize("said", NO_ESEARCH)
+async def test_commands_ask_such_a_server_as_all_know_it_too(imap_stub: ImapStub, said: str) -> None:
+    async def refuse(connection: Connection, tag: str, arguments: str) -> bool:
+        if "RETURN" in arguments:
+            await connection.send(said.format(tag=tag) + "\r\n")
+        return "RETURN" in arguments
+
+    imap_stub.hooks["UID SEARCH"] = refuse
+    async with opened(imap_stub, WritingSession) as session:
+        for _ in range(2):
+            assert await session.search(["UID 1:100"]) == [range(1, 3)]
+    assert [command.partition(" ")[2] for command in imap_stub.commands if "SEARCH" in command] == [
+        "UID SEARCH RETURN (ALL) UID 1:100",
+        "UID SEARCH UID 1:100",
+        "UID SEARCH UID 1:100",
+    ]
+
+
+@pytest.mark.parametrize("status", ["NO", "BAD"])
+async def test_a_search_that_is_refused_either_way_tells_nothing_of_esearch(imap_stub: ImapStub, status: str) -> None:
+    async def refuse(connection: Connection, tag: str, arguments: str) -> bool:
+        if "OLDER" in arguments:
+            await connection.send(f"{tag} {status} OLDER?\r\n")
+        return "OLDER" in arguments
+
+    imap_stub.hooks["UID SEARCH"] = refuse
+    async with opened(imap_stub, WritingSession) as session:
+        with pytest.raises(Refused, match="OLDER"):
+            await session.search(["OLDER 60"])
+        assert session.offers("ESEARCH")
+        assert await session.search(["UID 1:100"]) == [range(1, 3)]
 
 
 async def test_so_is_one_that_gives_commands_no_answer_of_their_own(imap_stub: ImapStub) -> None:
