@@ -1,19 +1,16 @@
 """UIDs and the keywords of each, by runs: what consumers believe to be in a mailbox. Pure.
 
 Used by memory.py, which keeps one for each mailbox, and by changes.py, which compares it with the server.
-A run is UIDs without a gap and with equal keywords: 12 bytes, however long. A mailbox has few distinct sets.
+A run is UIDs without a gap and with equal keywords: 12 bytes, however long.
 """
 
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from service.contract import Keywords
-
-# Sets that no run uses any more are thrown away when there are this many more than could be in use.
-SETS_SPARE: Final = 64
+from service.ingest.sets import DIGESTS, Sets, is_same
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +44,26 @@ class Change:
     modseq: int = 0
 
 
-class Known:
-    """UID → keywords."""
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Runs one beside the other: first and last UIDs, and the numbers of their keywords (sets.py) among `sets`."""
 
-    __slots__ = ("_count", "_first", "_last", "_numbers", "_set", "_sets")
+    first: "array[int]"
+    last: "array[int]"
+    numbers: "array[int]"
+    sets: Sequence[Keywords]
+
+
+class Known:
+    """UID → keywords, or what stands in for them (sets.py)."""
+
+    __slots__ = ("_count", "_first", "_last", "_set", "_sets")
 
     def __init__(self, runs: Iterable[Run] = ()) -> None:
         self._first = array("I")
         self._last = array("I")
         self._set = array("I")
-        self._sets: list[Keywords] = []
-        self._numbers: dict[Keywords, int] = {}
+        self._sets = Sets()
         self._count = 0
         for run in runs:
             self._append(run.first, run.last, run.keywords)
@@ -75,7 +81,7 @@ class Known:
         at = bisect_right(self._first, uid) - 1
         if at < 0 or uid > self._last[at]:
             return None
-        return self._sets[self._set[at]]
+        return self._sets.keywords(self._set[at])
 
     def put(self, uid: int, keywords: Keywords) -> None:
         """A message is there with these keywords."""
@@ -93,8 +99,16 @@ class Known:
         at = max(0, bisect_right(self._first, first) - 1)
         while at < len(self._first) and self._first[at] <= last:
             if self._last[at] >= first:
-                yield Run(max(first, self._first[at]), min(last, self._last[at]), self._sets[self._set[at]])
+                yield Run(max(first, self._first[at]), min(last, self._last[at]), self._sets.keywords(self._set[at]))
             at += 1
+
+    def columns(self) -> Columns:
+        """All runs, and the keywords that they have, in their order: equal states are equal columns."""
+        place, sets = dict[int, int](), list[Keywords]()
+        for number in dict.fromkeys(self._set):
+            place[number] = len(sets) if number < DIGESTS else number
+            sets += [self._sets.keywords(number)] if number < DIGESTS else []
+        return Columns(self._first, self._last, array("I", map(place.__getitem__, self._set)), sets)
 
     def first_uid(self) -> int:
         """The lowest UID; 0 where nothing is known."""
@@ -151,21 +165,13 @@ class Known:
         self._set[low:high] = array("I", [piece[2] for piece in merged])
 
     def _number(self, keywords: Keywords) -> int:
-        number = self._numbers.get(keywords)
-        if number is not None:
-            return number
-        if len(self._sets) >= SETS_SPARE + 2 * len(self._set):
+        if self._sets.is_crowded(len(self._set)):
             self._compact()
-        self._sets.append(keywords)
-        self._numbers[keywords] = len(self._sets) - 1
-        return len(self._sets) - 1
+        return self._sets.number(keywords)
 
     def _compact(self) -> None:
-        used = sorted(set(self._set))
-        place = {old: new for new, old in enumerate(used)}
-        self._sets = [self._sets[old] for old in used]
-        self._numbers = {keywords: number for number, keywords in enumerate(self._sets)}
-        self._set = array("I", [place[number] for number in self._set])
+        place = self._sets.compact(set(self._set))
+        self._set = array("I", map(place.__getitem__, self._set))
 
 
 def differences(known: Known, there: Iterable[Flagged], gone: Sequence[range]) -> list[Change]:
@@ -181,7 +187,7 @@ def differences(known: Known, there: Iterable[Flagged], gone: Sequence[range]) -
         if before is None:
             continue
         shown.add(message.uid)
-        if before != message.keywords:
+        if not is_same(before, message.keywords):
             changes[message.uid] = Change(message.uid, message.keywords, message.modseq)
         else:
             changes.pop(message.uid, None)

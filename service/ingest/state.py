@@ -30,6 +30,7 @@ from service.ingest.marks import (
 )
 from service.ingest.numbers import Numbers
 from service.ingest.seen import Seen
+from service.ingest.sets import DIGESTS, stand_in
 
 VERSION: Final = b"\x01"
 # An object holds at most what a mailbox with 2**24 runs would: nothing that is larger was written here.
@@ -98,16 +99,14 @@ _UNPACK: Final = msgspec.msgpack.Decoder(_File)
 
 def dump_state(state: State, owner: str) -> bytes:
     """The object's bytes. `owner` names the mailbox and its epoch: no two mailboxes' objects are equal."""
-    numbers: dict[frozenset[str], int] = {}
-    runs = list(state.known.runs())
-    used = array("I", [numbers.setdefault(run.keywords, len(numbers)) for run in runs])
+    runs = state.known.columns()
     file = _File(
         owner=owner,
         events=state.events,
-        sets=[sorted(keywords) for keywords in numbers],
-        first=_packed(array("I", [run.first for run in runs])),
-        last=_packed(array("I", [run.last for run in runs])),
-        numbers=_packed(used),
+        sets=[sorted(keywords) for keywords in runs.sets],
+        first=_packed(runs.first),
+        last=_packed(runs.last),
+        numbers=_packed(runs.numbers),
         marks=state.marks.column(state.known),
         near=state.near,
         floor=state.floor,
@@ -151,7 +150,7 @@ def _runs(first: Iterable[int], last: Iterable[int], numbers: Iterable[int], set
         if not below < a <= b:
             raise ValueError("runs out of order")
         below = b
-        yield Run(a, b, sets[number])
+        yield Run(a, b, sets[number] if number < DIGESTS else stand_in(number))
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +197,7 @@ def recogniser_of(pasts: Sequence[Past], *, whole: bool = True) -> Recogniser:
 
 def _packed(numbers: "array[int]") -> bytes:
     if sys.byteorder == "big":
+        numbers = array("I", numbers)
         numbers.byteswap()
     return zlib.compress(numbers.tobytes(), 1)
 

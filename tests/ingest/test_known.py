@@ -15,6 +15,7 @@ from service.ingest.cursor import BEYOND_LIMIT, Cursor, Named, before_of, dump_c
 from service.ingest.known import Change, Flagged, Known, Run, differences, missing, runs_of, without
 from service.ingest.marks import MARK_BYTES, NO_MARK, Marks, Recogniser, packed_id, packed_mark, whole_mark
 from service.ingest.notes import Line, Note, dump_line, dump_note, load_line, load_note
+from service.ingest.sets import ROOM_BYTES, SET_BYTES, WORD_BYTES
 from service.ingest.state import Past, State, dump_state, load_state, recogniser_of
 
 NONE: Keywords = frozenset()
@@ -92,6 +93,45 @@ def test_sets_that_nothing_has_any_more_are_forgotten() -> None:
     assert len(known._sets) < 200
     assert known.get(2) == {"k4999"}
     assert known.get(3) == NONE
+
+
+@pytest.mark.parametrize("words", [1, 120])
+def test_keywords_of_a_mails_own_take_no_more_room_than_a_mailbox_has_for_them(words: int) -> None:
+    def of(uid: int, more: str = "") -> Keywords:
+        return frozenset(f"{uid}-{word}{more}" for word in range(words))
+
+    known = Known()
+    for uid in range(1, 5001):
+        known.put(uid, of(uid))
+    assert len(known._sets) * (SET_BYTES + WORD_BYTES * words) < ROOM_BYTES
+    again = load_state(dump_state(State(known), "box"), "box")
+    assert again is not None
+    for one in (known, again.known):
+        assert len(one._sets) < 900
+        there = [Flagged(uid, of(uid), 0) for uid in range(1, 5001)]
+        assert differences(one, there, []) == []
+        there[1], there[4500] = Flagged(2, of(2, "x"), 0), Flagged(4501, of(4501, "x"), 0)
+        assert differences(one, there, []) == [Change(2, of(2, "x")), Change(4501, of(4501, "x"))]
+    # Of the same keywords, one after the other, there is one run, also where these have no room.
+    for uid in range(4000, 5001):
+        known.put(uid, of(9999))
+    assert known.size == 4000
+    # What is put back as it was given is what it was.
+    before = known.get(3000)
+    assert before is not None
+    known.put(3000, before)
+    assert differences(known, [Flagged(3000, of(3000), 0)], []) == []
+
+
+def test_keywords_that_are_usual_again_have_room_again() -> None:
+    known = Known()
+    for uid in range(1, 2001):
+        known.put(uid, frozenset({f"own{uid}"}))
+    for _ in range(3):
+        for uid in range(1, 2001):
+            known.put(uid, SEEN if uid % 2 else FLAGGED)
+    known.put(2001, frozenset({"new"}))
+    assert [known.get(uid) for uid in (1, 2, 2001)] == [SEEN, FLAGGED, {"new"}]
 
 
 # -- snapshots ----------------------------------------------------------------------------------------------------
