@@ -116,21 +116,27 @@ class Parser:
 
     async def make(self, page: Page, messages: Sequence[Read]) -> list[Made]:
         """The events of a page, in its order."""
-        sizes = [len(message.body or b"") for message in messages]
-        size = sum(sizes)
         child = self._child
-        if child is not None and size <= INBOUND_BYTES and _is_for_child(messages, sizes, idle=not child.answers):
-            try:
-                return await self._ask(child, page, messages)
-            except _ChildLostError as exc:
-                log.warning("parser_lost", why=str(exc), messages=len(messages))
-        return await self._make_here(page, messages)
+        size = sum(len(message.body or b"") for message in messages)
+        if child is None or size > INBOUND_BYTES:
+            return await self._make_here(page, messages)
+        if size + MESSAGE_COST_BYTES * len(messages) < CHILD_FROM_BYTES:
+            if child.answers:
+                return await self._make_here(page, messages)
+            if not any(map(_is_long, messages)):
+                # To look at a mail takes up to a fifth of what making it takes: once is enough.
+                return await self._make_here(page, messages, may_be_long=False)
+        try:
+            return await self._ask(child, page, messages)
+        except _ChildLostError as exc:
+            log.warning("parser_lost", why=str(exc), messages=len(messages))
+            return await self._make_here(page, messages)
 
-    async def _make_here(self, page: Page, messages: Sequence[Read]) -> list[Made]:
+    async def _make_here(self, page: Page, messages: Sequence[Read], *, may_be_long: bool = True) -> list[Made]:
         made: list[Made] = []
         breather = Breather(self._clock)
         for message in messages:
-            if _is_long(message) or Extra.LANGUAGE in page.extras:
+            if Extra.LANGUAGE in page.extras or (may_be_long and _is_long(message)):
                 made.append(await asyncio.to_thread(make, page, message))
             else:
                 made.append(make(page, message))
@@ -199,12 +205,6 @@ class Parser:
             with suppress(ProcessLookupError):
                 child.process.kill()
             raise _ChildLostError(f"no answer in {ANSWER_TIMEOUT_S:g} s") from None
-
-
-def _is_for_child(messages: Sequence[Read], sizes: Sequence[int], *, idle: bool) -> bool:
-    if sum(sizes) + MESSAGE_COST_BYTES * len(sizes) >= CHILD_FROM_BYTES:
-        return True
-    return idle and any(map(_is_long, messages))
 
 
 def _is_long(message: Read) -> bool:

@@ -13,6 +13,7 @@ import pytest
 
 from service.clock import SystemClock
 from service.ingest import Parser
+from service.meaning import takes_long
 from service.parsing import Made, Page, Raw, Read, make
 from tests.servers.mailbus import until
 
@@ -176,6 +177,28 @@ async def test_a_report_is_understood_beside_the_loop_though_it_is_small(
     assert await made_by(Parser(SystemClock()), [SMALL, REPORT], monkeypatch) == ["loop", "thread"]
     await wait_child(parser)
     assert await made_by(parser, [REPORT], monkeypatch) == []
+
+
+async def test_what_a_shop_writes_by_itself_waits_for_nobody(parser: Parser, monkeypatch: pytest.MonkeyPatch) -> None:
+    await wait_child(parser)
+    fields = b"Auto-Submitted: auto-generated\r\nX-Auto-Response-Suppress: All\r\n"
+    order = Read(4, 3_000, {}, NOW, fields + (SMALL.body or b""), True)
+    assert await made_by(parser, [order], monkeypatch) == ["loop"]
+
+
+async def test_each_mail_is_looked_at_once(parser: Parser, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at: list[bytes] = []
+
+    def watched(mail: bytes) -> bool:
+        looked_at.append(mail)
+        return takes_long(mail)
+
+    monkeypatch.setattr("service.ingest.parser.takes_long", watched)
+    await wait_child(parser)
+    for one in (parser, Parser(SystemClock())):
+        await one.make(PAGE, [SMALL] * 3)
+        assert looked_at == [SMALL.body] * 3
+        looked_at.clear()
 
 
 async def test_a_mail_that_takes_long_whatever_its_size_lets_others_have_their_turn_after_it(
