@@ -182,6 +182,22 @@ class Changes:
             raise refused_command("FETCH", answer, where=session.where)
         return list(rows.values())
 
+    async def reach(self, first: int, last: int, limit: int) -> int:
+        """How far from `first` so many messages go, `last` at most; so many UIDs where the server does not say."""
+        try:
+            found = await self.present(first, last)
+        except (PeerError, BadCommand) as exc:
+            if self.session.protocol.failure is not None:
+                raise
+            log.debug("search_unreadable", where=self.session.where, error=str(exc))
+            return min(last, first + limit - 1)
+        left = limit
+        for run in found:
+            if len(run) >= left:
+                return run[left - 1]
+            left -= len(run)
+        return last
+
     async def present(self, first: int, last: int) -> list[range]:
         """Which UIDs of first to last there are. Raises PeerError where the server does not say, Transient."""
         session = self.session

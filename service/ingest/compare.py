@@ -16,15 +16,14 @@ from service.ingest.announce import Announcer, known_of
 from service.ingest.cursor import Cursor
 from service.ingest.known import Change, Flagged, differences, missing, runs_of, without
 from service.ingest.memory import Memory
-from service.ingest.plan import Look, announced, mark_of
+from service.ingest.plan import Look, announced, beyond, mark_of
 from service.ingest.source import Source, Stirred
 from service.observe import log, metrics, step
 from service.turns import Breather
 
-# What one question is about: so many known messages, and no more UIDs than a source gives of unknown ones.
+# What one question is about: so many known messages, and no more unknown ones than a source gives.
 WINDOW_SINCE: Final = 50_000
 WINDOW_ALL: Final = 5_000
-WINDOW_LIMIT_UIDS: Final = 40_000
 COMMIT_LIMIT_EVENTS: Final = 500
 # However quiet the server is: by then the mailbox is opened anew and asked. It may have been deleted and made again
 # under the session (Dovecot 2.3 says nothing), and not every server tells of flags.
@@ -141,7 +140,7 @@ class Comparer:
             limit = WINDOW_SINCE if since else WINDOW_ALL
             last = known.window_end(first, cursor.last, limit)
             if not since:
-                last = min(last, first + WINDOW_LIMIT_UIDS - 1)
+                last = await self._source.reach(first, last)
             changes = await self._window(first, last, since, compared, gone=gone)
             first = last + 1
         step("compare.done")
@@ -177,8 +176,9 @@ class Comparer:
         changes: list[Change] = []
         while first <= cursor.last:
             await self._tell(changes, compared)
-            last = min(cursor.last, first + WINDOW_LIMIT_UIDS - 1)
+            last = await self._source.reach(first, cursor.last)
             found = await self._source.survey(first, last)
+            last = beyond(found, last) - 1
             there: list[Flagged] = []
             breather = Breather(self._clock)
             for message in found:

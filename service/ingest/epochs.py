@@ -30,6 +30,7 @@ from service.ingest.plan import (
     Recalled,
     Why,
     announced,
+    beyond,
     drawn,
     epoch_break,
     fingerprint_of,
@@ -275,12 +276,13 @@ class Epochs:
 
     async def _skim(self, before: Before, last: int) -> None:
         """What was looked at before a restart is recognised once more, so that nothing else is taken for it."""
-        first = before.first
-        while first <= min(last, before.top) and self._recogniser is not None:
-            rows = await self._source.survey(first, min(last, before.top, first + SURVEY_LIMIT_ROWS - 1))
+        first, last = before.first, min(last, before.top)
+        while first <= last and self._recogniser is not None:
+            reached = await self._source.reach(first, last)
+            rows = await self._source.survey(first, reached)
             for row in rows:
                 self._recogniser.take(mark_of(row))
-            first += SURVEY_LIMIT_ROWS
+            first = beyond(rows, reached)
 
     def choose(self, found: Sequence[Surveyed], cursor: Cursor) -> list[Surveyed]:
         """What of the surveyed messages is announced, with the id that it had in the epoch before."""

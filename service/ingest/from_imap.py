@@ -27,6 +27,7 @@ from service.ingest.allowance import Allowance
 from service.ingest.cursor import source_id
 from service.ingest.known import Flagged
 from service.ingest.labels import with_mailboxes
+from service.ingest.plan import SURVEY_LIMIT_ROWS
 from service.ingest.source import Epoch, Fetched, Looked, Stirred, Surveyed, Told
 from service.turns import Breather
 
@@ -200,6 +201,12 @@ class ImapSource:
             for m in found
         }
         return [rows[uid] for uid in sorted(rows)]
+
+    async def reach(self, first: int, last: int) -> int:
+        """By EXISTS where that is all there is to say, else by SEARCH: UIDs that are times lie far apart."""
+        if last - first < SURVEY_LIMIT_ROWS or self._session.exists <= SURVEY_LIMIT_ROWS:
+            return last
+        return await self._changes.reach(first, last, SURVEY_LIMIT_ROWS)
 
     def _elsewhere(self, labels: Labels) -> bool:
         return bool(self._first) and not self._first.isdisjoint(labels.mailboxes)

@@ -228,6 +228,10 @@ class Pop3Source:
             print=content.print,
         )
 
+    async def reach(self, first: int, last: int) -> int:
+        """As many numbers as messages that may be given: there are no wide gaps."""
+        return min(last, first + SURVEY_LIMIT_ROWS - 1)
+
     async def since(self, moment: datetime) -> int | None:
         """POP3 tells no dates: headers are read from the newest message on, until all of a step are older."""
         await self._ready()

@@ -33,6 +33,7 @@ from service.ingest.plan import (
     fingerprint_of,
     first_look,
     pages,
+    widened,
 )
 from service.ingest.publish import MailboxLog
 from service.ingest.reading import Reader
@@ -43,8 +44,6 @@ from service.observe import log, metrics
 from service.parsing import Made
 from service.tasks import TaskGroup
 
-# An empty window of UIDs is widened up to this: gaps are crossed fast, and a full one still fits in memory.
-WINDOW_LIMIT_UIDS: Final = SURVEY_LIMIT_ROWS
 PROGRESS_EVERY_S: Final = 10.0
 # How often a quiet mailbox looks whether the log is about to forget what it has not saved.
 BOUNDS_EVERY_S: Final = 6 * 3600.0
@@ -211,9 +210,10 @@ class MailboxIngest:
         """
         window = SURVEY_LIMIT_UIDS
         while top is None or cursor.last < top:
-            last = None if top is None else min(top, cursor.last + window)
-            found = await self._source.survey(cursor.last + 1, last)
-            window = min(window * 2, WINDOW_LIMIT_UIDS) if not found else SURVEY_LIMIT_UIDS
+            first = cursor.last + 1
+            last = None if top is None else await self._source.reach(first, min(top, cursor.last + window))
+            found = await self._source.survey(first, last)
+            window = widened(window, len(found), SURVEY_LIMIT_UIDS)
             wanted = self._epochs.choose(found, cursor)
             if wanted:
                 cursor = await self._announce(cursor, wanted, noticed)

@@ -19,6 +19,8 @@ from service.ingest.source import Epoch, Surveyed
 
 # One survey's reply holds at most this many messages: about 200 bytes each.
 SURVEY_LIMIT_UIDS: Final = 5_000
+# RFC 9051 2.3.1.1: they have 32 bits.
+UIDS: Final = 2**32
 # What a source gives at the most where nobody could know how many there are.
 SURVEY_LIMIT_ROWS: Final = 40_000
 # A page is read, parsed and committed as one: it is what a mailbox holds in memory, twice (one read, one committed).
@@ -283,6 +285,21 @@ def announced(message: Surveyed, cursor: Cursor) -> bool:
     if message.uid > cursor.line:
         return True
     return cursor.since is not None and message.internal_date is not None and message.internal_date >= cursor.since
+
+
+def widened(window: int, found: int, wanted: int) -> int:
+    """How many UIDs to ask for next, so that about `wanted` messages have them, after so many had those of `window`.
+
+    UIDs may be times: nothing says how far apart they lie but those that were found.
+    """
+    if found > wanted:
+        return max(wanted, window * wanted // found)
+    return min(4 * window, UIDS) if 4 * found < wanted else window
+
+
+def beyond(found: Sequence[Surveyed], last: int) -> int:
+    """Where the window after one up to `last` begins: what was given of it may not be all that it has."""
+    return found[-1].uid + 1 if len(found) >= SURVEY_LIMIT_ROWS else last + 1
 
 
 def pages(messages: Sequence[Surveyed], limit_bytes: int, alone: frozenset[int]) -> Iterator[list[Surveyed]]:

@@ -132,6 +132,13 @@ class Source(Protocol):
         """The messages of UIDs first to last (None: to the end), ascending; SURVEY_LIMIT_ROWS at most, the lowest."""
         ...
 
+    async def reach(self, first: int, last: int) -> int:
+        """How far from `first`, `last` at most, a window may go that `survey` would give whole.
+
+        As far as the source knows: what it gives in the end says it.
+        """
+        ...
+
     async def since(self, moment: datetime) -> int | None:
         """The lowest UID that may have arrived at or after the moment; None where there is none."""
         ...

@@ -167,6 +167,10 @@ class StandIn:
             )
         return found
 
+    async def reach(self, first: int, last: int) -> int:
+        """As many numbers as messages that may be given: there are no wide gaps."""
+        return min(last, first + SURVEY_LIMIT_ROWS - 1)
+
     async def since(self, moment: datetime) -> int | None:
         """Never asked: no epoch begins here."""
         return None
