@@ -12,8 +12,8 @@ from typing import Final
 from service.contract import Comparator, Email
 
 _LONG_AGO: Final = datetime(1, 1, 1, tzinfo=UTC)
-_REPLY: Final = re.compile(r"\s*(?:(?:re|fwd?)\s*(?:\[[^\[\]]*\])?\s*:|\[[^\[\]]*\])", re.IGNORECASE)
-_FORWARDED: Final = re.compile(r"\s*\(fwd\)\s*\Z", re.IGNORECASE)
+_REPLY: Final = re.compile(r" ?(?:(?:re|fwd?) ?(?:\[[^\[\]]*\])? ?:|\[[^\[\]]*\])")
+_FORWARDED: Final = "(fwd)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +54,12 @@ def _key(message: Sortable, name: str) -> datetime | int | str:
 
 def base_subject(subject: str) -> str:
     """Without what replies and forwards put before and after it, in one case."""
-    text = " ".join(subject.split())
-    while found := _FORWARDED.search(text):
-        text = text[: found.start()]
-    while (found := _REPLY.match(text)) and text[found.end() :].strip():
-        text = text[found.end() :]
-    return text.strip().casefold()
+    text = " ".join(subject.split()).casefold()
+    # A subject may be these and nothing else, thousands of times: it is gone through once, and never cut in between.
+    first, last = 0, len(text)
+    while text.endswith(_FORWARDED, 0, last):
+        last -= len(_FORWARDED)
+        last -= text.endswith(" ", 0, last)
+    while (found := _REPLY.match(text, first, last)) and found.end() < last:
+        first = found.end()
+    return text[first:last].strip()
