@@ -5,14 +5,15 @@ in a bounded queue; a login that was refused is not tried again at once, for pro
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
 from service.clock import Clock, backoff_s
-from service.errors import AuthRefused, MailbusError, Permanent, Transient
+from service.errors import AuthRefused, MailbusError, Permanent, Transient, verdict_of
 from service.imap.writing import WritingSession
 from service.observe import log
+from service.tasks import TaskGroup
 
 # Gmail allows 15 connections, others 10 or fewer, and each mailbox that is followed has one already.
 CONNECTIONS_LIMIT: Final = 1
@@ -22,6 +23,8 @@ WAIT_LIMIT_S: Final = 20.0
 # A burst of commands logs in once; servers end idle connections after 30 minutes (RFC 9051 5.4).
 IDLE_LIMIT_S: Final = 60.0
 SWEEP_EVERY_S: Final = 5.0
+# Those that are left at a time: a server that does not answer takes three seconds.
+LEAVE_AT_ONCE: Final = 32
 # A connection that was idle and died in silence shall not cost a command its time.
 PROBE_LIMIT_S: Final = 5.0
 RETRY_FIRST_S: Final = 1.0
@@ -143,10 +146,12 @@ class Pool:
         self._idle.append(session)
         self._idle_since = self._clock.monotonic()
 
-    async def sweep(self) -> None:
-        """Leave what has been idle for long."""
-        while self._idle and self._clock.monotonic() - self._idle_since > IDLE_LIMIT_S:
-            await self._idle.pop().logout()
+    def sweep(self) -> list[WritingSession]:
+        """Let go of what has been idle for long: whoever takes it leaves it."""
+        if not self._idle or self._clock.monotonic() - self._idle_since <= IDLE_LIMIT_S:
+            return []
+        idle, self._idle = self._idle, []
+        return idle
 
     def abort(self) -> None:
         """For ever: drop the idle connections at once, one that is in use with its command's end, and open none."""
@@ -160,5 +165,18 @@ async def sweep_all(pools: Iterable[Pool], clock: Clock) -> None:
     each time."""
     while True:
         await clock.sleep(SWEEP_EVERY_S)
-        for pool in list(pools):
-            await pool.sweep()
+        await leave([session for pool in list(pools) for session in pool.sweep()])
+
+
+async def leave(sessions: Sequence[WritingSession]) -> None:
+    """Log out of all, LEAVE_AT_ONCE at a time; cancelled, drop those that are left."""
+    try:
+        for at in range(0, len(sessions), LEAVE_AT_ONCE):
+            async with TaskGroup() as group:
+                for session in sessions[at : at + LEAVE_AT_ONCE]:
+                    group.create_task(session.logout(), name="leave")
+    except BaseExceptionGroup as failed:
+        raise verdict_of(failed) from failed
+    finally:
+        for session in sessions:
+            session.abort()

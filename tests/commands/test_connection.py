@@ -11,7 +11,7 @@ from service.bus import Bus
 from service.clock import SystemClock
 from service.contract import email_id
 from service.imap import NotConnected, Pool, WritingSession, writing
-from service.imap.pool import IDLE_LIMIT_S, REFUSED_PAUSE_S, WAITING_LIMIT
+from service.imap.pool import IDLE_LIMIT_S, REFUSED_PAUSE_S, WAITING_LIMIT, leave
 from tests.commands.conftest import Desk, code, desk, mail, options
 from tests.servers.dovecot import Dovecot
 from tests.servers.imap_stub import Connection, ImapStub
@@ -198,11 +198,11 @@ async def test_an_idle_connection_is_left_after_a_while(whole_dovecot: Dovecot, 
     pool = Pool(lambda: WritingSession.open(options(whole_dovecot, prefix), clock=clock), clock, where="a")  # type: ignore[arg-type]
     async with pool.session() as session:
         await session.open_mailbox("INBOX", writing=False)
-    await pool.sweep()
+    assert pool.sweep() == []
     async with pool.session() as again:
         assert again is session
     clock.at += IDLE_LIMIT_S + 1
-    await pool.sweep()
+    await leave(pool.sweep())
     assert session.protocol.failure is not None
     async with pool.session() as new:
         assert new is not session
