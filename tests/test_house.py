@@ -60,7 +60,7 @@ FLOORS = {
 # These build on each other: the ground floor, and the composition root, which is several files.
 TOGETHER = {0, 6, 8}
 PURE_NAMES = {"wire", "state", "plan", "retry", "grammar", "assign", "guard", "encode", "sasl"}
-PURE_NAMES |= {"spans", "stir", "known", "marks", "notes", "seen", "stock", "drop", "links", "sets"}
+PURE_NAMES |= {"spans", "stir", "known", "marks", "notes", "seen", "stock", "drop", "links", "sets", "flagsets"}
 PURE_NAMES |= {"numbers", "prints", "criteria", "roles", "uidplus", "identity", "labels", "erased", "look", "absence"}
 PURE_ROOMS = {"mime", "meaning", "contract"}
 IMPURE = {"asyncio", "time", "random", "socket", "ssl", "threading", "uvloop", "nats", "aiosmtplib", "aioimaplib"}

@@ -11,13 +11,13 @@ from service.contract import Sync
 from service.errors import PeerError
 from service.imap.connection import ignore
 from service.imap.encode import uid_set
+from service.imap.flagsets import FlagSets
 from service.imap.grammar import (
     Enabled,
     FetchData,
     Response,
     Status,
     Vanished,
-    parse_flags,
     parse_modseq,
     parse_uid,
 )
@@ -154,7 +154,7 @@ class Changes:
     ) -> list[FlagsRow] | None:
         """What was asked; the rest that comes is noted as unasked. None where the server answers BAD."""
         session = self.session
-        rows: dict[int, FlagsRow] = {}
+        rows, flags = dict[int, FlagsRow](), FlagSets()
         more = label_items(session.capabilities)
 
         def take(response: Response) -> None:
@@ -166,7 +166,7 @@ class Changes:
                 return
             modseq = parse_modseq(response.items.get("MODSEQ"))
             labels = session.labelling.read(response.items) if more else NO_LABELS
-            rows[uid] = FlagsRow(uid, parse_flags(response.items["FLAGS"]), modseq, labels)
+            rows[uid] = FlagsRow(uid, flags.read(response.items["FLAGS"]), modseq, labels)
             if len(rows) > ROWS_LIMIT:
                 raise PeerError(f"the flags of over {ROWS_LIMIT} messages at once")
 

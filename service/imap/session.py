@@ -14,6 +14,7 @@ from service.clock import Clock
 from service.errors import PeerError, Permanent
 from service.imap.connection import Connection, SessionOptions
 from service.imap.encode import date, mailbox_argument, uid_set
+from service.imap.flagsets import FlagSets
 from service.imap.grammar import (
     Condition,
     Exists,
@@ -24,7 +25,6 @@ from service.imap.grammar import (
     Search,
     Status,
     parse_date,
-    parse_flags,
     parse_number,
     parse_uid,
 )
@@ -175,9 +175,10 @@ class Session(Connection):
         return await self._survey("*", 1, None)
 
     async def _survey(self, wanted: str, first: int, last: int | None) -> list[SurveyedMessage]:
-        rows: dict[int, SurveyedMessage] = {}
+        rows, flags = dict[int, SurveyedMessage](), FlagSets()
 
         def take(response: Response) -> None:
+            nonlocal flags
             if not isinstance(response, FetchData):
                 return
             uid, size = parse_uid(response.items.get("UID")), parse_number(response.items.get("RFC822.SIZE"))
@@ -188,7 +189,7 @@ class Session(Connection):
             rows[uid] = SurveyedMessage(
                 uid,
                 size,
-                parse_flags(items.get("FLAGS")),
+                flags.read(items.get("FLAGS")),
                 parse_date(items.get("INTERNALDATE")),
                 email_id_of(items) if more else "",
                 thread_id_of(items) if more else "",
@@ -197,6 +198,7 @@ class Session(Connection):
             if len(rows) >= 2 * SURVEY_LIMIT_ROWS:
                 for highest in sorted(rows)[SURVEY_LIMIT_ROWS:]:
                     del rows[highest]
+                flags = FlagSets()
 
         more = identity_items(self.capabilities)
         answer = await self._survey_with(wanted, more, take)
