@@ -119,7 +119,7 @@ def typed(value: str) -> str:
 
 _BREAKS: Final = re.compile(r"<(?:br|/p|/div|/tr|/td|/th|/li|/h[1-6]|/table|/pre)\b[^<>]{0,500}>", re.IGNORECASE)
 # What has no end goes on to the end (HTML 13.2.5): to look for it again at each beginning would be quadratic.
-_UNSEEN: Final = re.compile(r"<(style|script|title)\b[^<]*+(?:<(?!/\1)[^<]*+)*+(?:</\1[^<>]*+>?|\Z)", re.IGNORECASE)
+_UNSEEN: Final = re.compile(r"<(style|script|title)\b[^<]*+(?:<(?!/\1)[^<]*+)*(?:</\1[^<>]*+>?|\Z)", re.IGNORECASE)
 _TAG: Final = re.compile(r"</?[A-Za-z!][^<>]{0,2000}>")
 
 

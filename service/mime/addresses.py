@@ -19,7 +19,7 @@ _USUAL: Final = re.compile(
 _UNUSUAL: Final = re.compile(r'[():;\\\[\]]|"[^",]*+[,@<>][^"]*+"')
 _TOKEN: Final = re.compile(
     r'"((?:[^"\\]++|\\.)*+)("?)'  # 1 quoted string, 2 its end
-    r"|(=\?[^?\s]{1,75}\?[bBqQ]\?[^?]*+(?:(?<!=)\?(?!=)[^?]*+)*+\?=)"  # 3 encoded word, whatever is in it
+    r"|(=\?[^?\s]{1,75}\?[bBqQ]\?[^?]*+(?:(?<!=)(?=\?[^=])\?[^?]*+)*+\?=)"  # 3 encoded word, whatever is in it
     r"|(\[(?:[^\[\]\\]++|\\.)*+\]?)"  # 4 domain literal
     r"|([ \t\r\n]++)"  # 5
     r"|([(),:;<>])"  # 6 specials with a meaning

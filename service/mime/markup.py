@@ -23,7 +23,7 @@ _TOKEN: Final = re.compile(
 )
 # Elements that have no end (HTML 13.1.2).
 VOID: Final = frozenset("area base br col embed hr img input link meta param source track wbr".split())
-_ATTRIBUTE: Final = re.compile(r"([^\s\"'>/=]++)(?:\s*+=\s*+(?:\"([^\"]*+)\"|'([^']*+)'|([^\s>\"'][^\s>]*+)))?+")
+_ATTRIBUTE: Final = re.compile(r"([^\s\"'>/=]++)(?:\s*+=\s*+(?:\"([^\"]*+)\"|'([^']*+)'|([^\s>\"'][^\s>]*+)))?")
 # Elements whose content is no text of the mail; most of them are no HTML inside, so that their end is looked for.
 _UNSHOWN: Final = frozenset(
     ("script", "style", "title", "textarea", "xmp", "iframe", "noembed", "noframes", "template", "svg", "math")

@@ -12,8 +12,8 @@ from service.mime.charset import REPLACEMENT, decode
 from service.mime.transfer import decode_base64
 
 # RFC 2047 4.2 has "?" encoded in Q; many senders leave it, as in `What's_new??=`. Another word's "=?" ends the search,
-# so that it is linear.
-_WORD: Final = re.compile(r"=\?([^?\s]{1,75})\?([bBqQ])\?([^?]*+(?:(?<!=)\?(?!=)[^?]*+)*+)\?=")
+# so that it is linear. What must not follow is looked for first: tests/mime/test_patterns.py says why.
+_WORD: Final = re.compile(r"=\?([^?\s]{1,75})\?([bBqQ])\?([^?]*+(?:(?<!=)(?=\?[^=])\?[^?]*+)*+)\?=")
 _FOLD: Final = re.compile(r"\r?\n(?=[ \t])")
 _FOLD_WITHIN: Final = re.compile(r"\r?\n[ \t]+")
 # Tabs are white space; a line break becomes a space.

@@ -147,3 +147,68 @@ def test_no_run_is_shared_among_three_repeats() -> None:
 )
 def test_repeats_that_share_a_run_are_counted(expression: str, count: int) -> None:
     assert worst_of(re.compile(expression)) == count
+
+
+def pieces(sequence: Any) -> Iterator[tuple[Any, Any]]:
+    """Everything in an expression, however deep."""
+    for opcode, argument in sequence:
+        yield opcode, argument
+        if opcode is codes.BRANCH:
+            inside = list(argument[1])
+        elif opcode is codes.SUBPATTERN:
+            inside = [argument[3]]
+        elif opcode in (codes.MAX_REPEAT, codes.MIN_REPEAT, codes.POSSESSIVE_REPEAT):
+            inside = [argument[2]]
+        elif opcode in (codes.ASSERT, codes.ASSERT_NOT):
+            inside = [argument[1]]
+        else:
+            inside = []
+        for one in inside:
+            yield from pieces(one)
+
+
+def loses_its_place(body: Any) -> bool:
+    """Whether a turn of a possessive repeat that fails may leave its end where the turn came to: in what looks ahead,
+    or behind what it took already.
+    """
+    taken = False
+    for opcode, argument in body:
+        if opcode is codes.SUBPATTERN and loses_its_place(argument[3]):
+            return True
+        if opcode is codes.ASSERT_NOT and argument[0] > 0:
+            return True
+        if opcode is codes.BRANCH and (taken or any(map(loses_its_place, argument[1]))):
+            return True
+        if opcode is codes.ASSERT and taken:
+            return True
+        taken = taken or opcode not in (codes.AT, codes.ASSERT, codes.ASSERT_NOT)
+    return False
+
+
+def goes_wrong_before_3_11_5(pattern: re.Pattern[Any]) -> bool:
+    text = pattern.pattern if isinstance(pattern.pattern, str) else pattern.pattern.decode("latin-1")
+    return any(
+        opcode is codes.POSSESSIVE_REPEAT and loses_its_place(argument[2])
+        for opcode, argument in pieces(parser.parse(text, pattern.flags & ~re.UNICODE))
+    )
+
+
+def test_no_expression_needs_a_python_newer_than_debian_s() -> None:
+    # github.com/python/cpython/issues/106052, mended in 3.11.5; Debian 12 has 3.11.2.
+    found = patterns()
+    assert {name: one.pattern for name, one in found.items() if goes_wrong_before_3_11_5(one)} == {}
+
+
+@pytest.mark.parametrize(
+    ("expression", "wrong"),
+    [
+        (r"(?:\?(?!=)[^?]*+)*+\?=", True),
+        (r"(?:(?!\?=)\?[^?]*+)*+\?=", True),
+        (r"a(?:\s*+=\s*+(?:b+|c))?+", True),
+        (r"(?:(?<!=)(?=\?[^=])\?[^?]*+)*+\?=", False),
+        (r"(?:\?(?!=)[^?]*+)*\?=", False),
+        (r'"(?:[^"\\]++|\\.)*+"', False),
+    ],
+)
+def test_repeats_that_lose_their_place_are_found(expression: str, wrong: bool) -> None:
+    assert goes_wrong_before_3_11_5(re.compile(expression)) is wrong
