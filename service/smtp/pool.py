@@ -54,9 +54,9 @@ class Relay:
         # Envelopes that were lost behind an answer, in a row; whether any goes there.
         self._lost_behind = 0
         self._goes_behind = True
-        # How many connections the relay takes, and until when that is believed.
-        self._room = options.connections
-        self._room_until = 0.0
+        # How many connections there may be: fewer for FULL_S, where the relay said that it takes no further one.
+        self._limit = options.connections
+        self._growing: asyncio.TimerHandle | None = None
         # Until one that offers BDAT turns out not to know it.
         self._chunks = True
         self._reaper: asyncio.TimerHandle | None = None
@@ -90,29 +90,31 @@ class Relay:
             await before_final_dot(refused)
 
         message = Message(mail_from, rcpt_to, data, extras)
-        again = False
-        while True:
-            session, prepared, kept = await self._session(message, again=again)
-            again = True
-            try:
-                replies = await session.transact(message, before_final_dot=note_begun, prepared=prepared)
-            except ChunksUnknown as exc:
-                # Nothing was begun, and from now on new connections use DATA.
-                self._chunks = False
-                log.info("chunks_unknown", account=self.options.account, relay=self.name, error=exc.what)
-            except Transient as exc:
-                # A relay may have ended an idle connection just now; nothing was begun, so a new try costs nothing.
-                if begun or not kept:
-                    raise
-                if prepared is not None:
-                    self._note_lost_behind(exc)
-            else:
-                if prepared is not None:
-                    self._lost_behind = 0
-                # Or it does so now, with a word.
-                if begun or not kept or any(reply.code != SERVICE_CLOSING for reply in replies.values()):
-                    return replies
-            finally:
+        session: Session | None = None
+        try:
+            while True:
+                lost, session = session, None
+                session, prepared, kept = await self._session(message, lost)
+                try:
+                    replies = await session.transact(message, before_final_dot=note_begun, prepared=prepared)
+                except ChunksUnknown as exc:
+                    # Nothing was begun, and from now on new connections use DATA.
+                    self._chunks = False
+                    log.info("chunks_unknown", account=self.options.account, relay=self.name, error=exc.what)
+                except Transient as exc:
+                    # A relay may have ended an idle connection just now; nothing was begun, so a new try costs nothing.
+                    if begun or not kept:
+                        raise
+                    if prepared is not None:
+                        self._note_lost_behind(exc)
+                else:
+                    if prepared is not None:
+                        self._lost_behind = 0
+                    # Or it does so now, with a word.
+                    if begun or not kept or any(reply.code != SERVICE_CLOSING for reply in replies.values()):
+                        return replies
+        finally:
+            if session is not None:
                 self._leave(session)
 
     async def probe(self) -> None:
@@ -138,17 +140,24 @@ class Relay:
         for session in idle:
             self._end(session)
 
-    async def _session(self, message: Message, *, again: bool) -> tuple[Session, Prepared | None, bool]:
+    async def _session(self, message: Message, lost: Session | None) -> tuple[Session, Prepared | None, bool]:
         """A connection for it alone, its envelope where that is out already, and whether the connection stood before.
 
-        `again`: it has waited before, and is not to wait behind everybody. Raises TurnedAway, and as `_open` does.
+        `lost`: one that it had. A new one in its place is for it: where the relay ends each after a mail, it would get
+        one after the other that others are done with. Raises TurnedAway, and as `_open` does.
         """
+        again = lost is not None
         while True:
-            if (session := self._take()) is not None:
+            if lost is None and (session := self._take()) is not None:
                 return session, None, True
             waiting = _Waiting(message)
+            # Who has waited before is not to wait behind everybody.
             self._waiting.insert(0 if again else len(self._waiting), waiting)
-            self._call()
+            if lost is None:
+                self._call()
+            else:
+                self._leave(lost)
+                lost = None
             if self._turns_away and not waiting.got.done():
                 self._waiting.remove(waiting)
                 raise TurnedAway("no connection is waited for", where=self.options.where)
@@ -202,7 +211,10 @@ class Relay:
             )
         except RelayFull:
             others = self._count - 1
-            self._room, self._room_until = max(1, others), self._clock.monotonic() + FULL_S
+            self._limit = max(1, others)
+            if self._growing is not None:
+                self._growing.cancel()
+            self._growing = asyncio.get_running_loop().call_later(FULL_S, self._grow)
             self._gone()
             if not others:
                 raise
@@ -213,8 +225,31 @@ class Relay:
         metrics.RECONNECTS.labels(protocol="smtp", reason="new").inc()
         return session
 
+    def _grow(self) -> None:
+        """What the relay said of further connections is believed no more."""
+        self._growing = None
+        self._limit = self.options.connections
+        self._call()
+
+    def _slow(self) -> Session | None:
+        """A connection whose message takes its time, and somebody is behind it."""
+        before = self._clock.monotonic() - QUICK_S
+        late = (at for at, one in self._behind.items() if one.behind_since <= before and not one.got.done())
+        return next(late, None)
+
+    def _first(self) -> _Waiting | None:
+        """Who has waited longest, and does so no more."""
+        if (slow := self._slow()) is None:
+            return self._waiting.popleft() if self._next() is not None else None
+        waiting = self._behind[slow]
+        # The envelope that is out is nobody's, and the connection ends once the message before is answered.
+        self._behind[slow] = _Waiting(waiting.message)
+        self._behind[slow].got.cancel()
+        waiting.prepared = None
+        return waiting
+
     def _next(self) -> _Waiting | None:
-        """Who has waited longest. One that is cancelled gives up in its own next step."""
+        """Who has waited longest for any. One that is cancelled gives up in its own next step."""
         while self._waiting and self._waiting[0].got.done():
             self._waiting.popleft()
         return self._waiting[0] if self._waiting else None
@@ -224,7 +259,7 @@ class Relay:
         waiting = self._next()
         if waiting is None or not (self._goes_behind and waiting.message.is_small):
             return None
-        if session.transactions >= TRANSACTIONS_LIMIT:
+        if session.transactions >= TRANSACTIONS_LIMIT or self._slow() is not None:
             return None
         try:
             made = prepare(waiting.message, session.offer)
@@ -239,20 +274,17 @@ class Relay:
         return made
 
     def _look(self) -> None:
-        """Whose message is behind one that takes its time, and has another connection: one timer for all."""
+        """Whose message is behind one that takes its time has a connection that is free: one timer for all.
+
+        One that comes free later is his, too, before those who began to wait after him (`_first`).
+        """
         self._looking = None
-        before = self._clock.monotonic() - QUICK_S
-        for session, waiting in list(self._behind.items()):
-            if waiting.behind_since <= before and not waiting.got.done():
-                free = self._take()
-                if free is None and self._count >= self._limit:
-                    break
-                self._count += free is None
-                # The envelope that is out is nobody's, and the connection ends once the message before is answered.
-                self._behind[session] = _Waiting(waiting.message)
-                self._behind[session].got.cancel()
-                waiting.prepared = None
-                waiting.got.set_result(free)
+        while (free := self._take()) is not None:
+            if (waiting := self._first()) is None:
+                self._rest(free)
+                break
+            waiting.got.set_result(free)
+        self._call()
         if any(not waiting.got.done() for waiting in self._behind.values()):
             self._looking = asyncio.get_running_loop().call_later(QUICK_S, self._look)
 
@@ -271,8 +303,7 @@ class Relay:
                 self._waiting.appendleft(behind)
         if session.transactions >= TRANSACTIONS_LIMIT or not session.usable or self._count > self._limit:
             self._end(session)
-        elif (waiting := self._next()) is not None:
-            self._waiting.remove(waiting)
+        elif (waiting := self._first()) is not None:
             waiting.got.set_result(session)
         else:
             self._rest(session)
@@ -288,15 +319,9 @@ class Relay:
 
     def _call(self) -> None:
         """Have those who wait make connections, as many as may be."""
-        while self._count < self._limit and (waiting := self._next()) is not None:
-            self._waiting.remove(waiting)
+        while self._count < self._limit and (waiting := self._first()) is not None:
             self._count += 1
             waiting.got.set_result(None)
-
-    @property
-    def _limit(self) -> int:
-        """How many connections there may be."""
-        return self._room if self._clock.monotonic() < self._room_until else self.options.connections
 
     def _take(self) -> Session | None:
         while self._idle:

@@ -277,7 +277,7 @@ async def test_whoever_is_behind_one_that_takes_its_time_has_the_next_free_conne
         tasks = [asyncio.create_task(send(client, number)) for number in (1, 2, 3)]
         await server.holds.wait()
         # A connection more than there was as the third went behind the second.
-        client._room, client._room_until = 2, float("inf")
+        client._limit = 2
         assert code_of(await tasks[2]) == 250
         assert not tasks[1].done()
         assert server.go is not None
