@@ -142,6 +142,11 @@ class Connection:
         return self._protocol.alive
 
     @property
+    def sound(self) -> bool:
+        """Whether nothing came that was not asked for."""
+        return self._protocol.broken is None
+
+    @property
     def spoke(self) -> bool:
         """Whether a reply is there to be read."""
         return self._protocol.spoke

@@ -84,8 +84,8 @@ class Session:
 
     @property
     def ready(self) -> bool:
-        """Whether a transaction may go on that has begun behind the last one."""
-        return self._stage is Stage.READY
+        """Whether a transaction may go on that has begun behind the last one: nothing came that was not asked for."""
+        return self._stage is Stage.READY and self._connection.sound
 
     @property
     def usable(self) -> bool:
