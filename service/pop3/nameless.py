@@ -111,6 +111,10 @@ class Nameless:
             raise
         self._before = listing if found else None
         self._by_place, self._by_header = found, _delivered(found.values())
+        # Of mail that is gone nothing is kept.
+        self._failed = Counter(
+            {one: times for one, times in self._failed.items() if one.header in self._by_header or one.at in found}
+        )
         listing.name({at: read.content for at, read in found.items()})
 
     async def _look(
@@ -128,6 +132,7 @@ class Nameless:
 
         def top(at: int, header: bytes) -> None:
             shown[at] = _header_of(header, sizes[at])
+            self._recognise(at, sizes[at], shown[at])
             if sizes[at] > self._message_limit:
                 found[at] = _Read(shown[at], content_of(header, sizes[at], whole=False))
 
@@ -176,6 +181,15 @@ class Nameless:
         left = [at for at, one in wanted.items() if self._failed[one] < TRIES]
         refused = await read_at(session, listing, left, take, whole=whole, broke=broke)
         return [wanted[at] for at in refused]
+
+    def _recognise(self, at: int, size: int, header: _Header) -> None:
+        """What failed of it at its place, before its header was read, failed of it: to be counted once.
+
+        What was given up there is asked for again.
+        """
+        by_place, by_header = _wanted(at, size, None, whole=True), _wanted(at, size, header, whole=True)
+        if by_header != by_place and 0 < (times := self._failed.pop(by_place, 0)) < TRIES:
+            self._failed[by_header] += times
 
     def _fail(self, these: Iterable[_Wanted]) -> None:
         if len(self._failed) > FAILED_LIMIT:
