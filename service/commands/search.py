@@ -112,8 +112,8 @@ async def _near(session: WritingSession, moment: datetime, keys: str) -> Near:
 async def _sorted(
     session: WritingSession, mail: MailAccess, sort: Sequence[Comparator], keys: Sequence[Argument]
 ) -> list[int]:
-    if sortable(sort, session.capabilities):
-        return await session.sort(sort, keys)
+    if sortable(sort, session.capabilities) and (uids := await session.sort(sort, keys)) is not None:
+        return uids
     rows = await _survey(session, await session.search(keys))
     emails: dict[int, Email] = {}
     if any(one.property in _BY_HEADER for one in sort):

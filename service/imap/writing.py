@@ -200,15 +200,24 @@ class WritingSession(Session):
             self.without_esearch()
         return await runs_found(found, where=self.where)
 
-    async def sort(self, sort: Sequence[Comparator], keys: Sequence[Argument]) -> list[int]:
-        """The same in the server's order (RFC 5256); `sortable` says whether it has one. Raises Refused."""
+    async def sort(self, sort: Sequence[Comparator], keys: Sequence[Argument]) -> list[int] | None:
+        """The same in the server's order (RFC 5256); `sortable` says whether it has one, None that it has none.
+
+        Raises Refused.
+        """
         found: list[Search] = []
 
         def take(response: Response) -> None:
             if isinstance(response, Search):
                 found.append(response)
 
-        await self.must("SORT", sort_keys(sort), "UTF-8", *keys, prefix="UID", handler=take)
+        answer = await self._asked("SORT", sort_keys(sort), "UTF-8", *keys, prefix="UID", handler=take)
+        if answer.status is Status.BAD:
+            log.warning("feature_refused", where=self.where, feature="SORT")
+            self.capabilities -= {"SORT"}
+            return None
+        if answer.status is not Status.OK:
+            raise refused_request("SORT", answer, where=self.where)
         return await numbers_of(found)
 
     async def there(self, uids: Collection[int], *keys: Argument) -> list[int]:

@@ -2,18 +2,21 @@
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from service.bus import Bus
 from service.clock import SystemClock
-from service.contract import Filter
+from service.contract import Filter, place_of
 from service.imap import WritingSession
-from tests.commands.conftest import Desk, code, mail, options
+from tests.commands.conftest import Desk, code, desk, mail, options
 from tests.imap.test_criteria import keys
 from tests.servers.dovecot import Dovecot
+from tests.servers.imap_stub import Connection, ImapStub
 
 LETTERS = [
     mail("Offer for Ada", id="1@x", body="blue sky", X_Ticket="T-1"),
@@ -114,6 +117,27 @@ async def test_pages_come_newest_first_and_say_whether_more_follows(either: Desk
     beyond = await either.ask("search", {"mailbox": "INBOX", "position": 9})
     assert beyond == {"ids": [], "position": 9, "total": 5, "more": False}
     assert (await either.ask("search", {"mailbox": "INBOX", "limit": 0}))["ids"] == []
+
+
+async def test_a_server_that_offers_sort_and_does_not_know_it_is_sorted_for(
+    imap_stub: ImapStub, bus: Bus, prefix: str
+) -> None:
+    async def refuse(connection: Connection, tag: str, _arguments: str) -> bool:
+        await connection.send(f"{tag} BAD what?\r\n")
+        return True
+
+    async def find(connection: Connection, tag: str, _arguments: str) -> bool:
+        await connection.send(f"* SEARCH 1 2 3\r\n{tag} OK done\r\n")
+        return True
+
+    imap_stub.capabilities = "IMAP4rev1 LITERAL+ SORT"
+    imap_stub.hooks = {"UID SORT": refuse, "UID SEARCH": find}
+    imap_stub.messages = {1: b"x" * 9, 2: b"x" * 3, 3: b"x" * 6}
+    async with desk(bus, Dovecot(Path()), prefix, port=imap_stub.port) as one:
+        for _ in range(2):
+            answer = await one.ask("search", {"mailbox": "INBOX", "sort": [{"property": "size"}]})
+            assert [place.uid for id in answer["ids"] if (place := place_of(id))] == [2, 3, 1]
+    assert sum("SORT" in command for command in imap_stub.commands) == 1
 
 
 SORTED = [
