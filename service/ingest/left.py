@@ -74,7 +74,9 @@ class LeftEpochs:
             others = [*taken_older, *(one for one in there if one.place != left.place)]
             done = [one for one in others if _is_done(one, others)]
             kept = [one for one in others if one not in done]
-            taken, free = [one for one in kept if one.takers], [one for one in kept if not one.takers]
+            # Before all others those whose snapshot stays all the same.
+            taken = sorted((one for one in kept if one.takers), key=lambda one: one.settled or not _is_nobodys(one))
+            free = [one for one in kept if not one.takers]
             over = [*free[: max(0, len(free) + 1 - LEFT_LIMIT)], *taken[: max(0, len(taken) - TAKEN_LIMIT)]]
             gone = [*(one for one in older if not one.takers), *over]
             dropped[:] = [one.snapshot for one in [*done, *(one for one in gone if one.settled)]]
@@ -155,7 +157,8 @@ def _taken(one: LeftEpoch, taker: str, *, taken: bool) -> LeftEpoch:
 def _settled(one: LeftEpoch, mailbox: str) -> LeftEpoch:
     if one.mailbox == mailbox:
         return replace(one, settled=True)
-    return _taken(one, name_id(mailbox), taken=False)
+    left = _taken(one, name_id(mailbox), taken=False)
+    return replace(left, settled=left.settled or (_is_nobodys(left) and not left.takers))
 
 
 def _beyond(one: Before) -> LeftEpoch:

@@ -321,3 +321,17 @@ async def test_who_dies_as_it_leaves_an_epoch_and_stays_deletes_nothing_that_its
     await life().settled("heir", "beyond")
     assert await life().left("another", left_at(TIME, "more"), 9) == ["beyond"]
     assert not await life().settled("another", "beyond")
+
+
+async def test_what_others_recognise_by_does_not_go_for_what_nobody_would_delete(bus: Bus) -> None:
+    left = LeftEpochs(bus.key_value(bus.subjects.cursors), "box")
+    await left.add(LeftEpoch("old", left_at(TIME, "taken"), 1))
+    await left.take("new", by("taken"))
+    assert await left.settle("old", "taken")
+    # A tree of mailboxes that are renamed twice before they are gone through.
+    for number in range(TAKEN_LIMIT + 2):
+        cursor = not_gone_through(TIME + 1, "", f"beyond{number}")
+        await left.take(f"heir{number}", before_of(cursor, mailbox=f"old{number}"))
+    assert await left.add(LeftEpoch("more", left_at(TIME, "more"), 2)) == []
+    assert "taken" in [one.snapshot for one in await left.all()]
+    assert len(await left.all()) == TAKEN_LIMIT + 1
