@@ -1,18 +1,34 @@
 """What an epoch recognises by beyond the one before it: kept until it is through, and named by what was announced."""
 
+import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import cast
 
 import pytest
+from nats.js.errors import NotFoundError
 
 from service.bus import Bus, OutMessage
-from service.contract import Reset, ResetReason, email_id
+from service.clock import SystemClock
+from service.contract import CURSOR_HEADER, Reset, ResetReason, email_id
 from service.errors import Permanent
-from service.ingest import Alone, AnnounceOptions, Announcer, Cursor, Epoch, Memory, Position, Recalled, Source, Why
+from service.ingest import (
+    Alone,
+    AnnounceOptions,
+    Announcer,
+    Copies,
+    Cursor,
+    Epoch,
+    Lineage,
+    Memory,
+    Position,
+    Recalled,
+    Source,
+    Why,
+)
 from service.ingest.announce import After
-from service.ingest.cursor import Before, Named
+from service.ingest.cursor import Before, Named, before_of, load_cursor
 from service.ingest.epochs import Epochs
 from service.ingest.known import Known
 from service.ingest.marks import Recogniser, packed_mark
@@ -20,8 +36,13 @@ from service.ingest.notes import Line
 from service.ingest.plan import mark_of
 from service.ingest.source import Surveyed
 from service.parsing import Raw
+from tests.ingest.harness import Box, following
 from tests.ingest.parts import parts_of
+from tests.ingest.test_memory import Kept
+from tests.ingest.view import mail, watching
 from tests.servers.clock import FakeClock
+from tests.servers.imap_stub import Connection, ImapStub
+from tests.servers.mailbus import BusReader
 
 CREATED = datetime(2026, 1, 1, tzinfo=UTC)
 ROW = Surveyed(4, 100, frozenset(), CREATED)
@@ -177,3 +198,51 @@ async def test_what_an_epoch_recognises_by_stays_although_it_could_go_before(bus
     assert await store.get(needed) == b"needed"
     with pytest.raises(Permanent):
         await store.get(other)
+
+
+@pytest.mark.fault("A18")
+@pytest.mark.parametrize("taken", [True, False])
+async def test_what_an_heir_recognises_by_outlives_the_mailbox_that_stayed_and_is_through_with_it(
+    imap_stub: ImapStub, bus: Bus, reader: BusReader, monkeypatch: pytest.MonkeyPatch, taken: bool
+) -> None:
+    lineage = Lineage(bus, Copies(bus.key_value(bus.subjects.cursors), SystemClock()), "box")
+    imap_stub.messages = {n: mail(n) for n in range(1, 6)}
+    async with following(bus, Box(imap_stub.port)):
+        await reader.wait_received(5)
+    imap_stub.uidvalidity = 8
+    imap_stub.messages[6] = mail(6)
+
+    async def no_bodies(_connection: Connection, _tag: str, arguments: str) -> bool:
+        return "BODY" in arguments
+
+    # Numbered anew, and stopped when it had said so: of the mail nothing was told in this epoch. What was known is
+    # kept by nobody: it may have been that of another server.
+    imap_stub.hooks["UID FETCH"] = no_bodies
+    filter_subject = bus.subjects.mailbox_filter("box", "INBOX")
+    async with following(bus, Box(imap_stub.port, initial="new")):
+        while (tail := await bus.log.tail(filter_subject)) is None or tail.seq < 7:  # noqa: ASYNC110 only asking tells
+            await asyncio.sleep(0.02)
+    cursor = load_cursor(tail.headers[CURSOR_HEADER])
+    assert cursor is not None
+    (snapshot,) = cursor.needed
+    del imap_stub.hooks["UID FETCH"]
+    # It was about to leave this epoch, too, and was killed; its heir goes on by what it recognised by.
+    await lineage.left("INBOX", cursor, tail.seq)
+    if taken:
+        await lineage.taken("Heir", before_of(cursor, mailbox="INBOX"))
+    box = Box(imap_stub.port, initial="new", kinship=Kept(lineage))
+    async with following(bus, box):
+        await reader.wait_received(6)
+        await imap_stub.deliver(7, mail(7))
+        await reader.wait_received(7)
+        await watching(box)
+    store = await bus.nc.jetstream().object_store(bus.subjects.state)
+    try:
+        there = {info.name for info in await store.list()}
+    except NotFoundError:
+        there = set()
+    assert (snapshot in there) == taken
+    # Whoever is the last to need it says so, and it goes with the next epoch that is left.
+    await lineage.taken("Heir", Before("", 9, 1, 0))
+    assert await lineage.settled("Heir", snapshot) == taken
+    assert await lineage.left("Other", Cursor("source", 9, 1, 0, "one/1"), 99) == [snapshot] * taken
