@@ -16,7 +16,7 @@ from service.outbound.breaker import Breaker
 from service.outbound.mail import Mail
 from service.outbound.pace import Pace
 from service.outbound.retry import Said, Verdict
-from service.smtp import DotUnanswered, LoginWanted, Relay, RelayUnreachable, Reply, TlsWanted
+from service.smtp import DotUnanswered, LoginWanted, Relay, RelayUnreachable, Reply, TlsWanted, TurnedAway
 from service.tasks import TaskGroup
 
 # How long a relay may be away before its requests are put off.
@@ -121,18 +121,28 @@ class Relays:
                 raise await self.wait_lost()
 
     async def ask(self, mail: Mail, intent: Intent) -> dict[str, Said]:
-        """What was said of each recipient of a mail, or why nothing was sent. Raises Transient where NATS is away.
+        """What was said of each recipient of a mail, or why nothing was sent.
+
+        Raises Transient where NATS is away; TurnedAway where a connection was waited for, and no relay was asked.
 
         The next relay is asked only where the one before certainly has nothing of it, for anybody. Nobody is refused
         for a reason of a relay's own while another, which may not have it, is away or puts him off.
         """
         said = _not_sent(mail, NO_ANSWER, self._first.away) if self._first.away is not None else {}
-        away, later = False, set[str]()
+        away, asked, later = False, False, set[str]()
         for way in self._ways:
             if not self._is_there(way):
                 away = True
                 continue
-            said = await self._ask(way, mail, intent)
+            try:
+                said = await self._ask(way, mail, intent)
+            except TurnedAway:
+                if not asked:
+                    raise
+                # As if it was away: what the one before said is known, and its intent may stand.
+                away = True
+                continue
+            asked = True
             if not all(map(_of_the_relay, said.values())):
                 return said
             later |= {who for who, one in said.items() if one.verdict is Verdict.PUT_OFF}

@@ -12,7 +12,7 @@ from service.outbound.mail import Mail
 from service.outbound.relays import each
 from service.outbound.retry import Verdict
 from service.smtp import RelayUnreachable, Reply
-from tests.outbound.conftest import Post, delivered, found_lost, sending, soon
+from tests.outbound.conftest import LIMIT_S, Post, delivered, found_lost, sending, soon
 from tests.servers.smtp import RelayMaker, ScriptedRelay
 
 
@@ -224,3 +224,25 @@ def test_a_limit_of_recipients_is_known_where_the_answer_to_the_dot_is_lost() ->
     refused = {"b@x": Reply(552, "5.5.3", "too many recipients", of_recipient=True)}
     assert each(mail, refused, taken=True)["b@x"].verdict is Verdict.OVERFULL
     assert each(mail, refused)["b@x"].verdict is Verdict.REFUSED
+
+
+@pytest.mark.parametrize("split", [False, True])
+async def test_what_a_relay_refused_after_its_end_is_in_no_doubt_where_nobody_waits_for_the_next_any_more(
+    bus: Bus, post: Post, relay: ScriptedRelay, second: ScriptedRelay, split: bool
+) -> None:
+    """Its intent stands, and the relay's answer is known."""
+    relay.script.data = ["550 5.7.1 not you"] * 2
+    second.script.hold = asyncio.Event()
+    async with sending(bus, relay, others=[second], retry_first_s=3600.0) as sender:
+        behind = sender._deliverer.relays._ways[1].relay
+        behind._limit = 1
+        await post.request("r1")
+        await second.received(1)
+        await post.request("r2", split=split)
+        async with asyncio.timeout(LIMIT_S):
+            while not behind._waiting:  # noqa: ASYNC110 nothing rings
+                await asyncio.sleep(0.01)
+        behind.turn_away()
+        assert await post.states(1) == [("r2", "deferred")]
+        second.script.hold.set()
+        assert (await post.states(2))[1:] == [("r1", "sent")]
