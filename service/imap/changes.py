@@ -165,7 +165,7 @@ class Changes:
             if uid is None or not asked(response.seq, uid):
                 return
             modseq = parse_modseq(response.items.get("MODSEQ"))
-            labels = session.labelling.read(response.items) if more else NO_LABELS
+            labels = flags.share(session.labelling.read(response.items)) if more else NO_LABELS
             rows[uid] = FlagsRow(uid, flags.read(response.items["FLAGS"]), modseq, labels)
             if len(rows) > ROWS_LIMIT:
                 raise PeerError(f"the flags of over {ROWS_LIMIT} messages at once")

@@ -193,7 +193,7 @@ class Session(Connection):
                 parse_date(items.get("INTERNALDATE")),
                 email_id_of(items) if more else "",
                 thread_id_of(items) if more else "",
-                self.labelling.read(items) if more else NO_LABELS,
+                flags.share(self.labelling.read(items)) if more else NO_LABELS,
             )
             if len(rows) >= 2 * SURVEY_LIMIT_ROWS:
                 for highest in sorted(rows)[SURVEY_LIMIT_ROWS:]:

@@ -6,9 +6,9 @@ import pytest
 
 from service.clock import SystemClock
 from service.errors import PeerError
-from service.imap import Changes, Session
+from service.imap import GMAIL, Changes, Session
 from tests.imap.test_session import options
-from tests.servers.imap_stub import ImapStub
+from tests.servers.imap_stub import Connection, ImapStub
 
 ROOM = 64 * 1024
 
@@ -50,3 +50,24 @@ async def test_those_of_messages_that_are_not_kept_take_no_room(
     imap_stub.flags = {uid: f"of{uid}" for uid in imap_stub.messages}
     rows = await changes.session.survey(1, 400)
     assert [(row.uid, row.flags) for row in rows] == [(uid, {f"of{uid}"}) for uid in range(1, 41)]
+
+
+@pytest.mark.fault("A13")
+async def test_so_are_labels(changes: Changes, imap_stub: ImapStub) -> None:
+    own = False
+
+    async def fetch(connection: Connection, tag: str, arguments: str) -> bool:
+        for uid in imap_stub.uids_of(arguments.split()[0]):
+            label = f"of{uid if own else uid % 2}"
+            await connection.send(f"* {uid} FETCH (UID {uid} FLAGS () RFC822.SIZE 4 X-GM-LABELS ({label}))\r\n")
+        await connection.send(f"{tag} OK done\r\n")
+        return True
+
+    imap_stub.hooks["UID FETCH"] = fetch
+    changes.session.capabilities |= {GMAIL}
+    for rows in (await changes.session.survey(1, 400), (await changes.flags(1, 400, 0)).rows):
+        assert [set(row.labels.flags) for row in rows] == [{f"of{uid % 2}"} for uid in range(1, 401)]
+        assert len({id(row.labels) for row in rows}) == 2
+    own = True
+    with pytest.raises(PeerError, match="flags of messages take over"):
+        await changes.flags(1, 400, 0)
