@@ -1,7 +1,7 @@
 """A request on the bus → a mail at the relay, and what became of it as status events.
 
-sender.py takes jobs from an account's queues, hands.py holds them; deliver.py knows which way one takes, bundles.py
-gets what it needs, attempt.py makes its attempt, mailing.py where each recipient has a mail, both by the steps of
+sender.py takes jobs from an account's queues, hands.py holds them, places.py says who may have which place;
+deliver.py knows which way one takes, bundles.py gets what it needs, attempt.py makes its attempt, mailing.py where each recipient has a mail, both by the steps of
 task.py; relays.py asks the relay; broken.py goes on where an attempt broke off; settle.py stores what came of it,
 replies.py as much as there is room for; request.py settles its id and finds what is wrong with it; originals.py finds
 the message that it is about, answer.py puts that in (pure); mail.py makes its envelope and bytes, dkim.py signs them;
@@ -15,10 +15,10 @@ was not sent yet; strays.py refuses what is for nobody.
 """
 
 from service.outbound.dkim import DkimKey, DkimSigner, read_dkim_key
-from service.outbound.hands import Deliveries
 from service.outbound.options import ANY, Limit, OutboundOptions
 from service.outbound.originals import Originals
 from service.outbound.outbox import SENT, Bundle, Outbox
+from service.outbound.places import Deliveries
 from service.outbound.retry import Phase
 from service.outbound.returned import Returned
 from service.outbound.sender import Sender

@@ -12,13 +12,13 @@ from service.contract import RequestProblems, blob_ids
 from service.errors import MailbusError, Transient
 from service.observe import log, metrics, step
 from service.outbound.evidence import Evidence
-from service.outbound.hands import Place
 from service.outbound.lanes import Lanes
 from service.outbound.mail import Mail, sent_copy
 from service.outbound.mailing import Mailings
 from service.outbound.names import Names, names_of
 from service.outbound.options import OutboundOptions
 from service.outbound.pace import Pace
+from service.outbound.places import Place
 from service.outbound.proof import proof_of
 from service.outbound.relays import BusAwayError, Relays, each
 from service.outbound.replies import shortened

@@ -11,8 +11,8 @@ from service.observe import log
 from service.outbound.attempt import Attempts
 from service.outbound.bundles import Bundles
 from service.outbound.evidence import Evidence
-from service.outbound.hands import Place
 from service.outbound.options import OutboundOptions
+from service.outbound.places import Place
 from service.outbound.retry import Said, Verdict
 from service.outbound.retry import found as found_between
 from service.outbound.sends import SendRecord

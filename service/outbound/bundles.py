@@ -1,6 +1,6 @@
 """A request in the queue, or one that waits in the outbox → its bytes and the blobs it names, in memory.
 
-Used by deliver.py. Nothing is read before there is memory for it (hands.py); the job has that to its end.
+Used by deliver.py. Nothing is read before there is memory for it (places.py); the job has that to its end.
 """
 
 from collections.abc import Mapping
@@ -9,8 +9,8 @@ from service.bus import Bus, Job
 from service.contract import SendRequest, blob_ids, decode_request
 from service.errors import Permanent
 from service.observe import log
-from service.outbound.hands import Place
 from service.outbound.outbox import Bundle, Outbox
+from service.outbound.places import Place
 from service.outbound.sends import SendRecord
 from service.outbound.task import mails_at_once
 

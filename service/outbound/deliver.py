@@ -29,7 +29,6 @@ from service.outbound.attempt import Attempts
 from service.outbound.broken import BrokenOff
 from service.outbound.bundles import Bundles
 from service.outbound.evidence import Evidence
-from service.outbound.hands import NOT_ALONE_S, Deliveries, NoTurn, Place
 from service.outbound.inhand import AGAIN_S, InHand
 from service.outbound.lanes import NO_TURN, Lanes, Turn
 from service.outbound.mail import message_id
@@ -38,6 +37,7 @@ from service.outbound.options import OutboundOptions
 from service.outbound.originals import Originals
 from service.outbound.outbox import Outbox
 from service.outbound.pace import Pace
+from service.outbound.places import NOT_ALONE_S, Deliveries, NoTurn, Place
 from service.outbound.relays import Relays
 from service.outbound.replies import nameable, too_wide
 from service.outbound.request import Taken, made_id, take

@@ -21,11 +21,11 @@ from service.errors import verdict_of
 from service.observe import metrics, step
 from service.outbound.blame import domain_of
 from service.outbound.evidence import Evidence
-from service.outbound.hands import Place
 from service.outbound.lanes import Lanes, Turn
 from service.outbound.mail import own_message_id
 from service.outbound.options import TOGETHER
 from service.outbound.pace import Pace
+from service.outbound.places import Place
 from service.outbound.proof import mark_of
 from service.outbound.relays import Relays
 from service.outbound.retry import Decision, Phase, Said, Verdict

@@ -1,4 +1,4 @@
-"""How fast one account's mails go: its rate, and what the relay was heard to say. Used by hands.py and relays.py.
+"""How fast one account's mails go: its rate, and what the relay was heard to say. Used by places.py and relays.py.
 
 A turn is spent by what is about to go to the relay and by nothing else.
 

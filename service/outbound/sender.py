@@ -14,8 +14,9 @@ from service.clock import Clock
 from service.errors import AuthRefused, MailbusError, Permanent, verdict_of
 from service.observe import metrics
 from service.outbound.deliver import Deliverer
-from service.outbound.hands import Deliveries, Hands
+from service.outbound.hands import Hands
 from service.outbound.options import OutboundOptions
+from service.outbound.places import Deliveries
 from service.outbound.sends import INSIST_S, consumer_of_out
 from service.outbound.sent import SentMailbox
 from service.outbound.waiting import Waiting

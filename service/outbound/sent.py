@@ -22,8 +22,8 @@ from service.clock import Clock
 from service.errors import MailbusError, Permanent, Transient
 from service.imap import NONE_NAMED, Pool, Refused, WritingSession, by_role, identity_of, list_mailboxes
 from service.observe import log, metrics, step
-from service.outbound.hands import MEMORY_TIMES
 from service.outbound.outbox import SENT, Bundle, Outbox
+from service.outbound.places import MEMORY_TIMES
 from service.outbound.sends import KEY_HEADER
 
 OUTBOX_HEADER: Final = "Mail-Outbox"

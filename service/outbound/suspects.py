@@ -2,7 +2,7 @@
 
 Whoever begins one that was delivered before leaves a mark in `mail-sends`, and takes it away whatever comes of it: it
 stays only where the process ended. That says little of the request: others were in hand beside it, a roll-out ends
-processes too. So it goes alone next time (hands.py), and is given up only after it went so again and again. Where the
+processes too. So it goes alone next time (places.py), and is given up only after it went so again and again. Where the
 others are let in before it is through, its mark goes: it ended nothing while it was alone.
 docs/decisions/0031-who-ends-its-process.md
 """

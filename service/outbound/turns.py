@@ -2,16 +2,16 @@
 
 Whoever has a domain's turn waits for no memory, and whoever has memory may wait for a domain's: none waits in a circle.
 Nor does who has one wait behind who waits for one: of a mailing's messages those go first (mailing.py).
-Used by deliver.py. Lanes say what domains take (lanes.py), the pace what the account may send (pace.py, by hands.py).
+Used by deliver.py. Lanes say what domains take (lanes.py), the pace what the account may send (pace.py, by places.py).
 """
 
 from collections.abc import Awaitable, Callable
 from typing import Final
 
 from service.clock import Clock
-from service.outbound.hands import NoTurn, Place
 from service.outbound.lanes import NO_TURN, Lanes, Turn
 from service.outbound.pace import Pace
+from service.outbound.places import NoTurn, Place
 from service.outbound.relays import Relays
 from service.outbound.sends import SendRecord
 

@@ -13,8 +13,8 @@ from service.imap import Pool, WritingSession
 from service.observe import metrics
 from service.outbound.bugs import Bugs
 from service.outbound.deliver import BUG_FAILURES
-from service.outbound.hands import Place
 from service.outbound.mail import sent_copy
+from service.outbound.places import Place
 from service.outbound.settle import Settled, Settler, changed, schedule
 from tests.outbound.conftest import LIMIT_S, Post, delivered, deliveries, idle_sender, sending, soon
 from tests.outbound.test_sent import sent_mailbox

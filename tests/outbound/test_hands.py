@@ -9,8 +9,8 @@ import pytest
 from service.bus import Bus, Job
 from service.bus.queue import MAX_ACK_PENDING
 from service.outbound import Bundle, Limit, Outbox
-from service.outbound.hands import Place
 from service.outbound.lanes import Lanes
+from service.outbound.places import Place
 from service.outbound.sender import IN_HAND_REFILL
 from tests.outbound.conftest import LIMIT_S, Post, deliveries, sending
 from tests.servers.smtp import RelayMaker, ScriptedRelay
@@ -44,7 +44,7 @@ async def test_relays_that_take_their_time_do_not_keep_other_accounts_from_sendi
     bus: Bus, make_relay: RelayMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One account's mails hold every place of the process for ever, one relay accepts: the other account's mails go."""
-    monkeypatch.setattr("service.outbound.hands.SLOW_S", 0.2)
+    monkeypatch.setattr("service.outbound.places.SLOW_S", 0.2)
     slow, quick = await make_relay(), await make_relay()
     slow.script.hold = asyncio.Event()
     places = deliveries(4)

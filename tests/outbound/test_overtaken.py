@@ -10,7 +10,7 @@ from service.bus import Bus, Job
 from service.clock import SystemClock
 from service.contract import encode, request_key
 from service.outbound.evidence import Evidence
-from service.outbound.hands import Place
+from service.outbound.places import Place
 from service.outbound.retry import Phase, Said, Verdict
 from service.outbound.sends import KEY_HEADER, SendRecord, new_record
 from service.outbound.settle import ATTEMPT_HEADER, changed

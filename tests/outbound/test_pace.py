@@ -9,8 +9,8 @@ import pytest
 from service.bus import ACK_WAIT_S, Bus
 from service.clock import SystemClock
 from service.outbound import Limit
-from service.outbound.hands import Place
 from service.outbound.pace import FIRST_PAUSE_S, LONGEST_PAUSE_S, Pace
+from service.outbound.places import Place
 from service.outbound.retry import Said, Verdict
 from tests.outbound.conftest import LIMIT_S, Post, deliveries, sending, soon
 from tests.servers.clock import FakeClock

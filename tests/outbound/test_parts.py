@@ -12,8 +12,8 @@ from service.bus import Bus
 from service.clock import SystemClock
 from service.contract import request_key
 from service.outbound import Phase, Returned, Suppressions
-from service.outbound.hands import Place
 from service.outbound.options import TOGETHER
+from service.outbound.places import Place
 from service.outbound.retry import Said, Verdict, found
 from service.outbound.sends import SendRecord, Sends
 from service.outbound.settle import Settler

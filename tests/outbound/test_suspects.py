@@ -11,9 +11,9 @@ from service.bus import Bus, Conflict, Entry, Job
 from service.clock import SystemClock
 from service.contract import encode, request_key
 from service.observe.steps import STOP_EXIT_CODE
-from service.outbound.hands import Place
 from service.outbound.outbox import Bundle, Outbox
 from service.outbound.pace import Pace
+from service.outbound.places import Place
 from service.outbound.retry import Phase, Said, Verdict, decide
 from service.outbound.sends import SendRecord, new_record
 from service.outbound.settle import changed, schedule
@@ -292,7 +292,7 @@ async def test_mails_of_who_goes_alone_take_the_accounts_turns_and_its_places_on
 async def test_once_somebody_was_alone_for_as_long_as_may_be_nobody_is_for_a_while(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("service.outbound.hands.ALONE_S", 0.01)
+    monkeypatch.setattr("service.outbound.places.ALONE_S", 0.01)
     shared = deliveries(2)
     slow, waiting, later = (Place(asyncio.Semaphore(1), shared) for _ in range(3))
     alone = await slow.alone()
@@ -322,7 +322,7 @@ async def test_who_is_not_let_alone_now_comes_again_and_is_no_more_suspect_for_i
 async def test_what_ends_the_process_later_is_not_blamed_on_who_was_alone_before(
     bus: Bus, post: Post, relay: ScriptedRelay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.outbound.hands.ALONE_S", 0.01)
+    monkeypatch.setattr("service.outbound.places.ALONE_S", 0.01)
     relay.script.hold = asyncio.Event()
     await post.request("r")
     job = await given_back(bus)
@@ -339,7 +339,7 @@ async def test_what_ends_the_process_later_is_not_blamed_on_who_was_alone_before
 
 
 async def test_who_goes_alone_is_so_for_a_while_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.outbound.hands.ALONE_S", 0.05)
+    monkeypatch.setattr("service.outbound.places.ALONE_S", 0.05)
     shared = deliveries(2)
     suspect = Place(asyncio.Semaphore(1), shared)
     await suspect.alone()

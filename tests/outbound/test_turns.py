@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 import pytest
 
 from service.outbound import Limit
-from service.outbound.hands import NoTurn, Place
 from service.outbound.lanes import Lanes, Turn
 from service.outbound.pace import Pace
+from service.outbound.places import NoTurn, Place
 from service.outbound.relays import Relays
 from service.outbound.retry import Phase
 from service.outbound.sends import SendRecord
