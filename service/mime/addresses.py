@@ -101,8 +101,9 @@ def _name(text: str, words: int) -> str | None:
     """RFC 8621 4.1.2.3: the display name decoded, null where there is none."""
     if "=?" in text:
         text = decode_words(text, words=words)
-    text = _BREAKS.sub(" ", text).strip(" ")
-    return composed(text) or None
+    if "  " in text or not text.isprintable():
+        text = _BREAKS.sub(" ", text)
+    return composed(text.strip(" ")) or None
 
 
 @dataclass(frozen=True, slots=True)

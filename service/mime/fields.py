@@ -99,7 +99,7 @@ def _id(raw: str) -> str:
     """RFC 5322 4.5.4 has white space and comments within an id. Without white space brackets are what others see."""
     if "(" in raw and _WHITE.search(raw) is not None:
         raw = without_comments(unfold(raw))
-    return _WHITE.sub("", raw)
+    return "".join(raw.split())
 
 
 def _parents(value: str | None, limits: MimeLimits, cuts: dict[Cut, None]) -> list[str] | None:

@@ -98,9 +98,8 @@ def parse_header(block: bytes, limits: MimeLimits) -> Header:
         if not key:
             header.junk = header.junk or not (line.isspace() or not line or line.startswith(_MBOX))
             continue
-        if value[-1:] == "\r":
-            value = value.rstrip("\r")
-        fields.append(EmailHeader(name.rstrip(), value))
+        value = value.rstrip("\r")
+        fields.append(EmailHeader(name if len(name) == len(key) else name.rstrip(), value))
         if key in _FIRST_COUNTS:
             header.twice = header.twice or values.setdefault(key, value).strip() != value.strip()
         else:
