@@ -114,7 +114,7 @@ class Attempts:
             asked = self._relays.away is None
             place.spend_turn()
             try:
-                said = await self._relays.ask(mail, write_intent)
+                said = await self._relays.ask(mail, write_intent, place.booking)
             except ExpiredError:
                 over = expire(record.pending, record.held)
                 await self._settler.settle(

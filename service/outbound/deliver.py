@@ -183,9 +183,9 @@ class Deliverer:
         over = None
         if found.ended:
             log.warning("request_suspected", account=self._options.account, key=key, ended=found.ended)
-            # Before: whoever waits for the account's turn alone keeps everybody out.
+            # Before: whoever waits alone, for the account's turn or for a connection, keeps everybody out.
             await place.turn()
-            if (alone := await place.alone()) is None:
+            if (alone := await place.alone(self.relays.book if found.ended < GIVEN_UP_AT else None)) is None:
                 place.give_turn_back()
                 await job.give_back(NOT_ALONE_S)
                 return

@@ -271,7 +271,7 @@ class Mailings:
                 # RFC 3463 3.2: a bad address is its recipient's affair alone.
                 return Said(Verdict.REFUSED, f"553 5.1.3 not sent by mailbus: {exc.problems[0].message}")
             place.spend_turn()
-            said = await self._relays.ask(mail, dot)
+            said = await self._relays.ask(mail, dot, place.booking)
             self._lanes.heard(said)
             metrics.SEND_SECONDS.observe(self._clock.monotonic() - began)
             return said[one.email]

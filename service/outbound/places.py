@@ -16,6 +16,7 @@ from service.budget import Budget, Share
 from service.errors import MailbusError
 from service.outbound.bugs import Bugs
 from service.outbound.pace import NEVER, Pace
+from service.smtp import Booking
 
 # A relay that lets one wait for longer has its account's place only: it must not keep all accounts from sending.
 SLOW_S: Final = 2.0
@@ -107,9 +108,13 @@ class Deliveries:
 
 
 class Alone:
-    """A job that goes without anybody beside, with all its mails, one after the other; for ALONE_S at the most."""
+    """A job that goes without anybody beside, with all its mails, one after the other; for ALONE_S at the most.
 
-    def __init__(self, shared: Deliveries) -> None:
+    `booking`: the connection that they go by for so long.
+    """
+
+    def __init__(self, shared: Deliveries, booking: Booking | None) -> None:
+        self.booking = booking
         self.over = asyncio.Event()
         self._shared = shared
         self._busy = False
@@ -138,6 +143,8 @@ class Alone:
             self.over.set()
             self._left.set()
             self._shared.open(stay_s=stay_s)
+            if self.booking is not None:
+                self.booking.end()
 
 
 class NoTurn(MailbusError):
@@ -166,14 +173,27 @@ class Place:
         self._turn_at = NEVER
         self.spent = False
 
-    async def alone(self) -> Alone | None:
-        """Go on without anybody beside; None where it was somebody's right for too long just now."""
+    async def alone(self, book: Callable[[], Awaitable[Booking | None]] | None = None) -> Alone | None:
+        """Go on without anybody beside; None where it was somebody's right for too long just now.
+
+        `book` waits for a connection, as long as nobody else waits for this.
+        """
+        booking = await book() if book is not None else None
         self.leave()
-        if not await self._shared.close():
-            return None
-        self._alone = Alone(self._shared)
-        self._in_turn = await self._alone.turn()
+        try:
+            if await self._shared.close():
+                self._alone = Alone(self._shared, booking)
+        finally:
+            if self._alone is None and booking is not None:
+                booking.end()
+        if self._alone is not None:
+            self._in_turn = await self._alone.turn()
         return self._alone
+
+    @property
+    def booking(self) -> Booking | None:
+        """By which connection its mails go, where it goes alone."""
+        return self._alone.booking if self._alone is not None else None
 
     async def take(self) -> None:
         """Wait for both. Again does nothing."""

@@ -16,7 +16,7 @@ from service.outbound.breaker import Breaker
 from service.outbound.mail import Mail
 from service.outbound.pace import Pace
 from service.outbound.retry import Said, Verdict
-from service.smtp import DotUnanswered, LoginWanted, Relay, RelayUnreachable, Reply, TlsWanted, TurnedAway
+from service.smtp import Booking, DotUnanswered, LoginWanted, Relay, RelayUnreachable, Reply, TlsWanted, TurnedAway
 from service.tasks import TaskGroup
 
 # How long a relay may be away before its requests are put off.
@@ -120,8 +120,17 @@ class Relays:
             if self._gone.is_set():
                 raise await self.wait_lost()
 
-    async def ask(self, mail: Mail, intent: Intent) -> dict[str, Said]:
-        """What was said of each recipient of a mail, or why nothing was sent.
+    async def book(self) -> Booking | None:
+        """A connection for mails that wait for none then; None where no relay is there. Raises TurnedAway."""
+        for way in filter(self._is_there, self._ways):
+            try:
+                return await way.relay.book()
+            except (RelayUnreachable, AuthRefused, Permanent) as exc:
+                self._lose(way, exc)
+        return None
+
+    async def ask(self, mail: Mail, intent: Intent, booking: Booking | None = None) -> dict[str, Said]:
+        """What was said of each recipient of a mail, or why nothing was sent. `booking`: by which connection it goes.
 
         Raises Transient where NATS is away; TurnedAway where a connection was waited for, and no relay was asked.
 
@@ -135,7 +144,7 @@ class Relays:
                 away = True
                 continue
             try:
-                said = await self._ask(way, mail, intent)
+                said = await self._ask(way, mail, intent, booking)
             except TurnedAway:
                 if not asked:
                     raise
@@ -148,7 +157,7 @@ class Relays:
             later |= {who for who, one in said.items() if one.verdict is Verdict.PUT_OFF}
         return {who: _put_off(one) if away or who in later else one for who, one in said.items()}
 
-    async def _ask(self, way: _Way, mail: Mail, intent: Intent) -> dict[str, Said]:
+    async def _ask(self, way: _Way, mail: Mail, intent: Intent, booking: Booking | None) -> dict[str, Said]:
         name = way.relay.name if len(self._ways) > 1 else ""
         try:
             replies = await way.relay.deliver(
@@ -157,6 +166,7 @@ class Relays:
                 mail.data,
                 before_final_dot=lambda refused: intent(name, refused),
                 extras=mail.extras,
+                booking=booking,
             )
             said = each(mail, replies)
             if way is not self._first:

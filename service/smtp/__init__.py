@@ -7,7 +7,7 @@ aiosmtplib, which connects, upgrades and logs in; session.py is our own transact
 from service.smtp.envelope import JOINED_BYTES
 from service.smtp.errors import DotUnanswered, LoginWanted, RelayUnreachable, TlsWanted, TurnedAway
 from service.smtp.options import NO_EXTRAS, Extras, SmtpOptions, Timeouts
-from service.smtp.pool import Relay
+from service.smtp.pool import Booking, Relay
 from service.smtp.session import BeforeDot
 from service.smtp.wire import Reply, bare_line_end
 
@@ -15,6 +15,7 @@ __all__ = [
     "JOINED_BYTES",
     "NO_EXTRAS",
     "BeforeDot",
+    "Booking",
     "DotUnanswered",
     "Extras",
     "LoginWanted",

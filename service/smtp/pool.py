@@ -6,7 +6,7 @@ Only once that one is answered does it go on; where the connection is lost by th
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from service.clock import Clock
@@ -28,14 +28,48 @@ TRANSACTIONS_LIMIT: Final = 100
 
 
 class _Waiting:
-    """A message that has no connection yet. `prepared`: its envelope is out, behind another message's end."""
+    """A message that has no connection yet. `prepared`: its envelope is out, behind another message's end.
 
-    def __init__(self, message: Message) -> None:
+    None: whoever books a connection for messages that are not there yet.
+    """
+
+    def __init__(self, message: Message | None) -> None:
         self.message = message
         self.prepared: Prepared | None = None
         self.behind_since = 0.0
         # None: there is room for a new connection.
         self.got: asyncio.Future[Session | None] = asyncio.get_running_loop().create_future()
+
+
+class Booking:
+    """A connection that is one's own between messages, too, until `end`. They go one after the other."""
+
+    def __init__(self, relay: "Relay", session: Session, leave: Callable[[Session], None]) -> None:
+        self._relay = relay
+        self._leave = leave
+        self._session: Session | None = None
+        self._ended = False
+        self.give(session)
+
+    def take(self, relay: "Relay") -> Session | None:
+        """It, for a message to that relay; None where it is another's, or a message has it, or it is no more."""
+        if relay is not self._relay:
+            return None
+        session, self._session = self._session, None
+        return session
+
+    def give(self, session: Session) -> None:
+        """What was taken, or one in its place: the message is through with it."""
+        if self._ended or not session.usable:
+            self._leave(session)
+        else:
+            self._session, session.shared = session, False
+
+    def end(self) -> None:
+        """It is others'; again does nothing."""
+        self._ended = True
+        if (session := self.take(self._relay)) is not None:
+            self._leave(session)
 
 
 class Relay:
@@ -74,13 +108,14 @@ class Relay:
         *,
         before_final_dot: BeforeDot,
         extras: Extras = NO_EXTRAS,
+        booking: Booking | None = None,
     ) -> dict[str, Reply]:
         """Deliver a message of CRLF lines; gives the reply that settles each recipient.
 
         `before_final_dot` is awaited, with the recipients refused so far, while the body streams: the message's end
-        waits for it. Raises RelayUnreachable, AuthRefused or Permanent where no connection came about, or the relay
-        wants a login or TLS; TurnedAway where one was waited for; Transient where it was lost before the end;
-        DotUnanswered after it; and whatever `before_final_dot` raises.
+        waits for it. `booking`: whose connection it takes. Raises RelayUnreachable, AuthRefused or Permanent where no
+        connection came about, or the relay wants a login or TLS; TurnedAway where one was waited for; Transient where
+        it was lost before the end; DotUnanswered after it; and whatever `before_final_dot` raises.
         """
         begun = False
 
@@ -90,11 +125,16 @@ class Relay:
             await before_final_dot(refused)
 
         message = Message(mail_from, rcpt_to, data, extras)
+        booked = booking.take(self) if booking is not None else None
+        leave = self._leave if booking is None or booked is None else booking.give
         session: Session | None = None
         try:
             while True:
                 lost, session = session, None
-                session, prepared, kept = await self._session(message, lost)
+                if booked is not None:
+                    session, prepared, kept, booked = booked, None, True, None
+                else:
+                    session, prepared, kept = await self._session(message, lost)
                 try:
                     replies = await session.transact(message, before_final_dot=note_begun, prepared=prepared)
                 except ChunksUnknown as exc:
@@ -115,7 +155,12 @@ class Relay:
                         return replies
         finally:
             if session is not None:
-                self._leave(session)
+                leave(session)
+
+    async def book(self) -> Booking:
+        """Wait for a connection, as a message does. Raises as `deliver` does where none comes about."""
+        session, _, _ = await self._session(None, None)
+        return Booking(self, session, self._leave)
 
     async def probe(self) -> None:
         """Connect and log in, and keep the connection. Raises as `deliver` does where none comes about."""
@@ -140,7 +185,7 @@ class Relay:
         for session in idle:
             self._end(session)
 
-    async def _session(self, message: Message, lost: Session | None) -> tuple[Session, Prepared | None, bool]:
+    async def _session(self, message: Message | None, lost: Session | None) -> tuple[Session, Prepared | None, bool]:
         """A connection for it alone, its envelope where that is out already, and whether the connection stood before.
 
         `lost`: one that it had. A new one in its place is for it: where the relay ends each after a mail, it would get
@@ -257,7 +302,7 @@ class Relay:
     def _next_behind(self, session: Session) -> Prepared | None:
         """Who waits, and whose envelope may go out now on this connection."""
         waiting = self._next()
-        if waiting is None or not (self._goes_behind and waiting.message.is_small):
+        if waiting is None or waiting.message is None or not (self._goes_behind and waiting.message.is_small):
             return None
         if session.transactions >= TRANSACTIONS_LIMIT or self._slow() is not None:
             return None
@@ -290,6 +335,7 @@ class Relay:
 
     def _leave(self, session: Session) -> None:
         """Its message is through with it: it is another's, or idle, or over."""
+        session.shared = True
         behind = self._behind.pop(session, None)
         if behind is not None:
             if behind.got.done():

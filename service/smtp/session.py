@@ -63,6 +63,8 @@ class Session:
         self._dirty = False
         # Whether the last message's end was answered soon.
         self._quick = False
+        # Whether the next message may be anybody's.
+        self.shared = True
         self.used_at = clock.monotonic()
         self.transactions = 0
 
@@ -306,7 +308,7 @@ class Session:
         Not behind a connection's first: a relay that says more than it was asked is found out by that. And not behind
         one whose relay takes its time: another connection may be free sooner.
         """
-        if not (self._quick and self.offer.pipelining):
+        if not (self._quick and self.shared and self.offer.pipelining):
             return []
         made = self._next(self)
         # RFC 3030 2: whether a chunk that was refused leaves a transaction open is not said.

@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from service.contract import Security
 from service.errors import AuthRefused, MailbusError, Transient
-from service.smtp import DotUnanswered, Relay, RelayUnreachable, Reply, SmtpOptions
+from service.smtp import Booking, DotUnanswered, Relay, RelayUnreachable, Reply, SmtpOptions
 from service.smtp.connect import Connection
 from service.smtp.envelope import Prepared
 from service.smtp.errors import RelayFull
@@ -91,6 +91,7 @@ class Pool(RuleBasedStateMachine):
         self.loop = Loop()
         self.deliveries: list[Delivery] = []
         self.probes: list[asyncio.Task[None]] = []
+        self.bookings: list[Booking] = []
         self.number = 0
         Watched.opening = 0
         Watched.at_work.clear()
@@ -138,7 +139,34 @@ class Pool(RuleBasedStateMachine):
             self.deliveries.append(one)
             one.task = self.loop.create_task(self._deliver(one, message_of(one.number, large=large)))
 
-    async def _deliver(self, one: Delivery, data: bytes) -> dict[str, Reply]:
+    @rule(ticks=TICKS)
+    def deliver_booked(self, ticks: int | None) -> None:
+        """By a connection that is waited for before there is a message."""
+        self.number += 1
+        one = Delivery(self.number)
+        self.deliveries.append(one)
+        one.task = self.loop.create_task(self._deliver_booked(one))
+        self.run(ticks)
+
+    async def _deliver_booked(self, one: Delivery) -> dict[str, Reply]:
+        booking = await self.pool.book()
+        try:
+            one.intent = self.loop.create_future()
+            self.bookings.append(booking)
+            await one.intent
+            return await self._deliver(one, message_of(one.number, large=False), booking)
+        finally:
+            booking.end()
+            self.bookings.remove(booking)
+
+    @rule(data=st.data(), ticks=TICKS)
+    def end_a_booking(self, data: st.DataObject, ticks: int | None) -> None:
+        """While whoever has it goes on."""
+        if self.bookings:
+            self.loop.call_soon(self.one_of(data, self.bookings).end)
+        self.run(ticks)
+
+    async def _deliver(self, one: Delivery, data: bytes, booking: Booking | None = None) -> dict[str, Reply]:
         async def dot(refused: Mapping[str, Reply]) -> None:
             assert not one.dots
             assert len(refused) < 2
@@ -149,7 +177,7 @@ class Pool(RuleBasedStateMachine):
             await one.intent
 
         sender, rcpt = f"{one.number}@me", [f"{one.number}@x", f"{one.number}@y"]
-        return await self.pool.deliver(sender, rcpt, data, before_final_dot=dot)
+        return await self.pool.deliver(sender, rcpt, data, before_final_dot=dot, booking=booking)
 
     @rule(data=st.data(), do=ACTS, ticks=TICKS)
     def answer(self, data: st.DataObject, do: Act | None, ticks: int | None) -> None:
@@ -265,9 +293,13 @@ class Pool(RuleBasedStateMachine):
         waiting = [one for one in pool._waiting if not one.got.done()]
         behind = [one for one in pool._behind.values() if not one.got.done()]
         probing = sum(not task.done() for task in self.probes)
-        assert pool._count == len(pool._idle) + Watched.opening + len(Watched.at_work)
+        booked = sum(one._session is not None for one in self.bookings)
+        assert pool._count == len(pool._idle) + Watched.opening + len(Watched.at_work) + booked
         assert pool._count <= pool.options.connections + probing
-        assert len(self.under_way) == len(waiting) + len(behind) + Watched.opening - probing + len(Watched.at_work)
+        somewhere = len(waiting) + len(behind) + Watched.opening - probing + len(Watched.at_work)
+        assert len(self.under_way) == somewhere + sum(
+            one.intent is not None and not one.dots and not one.intent.done() for one in self.under_way
+        )
         if waiting or [one for one in behind if one.behind_since < self.loop.at - 2 * QUICK_S]:
             # Nobody waits for what is there, or may be made.
             assert pool._count >= pool._limit
