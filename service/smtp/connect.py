@@ -16,7 +16,7 @@ from service.contract import Security, hidden, without_credentials
 from service.errors import AuthRefused, MailbusError, PeerError, Permanent, Transient
 from service.login import TokenLogin, mechanism_for, said_of_token
 from service.reach import ANYWHERE, Reach, open_socket
-from service.smtp.errors import RelayFull, RelayUnreachable
+from service.smtp.errors import SERVICE_CLOSING, RelayFull, RelayUnreachable
 from service.smtp.options import SmtpOptions
 from service.smtp.protocol import TLS_REMEDY, Protocol, writable
 from service.smtp.wire import make_reply, printable
@@ -252,6 +252,9 @@ def _raise_verdict(exc: Exception, client: _Client, options: SmtpOptions) -> NoR
                 where=where,
                 remedy=options.login_remedy or (NEW_TOKEN if options.tokens else NEW_PASSWORD),
             ) from exc
+        case aiosmtplib.SMTPResponseException() if exc.code == SERVICE_CLOSING:
+            # RFC 5321 3.8: it may answer any command.
+            raise RelayFull(f"the relay said {_said(exc, client, options)}", where=where) from exc
         case aiosmtplib.SMTPConnectResponseError() if 400 <= exc.code < 500:
             raise RelayFull(f"the relay said {_said(exc, client, options)}", where=where) from exc
         case aiosmtplib.SMTPResponseException():

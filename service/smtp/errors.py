@@ -9,6 +9,7 @@ from service.smtp.wire import Reply
 
 # RFC 4954 section 6 and RFC 3207 section 4: to any command, where a login or TLS must come first.
 REQUIRED_FIRST: Final = 530
+SERVICE_CLOSING: Final = 421  # RFC 5321 3.8: the connection ends with it
 
 
 class RelayUnreachable(Transient):

@@ -13,9 +13,9 @@ from service.clock import Clock
 from service.errors import Transient
 from service.observe import log, metrics
 from service.smtp.envelope import Message, Prepared, prepare
-from service.smtp.errors import ChunksUnknown, RelayFull, TurnedAway
+from service.smtp.errors import SERVICE_CLOSING, ChunksUnknown, RelayFull, TurnedAway
 from service.smtp.options import NO_EXTRAS, Extras, SmtpOptions
-from service.smtp.session import QUICK_S, SERVICE_CLOSING, BeforeDot, Session
+from service.smtp.session import QUICK_S, BeforeDot, Session
 from service.smtp.wire import Reply
 
 # Relays end idle connections after a minute or more, and count messages: Postfix's own reuse limit is 300 s.

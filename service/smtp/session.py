@@ -15,7 +15,7 @@ from service.errors import MailbusError, PeerError, Transient, verdict_of
 from service.observe import step
 from service.smtp.connect import Connection, connect
 from service.smtp.envelope import JOINED_BYTES, Message, Offer, Prepared, prepare
-from service.smtp.errors import ChunksUnknown, DotUnanswered, wanted_first
+from service.smtp.errors import SERVICE_CLOSING, ChunksUnknown, DotUnanswered, wanted_first
 from service.smtp.options import SmtpOptions
 from service.smtp.state import Seen, Stage, after
 from service.smtp.wire import Reply
@@ -29,7 +29,6 @@ QUICK_S: Final = 1.0
 RSET: Final = b"RSET\r\n"
 # RFC 5321 grants it no time of its own: there is nothing to be done for it.
 RSET_TIMEOUT_S: Final = 30.0
-SERVICE_CLOSING: Final = 421  # RFC 5321 3.8: the connection ends with it
 START_INPUT: Final = 354
 # RFC 5321 4.2.2: the command, or what stands behind it, is unknown here.
 COMMAND_UNKNOWN: Final = range(500, 505)

@@ -324,22 +324,25 @@ async def test_a_relay_that_loses_what_stands_behind_an_end_is_waited_for_from_t
 
 @dataclass(kw_only=True)
 class Full(Watching):
-    """Takes so many connections at once, and greets further ones with 421."""
+    """Takes so many connections at once, and greets further ones with 421, or says so to EHLO."""
 
     takes: int = 2
     most: int = 0
+    at: Step | None = Step.BANNER
 
-    async def greet(self, connection: StepConnection) -> None:
-        if len(self.connections) > self.takes:
+    async def fault(self, connection: StepConnection, step: Step, who: str = "") -> str | None:
+        if step is self.at and self.connections.index(connection) >= self.takes:
             await connection.send("421 4.7.0 too many connections\r\n")
             self.drop(connection)
-        self.most = max(self.most, len(self.connections))
-        await super().greet(connection)
+        if step is Step.MAIL:
+            self.most = max(self.most, self.connections.index(connection) + 1)
+        return None
 
 
 @pytest.mark.fault("E06")
-async def test_a_relay_that_takes_fewer_connections_gets_all_mails_by_those() -> None:
-    async with serving(Full(wants=())) as server, asyncio.timeout(LIMIT_S):
+@pytest.mark.parametrize("at", [Step.BANNER, Step.HELLO])
+async def test_a_relay_that_takes_fewer_connections_gets_all_mails_by_those(at: Step) -> None:
+    async with serving(Full(wants=(), at=at)) as server, asyncio.timeout(LIMIT_S):
         client = relay_to(server, connections=8)
         said = await send_all(client, *range(1, 41))
         # One that stands shows that the relay is there.
