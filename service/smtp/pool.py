@@ -6,12 +6,13 @@ Only once that one is answered does it go on; where the connection is lost by th
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from service.clock import Clock
 from service.errors import Transient
 from service.observe import log, metrics
+from service.smtp.booking import Booking
 from service.smtp.envelope import Message, Prepared, prepare
 from service.smtp.errors import SERVICE_CLOSING, ChunksUnknown, RelayFull, TurnedAway
 from service.smtp.options import NO_EXTRAS, Extras, SmtpOptions
@@ -41,37 +42,6 @@ class _Waiting:
         self.got: asyncio.Future[Session | None] = asyncio.get_running_loop().create_future()
 
 
-class Booking:
-    """A connection that is one's own between messages, too, until `end`. They go one after the other."""
-
-    def __init__(self, relay: "Relay", session: Session, leave: Callable[[Session], None]) -> None:
-        self._relay = relay
-        self._leave = leave
-        self._session: Session | None = None
-        self._ended = False
-        self.give(session)
-
-    def take(self, relay: "Relay") -> Session | None:
-        """It, for a message to that relay; None where it is another's, or a message has it, or it is no more."""
-        if relay is not self._relay:
-            return None
-        session, self._session = self._session, None
-        return session
-
-    def give(self, session: Session) -> None:
-        """What was taken, or one in its place: the message is through with it."""
-        if self._ended or not session.usable:
-            self._leave(session)
-        else:
-            self._session, session.shared = session, False
-
-    def end(self) -> None:
-        """It is others'; again does nothing."""
-        self._ended = True
-        if (session := self.take(self._relay)) is not None:
-            self._leave(session)
-
-
 class Relay:
     """The relay of one account. Every message has a connection to itself until its end is out; idle ones wait."""
 
@@ -85,8 +55,9 @@ class Relay:
         self._behind: dict[Session, _Waiting] = {}
         self._looking: asyncio.TimerHandle | None = None
         self._turns_away = False
-        # Envelopes that were lost behind an answer, in a row; whether any goes there.
+        # Envelopes that were lost behind an answer, in a row, and when the last one was; whether any goes there.
         self._lost_behind = 0
+        self._lost_behind_at = float("-inf")
         self._goes_behind = True
         # How many connections there may be: fewer for FULL_S, where the relay said that it takes no further one.
         self._limit = options.connections
@@ -146,7 +117,7 @@ class Relay:
                     if begun or not kept:
                         raise
                     if prepared is not None:
-                        self._note_lost_behind(exc)
+                        self._note_lost_behind(session, exc)
                 else:
                     if prepared is not None:
                         self._lost_behind = 0
@@ -238,8 +209,14 @@ class Relay:
         if waiting in self._waiting:
             self._waiting.remove(waiting)
 
-    def _note_lost_behind(self, why: Transient) -> None:
-        """An envelope was lost although the message before it was answered: once is a relay that closes."""
+    def _note_lost_behind(self, session: Session, why: Transient) -> None:
+        """An envelope was lost although the message before it was answered: once is a relay that closes.
+
+        So it is on all connections that stood then.
+        """
+        if session.opened_at <= self._lost_behind_at:
+            return
+        self._lost_behind_at = self._clock.monotonic()
         self._lost_behind += 1
         if self._lost_behind == LOST_BEHIND_LIMIT:
             self._goes_behind = False

@@ -64,7 +64,7 @@ class Session:
         self._quick = False
         # Whether the next message may be anybody's.
         self.shared = True
-        self.used_at = clock.monotonic()
+        self.opened_at = self.used_at = clock.monotonic()
         self.transactions = 0
 
     @classmethod

@@ -140,6 +140,7 @@ class Together(StepConnection):
             await super().send(said)
 
 
+CONNECTIONS = (1, 2)
 # The second message's end, and RSET, MAIL, RCPT and the first chunk behind it.
 REPLIES = 5
 
@@ -167,3 +168,31 @@ async def test_with_an_answer_too_many_nobody_goes_on_behind_it() -> None:
     assert {number: code_of(one) for number, one in said.items()} == dict.fromkeys((1, 2, 3), 250)
     assert [len(server.copies(f"{number}@x")) for number in (1, 2, 3)] == [1] * 3
     assert server.made == 2
+
+
+async def test_a_relay_that_begins_anew_is_not_taken_for_one_that_loses_what_stands_behind_an_end() -> None:
+    @dataclass(kw_only=True)
+    class Restarting(Watching):
+        """Answers the second end of each of two connections, and drops both with what stands behind."""
+
+        both: asyncio.Event = field(default_factory=asyncio.Event)
+
+        async def _end(self, connection: StepConnection) -> str:
+            said = await super()._end(connection)
+            if self.ends == len(CONNECTIONS) * 2:
+                self.both.set()
+            if len(CONNECTIONS) < self.ends <= len(CONNECTIONS) * 2:
+                await self.both.wait()
+                await connection.send(f"{said}\r\n")
+                connection.cut()
+                raise ConnectionAbortedError
+            return said
+
+    async with serving(Restarting(wants=(3, 4))) as server, asyncio.timeout(LIMIT_S):
+        client = relay_to(server, connections=len(CONNECTIONS))
+        said = await send_all(client, *CONNECTIONS)
+        said |= await send_all(client, *range(3, 21))
+        await client.close()
+    assert {code_of(one) for one in said.values()} == {250}
+    assert [len(server.copies(f"{number}@x")) for number in range(1, 21)] == [1] * 20
+    assert sum(map(bool, server.behind)) > len(CONNECTIONS)
