@@ -11,6 +11,7 @@ from service.errors import Permanent
 from service.observe import log
 from service.outbound.outbox import Bundle, Outbox
 from service.outbound.places import Place
+from service.outbound.request import Taken
 from service.outbound.sends import SendRecord
 from service.outbound.task import mails_at_once
 
@@ -40,6 +41,17 @@ class Bundles:
         """Wait for the memory of what `gather` gives; again does nothing."""
         size = len(payload) + sum(sizes.values())
         await place.hold(size, mails=mails_at_once(size, split=request.split))
+
+    async def room_ahead(self, record: SendRecord | None, taken: Taken | None, payload: bytes, place: Place) -> None:
+        """Wait for the memory of a request before anybody says which way it takes. Raises Transient.
+
+        What it takes from another message is not known yet.
+        """
+        request = taken.request if taken is not None else None
+        if record is not None and record.outbox is not None:
+            await self.room_of_kept(record, place)
+        elif request is not None and request.original_id is None:
+            await self.room(request, payload, await self._bus.blobs().sizes(blob_ids(request)), place)
 
     async def again(self, key: str, job: Job, place: Place) -> Bundle:
         """That of a request that is in the queue still. Raises RequestProblems, Transient."""

@@ -183,7 +183,8 @@ class Deliverer:
         over = None
         if found.ended:
             log.warning("request_suspected", account=self._options.account, key=key, ended=found.ended)
-            # Before: whoever waits alone, for the account's turn or for a connection, keeps everybody out.
+            # Before: whoever waits alone, for memory, the account's turn or a connection, keeps everybody out.
+            await self._bundles.room_ahead((await self._sends.get(key))[0], taken, job.payload, place)
             await place.turn()
             if (alone := await place.alone(self.relays.book if found.ended < GIVEN_UP_AT else None)) is None:
                 place.give_turn_back()

@@ -1,4 +1,4 @@
-"""Who goes alone waits for no connection while he keeps everybody else out, and keeps the one that he waited for."""
+"""Who goes alone waits for nothing while he keeps everybody else out, and keeps the connection that he waited for."""
 
 import asyncio
 from typing import Any
@@ -9,8 +9,15 @@ from service.bus import Bus
 from service.contract import encode
 from service.outbound.suspects import _Mark, _name
 from tests.outbound.conftest import LIMIT_S, Post, deliveries, sending
+from tests.outbound.test_memory import LARGE, large
 from tests.outbound.test_suspects import given_back
 from tests.servers.smtp import RelayMaker, ScriptedRelay
+
+
+@pytest.fixture(autouse=True)
+def alone_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody is let in because it took too long."""
+    monkeypatch.setattr("service.outbound.places.ALONE_S", 3600.0)
 
 
 async def suspected(bus: Bus, post: Post, id: str, **fields: Any) -> None:
@@ -39,6 +46,25 @@ async def test_who_is_to_go_alone_and_waits_for_a_connection_keeps_no_other_acco
         assert (await post.states(2))[1:] == [("suspect", "sent")]
         await post.empty()
     assert relay.connections == 1
+
+
+@pytest.mark.fault("E05", "F06")
+async def test_who_is_to_go_alone_and_waits_for_memory_keeps_no_other_account_waiting(
+    bus: Bus, post: Post, relay: ScriptedRelay, make_relay: RelayMaker
+) -> None:
+    places, others = deliveries(memory=4 * LARGE), Post(bus, account="b")
+    await suspected(bus, post, "suspect", attachments=await large(bus, b"x"))
+    held = await places.memory.take(3 * LARGE)
+    async with sending(bus, relay, places=places):
+        async with asyncio.timeout(LIMIT_S):
+            while not places.memory._large._waiting:  # noqa: ASYNC110 nothing rings
+                await asyncio.sleep(0.01)
+        async with sending(bus, await make_relay(), places=places, account="b"):
+            await others.request("other")
+            assert await post.states(1) == [("other", "sent")]
+        places.memory.give(held)
+        assert (await post.states(2))[1:] == [("suspect", "sent")]
+        await post.empty()
 
 
 async def test_all_mails_of_who_goes_alone_go_by_the_connection_that_he_waited_for(
