@@ -177,6 +177,7 @@ class Mailboxes:
             named=incoming.roles,
             allowance=self._allowance,
             listed=lambda: name in self._rounds.there,
+            shares=lambda uidvalidity: self._shared.desks[self._account].shares(name, uidvalidity),
         )
         # Mail of a mailbox that appears while mailbus runs is new, all of it.
         initial = "all" if appeared.new else incoming.initial

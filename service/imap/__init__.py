@@ -16,7 +16,7 @@ from service.imap.encode import Argument, uid_set
 from service.imap.identity import GMAIL, NO_LABELS, Labelling, Labels
 from service.imap.listing import Totals, list_mailboxes, list_totals
 from service.imap.notify import NamesNews, News, NewsMissing, StatusNews, notify, notify_selected
-from service.imap.overview import Figures, Overview, figures_of, left_out, overview
+from service.imap.overview import Figures, Overview, figures_of, left_out, mailbox_id_of, overview
 from service.imap.pool import NotConnected, Pool, Unanswered, sweep_all
 from service.imap.refusals import NoMailbox, Refused
 from service.imap.roles import NONE_NAMED, by_role, roles, selectable
@@ -66,6 +66,7 @@ __all__ = [
     "left_out",
     "list_mailboxes",
     "list_totals",
+    "mailbox_id_of",
     "moment_keys",
     "moments",
     "notify",

@@ -4,6 +4,7 @@ Used by service/boxes. RFC 9051 6.3.9 (LIST), 6.3.11 (STATUS), RFC 6154 (SPECIAL
 RFC 7162 3.1.7 (HIGHESTMODSEQ).
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -72,6 +73,8 @@ class Overview:
     whole: bool = True
 
 
+# RFC 8474 7: objectid.
+_ID: Final = re.compile(rb"[A-Za-z0-9_-]{1,255}")
 _ITEMS: Final = ("MESSAGES", "UIDNEXT", "UIDVALIDITY")
 
 
@@ -139,6 +142,29 @@ async def left_out(session: Session, names: Iterable[str]) -> set[str]:
     for name in wanted:
         await session.ask("LIST", '""', session.named(name), handler=take)
     return found & wanted
+
+
+async def mailbox_id_of(session: Session, mailbox: str) -> str:
+    """RFC 8474 4.3: by what a mailbox is known whatever it is called; "" where that is not said. Raises Transient.
+
+    To be asked of the one that is open: of any other Cyrus 3.6 gives bytes without meaning.
+    """
+    found: list[Value] = []
+
+    def take(response: Response) -> None:
+        if not isinstance(response, StatusData):
+            return
+        if "MAILBOXID" in response.items:
+            found.append(response.items["MAILBOXID"])
+        else:
+            session.news(response)  # of another: nobody asked
+
+    await session.ask("STATUS", session.named(mailbox), "(MAILBOXID)", handler=take)
+    match found:
+        case [[bytes(id)]] if _ID.fullmatch(id) is not None:
+            return id.decode("ascii")
+        case _:
+            return ""
 
 
 async def figures_of(session: Session, mailbox: str) -> Figures | None:

@@ -19,9 +19,11 @@ from service.imap import (
     Labelling,
     Labels,
     NoMailbox,
+    SelectedMailbox,
     Session,
     by_role,
     figures_of,
+    mailbox_id_of,
 )
 from service.ingest.allowance import Allowance
 from service.ingest.cursor import source_id
@@ -94,10 +96,12 @@ class ImapSource:
         named: Mapping[str, str] = NONE_NAMED,
         allowance: Allowance | None = None,
         listed: Callable[[], bool] = lambda: False,
+        shares: Callable[[int], bool] = lambda _: False,
     ) -> None:
         """`first`: mailboxes that announce what is in them too; `named`: those with a role, where the server says none.
 
-        `allowance`: what the account may read a day. `listed`: whether the last LIST had such a mailbox.
+        `allowance`: what the account may read a day. `listed`: whether the last LIST had such a mailbox. `shares`:
+        whether another one of the account has this UIDVALIDITY.
         """
         self._place = place
         self._mailbox = mailbox
@@ -109,6 +113,11 @@ class ImapSource:
         self._named = named
         self._allowance = allowance
         self._listed = listed
+        self._shares = shares
+        self._opened: SelectedMailbox | None = None
+        # Whether another mailbox seems to have the name by now; a server that was wrong about that is not asked again.
+        self._seems_replaced = False
+        self._is_to_ask = True
         self._looked_at = -1
         # How many were unread before flags were compared; whether it has waited since then.
         self._unseen: int | None = None
@@ -161,12 +170,24 @@ class ImapSource:
                 raise
             raise Transient(exc.what, where=exc.where) from exc
         self._was_there, self._missing_since = True, None
+        if self._seems_replaced and self._opened is not None:
+            self._is_to_ask = selected.mailbox_id != self._opened.mailbox_id
+        self._opened, self._seems_replaced = selected, False
         # What was there by then lies below UIDNEXT.
         self._looked_at = selected.exists
         # RFC 3501 7.3.1: an old server may leave UIDNEXT out.
         uidnext = selected.uidnext or await self.highest() + 1
         told = selected.uidnext > 0
         return Epoch(selected.uidvalidity, uidnext, selected.exists, selected.highestmodseq, told, selected.mailbox_id)
+
+    async def replaced(self) -> bool:
+        """By STATUS, where no UIDVALIDITY would tell: Cyrus 3.6 goes on with whatever has the name, without a word."""
+        opened = self._opened
+        if opened is None or not (self._is_to_ask and opened.mailbox_id and self._shares(opened.uidvalidity)):
+            return False
+        now = await mailbox_id_of(self._session, self._mailbox)
+        self._seems_replaced = bool(now) and now != opened.mailbox_id
+        return self._seems_replaced
 
     def _may_be_back(self) -> bool:
         """Whether a name that is nobody's may just be being given to another mailbox. If it is gone, the next LIST says
@@ -225,6 +246,8 @@ class ImapSource:
             give(Fetched(known[uid], body, whole))
 
         await self._session.fetch_bodies(list(known), take, header_only=not whole)
+        if await self.replaced():
+            raise Transient("its name was given to another mailbox", where=f"{self._session.where} {self._mailbox}")
 
     async def highest(self) -> int:
         """The UID of the last message: `*` is the highest number in use (RFC 9051 9, seq-number)."""

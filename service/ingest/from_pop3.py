@@ -305,6 +305,10 @@ class Pop3Source:
         """Look at once."""
         self._visits.nudge()
 
+    async def replaced(self) -> bool:
+        """Never: a maildrop has no name."""
+        return False
+
     def stirred(self) -> Stirred:
         """POP3 knows no flags; what is gone is seen by comparing."""
         gone, self._gone = self._gone, False

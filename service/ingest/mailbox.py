@@ -165,6 +165,8 @@ class MailboxIngest:
             noticed = await self._source.wait(patience_s)
             if self._desk.is_asked() or (noticed is None and self._source.displaced):
                 return cursor
+            if await self._source.replaced():
+                return cursor
             stirred = self._source.stirred()
             cursor = await self._catch_up(cursor, None, noticed)
             compared = await self._comparer.after(stirred, cursor)

@@ -194,6 +194,11 @@ class Desks:
         desk = self._desks.get(mailbox)
         return desk.stands if desk is not None else None
 
+    def shares(self, mailbox: str, uidvalidity: int) -> bool:
+        """Whether another one of them has this UIDVALIDITY, as far as is known."""
+        others = (desk.stands for name, desk in self._desks.items() if name != mailbox)
+        return any(stands is not None and stands.uidvalidity == uidvalidity for stands in others)
+
     def id_of(self, mailbox: str, uidvalidity: int, uid: int) -> str:
         """The id of a message, as far as is known: by its UID, or a number, in this turn of its UIDVALIDITY."""
         desk = self._desks.get(mailbox)

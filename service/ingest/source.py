@@ -159,6 +159,10 @@ class Source(Protocol):
         """Have `wait` or `rest` end soon, or the next one at once."""
         ...
 
+    async def replaced(self) -> bool:
+        """Whether another mailbox has its name by now, and nothing of this one is to be had: `open` shows the other."""
+        ...
+
     def stirred(self) -> Stirred:
         """What was noticed of known messages since this was asked last."""
         ...

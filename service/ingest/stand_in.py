@@ -223,6 +223,10 @@ class StandIn:
     def nudge(self) -> None:
         """Nobody asks a stand-in to compare."""
 
+    async def replaced(self) -> bool:
+        """Never: a maildrop has no name."""
+        return False
+
     def stirred(self) -> Stirred:
         """Nothing but new mail is told here."""
         return Stirred(gone=False, flags=False, numbers=frozenset())
