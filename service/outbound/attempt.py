@@ -28,7 +28,7 @@ from service.outbound.sent import SentMailbox
 from service.outbound.settle import Settler, changed
 from service.outbound.suppressions import Suppressions
 from service.outbound.task import Steps, Task
-from service.smtp import JOINED_BYTES, Reply
+from service.smtp import JOINED_BYTES, Reply, TurnedAway
 
 
 class ExpiredError(MailbusError):
@@ -121,6 +121,9 @@ class Attempts:
                     task.key, task.job, record, task.revision, over, None, attempt=record.attempt
                 )
                 return
+            except TurnedAway:
+                place.keep_turn()
+                raise
             self._lanes.heard(said)
             if asked:
                 metrics.SEND_SECONDS.observe(self._clock.monotonic() - began)

@@ -275,6 +275,9 @@ class Mailings:
             self._lanes.heard(said)
             metrics.SEND_SECONDS.observe(self._clock.monotonic() - began)
             return said[one.email]
+        except TurnedAway:
+            place.keep_turn()
+            raise
         finally:
             self._give_back(mailing)
             place.leave()

@@ -218,6 +218,11 @@ class Place:
         self._had_turn = False
         self.spent = True
 
+    def keep_turn(self) -> None:
+        """Its mail was on its way, and turned away before it had a connection: the turn is there."""
+        self._had_turn = True
+        self.spent = False
+
     def give_turn_back(self) -> None:
         """Its mail does not go after all; does nothing where the turn is spent."""
         if self._had_turn and self._pace is not None:

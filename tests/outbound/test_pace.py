@@ -240,6 +240,26 @@ async def test_a_turn_that_a_job_does_not_spend_is_the_next_ones() -> None:
         assert pace.waits == spent
 
 
+@pytest.mark.parametrize("split", [False, True])
+async def test_who_is_turned_away_before_he_has_a_connection_spent_no_turn(
+    bus: Bus, post: Post, relay: ScriptedRelay, split: bool
+) -> None:
+    limits = {"x.example": Limit(interval_s=3600.0)}
+    async with sending(bus, relay, smtp={"connections": 1}, interval_s=3600.0, domains=limits) as sender:
+        pool, seen = sender._relay, None
+        # Before anything is taken from the queue.
+        booking = await pool.book()
+        await post.request("r", split=split)
+        for _ in range(2):
+            async with asyncio.timeout(LIMIT_S):
+                while not pool._waiting or pool._waiting[0] is seen:  # noqa: ASYNC110 nothing rings
+                    await asyncio.sleep(0.01)
+            seen = pool._waiting[0]
+            pool.turn_away()
+        booking.end()
+        assert await post.states(1) == [("r", "sent")]
+
+
 class Later(SystemClock):
     """A clock that can be put forward."""
 
