@@ -15,7 +15,7 @@ from nats.aio.client import Client
 from nats.nuid import NUID
 
 from service.bus.errors import BATCH_PLACES_TAKEN, ApiError, raise_api_error
-from service.bus.frames import OutMessage, hpub
+from service.bus.frames import BATCH, BATCH_SEQUENCE, OutMessage, batched
 from service.errors import Inward
 from service.observe import step
 
@@ -96,19 +96,15 @@ class Batches:
 
     async def _begin(self, messages: Sequence[OutMessage]) -> str:
         batch = self._ids.next().decode()
-        first, *rest = [
-            (message, message.headers | {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(number)})
-            for number, message in enumerate(messages, start=1)
-        ]
         step("batch.before")
         # Its answer is empty where the batch is open.
-        await self._request(first[0], first[1])
+        await self._request(messages[0], messages[0].headers | {BATCH: batch, BATCH_SEQUENCE: "1"})
         step("batch.open")
-        await send_frames(self._nc, b"".join([hpub(one.subject, headers, one.payload) for one, headers in rest]))
+        await send_frames(self._nc, batched(messages[1:], batch, 2))
         return batch
 
     async def _finish(self, batch: str, count: int, last: OutMessage) -> int:
-        marks = {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(count), "Nats-Batch-Commit": "1"}
+        marks = {BATCH: batch, BATCH_SEQUENCE: str(count), "Nats-Batch-Commit": "1"}
         return await self._ask(last, last.headers | marks)
 
     async def _ask(self, message: OutMessage, headers: dict[str, str]) -> int:
@@ -124,9 +120,13 @@ class Batches:
         return answer
 
 
-async def send_frames(nc: Client, frames: bytes) -> None:
-    """Put ready-made frames on the wire. Raises nats-py's error where there is no connection."""
+async def send_frames(nc: Client, pieces: Sequence[bytes]) -> None:
+    """Put ready-made frames on the wire, one stream in pieces. Raises nats-py's error where there is no connection.
+
+    As nats-py's `_send_command`, of which each would let others in between.
+    """
     if not nc.is_connected:
         raise nats.errors.ConnectionReconnectingError
-    await nc._send_command(frames)
+    nc._pending.extend(pieces)
+    nc._pending_data_size += sum(map(len, pieces))
     await nc._flush_pending()

@@ -157,7 +157,8 @@ class EventLog:
         CommitUnknown where it said nothing: for both, read the tail. Transient where no batch could be opened, or
         where events are not permitted (NotPermitted).
         """
-        self._check_sizes(messages)
+        # Those of a head start have passed, but for the last one.
+        self._check_sizes(messages if staged is None else messages[-1:])
         metrics.BATCH_EVENTS.observe(len(messages))
         fenced = {FENCE: str(fence), FENCE_SUBJECT: filter_subject}
         try:

@@ -5,21 +5,22 @@ stages an atomic batch in a file of its own before it stores it, 2.5 times the w
 """
 
 import asyncio
-import json
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
+import msgspec
 import nats.errors
-from nats.aio.msg import Msg
 
 from service.bus.batch import send_frames
 from service.bus.client import BusClient
 from service.bus.errors import REQUEST_TIMEOUT_S
-from service.bus.frames import OutMessage, hpub
+from service.bus.frames import OutMessage, asking
 
 # What is under way at once: a server may drop what it cannot take in (the answer never comes), and it is held here.
 WINDOW_BYTES: Final = 4 * 1024 * 1024
 WINDOW_MESSAGES: Final = 1_000
+
+_answers: Final = msgspec.json.Decoder(dict[str, Any])
 
 
 class _Asked:
@@ -73,13 +74,9 @@ class Window:
         numbers = range(asked.first, self._count)
         self._asked |= dict.fromkeys(numbers, asked)
         try:
-            frames = [
-                hpub(message.subject, message.headers, message.payload, reply=f"{self._inbox}.{number}")
-                for number, message in zip(numbers, messages, strict=True)
-            ]
             subjects = {message.subject for message in messages}
             async with asyncio.timeout(REQUEST_TIMEOUT_S), self._nc.refusals.permitted(*subjects):
-                await send_frames(self._nc, b"".join(frames))
+                await send_frames(self._nc, asking(messages, self._inbox, asked.first))
                 await asked.done
         finally:
             for number in numbers:
@@ -90,17 +87,17 @@ class Window:
         async with self._opening:
             if not self._inbox:
                 inbox = self._nc.new_inbox()
-                await self._nc.subscribe(f"{inbox}.*", cb=self._take)
+                await self._nc.listen(f"{inbox}.*", self._take)
                 self._inbox = inbox
 
-    async def _take(self, reply: Msg) -> None:
-        word = reply.subject.rpartition(".")[2]
+    def _take(self, subject: bytes, _reply: bytes, payload: bytes, _headers: bytes) -> None:
+        word = subject.rpartition(b".")[2]
         asked = self._asked.get(int(word)) if word.isdigit() else None
         if asked is None:
             return  # it came too late
-        if not reply.data:
+        if not payload:
             # The server's word for nobody there (ADR-22): the stream is gone, or JetStream is.
             if not asked.done.done():
                 asked.done.set_exception(nats.errors.NoRespondersError())
             return
-        asked.take(int(word), json.loads(reply.data))
+        asked.take(int(word), _answers.decode(payload))
