@@ -15,12 +15,13 @@ from service.imap.criteria import Near, criteria, moment_keys, moments, sortable
 from service.imap.encode import Argument, uid_set
 from service.imap.identity import GMAIL, NO_LABELS, Labelling, Labels
 from service.imap.listing import Totals, list_mailboxes, list_totals
+from service.imap.message import SurveyedMessage
 from service.imap.notify import NamesNews, News, NewsMissing, StatusNews, notify, notify_selected
 from service.imap.overview import Figures, Overview, figures_of, left_out, mailbox_id_of, overview
 from service.imap.pool import NotConnected, Pool, Unanswered, sweep_all
 from service.imap.refusals import NoMailbox, Refused
 from service.imap.roles import NONE_NAMED, by_role, roles, selectable
-from service.imap.session import SURVEY_LIMIT_ROWS, ListedMailbox, SelectedMailbox, Session, SurveyedMessage
+from service.imap.session import SURVEY_LIMIT_ROWS, ListedMailbox, SelectedMailbox, Session
 from service.imap.uidplus import Moved
 from service.imap.writing import PIECE_BYTES, Gone, Identity, Opened, WritingSession, identity_of
 

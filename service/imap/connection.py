@@ -332,7 +332,8 @@ class Connection:
 
         def take(response: Response) -> None:
             self.count(response)
-            self._learn(response)
+            if not isinstance(response, FetchData):
+                self._learn(response)
             # What comes behind the answer is no part of it: who asked has what there was, and may be at work with it.
             if not self.protocol.answered:
                 handler(response)

@@ -353,12 +353,12 @@ def parse_date(value: Value) -> datetime | None:
     day, month, year, hour, minute, second, sign, zone_hours, zone_minutes = found.groups()
     offset = timedelta(hours=int(zone_hours), minutes=int(zone_minutes))
     try:
-        zone = timezone(-offset if sign == b"-" else offset)
+        zone = timezone(-offset if sign == b"-" else offset) if offset else UTC
         # A leap second is a second that datetime does not know.
         local = datetime(
             int(year), _MONTH[month.lower()], int(day), int(hour), int(minute), min(int(second), 59), tzinfo=zone
         )
-        return local.astimezone(UTC)
+        return local.astimezone(UTC) if offset else local
     except (KeyError, ValueError, OverflowError):
         return None
 

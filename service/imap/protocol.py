@@ -17,6 +17,7 @@ from aioimaplib.aioimaplib import Cmd, Command, Commands, Exec, IMAP4ClientProto
 from service.contract import Security, hidden
 from service.errors import MailbusError, PeerError, Transient
 from service.imap.grammar import Condition, Continuation, FetchData, Response, Search, Status, parse_response
+from service.imap.message import weight_of
 from service.imap.state import Idle, Seen, next_idle
 from service.imap.wire import ResponseSplitter, WireLimits
 from service.observe import log, metrics
@@ -152,9 +153,7 @@ class ImapProtocol(IMAP4ClientProtocol):  # type: ignore[misc]  # aioimaplib has
 
     def _weigh(self, pieces: Sequence[bytes], response: Response) -> None:
         self._seen += 1
-        self._size += sum(map(len, pieces))
-        if len(pieces) > 1 and isinstance(response, FetchData):
-            self._size -= sum(len(body) for body in bodies_in(response))
+        self._size += weight_of(pieces, response)
         if self._seen > RESPONSES_LIMIT:
             raise PeerError(f"over {RESPONSES_LIMIT} responses to one command")
         if self._size > ANSWER_LIMIT_BYTES:
@@ -163,6 +162,11 @@ class ImapProtocol(IMAP4ClientProtocol):  # type: ignore[misc]  # aioimaplib has
     def _handle(self, response: Response) -> None:
         if self.state == aioimaplib.CONNECTED:
             self._greet(response)
+            return
+        if isinstance(response, FetchData):
+            # Nearly all that comes.
+            self._handler(response)
+            self._news.set()
             return
         match response:
             case Condition(tag="", status=Status.BYE):
@@ -358,11 +362,6 @@ class ImapProtocol(IMAP4ClientProtocol):  # type: ignore[misc]  # aioimaplib has
     def close(self) -> None:
         """Drop the connection."""
         self.fail(Transient("closed", where=self._where))
-
-
-def bodies_in(data: FetchData) -> list[bytes]:
-    """What a response gives of a message itself (RFC 9051 6.4.5)."""
-    return [value for name, value in data.items.items() if name.startswith("BODY[") and isinstance(value, bytes)]
 
 
 async def connect(

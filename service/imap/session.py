@@ -6,7 +6,7 @@ Used by ingest's ImapSource, over connection.py. Nothing here changes a mailbox.
 import asyncio
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
@@ -24,22 +24,20 @@ from service.imap.grammar import (
     Response,
     Search,
     Status,
-    parse_date,
     parse_number,
     parse_uid,
 )
 from service.imap.identity import (
     GMAIL,
-    NO_LABELS,
     OBJECTID,
     Labelling,
-    Labels,
     email_id_of,
     identity_items,
     thread_id_of,
 )
+from service.imap.message import SurveyedMessage, bodies_in, surveyed_in
 from service.imap.names import ListedNames
-from service.imap.protocol import Handler, ImapProtocol, bodies_in
+from service.imap.protocol import Handler, ImapProtocol
 from service.imap.refusals import refused_command, throttled
 from service.imap.searched import numbers_of
 from service.imap.state import Idle
@@ -76,19 +74,6 @@ class ListedMailbox:
     name: str
     delimiter: str | None
     attributes: frozenset[str]
-
-
-@dataclass(frozen=True, slots=True)
-class SurveyedMessage:
-    """What the server says of a message without giving it."""
-
-    uid: int
-    size: int
-    flags: frozenset[str]
-    internal_date: datetime | None
-    email_id: str = ""
-    thread_id: str = ""
-    labels: Labels = NO_LABELS
 
 
 class Session(Connection):
@@ -181,20 +166,14 @@ class Session(Connection):
             nonlocal flags
             if not isinstance(response, FetchData):
                 return
-            uid, size = parse_uid(response.items.get("UID")), parse_number(response.items.get("RFC822.SIZE"))
             # Without a size it is no answer to this command: somebody else changed a flag.
-            if uid is None or size is None or uid < first or (last is not None and uid > last):
+            row = surveyed_in(response, first, last, flags)
+            if row is None:
                 return
-            items = response.items
-            rows[uid] = SurveyedMessage(
-                uid,
-                size,
-                flags.read(items.get("FLAGS")),
-                parse_date(items.get("INTERNALDATE")),
-                email_id_of(items) if more else "",
-                thread_id_of(items) if more else "",
-                flags.share(self.labelling.read(items)) if more else NO_LABELS,
-            )
+            if more:
+                items, labels = response.items, flags.share(self.labelling.read(response.items))
+                row = replace(row, email_id=email_id_of(items), thread_id=thread_id_of(items), labels=labels)
+            rows[row.uid] = row
             if len(rows) >= 2 * SURVEY_LIMIT_ROWS:
                 for highest in sorted(rows)[SURVEY_LIMIT_ROWS:]:
                     del rows[highest]

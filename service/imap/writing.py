@@ -18,10 +18,11 @@ from service.imap.connection import LITERAL_SLACK_BYTES, ignore
 from service.imap.criteria import any_of, charset, sort_keys
 from service.imap.encode import Argument, Literal, cut, date, date_time, quoted, uid_set
 from service.imap.grammar import Condition, Response, Search, Status, StatusData, parse_number, parse_uid
+from service.imap.message import SurveyedMessage
 from service.imap.protocol import Handler
 from service.imap.refusals import Refused, refused_request, throttled
 from service.imap.searched import numbers_of, runs_found
-from service.imap.session import Session, SurveyedMessage
+from service.imap.session import Session
 from service.imap.spans import highest
 from service.imap.uidplus import Moved, appended, moved, moved_together
 from service.observe import log, metrics
