@@ -29,5 +29,5 @@ def test_no_compiled_file_waits() -> None:
 
 
 def test_every_room_that_each_mail_passes_is_compiled() -> None:
-    read = {"bus", "contract", "imap", "meaning", "mime", "parsing"}
+    read = {"bus", "contract", "imap", "ingest", "meaning", "mime", "parsing"}
     assert {name.split("/")[1] for name in sources()} == read | {"outbound", "smtp"}

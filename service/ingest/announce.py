@@ -37,7 +37,7 @@ from service.ingest.notes import Line, dump_line, dump_note
 from service.ingest.parser import Parser
 from service.ingest.plan import mark_of
 from service.ingest.prints import print_of
-from service.ingest.source import Fetched, Surveyed
+from service.ingest.surveyed import Fetched, Surveyed
 from service.observe import step
 from service.parsing import Made, Page, Raw, Read
 from service.turns import Breather

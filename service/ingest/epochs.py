@@ -37,7 +37,8 @@ from service.ingest.plan import (
     mark_of,
     runs_backwards,
 )
-from service.ingest.source import Epoch, Source, Surveyed
+from service.ingest.source import Epoch, Source
+from service.ingest.surveyed import Surveyed
 from service.observe import log, metrics
 
 # Before any mail: without a floor, everything that is not recognised is new.

@@ -30,7 +30,8 @@ from service.ingest.cursor import source_id
 from service.ingest.known import Flagged
 from service.ingest.labels import with_mailboxes
 from service.ingest.plan import SURVEY_LIMIT_ROWS
-from service.ingest.source import Epoch, Fetched, Looked, Stirred, Surveyed, Told
+from service.ingest.source import Epoch, Looked, Stirred, Told
+from service.ingest.surveyed import Fetched, Surveyed
 from service.turns import Breather
 
 # A name that settings write in full and that was there: whoever gives it to another mailbox is done by then.

@@ -20,7 +20,8 @@ from service.ingest.known import Flagged, Known, runs_of
 from service.ingest.memory import Memory
 from service.ingest.plan import SURVEY_LIMIT_ROWS, Position
 from service.ingest.seen import Seen
-from service.ingest.source import Epoch, Fetched, Looked, Stirred, Surveyed, Told
+from service.ingest.source import Epoch, Looked, Stirred, Told
+from service.ingest.surveyed import Fetched, Surveyed
 from service.ingest.visits import Visits
 from service.pop3 import Door, Listing
 

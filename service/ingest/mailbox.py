@@ -24,8 +24,6 @@ from service.ingest.kinship import ALONE, Kinship
 from service.ingest.memory import Memory
 from service.ingest.pages import Page
 from service.ingest.plan import (
-    SURVEY_LIMIT_ROWS,
-    SURVEY_LIMIT_UIDS,
     Look,
     Position,
     Recalled,
@@ -33,13 +31,14 @@ from service.ingest.plan import (
     fingerprint_of,
     first_look,
     pages,
-    widened,
 )
 from service.ingest.publish import MailboxLog
 from service.ingest.reading import Reader
 from service.ingest.resync import Counts, Desk, Stands
-from service.ingest.source import Looked, Source, Surveyed
+from service.ingest.source import Looked, Source
 from service.ingest.status import MailboxStatus
+from service.ingest.surveyed import Surveyed
+from service.ingest.windows import Window, Windows
 from service.observe import log, metrics
 from service.parsing import Made
 from service.tasks import TaskGroup
@@ -188,7 +187,7 @@ class MailboxIngest:
                 # Where labels say where a message is, it may have been another mailbox's until now.
                 if not found[0].mailboxes:
                     metrics.PROTOCOL_VIOLATION.labels(kind="late_uid").inc()
-                cursor = await self._announce(cursor, found, None)
+                cursor = await self._announce(cursor, found)
         return cursor
 
     async def _kept(self, cursor: Cursor) -> Cursor:
@@ -210,27 +209,32 @@ class MailboxIngest:
 
         `shared`: as far as other mailboxes let it; what is left comes after their turn.
         """
-        window = SURVEY_LIMIT_UIDS
-        while top is None or cursor.last < top:
-            first = cursor.last + 1
-            last = None if top is None else await self._source.reach(first, min(top, cursor.last + window))
-            found = await self._source.survey(first, last)
-            window = widened(window, len(found), SURVEY_LIMIT_UIDS)
-            wanted = self._epochs.choose(found, cursor)
-            if wanted:
-                cursor = await self._announce(cursor, wanted, noticed)
-            if found:
-                cursor = self._passed(cursor, found[-1])
-            elif last is not None:
-                cursor = msgspec.structs.replace(cursor, last=last, fingerprint="")
-            cursor = await self._epochs.settled(cursor)
-            if self._memory.due(idle=False):
-                cursor = await self._memory.save(cursor)
-            if last is None and len(found) < SURVEY_LIMIT_ROWS:
-                break
-            if shared and self._source.displaced:
-                break
+        windows = Windows(self._source, top, shared=shared)
+        while (window := await windows.next(cursor.last)) is not None:
+            cut = self._cut(window, cursor)
+            try:
+                if len(cut) > 1:
+                    cursor = await self._overlapped(window, cut, windows, cursor, noticed)
+                else:
+                    cursor = await self._one_by_one(cut, cursor, noticed)
+                    cursor = await self._through(window, cursor)
+            finally:
+                self._events.let_go()
+                self._reader.let_all_go()
         return cursor
+
+    def _cut(self, window: Window, cursor: Cursor, *, begun: bool = False) -> list[list[Surveyed]]:
+        wanted = self._epochs.choose(window.found, cursor)
+        return list(pages(wanted, self._options.message_limit, frozenset(self._status.suspects), begun=begun))
+
+    async def _through(self, window: Window, cursor: Cursor) -> Cursor:
+        """All of it is announced that is."""
+        if window.found:
+            cursor = self._passed(cursor, window.found[-1])
+        elif window.last is not None:
+            cursor = msgspec.structs.replace(cursor, last=window.last, fingerprint="")
+        cursor = await self._epochs.settled(cursor)
+        return await self._memory.save(cursor) if self._memory.due(idle=False) else cursor
 
     def _passed(self, cursor: Cursor, message: Surveyed) -> Cursor:
         # A number that is no UID is passed by being known.
@@ -242,13 +246,16 @@ class MailboxIngest:
             cursor, first=cursor.last + 1, last=message.uid, fingerprint=fingerprint_of(message)
         )
 
-    async def _announce(self, cursor: Cursor, wanted: list[Surveyed], noticed: float | None) -> Cursor:
-        alone = frozenset(self._status.suspects)
-        cut = list(pages(wanted, self._options.message_limit, alone))
+    async def _announce(self, cursor: Cursor, late: list[Surveyed]) -> Cursor:
+        """What came below the cursor."""
         try:
-            if len(cut) > 1:
-                return await self._overlapped(cut, cursor, noticed)
-            rest = cut[0]
+            return await self._one_by_one([late], cursor, None)
+        finally:
+            self._events.let_go()
+            self._reader.let_all_go()
+
+    async def _one_by_one(self, cut: list[list[Surveyed]], cursor: Cursor, noticed: float | None) -> Cursor:
+        for rest in cut:
             # Where the server gives more than it listed a page ends sooner.
             while rest:
                 page = await self._reader.read(rest, self._memory.numbers)
@@ -256,26 +263,37 @@ class MailboxIngest:
                 page.made = await self._announcer.make(page.fetched, page.unavailable, cursor)
                 await self._store(page, cursor)
                 cursor = await self._commit(page, cursor, noticed)
-            return cursor
-        finally:
-            self._events.let_go()
-            self._reader.let_all_go()
+        return cursor
 
-    async def _overlapped(self, cut: list[list[Surveyed]], cursor: Cursor, noticed: float | None) -> Cursor:
-        making: asyncio.Queue[tuple[Page, asyncio.Task[list[Made]]] | None] = asyncio.Queue(maxsize=2)
-        stored: asyncio.Queue[Page | None] = asyncio.Queue(maxsize=1)
+    async def _overlapped(
+        self, window: Window, cut: list[list[Surveyed]], windows: Windows, cursor: Cursor, noticed: float | None
+    ) -> Cursor:
+        """The same with a page in each stage; while the last pages of a window are under way the next is surveyed."""
+        making: asyncio.Queue[tuple[Page, asyncio.Task[list[Made]]] | Window | None] = asyncio.Queue(maxsize=2)
+        stored: asyncio.Queue[Page | Window | None] = asyncio.Queue(maxsize=1)
 
         async def reading() -> None:
-            for rest in cut:
-                while rest:
-                    page = await self._reader.read(rest, self._memory.numbers)
-                    rest = rest[len(page.wanted) :]
-                    made = group.create_task(self._announcer.make(page.fetched, page.unavailable, cursor), name="parse")
-                    await making.put((page, made))
+            now: Window | None = window
+            wanted = cut
+            while now is not None:
+                for rest in wanted:
+                    while rest:
+                        page = await self._reader.read(rest, self._memory.numbers)
+                        rest = rest[len(page.wanted) :]
+                        made = self._announcer.make(page.fetched, page.unavailable, cursor)
+                        await making.put((page, group.create_task(made, name="parse")))
+                await making.put(now)
+                end = now.end
+                # What is recognised depends on what has passed.
+                now = await windows.next(end) if cursor.before is None and end is not None else None
+                wanted = self._cut(now, cursor, begun=True) if now is not None else []
             await making.put(None)
 
         async def storing() -> None:
             while (taken := await making.get()) is not None:
+                if isinstance(taken, Window):
+                    await stored.put(taken)
+                    continue
                 page, made = taken
                 page.made = await made
                 await self._store(page, cursor)
@@ -283,19 +301,22 @@ class MailboxIngest:
             await stored.put(None)
 
         async def committing() -> Cursor:
-            reached, page = cursor, await stored.get()
-            while page is not None:
+            reached, taken = cursor, await stored.get()
+            while taken is not None:
                 async with TaskGroup() as ahead:
                     following = ahead.create_task(staging(), name="stage")
-                    reached = await self._commit(page, reached, noticed)
-                page = following.result()
+                    if isinstance(taken, Window):
+                        reached = await self._through(taken, reached)
+                    else:
+                        reached = await self._commit(taken, reached, noticed)
+                taken = following.result()
             return reached
 
-        async def staging() -> Page | None:
-            page = await stored.get()
-            if page is not None:
-                await self._events.stage(page.announced.events)
-            return page
+        async def staging() -> Page | Window | None:
+            taken = await stored.get()
+            if isinstance(taken, Page):
+                await self._events.stage(taken.announced.events)
+            return taken
 
         try:
             async with TaskGroup() as group:

@@ -9,7 +9,7 @@ from service.contract import NUMBERS_FROM
 from service.ingest.announce import Announced
 from service.ingest.numbers import Numbers
 from service.ingest.prints import print_of
-from service.ingest.source import Fetched, Surveyed
+from service.ingest.surveyed import Fetched, Surveyed
 from service.parsing import Made
 
 

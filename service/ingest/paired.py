@@ -18,8 +18,8 @@ from service.ingest.learnt import AT_ONCE, Learner, Learnt, Shown, key_of, show
 from service.ingest.memory import Memory
 from service.ingest.numbers import WAITING_LIMIT
 from service.ingest.plan import NEAR_S, Position
-from service.ingest.source import Surveyed
 from service.ingest.stand_in import Row, StandIn, Tries
+from service.ingest.surveyed import Surveyed
 from service.pop3 import NO_IDENTITY, Door, Listing, Session
 
 

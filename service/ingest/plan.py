@@ -15,7 +15,8 @@ from service.contract import ResetReason, Sync, fingerprint
 from service.ingest.cursor import Copy, Cursor
 from service.ingest.marks import MARK_BYTES, whole_mark
 from service.ingest.notes import Line
-from service.ingest.source import Epoch, Surveyed
+from service.ingest.source import Epoch
+from service.ingest.surveyed import Surveyed
 
 # One survey's reply holds at most this many messages: about 200 bytes each.
 SURVEY_LIMIT_UIDS: Final = 5_000
@@ -302,15 +303,17 @@ def beyond(found: Sequence[Surveyed], last: int) -> int:
     return found[-1].uid + 1 if len(found) >= SURVEY_LIMIT_ROWS else last + 1
 
 
-def pages(messages: Sequence[Surveyed], limit_bytes: int, alone: frozenset[int]) -> Iterator[list[Surveyed]]:
-    """Cut surveyed messages into pages of bounded count and size, in UID order.
+def pages(
+    messages: Sequence[Surveyed], limit_bytes: int, alone: frozenset[int], *, begun: bool = False
+) -> Iterator[list[Surveyed]]:
+    """Cut surveyed messages into pages of bounded count and size, in UID order. `begun`: others are under way.
 
     A message over `limit_bytes` counts as its header, which is all that will be read of it. A UID in `alone`
     gets a page of its own: it was in hand when the connection broke.
     """
     page: list[Surveyed] = []
     size = 0
-    share = PAGE_FIRST_SHARE
+    share = 1 if begun else PAGE_FIRST_SHARE
     for message in messages:
         costs = message.size if message.size <= limit_bytes else 0
         single = message.uid in alone

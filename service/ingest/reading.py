@@ -12,8 +12,9 @@ from service.errors import Transient
 from service.ingest.numbers import Numbers
 from service.ingest.pages import Page, Pairing
 from service.ingest.plan import PAGE_LIMIT_BYTES
-from service.ingest.source import Fetched, Source, Surveyed
+from service.ingest.source import Source
 from service.ingest.status import MailboxStatus
+from service.ingest.surveyed import Fetched, Surveyed
 from service.observe import metrics, step
 
 SINGLE_TRIES: Final = 3

@@ -24,7 +24,8 @@ from service.ingest.learnt import Shown
 from service.ingest.memory import Memory
 from service.ingest.plan import SURVEY_LIMIT_ROWS, Position, Recalled
 from service.ingest.reading import SINGLE_TRIES
-from service.ingest.source import Epoch, Fetched, Looked, Stirred, Surveyed, Told
+from service.ingest.source import Epoch, Looked, Stirred, Told
+from service.ingest.surveyed import Fetched, Surveyed
 from service.ingest.visits import Visits
 from service.observe import log
 from service.pop3 import Door, Session, linked_uid

@@ -34,7 +34,7 @@ from service.ingest.known import Known
 from service.ingest.marks import Recogniser, packed_mark
 from service.ingest.notes import Line
 from service.ingest.plan import mark_of
-from service.ingest.source import Surveyed
+from service.ingest.surveyed import Surveyed
 from service.parsing import Raw
 from tests.ingest.harness import Box, following
 from tests.ingest.parts import parts_of

@@ -179,7 +179,7 @@ async def test_killed_while_it_announces_after_a_reset_it_goes_on_recognising(
         await reader.wait_received(8)
     imap_stub.uidvalidity = 8
     imap_stub.messages = mails(1, 2, 20, 3, 4, 21, 5, 6, 22, 7, 8, 23)
-    monkeypatch.setattr("service.ingest.mailbox.SURVEY_LIMIT_UIDS", 4)
+    monkeypatch.setattr("service.ingest.windows.SURVEY_LIMIT_UIDS", 4)
     # Ended when the first of the new mails is there, and again at the second, and so on.
     for count in range(1, 5):
         async with following(bus, Box(imap_stub.port, initial="new")):

@@ -30,7 +30,8 @@ from service.ingest.plan import (
     resume,
     settle,
 )
-from service.ingest.source import Epoch, Surveyed
+from service.ingest.source import Epoch
+from service.ingest.surveyed import Surveyed
 
 CREATED = datetime(2026, 1, 1, tzinfo=UTC)
 STREAM = StreamView(CREATED, first_seq=100, last_seq=200)

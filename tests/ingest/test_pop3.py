@@ -11,7 +11,7 @@ from service.ingest import reading
 from service.ingest.numbers import Numbers
 from service.ingest.pages import Page
 from service.ingest.reading import SINGLE_TRIES, Reader
-from service.ingest.source import Surveyed
+from service.ingest.surveyed import Surveyed
 from service.pop3 import session
 from tests.ingest.maildrop import LONG_AGO, NOW, Drop, body, caught_up, following, kinds, mail, run, subjects
 from tests.ingest.view import seen

@@ -24,7 +24,7 @@ def of_ten(monkeypatch: pytest.MonkeyPatch) -> None:
     """A survey holds ten messages at the most."""
     for module in LIMITS:
         monkeypatch.setattr(f"service.{module}.SURVEY_LIMIT_ROWS", 10)
-    monkeypatch.setattr("service.ingest.mailbox.SURVEY_LIMIT_UIDS", 4)
+    monkeypatch.setattr("service.ingest.windows.SURVEY_LIMIT_UIDS", 4)
 
 
 def times(count: int) -> Iterator[int]:

@@ -8,7 +8,7 @@ from service.bus import Bus
 from service.clock import SystemClock
 from service.errors import Permanent, Transient
 from service.ingest import AnnounceOptions, LinkedStandIn, Tries
-from service.ingest.source import Fetched
+from service.ingest.surveyed import Fetched
 from service.parsing import Raw
 from service.pop3 import Door
 from tests.ingest.harness import Box, following
