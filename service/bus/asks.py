@@ -5,6 +5,7 @@ Msg, a queue, a task, a timer for each. This takes 35.
 """
 
 import asyncio
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -60,9 +61,12 @@ class Asks:
         """How many have no answer yet."""
         return len(self._asked)
 
-    async def ask(self, subject: str, payload: bytes, headers: dict[str, str] | None = None) -> bytes:
+    async def ask(
+        self, subject: str, payload: bytes, headers: dict[str, str] | None = None, *, behind: Sequence[bytes] = ()
+    ) -> bytes:
         """The body of what is answered. Subject and headers have passed guard.py.
 
+        `behind`: ready-made frames that go out with it, whatever will be answered.
         Raises NotPermitted, and nats-py's errors: NoRespondersError, TimeoutError, or that there is no connection.
         """
         if not self._prefix:
@@ -77,7 +81,8 @@ class Asks:
             self._looking = loop.call_later(LOOK_EVERY_S, self._look)
         reply = f"{self._prefix}{number}"
         try:
-            self._nc.put(hpub(subject, headers, payload, reply) if headers else pub(subject, payload, reply))
+            question = hpub(subject, headers, payload, reply) if headers else pub(subject, payload, reply)
+            self._nc.put(question, *behind)
             return await answer
         finally:
             self._asked.pop(number, None)

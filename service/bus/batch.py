@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import nats.errors
-from nats.aio.client import Client
 from nats.nuid import NUID
 
+from service.bus.client import BusClient
 from service.bus.errors import BATCH_PLACES_TAKEN, ApiError, raise_api_error
 from service.bus.frames import BATCH, BATCH_SEQUENCE, OutMessage, batched
 from service.errors import Inward
@@ -52,7 +52,7 @@ class _Places:
 class Batches:
     """What this process publishes atomically to one stream."""
 
-    def __init__(self, nc: Client, stream: str) -> None:
+    def __init__(self, nc: BusClient, stream: str) -> None:
         self._nc = nc
         self._stream = stream
         self._places = _Places(asyncio.Semaphore(OPEN_BATCHES_LIMIT))
@@ -96,11 +96,18 @@ class Batches:
 
     async def _begin(self, messages: Sequence[OutMessage]) -> str:
         batch = self._ids.next().decode()
+        first = messages[0]
         step("batch.before")
-        # Its answer is empty where the batch is open.
-        await self._request(messages[0], messages[0].headers | {BATCH: batch, BATCH_SEQUENCE: "1"})
+        # The rest waits for no answer: the server is at work with it at once, and forgets it where no batch is open.
+        opened = await self._nc.asks.ask(
+            first.subject,
+            first.payload,
+            first.headers | {BATCH: batch, BATCH_SEQUENCE: "1"},
+            behind=batched(messages[1:], batch, 2),
+        )
+        # It is empty where the batch is open.
+        raise_api_error(json.loads(opened) if opened else {})
         step("batch.open")
-        await send_frames(self._nc, batched(messages[1:], batch, 2))
         return batch
 
     async def _finish(self, batch: str, count: int, last: OutMessage) -> int:
@@ -120,7 +127,7 @@ class Batches:
         return answer
 
 
-async def send_frames(nc: Client, pieces: Sequence[bytes]) -> None:
+async def send_frames(nc: BusClient, pieces: Sequence[bytes]) -> None:
     """Put ready-made frames on the wire, one stream in pieces. Raises nats-py's error where there is no connection.
 
     As nats-py's `_send_command`, of which each would let others in between.

@@ -76,15 +76,15 @@ class BusClient(Client):
         self._listeners[subscription._id] = heard
         return subscription
 
-    def put(self, frame: bytes) -> None:
-        """Put a ready-made frame on the wire, together with its neighbours. Raises where there is no connection.
+    def put(self, *frames: bytes) -> None:
+        """Put ready-made frames on the wire, together with their neighbours. Raises where there is no connection.
 
         As nats-py's `_send_command`; whoever puts much waits for `emptied` first.
         """
         if not self.is_connected:
             raise nats.errors.ConnectionReconnectingError
-        self._pending.append(frame)
-        self._pending_data_size += len(frame)
+        self._pending.extend(frames)
+        self._pending_data_size += sum(map(len, frames))
         if self.asks.under_way < BUSY_ASKS:
             self._flush_soon()
         elif not self._flushing:

@@ -10,9 +10,9 @@ from datetime import datetime
 from typing import Any, Final
 
 import nats.errors
-from nats.aio.client import Client
 
 from service.bus.batch import BATCH_LIMIT_MESSAGES, Batches, Staged
+from service.bus.client import BusClient
 from service.bus.errors import (
     NO_MESSAGE,
     WRONG_LAST_SEQUENCE,
@@ -60,7 +60,7 @@ class StreamBounds:
 class EventLog:
     """The stream `MAIL_IN`."""
 
-    def __init__(self, nc: Client, stream: str, max_payload: Callable[[], int]) -> None:
+    def __init__(self, nc: BusClient, stream: str, max_payload: Callable[[], int]) -> None:
         self._nc = nc
         self._stream = stream
         self._max_payload = max_payload

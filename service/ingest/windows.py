@@ -9,6 +9,9 @@ from service.ingest.plan import SURVEY_LIMIT_ROWS, SURVEY_LIMIT_UIDS, widened
 from service.ingest.source import Source
 from service.ingest.surveyed import Surveyed
 
+# The first window is so much smaller: its pages are under way while the next one is surveyed.
+FIRST_SHARE: Final = 8
+
 
 @dataclass(frozen=True, slots=True)
 class Window:
@@ -41,9 +44,11 @@ class Windows:
         if self._begun and self._shared and self._source.displaced:
             return None
         first = last + 1
-        end = None if self._top is None else await self._source.reach(first, min(self._top, last + self._width))
+        width = self._width if self._begun else max(1, self._width // FIRST_SHARE)
+        end = None if self._top is None else await self._source.reach(first, min(self._top, last + width))
         found = await self._source.survey(first, end)
-        self._width = widened(self._width, len(found), SURVEY_LIMIT_UIDS)
+        if self._begun:
+            self._width = widened(width, len(found), SURVEY_LIMIT_UIDS)
         self._begun = True
         self._over = end is None and len(found) < SURVEY_LIMIT_ROWS
         return Window(found, end)

@@ -17,8 +17,9 @@ LIMIT_S = 20.0
 
 @pytest.fixture(autouse=True)
 def of_six(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A window has six UIDs, a page two messages."""
+    """The first window has six UIDs, as every other; a page has two messages."""
     monkeypatch.setattr("service.ingest.windows.SURVEY_LIMIT_UIDS", 6)
+    monkeypatch.setattr("service.ingest.windows.FIRST_SHARE", 1)
     monkeypatch.setattr("service.ingest.plan.PAGE_LIMIT_MESSAGES", 2)
 
 
