@@ -147,14 +147,23 @@ class Waiting:
         return Undone("pending", out)
 
     async def release(self, id: str) -> Undone | None:
-        """Recipients on hold are tried at once; None where there is no such request. Raises Transient."""
+        """Recipients on hold are tried at once; None where there is no such request.
+
+        Raises Transient, also where some are on hold and others under way: those are one attempt's to write.
+        """
         key = request_key(self._account, id)
         for _ in range(TRIES):
             record, revision = await self._sends.get(key)
             if record is None:
                 return Undone("pending") if await self._queued() else None
-            if record.phase is Phase.INTENT:
+            if record.phase is Phase.INTENT and not record.held:
                 return Undone("pending")
+            if record.phase is Phase.INTENT:
+                raise Transient(
+                    "recipients are on hold still, others are under way at this moment",
+                    where=self._account,
+                    remedy="ask again once that attempt has ended",
+                )
             if record.phase is Phase.FINAL:
                 return _undone(record)
             if record.held:
