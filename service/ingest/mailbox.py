@@ -6,7 +6,7 @@ Four stages overlap, each with a page or two: read | parse | store blobs | commi
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
@@ -282,8 +282,9 @@ class MailboxIngest:
                         rest = rest[len(page.wanted) :]
                         made = self._announcer.make(page.fetched, page.unavailable, cursor)
                         await making.put((page, group.create_task(made, name="parse")))
-                await making.put(now)
                 end = now.end
+                # Its last message is all that is wanted of it from here on.
+                await making.put(replace(now, found=now.found[-1:]))
                 # What is recognised depends on what has passed.
                 now = await windows.next(end) if cursor.before is None and end is not None else None
                 wanted = self._cut(now, cursor, begun=True) if now is not None else []
