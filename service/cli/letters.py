@@ -22,6 +22,8 @@ dead_app: Final = typer.Typer(
 SeqArgument = Annotated[int, typer.Argument(metavar="SEQ", help="Its number in the list.", min=1)]
 # What `dead list` shows unless all are wanted.
 LATEST: Final = 100
+# Of what is wrong in a request.
+SHOWN_PROBLEMS: Final = 20
 ID_LIMIT_CHARS: Final = 255
 
 
@@ -102,8 +104,10 @@ async def _retry(settings: "Settings", seq: int) -> int:
         try:
             request = decode_request(payload)
         except RequestProblems as exc:
-            for one in exc.problems:
+            for one in exc.problems[:SHOWN_PROBLEMS]:
                 aside(f"mailbus: {one}", style="red")
+            if (more := len(exc.problems) - SHOWN_PROBLEMS) > 0:
+                aside(f"mailbus: and {more} more like these", style="red")
             remedy = "correct what `mailbus dead show` prints, then mailbus send --request"
             raise Permanent("the request is wrong in itself", where=f"dead letter {seq}", remedy=remedy) from exc
         # The old id is remembered as failed. The same letter gives the same id, so that twice is once.

@@ -13,6 +13,7 @@ import msgspec
 
 from service.contract.answer import Forward, Reply
 from service.contract.email import UtcDate
+from service.contract.media import one_spelling
 from service.contract.merge import filled
 from service.contract.problems import Problem
 
@@ -106,12 +107,18 @@ class SendRequest(
         return about.email_id if about is not None else None
 
     def recipients(self) -> list[str]:
-        """Who gets it: the envelope's, otherwise to, cc and bcc; each once, in order."""
+        """Who gets it: the envelope's, otherwise to, cc and bcc; each once as it is spelt first, in order.
+
+        The case and the script of a domain say nothing (RFC 5321 2.4, RFC 5890 2.3.2.4); those of what is before it do.
+        """
         if self.envelope is not None and not self.split:
             found = [address.email for address in self.envelope.rcpt_to]
         else:
             found = [address.email for address in (*self.to, *self.cc, *self.bcc)]
-        return list(dict.fromkeys(found))
+        spelt: dict[str, str] = {}
+        for email in found:
+            spelt.setdefault(one_spelling(email), email)
+        return list(spelt.values())
 
 
 def for_one(request: SendRequest, one: Recipient) -> SendRequest:

@@ -44,7 +44,7 @@ async def test_a_dead_letter_is_shown_and_its_request_sent_again_once(
     wrong = {"id": "bad", "to": [{"email": "a@x.example"}], "text": "ü" * 500_000, "attachments": [
         {"blobId": f"202611-{'0' * 64}", "name": "later.pdf"}
     ]}  # fmt: skip
-    worse = {"id": "worse", "to": [{"email": "nobody"}], "text": "x"}
+    worse = {"id": "worse", "to": [{"email": f"nobody{n}"} for n in range(30)], "text": "x"}
     async with reading(own_nats.url, prefix) as reader:
         for request in (*(json.dumps(one, ensure_ascii=False).encode() for one in (wrong, worse)), b"\xff no JSON"):
             await reader.nc.jetstream().publish(f"{prefix}.out.box", request)
@@ -69,6 +69,8 @@ async def test_a_dead_letter_is_shown_and_its_request_sent_again_once(
     code, _, err = await command(one, "dead", "retry", second.split()[0])
     assert code == 1
     assert "to[0].email" in err
+    assert "to[25].email" not in err
+    assert "and 10 more like these" in err
     broken = next(line for line in lines if "JSON" in line).split()[0]
     code, _, err = await command(one, "dead", "retry", broken)
     assert "mailbus: not a JSON object" in err

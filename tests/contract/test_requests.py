@@ -209,6 +209,13 @@ def test_line_breaks_are_refused_wherever_they_would_become_a_header_or_a_comman
     assert fields(envelope={"mailFrom": {"email": bad}, "rcptTo": [{"email": "a@b"}]}) == ["envelope.mailFrom.email"]
 
 
+def test_a_domain_in_another_case_or_script_is_the_same_recipient_and_another_local_part_is_none() -> None:
+    to = ["a@Example.org", "A@example.org", "b@bücher.example"]
+    cc = ["a@example.ORG", "b@xn--bcher-kva.example", "c@example.org"]
+    both = {name: [{"email": email} for email in emails] for name, emails in (("to", to), ("cc", cc))}
+    assert decode_request(json.dumps(GOOD | both).encode()).recipients() == [*to, "c@example.org"]
+
+
 def test_null_is_absent_as_in_jmap() -> None:
     nulls = {"cc": None, "replyTo": None, "attachments": None, "headers": None, "html": None, "sendAt": None}
     full = {"envelope": {"mailFrom": {"email": "a@b.c", "parameters": None}, "rcptTo": [{"email": "d@e.f"}]}}
