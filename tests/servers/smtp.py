@@ -93,7 +93,9 @@ class ScriptedRelay:
             self._server = None
         for one in list(self._open):
             if one.transport is not None:
-                one.transport.abort()
+                # Python 3.11.2: of a TLS transport that was closed twice nothing is left to abort.
+                with suppress(AttributeError):
+                    one.transport.abort()
             task = getattr(one, "_handler_coroutine", None)
             if task is not None and not task.done():
                 task.cancel()
