@@ -126,7 +126,10 @@ class Subjects:
 
     def source(self, account: str, mailbox: str) -> str:
         """`ce-source` of a mailbox's events: a URI-reference (CloudEvents 1.0, source; RFC 3986 section 2)."""
-        return f"/{self.prefix}/{account}/{quote(mailbox_token(mailbox), safe=_URI_SAFE)}"
+        token = mailbox_token(mailbox)
+        # RFC 3986 2.1: two hex digits follow a `%`, and those of a hash's token are none.
+        safe = "" if token.startswith(HASHED_TOKEN) else _URI_SAFE
+        return f"/{self.prefix}/{account}/{quote(token, safe=safe)}"
 
     def account_source(self, account: str) -> str:
         """`ce-source` of an account's events and of its requests' statuses."""

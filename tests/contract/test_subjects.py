@@ -1,5 +1,6 @@
 """A mailbox's name as one subject token, injectively."""
 
+import hashlib
 import re
 import unicodedata
 
@@ -10,6 +11,9 @@ from hypothesis import strategies as st
 from service.contract import Subjects, email_id, mailbox_token, place_of
 
 LEGAL = re.compile(r"[^.*>\s\x00-\x20]+")
+# RFC 3986 3.3: path-absolute.
+PCHAR = r"(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})"
+URI_PATH = re.compile(rf"/{PCHAR}+(?:/{PCHAR}*)*")
 
 
 @given(st.text(max_size=300))
@@ -76,10 +80,16 @@ def test_any_other_text_is_no_place(text: str) -> None:
         ("Lists/a b", "/mail/a/Lists/a%20b"),
         ("Entwürfe", "/mail/a/Entw%C3%BCrfe"),
         ('50%#?"', "/mail/a/50%25%23%3F%22"),
+        ("x" * 201, f"/mail/a/%25sha256-{hashlib.sha256(b'x' * 201).hexdigest()}"),
     ],
 )
 def test_a_source_is_a_uri_reference(mailbox: str, source: str) -> None:
     assert Subjects().source("a", mailbox) == source
+
+
+@given(st.text(max_size=300))
+def test_any_source_is_a_uri_reference(mailbox: str) -> None:
+    assert URI_PATH.fullmatch(Subjects().source("a", mailbox))
 
 
 @given(st.text(max_size=80), st.text(max_size=80))
