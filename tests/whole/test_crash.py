@@ -280,6 +280,7 @@ async def test_killed_when_the_commit_was_done_and_its_answer_lost(
     assert [event.body["subject"] for event in events] == ["one", "with a file", "broken", "last", "five"]
 
 
+@pytest.mark.fault("A20")
 async def test_stopped_after_the_first_connect_three_mails_that_came_meanwhile_are_three_events(
     dovecot: Dovecot, own_nats: NatsServer, mailbus: Maker, prefix: str
 ) -> None:
