@@ -271,8 +271,17 @@ class MailboxIngest:
         """The same with a page in each stage; while the last pages of a window are under way the next is surveyed."""
         making: asyncio.Queue[tuple[Page, asyncio.Task[list[Made]]] | Window | None] = asyncio.Queue(maxsize=2)
         stored: asyncio.Queue[Page | Window | None] = asyncio.Queue(maxsize=1)
+        ended: list[MailbusError] = []
 
         async def reading() -> None:
+            try:
+                await read()
+            except MailbusError as exc:
+                # What was read by then is announced all the same.
+                ended.append(exc)
+            await making.put(None)
+
+        async def read() -> None:
             now: Window | None = window
             wanted = cut
             while now is not None:
@@ -288,7 +297,6 @@ class MailboxIngest:
                 # What is recognised depends on what has passed.
                 now = await windows.next(end) if cursor.before is None and end is not None else None
                 wanted = self._cut(now, cursor, begun=True) if now is not None else []
-            await making.put(None)
 
         async def storing() -> None:
             while (taken := await making.get()) is not None:
@@ -326,6 +334,8 @@ class MailboxIngest:
                 committed = group.create_task(committing(), name="commit")
         except BaseExceptionGroup as failed:
             raise verdict_of(failed) from failed
+        if ended:
+            raise ended[0]
         return committed.result()
 
     async def _store(self, page: Page, cursor: Cursor) -> None:

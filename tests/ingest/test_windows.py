@@ -83,3 +83,34 @@ async def test_what_is_known_is_saved_between_windows(
         await watching(box)
     flagged = {*range(1, 31, 3), 18}
     await seen(reader, {uid: {"$flagged"} if uid in flagged else {"$seen"} for uid in range(1, 31) if uid != 17})
+
+
+@pytest.mark.fault("A09")
+@pytest.mark.parametrize("command", ["7:", "11:12 (UID BODY"])
+async def test_what_is_read_is_announced_though_the_connection_ends_before_its_commit(
+    imap_stub: ImapStub, bus: Bus, reader: BusReader, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    imap_stub.messages = {uid: mail(uid) for uid in range(1, 13)}
+    commit, cut = MailboxLog.commit, asyncio.Event()
+
+    async def cut_once(connection: Connection, _tag: str, arguments: str) -> bool:
+        if cut.is_set() or not arguments.startswith(command):
+            return False
+        connection.cut()
+        cut.set()
+        return True
+
+    async def after_the_cut(self: MailboxLog, messages: Any, cursor: Any, **more: Any) -> None:
+        # Two pages wait to be parsed, one to be stored, one to be committed.
+        if cursor.last >= 2:
+            async with asyncio.timeout(LIMIT_S):
+                await cut.wait()
+        await commit(self, messages, cursor, **more)
+
+    imap_stub.hooks["UID FETCH"] = cut_once
+    monkeypatch.setattr(MailboxLog, "commit", after_the_cut)
+    async with following(bus, Box(imap_stub.port)):
+        await reader.wait_received(12)
+    assert await subjects(reader) == [f"mail {uid}" for uid in range(1, 13)]
+    read = [line.partition(" ")[2] for line in imap_stub.commands if "BODY" in line]
+    assert len(read) == len(set(read))
