@@ -202,11 +202,19 @@ class MailboxLog:
         if dead:
             marks[DEAD_HEADER] = dump_places([len(messages) - 1 - index for index in dead])
         marked = replace(last, headers=last.headers | marks)
-        batch = [*messages[:-1], marked]
         staged, self._staged = self._staged, None
-        if staged is not None and staged.of is not messages:
-            staged.batch.close()
-            staged = None
+        head_start = staged.batch if staged is not None and staged.of is messages else None
+        try:
+            at = await self._put([*messages[:-1], marked], cursor, last.headers.get("ce-id", ""), head_start)
+        finally:
+            # Its place, where it was of others, or nothing was sent.
+            if staged is not None:
+                staged.batch.close()
+        await self._dead.put([messages[index] for index in dead])
+        self._note(at, cursor)
+
+    async def _put(self, batch: Sequence[OutMessage], cursor: Cursor, id: str, head_start: Staged | None) -> int:
+        """Where the log has it; `id`: the last event's. Raises as `commit` does."""
         reason = ""
         for attempt in range(1, COMMIT_TRIES + 1):
             if self._clock.monotonic() - self._fence_read > FENCE_LIMIT_S:
@@ -214,13 +222,12 @@ class MailboxLog:
             reconnects = self._events.reconnects
             step("commit.before")
             try:
-                head_start = staged.batch if staged is not None and attempt == 1 else None
                 fence = at = await self._events.commit(
-                    batch, filter_subject=self._filter, fence=self._fence, staged=head_start
+                    batch, filter_subject=self._filter, fence=self._fence, staged=head_start if attempt == 1 else None
                 )
             except (FenceRefused, CommitUnknown) as exc:
                 tail = await self._tail()
-                match settle(tail, self._fence, cursor, last.headers.get("ce-id", "")):
+                match settle(tail, self._fence, cursor, id):
                     case Settled.LANDED if tail is not None:
                         fence, at = tail.seq, tail.at
                     case Settled.NOT_THERE:
@@ -234,9 +241,7 @@ class MailboxLog:
                         await self._moved(tail)
             step("commit.done")
             self._fence, self._fence_read, self._reconnects = fence, self._clock.monotonic(), reconnects
-            await self._dead.put([messages[index] for index in dead])
-            self._note(at, cursor)
-            return
+            return at
         raise Inward(
             f"the log does not take events: {reason}",
             where=self._where,

@@ -6,7 +6,7 @@ import shutil
 import pytest
 from msgspec.structs import replace
 
-from service.bus import Bus, OutMessage
+from service.bus import Bus, MessageTooLarge, OutMessage
 from service.clock import SystemClock
 from service.contract import DeadReason
 from service.errors import Transient
@@ -94,3 +94,23 @@ async def test_of_two_ways_that_count_on_from_one_place_alike_the_refused_one_go
         await returned.commit(event("changed"), cursor)
     await returned.resume(contest=True)
     await returned.commit(event("changed"), replace(cursor, events=2))
+
+
+async def test_a_head_start_whose_commit_is_not_sent_keeps_no_place(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.bus.batch.STAGED_LIMIT", 1)
+    log, other = log_of(bus), log_of(bus)
+    await log.resume(contest=True)
+    cursor = Cursor("src", 1, last=20, line=0, writer="one/1")
+    batch = [OutMessage(bus.subjects.event("box", "INBOX", "received"), b"", {"ce-id": f"e{n}"}) for n in range(20)]
+    await log.stage(batch)
+    with pytest.raises(MessageTooLarge):
+        await log.commit(batch, replace(cursor, box="x" * bus.max_payload))
+    await log.stage(batch)
+    # Read anew before it is sent, the log is another's.
+    monkeypatch.setattr("service.ingest.publish.FENCE_LIMIT_S", -1.0)
+    await other.resume(contest=True)
+    await commit(bus, other, 1)
+    with pytest.raises(Transient, match="not as it was left"):
+        await log.commit(batch, cursor)
+    assert (staged := await bus.log.stage(batch)) is not None
+    staged.close()
