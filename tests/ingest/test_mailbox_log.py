@@ -112,5 +112,6 @@ async def test_a_head_start_whose_commit_is_not_sent_keeps_no_place(bus: Bus, mo
     await commit(bus, other, 1)
     with pytest.raises(Transient, match="not as it was left"):
         await log.commit(batch, cursor)
-    assert (staged := await bus.log.stage(batch)) is not None
+    staged = await bus.log.stage(batch)
+    assert staged is not None
     staged.close()
