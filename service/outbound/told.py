@@ -95,13 +95,12 @@ def is_final(report: Report | UnsetType, recipient: str) -> bool:
 
 
 def went_to(known: Known, record: SendRecord) -> list[str]:
-    """Whom the relay took the mail for, as far as the proof tells.
+    """Whom the relay took the mail for, as far as the proof tells. A report may come before the outcome is stored.
 
-    A proof for one recipient is in his mail alone: it went out, also where the outcome is not stored yet.
+    A proof for one recipient is in his mail alone.
     """
-    if not known.mark:
-        return list(record.taken)
-    return [one for one in dict.fromkeys([*record.taken, *_under_way(record)]) if known.is_of(one)]
+    went = dict.fromkeys([*record.taken, *_under_way(record)])
+    return [one for one in went if not known.mark or known.is_of(one)]
 
 
 def names_of(reports: Iterable[Report | UnsetType]) -> set[str]:
@@ -149,8 +148,7 @@ def meant(
     Names are what anybody may have made up, or what somebody is called behind an alias. `alone`: it can be about no
     other request; `proved`: it is about this one.
     """
-    # A bounce may come before the outcome is stored.
-    went = {one.lower(): one for one in (*record.taken, *_under_way(record)) if not known.mark or known.is_of(one)}
+    went = {one.lower(): one for one in went_to(known, record)}
     found: dict[str, Report | UnsetType] = {}
     for who, report in names.items():
         recipient = _recipient(went, who, report)

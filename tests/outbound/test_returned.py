@@ -1,6 +1,8 @@
 """Mail that came back finds its request, once, and only by a Message-ID that mailbus itself gave."""
 
+import asyncio
 from datetime import UTC, datetime
+from email import message_from_bytes
 
 import pytest
 
@@ -81,6 +83,25 @@ async def test_who_bounced_for_good_or_complained_gets_nothing_more(post: Post, 
         await post.request("order-2")
         await post.until(lambda: any(event.body.id == "order-2" for event in post.events))
     assert post.events[-1].state == "failed"
+
+
+@pytest.mark.fault("E16")
+@pytest.mark.parametrize("others", [[], ["refused@x.example"], ["other@x.example"]])
+async def test_who_bounces_before_the_outcome_is_stored_gets_nothing_more_where_the_mail_is_his_alone(
+    post: Post, relay: ScriptedRelay, bus: Bus, others: list[str]
+) -> None:
+    relay.script.rcpt = {"refused@x.example": ["550 5.1.1 no such user"]}
+    relay.script.hold = asyncio.Event()
+    async with sending(bus, relay):
+        await post.request("r", to=[{"email": who} for who in ("a@x.example", *others)])
+        (mail,) = await relay.received(1)
+        message_id = message_from_bytes(mail.content)["Message-ID"].strip("<>")
+        await Returned(bus, SystemClock(), suppresses=lambda _: True).heard(bounce(message_id))
+        relay.script.hold.set()
+        await post.empty()
+    # Who else has the mail could have written it.
+    expected = [] if others == ["other@x.example"] else ["a@x.example"]
+    assert [one.email async for one in Suppressions(bus, "a", SystemClock()).all()] == expected
 
 
 @pytest.mark.fault("E16")
