@@ -67,9 +67,11 @@ class Batches:
         if len(messages) == 1:
             return await self._ask(messages[0], messages[0].headers)
         async with self._places.open:
-            for _ in range(PLACES_TRIES):
+            for attempt in range(PLACES_TRIES):
                 try:
-                    return await self._finish(await self._begin(messages[:-1]), len(messages), messages[-1])
+                    # Where there was no place the rest is not sent again before there is one.
+                    batch = await self._begin(messages[:-1], at_once=not attempt)
+                    return await self._finish(batch, len(messages), messages[-1])
                 except ApiError as exc:
                     if exc.err_code != BATCH_PLACES_TAKEN:
                         raise
@@ -94,20 +96,22 @@ class Batches:
         finally:
             staged.close()
 
-    async def _begin(self, messages: Sequence[OutMessage]) -> str:
+    async def _begin(self, messages: Sequence[OutMessage], *, at_once: bool = True) -> str:
         batch = self._ids.next().decode()
-        first = messages[0]
+        first, rest = messages[0], batched(messages[1:], batch, 2)
         step("batch.before")
         # The rest waits for no answer: the server is at work with it at once, and forgets it where no batch is open.
         opened = await self._nc.asks.ask(
             first.subject,
             first.payload,
             first.headers | {BATCH: batch, BATCH_SEQUENCE: "1"},
-            behind=batched(messages[1:], batch, 2),
+            behind=rest if at_once else (),
         )
         # It is empty where the batch is open.
         raise_api_error(json.loads(opened) if opened else {})
         step("batch.open")
+        if not at_once:
+            await send_frames(self._nc, rest)
         return batch
 
     async def _finish(self, batch: str, count: int, last: OutMessage) -> int:

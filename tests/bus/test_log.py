@@ -1,6 +1,7 @@
 """Fenced commits to the log: one or many, landed or refused. Real server."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from service.errors import Transient
 from service.observe import metrics
 from tests.bus.conftest import mailbox_filter, messages, opened, payloads
 from tests.servers.nats import NatsServer
+from tests.servers.proxy import FaultProxy, Way
 
 
 async def test_the_first_commit_of_a_mailbox_has_fence_zero_and_the_tail_is_the_next_fence(bus: Bus) -> None:
@@ -151,21 +153,26 @@ async def test_five_hundred_mailboxes_of_two_processes_commit_at_once(bus: Bus, 
         assert found == [str(n).encode() for n in range(4)]
 
 
-@pytest.mark.fault("D05")
-async def test_where_all_fifty_places_are_taken_a_batch_waits_for_one(
-    bus: Bus, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def hold_all_places(bus: Bus) -> list[str]:
     held = [bus.subjects.event("a", f"held{number}", "received") for number in range(50)]
     for number, subject in enumerate(held):
         headers = {"Nats-Batch-Id": f"held{number}", "Nats-Batch-Sequence": "1"}
         reply = await bus.nc.request(subject, b"x", headers=headers, timeout=5)
         assert not reply.data
+    return held
+
+
+@pytest.mark.fault("D05")
+async def test_where_all_fifty_places_are_taken_a_batch_waits_for_one(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = await hold_all_places(bus)
     refused = asyncio.Event()
     real = bus.log._batches._begin
 
-    async def begin(*arguments: Any) -> str:
+    async def begin(*arguments: Any, **more: Any) -> str:
         try:
-            return await real(*arguments)
+            return await real(*arguments, **more)
         except ApiError as exc:
             if exc.err_code == 10210:
                 refused.set()
@@ -181,8 +188,23 @@ async def test_where_all_fifty_places_are_taken_a_batch_waits_for_one(
 
     async with asyncio.timeout(10), asyncio.TaskGroup() as group:
         group.create_task(let_go())
-        group.create_task(bus.log.commit(messages(bus, 2), filter_subject=mailbox_filter(bus), fence=0))
-    assert await payloads(bus, mailbox_filter(bus)) == [b"0", b"1"]
+        group.create_task(bus.log.commit(messages(bus, 4), filter_subject=mailbox_filter(bus), fence=0))
+    assert await payloads(bus, mailbox_filter(bus)) == [b"0", b"1", b"2", b"3"]
+
+
+@pytest.mark.fault("D05")
+async def test_what_waits_for_a_place_is_not_sent_again_with_each_try(
+    bus: Bus, nats_server: NatsServer, fault_proxy: Callable[[str, int], Awaitable[FaultProxy]]
+) -> None:
+    proxy = await fault_proxy("127.0.0.1", nats_server.port)
+    async with opened(f"nats://127.0.0.1:{proxy.port}", bus.subjects.prefix, streams=None) as behind:
+        await hold_all_places(bus)
+        subject = bus.subjects.event("a", "INBOX", "received")
+        batch = [OutMessage(subject, b"x" * 10_000, {}) for _ in range(100)]
+        before = proxy.passed[Way.TO_SERVER]
+        with pytest.raises(Transient, match="places"):
+            await behind.log.commit(batch, filter_subject=mailbox_filter(bus), fence=0)
+        assert proxy.passed[Way.TO_SERVER] - before < 2_000_000
 
 
 @pytest.mark.fault("D05")
@@ -191,7 +213,7 @@ async def test_where_no_place_comes_free_the_commit_is_transient_and_nothing_lan
 ) -> None:
     monkeypatch.setattr("service.bus.batch.PLACES_TRIES", 2)
 
-    async def full(*_: Any) -> str:
+    async def full(*_: Any, **__: Any) -> str:
         raise ApiError(400, 10210, "batch publish is full")
 
     monkeypatch.setattr(bus.log._batches, "_begin", full)
