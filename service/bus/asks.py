@@ -41,6 +41,27 @@ class _Stored(msgspec.Struct):
 _STORED: Final = msgspec.json.Decoder(_Stored)
 
 
+def seq_in(answer: bytes) -> int:
+    """Where a message was stored, by JetStream's answer; 0 where it does not say. Raises ApiError with a refusal.
+
+    Whoever else hears the subject may answer, and whatever: that says nothing.
+    """
+    try:
+        stored = _STORED.decode(answer) if answer else _Stored()
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return 0
+    if (error := stored.error) is not None:
+        raise ApiError(error.code, error.err_code, error.description)
+    return stored.seq
+
+
+def told(seq: int) -> int:
+    """It. Raises nats-py's error where it was not said: what was asked may have landed."""
+    if not seq:
+        raise nats.errors.Error("nats: the answer was none of JetStream's")
+    return seq
+
+
 class Asks:
     """What one connection asks. Whoever asks bounds how much: nothing is kept here but who waits."""
 
@@ -89,10 +110,7 @@ class Asks:
 
     async def store(self, subject: str, payload: bytes, headers: dict[str, str]) -> int:
         """Publish to a stream; gives the sequence. Raises ApiError with the stream's refusal, and as `ask` does."""
-        stored = _STORED.decode(await self.ask(subject, payload, headers))
-        if (error := stored.error) is not None:
-            raise ApiError(error.code, error.err_code, error.description)
-        return stored.seq
+        return told(seq_in(await self.ask(subject, payload, headers)))
 
     async def _open(self) -> None:
         async with self._opening:

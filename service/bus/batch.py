@@ -4,17 +4,17 @@ Used by log.py; fences are headers like any other. NATS ADR-50.
 """
 
 import asyncio
-import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import nats.errors
 from nats.nuid import NUID
 
+from service.bus.asks import seq_in, told
 from service.bus.client import BusClient
-from service.bus.errors import BATCH_PLACES_TAKEN, ApiError, raise_api_error
+from service.bus.errors import BATCH_PLACES_TAKEN, ApiError
 from service.bus.frames import BATCH, BATCH_SEQUENCE, OutMessage, batched
 from service.errors import Inward
 from service.observe import step
@@ -108,7 +108,7 @@ class Batches:
             behind=rest if at_once else (),
         )
         # It is empty where the batch is open.
-        raise_api_error(json.loads(opened) if opened else {})
+        seq_in(opened)
         step("batch.open")
         if not at_once:
             await send_frames(self._nc, rest)
@@ -120,15 +120,10 @@ class Batches:
 
     async def _ask(self, message: OutMessage, headers: dict[str, str]) -> int:
         step("commit.sending")
-        answer = await self._request(message, headers)
-        step("commit.answered")
-        return int(answer["seq"])
-
-    async def _request(self, message: OutMessage, headers: dict[str, str]) -> dict[str, Any]:
         reply = await self._nc.request(message.subject, message.payload, headers=headers, timeout=ANSWER_TIMEOUT_S)
-        answer: dict[str, Any] = json.loads(reply.data) if reply.data else {}
-        raise_api_error(answer)
-        return answer
+        seq = told(seq_in(reply.data))
+        step("commit.answered")
+        return seq
 
 
 async def send_frames(nc: BusClient, pieces: Sequence[bytes]) -> None:

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 from msgspec.structs import replace
+from nats.aio.msg import Msg
 
 from service.bus import Bus, MessageTooLarge, OutMessage
 from service.clock import SystemClock
@@ -12,6 +13,7 @@ from service.contract import DeadReason
 from service.errors import Transient
 from service.ingest import Copies, DeadLetters, MailboxLog, Why, WriterIdentity
 from service.ingest.cursor import Cursor
+from tests.bus.conftest import payloads
 from tests.servers.bus import bus_at
 from tests.servers.mailbus import until
 from tests.servers.nats import NatsServer
@@ -115,3 +117,23 @@ async def test_a_head_start_whose_commit_is_not_sent_keeps_no_place(bus: Bus, mo
     staged = await bus.log.stage(batch)
     assert staged is not None
     staged.close()
+
+
+@pytest.mark.fault("D04")
+@pytest.mark.parametrize("count", [1, 20])
+@pytest.mark.parametrize("word", [b"", b"seen, thank you", b"[]", b'{"error": "none"}', b"{}"])
+async def test_what_others_who_hear_of_events_answer_says_nothing(bus: Bus, count: int, word: bytes) -> None:
+    async def answer(event: Msg) -> None:
+        if event.reply:
+            await event.respond(word)
+
+    subject = bus.subjects.event("box", "INBOX", "received")
+    hears = await bus.nc.subscribe(subject, cb=answer)
+    await bus.nc.flush()
+    log = log_of(bus)
+    await log.resume(contest=True)
+    for first in range(0, 5 * count, count):
+        events = [OutMessage(subject, b"%d" % n, {"ce-id": f"e{n}"}) for n in range(first, first + count)]
+        await log.commit(events, Cursor("src", 1, last=first + count, line=0, writer="one/1"))
+    await hears.unsubscribe()
+    assert await payloads(bus, subject) == [b"%d" % n for n in range(5 * count)]
