@@ -4,6 +4,8 @@ Used by app.py, check.py and the CLI. Reconnects for ever; `connected` tells.
 """
 
 import asyncio
+import os
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager, suppress
@@ -319,9 +321,22 @@ def _connect_verdict(errors: list[Exception], where: str) -> Permanent | Transie
     if words and all(map(refuses_login, words)):
         remedy = "check nats.user, token, creds or nkey_seed"
         return Permanent("NATS refuses the credentials", where=where, remedy=remedy)
-    first = errors[0]
-    detail = str(first) if isinstance(first, nats.errors.Error) else type(first).__name__
-    return Inward(f"no NATS: {detail}", where=where, remedy="is the server up? nats.servers")
+    return Inward(f"no NATS: {_said(errors[0])}", where=where, remedy="is the server up? nats.servers")
+
+
+def _said(error: Exception) -> str:
+    match error:
+        case socket.gaierror():
+            return error.strerror or "no such host"
+        case OSError() if error.errno:
+            # asyncio's own words hold the address once more.
+            return os.strerror(error.errno)
+        case TimeoutError():
+            return "no answer in time"
+        case nats.errors.Error():
+            return str(error)
+        case _:
+            return type(error).__name__
 
 
 async def _close(nc: BusClient) -> None:

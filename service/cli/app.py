@@ -20,7 +20,7 @@ from service.contract import Verb
 
 app: Final = typer.Typer(
     name="mailbus",
-    help="Mailboxes become events on NATS JetStream; requests on the bus become mail.",
+    help="Mailboxes become events on NATS JetStream; requests on the bus become mail.\n\nExample:  mailbus demo --once",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

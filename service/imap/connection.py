@@ -52,6 +52,7 @@ from service.turns import Turns
 
 # One budget for an attempt: DNS, TCP, TLS, greeting, login, ENABLE.
 CONNECT_TIMEOUT_S: Final = 30.0
+SILENT_REMEDY: Final = "check host, port and `security`: on port 993 it is `tls`"
 LOGOUT_TIMEOUT_S: Final = 3.0
 # A single message may come slowly: silence is what `reply_s` is for, this is the end of patience with a trickle.
 COMMAND_LIMIT_S: Final = 1800.0
@@ -150,7 +151,8 @@ class Connection:
                     raise
                 return session
         except TimeoutError as exc:
-            raise Transient(f"no connection within {options.connect_s:g} s", where=where) from exc
+            what = f"no connection within {options.connect_s:g} s"
+            raise Transient(what, where=where, remedy=SILENT_REMEDY) from exc
 
     async def _prepare(self, token: str | None) -> None:
         protocol, options = self.protocol, self.options

@@ -26,6 +26,7 @@ MECHANISM_UNKNOWN: Final = 504
 # RFC 4954 section 4 and RFC 5321 4.5.3.1.4: AUTH with its initial response is a command line like any other.
 COMMAND_LIMIT_BYTES: Final = 512
 SHOWN_CHARS: Final = 300
+SILENT_REMEDY: Final = "check host, port and `security`: on port 465 it is `tls`"
 NEW_PASSWORD: Final = "set a new password"
 NEW_TOKEN: Final = "check `username` and `oauth2.scope`, and whether SMTP AUTH is switched on"
 LMTP_REMEDY: Final = "outgoing.smtp.protocol: smtp, or another port"
@@ -268,11 +269,11 @@ def _raise_verdict(exc: Exception, client: _Client, options: SmtpOptions) -> NoR
         case ssl.SSLError():
             raise Permanent(f"TLS: {exc.reason or exc}", where=where, remedy="check port and security") from exc
         case TimeoutError():
-            raise RelayUnreachable(f"no connection in {options.timeouts.connect_s:.0f} s", where=where) from exc
+            what = f"no connection in {options.timeouts.connect_s:.0f} s"
+            raise RelayUnreachable(what, where=where, remedy=SILENT_REMEDY) from exc
         case OSError():
-            raise RelayUnreachable(
-                f"no connection: {exc.strerror or str(exc) or type(exc).__name__}", where=where
-            ) from exc
+            what = f"no connection: {exc.strerror or str(exc) or type(exc).__name__}"
+            raise RelayUnreachable(what, where=where, remedy="check host and port") from exc
         case aiosmtplib.SMTPException() if "STARTTLS" in exc.message:
             raise Permanent(
                 "the relay offers no STARTTLS: nothing is sent in the clear", where=where, remedy=TLS_REMEDY

@@ -78,7 +78,15 @@ async def test_no_server_is_transient(fault_proxy: Any) -> None:
     await proxy.refuse()
     url = f"nats://{SECRET}:{SECRET}@127.0.0.1:{proxy.port}"
     said = await _refused(NatsOptions(servers=(url,)), Transient)
-    assert f"127.0.0.1:{proxy.port}" in said
+    assert f"Connection refused [127.0.0.1:{proxy.port}]: is the server up?" in said
+
+
+async def test_a_host_that_is_not_to_be_found_is_said_in_words() -> None:
+    said = await _refused(NatsOptions(servers=("nats://nowhere.invalid:4222",)), Transient)
+    assert "no NATS: " in said
+    assert "Error" not in said
+    assert "gaierror" not in said
+    assert "[nowhere.invalid:4222]" in said
 
 
 async def test_a_silent_server_is_transient(
@@ -87,7 +95,8 @@ async def test_a_silent_server_is_transient(
     monkeypatch.setattr("service.bus.connection.CONNECT_TIMEOUT_S", 0.3)
     proxy = await fault_proxy("127.0.0.1", nats_server.port)
     proxy.swallow()
-    await _refused(NatsOptions(servers=(f"nats://127.0.0.1:{proxy.port}",)), Transient)
+    said = await _refused(NatsOptions(servers=(f"nats://127.0.0.1:{proxy.port}",)), Transient)
+    assert "no answer in time" in said
 
 
 def _nkey() -> tuple[str, str]:

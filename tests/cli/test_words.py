@@ -51,6 +51,12 @@ async def test_every_word_has_help_with_an_example(word: str) -> None:
     assert "Example" in out
 
 
+async def test_the_program_has_help_with_an_example() -> None:
+    code, out, _ = await words("--help")
+    assert code == 0
+    assert "Example: mailbus demo --once" in " ".join(out.split())
+
+
 def test_a_word_that_does_nothing_waits_for_nothing_that_the_others_work_with() -> None:
     code = "import sys, service.cli; print(*(name for name in sys.modules))"
     loaded = set(

@@ -342,6 +342,15 @@ async def test_bytes_injected_after_starttls_end_the_connection() -> None:
             await client.deliver("me@x", ["a@x"], MESSAGE, before_final_dot=Dot())
 
 
+async def test_a_relay_that_says_nothing_is_given_up_with_what_to_look_at() -> None:
+    server, port = await wire_server(GOOD, b"")
+    async with server:
+        limits = Timeouts(connect_s=0.3)
+        settings = SmtpOptions("a", "127.0.0.1", port, Security.NONE, login=False, timeouts=limits)
+        with pytest.raises(RelayUnreachable, match="check host, port and `security`"):
+            await Relay(settings, SystemClock()).deliver("me@x", ["a@x"], MESSAGE, before_final_dot=Dot())
+
+
 @pytest.mark.parametrize("greeting", [b"554 no service\r\n", b"421 busy\r\n", b"HTTP/1.1 400 Bad Request\r\n\r\n"])
 async def test_a_greeting_that_is_none_is_unreachable(greeting: bytes) -> None:
     server, port = await wire_server(GOOD, greeting)
