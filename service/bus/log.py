@@ -158,7 +158,7 @@ class EventLog:
         where events are not permitted (NotPermitted).
         """
         # Those of a head start have passed, but for the last one.
-        self._check_sizes(messages if staged is None else messages[-1:])
+        self._check_sizes(messages if staged is None else messages[-1:], filter_subject)
         metrics.BATCH_EVENTS.observe(len(messages))
         fenced = {FENCE: str(fence), FENCE_SUBJECT: filter_subject}
         try:
@@ -188,13 +188,15 @@ class EventLog:
         metrics.COMMITS.labels(result="committed").inc()
         return seq
 
-    def _check_sizes(self, messages: Sequence[OutMessage]) -> None:
+    def _check_sizes(self, messages: Sequence[OutMessage], filter_subject: str = "") -> None:
         if not 1 <= len(messages) <= BATCH_LIMIT_MESSAGES:
             raise RuntimeError(f"{len(messages)} messages in a commit")
         limit = self._max_payload()
+        # One of them carries it, which may have 300 bytes.
+        fence = len(filter_subject.encode())
         for message in messages:
             check_subject(message.subject)
-            header = header_size(message.headers)
+            header = header_size(message.headers) + fence
             if header > HEADER_LIMIT_BYTES or header + len(message.payload) > limit:
                 raise MessageTooLarge(
                     f"an event of {len(message.payload)} bytes and {header} bytes of headers; NATS takes {limit}",

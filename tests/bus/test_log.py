@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from service.bus import Bus, FenceRefused, OutMessage
+from service.bus import Bus, FenceRefused, MessageTooLarge, OutMessage
 from service.bus.batch import BATCH_LIMIT_MESSAGES
 from service.bus.errors import ApiError, js_api
 from service.bus.frames import FENCE
+from service.bus.guard import header_size
 from service.bus.log import FENCE_SUBJECT
 from service.errors import Transient
 from service.observe import metrics
@@ -236,3 +237,21 @@ async def test_the_log_keeps_no_duplicate_window(bus: Bus) -> None:
         assert stored is not None
         assert "Nats-Msg-Id" not in stored.headers
     assert await payloads(bus, subject) == [b"a", b"b", b"a"]
+
+
+@pytest.mark.fault("D12")
+async def test_under_the_longest_names_what_fits_lands_and_what_does_not_is_refused(own_nats: NatsServer) -> None:
+    async with opened(own_nats.url, "p" * 32) as bus:
+        account, mailbox = "a" * 64, "m" * 200
+        subject, where = bus.subjects.event(account, mailbox, "received"), bus.subjects.mailbox_filter(account, mailbox)
+        room = bus.max_payload - header_size({"ce-id": "1"}) - len(where)
+        events = [OutMessage(subject, b"x" * room, {"ce-id": str(n)}) for n in range(3)]
+        with pytest.raises(MessageTooLarge):
+            await bus.log.commit(
+                [OutMessage(subject, b"x" * (room + 1), {"ce-id": "1"})], filter_subject=where, fence=0
+            )
+        fence = await bus.log.commit(events[:1], filter_subject=where, fence=0)
+        staged = await bus.log.stage(events)
+        assert staged is not None
+        fence = await bus.log.commit(events, filter_subject=where, fence=fence, staged=staged)
+        assert await bus.log.commit(events, filter_subject=where, fence=fence) == 7
