@@ -15,9 +15,10 @@ from service.errors import AuthRefused, MailbusError, Permanent, verdict_of
 from service.observe import metrics
 from service.outbound.deliver import Deliverer
 from service.outbound.hands import Hands
+from service.outbound.insist import INSIST_S
 from service.outbound.options import OutboundOptions
 from service.outbound.places import Deliveries
-from service.outbound.sends import INSIST_S, consumer_of_out
+from service.outbound.sends import consumer_of_out
 from service.outbound.sent import SentMailbox
 from service.outbound.waiting import Waiting
 from service.smtp import Relay, RelayUnreachable
@@ -144,7 +145,7 @@ class Sender:
     async def _to_their_end(self) -> None:
         """The hands. Where the account's work ends, what is in hand has FINISH_TIMEOUT_S.
 
-        Where something fails beside them, NATS as a rule, it has as long as an outcome is insisted on (sends.py): cut
+        Where something fails beside them, NATS as a rule, it has as long as an outcome is insisted on (insist.py): cut
         off before that, a mail whose answer is known would be sent again.
         """
         async with TaskGroup() as group:

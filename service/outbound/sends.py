@@ -14,24 +14,16 @@ from typing import Final
 import msgspec
 
 from service.bus import Conflict, Job, KeyValue
-from service.clock import Clock, backoff_s
+from service.clock import Clock
 from service.contract import URGENT, State, account_of_out, encode
 from service.errors import Transient
-from service.observe import log
+from service.outbound.insist import insist
 from service.outbound.proof import mark_of
 from service.outbound.retry import Phase, Said
 
 # What names a request in messages of mailbus's own.
 KEY_HEADER: Final = "Mail-Request-Key"
 SECRET_KEY: Final = "_message-id"  # a name, not a secret: the value lies in the bucket
-# An outcome that is not written is a mail sent twice: NATS gets a minute to come back.
-INSIST_TRIES: Final = 12
-INSIST_FIRST_S: Final = 0.2
-INSIST_MAX_S: Final = 10.0
-# What all of these tries take together, at the most.
-INSIST_S: Final = 75.0
-
-
 # What stands as the last reply to whoever waits for a turn, where each recipient has a mail.
 NOT_YET: Final = "not sent yet"
 
@@ -180,8 +172,8 @@ class Sends:
     async def put(self, key: str, record: SendRecord, revision: int) -> int:
         """Write a record over `revision`, or where there is none. Raises Conflict, Transient."""
         value = encode(record)
-        tries = 0
-        while True:
+
+        async def write() -> int:
             try:
                 if revision == 0:
                     return await self._bucket.create(key, value)
@@ -192,13 +184,8 @@ class Sends:
                 if entry is not None and entry.value == value:
                     return entry.revision
                 raise
-            except Transient as exc:
-                tries += 1
-                if tries >= INSIST_TRIES:
-                    raise
-                log.warning("send_state_not_written", key=key, error=exc.what, tries=tries)
-                pause = backoff_s(tries, first_s=INSIST_FIRST_S, factor=2, max_s=INSIST_MAX_S, chance=1)
-                await self._clock.sleep(pause)
+
+        return await insist(write, key, self._clock)
 
     async def report(self, key: str, recipients: Iterable[str]) -> None:
         """Keep who has a request's mail by a report, while whoever sends it has its record. Raises Transient."""
@@ -209,7 +196,8 @@ class Sends:
     async def reported(self, key: str, recipients: Iterable[str]) -> list[str]:
         """Of whom that is kept. Raises Transient."""
         kept = {_report_of(key, who): who for who in recipients}
-        return [kept[name] for name in await self._bucket.get_all(list(kept))]
+        # Whoever asks may know what the relay said, and has not stored it yet.
+        return [kept[name] for name in await insist(lambda: self._bucket.get_all(list(kept)), key, self._clock)]
 
     async def secret(self) -> bytes:
         """The key of this deployment's Message-IDs: random, made once, shared by every replica. Raises Transient."""

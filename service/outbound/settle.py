@@ -6,6 +6,7 @@ stored: a status that was stored is published with the same id again.
 
 from contextlib import suppress
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -15,6 +16,7 @@ from service.clock import Clock
 from service.contract import DeadReason, Problem, RequestProblems, State, decode_request
 from service.errors import Permanent
 from service.observe import log, metrics, step
+from service.outbound.insist import insist
 from service.outbound.mail import own_message_id
 from service.outbound.options import TOGETHER, OutboundOptions
 from service.outbound.outbox import Bundle, Outbox
@@ -83,7 +85,7 @@ class Settler:
     ) -> Settled:
         """Store an outcome and say it; what follows from it is left to the caller. Raises Conflict."""
         if decision.phase is not Phase.FINAL and bundle is not None:
-            record = await self.kept(record, bundle)
+            record = await insist(partial(self.kept, record, bundle), key, self._clock)
         # A command may have taken out who was not tried yet, and have died before it said so.
         statuses = [one for one in record.statuses if record.phase is Phase.INTENT and one.state is State.CANCELLED]
         statuses += statuses_of(
