@@ -92,7 +92,8 @@ class Asks:
         """
         if not self._prefix:
             await self._open()
-        if self._nc.full:
+        # Whoever waited beside others looks again: what each of them has behind its question is a page.
+        while self._nc.full and self._nc.is_connected:
             await self._nc.emptied()
         loop = self._loop
         self._count = number = self._count + 1

@@ -7,8 +7,9 @@ import nats.errors
 import pytest
 
 from service.bus import Bus
+from service.bus.connection import PENDING_LIMIT_BYTES
 from service.bus.errors import ApiError
-from service.bus.frames import FENCE
+from service.bus.frames import FENCE, pub
 from tests.bus.conftest import opened, until
 from tests.servers.nats import NatsServer
 from tests.servers.proxy import FaultProxy, Way
@@ -98,3 +99,24 @@ async def test_who_asks_waits_while_too_much_is_pending(bus: Bus, monkeypatch: p
             await asyncio.sleep(0)
             most = max(most, bus.nc.pending_data_size)
     assert most < 10 * len(f"PUB {subject} reply 2 99")
+
+
+async def test_who_waited_until_there_was_room_does_not_fill_it_all_at_once(
+    bus: Bus, nats_server: NatsServer, fault_proxy: Callable[[str, int], Awaitable[FaultProxy]]
+) -> None:
+    proxy = await fault_proxy("127.0.0.1", nats_server.port)
+    async with opened(f"nats://127.0.0.1:{proxy.port}", bus.subjects.prefix, streams=None) as behind:
+        nc, subject = behind.nc, bus.subjects.status("a", "sent")
+        await nc.asks.store(subject, b"1", {})
+        frames, most = [pub("nobody.hears", b"x" * 1_000_000)] * 4, 0
+        proxy.stall(Way.TO_SERVER)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(20):
+                group.create_task(nc.asks.ask(subject, b"2", behind=frames))
+            await until(lambda: nc.asks.under_way > 0 and not nc.pending_data_size)
+            proxy.heal()
+            while nc.asks.under_way or nc.pending_data_size:
+                most = max(most, nc.pending_data_size)
+                await asyncio.sleep(0)
+        assert most < PENDING_LIMIT_BYTES + 5_000_000
