@@ -58,10 +58,12 @@ class InHand:
         """It was delivered again, or its id is asked for once more. `due`: by mailbus itself. Raises Transient."""
         asked = self._asked[key]
         # What was delivered before another process may have begun with, and whoever finds out what became of that needs
-        # it. What is in hand itself may come as if for the first time: NATS forgets deliveries when it is killed.
+        # it. That, or what is in hand itself, may come as if for the first time: NATS forgets deliveries when it is
+        # killed.
         if not due and job.delivered == 1 and asked.source != source_of(job):
             record, _ = await self._sends.get(key)
-            if self._asked.get(key) is asked and await self._takes(asked, record, job):
+            begun = record is not None and record.source == source_of(job)
+            if not begun and self._asked.get(key) is asked and await self._takes(asked, record, job):
                 return
         await job.give_back(AGAIN_S)
 

@@ -89,6 +89,18 @@ async def test_the_message_in_hand_is_not_taken_for_another_when_nats_forgot_its
     assert wire.heard == ["7 -NAK"]
 
 
+@pytest.mark.parametrize("said", [record(Phase.INTENT), record(Phase.WAITING)])
+async def test_the_message_that_an_ended_process_began_with_is_kept_when_nats_forgot_its_delivery(
+    wire: Wire, in_hand: InHand, said: SendRecord
+) -> None:
+    """By it alone is found out what became of the attempt, or what follows from its outcome done."""
+    wire.record = said
+    with in_hand.having("k", job(wire, 8)) as asked:
+        await in_hand.again("k", job(wire, 7), due=False)
+    await in_hand.answer("k", asked)
+    assert wire.heard == ["7 -NAK"]
+
+
 @pytest.mark.parametrize(("delivered", "due"), [(2, False), (1, True)])
 async def test_what_another_process_may_have_begun_with_is_given_back(
     wire: Wire, in_hand: InHand, delivered: int, due: bool
