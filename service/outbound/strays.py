@@ -111,11 +111,13 @@ class Strays:
         return ACCOUNT_ID.fullmatch(account) is None or not await self._coming(account)
 
     async def _each(self, stream: str, name: str, subject: str, refuse: Callable[[Job], Awaitable[None]]) -> None:
+        account = account_of_out(subject)
         puller = await self._bus.queue(stream).puller(name, subject)
         try:
-            while jobs := await puller.fetch(TOGETHER):
+            # Many take minutes, in which the account may be added.
+            while await self._is_stray(account) and (jobs := await puller.fetch(TOGETHER)):
                 for job in jobs:
-                    log.warning("unknown_account", account=account_of_out(subject)[:64], seq=job.seq)
+                    log.warning("unknown_account", account=account[:64], seq=job.seq)
                     try:
                         await refuse(job)
                     except Conflict:

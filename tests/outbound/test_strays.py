@@ -308,6 +308,23 @@ async def test_an_account_that_was_added_and_is_not_heard_of_yet_is_no_stray(bus
     assert post.events == []
 
 
+async def test_what_is_queued_for_an_account_that_is_added_while_others_are_refused_is_left_to_it(
+    bus: Bus, post: Post, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.outbound.strays.TOGETHER", 2)
+    post.account = "new"
+    for n in range(6):
+        await post.request(f"r{n}")
+
+    async def is_coming(_account: str) -> bool:
+        return bool(await bus.pending(bus.subjects.stream_status, ">"))
+
+    few = Strays(bus, SystemClock(), sends=lambda _: False, decides=lambda _: True, coming=is_coming)
+    await few.refuse_all()
+    assert await post.states(2) == [("r0", "failed"), ("r1", "failed")]
+    assert await bus.pending(bus.subjects.stream_out, bus.subjects.out("new")) == 4
+
+
 async def test_urgent_requests_are_their_accounts(bus: Bus, post: Post, relay: ScriptedRelay) -> None:
     await bus.publish(bus.subjects.out_urgent("unknown"), b'{"id": "r", "to": [{"email": "a@x.example"}], "text": "t"}')
     await bus.publish(bus.subjects.out_urgent("a"), b'{"id": "r", "to": [{"email": "a@x.example"}], "text": "t"}')
