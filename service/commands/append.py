@@ -29,6 +29,7 @@ from service.contract import (
     decode_body,
     encode,
     flag_of,
+    missing_blobs,
     request_key,
     wrong_sizes,
 )
@@ -105,12 +106,14 @@ async def _size(context: Context, request: AppendRequest) -> int:
     made = request.request
     named = blob_ids(made) if made is not None else [request.blob_id or ""]
     sizes = await context.bus.blobs().sizes(named)
-    field = "request.attachments" if made is not None else "blobId"
-    problems = [Problem(field, f"no such blob: {blob}") for blob in named if blob not in sizes]
+    problems: list[Problem] = []
     if made is not None:
-        problems += [Problem(f"request.{one.field}", one.message) for one in wrong_sizes(made, sizes)]
-    elif sizes and sizes[named[0]] > context.message_limit:
-        problems.append(Problem(field, f"{sizes[named[0]]} bytes; at most {context.message_limit}"))
+        wrong = [*missing_blobs(made, sizes), *wrong_sizes(made, sizes)]
+        problems = [Problem(f"request.{one.field}", one.message) for one in wrong]
+    elif not sizes:
+        problems = [Problem("blobId", f"no such blob: {request.blob_id}")]
+    elif sizes[named[0]] > context.message_limit:
+        problems = [Problem("blobId", f"{sizes[named[0]]} bytes; at most {context.message_limit}")]
     if problems:
         raise error(400, problems)
     uses = blob_uses(made) if made is not None else dict.fromkeys(named, 1)

@@ -9,7 +9,6 @@ import msgspec
 from service.commands.account import Account, Context
 from service.commands.errors import error, problem
 from service.contract import (
-    Problem,
     RequestProblems,
     SendAnswer,
     beyond,
@@ -17,6 +16,7 @@ from service.contract import (
     check_request,
     decode_request,
     encode,
+    missing_blobs,
     wrong_sizes,
 )
 from service.errors import Transient
@@ -45,10 +45,7 @@ async def send(context: Context, account: Account, payload: bytes, headers: Mapp
     problems = beyond(request, context.clock.now(), limits)
     try:
         sizes = await bus.blobs().sizes(blob_ids(whole))
-        for blob in blob_ids(whole):
-            if blob not in sizes:
-                field = "rawBlobId" if blob == request.raw_blob_id else "attachments"
-                problems.append(Problem(field, f"no such blob: {blob}"))
+        problems += missing_blobs(whole, sizes)
         problems += wrong_sizes(whole, sizes)
         if problems:
             raise error(400, problems)

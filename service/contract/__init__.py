@@ -130,6 +130,7 @@ from service.contract.requests import (
     blob_uses,
     expiry_of,
     for_one,
+    missing_blobs,
     wrong_sizes,
 )
 from service.contract.schema import asyncapi, event_schema
@@ -289,6 +290,7 @@ __all__ = [
     "mailbox_name",
     "mailbox_token",
     "media_type",
+    "missing_blobs",
     "normal_form",
     "place_of",
     "request_key",

@@ -4,7 +4,7 @@ Field names are JMAP's where JMAP has them (RFC 8621 sections 4 and 7).
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Literal
@@ -172,6 +172,15 @@ def blob_uses(request: SendRequest) -> Counter[str]:
     """How often a request names each blob: a mail has it so many times."""
     named = [one.blob_id for one in request.attachments if one.blob_id is not None]
     return Counter([*named, *([request.raw_blob_id] if request.raw_blob_id is not None else [])])
+
+
+def missing_blobs(request: SendRequest, there: Container[str]) -> list[Problem]:
+    """What a request names and is not among the blobs that are there. A forward's stand in no field of its own."""
+    return [
+        Problem("rawBlobId" if blob == request.raw_blob_id else "attachments", f"no such blob: {blob}")
+        for blob in blob_ids(request)
+        if blob not in there
+    ]
 
 
 def wrong_sizes(request: SendRequest, sizes: Mapping[str, int]) -> list[Problem]:

@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from service.contract import Problem, RequestProblems, SendRequest, ascii_domain, blob_ids, encoded_parameters
+from service.contract import Problem, RequestProblems, SendRequest, ascii_domain, encoded_parameters, missing_blobs
 from service.mime import MimeLimits, build, parse_header_only
 from service.outbound.dkim import DkimSigner
 from service.outbound.proof import KEY_CHARS, mark_of, proof_of, verp_address
@@ -68,8 +68,7 @@ def make_mail(
 
     `proof`: see proof.py; `verp`: where it stands in the reverse-path, "" for nowhere.
     """
-    problems = [Problem("attachments", f"no such blob: {blob}") for blob in blob_ids(request) if blob not in blobs]
-    if problems:
+    if problems := missing_blobs(request, blobs):
         raise RequestProblems(problems)
     if request.envelope is not None:
         mail_from = request.envelope.mail_from.email

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from service.bus import Conflict
 from service.clock import Clock
-from service.contract import Problem, Recipient, RequestProblems, blob_ids, for_one
+from service.contract import Recipient, RequestProblems, for_one, missing_blobs
 from service.errors import verdict_of
 from service.observe import metrics, step
 from service.outbound.blame import domain_of
@@ -79,9 +79,7 @@ class Mailings:
         waits for the next one. Raises Conflict, Transient.
         """
         before, attempt = task.record, task.record.attempt + 1
-        missing = [blob for blob in blob_ids(task.request) if blob not in task.bundle.blobs]
-        if missing:
-            problems = [Problem("attachments", f"no such blob: {blob}") for blob in missing]
+        if problems := missing_blobs(task.request, task.bundle.blobs):
             await self._steps.refuse(task, problems)
             return
         # Each mail takes a place like a request of its own.

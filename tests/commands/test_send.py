@@ -120,6 +120,8 @@ async def test_what_would_be_refused_later_is_refused_at_once(served: Bus) -> No
     late = await ask(served, REQUEST | {"expiresAt": "2100-01-01T00:00:00Z"})
     assert code(late) == "400"
     assert json.loads(late.data)["problems"][0]["field"] == "expiresAt"
+    raw = await ask(served, {"to": REQUEST["to"], "rawBlobId": f"202611-{'0' * 64}"})
+    assert (code(raw), json.loads(raw.data)["problems"][0]["field"]) == ("400", "rawBlobId")
     missing = await ask(served, REQUEST | {"attachments": [{"blobId": f"202611-{'0' * 64}", "name": "a"}]})
     assert code(missing) == "400"
     assert "no such blob" in json.loads(missing.data)["problems"][0]["message"]

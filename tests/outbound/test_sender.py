@@ -5,6 +5,7 @@ import json
 from datetime import UTC, datetime
 from email import message_from_bytes
 from email.utils import parsedate_to_datetime
+from typing import Any
 
 import pytest
 import trustme
@@ -17,6 +18,8 @@ from service.smtp import RelayUnreachable
 from tests.outbound.conftest import Post, delivered, found_lost, sending, soon
 from tests.servers.smtp import RelayMaker, ScriptedRelay
 from tests.smtp.harness import client_context, server_context
+
+MISSING = "202611-" + "a" * 64
 
 
 async def test_a_request_becomes_a_mail_and_a_status(bus: Bus, post: Post, relay: ScriptedRelay) -> None:
@@ -182,12 +185,25 @@ async def test_a_wrong_request_fails_with_every_problem_and_lies_whole_in_the_de
     assert not relay.messages
 
 
-async def test_a_missing_blob_is_a_problem_of_the_request(bus: Bus, post: Post, relay: ScriptedRelay) -> None:
+@pytest.mark.fault("E14")
+@pytest.mark.parametrize(
+    ("named", "field"),
+    [
+        ({"attachments": [{"blobId": MISSING}]}, "attachments"),
+        ({"attachments": [{"blobId": MISSING}], "split": True}, "attachments"),
+        ({"rawBlobId": MISSING}, "rawBlobId"),
+    ],
+)
+async def test_a_missing_blob_is_a_problem_of_the_field_that_names_it(
+    bus: Bus, post: Post, relay: ScriptedRelay, named: dict[str, Any], field: str
+) -> None:
     async with sending(bus, relay):
-        await post.request("r", attachments=[{"blobId": "202611-" + "a" * 64}])
+        await post.request("r", **named)
         assert await post.states(1) == [("r", "failed")]
-    assert isinstance(post.events[0].body.problems, list)
-    assert post.events[0].body.attempt == 0
+    status = post.events[0].body
+    assert isinstance(status.problems, list)
+    assert [(one.field, one.message) for one in status.problems] == [(field, f"no such blob: {MISSING}")]
+    assert status.attempt == 0
 
 
 async def test_blobs_are_attached_and_kept_while_the_request_waits(bus: Bus, post: Post, relay: ScriptedRelay) -> None:
