@@ -51,6 +51,20 @@ async def test_an_event_is_a_cloud_event_with_a_jmap_email(
     assert next(iter(event.body["bodyValues"].values()))["value"] == "hello there\n"
 
 
+@pytest.mark.fault("C08")
+async def test_no_identity_hangs_on_a_header(dovecot: Dovecot, bus: Bus, reader: BusReader, prefix: str) -> None:
+    same = b"Message-ID: <same@example.org>\r\n" + mail(1)
+    doubled = b"Message-ID: <other@example.org>\r\n" + same
+    nothing = b"\r\nno header at all\r\n"
+    endless = b"Message-ID: <" + b"x" * 65_536 + b"@example.org>\r\n" + mail(1)
+    await dovecot.append(prefix, [same, same, doubled, nothing, nothing, endless])
+    async with following(bus, Box(dovecot.imap, prefix)):
+        events = await reader.wait_received(6)
+    assert len({event.headers["ce-id"] for event in events}) == 6
+    assert len({event.body["id"] for event in events}) == 6
+    assert [event.body["messageId"] for event in events] == [["same@example.org"]] * 3 + [None] * 3
+
+
 async def test_initial_new_announces_what_comes_from_now_on(
     dovecot: Dovecot, bus: Bus, reader: BusReader, prefix: str
 ) -> None:

@@ -24,6 +24,7 @@ from tests.servers.mailbus import Mailbus, imap_account, reading, settings_for, 
 from tests.servers.nats import NatsServer
 from tests.servers.proxy import FaultProxy, Way
 from tests.servers.smtp import ScriptedRelay
+from tests.whole.test_life import status_of
 
 pytestmark = pytest.mark.fault("F01")
 
@@ -160,6 +161,30 @@ async def test_nats_well_and_a_relay_that_takes_its_time_gets_it_up_to_a_limit(
                 relay.script.hold.set()
         states = [event.kind for event in await reader.events("STATUS") if ".status." in event.subject]
     assert states == (["sent"] if answers else [])
+
+
+async def test_while_it_ends_it_is_alive_and_not_ready_and_takes_nothing_new(
+    own_nats: NatsServer, mailbus: Maker, prefix: str, relay: ScriptedRelay
+) -> None:
+    relay.script.hold = asyncio.Event()
+    one = mailbus(settings_for(own_nats.url, prefix, with_relay({"id": "box", "address": "me@example.com"}, relay)))
+    one.start()
+    await one.started()
+    async with reading(own_nats.url, prefix) as reader:
+        await reader.nc.jetstream().publish(f"{prefix}.out.box", REQUEST)
+        await until(lambda: relay.data_commands == 1)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(stopped(one))
+            await until(lambda: bool(one.said("stopping")))
+            assert (await status_of(one, "/healthz"), await status_of(one, "/readyz")) == (200, 503)
+            late = json.dumps({"id": "r2", "to": [{"email": "b@example.org"}], "text": "x"}).encode()
+            await reader.nc.jetstream().publish(f"{prefix}.out.box", late)
+            relay.script.hold.set()
+        sent = [event.body["id"] for event in await reader.events("STATUS") if event.kind == "sent"]
+        waits = await reader.count(f"{prefix}.out.box", "OUT")
+    assert sent == ["r1"]
+    assert [message.rcpt_to for message in relay.messages] == [["a@example.org"]]
+    assert waits == 1
 
 
 async def test_an_account_that_is_being_released_keeps_its_time(
