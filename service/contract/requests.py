@@ -155,7 +155,7 @@ def beyond(request: SendRequest, stored_at: datetime, limits: SendLimits) -> lis
     forgotten_at = stored_at + timedelta(seconds=limits.window_s)
     given = (("sendAt", request.send_at), ("expiresAt", request.expires_at))
     return [
-        Problem(field, f"later than requests are remembered: {limits.window_s / 86400:.0f} days (`outgoing.window`)")
+        Problem(field, f"later than requests are remembered: {limits.window_s / 86400:g} days (`outgoing.window`)")
         for field, at in given
         if at is not None and at > forgotten_at
     ]

@@ -2,13 +2,14 @@
 
 import json
 import re
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.contract import RequestProblems, decode_request, email_id, encoded_parameters, for_one
+from service.contract import RequestProblems, SendLimits, beyond, decode_request, email_id, encoded_parameters, for_one
 from service.smtp.wire import rcpt_command
 
 ID = email_id("INBOX", 7, 3)
@@ -336,3 +337,13 @@ def test_a_media_type_may_have_parameters(type: str, good: bool) -> None:
 )
 def test_what_goes_not_with_an_answer_is_named(changes: dict[str, Any], field: str) -> None:
     assert field in fields(**changes)
+
+
+@pytest.mark.parametrize(("window", "words"), [(timedelta(days=30), "30 days"), (timedelta(hours=12), "0.5 days")])
+def test_what_outlives_the_memory_of_it_is_told_how_long_that_is(window: timedelta, words: str) -> None:
+    request = decode_request(json.dumps(GOOD | {"sendAt": "2100-01-01T00:00:00Z"}).encode())
+    (problem,) = beyond(request, datetime.now(UTC), SendLimits(60.0, window.total_seconds()))
+    assert (problem.field, problem.message) == (
+        "sendAt",
+        f"later than requests are remembered: {words} (`outgoing.window`)",
+    )
