@@ -6,6 +6,7 @@ in the bucket `mail-cursors`, in one key an account; a snapshot of the known sta
 here, or by its own mailbox. Newer ones take the place of older ones, but of none that a mailbox still recognises by.
 """
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -56,6 +57,8 @@ class LeftEpochs:
     def __init__(self, bucket: KeyValue, account: str) -> None:
         self._bucket = bucket
         self._key = f"{account}.left"
+        # A tree that is renamed: they would be in each other's way.
+        self._changes = asyncio.Lock()
 
     async def all(self) -> Sequence[LeftEpoch]:
         """Those that are kept, oldest first. Raises Transient."""
@@ -108,9 +111,13 @@ class LeftEpochs:
             needed, known = {one.id for one in chain}, {one.snapshot for one in there}
             # What is nobody's may be what it needs itself, until its next epoch has begun: it says when it is done.
             kept = [one if _is_nobodys(one) else _taken(one, taker, taken=False) for one in there]
-            # Who has not left the epoch that this one goes on by needs what is beyond it, too, and could delete it.
-            beyond = [_beyond(one) for one in chain if one is not before and one.id not in known]
-            return [_taken(one, taker, taken=True) if one.snapshot in needed else one for one in [*kept, *beyond]]
+            # Who has not left the epoch that this one goes on by needs its snapshot, and those beyond, too, and could
+            # delete it: there again, it goes on by the copy of its position, which names what was saved for this one.
+            unknown = [_not_left(one) for one in chain if one.id not in known]
+            all = [_taken(one, taker, taken=True) if one.snapshot in needed else one for one in [*kept, *unknown]]
+            # Where it is gone for good, nobody says that it is done.
+            noted = [one for one in all if _is_nobodys(one) and not one.settled]
+            return [one for one in all if one not in noted[: max(0, len(noted) - TAKEN_LIMIT)]]
 
         await self._change(taken)
 
@@ -132,20 +139,21 @@ class LeftEpochs:
         return bool(found or named)
 
     async def _change(self, change: Callable[[list[LeftEpoch]], list[LeftEpoch]]) -> None:
-        for _ in range(CONFLICTS_LIMIT):
-            entry = await self._bucket.get(self._key)
-            there = _load(entry.value) if entry is not None else []
-            changed = change(there)
-            if changed == there:
+        async with self._changes:
+            for _ in range(CONFLICTS_LIMIT):
+                entry = await self._bucket.get(self._key)
+                there = _load(entry.value) if entry is not None else []
+                changed = change(there)
+                if changed == there:
+                    return
+                try:
+                    if entry is None:
+                        await self._bucket.create(self._key, msgspec.json.encode(changed))
+                    else:
+                        await self._bucket.update(self._key, msgspec.json.encode(changed), entry.revision)
+                except Conflict:
+                    continue
                 return
-            try:
-                if entry is None:
-                    await self._bucket.create(self._key, msgspec.json.encode(changed))
-                else:
-                    await self._bucket.update(self._key, msgspec.json.encode(changed), entry.revision)
-            except Conflict:
-                continue
-            return
         raise Transient("others write the account's left epochs meanwhile", where=self._key)
 
 
@@ -161,7 +169,7 @@ def _settled(one: LeftEpoch, mailbox: str) -> LeftEpoch:
     return replace(left, settled=left.settled or (_is_nobodys(left) and not left.takers))
 
 
-def _beyond(one: Before) -> LeftEpoch:
+def _not_left(one: Before) -> LeftEpoch:
     cursor = Cursor("", one.uidvalidity, 0, 0, "", state=Named(0, id=one.id))
     return LeftEpoch("", cursor, 0, takers=[name_id(one.mailbox)])
 

@@ -323,6 +323,24 @@ async def test_who_dies_as_it_leaves_an_epoch_and_stays_deletes_nothing_that_its
     assert not await life().settled("another", "beyond")
 
 
+async def test_what_an_heir_recognises_by_stays_though_its_mailbox_has_not_left_its_epoch(bus: Bus) -> None:
+    lineage = Lineage(bus, Copies(bus.key_value(bus.subjects.cursors), SystemClock()), "box")
+    await lineage.taken("heir", before_of(left_at(TIME, "saved for the heir"), mailbox="old"))
+    # Its name is there again, and what is known of it is saved anew: in another month, or with what came meanwhile.
+    assert await lineage.settled("old", "saved for the heir")
+    assert await lineage.left("old", left_at(TIME, "newer"), 8) == []
+    assert await lineage.settled("heir", "saved for the heir")
+    assert await lineage.left("another", left_at(TIME, "more"), 9) == ["saved for the heir"]
+
+
+async def test_of_those_that_are_gone_for_good_no_more_is_noted_than_a_limit(bus: Bus) -> None:
+    left = LeftEpochs(bus.key_value(bus.subjects.cursors), "box")
+    async with asyncio.TaskGroup() as group:
+        for number in range(TAKEN_LIMIT + 2):
+            group.create_task(left.take(f"heir{number}", before_of(left_at(TIME, f"s{number}"), mailbox=f"n{number}")))
+    assert [one.snapshot for one in await left.all()] == [f"s{number}" for number in range(2, TAKEN_LIMIT + 2)]
+
+
 async def test_what_others_recognise_by_does_not_go_for_what_nobody_would_delete(bus: Bus) -> None:
     left = LeftEpochs(bus.key_value(bus.subjects.cursors), "box")
     await left.add(LeftEpoch("old", left_at(TIME, "taken"), 1))
