@@ -15,7 +15,6 @@ from service.outbound.proof import known_of
 from service.outbound.retry import Said, Verdict
 from service.outbound.sends import SendRecord, Sends
 from service.outbound.sent import SentMailbox
-from service.outbound.told import REPORTED
 
 _IN_SENT: Final = Said(Verdict.ACCEPTED, "250 2.0.0 the relay's answer was lost: the mail is in Sent")
 _CAME_BACK: Final = Said(Verdict.ACCEPTED, "250 2.0.0 the relay's answer was lost: the mail was reported on")
@@ -49,7 +48,7 @@ class Evidence:
         # Of a mailing, which comes again and again, not yet of those who are tried later: each is asked for by himself.
         # Whoever is on hold is not tried any more.
         now = {*record.trying, *record.held} if record.split and record.trying else set(unsure)
-        found = _remembered(record, unsure) | await self._reported(record, [who for who in unsure if who in now])
+        found = await self._reported(record, [who for who in unsure if who in now])
         left = [who for who in unsure if who not in found]
         if record.split:
             # Not yet of those whom this attempt is not about: a mailing comes again and again.
@@ -61,18 +60,10 @@ class Evidence:
         """Of a mailing, before a part of it is tried: who of those has the mail of an earlier attempt, by a report."""
         return await self._reported(record, [who for who in record.doubted if who in record.trying])
 
-    async def frees(self, record: SendRecord) -> bool:
-        """Whether a report ended somebody's hold while an attempt was under way."""
-        return bool(await self._reported(record, record.held))
-
     async def _reported(self, record: SendRecord, unsure: Sequence[str]) -> dict[str, Said]:
         """Whom a report was about."""
-        found = _remembered(record, unsure)
-        if left := [who for who in unsure if who not in found]:
-            # One that came while an attempt was under way, whose record was not to be written.
-            reported = await self._sends.reported(request_key(self._account, record.id), left)
-            found |= dict.fromkeys(reported, _CAME_BACK)
-        return found
+        key = request_key(self._account, record.id)
+        return dict.fromkeys(await self._sends.reported(key, unsure), _CAME_BACK) if unsure else {}
 
     async def _in_sent(self, record: SendRecord, unsure: Sequence[str]) -> dict[str, Said]:
         """Whose mail is there. One for all is there for all of them."""
@@ -89,9 +80,3 @@ class Evidence:
         there = await self._sent.which(set(ids.values()), since=record.date)
         log.info("sent_looked_at", account=self._account, found=len(there))
         return {who: _IN_SENT for who, id in ids.items() if id in there}
-
-
-def _remembered(record: SendRecord, unsure: Sequence[str]) -> dict[str, Said]:
-    """Of whom the record itself says that a report was about him."""
-    back = {one.partition(" ")[2].lower() for one in record.returned if one.startswith(f"{REPORTED} ")}
-    return {who: _CAME_BACK for who in unsure if who.lower() in back}

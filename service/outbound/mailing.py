@@ -101,10 +101,7 @@ class Mailings:
             late = self._clock.monotonic() >= until or self._pace.interval_s > NEAR_S
         place.give_turn_back()
         if not waiting:
-            ended = task.record
-            if await self._evidence.frees(ended):
-                ended = changed(ended, next_at=self._clock.now())
-            await self._settler.go_on(task.key, ended)
+            await self._settler.go_on(task.key, task.record)
             await task.job.done()
         elif task.revision or turns.wait_s(waiting):
             await self._leave(task, waiting, turns, tried=task.record.attempt == attempt)

@@ -10,7 +10,8 @@ whether it did, that ends the doubt (evidence.py).
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,7 +21,6 @@ from msgspec import UNSET, UnsetType
 from service.bus import Bus, Conflict
 from service.clock import Clock
 from service.contract import (
-    Action,
     DeliveryStatus,
     EmailSubmission,
     Kind,
@@ -40,7 +40,6 @@ from service.outbound.settle import say, schedule
 from service.outbound.status import Delivered, publish
 from service.outbound.suppressions import Suppressions
 from service.outbound.told import (
-    REPORTED,
     Announced,
     addresses,
     doubted,
@@ -100,8 +99,7 @@ class Returned:
         id, envelope_id = original.message_id or "", original.envelope_id or ""
         known = known_of(id, secret) or known_of(envelope_id, secret) or known_by_address(addresses(announced), secret)
         if known is not None:
-            await self._came_first(known, said.reports or ())
-            await self._went_out(known, [one for one in said.reports or () if one.action is not Action.FAILED])
+            await self._went_out(known, names_of(said.reports or ()) | {who.lower() for who in named(said)})
         if not is_told(said):
             return
         told = _Told(state, id, named(said), suppresses=known is not None and may_suppress(announced))
@@ -148,11 +146,7 @@ class Returned:
             told = record.returned if verified else record.claimed
             if not new or len(told) >= REMEMBERED or record.phase is Phase.INTENT:
                 return  # whoever sends it still has the record in hand: the events' ids say that they are the same
-            names = names_of(about.values()) | {who.lower() for who in about}
-            out = doubted(known, record, names) if verified and record.phase in (Phase.WAITING, Phase.HELD) else []
-            told = list(
-                dict.fromkeys([*told, *(f"{state} {who}" for who in new), *(f"{REPORTED} {who}" for who in out)])
-            )
+            told = list(dict.fromkeys([*told, *(f"{state} {who}" for who in new)]))
             if len(encode(told)) > REMEMBERED_BYTES:
                 return
             changed = msgspec.structs.replace(record, **{"returned" if verified else "claimed": told})
@@ -160,8 +154,6 @@ class Returned:
                 await self._sends.put(key, changed, revision)
             except Conflict:
                 continue  # told again with the same ids
-            if out:
-                await self._look_again(key, record)
             log.info(
                 "mail_returned",
                 account=record.account,
@@ -173,29 +165,20 @@ class Returned:
             return
         raise Transient("the state of a request changes too often", where="mail-sends")
 
-    async def _came_first(self, known: Known, reports: Sequence[Report]) -> None:
-        """Of an attempt that is under way, or broke off: its record is not ours to write, so it is kept beside it."""
-        record, _ = await self._sends.get(known.key)
-        if record is not None and record.phase is Phase.INTENT:
-            await self._sends.report(known.key, doubted(known, record, names_of(reports)))
+    async def _went_out(self, known: Known, names: AbstractSet[str]) -> None:
+        """Keep for whom a report proves that the mail went out, and nobody heard whether it did.
 
-    async def _went_out(self, known: Known, reports: Sequence[Report]) -> None:
-        """Keep what reports without a failure prove of whom nobody heard whether he got the mail."""
-        for _ in range(TRIES if reports else 0):
-            record, revision = await self._sends.get(known.key)
-            if record is None or record.phase not in (Phase.WAITING, Phase.HELD):
-                return
-            about = [f"{REPORTED} {who}" for who in doubted(known, record, names_of(reports))]
-            told = list(dict.fromkeys([*record.returned, *about]))
-            if len(told) == len(record.returned) or len(told) > REMEMBERED or len(encode(told)) > REMEMBERED_BYTES:
-                return
-            try:
-                await self._sends.put(known.key, msgspec.structs.replace(record, returned=told), revision)
-            except Conflict:
-                continue
-            await self._look_again(known.key, record)
-            log.info("mail_went_out", account=record.account, request=record.id, recipients=len(about))
+        Beside the record, which is another's to write while an attempt is under way.
+        """
+        record, _ = await self._sends.get(known.key)
+        if record is None or not (about := doubted(known, record, names)):
             return
+        await self._sends.report(known.key, about)
+        log.info("mail_went_out", account=record.account, request=record.id, recipients=len(about))
+        # Again: an attempt that has ended meanwhile looked before. One that has not looks once its outcome is stored.
+        record, _ = await self._sends.get(known.key)
+        if record is not None and doubted(known, record, names) and record.phase is not Phase.INTENT:
+            await self._look_again(known.key, record)
 
     async def _look_again(self, key: str, record: SendRecord) -> None:
         """Nobody knew whether the relay took it: now somebody does. An attempt overwrites what was not said."""

@@ -61,7 +61,7 @@ class SendRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     taken: list[str] = []
     cancelled: list[str] = []
     account: str = ""
-    # "bounced a@example.org": what came back and was told; "reported a@example.org": the mail went out for him.
+    # "bounced a@example.org": what came back and was told.
     returned: list[str] = []
     # The same of what nothing proves.
     claimed: list[str] = []
@@ -188,7 +188,7 @@ class Sends:
         return await insist(write, key, self._clock)
 
     async def report(self, key: str, recipients: Iterable[str]) -> None:
-        """Keep who has a request's mail by a report, while whoever sends it has its record. Raises Transient."""
+        """Keep who has a request's mail by a report. Raises Transient."""
         for who in recipients:
             with suppress(Conflict):  # an earlier one said so, too
                 await self._bucket.create(_report_of(key, who), b"1")

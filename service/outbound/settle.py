@@ -191,8 +191,8 @@ class Settler:
             if newer is None or newer.phase is Phase.INTENT:
                 return
             if newer.owner == record.owner:
-                if newer.returned != record.returned:
-                    # A report was between, which had it looked at now (returned.py).
+                if newer.held and await self._sends.reported(key, newer.held):
+                    # A report was between (returned.py): who is on hold need not be.
                     await schedule(self._bus, self._options.account, key, record, self._clock.now())
             # A command was between: what it set may stand no more.
             elif newer.phase is Phase.FINAL:

@@ -37,8 +37,6 @@ class Announced(msgspec.Struct):
     attachments: list[_Part] = []
 
 
-# Stands in a record's `returned` where a state would: no event tells it.
-REPORTED: Final = "reported"
 # RFC 5965 7.3 and RFC 6650 5.3: what a reader says against a mail. `not-spam` is said for it (RFC 6430), `auth-failure`
 # and `dmarc` are told of mail that nobody complained about (RFC 6591).
 _COMPLAINTS: Final = frozenset(("abuse", "fraud", "virus", "other", "opt-out"))

@@ -1,7 +1,7 @@
 """A proved report that a mail was delivered, or waits behind the relay, ends the doubt whether it went out."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
 from email import message_from_bytes
 from typing import Any
@@ -12,7 +12,9 @@ from msgspec.structs import replace
 from service.bus import Bus
 from service.clock import SystemClock
 from service.contract import Action
+from service.errors import Transient
 from service.outbound import Phase, Returned, settle
+from service.outbound import returned as returned_module
 from service.outbound.evidence import Evidence
 from service.outbound.proof import Known, mark_of
 from service.outbound.sends import SendRecord, Sends
@@ -101,6 +103,67 @@ async def test_a_report_right_before_the_schedule_of_what_is_on_hold_is_not_left
         await post.request("r")
         assert await post.states(2) == [("r", "uncertain"), ("r", "sent")]
         await post.empty()
+
+
+class Sent:
+    """A Sent mailbox without the mail; meanwhile a report comes."""
+
+    wants_copies = False
+
+    def __init__(self, comes: Callable[[], Awaitable[None]]) -> None:
+        self._comes = comes
+
+    async def which(self, _message_ids: Iterable[str], *, since: datetime) -> set[str]:
+        await self._comes()
+        return set()
+
+
+@pytest.mark.fault("E01")
+@pytest.mark.parametrize("split", [False, True])
+async def test_a_report_that_comes_while_the_sent_mailbox_is_looked_into_is_not_left_for_the_expiry_of_a_hold(
+    bus: Bus, post: Post, relay: ScriptedRelay, split: bool
+) -> None:
+    async def comes() -> None:
+        message_id = message_from_bytes(relay.messages[0].content)["Message-ID"].strip("<>")
+        await Returned(bus, SystemClock(), suppresses=lambda _: False).heard(announced(report("delivered", message_id)))
+
+    relay.script.cut = ["before_reply"]
+    sent: Any = Sent(comes)
+    async with sending(bus, relay, uncertain="hold", sent=sent):
+        await post.request("r", split=split)
+        assert await post.states(2) == [("r", "uncertain"), ("r", "sent")]
+        await post.empty()
+    assert len(relay.messages) == 1
+
+
+@pytest.mark.fault("E01")
+@pytest.mark.parametrize("action", ["delivered", "failed"])
+async def test_a_report_whose_hearing_broke_off_frees_who_is_on_hold_when_it_is_heard_again(
+    bus: Bus, post: Post, relay: ScriptedRelay, monkeypatch: pytest.MonkeyPatch, action: str
+) -> None:
+    set_schedule, broken = returned_module.schedule, False
+
+    async def breaks(*given: Any) -> None:
+        nonlocal broken
+        if not broken:
+            broken = True
+            raise Transient("this process ends", where="here")
+        await set_schedule(*given)
+
+    monkeypatch.setattr(returned_module, "schedule", breaks)
+    relay.script.cut = ["before_reply"]
+    returned = Returned(bus, SystemClock(), suppresses=lambda _: False)
+    async with sending(bus, relay, uncertain="hold"):
+        await post.request("r")
+        await post.states(1)
+        await scheduled(bus, "r")
+        payload = announced(report(action, str(post.events[0].body.message_id)))
+        with pytest.raises(Transient):
+            await returned.heard(payload)
+        await returned.heard(payload)
+        await post.until(lambda: any(event.state == "sent" for event in post.events))
+        await post.empty()
+    assert len(relay.messages) == 1
 
 
 @pytest.mark.fault("E16")
