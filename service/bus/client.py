@@ -43,6 +43,8 @@ class BusClient(Client):
         self._flushing = False
         self.asks = Asks(self)
         self.refusals = Refusals()
+        # How often the server said that answers cannot be heard: whoever listens for them has to listen anew.
+        self.refused_inboxes = 0
         # Reads the files of certificates, which are renewed while the process runs. Raises OSError (SSLError is one).
         self.read_tls: Callable[[], ssl.SSLContext] | None = None
         # The same of `password`, `token` and `nkey_seed`, and of `creds`. Raise OSError, ValueError, Permanent.
@@ -68,6 +70,7 @@ class BusClient(Client):
             return
         if refused.is_inbox:
             self._resp_sub_prefix = None  # the next request listens anew, for the right may come
+            self.refused_inboxes += 1
         self.asks.refused(refused)
 
     async def listen(self, subject: str, heard: Listener) -> Subscription:

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import msgspec
 import nats.errors
+from nats.aio.subscription import Subscription
 
 from service.bus.batch import send_frames
 from service.bus.client import BusClient
@@ -46,6 +47,8 @@ class Window:
     def __init__(self, nc: BusClient) -> None:
         self._nc = nc
         self._inbox = ""
+        self._listening: Subscription | None = None
+        self._refused = 0
         self._opening = asyncio.Lock()
         self._count = 0
         self._asked: dict[int, _Asked] = {}  # by the number of each message under way
@@ -85,10 +88,15 @@ class Window:
 
     async def _open(self) -> None:
         async with self._opening:
-            if not self._inbox:
-                inbox = self._nc.new_inbox()
-                await self._nc.listen(f"{inbox}.*", self._take)
-                self._inbox = inbox
+            if self._inbox and self._refused == self._nc.refused_inboxes:
+                return
+            # Refused, it stays so although the right comes.
+            self._inbox, self._refused = "", self._nc.refused_inboxes
+            inbox = self._nc.new_inbox()
+            if self._listening is not None:
+                await self._listening.unsubscribe()
+            self._listening = await self._nc.listen(f"{inbox}.*", self._take)
+            self._inbox = inbox
 
     def _take(self, subject: bytes, _reply: bytes, payload: bytes, _headers: bytes) -> None:
         word = subject.rpartition(b".")[2]

@@ -76,6 +76,8 @@ async def test_who_may_hear_no_answer_hears_so_at_once(rights: str) -> None:
                 await bus.publish("mail.status.a.sent", b"")
             with pytest.raises(NotPermitted):
                 await bus.stream_created("MAIL_IN")
+            with pytest.raises(NotPermitted):
+                await bus.blobs().put(b"x", now=datetime.now(UTC))
 
 
 async def test_others_who_wait_for_an_answer_wait_on(rights: str) -> None:
