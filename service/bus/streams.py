@@ -85,15 +85,21 @@ FLAGS: Final = {
     "allow_atomic": "--allow-batch",
     "allow_msg_schedules": "--allow-schedules",
     "allow_msg_ttl": "--allow-msg-ttl",
+    "allow_rollup_hdrs": "--allow-rollup",
     "subject_delete_marker_ttl": "--subject-del-markers-ttl",
     "max_msgs": "--max-msgs",
     "max_bytes": "--max-bytes",
     "max_msg_size": "--max-msg-size",
+    "max_msgs_per_subject": "--max-msgs-per-subject",
     "duplicate_window": "--dupe-window",
 }
+# NATS switches them on for a stream that is there, and never off.
+ONE_WAY: Final = frozenset({"allow_msg_schedules", "allow_msg_ttl"})
 # What a cluster says that is still forming, or whose servers come and go: time mends it (errors.json of nats-server).
 # JSClusterIncomplete, NoPeers, NotAvail, NotLeader, JSPeerRemap, JSClusterServerMemberChangeInflight.
 FORMING: Final = frozenset({10004, 10005, 10008, 10009, 10040, 10202})
+# JSStreamSubjectOverlapErr.
+OVERLAP: Final = 10065
 DURATIONS: Final = ("max_age", "subject_delete_marker_ttl", "duplicate_window")
 
 
@@ -209,18 +215,20 @@ class Drift:
     also: tuple[tuple[str, object], ...] = ()
 
     def __str__(self) -> str:
-        changes = ((self.field, self.wanted), *self.also)
-        flags = " ".join(f"{FLAGS[name]}={_shown(name, value)}" for name, value in changes if name in FLAGS)
-        mend = f"nats stream edit {self.stream} {flags}" if self.field in FLAGS else "make it anew"
+        flags = " ".join(_flag(field, value) for field, value in ((self.field, self.wanted), *self.also))
+        can_be_mended = self.field in FLAGS and (self.field not in ONE_WAY or self.wanted)
+        mend = f"nats stream edit {self.stream} {flags}" if can_be_mended else "make it anew"
         return f"{self.stream}.{self.field} is {self.found!r}, wanted {self.wanted!r} ({mend})"
 
 
-def _shown(field: str, value: object) -> str:
+def _flag(field: str, value: object) -> str:
+    name = FLAGS.get(field, "")
+    if isinstance(value, bool):
+        # `nats` refuses a value behind a switch.
+        return name if value else f"--no-{name.removeprefix('--')}"
     if field in DURATIONS and isinstance(value, int):
-        return f"{value // NS}s" if value % NS == 0 else f"{value // 1_000_000}ms"
-    if isinstance(value, list):
-        return ",".join(str(item) for item in value)
-    return str(value).lower()
+        value = f"{value // NS}s" if value % NS == 0 else f"{value // 1_000_000}ms"
+    return f"{name}={','.join(map(str, value)) if isinstance(value, list) else value}"
 
 
 def drifts(found: Config, wanted: Config) -> list[Drift]:
@@ -379,6 +387,9 @@ def create_verdict(config: Config, refused: ApiError) -> Exception:
             remedy=f"tried again; if it stays: nats.replicas is {config['num_replicas']}, are as many servers there?",
         )
     # Names in use with another configuration, subjects that overlap, replicas without a cluster: no retry mends it.
+    if refused.err_code == OVERLAP:
+        look = "; ".join(f"nats stream ls --subject '{subject}'" for subject in config["subjects"])
+        return Permanent(what, where="NATS", remedy=f"see whose they are ({look}), change them there, or nats.prefix")
     if refused.code in (400, 500):
         remedy = "make it by hand, or change nats.prefix, nats.replicas or the server's limits"
         return Permanent(what, where="NATS", remedy=remedy)

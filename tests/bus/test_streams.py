@@ -33,13 +33,16 @@ async def test_everything_is_made_if_missing_and_found_right_by_the_next_start(
 @pytest.mark.parametrize(
     ("change", "field", "mend"),
     [
-        ({"allow_atomic": False}, "allow_atomic", "--allow-batch=true"),
+        ({"allow_atomic": False}, "allow_atomic", " --allow-batch)"),
         ({"max_age": 3600 * NS}, "max_age", "--max-age=2592000s"),
         ({"subjects": ["PREFIX.in.*.*.received"]}, "subjects", "--subjects=PREFIX.in.>"),
         ({"allow_atomic": False, "persist_mode": "async"}, "persist_mode", "make it anew"),
         ({"storage": "memory"}, "storage", "make it anew"),
         ({"retention": "interest"}, "retention", "make it anew"),
         ({"max_msg_size": 1000}, "max_msg_size", "--max-msg-size=-1"),
+        ({"max_msgs_per_subject": 9}, "max_msgs_per_subject", "--max-msgs-per-subject=-1"),
+        ({"allow_rollup_hdrs": True}, "allow_rollup_hdrs", " --no-allow-rollup)"),
+        ({"allow_msg_ttl": True}, "allow_msg_ttl", "make it anew"),
         ({"duplicate_window": 10 * NS}, "duplicate_window", "--dupe-window=120s"),
     ],
 )
@@ -77,9 +80,11 @@ async def test_a_stream_name_taken_by_another_is_permanent(nats_server: NatsServ
     other = f"{prefix}x"
     await js_api(bus.nc, "STREAM.CREATE.FOREIGN", {"name": "FOREIGN", "subjects": [f"{other}.in.>"]})
     try:
-        with pytest.raises(Permanent, match="would not make stream"):
+        with pytest.raises(Permanent, match="would not make stream") as refused:
             async with opened(nats_server.url, other):
                 pass
+        assert "subjects overlap" in str(refused.value)
+        assert f"nats stream ls --subject '{other}.in.>'" in str(refused.value)
     finally:
         await js_api(bus.nc, "STREAM.DELETE.FOREIGN")
 
