@@ -135,6 +135,7 @@ class Connection:
         self.send = protocol.send
         self.drain = protocol.drain
         self.reply = protocol.reply
+        self.part = protocol.part
         protocol.take_over()
 
     @property

@@ -7,6 +7,7 @@ Only once that one is answered does it go on; where the connection is lost by th
 import asyncio
 from collections import deque
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Final
 
 from service.clock import Clock
@@ -51,6 +52,8 @@ class Relay:
         # Connections that stand, or are being made.
         self._count = 0
         self._idle: list[Session] = []
+        # Those of them that are told to end.
+        self._parting: set[Session] = set()
         self._waiting: deque[_Waiting] = deque()
         self._behind: dict[Session, _Waiting] = {}
         self._looking: asyncio.TimerHandle | None = None
@@ -154,7 +157,11 @@ class Relay:
             self._reaper = None
         idle, self._idle = self._idle, []
         for session in idle:
-            self._end(session)
+            session.quit()
+            self._gone()
+        for session in list(self._parting):
+            session.abort()
+            self._parted(session)
 
     async def _session(self, message: Message | None, lost: Session | None) -> tuple[Session, Prepared | None, bool]:
         """A connection for it alone, its envelope where that is out already, and whether the connection stood before.
@@ -324,16 +331,26 @@ class Relay:
                 # Of it nothing was begun.
                 behind.prepared = None
                 self._waiting.appendleft(behind)
-        if session.transactions >= TRANSACTIONS_LIMIT or not session.usable or self._count > self._limit:
+        if session.transactions >= TRANSACTIONS_LIMIT or not session.usable or self._exceeds:
             self._end(session)
         elif (waiting := self._first()) is not None:
             waiting.got.set_result(session)
         else:
             self._rest(session)
 
+    @property
+    def _exceeds(self) -> bool:
+        return self._count - len(self._parting) > self._limit
+
     def _end(self, session: Session) -> None:
-        session.quit()
-        self._gone()
+        """Its place is another's once the relay has ended it, too: one that takes so many would refuse that one."""
+        self._parting.add(session)
+        session.part(partial(self._parted, session))
+
+    def _parted(self, session: Session) -> None:
+        if session in self._parting:
+            self._parting.remove(session)
+            self._gone()
 
     def _gone(self) -> None:
         """One connection less."""

@@ -33,6 +33,9 @@ class Protocol(SMTPProtocol):
         self._late = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
+        # Who is told that the connection has ended, and when it does at the latest.
+        self._parted: Callable[[], None] | None = None
+        self._parting: asyncio.TimerHandle | None = None
 
     def take_over(self) -> None:
         """From here on replies are ours."""
@@ -86,7 +89,18 @@ class Protocol(SMTPProtocol):
         self._gone = True
         self._wake()
         self._stop_timer()
+        if self._parting is not None:
+            self._parting.cancel()
         super().connection_lost(exc)
+        if (parted := self._parted) is not None:
+            self._parted = None
+            parted()
+
+    def part(self, parted: Callable[[], None], limit_s: float) -> None:
+        """Nothing is sent any more: `parted` is told when the relay has closed the connection, in `limit_s` ours."""
+        self._parted = parted
+        if self.transport is not None:
+            self._parting = self._loop.call_later(limit_s, writable(self.transport).abort)
 
     @property
     def broken(self) -> PeerError | None:

@@ -27,6 +27,9 @@ THREAD_FROM_BYTES: Final = 1024 * 1024
 # A message whose end is answered within this holds up nobody behind it.
 QUICK_S: Final = 1.0
 RSET: Final = b"RSET\r\n"
+QUIT: Final = b"QUIT\r\n"
+# What the relay has to do for it is little; who waits for the connection's place waits for it.
+GOODBYE_S: Final = 1.0
 # RFC 5321 grants it no time of its own: there is nothing to be done for it.
 RSET_TIMEOUT_S: Final = 30.0
 START_INPUT: Final = 354
@@ -101,9 +104,23 @@ class Session:
     def quit(self) -> None:
         """Say goodbye without waiting for an answer."""
         with suppress(Transient):
-            self._connection.send(b"QUIT\r\n", 1)
+            self._connection.send(QUIT, 1)
         self._stage = after(self._stage, Seen.LOST)
         self._connection.close()
+
+    def part(self, parted: Callable[[], None]) -> None:
+        """Say goodbye; `parted` is told once the relay has closed the connection (RFC 5321 4.1.1.10), or GOODBYE_S on.
+
+        At once where it is lost.
+        """
+        self._stage = after(self._stage, Seen.LOST)
+        try:
+            self._connection.send(QUIT, 1)
+        except Transient:
+            self._connection.close()
+            parted()
+        else:
+            self._connection.part(parted, GOODBYE_S)
 
     async def transact(
         self, message: Message, *, before_final_dot: BeforeDot, prepared: Prepared | None = None

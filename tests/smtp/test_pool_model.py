@@ -294,8 +294,9 @@ class Pool(RuleBasedStateMachine):
         behind = [one for one in pool._behind.values() if not one.got.done()]
         probing = sum(not task.done() for task in self.probes)
         booked = sum(one._session is not None for one in self.bookings)
-        assert pool._count == len(pool._idle) + Watched.opening + len(Watched.at_work) + booked
-        assert pool._count <= pool.options.connections + probing
+        parting = len(pool._parting)
+        assert pool._count == len(pool._idle) + Watched.opening + len(Watched.at_work) + booked + parting
+        assert pool._count - parting <= pool.options.connections + probing
         somewhere = len(waiting) + len(behind) + Watched.opening - probing + len(Watched.at_work)
         assert len(self.under_way) == somewhere + sum(
             one.intent is not None and not one.dots and not one.intent.done() for one in self.under_way
