@@ -12,6 +12,7 @@ import msgspec
 import nats.errors
 from nats.aio.subscription import Subscription
 
+from service.bus.asks import NO_RESPONDERS
 from service.bus.batch import send_frames
 from service.bus.client import BusClient
 from service.bus.errors import REQUEST_TIMEOUT_S
@@ -98,14 +99,17 @@ class Window:
             self._listening = await self._nc.listen(f"{inbox}.*", self._take)
             self._inbox = inbox
 
-    def _take(self, subject: bytes, _reply: bytes, payload: bytes, _headers: bytes) -> None:
+    def _take(self, subject: bytes, _reply: bytes, payload: bytes, headers: bytes) -> None:
         word = subject.rpartition(b".")[2]
         asked = self._asked.get(int(word)) if word.isdigit() else None
         if asked is None:
             return  # it came too late
-        if not payload:
+        if headers.startswith(NO_RESPONDERS):
             # The server's word for nobody there (ADR-22): the stream is gone, or JetStream is.
             if not asked.done.done():
                 asked.done.set_exception(nats.errors.NoRespondersError())
             return
-        asked.take(int(word), _answers.decode(payload))
+        answer = _answers.decode(payload)
+        # Whoever else hears the subject may answer, and whatever.
+        if "seq" in answer or isinstance(answer.get("error"), dict):
+            asked.take(int(word), answer)

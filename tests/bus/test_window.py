@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import nats.errors
 import pytest
+from nats.aio.msg import Msg
 
 from service.bus import Bus
 from service.bus.frames import FENCE, OutMessage
@@ -41,6 +42,20 @@ async def test_nothing_to_publish_is_answered_at_once(bus: Bus) -> None:
 async def test_a_subject_of_no_stream_raises_and_does_not_wait(bus: Bus) -> None:
     with pytest.raises(nats.errors.NoRespondersError):
         await Window(bus.nc).publish([OutMessage("no.stream.here", b"", {})])
+
+
+@pytest.mark.fault("D04")
+@pytest.mark.parametrize("word", [b"", b"seen, thank you", b"[]", b'{"error": "none"}', b"{}"])
+async def test_what_others_who_hear_of_it_answer_is_no_answer(bus: Bus, word: bytes) -> None:
+    async def answer(message: Msg) -> None:
+        await message.respond(word)
+        await message.respond(b'{"stream": "S", "seq": 7}')
+
+    hears = await bus.nc.subscribe("no.stream.here", cb=answer)
+    await bus.nc.flush()
+    answers = await Window(bus.nc).publish([OutMessage("no.stream.here", b"", {})] * 3)
+    await hears.unsubscribe()
+    assert [answer["seq"] for answer in answers] == [7, 7, 7]
 
 
 @pytest.mark.fault("D03", "D04")
