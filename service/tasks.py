@@ -49,6 +49,8 @@ async def cut_short(tasks: Collection[asyncio.Task[Any]]) -> None:
 class TaskGroup(asyncio.TaskGroup):
     """asyncio.TaskGroup; a cancellation from outside goes before what the children raised, a further one to them."""
 
+    _aborting: bool  # asyncio's own: whether it cancelled them all
+
     async def __aenter__(self) -> Self:
         self._before = cancellations()
         return await super().__aenter__()
@@ -73,14 +75,21 @@ class TaskGroup(asyncio.TaskGroup):
                 raise asyncio.CancelledError
 
     async def _abort_all(self) -> None:
-        self._abort()  # type: ignore[attr-defined]  # asyncio's own: cancels all, and takes no failure for news
+        if not self._aborting:
+            self._abort()  # type: ignore[attr-defined]  # asyncio's own: cancels all, and takes no failure for news
+        elif cancellations() > self._before + 1:
+            # A child failed, by which the others are cancelled, and the parent; and somebody else cancelled that.
+            self._cancel_all()
         while self._tasks:
             try:
                 await asyncio.wait(self._tasks)
             except asyncio.CancelledError:
                 # Not lost: it is counted, and raised in the end.
-                for task in self._tasks:
-                    task.cancel()
+                self._cancel_all()
+
+    def _cancel_all(self) -> None:
+        for task in self._tasks:
+            task.cancel()
 
 
 async def finished(work: Coroutine[Any, Any, T], limit_s: float) -> T:

@@ -90,6 +90,48 @@ async def test_a_further_cancellation_reaches_what_a_group_still_waits_for() -> 
     assert ended == ["cut short"]
 
 
+class CleaningUp:
+    """A child that takes its time to end; `cancelled`: how often it was."""
+
+    def __init__(self) -> None:
+        self.cancelled = 0
+        self.may_end = asyncio.Event()
+
+    async def run(self) -> None:
+        while not self.may_end.is_set():
+            try:
+                await self.may_end.wait()
+            except asyncio.CancelledError:
+                self.cancelled += 1
+
+
+@pytest.mark.parametrize("block_goes_on", [False, True])
+@pytest.mark.parametrize("ended", [False, True])
+async def test_by_the_failure_of_a_child_the_others_are_cancelled_once_and_again_by_somebody_else_alone(
+    block_goes_on: bool, ended: bool
+) -> None:
+    child = CleaningUp()
+
+    async def fail() -> None:
+        async with TaskGroup() as group:
+            group.create_task(child.run())
+            group.create_task(fail_after(0))
+            if block_goes_on:
+                await asyncio.sleep(60)
+
+    task = asyncio.create_task(fail())
+    while not child.cancelled:  # noqa: ASYNC110 what is cancelled rings no bell
+        await asyncio.sleep(0)
+    if ended:
+        task.cancel()  # the group has not heard of the failure yet
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert child.cancelled == 1 + ended
+    child.may_end.set()
+    with pytest.raises(asyncio.CancelledError if ended else BaseExceptionGroup):
+        await task
+
+
 async def test_cut_short_ends_whatever_catches_a_few_cancellations(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.tasks.CANCEL_EVERY_S", 0.01)
 

@@ -153,11 +153,11 @@ class Sender:
             try:
                 await asyncio.shield(hands)
             except asyncio.CancelledError:
-                ended = not self._failed
-                if self._failed:
-                    ended = await _insisted(hands)
-                if ended:
-                    await asyncio.wait([hands], timeout=FINISH_TIMEOUT_S)
+                # Others may end the account's work while it is insisted.
+                for limit_s in (INSIST_S, FINISH_TIMEOUT_S) if self._failed else (FINISH_TIMEOUT_S,):
+                    with suppress(asyncio.CancelledError):
+                        await asyncio.wait([hands], timeout=limit_s)
+                        break
                 raise
 
     async def _watch(self) -> None:
@@ -233,18 +233,3 @@ class Sender:
         finally:
             with suppress(MailbusError):
                 await puller.close()
-
-
-async def _insisted(hands: asyncio.Task[None]) -> bool:
-    """Give them as long as an outcome is insisted on; whether somebody ends the account's work meanwhile.
-
-    What failed cancels whoever is beside it twice: asyncio's group does, and ours, which ends (tasks.py).
-    """
-    loop, cancelled = asyncio.get_running_loop(), 0
-    until = loop.time() + INSIST_S
-    while not hands.done() and cancelled < 2 and (left_s := until - loop.time()) > 0:
-        try:
-            await asyncio.wait([hands], timeout=left_s)
-        except asyncio.CancelledError:
-            cancelled += 1
-    return cancelled == 2
