@@ -69,13 +69,12 @@ def read_dsn(text: str) -> Delivered:
             recipient = typed(final or original).strip("<> ")[:320]
         if not recipient:
             continue
-        status = _STATUS.search(group.get("status", ""))
         report.deliveries.append(
             Delivery(
                 recipient=recipient,
                 action=_ACTIONS.get(group.get("action", "").partition(" ")[0].strip().lower().rstrip(";.(")),
                 original_recipient=wanted if wanted and wanted.lower() != recipient.lower() else "",
-                status="" if status is None else status[0],
+                status=status_in(group.get("status", "")),
                 diagnostic=typed(group.get("diagnostic-code", "")),
                 remote_mta=typed(group.get("remote-mta", ""))[:255],
                 reporting_mta=reporting,
@@ -85,6 +84,12 @@ def read_dsn(text: str) -> Delivered:
             report.cut = True
             break
     return report
+
+
+def status_in(text: str) -> str:
+    """The enhanced status of a field for one (RFC 3463 2); "" where it has none."""
+    found = _STATUS.search(text)
+    return "" if found is None else found[0]
 
 
 def done_of(delivery: Delivery, action: Action) -> Action:

@@ -9,7 +9,7 @@ from typing import Final
 
 from service.contract import Action, Kind
 from service.meaning.bounces import Reported, kind_of
-from service.meaning.dsn import Delivery, report_of
+from service.meaning.dsn import Delivery, report_of, status_in
 from service.meaning.fields import READ, typed
 from service.meaning.reasons import Diagnoses
 
@@ -38,7 +38,7 @@ def read_sns(text: str) -> Reported | None:
         for one in _parts(bounce, "bouncedRecipients"):
             delivery = Delivery(
                 _text(one, "emailAddress"),
-                status=_text(one, "status"),
+                status=status_in(_text(one, "status")),
                 diagnostic=typed(_text(one, "diagnosticCode")),
                 reporting_mta=reporting,
             )

@@ -31,7 +31,7 @@ from service.contract import (
     event_id,
 )
 from service.errors import Transient
-from service.observe import log
+from service.observe import log, metrics
 from service.outbound.names import Names, by_envelope_id, by_message_id, by_path
 from service.outbound.proof import KEY_CHARS, Known, known_by_address, known_of
 from service.outbound.retry import Phase
@@ -91,7 +91,19 @@ class Returned:
         self._names = Names(bucket)
 
     async def heard(self, payload: bytes) -> None:
-        """`payload`: the body of a `received` event of a report or a complaint. Raises Transient."""
+        """`payload`: the body of a `received` event of a report or a complaint. Raises Transient.
+
+        Whatever else is wrong with it is this one mail's affair: it is announced, and the mailbox goes on.
+        """
+        try:
+            await self._heard(payload)
+        except Transient:
+            raise
+        except Exception as exc:  # noqa: BLE001 a bug that one mail shows must not keep the others away
+            metrics.BUGS.inc()
+            log.error("bug", where="a mail that came back", exc_info=exc)
+
+    async def _heard(self, payload: bytes) -> None:
         announced = _DECODER.decode(payload)
         said, secret = announced.mailbus, await self._sends.secret()
         state = State.BOUNCED if said.kind is Kind.BOUNCE else State.COMPLAINED

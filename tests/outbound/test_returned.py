@@ -1,14 +1,18 @@
 """Mail that came back finds its request, once, and only by a Message-ID that mailbus itself gave."""
 
 import asyncio
+import json
 from datetime import UTC, datetime
 from email import message_from_bytes
+from unittest.mock import Mock
 
 import pytest
 
 from service.bus import Bus
 from service.clock import SystemClock
 from service.contract import Reason, request_key
+from service.errors import Halted, Transient
+from service.observe import metrics
 from service.outbound import Returned
 from service.outbound.proof import known_of, tag_of
 from service.outbound.suppressions import Suppressions
@@ -152,6 +156,38 @@ async def test_an_account_may_keep_its_list_by_hand(post: Post, relay: ScriptedR
     await Returned(bus, SystemClock(), suppresses=lambda _: False).heard(bounce(await sent(post, relay)))
     await post.states(2)
     assert [one async for one in Suppressions(bus, "a", SystemClock()).all()] == []
+
+
+@pytest.mark.fault("E16", "C01")
+@pytest.mark.parametrize("status", ["5", "", "5.", "no such thing", "5.1.1"])
+async def test_a_bounce_whose_status_is_none_is_heard_like_any_other(
+    post: Post, relay: ScriptedRelay, bus: Bus, status: str
+) -> None:
+    """Whoever got the mail can write one."""
+    recipient = {"emailAddress": "a@x.example", "status": status, "diagnosticCode": "smtp; 550 5.1.1 user unknown"}
+    mail = {"headers": [{"name": "Message-ID", "value": f"<{await sent(post, relay)}>"}]}
+    said = {"notificationType": "Bounce", "bounce": {"bouncedRecipients": [recipient]}, "mail": mail}
+    written = f"From: a@x.example\nSubject: Notification\nx-amz-sns-message-id: 1\n\n{json.dumps(said)}\n"
+    bugs = metrics.BUGS._value.get()
+    await Returned(bus, SystemClock(), suppresses=lambda _: True).heard(announced(written))
+    assert await post.states(2) == [("order-1", "sent"), ("order-1", "bounced")]
+    assert [one.email async for one in Suppressions(bus, "a", SystemClock()).all()] == ["a@x.example"]
+    assert metrics.BUGS._value.get() == bugs
+
+
+async def test_a_report_that_mailbus_fails_at_stops_no_mailbox(
+    post: Post, relay: ScriptedRelay, bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    payload, bugs = bounce(await sent(post, relay)), metrics.BUGS._value.get()
+    returned = Returned(bus, SystemClock(), suppresses=lambda _: True)
+    for failing in (KeyError("a bug"), Halted("too large", where="here")):
+        monkeypatch.setattr("service.outbound.returned.meant", Mock(side_effect=failing))
+        await returned.heard(payload)
+    assert metrics.BUGS._value.get() == bugs + 2
+    metrics.BUGS._value.set(bugs)
+    monkeypatch.setattr("service.outbound.returned.meant", Mock(side_effect=Transient("away", where="NATS")))
+    with pytest.raises(Transient):
+        await returned.heard(payload)
 
 
 @pytest.mark.fault("E16")
