@@ -4,6 +4,7 @@ from typing import Any, Final
 
 import msgspec
 
+from service.contract.after import AFTER_HEADER
 from service.contract.commands import (
     AppendAnswer,
     AppendRequest,
@@ -128,7 +129,7 @@ def asyncapi() -> dict[str, Any]:
             },
             "schemas": {
                 "CloudEventHeaders": _headers_schema(),
-                "ReceivedHeaders": _headers_schema(KIND_HEADER),
+                "ReceivedHeaders": _headers_schema(KIND_HEADER, may=(AFTER_HEADER,)),
                 **components,
             },
         },
@@ -184,6 +185,6 @@ def _channel(address: str, message: str) -> dict[str, Any]:
     }
 
 
-def _headers_schema(*more: str) -> dict[str, Any]:
+def _headers_schema(*more: str, may: tuple[str, ...] = ()) -> dict[str, Any]:
     names = ["ce-specversion", "ce-id", "ce-type", "ce-source", "ce-time", "ce-subject", "content-type", *more]
-    return {"type": "object", "properties": {name: {"type": "string"} for name in names}, "required": names}
+    return {"type": "object", "properties": {name: {"type": "string"} for name in (*names, *may)}, "required": names}

@@ -9,6 +9,8 @@ import msgspec
 import pytest
 
 from service.contract import (
+    AFTER_HEADER,
+    KIND_HEADER,
     AccountEvent,
     AccountPart,
     AccountState,
@@ -175,6 +177,12 @@ def test_the_headers_we_write_are_those_of_the_document() -> None:
     headers = cloud_event_headers(EventType.RECEIVED, source="/mail/a/INBOX", id="1", time=NOW, subject="x")
     assert sorted(headers) == sorted(schema["required"])
     jsonschema_rs.Draft202012Validator(schema).validate(headers)
+
+
+def test_the_document_has_every_header_that_consumers_of_mail_may_use() -> None:
+    schema = ASYNCAPI["components"]["schemas"]["ReceivedHeaders"]
+    assert KIND_HEADER in schema["required"]
+    assert set(schema["properties"]) - set(schema["required"]) == {AFTER_HEADER}
 
 
 def test_every_time_has_its_format() -> None:
