@@ -299,14 +299,19 @@ class MailboxIngest:
                 wanted = self._cut(now, cursor, begun=True) if now is not None else []
 
         async def storing() -> None:
+            before: Page | None = None
             while (taken := await making.get()) is not None:
                 if isinstance(taken, Window):
                     await stored.put(taken)
+                    before = None
                     continue
                 page, made = taken
                 page.made = await made
                 await self._store(page, cursor)
-                await stored.put(page)
+                # One that still waits for its commit takes this one with it.
+                if before is None or stored.empty() or not before.join(page):
+                    await stored.put(page)
+                    before = page
             await stored.put(None)
 
         async def committing() -> Cursor:

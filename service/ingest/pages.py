@@ -4,13 +4,19 @@ Filled by reading.py, committed by mailbox.py.
 """
 
 from dataclasses import dataclass, field
+from typing import Final
 
 from service.contract import NUMBERS_FROM
 from service.ingest.announce import Announced
 from service.ingest.numbers import Numbers
+from service.ingest.plan import PAGE_LIMIT_BYTES, PAGE_LIMIT_MESSAGES
 from service.ingest.prints import print_of
 from service.ingest.surveyed import Fetched, Surveyed
 from service.parsing import Made
+
+# A commit costs the server 2 ms whatever is in it: what waits for one goes together, up to two full pages.
+COMMIT_LIMIT_MESSAGES: Final = 2 * PAGE_LIMIT_MESSAGES
+COMMIT_LIMIT_BYTES: Final = 2 * PAGE_LIMIT_BYTES
 
 
 @dataclass(slots=True)
@@ -46,6 +52,21 @@ class Page:
         there = {message.uid for message in self.wanted}
         self.fetched = [message for message in self.fetched if message.surveyed.uid in there]
         self.unavailable = [message for message in self.unavailable if message.uid in there]
+
+    def join(self, behind: "Page") -> bool:
+        """Have the page that comes next committed with this one, where both are small enough: False, nothing is done.
+
+        Both are ready to be committed.
+        """
+        events, more = self.announced.events, behind.announced.events
+        if len(events) + len(more) > COMMIT_LIMIT_MESSAGES or self.held + behind.held > COMMIT_LIMIT_BYTES:
+            return False
+        self.announced.dead.extend(len(events) + index for index in behind.announced.dead)
+        events.extend(more)
+        self.wanted = behind.wanted
+        self.paired += behind.paired
+        self.held += behind.held
+        return True
 
 
 class Pairing:
