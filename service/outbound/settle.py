@@ -224,7 +224,10 @@ class Settler:
             record = await self._seen(key, job, record)
         await self._let_loose(key, record)
         if record.dead and its_own:
-            await self.dead_letter(key, await self.payload(job, record), "wrong request", reason)
+            payload = await self.payload(job, record)
+            # What is due brings none: where the outbox has it no more, its letter is out.
+            if payload or not self._is_due(job):
+                await self.dead_letter(key, payload, "wrong request", reason)
         # A job that comes back after its request went on asks nothing anew; nor does one that was cancelled unseen.
         await self.say(record, asked_again=None if self._brought(job, record) else job.seq)
         if its_own:

@@ -11,10 +11,12 @@ from service.clock import SystemClock
 from service.contract import Problem, RequestProblems, SendRequest, encode, request_key
 from service.imap import Pool, WritingSession
 from service.observe import metrics
+from service.outbound import Phase
 from service.outbound.bugs import Bugs
 from service.outbound.deliver import BUG_FAILURES
 from service.outbound.mail import sent_copy
 from service.outbound.places import Place
+from service.outbound.sends import SendRecord
 from service.outbound.settle import Settled, Settler, changed, schedule
 from tests.outbound.conftest import LIMIT_S, Post, delivered, deliveries, idle_sender, sending, soon
 from tests.outbound.test_sent import sent_mailbox
@@ -160,3 +162,19 @@ async def test_a_copy_that_cannot_be_made_leaves_the_mail_sent_and_stops_no_othe
                 await asyncio.sleep(0.02)
     assert await bus.pending(bus.subjects.stream_later, bus.subjects.sent_copies("a")) == 1
     assert len(relay.messages) == 2
+
+
+@pytest.mark.fault("E14")
+async def test_what_was_refused_by_a_process_that_ended_before_it_said_so_has_its_letter_once(
+    bus: Bus, post: Post, relay: ScriptedRelay
+) -> None:
+    """Its letter was out before the outbox let it go. NATS knows a letter again for two minutes."""
+    sends, key = idle_sender(bus)._deliverer._sends, request_key("a", "r")
+    clock = SystemClock()
+    now = clock.now()
+    record = SendRecord("r", "", "", Phase.FINAL, 1, "", now, now, outbox=f"202611-{'0' * 64}", dead=True, account="a")
+    await sends.put(key, record, 0)
+    await schedule(bus, "a", key, record, now)
+    async with sending(bus, relay):
+        await post.empty()
+    assert await bus.pending(bus.subjects.stream_dead, ">") == 0
