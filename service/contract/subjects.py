@@ -127,9 +127,10 @@ class Subjects:
     def source(self, account: str, mailbox: str) -> str:
         """`ce-source` of a mailbox's events: a URI-reference (CloudEvents 1.0, source; RFC 3986 section 2)."""
         token = mailbox_token(mailbox)
-        # RFC 3986 2.1: two hex digits follow a `%`, and those of a hash's token are none.
-        safe = "" if token.startswith(HASHED_TOKEN) else _URI_SAFE
-        return f"/{self.prefix}/{account}/{quote(token, safe=safe)}"
+        if token.startswith(HASHED_TOKEN):
+            # RFC 3986 2.1: two hex digits follow a `%`. In all other names a `?` is encoded: none looks like this one.
+            return f"/{self.prefix}/{account}/?sha256={token.removeprefix(HASHED_TOKEN)}"
+        return f"/{self.prefix}/{account}/{quote(token, safe=_URI_SAFE)}"
 
     def account_source(self, account: str) -> str:
         """`ce-source` of an account's events and of its requests' statuses."""
