@@ -131,8 +131,11 @@ class Pop3Source:
 
     # -- looking ----------------------------------------------------------------------------------------------
 
-    async def _look(self) -> bool:
-        """Log in and take stock. Gives whether, at the first look, all unique ids are others than before."""
+    async def _look(self, *, reading: bool = False) -> bool:
+        """Log in and take stock. Gives whether, at the first look, all unique ids are others than before.
+
+        `reading`: what was read may wait for its commit.
+        """
         before = self._drop.listing
         await self._visits.begin()
         self._looks += 1
@@ -144,6 +147,9 @@ class Pop3Source:
                 f"the server has {listing.missing} messages more than it lists: nothing is told to be removed",
                 "find out what it keeps to itself, or use IMAP",
             )
+        elif reading and not listing.starts_as(before):
+            # What of it has another unique id by now is known again once it is announced.
+            raise Transient("mail went, or has other unique ids, while it was read", where=self._where)
         else:
             self._gone = self._gone or not listing.starts_as(before)
         changed = await self._take(listing)
@@ -250,7 +256,8 @@ class Pop3Source:
 
     async def fetch(self, wanted: Sequence[Surveyed], give: Callable[[Fetched], None], *, whole: bool) -> None:
         """RETR, or TOP for the header alone."""
-        await self._ready()
+        if not await self._visits.is_open():
+            await self._look(reading=True)
         drop, numbers = self._drop, dict[int, tuple[int, Surveyed]]()
         for message in wanted:
             for at in drop.places(message.uid, message.uid):

@@ -1,11 +1,15 @@
 """Unique ids that change for some mails, or that another mail has by now: each mail is told once, by what it is."""
 
+import asyncio
+from contextlib import suppress
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from service.bus import Bus
-from service.ingest import doubts
+from service.ingest import Announcer, doubts
+from service.ingest.publish import MailboxLog
 from tests.ingest.maildrop import (
     DELETE,
     LONG_AGO,
@@ -314,3 +318,51 @@ async def test_a_maildrop_that_was_empty_for_a_look_and_has_other_ids_then_is_th
     assert subjects(events) == ["mail 1", "mail 2", "mail 3"]
     assert kinds(events).count("removed") == 2
     assert resets(events) == ["start", "uidvalidity"]
+
+
+async def test_a_mail_whose_unique_id_changes_before_it_is_announced_is_the_same_mail(
+    pop3_stub: Pop3Stub, bus: Bus, reader: BusReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.ingest.plan.PAGE_LIMIT_MESSAGES", 1)
+    pop3_stub.mails = [mail(n) for n in range(1, 21)]
+    commit, stored, cut, read_on = MailboxLog.commit, Announcer.stored, asyncio.Event(), asyncio.Event()
+    last = 0
+
+    async def note(_connection: Pop3Connection, number: str) -> bool:
+        nonlocal last
+        if cut.is_set():
+            read_on.set()
+        else:
+            last = int(number)
+        return False
+
+    async def cut_far_ahead(self: Announcer, page: Any, unavailable: Any) -> Any:
+        if not cut.is_set():
+            before = 0
+            while before != last:
+                before = last
+                await asyncio.sleep(0.2)
+            pop3_stub.mails[last - 1] = renamed(mail(last), "other")
+            for connection in pop3_stub.connections:
+                connection.cut()
+            cut.set()
+            await asyncio.sleep(0.1)  # it is noticed while nothing is read
+        return await stored(self, page, unavailable)
+
+    async def after_the_next_look(self: MailboxLog, messages: Any, cursor: Any, **more: Any) -> None:
+        if cursor.last == last:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(1):
+                    await read_on.wait()
+        await commit(self, messages, cursor, **more)
+
+    pop3_stub.hooks["RETR"] = note
+    monkeypatch.setattr(Announcer, "stored", cut_far_ahead)
+    monkeypatch.setattr(MailboxLog, "commit", after_the_next_look)
+    async with following(bus, Drop(pop3_stub.port)) as drop:
+        await reader.wait_received(20)
+        await caught_up(drop)
+    assert 1 < last < 20
+    events = await reader.events()
+    assert subjects(events) == [f"mail {n}" for n in range(1, 21)]
+    assert kinds(events) == ["reset", *["received"] * 20]
