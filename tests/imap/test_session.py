@@ -1,6 +1,7 @@
 """A session on real Dovecot, and on a server that misbehaves on command."""
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -362,6 +363,20 @@ async def test_untagged_lines_without_end_are_given_up(imap_stub: ImapStub, monk
     async with session(imap_stub.port) as opened:
         with pytest.raises(PeerError, match="over 1000 responses"):
             await opened.noop()
+
+
+@pytest.mark.fault("A01")
+async def test_the_kernel_asks_a_silent_peer_within_two_minutes(imap_stub: ImapStub) -> None:
+    async with session(imap_stub.port) as opened:
+        transport = opened.protocol.transport
+        assert transport is not None
+        made: socket.socket = transport.get_extra_info("socket")
+        assert made.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        idle, every, count = (
+            made.getsockopt(socket.IPPROTO_TCP, option)
+            for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+        )
+        assert idle + every * count <= 120
 
 
 async def test_a_port_that_speaks_no_imap_is_said(imap_stub: ImapStub) -> None:
