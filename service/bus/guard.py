@@ -18,7 +18,7 @@ HEADER_OVERHEAD_BYTES: Final = 400
 
 _TOKEN: Final = r"[^\s.*>\x00-\x20\x7f]+"
 _SUBJECT: Final = re.compile(rf"{_TOKEN}(?:\.{_TOKEN})*")
-_NAME: Final = re.compile(r"[!-9;-~]+")
+_NAMES: Final = re.compile(r"[!-9;-~]*")
 
 
 @lru_cache(maxsize=4096)
@@ -31,15 +31,17 @@ def check_subject(subject: str) -> None:
 def header_size(headers: Mapping[str, str]) -> int:
     """The bytes that headers take, ours included; refuses what would begin another line. Raises Permanent."""
     names, values = "".join(headers), "".join(headers.values())
-    # All values at once, and no regex: 1 us an event instead of 3.
-    if "\r" in values or "\n" in values or "\0" in values or not all(map(_is_name, headers)):
+    # All of them at once, and no regex: 1 us an event instead of 3.
+    if "\r" in values or "\n" in values or "\0" in values or "" in headers or not _are_names(names):
         raise Halted(f"a header that is no single line, of {names[:80]!r}", where="NATS", remedy="report it")
     return HEADER_OVERHEAD_BYTES + _size(names) + _size(values) + 4 * len(headers)
 
 
-@lru_cache(maxsize=4096)
-def _is_name(name: str) -> bool:
-    return _NAME.fullmatch(name) is not None
+# Sets of names are few, and of a size that others choose where a message is passed on.
+@lru_cache(maxsize=64)
+def _are_names(names: str) -> bool:
+    """Whether some names, written without a space, have no character that none may have."""
+    return _NAMES.fullmatch(names) is not None
 
 
 def _size(text: str) -> int:
