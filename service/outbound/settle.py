@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from service.bus import Bus, Job
+from service.bus import Bus, Conflict, Job
 from service.clock import Clock
 from service.contract import DeadReason, Problem, RequestProblems, State, decode_request
 from service.errors import Permanent
@@ -320,7 +320,9 @@ class Settler:
         if record.phase is Phase.INTENT:
             # The dot of an attempt that broke off may be out.
             record = changed(record, taken=list(dict.fromkeys([*record.taken, *record.open])))
-        await self.refuse(key, job, record, revision, [Problem("", why)], await self.payload(job, record))
+        payload = await self.payload(job, record)
+        with suppress(Conflict):  # it comes back, and finds what a command or a report wrote
+            await self.refuse(key, job, record, revision, [Problem("", why)], payload)
 
     async def give_up(self, key: str, job: Job, record: SendRecord, revision: int, why: str, payload: bytes) -> None:
         """A request that ends processes: `failed`, before that `uncertain` for whom its dot may be out, and whole in

@@ -66,6 +66,29 @@ async def fail_at(bus: Bus, job: Job) -> None:
     metrics.BUGS._value.set(bugs)
 
 
+async def test_a_request_that_mailbus_fails_at_while_its_record_is_written_ends_no_work_of_its_account(
+    bus: Bus, post: Post, monkeypatch: pytest.MonkeyPatch, soon_again: None
+) -> None:
+    """It comes back, and finds the cancellation."""
+    await post.request("r")
+    await given_back(bus, times=BUG_FAILURES)
+    say_first = Settler._say_first
+
+    async def cancelled_meanwhile(*given: Any) -> None:
+        await idle_sender(bus).waiting.cancel("r")
+        await say_first(*given)
+
+    def make_mail(*_: Any, **named: Any) -> None:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(Settler, "_say_first", cancelled_meanwhile)
+    monkeypatch.setattr("service.outbound.task.make_mail", make_mail)
+    await fail_at(bus, await fetched(bus))
+    await idle_sender(bus)._deliverer.handle(await fetched(bus), Place(asyncio.Semaphore(1), deliveries()))
+    assert await post.states(1) == [("r", "cancelled")]
+    await post.empty()
+
+
 @pytest.mark.fault("E14")
 async def test_a_request_that_mailbus_fails_at_once_it_is_settled_keeps_its_outcome(
     bus: Bus, post: Post, monkeypatch: pytest.MonkeyPatch
