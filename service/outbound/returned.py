@@ -187,10 +187,20 @@ class Returned:
             return
         await self._sends.report(known.key, about)
         log.info("mail_went_out", account=record.account, request=record.id, recipients=len(about))
-        # Again: an attempt that has ended meanwhile looked before. One that has not looks once its outcome is stored.
-        record, _ = await self._sends.get(known.key)
-        if record is not None and doubted(known, record, names) and record.phase is not Phase.INTENT:
+        for _ in range(TRIES):
+            # Again: an attempt that has ended meanwhile looked before. One that has not looks once it has stored its
+            # outcome.
+            record, revision = await self._sends.get(known.key)
+            if record is None or not doubted(known, record, names) or record.phase is Phase.INTENT:
+                return
+            try:
+                # As it is: so whoever has it in hand, and waits for his turn with it, has it no more.
+                await self._sends.put(known.key, record, revision)
+            except Conflict:
+                continue
             await self._look_again(known.key, record)
+            return
+        raise Transient("the state of a request changes too often", where="mail-sends")
 
     async def _look_again(self, key: str, record: SendRecord) -> None:
         """Nobody knew whether the relay took it: now somebody does. An attempt overwrites what was not said."""

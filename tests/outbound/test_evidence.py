@@ -13,8 +13,9 @@ from service.bus import Bus
 from service.clock import SystemClock
 from service.contract import Action
 from service.errors import Transient
-from service.outbound import Phase, Returned, settle
+from service.outbound import Bundle, Phase, Returned, settle
 from service.outbound import returned as returned_module
+from service.outbound.bundles import Bundles
 from service.outbound.evidence import Evidence
 from service.outbound.proof import Known, mark_of
 from service.outbound.sends import SendRecord, Sends
@@ -130,6 +131,28 @@ async def test_a_report_that_comes_while_the_sent_mailbox_is_looked_into_is_not_
     relay.script.cut = ["before_reply"]
     sent: Any = Sent(comes)
     async with sending(bus, relay, uncertain="hold", sent=sent):
+        await post.request("r", split=split)
+        assert await post.states(2) == [("r", "uncertain"), ("r", "sent")]
+        await post.empty()
+    assert len(relay.messages) == 1
+
+
+@pytest.mark.fault("E01")
+@pytest.mark.parametrize("split", [False, True])
+async def test_a_report_that_comes_while_the_next_attempt_waits_for_its_turn_stops_it(
+    bus: Bus, post: Post, relay: ScriptedRelay, monkeypatch: pytest.MonkeyPatch, split: bool
+) -> None:
+    read = Bundles.read
+
+    async def comes(self: Bundles, record: SendRecord) -> Bundle:
+        payload = announced(report("delivered", str(post.events[0].body.message_id)))
+        await Returned(bus, SystemClock(), suppresses=lambda _: False).heard(payload)
+        return await read(self, record)
+
+    monkeypatch.setattr(Bundles, "read", comes)
+    monkeypatch.setattr("service.outbound.deliver.AGAIN_S", 0.05)
+    relay.script.cut = ["before_reply"]
+    async with sending(bus, relay):
         await post.request("r", split=split)
         assert await post.states(2) == [("r", "uncertain"), ("r", "sent")]
         await post.empty()
