@@ -41,8 +41,9 @@ class Readers:
     async def look(self) -> list[Overrun]:
         """The consumers that lost events since the last look. Raises Transient."""
         with translated(self._stream):
-            state = (await js_api(self._nc, f"STREAM.INFO.{self._stream}"))["state"]
             consumers = await self._consumers()
+            # Behind them: what retention takes in between is found by the next look, and not by none.
+            state = (await js_api(self._nc, f"STREAM.INFO.{self._stream}"))["state"]
         seen: dict[str, _Seen] = {}
         overruns: list[Overrun] = []
         for info in consumers:

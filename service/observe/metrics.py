@@ -65,7 +65,9 @@ LOG_ROLLBACK: Final = Counter("mailbus_log_rollback_total", "Times the log was f
 FOREIGN_EVENTS: Final = Counter(
     "mailbus_foreign_events_total", "Times a mailbox's last event in the log was none of mailbus's."
 )
-CONSUMER_OVERRUN: Final = Counter("mailbus_consumer_overrun_total", "Consumers that fell behind the log's retention.")
+CONSUMER_OVERRUN: Final = Counter(
+    "mailbus_consumer_overrun_total", "Events that consumers lost to the log's retention, at least."
+)
 # result: kept, found, refused, no_mailbox
 SENT_COPIES: Final = Counter(
     "mailbus_sent_copies_total", "Copies for Sent mailboxes, by what became of them.", ["result"]
