@@ -5,7 +5,7 @@ Msg, a queue, a task, a timer for each. This takes 35.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -83,18 +83,22 @@ class Asks:
         return len(self._asked)
 
     async def ask(
-        self, subject: str, payload: bytes, headers: dict[str, str] | None = None, *, behind: Sequence[bytes] = ()
+        self,
+        subject: str,
+        payload: bytes,
+        headers: dict[str, str] | None = None,
+        *,
+        behind: Iterable[Sequence[bytes]] = (),
     ) -> bytes:
         """The body of what is answered. Subject and headers have passed guard.py.
 
-        `behind`: ready-made frames that go out with it, whatever will be answered.
+        `behind`: ready-made frames that go out with it, whatever will be answered; in groups, as `pour` has them.
         Raises NotPermitted, and nats-py's errors: NoRespondersError, TimeoutError, or that there is no connection.
         """
         if not self._prefix:
             await self._open()
-        # Whoever waited beside others looks again: what each of them has behind its question is a page.
-        while self._nc.full and self._nc.is_connected:
-            await self._nc.emptied()
+        if self._nc.full:
+            await self._nc.roomy()
         loop = self._loop
         self._count = number = self._count + 1
         answer: asyncio.Future[bytes] = loop.create_future()
@@ -104,7 +108,9 @@ class Asks:
         reply = f"{self._prefix}{number}"
         try:
             question = hpub(subject, headers, payload, reply) if headers else pub(subject, payload, reply)
-            self._nc.put(question, *behind)
+            groups = iter(behind)
+            self._nc.put(question, *next(groups, ()))
+            await self._nc.pour(groups)
             return await answer
         finally:
             self._asked.pop(number, None)

@@ -5,7 +5,7 @@ Used by log.py; fences are headers like any other. NATS ADR-50.
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -26,6 +26,8 @@ OPEN_BATCHES_LIMIT: Final = 8
 # Head starts: beside those, so that they never keep the others waiting.
 STAGED_LIMIT: Final = 4
 PLACES_TRIES: Final = 20
+# Between two pieces of a batch whatever else is asked has its turn: 2 s of 10 Mbit/s, and answers are waited for five.
+GROUP_BYTES: Final = 2 * 1024 * 1024
 
 
 class Staged:
@@ -98,7 +100,7 @@ class Batches:
 
     async def _begin(self, messages: Sequence[OutMessage], *, at_once: bool = True) -> str:
         batch = self._ids.next().decode()
-        first, rest = messages[0], batched(messages[1:], batch, 2)
+        first, rest = messages[0], _groups(messages, batch)
         step("batch.before")
         # The rest waits for no answer: the server is at work with it at once, and forgets it where no batch is open.
         opened = await self._nc.asks.ask(
@@ -111,7 +113,7 @@ class Batches:
         seq_in(opened)
         step("batch.open")
         if not at_once:
-            await send_frames(self._nc, rest)
+            await self._nc.pour(rest)
         return batch
 
     async def _finish(self, batch: str, count: int, last: OutMessage) -> int:
@@ -124,6 +126,16 @@ class Batches:
         seq = told(seq_in(reply.data))
         step("commit.answered")
         return seq
+
+
+def _groups(messages: Sequence[OutMessage], batch: str) -> Iterator[list[bytes]]:
+    """The frames of a batch's messages but the first, no more at once than what others may wait for."""
+    start, size = 1, 0
+    for at in range(1, len(messages)):
+        size += len(messages[at].payload)
+        if size >= GROUP_BYTES or at + 1 == len(messages):
+            yield batched(messages[start : at + 1], batch, start + 1)
+            start, size = at + 1, 0
 
 
 async def send_frames(nc: BusClient, pieces: Sequence[bytes]) -> None:

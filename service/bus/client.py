@@ -6,7 +6,7 @@ shorter way.
 
 import asyncio
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 import nats.aio.client
@@ -94,10 +94,23 @@ class BusClient(Client):
             self._flushing = True
             asyncio.get_running_loop().call_later(GATHER_S, self._flush_gathered)
 
+    async def pour(self, groups: Iterable[Sequence[bytes]]) -> None:
+        """Put ready-made frames on the wire group by group, each once the one before was written: whatever others have
+        comes in between, and waits for no more than a group of each."""
+        for frames in groups:
+            await self.emptied()
+            await self.roomy()
+            self.put(*frames)
+
     @property
     def full(self) -> bool:
         """Whether as much is pending as may be."""
         return self._pending_data_size > self._max_pending_size > 0
+
+    async def roomy(self) -> None:
+        """Until more may be put. Whoever waited beside others looks again: each of them may have much."""
+        while self.full and self.is_connected:
+            await self.emptied()
 
     async def emptied(self) -> None:
         """Until what is pending was written."""

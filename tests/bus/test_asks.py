@@ -108,7 +108,7 @@ async def test_who_waited_until_there_was_room_does_not_fill_it_all_at_once(
     async with opened(f"nats://127.0.0.1:{proxy.port}", bus.subjects.prefix, streams=None) as behind:
         nc, subject = behind.nc, bus.subjects.status("a", "sent")
         await nc.asks.store(subject, b"1", {})
-        frames, most = [pub("nobody.hears", b"x" * 1_000_000)] * 4, 0
+        frames, most = [[pub("nobody.hears", b"x" * 1_000_000)] * 4], 0
         proxy.stall(Way.TO_SERVER)
 
         async with asyncio.TaskGroup() as group:

@@ -1,13 +1,16 @@
 """A batch that has a head start: at the server but for its last message, which carries the fence. Real server."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 import pytest
 
 from service.bus import Bus, FenceRefused
-from service.bus.batch import STAGED_LIMIT
-from tests.bus.conftest import mailbox_filter, messages, payloads
+from service.bus.batch import GROUP_BYTES, STAGED_LIMIT
+from tests.bus.conftest import mailbox_filter, messages, opened, payloads
+from tests.servers.nats import NatsServer
+from tests.servers.proxy import FaultProxy, Way
 
 
 async def test_what_is_staged_is_nothing_until_its_last_message_comes(bus: Bus) -> None:
@@ -87,3 +90,25 @@ async def test_no_more_are_staged_than_leave_room_for_commits(bus: Bus) -> None:
 async def test_what_is_too_large_gets_no_head_start(bus: Bus) -> None:
     first, second = messages(bus, 2)
     assert await bus.log.stage([first, replace(second, payload=b"x" * 2 * 1024 * 1024)]) is None
+
+
+async def test_of_a_large_batch_no_more_waits_to_be_written_than_others_may_wait_for(
+    bus: Bus, nats_server: NatsServer, fault_proxy: Callable[[str, int], Awaitable[FaultProxy]]
+) -> None:
+    proxy = await fault_proxy("127.0.0.1", nats_server.port)
+    subject = mailbox_filter(bus)
+    async with opened(f"nats://127.0.0.1:{proxy.port}", bus.subjects.prefix, streams=None) as behind:
+        batch = [replace(one, payload=one.payload.rjust(1_000_000)) for one in messages(bus, 24)]
+        assert await behind.log.tail(subject) is None
+        proxy.stall(Way.TO_SERVER)
+        staging, most = asyncio.create_task(behind.log.stage(batch)), 0
+        transport = behind.nc._transport._io_writer.transport
+        for _ in range(50):
+            await asyncio.sleep(0.005)
+            most = max(most, behind.nc.pending_data_size + transport.get_write_buffer_size())
+        proxy.heal()
+        staged = await staging
+        assert staged is not None
+        await behind.log.commit(batch, filter_subject=subject, fence=0, staged=staged)
+    assert 0 < most < 2 * GROUP_BYTES
+    assert [int(payload) for payload in await payloads(bus, subject)] == list(range(24))
