@@ -1,8 +1,10 @@
 """What a delivery may fail with, beside the verdicts themselves, and what a relay wants before it takes anything."""
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from service.contract import without_credentials
 from service.errors import AuthRefused, MailbusError, Permanent, Transient, Uncertain
 from service.smtp.options import SmtpOptions
 from service.smtp.wire import Reply
@@ -10,6 +12,7 @@ from service.smtp.wire import Reply
 # RFC 4954 section 6 and RFC 3207 section 4: to any command, where a login or TLS must come first.
 REQUIRED_FIRST: Final = 530
 SERVICE_CLOSING: Final = 421  # RFC 5321 3.8: the connection ends with it
+_ADDRESS: Final = re.compile(r"[^\s<>]+@[^\s<>]+")
 
 
 class RelayUnreachable(Transient):
@@ -52,10 +55,12 @@ def wanted_first(replies: Iterable[Reply], options: SmtpOptions) -> Permanent | 
     said = next((reply for reply in replies if reply.code == REQUIRED_FIRST), None)
     if said is None:
         return None
+    # It may repeat the envelope; logs and the page show what is said of the account.
+    words = without_credentials(_ADDRESS.sub("***", str(said)), options.username or "", options.password or "")
     if "STARTTLS" in said.text.upper():
-        return TlsWanted(f"the relay wants TLS: {said}", where=options.where, remedy="security: starttls")
+        return TlsWanted(f"the relay wants TLS: {words}", where=options.where, remedy="security: starttls")
     return LoginWanted(
-        f"the relay wants a login: {said}",
+        f"the relay wants a login: {words}",
         where=options.where,
         remedy=options.login_remedy or "login: true, with username and password",
     )

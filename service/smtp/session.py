@@ -224,7 +224,7 @@ class Session:
         if said.accepted or said.code < 400:
             raise PeerError(f"{go[:4].decode()} was answered with {said.code}")
         if self.offer.chunks and said.code in COMMAND_UNKNOWN and accepted:
-            raise ChunksUnknown(f"BDAT was offered, and is answered with {said}")
+            raise ChunksUnknown(f"BDAT was offered, and is answered with {said.code}")
         self._stage = after(self._stage, Seen.REFUSED)
         refused.update(dict.fromkeys(accepted, said))
         if said.code == SERVICE_CLOSING:

@@ -192,6 +192,15 @@ async def test_530_is_the_accounts_affair_and_no_word_about_the_mail(
     assert remedy in caught.value.remedy
 
 
+@pytest.mark.fault("G04")
+@pytest.mark.parametrize("words", ["Authentication required", "Must issue a STARTTLS command first"])
+async def test_530_that_repeats_the_envelope_or_the_login_shows_neither(relay: ScriptedRelay, words: str) -> None:
+    relay.script.mail = f"530 5.7.0 {words}: <me@x>, a@x (user-4711, marker-Pa55)"
+    with pytest.raises(MailbusError) as caught:
+        await deliver(relay, username="user-4711", password="marker-Pa55")
+    assert f"530 5.7.0 {words}: <***>, *** (***, ***)" in caught.value.what
+
+
 async def test_a_relay_without_auth_says_the_remedy(relay: ScriptedRelay) -> None:
     with pytest.raises(Permanent) as caught:
         await deliver(relay, login=True, username="u", password="x")

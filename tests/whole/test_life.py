@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 
 from tests.servers.dovecot import Dovecot
-from tests.servers.imap_stub import Connection, ImapStub
+from tests.servers.imap_stub import ImapStub
 from tests.servers.mailbus import Mailbus, command, imap_account, reading, settings_for, until, with_relay
 from tests.servers.nats import NatsServer
 from tests.servers.smtp import ScriptedRelay
@@ -193,51 +193,6 @@ async def until_sent(reader: Any, prefix: str, count: int) -> None:
             return
         await asyncio.sleep(0.05)
     pytest.fail("not all are sent")
-
-
-@pytest.mark.fault("G04")
-async def test_no_secret_and_no_content_is_in_logs_metrics_or_the_page(
-    dovecot: Dovecot, own_nats: NatsServer, mailbus: Maker, prefix: str, relay: ScriptedRelay, imap_stub: ImapStub
-) -> None:
-    async def login(connection: Connection, tag: str, arguments: str) -> bool:
-        await connection.send(f"{tag} NO wrong: {arguments}\r\n")
-        return True
-
-    imap_stub.hooks["LOGIN"] = login
-    refused = {
-        "id": "refused",
-        "address": "marker-address@example.com",
-        "password": "marker-password",
-        "incoming": {"imap": {"host": "127.0.0.1", "port": imap_stub.port, "security": "none"}},
-    }
-    account = with_relay(imap_account(dovecot, prefix), relay)
-    one = mailbus(settings_for(own_nats.url, prefix, account, refused))
-    await dovecot.append(prefix, [b"Subject: marker-subject\r\nFrom: marker-from@example.org\r\n\r\nmarker-body\r\n"])
-    one.start()
-    await one.started()
-    async with reading(own_nats.url, prefix) as reader:
-        await reader.wait_received(1)
-        request = {
-            "id": "r1",
-            "to": [{"email": "marker-to@example.org"}],
-            "subject": "marker-out",
-            "text": "marker-text",
-        }
-        await reader.nc.jetstream().publish(f"{prefix}.out.box", json.dumps(request).encode())
-        await relay.received(1)
-        await until_sent(reader, prefix, 1)
-        await until(lambda: any(line["state"] == "auth_failed" for line in one.said("account_state")))
-        async with aiohttp.ClientSession() as client:
-            url = f"http://127.0.0.1:{one.port}"
-            shown = [await (await client.get(url + path)).text() for path in ("/metrics", "/readyz", "/")]
-            async with client.get(url + "/events") as response:
-                shown.append((await response.content.readline()).decode())
-                shown.append((await response.content.readline()).decode())
-        headers = json.dumps([event.headers for event in await reader.events("DEAD")])
-    assert await one.stop() == 0
-    for text in (*shown, one.log_file.read_text(), headers):
-        assert "marker-" not in text
-        assert "secret" not in text.replace("secrets", "")
 
 
 def peak_kb(pid: int) -> int:
