@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from typing import Any
@@ -71,20 +72,57 @@ async def test_a_commit_that_never_arrives_is_unknown_and_the_tail_says_so(
 
 
 @pytest.mark.fault("D03")
+@pytest.mark.parametrize("count", [1, 20])
 async def test_a_commit_that_arrives_after_its_retry_is_refused_by_the_same_fence(
-    bus: Bus, proxied: tuple[Bus, FaultProxy], monkeypatch: pytest.MonkeyPatch
+    bus: Bus, proxied: tuple[Bus, FaultProxy], count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     behind, proxy = proxied
     monkeypatch.setattr("service.bus.batch.ANSWER_TIMEOUT_S", 0.5)
     await behind.log.tail(mailbox_filter(bus))
-    proxy.stall(Way.TO_SERVER)
+
+    if count == 1:
+        proxy.stall(Way.TO_SERVER)
+
+    def hold_what_follows(way: Way, chunk: bytes) -> bytes:
+        if way is Way.TO_SERVER and b"Nats-Batch-Id" in chunk:
+            proxy.stall(Way.TO_SERVER)  # this much of it is there, and stands open
+        return chunk
+
+    proxy.watch = hold_what_follows
     with pytest.raises(CommitUnknown):
-        await behind.log.commit(messages(bus, 1), filter_subject=mailbox_filter(bus), fence=0)
-    await bus.log.commit(messages(bus, 1, first=7), filter_subject=mailbox_filter(bus), fence=0)
+        await behind.log.commit(messages(bus, count), filter_subject=mailbox_filter(bus), fence=0)
+    # The retry reads anew: its content may be another, longer or shorter.
+    await bus.log.commit(messages(bus, count + 1, first=70), filter_subject=mailbox_filter(bus), fence=0)
     proxy.heal()
     # Whatever was held up has passed once this connection answers again.
     assert await behind.log.tail(mailbox_filter(bus)) is not None
-    assert await payloads(bus, mailbox_filter(bus)) == [b"7"]
+    assert await payloads(bus, mailbox_filter(bus)) == [b"%d" % n for n in range(70, 71 + count)]
+
+
+@pytest.mark.fault("D03")
+async def test_a_retry_over_the_same_connection_is_a_batch_of_its_own(
+    bus: Bus, proxied: tuple[Bus, FaultProxy], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under the first one's id its messages would be taken into what stands open, and what is late for its rest."""
+    behind, proxy = proxied
+    monkeypatch.setattr("service.bus.batch.ANSWER_TIMEOUT_S", 0.5)
+    await behind.log.tail(mailbox_filter(bus))
+    sent = b""
+
+    def lose_the_first_commit(way: Way, chunk: bytes) -> bytes:
+        nonlocal sent
+        if way is Way.TO_SERVER:
+            lost = b"Nats-Batch-Commit" in chunk and b"Nats-Batch-Commit" not in sent
+            sent += chunk
+            return b"" if lost else chunk
+        return chunk
+
+    proxy.watch = lose_the_first_commit
+    with pytest.raises(CommitUnknown):
+        await behind.log.commit(messages(bus, 20), filter_subject=mailbox_filter(bus), fence=0)
+    await behind.log.commit(messages(bus, 10, first=70), filter_subject=mailbox_filter(bus), fence=0)
+    assert await payloads(bus, mailbox_filter(bus)) == [b"%d" % n for n in range(70, 80)]
+    assert len(set(re.findall(rb"Nats-Batch-Id: *(\S+)", sent))) == 2
 
 
 @pytest.mark.fault("D03")
