@@ -1,8 +1,9 @@
 """A request on the bus → a mail at the relay, and what became of it as status events.
 
 sender.py takes jobs from an account's queues, hands.py holds them, places.py says who may have which place; deliver.py
-knows which way one takes, bundles.py gets what it needs, attempt.py makes its attempt, mailing.py where each recipient
-has a mail, both by the steps of task.py; relays.py asks the relay; broken.py goes on where an attempt broke off;
+has one in hand once, ways.py knows which way it takes, bundles.py gets what it needs, attempt.py makes its attempt,
+mailing.py where each recipient has a mail, both by the steps of task.py; insist.py has what NATS does not take tried
+again; relays.py asks the relay; broken.py goes on where an attempt broke off;
 settle.py stores what came of it, replies.py as much as there is room for; request.py settles its id and finds what is
 wrong with it; originals.py finds the message that it is about, answer.py puts that in (pure); mail.py makes its
 envelope and bytes, dkim.py signs them; suppressions.py knows who gets nothing; turns.py when a request goes, pace.py

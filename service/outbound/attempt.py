@@ -1,6 +1,6 @@
 """One attempt of a request: its mail to the relay once for all recipients; then what it came to.
 
-Used by deliver.py, which knows which way a job takes; where each recipient has a mail, it is mailing.py's. The intent
+Used by ways.py, which knows which way a job takes; where each recipient has a mail, it is mailing.py's. The intent
 stands before the first dot, the outcome before its status.
 """
 

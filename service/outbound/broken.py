@@ -1,6 +1,6 @@
 """A request of which nobody stored the end → what became of it: whose dot may be out, who has the mail all the same.
 
-Used by deliver.py for a job that comes again. What mailboxes tell of it is evidence.py's.
+Used by ways.py for a job that comes again. What mailboxes tell of it is evidence.py's.
 """
 
 from service.bus import Job

@@ -1,6 +1,6 @@
 """An Email id → the message that was announced under it, from the log; a request about it → one that needs it no more.
 
-Used by deliver.py and by the command `send`. An id names mailbox, epoch and UID, and a mailbox's events stand in the
+Used by ways.py and by the command `send`. An id names mailbox, epoch and UID, and a mailbox's events stand in the
 order of their UIDs, so that a few looks find one among millions. What was resolved is what is kept while a request
 waits: the log may forget meanwhile.
 """

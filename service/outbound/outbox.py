@@ -1,7 +1,8 @@
 """What waits outside the queue: a request's bytes and the blobs it names, as one object until its final state.
 
-Used by deliver.py. One object a request, its key inside: equal content of two requests stays two objects, so that
-the end of one takes nothing from the other. The same request gives the same object, so a repeat stores nothing anew.
+Used by bundles.py and settle.py. One object a request, its key inside: equal content of two requests stays two objects,
+so that the end of one takes nothing from the other. The same request gives the same object, so a repeat stores nothing
+anew.
 """
 
 from datetime import datetime

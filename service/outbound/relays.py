@@ -1,7 +1,7 @@
 """An account's relays → what it said of each recipient of a mail, or why nothing was sent; and whether one is
 there.
 
-Used by attempt.py; deliver.py asks whether all are away, sender.py watches the first.
+Used by attempt.py; deliver.py and ways.py ask whether all are away, sender.py watches the first.
 """
 
 import asyncio

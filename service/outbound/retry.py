@@ -1,6 +1,6 @@
 """What the relay said → what becomes of each recipient and of the request. Pure: time and chance are handed in.
 
-Used by deliver.py. RFC 5321 4.5.4.1: retry what was put off, with growing pauses, until it is too old; 5yz is final.
+Used by ways.py. RFC 5321 4.5.4.1: retry what was put off, with growing pauses, until it is too old; 5yz is final.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

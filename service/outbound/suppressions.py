@@ -1,6 +1,6 @@
 """Addresses that an account sends nothing to: the bucket `mail-suppressions`, and what of it a sender must know.
 
-Used by deliver.py before each attempt, and by the command line. A key is `<account>.<hash of the address>`, so that a
+Used by attempt.py before each attempt, and by the command line. A key is `<account>.<hash of the address>`, so that a
 sender learns who is on the list by the keys alone.
 """
 

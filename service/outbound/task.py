@@ -1,6 +1,6 @@
 """A request in hand, and what every attempt does with it: its mails are made, what was said is decided, stored, told.
 
-Used by attempt.py and mailing.py, and by deliver.py, which makes tasks.
+Used by attempt.py and mailing.py, and by ways.py, which makes tasks.
 """
 
 import asyncio

@@ -2,7 +2,7 @@
 
 Whoever has a domain's turn waits for no memory, and whoever has memory may wait for a domain's: none waits in a circle.
 Nor does who has one wait behind who waits for one: of a mailing's messages those go first (mailing.py).
-Used by deliver.py. Lanes say what domains take (lanes.py), the pace what the account may send (pace.py, by places.py).
+Used by ways.py. Lanes say what domains take (lanes.py), the pace what the account may send (pace.py, by places.py).
 """
 
 from collections.abc import Awaitable, Callable

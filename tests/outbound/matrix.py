@@ -40,6 +40,7 @@ QUICK: Final = {
     "service.bus.queue.ACK_WAIT_S": 1.0,
     "service.outbound.hands.ACK_WAIT_S": 1.0,
     "service.outbound.deliver.AGAIN_S": 0.2,
+    "service.outbound.ways.AGAIN_S": 0.2,
     "service.outbound.relays.PATIENCE_S": 0.0,
 }
 

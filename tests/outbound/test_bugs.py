@@ -102,7 +102,7 @@ async def test_a_request_that_mailbus_fails_at_once_it_is_settled_keeps_its_outc
     async def resume(*_: Any, **named: Any) -> None:
         raise KeyError("a bug")
 
-    monkeypatch.setattr("service.outbound.deliver.Deliverer._resume", resume)
+    monkeypatch.setattr("service.outbound.ways.Ways._resume", resume)
     await fail_at(bus, job)
     await post.empty()
     entry = await bus.key_value(bus.subjects.sends).get(request_key("a", "r"))
