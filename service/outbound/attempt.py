@@ -135,7 +135,7 @@ class Attempts:
         said = await self._evidence.of_attempt(record, said)
         decision = self._steps.decide(record, said | barred, attempt)
         task.record = intent or task.intent(attempt)
-        if not record.copy and self._wants_copy(said):
+        if not record.copy and self.wants_copy(said):
             task.record = changed(task.record, copy=True)
         settled = await self._steps.told(task, decision, attempt)
         if settled.record.copy and not record.copy:
@@ -143,7 +143,8 @@ class Attempts:
         await self._settler.go_on(task.key, settled.record)
         await task.job.done()
 
-    def _wants_copy(self, said: Mapping[str, Said]) -> bool:
+    def wants_copy(self, said: Mapping[str, Said]) -> bool:
+        """Whether somebody has the mail, and a copy of it is to be put into Sent."""
         sends = self._sent is not None and self._sent.wants_copies and self._options.redirect is None
         return sends and any(one.verdict is Verdict.ACCEPTED for one in said.values())
 

@@ -3,6 +3,8 @@
 Used by ways.py for a job that comes again. What mailboxes tell of it is evidence.py's.
 """
 
+from collections.abc import Mapping
+
 from service.bus import Job
 from service.clock import Clock
 from service.contract import decode_request
@@ -16,7 +18,7 @@ from service.outbound.places import Place
 from service.outbound.retry import Said, Verdict
 from service.outbound.retry import found as found_between
 from service.outbound.sends import SendRecord
-from service.outbound.settle import Settler
+from service.outbound.settle import Settler, changed
 from service.outbound.task import Steps, Task
 
 
@@ -53,12 +55,13 @@ class BrokenOff:
             return  # the request's bytes go once its copy is queued
         await self._attempts.keep_copy(Task(key, job, record, revision, bundle, request))
 
-    async def found(self, key: str, job: Job, record: SendRecord, revision: int) -> bool:
+    async def found(self, key: str, job: Job, record: SendRecord, revision: int, place: Place) -> bool:
         """Settle whoever certainly has the mail though no answer came; False where there is nobody."""
         taken = await self._evidence.of_waiting(record)
         if taken:
             next_at = record.next_at or self._clock.now()
             decision = found_between(taken, record.pending, record.held, next_at=next_at, expires_at=record.expires_at)
+            record = await self._with_copy(key, job, record, revision, taken, place)
             await self._settler.settle(key, job, record, revision, decision, None, attempt=record.attempt)
         return bool(taken)
 
@@ -71,4 +74,14 @@ class BrokenOff:
         said = dict.fromkeys(record.open, Said(Verdict.UNKNOWN, "")) | record.refused
         said = await self._evidence.of_attempt(record, said)
         decision = self._steps.decide(record, said, record.attempt)
+        record = await self._with_copy(key, job, record, revision, said, place)
         await self._settler.settle(key, job, record, revision, decision, bundle, attempt=record.attempt)
+
+    async def _with_copy(
+        self, key: str, job: Job, record: SendRecord, revision: int, said: Mapping[str, Said], place: Place
+    ) -> SendRecord:
+        """A copy in Sent, where somebody is found to have the mail. Before that is stored: it is so in any case."""
+        if record.copy or record.split or not self._attempts.wants_copy(said):
+            return record
+        await self.copy_again(key, job, record, revision, place)
+        return changed(record, copy=True)

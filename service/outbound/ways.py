@@ -198,7 +198,7 @@ class Ways:
         attempt = int(job.headers.get(ATTEMPT_HEADER, "0"))
         if record.phase in (Phase.WAITING, Phase.HELD) and attempt == record.attempt + 1:
             self._settler.count(key, None)
-            if await self._broken.found(key, job, record, revision):
+            if await self._broken.found(key, job, record, revision, place):
                 return
             if await self._expired(key, job, record, revision):
                 return

@@ -19,9 +19,10 @@ from service.imap import Pool, WritingSession
 from service.observe.steps import STOP_EXIT_CODE
 from service.outbound import OUTBOX_HEADER, Returned, SentMailbox, SentOptions
 from tests.commands.conftest import SPECIAL_USE, dovecot_with, options
+from tests.meaning.mails import dsn
 from tests.outbound.child import begin, ended, waiting
 from tests.outbound.conftest import LIMIT_S, Post, deliveries, sending, soon
-from tests.outbound.test_returned import bounce
+from tests.outbound.test_returned import announced, bounce
 from tests.servers.dovecot import Dovecot
 from tests.servers.forked import Forked
 from tests.servers.imap_server import ImapServer
@@ -97,6 +98,55 @@ async def text_of(pool: Pool, name: bytes) -> bytes:
             f"BODY.PEEK[HEADER.FIELDS ({name.decode()})]", [1], lambda _, header: found.append(header)
         )
     return found[0]
+
+
+async def comes_back(bus: Bus, mail: bytes) -> None:
+    """A report that it was delivered."""
+    message_id = message_from_bytes(mail)["Message-ID"].strip("<>")
+    fields = "Final-Recipient: rfc822; a@x.example\nAction: delivered\nStatus: 2.0.0"
+    payload = announced(dsn(fields, returned=f"Message-ID: <{message_id}>"))
+    await Returned(bus, SystemClock(), suppresses=lambda _: False).heard(payload)
+
+
+async def test_what_a_report_proves_to_have_gone_out_is_in_sent(
+    bus: Bus, post: Post, relay: ScriptedRelay, server: Dovecot, prefix: str
+) -> None:
+    pool = pool_of(server, prefix)
+    sent = sent_mailbox(bus, pool)
+    relay.script.cut = ["before_reply"]
+    async with keeping(sent), sending(bus, relay, sent=sent, uncertain="hold"):
+        await post.request("r")
+        await post.states(1)
+        await comes_back(bus, relay.messages[0].content)
+        assert await post.states(2) == [("r", "uncertain"), ("r", "sent")]
+        await in_sent(pool, 1)
+        await post.empty()
+    assert len(relay.messages) == len(await message_ids(pool)) == 1
+
+
+async def test_what_a_report_proves_to_have_gone_out_of_a_process_that_ended_is_in_sent(
+    bus: Bus,
+    post: Post,
+    relay: ScriptedRelay,
+    server: Dovecot,
+    prefix: str,
+    monkeypatch: pytest.MonkeyPatch,
+    soon_again: None,
+) -> None:
+    monkeypatch.setattr("service.outbound.sender.FINISH_TIMEOUT_S", 0.1)
+    pool = pool_of(server, prefix)
+    sent = sent_mailbox(bus, pool)
+    relay.script.hold = asyncio.Event()
+    await post.request("r")
+    async with sending(bus, relay, sent=sent):
+        (mail,) = await relay.received(1)
+        await comes_back(bus, mail.content)
+    relay.script.hold.set()
+    async with keeping(sent), sending(bus, relay, sent=sent):
+        assert await post.states(1) == [("r", "sent")]
+        await in_sent(pool, 1)
+        await post.empty()
+    assert len(relay.messages) == len(await message_ids(pool)) == 1
 
 
 async def test_what_a_relay_took_is_in_sent_once_with_its_bcc(
