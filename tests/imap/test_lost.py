@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from service.errors import Transient
+from service.errors import PeerError, Transient
 from service.imap import Session
 from service.imap.protocol import ImapProtocol
 from service.imap.wire import WireLimits
@@ -64,3 +64,22 @@ async def test_a_dead_connection_is_gone_as_soon_as_nobody_holds_it(imap_stub: I
             held.clear()
             await asyncio.sleep(0.01)
     assert held == [None, None]
+
+
+@pytest.mark.fault("A13")
+async def test_a_server_that_talks_for_ever_and_never_answers_is_given_up(
+    imap_stub: ImapStub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.imap.connection.COMMAND_LIMIT_S", 0.5)
+
+    async def noop(connection: Connection, _tag: str, _arguments: str) -> bool:
+        while True:
+            await connection.send("* OK still here\r\n")
+            await asyncio.sleep(0.05)
+
+    imap_stub.hooks["NOOP"] = noop
+    async with session(imap_stub.port, reply_s=30.0) as opened:
+        with pytest.raises(PeerError, match="NOOP took over"):
+            await opened.noop()
+        with pytest.raises(Transient):
+            await opened.noop()

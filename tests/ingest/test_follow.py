@@ -196,6 +196,24 @@ async def test_a_long_mailbox_is_read_in_pages_while_new_mail_comes(
     assert [event.body["subject"] for event in events] == [f"mail {n}" for n in range(1, 1502)]
 
 
+@pytest.mark.fault("A20")
+async def test_back_after_days_mail_is_announced_whatever_its_date_says(
+    dovecot: Dovecot, bus: Bus, reader: BusReader, prefix: str
+) -> None:
+    since = datetime(2026, 11, 1, 10, tzinfo=UTC)
+    await dovecot.append(prefix, [mail(1)])
+    box = Box(dovecot.imap, prefix, initial=since)
+    async with following(bus, box):
+        await watching(box)
+        await reader.wait_received(1)
+    with dovecot.client(prefix) as client:
+        for number, date in enumerate(["20-Nov-2026 10:00:00", "01-Oct-2026 10:00:00", "01-Nov-1999 10:00:00"], 2):
+            client.append("INBOX", "", f'"{date} +0000"', mail(number))
+    async with following(bus, Box(dovecot.imap, prefix, initial=since)):
+        events = await reader.wait_received(4)
+    assert [event.body["subject"] for event in events] == [f"mail {n}" for n in range(1, 5)]
+
+
 async def test_a_message_over_the_limit_is_announced_by_its_header(
     dovecot: Dovecot, bus: Bus, reader: BusReader, prefix: str
 ) -> None:

@@ -14,7 +14,7 @@ from service.errors import Permanent, Transient
 from service.imap import Session
 from service.ingest import ImapSource
 from service.ingest.from_imap import NAMELESS_S
-from service.ingest.reading import SUSPECTS_LIMIT
+from service.ingest.reading import SINGLE_TRIES, SUSPECTS_LIMIT
 from service.ingest.source import Stirred
 from tests.ingest.harness import Box, following, session_options
 from tests.servers.clock import FakeClock
@@ -54,10 +54,13 @@ async def opened(imap_stub: ImapStub, clock: Clock = SYSTEM) -> AsyncIterator[Im
 async def test_one_message_that_cannot_be_had_is_announced_as_such_and_the_next_flows(
     imap_stub: ImapStub, bus: Bus, reader: BusReader, prefix: str, answer: str | None
 ) -> None:
+    asked: list[str] = []
+
     async def fetch(connection: Connection, tag: str, arguments: str) -> bool:
         wanted, _, items = arguments.partition(" ")
         if "BODY" not in items or 2 not in imap_stub.uids_of(wanted):
             return False
+        asked.append(wanted)
         for uid in imap_stub.uids_of(wanted):
             if uid != 2:
                 await connection.send(imap_stub.fetch(uid, body=True))
@@ -73,6 +76,7 @@ async def test_one_message_that_cannot_be_had_is_announced_as_such_and_the_next_
         events = await reader.wait_received(3)
         await until_dead(reader)
     assert [event.body.get("subject") for event in events] == ["mail 1", None, "mail 3"]
+    assert asked.count("2") == SINGLE_TRIES == 3
     assert events[1].body["mailbus"]["problem"]["type"] == "unavailable"
     (letter,) = await reader.events("DEAD")
     assert letter.subject == f"{prefix}.dead.message"
@@ -179,6 +183,7 @@ async def test_a_lying_literal_costs_no_memory_and_only_its_own_message(
     async with following(bus, Box(imap_stub.port, message_limit=2_000_000)):
         events = await reader.wait_received(3)
     assert [event.body.get("subject") for event in events] == ["mail 1", None, "mail 3"]
+    assert events[1].body["mailbus"]["problem"]["type"] == "unavailable"
 
 
 async def test_a_size_that_is_a_lie_is_no_trouble(imap_stub: ImapStub, bus: Bus, reader: BusReader) -> None:
