@@ -3,9 +3,11 @@
 import asyncio
 import json
 import os
+import re
 import sys
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -291,6 +293,24 @@ async def test_an_unknown_authority_is_permanent(
     said = await _refused(NatsOptions(servers=(server.url,), ca=str(folder / "other.pem")), Permanent)
     assert "certificate" in said
     assert "nats.tls.ca" in said
+
+
+@pytest.mark.fault("G03")
+@pytest.mark.parametrize(("wrong", "reason"), [("host", "(?i)mismatch|not valid for"), ("expired", "expired")])
+async def test_a_certificate_that_does_not_hold_is_refused_with_the_reason(
+    tls_nats: tuple[NatsServer, Path], monkeypatch: pytest.MonkeyPatch, wrong: str, reason: str
+) -> None:
+    monkeypatch.setattr("service.bus.connection.CONNECT_TIMEOUT_S", 1)
+    server, folder = tls_nats
+    ca = trustme.CA()
+    ca.cert_pem.write_to_path(str(folder / "ca.pem"))
+    ends = datetime.now(UTC) + timedelta(days=-1 if wrong == "expired" else 1)
+    held = ca.issue_cert("other.example" if wrong == "host" else "127.0.0.1", not_after=ends)
+    held.private_key_pem.write_to_path(str(folder / "server.key"))
+    held.cert_chain_pems[0].write_to_path(str(folder / "server.pem"))
+    await server.restart()
+    said = await _refused(NatsOptions(servers=(server.url,), ca=str(folder / "ca.pem")), Permanent)
+    assert re.search(reason, said), said
 
 
 async def test_a_missing_certificate_file_is_permanent_and_named(nats_server: NatsServer, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """TLS and STLS with a POP3 server that cheats, refuses or has a bad certificate: nothing goes in the clear."""
 
 import ssl
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ import trustme
 
 from service.clock import SystemClock
 from service.contract import Security
-from service.errors import PeerError, Permanent, Transient
+from service.errors import MailbusError, PeerError, Permanent, Transient
 from service.pop3 import Session
 from tests.pop3.harness import answering, options
 from tests.servers.pop3_stub import Pop3Connection, Pop3Stub
@@ -86,10 +87,31 @@ async def test_a_server_that_takes_no_password_in_the_clear_is_told_none(pop3_st
     assert nothing_was_given_away(pop3_stub)
 
 
+@pytest.mark.fault("G03")
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
 @pytest.mark.parametrize("security", [Security.TLS, Security.STARTTLS])
-async def test_a_certificate_that_is_not_trusted_ends_the_connection(authority: trustme.CA, security: Security) -> None:
-    stub = Pop3Stub(capabilities="STLS USER", tls=server_context(trustme.CA()))
+@pytest.mark.parametrize(
+    ("wrong", "said", "verdict"),
+    [
+        ("host", "certificate is refused: .*mismatch", Permanent),
+        ("self-signed", "certificate is refused: .*(self.signed|unable to get)", Permanent),
+        ("expired", "certificate is refused: .*expired", Permanent),
+        ("tls 1.1", "TLS failed|connection lost|cannot connect", MailbusError),
+    ],
+)
+async def test_a_certificate_that_does_not_hold_is_refused_with_the_reason(
+    authority: trustme.CA, security: Security, wrong: str, said: str, verdict: type[MailbusError]
+) -> None:
+    context = server_context(trustme.CA() if wrong == "self-signed" else authority)
+    if wrong == "host":
+        context = server_context(authority, "other.example")
+    elif wrong == "expired":
+        context = server_context(authority, not_after=datetime.now(UTC) - timedelta(days=1))
+    elif wrong == "tls 1.1":
+        context.minimum_version, context.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
+        context.set_ciphers("ALL:@SECLEVEL=0")
+    stub = Pop3Stub(capabilities="STLS USER", tls=context)
     async with serving(stub, stub.tls if security is Security.TLS else None):
-        with pytest.raises(Permanent, match="certificate is refused"):
+        with pytest.raises(verdict, match=f"(?i){said}"):
             await opened(stub, client_context(authority), security=security)
         assert nothing_was_given_away(stub)
