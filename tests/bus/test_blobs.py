@@ -272,6 +272,7 @@ async def test_a_blob_whose_chunks_are_not_all_there_is_none_and_not_nats_being_
         await store.get(id)
 
 
+@pytest.mark.fault("D09")
 async def test_chunks_that_no_object_names_are_swept_once_they_are_old(bus: Bus) -> None:
     store = bus.blobs()
     ids = [await store.put(os.urandom(2 * CHUNK_LIMIT_BYTES), now=NOW) for _ in range(3)]

@@ -236,6 +236,31 @@ async def test_a_server_without_space_is_transient_with_its_code(own_nats: NatsS
     assert len(await payloads(own_bus, subject)) == landed
 
 
+@pytest.mark.fault("D15")
+@pytest.mark.parametrize("count", [1, 3])
+async def test_an_account_of_nats_whose_store_is_full_is_said_with_its_code_and_nothing_is_dropped(
+    own_nats: NatsServer, prefix: str, count: int
+) -> None:
+    limited = {"jetstream": {"max_file": 100_000}, "users": [{"user": "limited", "password": "p"}]}
+    own_nats.config |= {"accounts": {"LIMITED": limited}, "no_auth_user": "limited"}
+    await own_nats.restart()
+    async with opened(own_nats.url, prefix) as bus:
+        subject, fence, landed = mailbox_filter(bus), 0, 0
+        big = [OutMessage(messages(bus, 1)[0].subject, b"x" * 10_000, {"ce-id": str(n)}) for n in range(count)]
+
+        async def fill() -> None:
+            nonlocal fence, landed
+            while landed < 100:
+                fence = await bus.log.commit(big, filter_subject=subject, fence=fence)
+                landed += count
+
+        async with asyncio.timeout(30):
+            with pytest.raises(FenceRefused, match=r"limits exceeded for account \(10002\)"):
+                await fill()
+        assert 0 < landed < 100
+        assert len(await payloads(bus, subject)) == landed
+
+
 @pytest.mark.fault("D13")
 async def test_a_server_killed_between_commits_keeps_what_it_confirmed(own_nats: NatsServer, own_bus: Bus) -> None:
     subject, confirmed = mailbox_filter(own_bus), 0

@@ -291,7 +291,7 @@ async def test_a_dead_letter_that_is_not_there_is_no_wrong_setting(
 
 
 @pytest.mark.fault("D18")
-async def test_check_ends_with_78_where_a_stream_has_drifted(
+async def test_check_and_run_end_with_78_where_a_stream_has_drifted_and_say_what_mends_it(
     own_nats: NatsServer, mailbus: Maker, prefix: str, relay: ScriptedRelay
 ) -> None:
     account = with_relay({"id": "box", "address": "me@example.com"}, relay)
@@ -305,9 +305,13 @@ async def test_check_ends_with_78_where_a_stream_has_drifted(
         config = (await streams.stream_info(f"{prefix.upper()}_STATUS")).config
         config.max_age = 3600
         await streams.update_stream(config)
+    mends = f"nats stream edit {prefix.upper()}_STATUS --max-age="
     code, out, _ = await command(one, "check")
     assert code == 78
-    assert "max_age" in out
+    assert mends in out
+    one.start()
+    assert await one.ended() == 78
+    assert mends in one.log_file.read_text()
 
 
 async def test_discover_says_what_is_no_address_and_asks_nobody() -> None:

@@ -300,7 +300,7 @@ async def test_a_full_log_stops_reading_and_says_so_until_there_is_room(
         async with following(bus, box):
             await until(lambda: bool(box.states))
             assert await reader.count(f"{prefix}.in.>") <= 3
-            assert "maximum messages" in str(box.states[0][1])
+            assert "maximum messages exceeded (10077)" in str(box.states[0][1])
             await context.update_stream(config)
             events = await reader.wait_received(10)
     assert subjects_of(events) == [f"mail {n}" for n in range(1, 11)]
