@@ -10,6 +10,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from nats.js.errors import KeyNotFoundError
 
 from tests.servers.dovecot import Dovecot
 from tests.servers.imap_stub import ImapStub
@@ -173,6 +174,9 @@ async def test_sigterm_under_full_load_ends_what_is_in_hand_and_exits_0(
         assert await asyncio.wait_for(one.stop(), 25) == 0
         taken = len(relay.messages)
         assert one.said("stopped")
+        # Whoever else is there need not wait until its name is too old.
+        with pytest.raises(KeyNotFoundError):
+            await (await reader.nc.jetstream().key_value(f"{prefix}-fleet")).get("one")
         one.start()
         await reader.wait_received(2000)
         await relay.received(100, limit_s=60)
