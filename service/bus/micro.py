@@ -126,7 +126,12 @@ async def _answer(request: Request, handler: Handler, nc: Client) -> None:
         code, what, body = 413, f"the answer has {len(body)} bytes; NATS takes {nc.max_payload}: ask for less", b""
     with suppress(nats.errors.Error, ValueError):
         if code:
-            # A header holds one line.
-            await request.respond_error(str(code), " ".join(what.split())[:ERROR_LIMIT_CHARS], data=body)
+            await request.respond_error(str(code), _one_line(what), data=body)
         else:
             await request.respond(body)
+
+
+def _one_line(what: str) -> str:
+    """As a header may hold it, whatever a request or a server put into it."""
+    line = " ".join(what.split())[:ERROR_LIMIT_CHARS]
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in line)

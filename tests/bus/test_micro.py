@@ -93,6 +93,25 @@ async def until_nobody_answers(bus: Bus, subject: str) -> None:
             await bus.request(subject, b"", timeout_s=0.2)
 
 
+@pytest.mark.fault("G07")
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("a\r\nNats-Rollup: all", "a Nats-Rollup: all"),
+        ("a\x00b\x1b[0m", "a\ufffdb\ufffd[0m"),
+        ("half a character: \ud800", "half a character: \ufffd"),
+    ],
+)
+async def test_an_error_is_one_line_and_is_answered_whatever_is_in_it(bus: Bus, what: str, said: str) -> None:
+    async def handler(_subject: str, _payload: bytes, _headers: Mapping[str, str]) -> bytes:
+        raise ServiceError(400, what)
+
+    subject = bus.subjects.cmd("a", "x")
+    async with serve(bus.nc, name="mailbus", version="1.0.0", endpoints={"x": (subject, handler)}):
+        answer = await bus.nc.request(subject, b"", timeout=10)
+    assert headers(answer) == {"Nats-Service-Error": said, "Nats-Service-Error-Code": "400"}
+
+
 @pytest.mark.fault("F01")
 async def test_what_is_under_way_at_the_end_is_answered_and_nothing_new_is_taken(bus: Bus) -> None:
     begun, leaving = asyncio.Event(), asyncio.Event()
