@@ -16,7 +16,7 @@ from service.imap.grammar import Condition, Exists, Expunged, FetchData, Search,
 from service.imap.spans import COUNTED_LIMIT_BYTES, highest, runs_in, total
 from service.imap.stir import SEQS_LIMIT, Stir
 from service.observe import metrics
-from tests.imap.test_session import MAIL, session
+from tests.imap.test_session import MAIL, bodies, session
 from tests.servers.dovecot import Dovecot
 from tests.servers.imap_stub import Connection, ImapStub
 
@@ -287,3 +287,18 @@ async def test_vanished_lowers_the_count(imap_stub: ImapStub) -> None:
         assert opened.exists == 2
         with pytest.raises(PeerError, match="at once"):
             opened.count(Vanished(False, b"1," * COUNTED_LIMIT_BYTES + b"1"))
+
+
+@pytest.mark.fault("A10", "A11")
+async def test_a_body_under_a_number_that_moved_meanwhile_is_nobodys(imap_stub: ImapStub) -> None:
+    async def fetch(connection: Connection, tag: str, _arguments: str) -> bool:
+        await connection.send(
+            "* 2 FETCH (UID 9 FLAGS ())\r\n* 1 EXPUNGE\r\n* 2 FETCH (BODY[] {2}\r\nzz)\r\n"
+            f"* 1 FETCH (UID 9 BODY[] {{2}}\r\nab)\r\n{tag} OK done\r\n"
+        )
+        return True
+
+    imap_stub.hooks["UID FETCH"] = fetch
+    async with session(imap_stub.port) as opened:
+        await opened.examine("INBOX")
+        assert await bodies(opened, [9]) == {9: b"ab"}

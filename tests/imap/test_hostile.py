@@ -134,6 +134,9 @@ async def test_whatever_is_said_instead_of_an_answer_is_a_clear_error_in_bounded
             if what in {"BYE and the end", "BYE and silence"}:
                 # Whoever waits is woken by the word, and not by what the time says.
                 assert "go away" in ended.value.what, at
+            if what.startswith("a literal of"):
+                # By its size, before any of it.
+                assert "a literal of" in ended.value.what, at
     finally:
         tracemalloc.stop()
 

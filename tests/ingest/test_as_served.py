@@ -46,6 +46,23 @@ async def test_a_mail_that_is_not_understood_whole_keeps_its_raw_bytes_and_other
         assert await raw_of(reader, 2) == [UNCLEAR, None]
 
 
+@pytest.mark.fault("A08", "A11")
+async def test_a_mail_that_goes_before_it_is_read_is_neither_announced_nor_said_to_be_unavailable(
+    imap_stub: ImapStub, bus: Bus, reader: BusReader
+) -> None:
+    async def fetch(_connection: Connection, _tag: str, arguments: str) -> bool:
+        if "BODY" in arguments:
+            imap_stub.messages.pop(2, None)
+        return False
+
+    imap_stub.messages = {uid: b"Subject: %d\r\n\r\nx\r\n" % uid for uid in (1, 2, 3)}
+    imap_stub.hooks["UID FETCH"] = fetch
+    async with following(bus, Box(imap_stub.port)) as box:
+        await until(lambda: box.status.state == "watching")
+        assert [event.body["subject"] for event in await reader.received()] == ["1", "3"]
+    assert box.status.last_uid == 3
+
+
 @pytest.mark.fault("A13")
 @pytest.mark.parametrize(
     ("wire", "said"),
