@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
+from service.ingest.cursor import name_id
 from tests.ingest.view import View, act, mail, there_now
 from tests.servers.dovecot import Dovecot
 from tests.servers.imap_server import ImapServer
@@ -336,13 +337,17 @@ async def test_one_that_was_renamed_while_mailbus_ran_is_known_when_it_swaps_its
     assert await one.stop() == 0
 
 
-async def settled(reader: BusReader) -> None:
-    """Until nobody needs what was known in the epochs that are left: it goes with the next ones."""
+async def settled(reader: BusReader, *, gone: str = "") -> None:
+    """Until nobody needs what was known in the epochs that are left: it goes with the next ones.
+
+    `gone`: a mailbox that is not there any more, and so does not say that it is done: that is kept for a while.
+    """
     bucket = await reader.nc.jetstream().key_value(f"{reader.prefix}-cursors")
     deadline = asyncio.get_running_loop().time() + 30
     while True:
         left = json.loads((await bucket.get("box.left")).value or b"[]")
-        if left and all(one.get("settled") and not one.get("takers") for one in left):
+        open = [one for one in left if not one.get("settled") or one.get("takers")]
+        if left and all(not one["mailbox"] and one.get("takers") == [name_id(gone)] for one in open):
             return
         assert asyncio.get_running_loop().time() < deadline, left
         await asyncio.sleep(0.1)

@@ -63,7 +63,7 @@ async def test_two_that_swap_their_names_while_mail_comes_tell_each_mail_once(
             over.set()
         await asyncio.wait(pouring)
         await all_told(reader, cyrus, prefix)
-        await settled(reader)
+        await settled(reader, gone="Third")
         await all_told(reader, cyrus, prefix)
     assert await one.stop() == 0
 
