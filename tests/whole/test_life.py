@@ -206,7 +206,7 @@ def peak_kb(pid: int) -> int:
 
 
 @pytest.mark.fault("A12", "D13")
-async def test_memory_stays_flat_over_a_long_mailbox(
+async def test_memory_stays_flat_over_a_long_mailbox_and_while_nats_is_away(
     dovecot: Dovecot, own_nats: NatsServer, mailbus: Maker, prefix: str
 ) -> None:
     def fill() -> None:
@@ -219,6 +219,13 @@ async def test_memory_stays_flat_over_a_long_mailbox(
     one.start()
     await one.started()
     async with reading(own_nats.url, prefix) as reader:
+        await reader.wait_received(3)
+        await own_nats.kill()
+        await until(lambda: bool(one.said("nats_disconnected")))
+        # Long enough to read all of it, were reading not to stop.
+        await asyncio.sleep(3)
+        assert await status_of(one, "/healthz") == 200
+        await own_nats.start()
         await reader.wait_received(60)
     assert one.process is not None
     assert peak_kb(one.process.pid) < 200_000

@@ -75,7 +75,9 @@ async def test_no_secret_and_no_content_is_in_logs_metrics_the_page_or_the_heade
         account("smtp", outgoing={"smtp": plain | {"port": closed.port}}),
         with_relay(account("strict"), strict),
     ]
-    await dovecot.append(prefix, [b"Subject: marker-subject\r\nFrom: marker-from@example.org\r\n\r\nmarker-body\r\n"])
+    header = b"Subject: marker-subject\r\nFrom: marker-from@example.org\r\n"
+    broken = b"Content-Type: application/pdf; name=marker-name\r\nContent-Transfer-Encoding: base64\r\n"
+    await dovecot.append(prefix, [header + b"\r\nmarker-body\r\n", header + broken + b"\r\nmarker-!!!%%%\r\n"])
     relay.script.rcpt = {
         "marker-late@example.org": ["451 4.2.0 <marker-late@example.org> is busy"],
         "marker-no@example.org": ["550 5.1.1 <marker-no@example.org> unknown"],
@@ -84,7 +86,7 @@ async def test_no_secret_and_no_content_is_in_logs_metrics_the_page_or_the_heade
     one.start()
     await one.started()
     async with reading(own_nats.url, prefix) as reader:
-        await reader.wait_received(1)
+        await reader.wait_received(2)
         to = [{"email": f"marker-{who}@example.org"} for who in ("to", "late", "no")]
         request = {"id": "r1", "to": to, "subject": "marker-out", "text": "marker-text"}
         wrong = [
