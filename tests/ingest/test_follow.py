@@ -10,6 +10,7 @@ from service.bus import Bus
 from service.contract import mailbox_id
 from tests.ingest.harness import Box, following
 from tests.servers.dovecot import Dovecot
+from tests.servers.imap_stub import ImapStub
 from tests.servers.mailbus import BusReader, until
 
 
@@ -125,6 +126,22 @@ async def test_mail_that_arrives_at_any_moment_of_the_idle_cycle_is_announced(
             await dovecot.append(prefix, [mail(number)])
         events = await reader.wait_received(40)
     assert [event.body["subject"] for event in events] == [f"mail {n}" for n in range(1, 41)]
+
+
+@pytest.mark.fault("A03")
+async def test_once_what_came_is_announced_it_is_waited_for_more(
+    imap_stub: ImapStub, bus: Bus, reader: BusReader
+) -> None:
+    def idles() -> bool:
+        return any(connection.idling for connection in imap_stub.connections)
+
+    async with following(bus, Box(imap_stub.port, idle_s=3600.0)):
+        for number in range(1, 4):
+            # What was looked at is no news: it would be looked at again and again.
+            await until(idles, limit_s=10.0, what=f"IDLE before mail {number}")
+            await imap_stub.deliver(number, mail(number))
+            await reader.wait_received(number)
+        await until(idles, limit_s=10.0, what="IDLE behind all mail")
 
 
 @pytest.mark.fault("A04")
