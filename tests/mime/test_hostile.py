@@ -37,6 +37,26 @@ def test_an_address_field_of_spaces_that_do_not_fold_is_read() -> None:
     assert [one.email for one in parsed.email.to or ()] == ["b@c.example"]
 
 
+@pytest.mark.fault("C04")
+@pytest.mark.parametrize(
+    ("header", "piece"),
+    [
+        ("", b"x"),
+        ("", b"word "),
+        ("Content-Type: text/plain; format=flowed\n", b"x "),
+        ("Content-Type: text/html\n", b"x "),
+        ("Content-Transfer-Encoding: quoted-printable\n", b"=C3=BC"),
+        ("Content-Transfer-Encoding: base64\n", b"QUJD"),
+    ],
+)
+def test_a_line_of_50_mb_is_read(header: str, piece: bytes) -> None:
+    raw = mail(f"Subject: long\n{header}\n") + piece * (50 * MEGABYTE // len(piece))
+    parsed = parse(raw, received_at=None, limits=MimeLimits(), inline_limit=MEGABYTE)
+    assert (parsed.email.subject, parsed.email.size) == ("long", len(raw))
+    assert parsed.email.body_values["1"].is_truncated
+    assert parsed.blobs["1"]
+
+
 @pytest.mark.fault("C06")
 def test_boundaries_that_are_long_and_alike_are_told_apart() -> None:
     alike = "b" * 10_000
