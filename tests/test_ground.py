@@ -87,6 +87,7 @@ set_up_logs("debug", "{form}")
 log.info("connected", account="a", password="hunter2", token="hunter2", nkey_seed="hunter2")
 import logging
 logging.getLogger("aioimaplib").debug("LOGIN a hunter2")
+log.warning("account_state", error="NO <hunter2@x.example> is over quota; ask hunter2@y.example [x:993]")
 try:
     raise ValueError("broken")
 except ValueError:
@@ -96,7 +97,7 @@ except ValueError:
 
 @pytest.mark.fault("G04")
 @pytest.mark.parametrize("form", ["json", "console", "auto"])
-def test_a_secret_is_not_logged_at_any_level(form: str) -> None:
+def test_no_secret_and_no_address_that_a_server_named_is_logged(form: str) -> None:
     done = run(LOGS.format(form=form))
     assert done.returncode == 0, done.stderr
     assert "hunter2" not in done.stdout + done.stderr
@@ -105,4 +106,5 @@ def test_a_secret_is_not_logged_at_any_level(form: str) -> None:
     if form != "console":
         lines = [json.loads(line) for line in done.stderr.splitlines()]
         assert lines[0]["password"] == "***"
+        assert lines[1]["error"] == "NO <***> is over quota; ask *** [x:993]"
         assert {"event", "level", "timestamp"} <= lines[0].keys()

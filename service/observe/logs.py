@@ -1,10 +1,11 @@
 """Events → lines on standard error: for people on a terminal, JSON otherwise.
 
 A log line is a fixed event name with fields; no sentence is built from values. Values under a
-secret's key are never written, whatever type they have.
+secret's key are never written, whatever type they have, and no address that a server named.
 """
 
 import logging
+import re
 import sys
 from typing import Any, Final, Literal
 
@@ -12,7 +13,11 @@ import structlog
 from structlog.typing import EventDict, WrappedLogger
 
 SECRET_KEYS: Final = frozenset({"password", "token", "secret", "client_secret", "refresh_token", "nkey_seed", "creds"})
+# What servers say is among these, and they may name whom they like.
+WORDS_KEYS: Final = frozenset({"error", "text", "why"})
 HIDDEN: Final = "***"
+# RFC 5321 4.5.3.1: as long as the parts of an address may be.
+_ADDRESS: Final = re.compile(r"[^\s<>@]{1,64}@[^\s<>@]{1,255}")
 
 log: Final[Any] = structlog.get_logger()
 
@@ -20,6 +25,9 @@ log: Final[Any] = structlog.get_logger()
 def _redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     for key in event.keys() & SECRET_KEYS:
         event[key] = HIDDEN
+    for key in event.keys() & WORDS_KEYS:
+        if isinstance(event[key], str):
+            event[key] = _ADDRESS.sub(HIDDEN, event[key])
     return event
 
 
