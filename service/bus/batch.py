@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import nats.errors
 from nats.nuid import NUID
 
 from service.bus.asks import seq_in, told
@@ -136,15 +135,3 @@ def _groups(messages: Sequence[OutMessage], batch: str) -> Iterator[list[bytes]]
         if size >= GROUP_BYTES or at + 1 == len(messages):
             yield batched(messages[start : at + 1], batch, start + 1)
             start, size = at + 1, 0
-
-
-async def send_frames(nc: BusClient, pieces: Sequence[bytes]) -> None:
-    """Put ready-made frames on the wire, one stream in pieces. Raises nats-py's error where there is no connection.
-
-    As nats-py's `_send_command`, of which each would let others in between.
-    """
-    if not nc.is_connected:
-        raise nats.errors.ConnectionReconnectingError
-    nc._pending.extend(pieces)
-    nc._pending_data_size += sum(map(len, pieces))
-    await nc._flush_pending()

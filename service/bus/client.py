@@ -84,15 +84,23 @@ class BusClient(Client):
 
         As nats-py's `_send_command`; whoever puts much waits for `emptied` first.
         """
-        if not self.is_connected:
-            raise nats.errors.ConnectionReconnectingError
-        self._pending.extend(frames)
-        self._pending_data_size += sum(map(len, frames))
+        self._add(frames)
         if self.asks.under_way < BUSY_ASKS:
             self._flush_soon()
         elif not self._flushing:
             self._flushing = True
             asyncio.get_running_loop().call_later(GATHER_S, self._flush_gathered)
+
+    async def send(self, frames: Sequence[bytes]) -> None:
+        """The same, at once, and once there is room for more."""
+        self._add(frames)
+        await self._flush_pending()
+
+    def _add(self, frames: Sequence[bytes]) -> None:
+        if not self.is_connected:
+            raise nats.errors.ConnectionReconnectingError
+        self._pending.extend(frames)
+        self._pending_data_size += sum(map(len, frames))
 
     async def pour(self, groups: Iterable[Sequence[bytes]]) -> None:
         """Put ready-made frames on the wire group by group, each once the one before was written: whatever others have

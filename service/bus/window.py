@@ -13,7 +13,6 @@ import nats.errors
 from nats.aio.subscription import Subscription
 
 from service.bus.asks import NO_RESPONDERS
-from service.bus.batch import send_frames
 from service.bus.client import BusClient
 from service.bus.errors import REQUEST_TIMEOUT_S
 from service.bus.frames import OutMessage, asking
@@ -80,7 +79,7 @@ class Window:
         try:
             subjects = {message.subject for message in messages}
             async with asyncio.timeout(REQUEST_TIMEOUT_S), self._nc.refusals.permitted(*subjects):
-                await send_frames(self._nc, asking(messages, self._inbox, asked.first))
+                await self._nc.send(asking(messages, self._inbox, asked.first))
                 await asked.done
         finally:
             for number in numbers:

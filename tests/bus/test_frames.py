@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from nats.aio.client import Client
 
 from service.bus import Bus
-from service.bus.batch import send_frames
 from service.bus.frames import APART_FROM_BYTES, OutMessage, asking, batched, hpub
 from service.bus.guard import check_subject
 from service.bus.log import parse_headers
@@ -51,7 +50,7 @@ async def test_a_frame_says_what_nats_py_would_have_sent(bus: Bus) -> None:
     subject = bus.subjects.event("a", "INBOX", "received")
     check_subject(subject)
     first = await bus.nc.jetstream().publish(subject, b"body", headers={"ce-id": "é", "x": "1"})
-    await send_frames(bus.nc, [hpub(subject, {"ce-id": "é", "x": "1"}, b"body")])
+    await bus.nc.send([hpub(subject, {"ce-id": "é", "x": "1"}, b"body")])
     await bus.nc.flush()
     one, two = await bus.log.get(first.seq), await bus.log.get(first.seq + 1)
     assert one is not None
