@@ -5,7 +5,6 @@ import ssl
 from base64 import b64decode
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -17,7 +16,7 @@ from service.errors import MailbusError, PeerError, Permanent, Transient
 from service.imap import Session
 from tests.imap.test_session import options
 from tests.servers.imap_stub import Connection, ImapStub
-from tests.smtp.harness import client_context, server_context
+from tests.smtp.harness import client_context, server_context, wrong_context
 
 PASSWORD = "Pa55-marker"
 IN_THE_CLEAR = ("LOGIN", "AUTHENTICATE", "EXAMINE", "ID")
@@ -234,15 +233,7 @@ async def secured(stub: ImapStub, context: ssl.SSLContext, security: Security) -
 async def test_a_certificate_that_does_not_hold_is_refused_with_the_reason(
     imap_stub: ImapStub, authority: trustme.CA, security: Security, wrong: str, said: str, verdict: type[MailbusError]
 ) -> None:
-    context = server_context(trustme.CA() if wrong == "self-signed" else authority)
-    if wrong == "host":
-        context = server_context(authority, "other.example")
-    elif wrong == "expired":
-        context = server_context(authority, not_after=datetime.now(UTC) - timedelta(days=1))
-    elif wrong == "tls 1.1":
-        context.minimum_version, context.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
-        context.set_ciphers("ALL:@SECLEVEL=0")
-    async with secured(imap_stub, context, security):
+    async with secured(imap_stub, wrong_context(authority, wrong), security):
         with pytest.raises(verdict, match=f"(?i){said}"):
             await opened(imap_stub, client_context(authority), security=security)
     assert nothing_was_given_away(imap_stub)

@@ -1,7 +1,6 @@
 """TLS and STLS with a POP3 server that cheats, refuses or has a bad certificate: nothing goes in the clear."""
 
 import ssl
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ from service.pop3 import Session
 from tests.pop3.harness import answering, options
 from tests.servers.pop3_stub import Pop3Connection, Pop3Stub
 from tests.servers.scripted import serving
-from tests.smtp.harness import client_context, server_context
+from tests.smtp.harness import client_context, server_context, wrong_context
 
 PASSWORD = "Pa55-marker"
 
@@ -102,15 +101,7 @@ async def test_a_server_that_takes_no_password_in_the_clear_is_told_none(pop3_st
 async def test_a_certificate_that_does_not_hold_is_refused_with_the_reason(
     authority: trustme.CA, security: Security, wrong: str, said: str, verdict: type[MailbusError]
 ) -> None:
-    context = server_context(trustme.CA() if wrong == "self-signed" else authority)
-    if wrong == "host":
-        context = server_context(authority, "other.example")
-    elif wrong == "expired":
-        context = server_context(authority, not_after=datetime.now(UTC) - timedelta(days=1))
-    elif wrong == "tls 1.1":
-        context.minimum_version, context.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
-        context.set_ciphers("ALL:@SECLEVEL=0")
-    stub = Pop3Stub(capabilities="STLS USER", tls=context)
+    stub = Pop3Stub(capabilities="STLS USER", tls=wrong_context(authority, wrong))
     async with serving(stub, stub.tls if security is Security.TLS else None):
         with pytest.raises(verdict, match=f"(?i){said}"):
             await opened(stub, client_context(authority), security=security)

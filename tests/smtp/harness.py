@@ -2,6 +2,7 @@
 
 import ssl
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import trustme
@@ -48,6 +49,19 @@ async def deliver(
 def server_context(authority: trustme.CA, name: str = "127.0.0.1", **issue: Any) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert(name, **issue).configure_cert(context)
+    return context
+
+
+def wrong_context(authority: trustme.CA, wrong: str) -> ssl.SSLContext:
+    """A server's whose certificate, or version, no client may take: `host`, `self-signed`, `expired` or `tls 1.1`."""
+    if wrong == "host":
+        return server_context(authority, "other.example")
+    if wrong == "expired":
+        return server_context(authority, not_after=datetime.now(UTC) - timedelta(days=1))
+    context = server_context(trustme.CA() if wrong == "self-signed" else authority)
+    if wrong == "tls 1.1":
+        context.minimum_version, context.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
+        context.set_ciphers("ALL:@SECLEVEL=0")
     return context
 
 

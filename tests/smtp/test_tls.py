@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import ssl
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -13,7 +12,7 @@ from service.contract import Security, without_credentials
 from service.errors import AuthRefused, MailbusError, Permanent
 from service.smtp import LoginWanted, RelayUnreachable, Timeouts, TlsWanted
 from tests.servers.smtp import RelayMaker, ScriptedRelay
-from tests.smtp.harness import client_context, deliver, options, server_context
+from tests.smtp.harness import client_context, deliver, options, server_context, wrong_context
 
 
 async def test_tls_from_the_first_byte_and_login(make_relay: RelayMaker, authority: trustme.CA) -> None:
@@ -119,12 +118,7 @@ async def test_what_was_offered_before_tls_counts_for_nothing(authority: trustme
 async def test_a_certificate_that_does_not_hold_is_refused_with_the_reason(
     make_relay: RelayMaker, authority: trustme.CA, security: Security, wrong: str, said: str
 ) -> None:
-    if wrong == "host":
-        context = server_context(authority, "other.example")
-    elif wrong == "expired":
-        context = server_context(authority, not_after=datetime.now(UTC) - timedelta(days=1))
-    else:
-        context = server_context(trustme.CA())
+    context = wrong_context(authority, wrong)
     server = await make_relay(**{"tls" if security is Security.TLS else "starttls": context})
     with pytest.raises(Permanent, match=f"(?i){said}"):
         await deliver(server, security=security, tls=client_context(authority))
