@@ -6,8 +6,8 @@ And while NATS is well, what is in hand gets its time.
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from types import SimpleNamespace
 from typing import cast
 
@@ -20,7 +20,7 @@ from service.fleet import NATS_SILENT_S, Presence
 from service.ingest import Copies
 from tests.servers.dovecot import Dovecot
 from tests.servers.imap_stub import Connection, ImapStub
-from tests.servers.mailbus import Mailbus, imap_account, reading, settings_for, until, with_relay
+from tests.servers.mailbus import BusReader, Mailbus, imap_account, reading, settings_for, until, with_relay
 from tests.servers.nats import NatsServer
 from tests.servers.proxy import FaultProxy, Way
 from tests.servers.smtp import ScriptedRelay
@@ -140,17 +140,26 @@ async def test_with_mail_at_the_relay(
         await stopped(one)
 
 
-@pytest.mark.parametrize("answers", [True, False])
-async def test_nats_well_and_a_relay_that_takes_its_time_gets_it_up_to_a_limit(
-    own_nats: NatsServer, mailbus: Maker, prefix: str, relay: ScriptedRelay, *, answers: bool
-) -> None:
-    relay.script.hold = asyncio.Event()
+@asynccontextmanager
+async def at_a_slow_relay(
+    own_nats: NatsServer, mailbus: Maker, prefix: str, relay: ScriptedRelay
+) -> AsyncIterator[tuple[Mailbus, asyncio.Event, BusReader]]:
+    """A mail whose end the relay does not answer before the event is set."""
+    relay.script.hold = hold = asyncio.Event()
     one = mailbus(settings_for(own_nats.url, prefix, with_relay({"id": "box", "address": "me@example.com"}, relay)))
     one.start()
     await one.started()
     async with reading(own_nats.url, prefix) as reader:
         await reader.nc.jetstream().publish(f"{prefix}.out.box", REQUEST)
         await until(lambda: relay.data_commands == 1)
+        yield one, hold, reader
+
+
+@pytest.mark.parametrize("answers", [True, False])
+async def test_nats_well_and_a_relay_that_takes_its_time_gets_it_up_to_a_limit(
+    own_nats: NatsServer, mailbus: Maker, prefix: str, relay: ScriptedRelay, *, answers: bool
+) -> None:
+    async with at_a_slow_relay(own_nats, mailbus, prefix, relay) as (one, hold, reader):
         async with asyncio.TaskGroup() as group:
             stop = group.create_task(stopped(one))
             await until(lambda: bool(one.said("stopping")))
@@ -158,7 +167,7 @@ async def test_nats_well_and_a_relay_that_takes_its_time_gets_it_up_to_a_limit(
                 # Longer than a silent NATS would have been waited for.
                 await asyncio.sleep(NATS_SILENT_S + 1)
                 assert not stop.done()
-                relay.script.hold.set()
+                hold.set()
         states = [event.kind for event in await reader.events("STATUS") if ".status." in event.subject]
     assert states == (["sent"] if answers else [])
 
@@ -166,20 +175,14 @@ async def test_nats_well_and_a_relay_that_takes_its_time_gets_it_up_to_a_limit(
 async def test_while_it_ends_it_is_alive_and_not_ready_and_takes_nothing_new(
     own_nats: NatsServer, mailbus: Maker, prefix: str, relay: ScriptedRelay
 ) -> None:
-    relay.script.hold = asyncio.Event()
-    one = mailbus(settings_for(own_nats.url, prefix, with_relay({"id": "box", "address": "me@example.com"}, relay)))
-    one.start()
-    await one.started()
-    async with reading(own_nats.url, prefix) as reader:
-        await reader.nc.jetstream().publish(f"{prefix}.out.box", REQUEST)
-        await until(lambda: relay.data_commands == 1)
+    async with at_a_slow_relay(own_nats, mailbus, prefix, relay) as (one, hold, reader):
         async with asyncio.TaskGroup() as group:
             group.create_task(stopped(one))
             await until(lambda: bool(one.said("stopping")))
             assert (await status_of(one, "/healthz"), await status_of(one, "/readyz")) == (200, 503)
             late = json.dumps({"id": "r2", "to": [{"email": "b@example.org"}], "text": "x"}).encode()
             await reader.nc.jetstream().publish(f"{prefix}.out.box", late)
-            relay.script.hold.set()
+            hold.set()
         sent = [event.body["id"] for event in await reader.events("STATUS") if event.kind == "sent"]
         waits = await reader.count(f"{prefix}.out.box", "OUT")
     assert sent == ["r1"]
